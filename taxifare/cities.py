@@ -1,0 +1,83 @@
+"""Cities: where a trip can be, which places and dates its fares depend on. Facts only, no behaviour.
+
+A dated rule is a fact known to everybody on its date, so a feature may use it: it lets a network tell the fares before
+a rise from those after it. A change nobody has entered here is what the monthly watch is for.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+
+@dataclass(frozen=True)
+class Airport:
+    """An airport: trips whose either end lies within `radius_km` of it count as its trips."""
+
+    code: str
+    longitude_deg: float
+    latitude_deg: float
+    radius_km: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A dated change of what rides cost, in force from `since` on."""
+
+    name: str
+    since: date
+    description: str
+
+
+@dataclass(frozen=True)
+class City:
+    """What the code knows of a city.
+
+    Attributes:
+        name: Its name as a person writes it.
+        longitude_range_deg: Smallest and largest longitude of a trip's ends.
+        latitude_range_deg: Smallest and largest latitude of a trip's ends.
+        grid_angle_deg: Clockwise angle from north to the avenues of the street grid.
+        airports: Airports whose trips are priced or behave differently.
+        rules: Dated fare and toll changes, oldest first.
+        max_fare_usd: Fares at or above it are defects, not rides.
+        max_passengers: Passenger counts above it are defects.
+        night_hours: First hour of the night and first hour after it.
+        rush_hours: First hour of the weekday evening rush and first hour after it.
+    """
+
+    name: str
+    longitude_range_deg: tuple[float, float]
+    latitude_range_deg: tuple[float, float]
+    grid_angle_deg: float
+    airports: tuple[Airport, ...]
+    rules: tuple[Rule, ...]
+    max_fare_usd: float
+    max_passengers: int
+    night_hours: tuple[int, int]
+    rush_hours: tuple[int, int]
+
+
+# Box, fare and passenger limits are those of the Le Wagon course's cleaning; they keep 97.3 % of the public trips.
+# Rules and their dates: Taxi and Limousine Commission and Port Authority / MTA toll schedules, each visible in the trips.
+NEW_YORK = City(
+    name="New York",
+    longitude_range_deg=(-74.3, -73.7),
+    latitude_range_deg=(40.5, 40.9),
+    grid_angle_deg=29.0,
+    airports=(
+        Airport("JFK", -73.7781, 40.6413, radius_km=2.5),
+        Airport("LGA", -73.8740, 40.7769, radius_km=1.6),
+        Airport("EWR", -74.1745, 40.6895, radius_km=2.5),
+    ),
+    rules=(
+        Rule("tolls_2010_12", date(2010, 12, 31), "Bridge and tunnel tolls 4.57 to 4.80 USD"),
+        Rule("fares_2012_09", date(2012, 9, 4), "0.40 to 0.50 USD a unit, JFK flat fare 45 to 52 USD, Newark surcharge 15 to 17.50"),
+        Rule("tolls_2013_03", date(2013, 3, 3), "Bridge and tunnel tolls 4.80 to 5.33 USD"),
+        Rule("tolls_2015_03", date(2015, 3, 22), "Bridge and tunnel tolls 5.33 to 5.54 USD"),
+    ),
+    max_fare_usd=400.0,
+    max_passengers=7,
+    night_hours=(20, 6),
+    rush_hours=(16, 20),
+)
+
+CITIES: dict[str, City] = {"new-york": NEW_YORK}

@@ -1,0 +1,149 @@
+"""Every setting the software reads, typed and validated; one environment variable each, listed in `.env.sample`.
+
+Nothing else in the project reads the environment. Secrets are `SecretStr`, so that no log, page or traceback shows them.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from taxifare.cities import CITIES, City
+from taxifare.months import Month, parse_month
+
+
+def _month(value: object) -> object:
+    return parse_month(value) if isinstance(value, str) else value
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _row_count(value: object) -> object:
+    """Reads the course's sizes: `1k`, `100k`, `all` (None), or a plain number."""
+    text = str(value).strip().lower()
+    if text == "all":
+        return None
+    return int(text[:-1]) * 1000 if text.endswith("k") and text[:-1].isdigit() else value
+
+
+MonthSetting = Annotated[Month, BeforeValidator(_month), PlainSerializer(str)]
+OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(_empty_is_none)]
+OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+RowCount = Annotated[int | None, BeforeValidator(_row_count)]
+
+
+class Settings(BaseSettings):
+    """The settings in force: environment variables first, then a `.env` in the working folder, then the defaults.
+
+    Raises:
+        pydantic.ValidationError: A value is not of its type or out of range; names the variable and the value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=False, extra="ignore", arbitrary_types_allowed=True, frozen=True
+    )
+
+    # Where state lives
+    taxifare_home: Path = Field(Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger")
+    storage_uri: OptionalText = Field(None, description="Folder or bucket of the lake's parquet files; empty: TAXIFARE_HOME/lake")
+    database_url: OptionalText = Field(None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME")
+    mlflow_tracking_uri: OptionalText = Field(None, description="MLflow server; empty: SQLite in TAXIFARE_HOME")
+    mlflow_experiment: str = Field("taxifare", description="MLflow experiment of every run", min_length=1)
+    model_name: str = Field("taxifare", description="Name of the registered model", min_length=1)
+
+    # Which trips
+    city: Literal["new-york"] = Field("new-york", description="City whose box, airports and dated rules apply")
+    first_month: MonthSetting = Field(parse_month("2015-01"), description="First monthly partition, YYYY-MM")
+    last_month: OptionalMonth = Field(
+        parse_month("2015-06"), description="Last monthly partition, YYYY-MM; empty: every month up to now"
+    )
+    trip_source: Literal["simulator", "folder"] = Field("simulator", description="Where trips come from: simulator or folder")
+    trip_folder: OptionalPath = Field(None, description="Folder of trip files, for TRIP_SOURCE=folder")
+    trip_folder_months: str = Field(
+        "taxi_{month:%Y_%m}.*", description="Name of a month's file in TRIP_FOLDER, a pattern with the month's strftime codes"
+    )
+    trip_folder_base: str = Field("taxi_base_*", description="Name of the base years' file in TRIP_FOLDER, a pattern")
+    minimum_trips: int = Field(100, description="Months with fewer trips are refused", ge=1)
+    dataset_size: RowCount = Field(200_000, description="Base trips to train on: 1k, 10k, 100k, 500k, all or a number", ge=1)
+
+    # The simulated city
+    simulator_seed: int = Field(42, description="Seed of the simulated trips", ge=0)
+    simulator_trips_per_month: int = Field(20_000, description="Simulated trips a month", ge=1)
+    simulator_base_trips: int = Field(250_000, description="Simulated trips of the base years 2009 to 2014", ge=1)
+    simulator_scenario: Literal["as-it-was", "fare-rise", "slow-traffic"] = Field(
+        "as-it-was", description="What changes in the simulated city: as-it-was, fare-rise or slow-traffic"
+    )
+    simulator_scenario_from: MonthSetting = Field(parse_month("2015-03"), description="First month of the scenario, YYYY-MM")
+
+    # Training
+    validation_share: float = Field(0.2, description="Share of a month's trips, the latest, kept for validation", gt=0, lt=1)
+    learning_rate: float = Field(0.001, description="Learning rate of the first fit; renewals use a tenth", gt=0)
+    batch_size: int = Field(512, description="Trips per training step", ge=1)
+    patience: int = Field(2, description="Epochs without improvement before training stops", ge=1)
+    max_epochs: int = Field(30, description="Most epochs a fit may take", ge=1)
+    seed: int = Field(1, description="Seed of initial weights and shuffling", ge=0)
+
+    # The verdict
+    minimum_gain_usd: float = Field(0.01, description="Least gain per trip worth a promotion, USD", ge=0)
+    slice_tolerance_usd: float = Field(0.25, description="Most a slice may get worse per trip, USD", ge=0)
+    bias_tolerance_usd: float = Field(0.2, description="Most the absolute bias may grow per trip, USD", ge=0)
+    staleness_tolerance: float = Field(
+        0.05, description="Most the skill of production may fall below its skill when promoted", ge=0, le=1
+    )
+
+    # Asking a person
+    request_valid_days: int = Field(30, description="Days a request for a decision stays open", ge=1)
+    approval_secret: OptionalSecret = Field(
+        None, description="Key of the approval tokens; empty: made once and kept in TAXIFARE_HOME"
+    )
+    chat_base_url: OptionalText = Field(None, description="Wagon chat API, https://…; empty: the message goes to the log")
+    chat_channel: OptionalText = Field(None, description="Channel of the chat")
+    chat_author: str = Field("taxifare", description="Author shown in the chat", min_length=1)
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages")
+
+    # Orchestration
+    executor: Literal["in_process", "multiprocess"] = Field(
+        "in_process", description="How steps run: in_process (fast on small machines) or multiprocess (parallel branches)"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Settings":
+        """Ensures that settings which need each other agree."""
+        if self.last_month is not None and self.last_month < self.first_month:
+            raise ValueError(f"LAST_MONTH {self.last_month} is before FIRST_MONTH {self.first_month}")
+        if self.trip_source == "folder" and self.trip_folder is None:
+            raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
+        if (self.chat_base_url is None) != (self.chat_channel is None):
+            raise ValueError("CHAT_BASE_URL and CHAT_CHANNEL go together: set both or neither")
+        return self
+
+    @cached_property
+    def home(self) -> Path:
+        """The folder of all state, absolute: run workers have working folders of their own."""
+        return self.taxifare_home.expanduser().absolute()
+
+    @property
+    def lake_uri(self) -> str:
+        """Where the lake's files are."""
+        return self.storage_uri or str(self.home / "lake")
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.database_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry store."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def city_facts(self) -> City:
+        """The city's box, airports and rules."""
+        return CITIES[self.city]
