@@ -193,8 +193,9 @@ def mean_interval(values_usd: Vector) -> Interval:
 def reference_mae_usd(training: pd.DataFrame, validation: pd.DataFrame) -> float:
     """Returns the difficulty of the validation trips: the MAE of a rate per km fitted on the training trips.
 
-    The reference – a flag drop and a rate per km – knows this month's prices and nothing else, so it follows every change of them: a month that is hard
-    for it is a hard month, not a sign of a stale model. Fitted by least squares on `haversine_km`.
+    The reference – a flag drop and a rate per km – knows this month's prices and nothing else, so it follows every
+    change of them: a month that is hard for it is a hard month, not a sign of a stale model. Fitted by least squares
+    on `haversine_km`.
 
     Args:
         training: Clean trips with features, of the same month.
@@ -205,7 +206,7 @@ def reference_mae_usd(training: pd.DataFrame, validation: pd.DataFrame) -> float
     """
     if len(training) < 2 or validation.empty:
         raise EvaluationError(
-            f"the reference needs 2 training trips and 1 validation trip, received {len(training)} and {len(validation)}"
+            f"expected 2 training trips and 1 validation trip at least, received {len(training)} and {len(validation)}"
         )
     distances_km = training["haversine_km"].to_numpy(np.float64)
     design = np.column_stack([np.ones(len(distances_km)), distances_km])
@@ -437,7 +438,7 @@ def _errors_usd(predicted_usd: Vector, actual_usd: Vector) -> Vector:
     """Returns predicted minus actual; both finite and of one shape (n,), n > 0."""
     if predicted_usd.shape != actual_usd.shape or predicted_usd.ndim != 1 or not len(predicted_usd):
         raise EvaluationError(
-            f"expected as many predictions as fares and at least one, received {predicted_usd.shape}, {actual_usd.shape}"
+            f"expected one prediction a fare and at least one, received {predicted_usd.shape} and {actual_usd.shape}"
         )
     errors_usd = np.asarray(predicted_usd, np.float64) - np.asarray(actual_usd, np.float64)
     if not np.isfinite(errors_usd).all():

@@ -6,14 +6,14 @@ reads `TRIP_COLUMNS`; nothing repeats it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 Kind = Literal["text", "timestamp", "number", "integer"]
 
-DTYPES: dict[Kind, str] = {
+DTYPES: dict[Kind, Any] = {
     "text": "string[pyarrow]",
     "timestamp": "datetime64[us]",
     "number": "float64",

@@ -1,0 +1,436 @@
+"""Models in MLflow: log, register, load, aliases, exposure. The one module that talks to MLflow.
+
+A registered model is a pyfunc that takes raw trips and returns fares. Its feature code is pickled by value, so a
+version always computes the features it was trained with, whatever this repository has become since, and loads in a
+process that has no `taxifare` at all. The Keras network lies beside it with its optimizer, so that training can go on.
+"""
+
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.cities import City
+from taxifare.evaluation import Exposure
+from taxifare.trips import KNOWN_AT_PICKUP
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+PRODUCTION_ALIAS = "production"
+STAGING_ALIAS = "staging"
+FINGERPRINT_TAG = "taxifare.fingerprint"
+
+_NETWORK_FILE = "network.keras"
+_PREDICTIONS_FILE = "validation_predictions.parquet"
+_NAMED_PACKAGES = ("cloudpickle", "keras", "mlflow", "numpy", "pandas", "tensorflow")
+
+
+class RegistryError(RuntimeError):
+    """MLflow did not answer, or refused: nothing is known about production, which is not the same as nothing in it."""
+
+
+class VersionUnusableError(RuntimeError):
+    """A registered version exists but cannot be loaded or does not predict; says which and why."""
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of the registered model as the registry describes it.
+
+    Attributes:
+        version: Its number, always text (MLflow gives an int or a str, depending on the store).
+        run_id: The MLflow run that trained it.
+        tags: Its tags.
+    """
+
+    version: str
+    run_id: str
+    tags: Mapping[str, str]
+
+
+class ModelRegistry:
+    """The registered model in one MLflow store. Making one connects to nothing.
+
+    Raises (every method):
+        RegistryError: MLflow cannot be reached or refuses.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str, model_name: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.experiment = experiment
+        self.model_name = model_name
+
+    @property
+    def is_server(self) -> bool:
+        """Whether MLflow is a server with pages to link to."""
+        return self.tracking_uri.startswith(("http://", "https://"))
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        """The client, with the experiment and the registered model in place."""
+        # The default is seven retries with doubling pauses: minutes of silence when a server is down.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        import mlflow
+
+        with _one_process_at_a_time(self.tracking_uri):
+            mlflow.set_tracking_uri(self.tracking_uri)
+            client = mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
+            if client.get_experiment_by_name(self.experiment) is None:
+                folder = _sqlite_folder(self.tracking_uri)
+                client.create_experiment(
+                    self.experiment, artifact_location=None if folder is None else (folder / "artifacts").as_uri()
+                )
+            if not client.search_registered_models(f"name = '{self.model_name}'"):
+                client.create_registered_model(self.model_name)
+        return client
+
+    def prepare(self) -> None:
+        """Ensures that the store, the experiment and the registered model exist; migrates an SQLite store."""
+        with _as_registry_error("prepare the MLflow store"):
+            _ = self._client
+
+    # Versions and aliases
+
+    def production_version(self) -> str | None:
+        """Returns the version that the production alias points at, None where it points at none."""
+        return self._aliases().get(PRODUCTION_ALIAS)
+
+    def set_production(self, version: str | None) -> None:
+        """Points the production alias at the version; None removes it."""
+        with _as_registry_error(f"set the production alias to version {version}"):
+            if version is None:
+                self._client.delete_registered_model_alias(self.model_name, PRODUCTION_ALIAS)
+            else:
+                self._client.set_registered_model_alias(self.model_name, PRODUCTION_ALIAS, version)
+
+    def staging_version(self) -> str | None:
+        """Returns the version that the staging alias points at: the newest challenger."""
+        return self._aliases().get(STAGING_ALIAS)
+
+    def set_staging(self, version: str) -> None:
+        """Points the staging alias at the version."""
+        with _as_registry_error(f"set the staging alias to version {version}"):
+            self._client.set_registered_model_alias(self.model_name, STAGING_ALIAS, version)
+
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        """Sets tags on the version."""
+        with _as_registry_error(f"tag version {version}"):
+            for name, value in tags.items():
+                self._client.set_model_version_tag(self.model_name, version, name, value)
+
+    def describe(self, version: str) -> RegisteredVersion:
+        """Returns what the registry knows of the version."""
+        with _as_registry_error(f"read version {version}"):
+            found = self._client.get_model_version(self.model_name, version)
+        return RegisteredVersion(str(found.version), str(found.run_id), dict(found.tags))
+
+    def find(self, fingerprint: str) -> RegisteredVersion | None:
+        """Returns the version that was trained from the same inputs, None where there is none.
+
+        The fingerprint is set in the call that creates a version, so a run killed at any point and run again finds
+        either its version or nothing, never half of one.
+        """
+        with _as_registry_error("search versions"):
+            found = self._client.search_model_versions(
+                f"name = '{self.model_name}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
+            )
+        newest = max(found, key=lambda version: int(version.version), default=None)
+        return None if newest is None else RegisteredVersion(str(newest.version), str(newest.run_id), dict(newest.tags))
+
+    def _aliases(self) -> dict[str, str]:
+        with _as_registry_error("read the aliases of the registered model"):
+            # search_model_versions returns no aliases; the registered model itself does.
+            aliases = self._client.get_registered_model(self.model_name).aliases
+        return {name: str(version) for name, version in aliases.items()}
+
+    # Models
+
+    def register(
+        self,
+        network: "keras.Model",
+        city: City,
+        exposure: Sequence[Exposure],
+        *,
+        run_id: str,
+        fingerprint: str,
+        tags: Mapping[str, str],
+    ) -> str:
+        """Logs the network as a model that takes raw trips, registers it and returns its version.
+
+        Args:
+            network: A compiled network over the features of `taxifare.features`.
+            city: Whose facts its features use.
+            exposure: What it has been trained on, its parents' exposure included.
+            run_id: The active MLflow run that trained it.
+            fingerprint: Identifies the inputs of the training, see `find`.
+            tags: More tags of the version.
+        """
+        import mlflow
+
+        with _as_registry_error("log and register a model"), tempfile.TemporaryDirectory() as folder:
+            network.save(Path(folder) / _NETWORK_FILE)
+            with _quiet_mlflow(), _pickled_by_value():
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=_fare_model(city),
+                    artifacts={"network": str(Path(folder) / _NETWORK_FILE)},
+                    signature=_signature(),
+                    metadata={"exposure": [entry.model_dump(mode="json") for entry in exposure]},
+                    # Inferring the requirements would import the model in a process of its own: 15 s.
+                    pip_requirements=_requirements(),
+                )
+            version = self._client.create_model_version(
+                self.model_name, logged.model_uri, run_id, tags={**tags, FINGERPRINT_TAG: fingerprint}
+            )
+        return str(version.version)
+
+    def load(self, version: str) -> "LoadedModel":
+        """Returns the registered version, loaded from its saved weights.
+
+        Raises:
+            VersionUnusableError: The version exists but its files cannot be loaded.
+        """
+        import mlflow
+
+        uri = self._model_uri(version)
+        # Whatever a damaged model raises while it is unpickled means the same: this version cannot be used.
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = mlflow.artifacts.download_artifacts(uri, dst_path=folder if self.is_server else None)
+                model = mlflow.pyfunc.load_model(path)
+                exposure = tuple(Exposure.model_validate(entry) for entry in model.metadata.metadata["exposure"])
+        except Exception as error:
+            raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
+        return LoadedModel(version, model, exposure)
+
+    def _model_uri(self, version: str) -> str:
+        """Returns the version's address; asking for it shows that the registry answers before files are touched."""
+        with _as_registry_error(f"find version {version}"):
+            return str(self._client.get_model_version_download_uri(self.model_name, version))
+
+    # Runs
+
+    @contextmanager
+    def run(self, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+        """Ensures one MLflow run for these tags and yields its id; a retry goes on in the run it began.
+
+        The run ends FINISHED, or FAILED when the body raises. A run that is active in this process becomes its parent.
+        """
+        import mlflow
+
+        with _as_registry_error("search runs"):
+            experiment = self._client.get_experiment_by_name(self.experiment)
+            query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+            earlier: Sequence[Run] = self._client.search_runs([experiment.experiment_id], query, max_results=1)
+        with mlflow.start_run(
+            run_id=earlier[0].info.run_id if earlier else None,
+            experiment_id=None if earlier else experiment.experiment_id,
+            run_name=None if earlier else name,
+            nested=mlflow.active_run() is not None,
+            tags=dict(tags),
+        ) as run:
+            yield str(run.info.run_id)
+
+    def log(
+        self, run_id: str, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Adds params and metrics to the run; a param that a retry logs again keeps its value."""
+        from mlflow.entities import Metric, Param
+
+        now_ms = int(time.time() * 1000)
+        with _as_registry_error(f"log to run {run_id}"):
+            self._client.log_batch(
+                run_id,
+                metrics=[Metric(key, float(value), now_ms, 0) for key, value in (metrics or {}).items()],
+                params=[Param(key, str(value)) for key, value in (params or {}).items()],
+            )
+
+    def log_curve(self, run_id: str, metric: str, values: Sequence[float]) -> None:
+        """Adds a metric with one value an epoch to the run."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        with _as_registry_error(f"log to run {run_id}"):
+            self._client.log_batch(
+                run_id,
+                metrics=[Metric(metric, float(value), now_ms, epoch) for epoch, value in enumerate(values, start=1)],
+            )
+
+    def log_predictions(self, run_id: str, predictions_usd: pd.Series) -> None:
+        """Keeps predictions (USD, indexed by trip key) with the run, so that two models can be paired trip by trip."""
+        with _as_registry_error(f"log predictions to run {run_id}"), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _PREDICTIONS_FILE
+            predictions_usd.rename("predicted_usd").rename_axis("key").to_frame().to_parquet(path)
+            self._client.log_artifact(run_id, str(path))
+
+    def read_predictions(self, run_id: str) -> pd.Series:
+        """Returns the predictions kept with the run, in USD, indexed by trip key."""
+        with _as_registry_error(f"read the predictions of run {run_id}"), tempfile.TemporaryDirectory() as folder:
+            path = self._client.download_artifacts(run_id, _PREDICTIONS_FILE, folder)
+            return pd.read_parquet(path)["predicted_usd"]
+
+    # Pages
+
+    def run_url(self, run_id: str) -> str | None:
+        """Returns the address of the run's page, None without a server."""
+        if not self.is_server:
+            return None
+        with _as_registry_error(f"read run {run_id}"):
+            experiment_id = self._client.get_run(run_id).info.experiment_id
+        return f"{self.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A registered version in memory.
+
+    Attributes:
+        version: Its number.
+        model: The MLflow pyfunc model.
+        exposure: What it has been trained on.
+    """
+
+    version: str
+    model: Any
+    exposure: tuple[Exposure, ...]
+
+    @property
+    def network(self) -> "keras.Model":
+        """The Keras network with its optimizer, to go on training from; a private copy each time it is loaded."""
+        network: keras.Model = self.model.unwrap_python_model().network
+        return network
+
+    def predict(self, trips: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Returns predicted fares in USD, shape (n,), of raw trips with the columns known at pickup.
+
+        Raises:
+            VersionUnusableError: The model raises, or returns anything but n finite numbers.
+        """
+        try:
+            fares_usd = np.asarray(self.model.predict(trips[list(KNOWN_AT_PICKUP)]), dtype=np.float32)
+        except Exception as error:
+            raise VersionUnusableError(f"version {self.version} does not predict: {error}") from error
+        if fares_usd.shape != (len(trips),) or not np.isfinite(fares_usd).all():
+            raise VersionUnusableError(
+                f"version {self.version}: expected {len(trips)} finite fares, received shape {fares_usd.shape} "
+                f"with {int((~np.isfinite(fares_usd)).sum())} that are not finite"
+            )
+        return fares_usd
+
+
+def _fare_model(city: City) -> Any:
+    """Returns the pyfunc that wraps a network with its features; everything of this repository in it goes by value."""
+    import mlflow
+
+    from taxifare.features import compute_features
+    from taxifare.training import predict
+
+    class FareModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        """Raw trips in, fares in USD out."""
+
+        def load_context(self, context: Any) -> None:
+            import keras
+
+            self.network = keras.models.load_model(context.artifacts["network"])
+
+        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+            del context, params  # the signature is MLflow's
+            return predict(self.network, compute_features(model_input, city).to_numpy())
+
+    return FareModel()
+
+
+def _signature() -> Any:
+    """Returns the model's signature: the trip columns known at pickup in, fares out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    types = {"pickup_datetime": "datetime", "passenger_count": AnyType()}
+    inputs = [ColSpec(types.get(name, "double"), name) for name in KNOWN_AT_PICKUP]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec("float")]))
+
+
+def _requirements() -> list[str]:
+    """Returns the packages a registered model needs, at the versions installed here."""
+    from importlib.metadata import version
+
+    return [f"{package}=={version(package)}" for package in _NAMED_PACKAGES]
+
+
+def _sqlite_folder(tracking_uri: str) -> Path | None:
+    """Returns the folder of an SQLite store, None for any other."""
+    prefix = "sqlite:///"
+    return Path(tracking_uri.removeprefix(prefix)).parent if tracking_uri.startswith(prefix) else None
+
+
+@contextmanager
+def _one_process_at_a_time(tracking_uri: str) -> Iterator[None]:
+    """Holds a lock while an SQLite store may be migrated: two processes doing it at once break it."""
+    folder = _sqlite_folder(tracking_uri)
+    if folder is None:
+        yield
+        return
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "migration.lock"):
+        yield
+
+
+@contextmanager
+def _pickled_by_value() -> Iterator[None]:
+    """Makes pickles carry the code of this package instead of a reference to it."""
+    import cloudpickle
+
+    import taxifare
+
+    cloudpickle.register_pickle_by_value(taxifare)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(taxifare)
+
+
+@contextmanager
+def _quiet_mlflow() -> Iterator[None]:
+    """Silences MLflow's advice against pickles and for input examples: both are decided here on purpose."""
+    logger = logging.getLogger("mlflow.pyfunc")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _as_registry_error(attempt: str) -> Iterator[None]:
+    """Turns what MLflow and its transport raise into `RegistryError` that says what was attempted."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+        raise RegistryError(f"MLflow could not {attempt}: {error}") from error
