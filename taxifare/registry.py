@@ -23,6 +23,7 @@ import pandas as pd
 
 from taxifare.cities import City
 from taxifare.evaluation import Exposure
+from taxifare.features import feature_names
 from taxifare.trips import KNOWN_AT_PICKUP
 
 if TYPE_CHECKING:
@@ -192,7 +193,10 @@ class ModelRegistry:
                     python_model=_fare_model(city),
                     artifacts={"network": str(Path(folder) / _NETWORK_FILE)},
                     signature=_signature(),
-                    metadata={"exposure": [entry.model_dump(mode="json") for entry in exposure]},
+                    metadata={
+                        "exposure": [entry.model_dump(mode="json") for entry in exposure],
+                        "features": list(feature_names(city)),
+                    },
                     # Inferring the requirements would import the model in a process of its own: 15 s.
                     pip_requirements=_requirements(),
                 )
@@ -215,10 +219,12 @@ class ModelRegistry:
             with tempfile.TemporaryDirectory() as folder:
                 path = mlflow.artifacts.download_artifacts(uri, dst_path=folder if self.is_server else None)
                 model = mlflow.pyfunc.load_model(path)
-                exposure = tuple(Exposure.model_validate(entry) for entry in model.metadata.metadata["exposure"])
+                metadata = model.metadata.metadata
+                exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
+                loaded = LoadedModel(version, model, exposure, tuple(metadata["features"]))
         except Exception as error:
             raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
-        return LoadedModel(version, model, exposure)
+        return loaded
 
     def _model_uri(self, version: str) -> str:
         """Returns the version's address; asking for it shows that the registry answers before files are touched."""
@@ -305,11 +311,13 @@ class LoadedModel:
         version: Its number.
         model: The MLflow pyfunc model.
         exposure: What it has been trained on.
+        features: Names of the features its network takes, in order.
     """
 
     version: str
     model: Any
     exposure: tuple[Exposure, ...]
+    features: tuple[str, ...]
 
     @property
     def network(self) -> "keras.Model":

@@ -45,7 +45,13 @@ class Column:
 
 
 TRIP_COLUMNS: tuple[Column, ...] = (
-    Column("key", "text", "", "Identifier, unique within a month; made from the row where the source has none", required=False),
+    Column(
+        "key",
+        "text",
+        "",
+        "Identifier, unique within a month; numbered where the source has none",
+        required=False,
+    ),
     Column("pickup_datetime", "timestamp", "city wall-clock time", "When the meter was started"),
     Column("pickup_longitude", "number", "degrees", "Where the ride started", nullable=True),
     Column("pickup_latitude", "number", "degrees", "Where the ride started", nullable=True),
@@ -67,6 +73,35 @@ TRIP_COLUMNS: tuple[Column, ...] = (
 COLUMN_NAMES: tuple[str, ...] = tuple(column.name for column in TRIP_COLUMNS)
 KNOWN_AT_PICKUP: tuple[str, ...] = tuple(c.name for c in TRIP_COLUMNS if c.known_at_pickup and c.name != "key")
 COORDINATES: tuple[str, ...] = ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")
+
+
+@dataclass(frozen=True)
+class Edition:
+    """Which trips these are: a month (or `base`) as the source had it at one revision."""
+
+    subject: str
+    revision: str
+
+    def stamp(self, trips: pd.DataFrame) -> pd.DataFrame:
+        """Returns the trips marked with this edition; the mark travels in `attrs`, into parquet files and back.
+
+        >>> edition_of(Edition("2015-01", "a1b2").stamp(pd.DataFrame()))
+        Edition(subject='2015-01', revision='a1b2')
+        """
+        trips.attrs = {"subject": self.subject, "revision": self.revision}
+        return trips
+
+
+def edition_of(trips: pd.DataFrame) -> Edition:
+    """Returns which trips these are, as `Edition.stamp` marked them.
+
+    Raises:
+        TripTableError: They carry no mark.
+    """
+    try:
+        return Edition(trips.attrs["subject"], trips.attrs["revision"])
+    except KeyError as error:
+        raise TripTableError(f"the trips do not say which edition they are: {error} is missing") from error
 
 
 class TripTableError(ValueError):
@@ -159,7 +194,9 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
             f"(the first of {len(unfit):,} such values)"
         )
     if not column.nullable and converted.isna().any():
-        raise TripTableError(f"{origin}: column {column.name}: {int(converted.isna().sum()):,} null values, expected none")
+        raise TripTableError(
+            f"{origin}: column {column.name}: {int(converted.isna().sum()):,} null values, expected none"
+        )
     return converted
 
 
