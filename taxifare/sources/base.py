@@ -5,7 +5,8 @@ from typing import Protocol
 
 import pandas as pd
 
-from taxifare.months import Month
+from taxifare.months import Month, bounds
+from taxifare.trips import TripTableError, as_trip_table
 
 
 class SourceError(RuntimeError):
@@ -66,3 +67,36 @@ class TripSource(Protocol):
             SourceError: There are none.
         """
         ...
+
+
+def checked_trips(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Returns rows as read from a source as a trip table with at least one row.
+
+    Raises:
+        SourceError: There are no rows, or they are not trips; names the origin, the column and the first misfit.
+    """
+    try:
+        trips = as_trip_table(frame, origin)
+    except TripTableError as error:
+        raise SourceError(str(error)) from error
+    if trips.empty:
+        raise SourceError(f"{origin}: expected trips, received no rows")
+    return trips
+
+
+def checked_month(frame: pd.DataFrame, month: Month, origin: str) -> pd.DataFrame:
+    """Returns rows as read from a source as a trip table of that month: at least one row, all of them in the month.
+
+    Raises:
+        SourceError: As `checked_trips`, or a pickup is before the month or at or after the first instant of the next.
+    """
+    trips = checked_trips(frame, f"{origin}: month {month}")
+    first, until = bounds(month)
+    pickups = trips["pickup_datetime"]
+    strays = pickups[(pickups < first) | (pickups >= until)]
+    if len(strays):
+        raise SourceError(
+            f"{origin}: month {month}: column pickup_datetime: expected times from {first} until before {until}, "
+            f"received {strays.iloc[0]} (the first of {len(strays):,} such rows of {len(trips):,})"
+        )
+    return trips

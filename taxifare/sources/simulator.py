@@ -1,10 +1,10 @@
 """A simulated New York taxi meter: months of trips that need no network, no files and no account.
 
 A ride is told from its start: when it is hailed (demand by hour, weekday and season), from where to where (a gravity
-model over neighbourhoods and airports), by which route (the street grid, with detours), how fast (hour, weekday, season,
-a slow decline over the years, good and bad days) and what the meter shows for it (the tariff and tolls of that date).
-Neither route nor speed is published, so the fare cannot be computed from what is known at pickup, only estimated – with
-about the error that real trips leave.
+model over neighbourhoods and airports), by which route (the street grid, with detours), how fast (hour, weekday,
+season, a slow decline over the years, good and bad days) and what the meter shows for it (the tariff and tolls of that
+date). Neither route nor speed is published, so the fare cannot be computed from what is known at pickup, only
+estimated – with about the error that real trips leave.
 
 Shares, speeds and defect rates were measured on a 1/1000 sample of the public yellow-taxi records, 2009 to June 2015.
 """
@@ -31,6 +31,7 @@ from taxifare.trips import DTYPES, as_trip_table
 Scenario = Literal["as-it-was", "fare-rise", "slow-traffic"]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Times = npt.NDArray[np.datetime64]
 
 GENERATOR_VERSION = 1
 """Part of every revision. Raise it with any change that changes rows, so that months made before count as restated."""
@@ -83,7 +84,8 @@ def metered_fare(driven_km: Floats, standing_min: Floats, unit_usd: Floats) -> F
     """
     # Two miles are ten units, not eleven: the rounding keeps a float's last digits from beginning one.
     units = np.ceil(np.round(driven_km / UNIT_KM + standing_min / UNIT_MIN, 6))
-    return FLAG_DROP_USD + unit_usd * np.maximum(units - 1, 0)
+    fare_usd: Floats = FLAG_DROP_USD + unit_usd * np.maximum(units - 1, 0)
+    return fare_usd
 
 
 # The city
@@ -170,10 +172,11 @@ _CENTRE_DEG = (-73.98, 40.75)
 _KM_PER_DEGREE = (84.33, 111.05)
 _GRID_ANGLE_RAD = np.radians(NEW_YORK.grid_angle_deg)
 
-GRAVITY_KM = 3.5
-"""Distance over which the pull of a place on rides from another falls to 1/e."""
+GRAVITY_KM = 2.2
+AIRPORT_GRAVITY_KM = 12.0
+"""Distance at which the pull of a place on rides from elsewhere in the city, or from an airport, has halved."""
 
-SHORTEST_RIDE_KM = 0.6
+SHORTEST_RIDE_KM = 0.5
 """Rides shorter than about this are walked."""
 
 
@@ -219,8 +222,8 @@ def _journeys() -> Floats:
         pickups = np.array([place.pickups[part_of_day] for place in PLACES])
         dropoffs = np.array([place.dropoffs[part_of_day] for place in PLACES])
         distance_km = np.hypot(_ACROSS_KM[:, None] - _ACROSS_KM, _ALONG_KM[:, None] - _ALONG_KM)
-        # A flight is caught from anywhere, and a traveller goes anywhere: only rides within the city feel the distance.
-        pull = dropoffs * np.where(_IS_AIRPORT[:, None], 1.0, np.exp(-distance_km / GRAVITY_KM))
+        reach_km = np.where(_IS_AIRPORT, AIRPORT_GRAVITY_KM, GRAVITY_KM)[:, None]
+        pull = dropoffs / (1 + (distance_km / reach_km) ** 2)
         pull[:, _IS_AIRPORT] = 0
         to_airport = np.where(_IS_AIRPORT[:, None], 0.0, dropoffs * _IS_AIRPORT) / 1000
         to_city = pull / pull.sum(axis=1, keepdims=True) * (1 - to_airport.sum(axis=1, keepdims=True))
@@ -234,15 +237,16 @@ def _toll_shares() -> Floats:
     """Returns the share of rides that pay a toll, by place of pickup and of drop-off."""
     shares = np.zeros((len(PLACES), len(PLACES)))
     for (one, other), share in TOLL_SHARES.items():
-        is_one = (_BOROUGHS == one) | (one == _NAMES)
+        is_one = np.isin(_BOROUGHS, one) | np.isin(_NAMES, one)
         # An airport has an entry of its own; its borough's does not apply to it.
-        is_other = (other == _NAMES) | ((_BOROUGHS == other) & ~_IS_AIRPORT)
+        is_other = np.isin(_NAMES, other) | (np.isin(_BOROUGHS, other) & ~_IS_AIRPORT)
         crossing = np.outer(is_one, is_other)
         shares[crossing | crossing.T] = share
     return shares
 
 
-# Time: shares of a day's rides by hour, in thousandths; of a week's by weekday from Monday; demand by month of the year.
+# Thousandths of a day's rides by hour, on weekdays and at weekends; of a week's by weekday from Monday; relative demand
+# by month of the year.
 _DEMAND_BY_HOUR = np.array(
     [
         [29, 18, 12, 8, 7, 11, 27, 47, 55, 51, 46, 48, 47, 47, 50, 46, 40, 49, 63, 64, 63, 61, 60, 49],
@@ -255,24 +259,76 @@ _DEMAND_BY_MONTH = np.array([0.99, 0.95, 1.06, 1.03, 1.06, 1.02, 0.98, 0.92, 1.0
 # Door-to-door speed of a 2.5 km ride in 2012, km/h, on weekdays and at weekends by hour; relative speed by month.
 _SPEED_BY_HOUR_KMH = np.array(
     [
-        [21.0, 21.9, 22.4, 22.3, 22.9, 22.0, 21.8, 18.1, 14.5, 13.6, 13.5, 13.4]
-        + [13.3, 13.6, 13.6, 13.8, 14.0, 14.3, 15.0, 16.5, 18.0, 18.5, 18.8, 18.9],
-        [18.4, 19.9, 20.7, 20.8, 22.0, 21.9, 23.3, 21.3, 21.7, 19.6, 18.4, 17.7]
-        + [17.1, 16.1, 15.8, 16.2, 16.1, 16.2, 16.1, 16.5, 17.8, 18.2, 18.4, 19.1],
+        [
+            20,
+            21,
+            22,
+            22,
+            22,
+            21,
+            21,
+            18,
+            14.1,
+            13.2,
+            13.1,
+            13,
+            12.9,
+            13.2,
+            13.2,
+            13.4,
+            13.6,
+            14,
+            14.5,
+            16,
+            17.5,
+            18,
+            18,
+            18,
+        ],
+        [
+            18,
+            19,
+            20,
+            20,
+            21,
+            21,
+            22.6,
+            21,
+            21,
+            19,
+            18,
+            17.2,
+            16.6,
+            15.6,
+            15.3,
+            15.7,
+            15.6,
+            15.7,
+            15.6,
+            16,
+            17.3,
+            18,
+            18,
+            18.5,
+        ],
     ]
 )
 _SPEED_BY_MONTH = np.array([1.03, 1.03, 1.02, 1.0, 0.99, 0.99, 1.02, 1.03, 0.98, 0.98, 0.97, 0.97])
 YEARLY_SLOWDOWN = 0.02
 SPEED_SPREAD_OF_DAYS = 0.04
-SPEED_SPREAD_OF_RIDES = 0.17
+SPEED_SPREAD_OF_RIDES = 0.27
 LONG_RIDES_ARE_FASTER = 0.25
 """Speed grows with distance to this power: long rides use the highways."""
 
 CRUISING_KMH = 32.0
 """Speed between lights; what a ride takes longer than that, it stands."""
 
-MEAN_DETOUR = 0.07
-"""Mean of the route's excess over the grid distance: mostly little, now and then (2 %) more than a quarter."""
+MEAN_DETOUR = 0.06
+"""Mean excess of the route over the grid distance."""
+
+ERRANDS = 0.02
+MEAN_ERRAND = 0.9
+"""Share of rides that stop or turn on the way, and the mean excess of their route over the grid distance."""
 
 _PASSENGERS = np.array([1, 2, 5, 3, 4, 6])
 _PASSENGER_SHARES = np.array([0.6938, 0.1483, 0.0711, 0.0441, 0.0216, 0.0211])
@@ -309,13 +365,13 @@ class Simulator(TripSource):
         now: The wall clock in New York.
     """
 
-    seed: int = 42
-    trips_per_month: int = 20_000
-    base_trips: int = 250_000
-    first_month: Month = parse_month("2015-01")
-    last_month: Month | None = parse_month("2015-06")
-    scenario: Scenario = "as-it-was"
-    scenario_from: Month = parse_month("2015-03")
+    seed: int
+    trips_per_month: int
+    base_trips: int
+    first_month: Month
+    last_month: Month | None
+    scenario: Scenario
+    scenario_from: Month
     now: Callable[[], pd.Timestamp] = _new_york_now
 
     def months(self) -> dict[Month, str]:
@@ -393,26 +449,35 @@ class Simulator(TripSource):
         origin, destination = _choose_journeys(rng, seconds)
         pickup_km = _around(rng, origin)
         dropoff_km = _not_walked(pickup_km, _around(rng, destination))
-        driven_km = _grid_distance_km(pickup_km, dropoff_km) * (1 + rng.exponential(MEAN_DETOUR, trips))
+        driven_km = _driven_km(rng, pickup_km, dropoff_km)
         duration_min, standing_min = _times_min(rng, month, seconds, driven_km, scenario)
-        fare_usd = _fares_usd(rng, month, seconds, origin, destination, driven_km, standing_min, scenario)
+        start = np.datetime64(str(month), "us")
+        pickup_times = start + seconds.astype("timedelta64[s]")
+        fare_usd = _fares_usd(
+            rng,
+            pickup_times=pickup_times,
+            origin=origin,
+            destination=destination,
+            driven_km=driven_km,
+            standing_min=standing_min,
+            rises=scenario == "fare-rise",
+        )
         # There and back: nothing published tells how far such a ride went.
         returns = rng.random(trips) < ROUND_TRIPS
         dropoff_km = np.where(returns, pickup_km + rng.normal(0, 0.01, pickup_km.shape), dropoff_km)
         pickup_longitude, pickup_latitude = from_grid_km(*pickup_km)
         dropoff_longitude, dropoff_latitude = from_grid_km(*dropoff_km)
-        start = np.datetime64(str(month), "us")
         rows = pd.DataFrame(
             {
                 "key": _keys(start, seconds),
-                "pickup_datetime": start + seconds.astype("timedelta64[s]"),
+                "pickup_datetime": pickup_times,
                 "pickup_longitude": pickup_longitude,
                 "pickup_latitude": pickup_latitude,
                 "dropoff_longitude": dropoff_longitude,
                 "dropoff_latitude": dropoff_latitude,
                 "passenger_count": _PASSENGERS[_choose(rng, _PASSENGER_SHARES, trips)],
                 "fare_amount": np.round(fare_usd, 2),
-                "dropoff_datetime": start + (seconds + np.round(duration_min * 60)).astype("timedelta64[s]"),
+                "dropoff_datetime": pickup_times + np.round(duration_min * 60).astype("timedelta64[s]"),
             }
         )
         return _with_defects(rng, rows)
@@ -466,6 +531,15 @@ def _grid_distance_km(from_km: Floats, to_km: Floats) -> Floats:
     return distance
 
 
+def _driven_km(rng: np.random.Generator, pickup_km: Floats, dropoff_km: Floats) -> Floats:
+    """Returns the length of each ride's route: the grid distance, with detours and errands nobody publishes."""
+    trips = pickup_km.shape[1]
+    detour = rng.exponential(MEAN_DETOUR, trips)
+    errand = rng.exponential(MEAN_ERRAND, trips) * (rng.random(trips) < ERRANDS)
+    driven: Floats = _grid_distance_km(pickup_km, dropoff_km) * (1 + detour + errand)
+    return driven
+
+
 def _not_walked(pickup_km: Floats, dropoff_km: Floats) -> Floats:
     """Returns the drop-offs, moved away from the pickups where people would have walked."""
     distance_km = np.maximum(_grid_distance_km(pickup_km, dropoff_km), 1e-6)
@@ -493,21 +567,21 @@ def _times_min(
 
 def _fares_usd(
     rng: np.random.Generator,
-    month: Month,
-    seconds: Integers,
+    *,
+    pickup_times: Times,
     origin: Integers,
     destination: Integers,
     driven_km: Floats,
     standing_min: Floats,
-    scenario: Scenario,
+    rises: bool,
 ) -> Floats:
-    """Returns meter fare plus tolls, by the tariff of each ride's date."""
-    since_s = (np.array([tariff.since for tariff in TARIFFS], "datetime64[s]") - np.datetime64(str(month), "s")).astype(int)
-    tariff = np.searchsorted(since_s, seconds, side="right") - 1
-    rises = scenario == "fare-rise"
+    """Returns meter fare plus tolls, by the tariff of each ride's date; `rises` adds the scenario's rise to it."""
+    since = np.array([tariff.since for tariff in TARIFFS], "datetime64[us]")
+    tariff = np.searchsorted(since, pickup_times, side="right") - 1
 
     def charge(name: str) -> Floats:
-        return np.array([getattr(one, name) for one in TARIFFS])[tariff]
+        charges: Floats = np.array([getattr(one, name) for one in TARIFFS])
+        return charges[tariff]
 
     unit_usd = charge("unit_usd") * (RISE_UNIT_FACTOR if rises else 1.0)
     jfk_flat_usd = charge("jfk_flat_usd") + (RISE_JFK_USD if rises else 0.0)
@@ -515,7 +589,7 @@ def _fares_usd(
     is_flat = (is_jfk[origin] & _IN_MANHATTAN[destination]) | (_IN_MANHATTAN[origin] & is_jfk[destination])
     meter_usd = np.where(is_flat, jfk_flat_usd, metered_fare(driven_km, standing_min, unit_usd))
     surcharge_usd = charge("newark_surcharge_usd") * is_newark[destination]
-    pays_toll = rng.random(len(seconds)) < _toll_shares()[origin, destination]
+    pays_toll = rng.random(len(origin)) < _toll_shares()[origin, destination]
     tolls_usd = charge("toll_usd") * pays_toll * (1 + is_newark[destination])
     total: Floats = meter_usd + surcharge_usd + tolls_usd
     return total

@@ -1,0 +1,270 @@
+"""Trips from a folder of files: one of the base years and one a month, in Kaggle's columns.
+
+A file is chosen by its name. Where the same trips stand there in several formats the first of `FORMATS` is read.
+"""
+
+import fnmatch
+import gzip
+import hashlib
+import re
+import string
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from taxifare.months import Month, parse_month
+from taxifare.sources.base import (
+    MonthNotPublishedError,
+    Publication,
+    SourceError,
+    TripSource,
+    checked_month,
+    checked_trips,
+)
+from taxifare.trips import TRIP_COLUMNS
+
+FORMATS = (".parquet", ".csv", ".csv.gz")
+"""Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
+
+_MONTH_CODES = {"%Y": r"(?P<year>\d{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
+
+
+@dataclass(frozen=True)
+class Folder(TripSource):
+    """Publishes the trip files of a folder; a month's revision is the SHA-256 of its file.
+
+    Attributes:
+        path: The folder; files in folders below it are not read.
+        months_pattern: Name of a month's file: `*` and `?` stand for any text and any character, `{month:%Y_%m}` for
+            the month with the strftime codes `%Y` and `%m`.
+        base_pattern: Name of the base years' file, with `*` and `?`.
+
+    Raises:
+        SourceError: A pattern has other fields or codes, or lacks the year or the month.
+    """
+
+    path: Path
+    months_pattern: str = "taxi_{month:%Y_%m}.*"
+    base_pattern: str = "taxi_base_*"
+
+    def __post_init__(self) -> None:
+        _ = self._month_name
+
+    def months(self) -> dict[Month, str]:
+        """Returns the months that have a file, and the hash of each.
+
+        Raises:
+            SourceError: The folder is missing, or a month has two files of one format.
+        """
+        files = self._month_files()
+        return {month: _revision(_preferred(files[month], f"month {month}")) for month in files}
+
+    def read_month(self, month: Month) -> Publication:
+        """Returns the trips of the month's file.
+
+        Raises:
+            MonthNotPublishedError: The month has no file.
+            SourceError: The folder is missing, or the file cannot be read as trips of that month.
+        """
+        files = self._month_files()
+        if month not in files:
+            name = self.months_pattern.format(month=month)
+            raise MonthNotPublishedError(f"{self.path}: no file for month {month}: {_expected(name)}")
+        file = _preferred(files[month], f"month {month}")
+        content = _content(file)
+        return Publication(checked_month(_rows(file, content), month, str(file)), _sha256(content), str(file))
+
+    def read_base(self) -> Publication:
+        """Returns the trips of the base file.
+
+        Raises:
+            SourceError: There is no base file, or it cannot be read as trips.
+        """
+        file = self._base_file()
+        content = _content(file)
+        return Publication(checked_trips(_rows(file, content), str(file)), _sha256(content), str(file))
+
+    def base_revision(self) -> str:
+        """Returns the hash of the base file.
+
+        Raises:
+            SourceError: There is no base file.
+        """
+        return _revision(self._base_file())
+
+    def _base_file(self) -> Path:
+        files = [file for file in self._files() if fnmatch.fnmatchcase(file.name, self.base_pattern)]
+        if not files:
+            raise SourceError(f"{self.path}: no file of the base years: {_expected(self.base_pattern)}")
+        return _preferred(files, "the base years")
+
+    def _files(self) -> list[Path]:
+        """Returns the trip files of the folder by name."""
+        try:
+            return sorted(file for file in self.path.iterdir() if _format(file) and file.is_file())
+        except OSError as error:
+            raise SourceError(f"{self.path}: expected a folder of trip files, received {error.strerror}") from error
+
+    def _month_files(self) -> dict[Month, list[Path]]:
+        """Returns the files of each month, oldest month first."""
+        files: dict[Month, list[Path]] = {}
+        for file in self._files():
+            if found := self._month_name.fullmatch(file.name):
+                files.setdefault(parse_month(f"{found['year']}-{found['month']}"), []).append(file)
+        return dict(sorted(files.items()))
+
+    @cached_property
+    def _month_name(self) -> re.Pattern[str]:
+        return month_name(self.months_pattern)
+
+
+def month_name(pattern: str) -> re.Pattern[str]:
+    """Returns what the file names of a month pattern look like; the groups are `year` and `month`.
+
+    Raises:
+        SourceError: The pattern has other fields or codes than `%Y` and `%m` of `month`, or not each of them once.
+
+    >>> month_name("taxi_{month:%Y_%m}.*").fullmatch("taxi_2015_01.parquet").groupdict()
+    {'year': '2015', 'month': '01'}
+    >>> month_name("taxi_{month:%b}.*")
+    Traceback (most recent call last):
+    ...
+    taxifare.sources.base.SourceError: month pattern 'taxi_{month:%b}.*': expected ..., received the code %b
+    """
+    expected = f"month pattern {pattern!r}: expected %Y and %m once each, as in taxi_{{month:%Y_%m}}.*"
+    regex = ""
+    try:
+        for literal, field, codes, _ in string.Formatter().parse(pattern):
+            regex += re.escape(literal).replace(r"\*", ".*").replace(r"\?", ".")
+            if field not in {None, "month"}:
+                raise SourceError(f"{expected}, received the field {field!r}")
+            for code in re.findall("%.?|[^%]+", codes or ""):
+                if code.startswith("%") and code not in _MONTH_CODES:
+                    raise SourceError(f"{expected}, received the code {code}")
+                regex += _MONTH_CODES.get(code) or re.escape(code)
+        name = re.compile(regex, re.DOTALL)
+    except (ValueError, re.error) as error:
+        raise SourceError(f"{expected}: {error}") from error
+    if set(name.groupindex) != {"year", "month"}:
+        raise SourceError(f"{expected}, received neither or only one")
+    return name
+
+
+def _expected(name: str) -> str:
+    return f"expected a file named {name} that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+
+
+def _format(file: Path) -> str | None:
+    """Returns which of `FORMATS` the file's name ends in, if any."""
+    return next((ending for ending in FORMATS if file.name.endswith(ending)), None)
+
+
+def _preferred(files: Iterable[Path], what: str) -> Path:
+    """Returns the file in the most preferred format.
+
+    Raises:
+        SourceError: Two have that format: to read one of them might be to read half the trips.
+    """
+    ranked = sorted(files, key=lambda file: (FORMATS.index(_format(file) or ""), file.name))
+    if len(ranked) > 1 and _format(ranked[0]) == _format(ranked[1]):
+        raise SourceError(
+            f"{ranked[0].parent}: expected one {_format(ranked[0])} file for {what}, received {ranked[0].name} and "
+            f"{ranked[1].name}: keep one, or narrow the pattern"
+        )
+    return ranked[0]
+
+
+def _revision(file: Path) -> str:
+    """Returns the SHA-256 of the file, read again only when the file has changed.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+    # The change time tells what a copy that keeps size and modification time (`cp -p`, `touch -d`) would hide.
+    return _sha256_of_file(file, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of_file(file: Path, _identity: tuple[int, ...]) -> str:
+    return _sha256(_content(file))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _content(file: Path) -> bytes:
+    """Returns the file's bytes: rows and revision come from the same ones, even while somebody replaces the file."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _rows(file: Path, content: bytes) -> pd.DataFrame:
+    """Returns the rows of a trip file as they stand there.
+
+    Raises:
+        SourceError: The file is empty, damaged or of another format than its name says.
+    """
+    if not content:
+        raise SourceError(f"{file}: expected trips, received an empty file")
+    packed = file.name.endswith(".gz")
+    try:
+        plain = gzip.decompress(content) if packed else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{file}: expected gzip, received {_glimpse(content)}: {error}") from error
+    if plain.lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise SourceError(f"{file}: expected trips, received a web page: {_glimpse(plain)}")
+    kind = "parquet" if file.name.endswith(".parquet") else "CSV"
+    try:
+        table = _read_parquet(plain) if kind == "parquet" else _read_csv(plain)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{file}: expected {kind}, received {_glimpse(plain)}: {error}") from error
+    text = pd.StringDtype("pyarrow")
+    rows: pd.DataFrame = table.to_pandas(
+        types_mapper={pa.string(): text, pa.large_string(): text}.get, ignore_metadata=True
+    )
+    return rows
+
+
+def _read_parquet(content: bytes) -> pa.Table:
+    return pa.parquet.read_table(pa.BufferReader(content))
+
+
+def _read_csv(content: bytes) -> pa.Table:
+    """Returns the rows of a CSV file, numbers as numbers; a column with anything else in it comes as text.
+
+    The trip table then names the column and the value, which Arrow's own message does not.
+    """
+    numbers = {c.name: pa.float64() for c in TRIP_COLUMNS if c.kind in {"number", "integer"}}
+    texts = {c.name: pa.string() for c in TRIP_COLUMNS}
+    try:
+        return _parse_csv(content, texts | numbers)
+    except pa.ArrowInvalid:
+        return _parse_csv(content, texts)
+
+
+def _parse_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+    options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+    return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
+
+
+def _glimpse(content: bytes) -> str:
+    """Returns how the content begins and how long it is, for a message.
+
+    >>> _glimpse(b"<html><body>Not found</body></html>")
+    "35 bytes that begin '<html><body>Not found</b'"
+    """
+    return f"{len(content):,} bytes that begin {content[:24].decode('ascii', 'backslashreplace')!r}"
