@@ -1,0 +1,253 @@
+"""The message that asks a person for a decision, and how it reaches them.
+
+A message is sent once. Delivery is on record in the ledger, and only one process sends at a time. What no sender can
+know is whether a server that failed to answer had accepted the message all the same; so the message carries a key (its
+last line, and the `Idempotency-Key` header), and before anything is posted the channel is searched for it. Where the
+chat does not let its messages be read, a fault after accepting shows the message twice: the same question, never two.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import requests
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from taxifare.approval import APPROVABLE, Approvals, Decision
+from taxifare.evaluation import Interval, Verdict
+from taxifare.ledger import Delivery, Request
+from taxifare.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+CODE_LOCATION = "taxifare_dagster.definitions"
+TIMEOUT_SECONDS = 5
+ATTEMPTS = 5
+PASSING_STATUS = frozenset({408, 425, 429})
+
+VERDICT_IN_WORDS = {
+    Verdict.PROMOTE: "the new model is better",
+    Verdict.HOLD: "no difference worth a promotion",
+    Verdict.REJECT: "the new model is worse",
+    Verdict.COLD_START: "nothing is in production yet",
+    Verdict.UNSCORABLE: "the production model could not be scored",
+    Verdict.LEAK: "a model has been trained on the trips it was scored on",
+}
+
+
+class DeliveryError(RuntimeError):
+    """A message that could not be delivered, and will not be by trying again."""
+
+
+class PassingDeliveryError(DeliveryError):
+    """A message that could not be delivered now: no connection, no answer in time, or a server in trouble."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A text to deliver; its last line is `key`, by which it is recognised in a channel."""
+
+    key: str
+    text: str
+
+
+class Notifier(Protocol):
+    """A way to reach people."""
+
+    @property
+    def channel(self) -> str:
+        """Where messages go; deliveries are recorded under it."""
+
+    def deliver(self, message: Message) -> None:
+        """Delivers a message, in one attempt; raises PassingDeliveryError or DeliveryError."""
+
+
+class Console:
+    """Writes messages to the log."""
+
+    channel = "log"
+
+    def deliver(self, message: Message) -> None:
+        """Logs the message."""
+        _log.info("%s", message.text)
+
+
+class WagonChat:
+    """Posts messages to a channel of the Wagon chat: `POST {base_url}/{channel}/messages` with author and content."""
+
+    def __init__(self, base_url: str, channel: str, author: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._url = f"{base_url.rstrip('/')}/{quote(channel, safe='')}/messages"
+        self._author = author
+        self._timeout = timeout
+
+    @property
+    def channel(self) -> str:
+        """The address of the channel's messages."""
+        return self._url
+
+    def deliver(self, message: Message) -> None:
+        """Posts the message, unless it is in the channel already.
+
+        Raises:
+            PassingDeliveryError: No connection, no answer in time, 429 or 5xx.
+            DeliveryError: Any other refusal; names the address and the status.
+        """
+        if self._shows(message.key):
+            return
+        try:
+            answer = requests.post(
+                self._url,
+                json={"author": self._author, "content": message.text},
+                headers={"Idempotency-Key": message.key},
+                timeout=self._timeout,
+                allow_redirects=False,
+            )
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise PassingDeliveryError(f"POST {self._url}: {error}") from error
+        except requests.RequestException as error:
+            raise DeliveryError(f"POST {self._url}: {error}") from error
+        if answer.ok and not answer.is_redirect:
+            return
+        passing = answer.status_code >= 500 or answer.status_code in PASSING_STATUS
+        fault = PassingDeliveryError if passing else DeliveryError
+        raise fault(f"POST {self._url} answered {answer.status_code} {answer.reason}: {answer.text[:200]}")
+
+    def _shows(self, key: str) -> bool:
+        """Whether the channel is known to show the message; a chat that cannot be read shows nothing."""
+        try:
+            answer = requests.get(self._url, timeout=self._timeout)
+            found = answer.json() if answer.ok else []
+        except requests.RequestException:
+            return False
+        posts = found.get("messages", []) if isinstance(found, dict) else found
+        return isinstance(posts, list) and any(key in _lines(post) for post in posts)
+
+
+def _lines(post: object) -> list[str]:
+    content = post.get("content") if isinstance(post, dict) else None
+    return content.splitlines() if isinstance(content, str) else []
+
+
+def notifier(settings: Settings) -> Notifier:
+    """How the settings say that people are reached: the Wagon chat, or the log where none is set."""
+    if settings.chat_base_url is None or settings.chat_channel is None:
+        return Console()
+    return WagonChat(settings.chat_base_url, settings.chat_channel, settings.chat_author)
+
+
+def message(request: Request, token: str, settings: Settings, *, reminder: int = 0) -> Message:
+    """The question, as plain text a person can judge by: the numbers, what they mean, and where to answer."""
+    evidence = request.evidence
+    production = evidence.production.scores if evidence.production else None
+    staging = evidence.staging.scores
+    key = f"Request {request.id}" + (f", reminder {reminder}" if reminder else "")
+    lines = [
+        # The course's format: other software reads this line.
+        f"Evaluation MAE: {_usd(production.mae_usd if production else None)}"
+        f" - New training MAE: {_usd(staging.mae_usd)}",
+        f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
+        *(f"- {reason}" for reason in evidence.reasons),
+    ]
+    if evidence.gain is not None:
+        lines.append(f"Gain a trip: {_interval(evidence.gain)}, on the same {staging.trips:,} trips")
+    if evidence.slices:
+        worst = min(evidence.slices, key=lambda slice_: slice_.gain.mean_usd)
+        lines.append(f"Worst slice: {worst.name}, gain {_interval(worst.gain)}, on {worst.staging.trips:,} trips")
+    lines += [
+        f"Bias: production {_signed(production.bias_usd if production else None)}, staging {_signed(staging.bias_usd)}",
+        f"Difficulty: a plain rate per km is {_usd(evidence.difficulty_mae_usd)} off on these trips",
+        f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
+        f" evidence {request.evidence_digest[:12]}",
+        f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}",
+    ]
+    if request.verdict not in APPROVABLE:
+        lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
+    lines += [
+        f"See: {subject_link(request.subject, settings)}",
+        f"Approve: {decision_link(request, token, 'approve', settings)}",
+        f"Reject: {decision_link(request, token, 'reject', settings)}",
+        key,
+    ]
+    return Message(key, "\n".join(lines))
+
+
+def subject_link(subject: str, settings: Settings) -> str:
+    """Address of the subject's staging model in Dagster's UI."""
+    assets = f"{settings.dagster_url.rstrip('/')}/assets"
+    return (
+        f"{assets}/base_model"
+        if subject == "base"
+        else f"{assets}/staging_model?view=partitions&partition={subject}-01"
+    )
+
+
+def decision_link(request: Request, token: str, decision: Decision, settings: Settings) -> str:
+    """Address of Dagster's launchpad with `decision_job` filled in, but for who and why."""
+    config = "\n".join(
+        [
+            "ops:",
+            "  decide:",
+            "    config:",
+            f"      request: {json.dumps(request.id)}",
+            f"      token: {json.dumps(token)}",
+            f"      decision: {decision}",
+            '      decided_by: ""',
+            '      reason: ""',
+            "      override: false",
+            "",
+        ]
+    )
+    job = f"{settings.dagster_url.rstrip('/')}/locations/{CODE_LOCATION}/jobs/decision_job"
+    return f"{job}/playground/setup?config={quote(config, safe='')}"
+
+
+def send_request(
+    approvals: Approvals, notifier: Notifier, request_id: str, settings: Settings, *, reminder: int = 0, **retrying: Any
+) -> bool:
+    """Whether the message was sent just now: not if it had arrived before, nor if the request is no longer open.
+
+    Passing faults are retried, up to `ATTEMPTS` times within about half a minute.
+
+    Raises:
+        UnknownRequestError: No such request.
+        DeliveryError: It could not be delivered; the request stays, and sending again asks nobody twice.
+    """
+    request = approvals.find(request_id)
+    text = message(request, approvals.token(request), settings, reminder=reminder)
+    policy: dict[str, Any] = {
+        "retry": retry_if_exception_type(PassingDeliveryError),
+        "stop": stop_after_attempt(ATTEMPTS),
+        "wait": wait_exponential_jitter(initial=1, max=10),
+        "reraise": True,
+    }
+    return Retrying(**policy | retrying)(_send, approvals, notifier, request, text, reminder)
+
+
+def _send(approvals: Approvals, notifier: Notifier, request: Request, text: Message, reminder: int) -> bool:
+    # Under the ledger's lock: two processes never both find it unsent. One attempt is short, see TIMEOUT_SECONDS.
+    with approvals.ledger.writing() as book:
+        sent = {(delivery.channel, delivery.reminder) for delivery in book.deliveries(request.id)}
+        if (notifier.channel, reminder) in sent or book.outcome(request.id) is not None:
+            return False
+        notifier.deliver(text)
+        book.add_delivery(Delivery(request.id, notifier.channel, reminder, approvals.now()))
+    return True
+
+
+def _usd(amount: float | None) -> str:
+    return "none" if amount is None else f"{amount:.2f}"
+
+
+def _signed(amount: float | None) -> str:
+    return "none" if amount is None else f"{amount:+.2f}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean_usd:+.3f} USD (95 % interval {interval.low_usd:+.3f} to {interval.high_usd:+.3f})"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
