@@ -187,10 +187,14 @@ def train_candidate(
     return Candidate(appraisal, parent_version, history)
 
 
+def difficulty_of(trips: pd.DataFrame) -> float:
+    """Returns how hard the validation trips are, USD, see `evaluation.reference_mae_usd`."""
+    return reference_mae_usd(trips[~trips["is_validation"]], trips[trips["is_validation"]])
+
+
 def skill_of(trips: pd.DataFrame, contender: Contender) -> float:
     """Returns the contender's skill on the validation trips, see `evaluation.skill`."""
-    training, validation = trips[~trips["is_validation"]], trips[trips["is_validation"]]
-    return skill(contender.scores.mae_usd, reference_mae_usd(training, validation))
+    return skill(contender.scores.mae_usd, difficulty_of(trips))
 
 
 def _train(

@@ -1,0 +1,111 @@
+"""What there is to do next: which month to run, and which comparison to ask a person about.
+
+Derived each time from what is published, what has been compared and what has been decided; nothing is remembered
+besides, so a month that was run by hand, by backfill or by a sensor is the same to it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from taxifare.evaluation import Evidence
+from taxifare.ledger import Delivery, Outcome, Request
+from taxifare.months import Month, parse_month
+from taxifare.renewal import BASE
+
+
+class Why(StrEnum):
+    """Why a month is due."""
+
+    NEW = "new"
+    RESTATED = "restated"
+    PRODUCTION_CHANGED = "production changed"
+
+
+@dataclass(frozen=True)
+class Due:
+    """A month to run.
+
+    Attributes:
+        month: The month.
+        why: What makes it due.
+        run_key: The same for the same reason to run: a month is requested once for it.
+    """
+
+    month: Month
+    why: Why
+    run_key: str
+
+
+def next_month(
+    published: Mapping[Month, str],
+    compared: Mapping[str, Evidence],
+    production_version: str | None,
+    requests: Collection[Request],
+    outcomes: Collection[Outcome],
+) -> Due | None:
+    """Returns the oldest month to run, None where there is nothing to do.
+
+    A month is due when it has not been compared; when its content has changed at the source since; or when production
+    has, its question was not answered, and it is later than what production learned last – so that its question can be
+    asked anew. Months at or before that are history.
+
+    Args:
+        published: Revision of each month the source has and the partitions cover.
+        compared: The latest evidence of each subject.
+        production_version: What is in production now.
+        requests: All requests.
+        outcomes: How those that ended did.
+    """
+    decided = {outcome.request_id for outcome in outcomes if outcome.by is not None}
+    settled = {(request.subject, request.revision) for request in requests if request.id in decided}
+    learned = _last_learned(production_version, requests)
+    for month, revision in sorted(published.items()):
+        evidence = compared.get(str(month))
+        key = f"{month}:{revision}"
+        if evidence is None:
+            return Due(month, Why.NEW, key)
+        if evidence.revision != revision:
+            return Due(month, Why.RESTATED, key)
+        moved = evidence.production_version != production_version
+        if moved and (str(month), revision) not in settled and (learned is None or month > learned):
+            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}")
+    return None
+
+
+def to_ask(
+    compared: Mapping[str, Evidence],
+    production_version: str | None,
+    requests: Collection[Request],
+    outcomes: Collection[Outcome],
+    deliveries: Collection[Delivery],
+) -> list[Evidence]:
+    """Returns the evidence that a person has not been told of, oldest subject first.
+
+    Evidence against another version than the present production is left out: its question is void.
+
+    Args:
+        compared: The latest evidence of each subject.
+        production_version: What is in production now.
+        requests: All requests.
+        outcomes: How those that ended did.
+        deliveries: The messages that arrived.
+    """
+    told = {delivery.request_id for delivery in deliveries} | {outcome.request_id for outcome in outcomes}
+    asked = {(request.subject, request.evidence_digest): request.id for request in requests}
+
+    def is_untold(evidence: Evidence) -> bool:
+        if evidence.production_version != production_version:
+            return False
+        return asked.get((evidence.subject, evidence.digest)) not in told
+
+    # "base" is before every month though it sorts after them.
+    return sorted(
+        filter(is_untold, compared.values()), key=lambda evidence: (evidence.subject != BASE, evidence.subject)
+    )
+
+
+def _last_learned(production_version: str | None, requests: Collection[Request]) -> Month | None:
+    """Returns the month that production was trained on last, None for the base model or where nothing is known."""
+    subjects = [request.subject for request in requests if request.staging_version == production_version]
+    return parse_month(subjects[-1]) if subjects and subjects[-1] != BASE else None

@@ -1,0 +1,97 @@
+"""Figures as PNG bytes. Every axis carries its unit; a figure answers the question in its title."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from taxifare.training import TrainingHistory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DRAWN_TRIPS = 20_000
+"""Points of a map; more make the file larger and the picture no clearer."""
+
+
+def trips_overview(trips: pd.DataFrame) -> bytes:
+    """Returns a PNG of where rides start, what they cost by distance, and when they start.
+
+    Args:
+        trips: Clean trips with features; a sample of at most 20,000 is drawn.
+    """
+    drawn = trips if len(trips) <= _DRAWN_TRIPS else trips.sample(_DRAWN_TRIPS, random_state=0)
+    figure, (place, price, hours) = _axes("Where do rides start?", "What do they cost?", "When do they start?")
+    place.scatter(drawn["pickup_longitude"], drawn["pickup_latitude"], s=1, alpha=0.3, linewidths=0)
+    place.set(xlabel="longitude, degrees", ylabel="latitude, degrees")
+    place.set_aspect(1 / np.cos(np.radians(drawn["pickup_latitude"].mean())))
+    price.scatter(drawn["haversine_km"], drawn["fare_amount"], s=2, alpha=0.3, linewidths=0)
+    price.set(xlabel="distance as the crow flies, km", ylabel="fare, USD", xlim=(0, 30), ylim=(0, 100))
+    per_hour = trips["pickup_datetime"].dt.hour.value_counts(normalize=True).sort_index() * 100
+    hours.bar(per_hour.index, per_hour.to_numpy())
+    hours.set(xlabel="hour of the day", ylabel="share of rides, %")
+    return _png(figure)
+
+
+def training_curve(history: TrainingHistory) -> bytes:
+    """Returns a PNG of the loss and the early-stopping error by epoch, with the epoch whose weights were kept."""
+    figure, (curve,) = _axes("Did training help, and when was it stopped?")
+    trained = [epoch for epoch in history.epochs if epoch.number]
+    curve.plot(
+        [epoch.number for epoch in trained], [epoch.loss for epoch in trained], marker="o", label="training loss"
+    )
+    curve.plot(
+        [epoch.number for epoch in history.epochs],
+        [epoch.validation_mae for epoch in history.epochs],
+        marker="o",
+        label="error on the early-stopping trips",
+    )
+    curve.axvline(history.best_epoch, color="grey", linestyle=":", label=f"weights kept: epoch {history.best_epoch}")
+    curve.set(xlabel="epoch", ylabel="mean absolute error, USD")
+    curve.legend()
+    return _png(figure)
+
+
+def errors_by_hour(predictions_usd: pd.Series, trips: pd.DataFrame) -> bytes:
+    """Returns a PNG of the mean absolute error and the bias by hour of the day, and of predicted against paid fares.
+
+    Args:
+        predictions_usd: Predicted fares by trip key.
+        trips: The same trips, with `key`, `fare_amount` and `pickup_datetime`.
+    """
+    paid_usd = trips.set_index("key")["fare_amount"]
+    errors_usd = predictions_usd.reindex(paid_usd.index) - paid_usd
+    hour_of_day = trips.set_index("key")["pickup_datetime"].dt.hour
+    figure, (by_hour, pairs) = _axes("When is the model wrong?", "Predicted against paid")
+    by_hour.bar(range(24), errors_usd.abs().groupby(hour_of_day).mean().reindex(range(24)), label="mean absolute error")
+    by_hour.plot(range(24), errors_usd.groupby(hour_of_day).mean().reindex(range(24)), color="black", label="bias")
+    by_hour.axhline(0, color="grey", linewidth=0.5)
+    by_hour.set(xlabel="hour of the day", ylabel="USD a ride")
+    by_hour.legend()
+    pairs.scatter(paid_usd, predictions_usd.reindex(paid_usd.index), s=3, alpha=0.4, linewidths=0)
+    pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
+    pairs.set(xlabel="paid, USD", ylabel="predicted, USD", xlim=(0, 80), ylim=(0, 80))
+    return _png(figure)
+
+
+def _axes(*titles: str) -> tuple["Figure", Sequence["Axes"]]:
+    """Returns a figure with one pair of axes a title, side by side."""
+    # The pyplot interface keeps figures alive in a global list; a long-lived process must not use it.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(titles), 4), layout="constrained")
+    axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
+
+
+def _png(figure: "Figure") -> bytes:
+    """Returns the figure drawn."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=80)
+    return file.getvalue()

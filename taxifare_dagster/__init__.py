@@ -1,0 +1,1 @@
+"""Orchestration: Dagster assets, checks, sensors and jobs around the domain library `taxifare`."""

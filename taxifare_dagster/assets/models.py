@@ -1,0 +1,173 @@
+"""Models: the first one, the score of the one in production, and the one that may replace it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from taxifare import plots
+from taxifare.approval import Approvals
+from taxifare.evaluation import Appraisal
+from taxifare.registry import ModelRegistry
+from taxifare.renewal import Candidate, appraise_production, difficulty_of, skill_of, train_candidate
+from taxifare.settings import Settings
+from taxifare.training import Epoch
+from taxifare.trips import edition_of
+from taxifare_dagster import metadata
+from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
+from taxifare_dagster.partitions import months
+
+production_model = dg.AssetSpec(
+    "production_model",
+    group_name=MODELS_GROUP,
+    owners=OWNERS,
+    kinds=MODEL_KINDS,
+    description=(
+        "The model that prices rides: the version a person approved last. It is materialised by promotions and "
+        "rollbacks only; each of its materialisations says which version, who decided and why."
+    ),
+)
+
+
+@dg.asset(group_name=MODELS_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io")
+def base_model(
+    context: dg.AssetExecutionContext,
+    base_trips: pd.DataFrame,
+    registry: dg.ResourceParam[ModelRegistry],
+    settings: dg.ResourceParam[Settings],
+) -> dg.Output[Appraisal]:
+    """The first model: trained from random weights on the years before the first month.
+
+    Nothing is in production before it, so its request asks for a start, not for a replacement.
+    """
+    candidate = train_candidate(
+        base_trips, None, registry, settings, run_tags=_run_tags(context, base_trips), on_epoch=_reporter(context)
+    )
+    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, base_trips, registry))
+
+
+@dg.asset(
+    partitions_def=months,
+    deps=[production_model],
+    group_name=MODELS_GROUP,
+    owners=OWNERS,
+    kinds=MODEL_KINDS,
+    io_manager_key="json_io",
+)
+def production_eval_mae(
+    context: dg.AssetExecutionContext,
+    preprocessed_data: pd.DataFrame,
+    registry: dg.ResourceParam[ModelRegistry],
+    approvals: dg.ResourceParam[Approvals],
+) -> dg.Output[Appraisal]:
+    """Mean absolute error of the production model on the month's validation trips, USD a ride.
+
+    Plotted over the months it shows how the model ages. Read it beside `difficulty_mae_usd`, the error of a plain rate
+    per km on the same trips: a hard month raises both, a stale model only the first. The value says so when nothing is
+    in production, or when what is cannot be scored.
+    """
+    version = approvals.production()
+    appraisal = appraise_production(
+        preprocessed_data, version, registry, run_tags=_run_tags(context, preprocessed_data)
+    )
+    return dg.Output(
+        appraisal,
+        metadata={
+            "production_version": version or "none",
+            "revision": edition_of(preprocessed_data).revision,
+            **_appraisal_metadata(appraisal, preprocessed_data, registry),
+        },
+    )
+
+
+@dg.asset(
+    partitions_def=months,
+    deps=[production_model],
+    group_name=MODELS_GROUP,
+    owners=OWNERS,
+    kinds=MODEL_KINDS,
+    io_manager_key="json_io",
+    pool=PRODUCTION_POOL,
+)
+def staging_model(
+    context: dg.AssetExecutionContext,
+    preprocessed_data: pd.DataFrame,
+    registry: dg.ResourceParam[ModelRegistry],
+    approvals: dg.ResourceParam[Approvals],
+    settings: dg.ResourceParam[Settings],
+) -> dg.Output[Appraisal]:
+    """The model that may replace production: production's weights, trained on with the month's training trips.
+
+    Its error is that of the registered version, loaded back, on the validation trips that production was scored on.
+    Run again on the same trips from the same production, it is the same version, not another one.
+    """
+    candidate = train_candidate(
+        preprocessed_data,
+        approvals.production(),
+        registry,
+        settings,
+        run_tags=_run_tags(context, preprocessed_data),
+        on_epoch=_reporter(context),
+    )
+    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, preprocessed_data, registry))
+
+
+def _run_tags(context: dg.AssetExecutionContext, trips: pd.DataFrame) -> dict[str, str]:
+    """Returns what identifies the MLflow run of an asset."""
+    return {
+        "asset": context.asset_key.to_user_string(),
+        "month": edition_of(trips).subject,
+        "dagster_run": context.run_id,
+    }
+
+
+def _reporter(context: dg.AssetExecutionContext) -> Callable[[Epoch], None]:
+    """Returns what writes the progress of training to the run's log."""
+
+    def report(epoch: Epoch) -> None:
+        context.log.info(
+            "epoch %d: loss %.3f, error on early-stopping trips %.3f USD (%.1f s)",
+            epoch.number,
+            epoch.loss,
+            epoch.validation_mae,
+            epoch.seconds,
+        )
+
+    return report
+
+
+def _appraisal_metadata(appraisal: Appraisal, trips: pd.DataFrame, registry: ModelRegistry) -> Mapping[str, Any]:
+    """Returns what is shown of a scored version, or why it was not scored."""
+    if appraisal.contender is None:
+        return {"not_scored": appraisal.fault or "nothing is in production"}
+    run_id = appraisal.contender.run_id
+    shown: dict[str, Any] = {
+        **metadata.scores(appraisal.contender.scores),
+        "difficulty_mae_usd": difficulty_of(trips),
+        "skill": skill_of(trips, appraisal.contender),
+        "mlflow_run": run_id,
+        "errors": metadata.plot(plots.errors_by_hour(registry.read_predictions(run_id), trips[trips["is_validation"]])),
+    }
+    if (url := registry.run_url(run_id)) is not None:
+        shown["mlflow_page"] = dg.MetadataValue.url(url)
+    return shown
+
+
+def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: ModelRegistry) -> Mapping[str, Any]:
+    """Returns what is shown of a trained version."""
+    shown: dict[str, Any] = {
+        "version": str(candidate.appraisal.version),
+        "parent_version": candidate.parent_version or "none",
+        "revision": edition_of(trips).revision,
+        "exposure": dg.MetadataValue.json([entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]),
+        **_appraisal_metadata(candidate.appraisal, trips, registry),
+    }
+    if candidate.history is None:
+        return shown | {"reused": "a version of the same trips, parent and settings was registered before"}
+    return shown | {
+        "epochs": len(candidate.history.epochs) - 1,
+        "best_epoch": candidate.history.best_epoch,
+        "training_seconds": candidate.history.seconds,
+        "loss_curve": metadata.plot(plots.training_curve(candidate.history)),
+    }

@@ -1,0 +1,88 @@
+"""Trips: as published, and ready to learn from; a month at a time, and the years before the first month."""
+
+import dagster as dg
+import pandas as pd
+
+from taxifare import plots
+from taxifare.months import month_of_partition
+from taxifare.renewal import BASE, preprocess, sample_base
+from taxifare.settings import Settings
+from taxifare.sources.base import TripSource
+from taxifare.splitting import split_by_time
+from taxifare.trips import Edition, edition_of
+from taxifare_dagster import metadata
+from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
+from taxifare_dagster.partitions import months
+
+
+@dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
+def raw_new_data(
+    context: dg.AssetExecutionContext, source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]
+) -> dg.Output[pd.DataFrame]:
+    """The month's trips as published, sorted by pickup time.
+
+    Split by time: `is_validation` marks the latest fifth, which models are judged by and never trained on. The
+    revision identifies the content at the source; when it changes, the month is run again.
+    """
+    month = month_of_partition(context.partition_key)
+    published = source.read_month(month)
+    is_validation = split_by_time(published.trips, settings.validation_share)
+    trips = Edition(str(month), published.revision).stamp(published.trips.assign(is_validation=is_validation))
+    return dg.Output(
+        trips,
+        metadata={
+            "dagster/partition_row_count": len(trips),
+            "dagster/column_schema": metadata.trip_schema(),
+            "revision": published.revision,
+            "source": published.origin,
+            "time_span": metadata.time_span(trips),
+            "validation_trips": int(is_validation.sum()),
+        },
+    )
+
+
+@dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
+def preprocessed_data(raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]) -> dg.Output[pd.DataFrame]:
+    """Clean trips of the month with their features and the fare, one row a trip.
+
+    Features use only what is known at pickup. The plots show where rides start, what they cost and when they start;
+    the table shows how many trips each cleaning rule dropped.
+    """
+    done = preprocess(raw_new_data, settings.city_facts)
+    return dg.Output(
+        done.trips,
+        metadata={
+            "dagster/partition_row_count": len(done.trips),
+            "dagster/column_schema": metadata.preprocessed_schema(settings.city_facts),
+            "revision": edition_of(done.trips).revision,
+            "share_kept": len(done.trips) / len(raw_new_data),
+            "dropped": metadata.dropped(done.dropped),
+            "overview": metadata.plot(plots.trips_overview(done.trips)),
+        },
+    )
+
+
+@dg.asset(group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
+def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]) -> dg.Output[pd.DataFrame]:
+    """Clean trips with features of the years before the first month: what the first model learns from.
+
+    At most DATASET_SIZE trips, drawn at random over the years; the latest twentieth is for validation.
+    """
+    published = source.read_base()
+    sampled = sample_base(
+        Edition(BASE, published.revision).stamp(published.trips), settings.dataset_size, settings.seed
+    )
+    done = preprocess(sampled, settings.city_facts)
+    return dg.Output(
+        done.trips,
+        metadata={
+            "dagster/row_count": len(done.trips),
+            "dagster/column_schema": metadata.preprocessed_schema(settings.city_facts),
+            "revision": published.revision,
+            "source": published.origin,
+            "published_trips": len(published.trips),
+            "time_span": metadata.time_span(done.trips),
+            "dropped": metadata.dropped(done.dropped),
+            "overview": metadata.plot(plots.trips_overview(done.trips)),
+        },
+    )

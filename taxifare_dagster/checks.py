@@ -1,0 +1,239 @@
+"""Asset checks, partitioned by month like the assets.
+
+Checks of data block what is downstream: a month that is not a month of trips must not train a model. Checks that
+compare models never block and never fail a run: "production is still better" is an answer, and the person hears it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from taxifare.evaluation import Appraisal, EvaluationError, Evidence, Verdict, judge
+from taxifare.features import feature_names
+from taxifare.months import bounds, month_of_partition
+from taxifare.registry import ModelRegistry
+from taxifare.renewal import skill_of
+from taxifare.settings import Settings
+from taxifare.trips import DTYPES, TRIP_COLUMNS, edition_of
+from taxifare_dagster import metadata
+from taxifare_dagster.partitions import months
+
+MINIMUM_SHARE_KEPT = 0.8
+"""Cleaning keeps 97 % of real trips; a month that loses a fifth has another format or another fault."""
+
+COMPARISON_CHECK = "staging_beats_production"
+BASE_CHECK = "base_beats_reference"
+
+
+def _spec(
+    name: str, asset: str, description: str, *, blocking: bool = False, reads: Sequence[str] = ()
+) -> dg.AssetCheckSpec:
+    """Returns the spec of a check partitioned by month, which may read the same month of other assets."""
+    return dg.AssetCheckSpec(
+        name, asset=asset, description=description, blocking=blocking, additional_deps=reads, partitions_def=months
+    )
+
+
+def _result(
+    asset: str, name: str, *, passed: bool, shown: Mapping[str, Any], warn: bool = False
+) -> dg.AssetCheckResult:
+    """Returns the result of one check of an asset."""
+    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(asset_key=asset, check_name=name, passed=passed, severity=severity, metadata=dict(shown))
+
+
+def _month_of_run(context: dg.AssetCheckExecutionContext) -> str:
+    """Returns the partition key of the run; the UI's "Execute all" launches checks without one."""
+    if not context.op_execution_context.has_partition_key:
+        raise dg.Failure(
+            "These checks are of one month and this run has none: open the asset, choose a month, and execute the "
+            "checks from there, or materialize the month.",
+            allow_retries=False,
+        )
+    return context.op_execution_context.partition_key
+
+
+@dg.multi_asset_check(
+    specs=[
+        _spec("has_trip_columns", "raw_new_data", "Columns and types are those of the trip table", blocking=True),
+        _spec(
+            "is_within_month",
+            "raw_new_data",
+            "Every pickup is in the month, the next midnight excluded",
+            blocking=True,
+        ),
+        _spec("has_enough_trips", "raw_new_data", "There are at least MINIMUM_TRIPS trips", blocking=True),
+        _spec("has_unique_keys", "raw_new_data", "No two trips share a key", blocking=True),
+    ]
+)
+def raw_new_data_checks(
+    context: dg.AssetCheckExecutionContext, raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]
+) -> Iterator[dg.AssetCheckResult]:
+    """Whether what the source published is a month of trips."""
+    first, end = bounds(month_of_partition(_month_of_run(context)))
+    wrong = {
+        column.name: str(raw_new_data.get(column.name, pd.Series(dtype="object")).dtype)
+        for column in TRIP_COLUMNS
+        if column.name not in raw_new_data
+        or raw_new_data[column.name].dtype != pd.api.types.pandas_dtype(DTYPES[column.kind])
+    }
+    times = raw_new_data["pickup_datetime"]
+    outside = int((~((times >= first) & (times < end))).sum())
+    repeated = int(raw_new_data["key"].duplicated().sum())
+    asset = "raw_new_data"
+    yield _result(asset, "has_trip_columns", passed=not wrong, shown={"wrong_columns": wrong})
+    yield _result(asset, "is_within_month", passed=not outside, shown={"trips_outside": outside})
+    yield _result(
+        asset,
+        "has_enough_trips",
+        passed=len(raw_new_data) >= settings.minimum_trips,
+        shown={"trips": len(raw_new_data), "minimum_trips": settings.minimum_trips},
+    )
+    yield _result(asset, "has_unique_keys", passed=not repeated, shown={"repeated_keys": repeated})
+
+
+@dg.multi_asset_check(
+    specs=[
+        _spec(name, "preprocessed_data", description, blocking=True, reads=["raw_new_data"])
+        for name, description in {
+            "keeps_most_trips": "Cleaning keeps at least 80 % of the trips",
+            "has_no_nulls": "Features and fares have no nulls",
+        }.items()
+    ]
+)
+def preprocessed_data_checks(
+    context: dg.AssetCheckExecutionContext,
+    preprocessed_data: pd.DataFrame,
+    raw_new_data: pd.DataFrame,
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[dg.AssetCheckResult]:
+    """Whether enough of the month can be learned from."""
+    _month_of_run(context)
+    share_kept = len(preprocessed_data) / len(raw_new_data)
+    needed = [*feature_names(settings.city_facts), "fare_amount"]
+    nulls = {name: int(count) for name, count in preprocessed_data[needed].isna().sum().items() if count}
+    yield _result(
+        "preprocessed_data",
+        "keeps_most_trips",
+        passed=share_kept >= MINIMUM_SHARE_KEPT,
+        shown={"share_kept": share_kept, "minimum_share_kept": MINIMUM_SHARE_KEPT},
+    )
+    yield _result("preprocessed_data", "has_no_nulls", passed=not nulls, shown={"null_values": nulls})
+
+
+@dg.asset_check(
+    asset="production_eval_mae",
+    additional_ins={"preprocessed_data": dg.AssetIn("preprocessed_data")},
+    partitions_def=months,
+)
+def production_is_not_stale(
+    context: dg.AssetCheckExecutionContext,
+    production_eval_mae: Appraisal,
+    preprocessed_data: pd.DataFrame,
+    registry: dg.ResourceParam[ModelRegistry],
+    settings: dg.ResourceParam[Settings],
+) -> dg.AssetCheckResult:
+    """Production is about as skilful as when it was trained: its share of a plain rate per km's error has not grown.
+
+    A hard month raises the error of every model and leaves the skill; a stale model loses skill.
+    """
+    _month_of_run(context)
+    if production_eval_mae.contender is None:
+        nothing = production_eval_mae.version is None
+        why = "nothing is in production" if nothing else str(production_eval_mae.fault)
+        return dg.AssetCheckResult(passed=nothing, severity=dg.AssetCheckSeverity.ERROR, metadata={"not_scored": why})
+    contender = production_eval_mae.contender
+    skill_now = skill_of(preprocessed_data, contender)
+    skill_when_trained = float(registry.describe(contender.version).tags["skill"])
+    return dg.AssetCheckResult(
+        passed=skill_now >= skill_when_trained - settings.staleness_tolerance,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "skill": skill_now,
+            "skill_when_trained": skill_when_trained,
+            "tolerance": settings.staleness_tolerance,
+            "production_version": contender.version,
+        },
+    )
+
+
+@dg.multi_asset_check(
+    specs=[
+        _spec(name, "staging_model", description, reads=["production_eval_mae", "preprocessed_data"])
+        for name, description in {
+            COMPARISON_CHECK: "Staging is better than production, surely and by enough to matter",
+            "keeps_every_slice": "No slice (airports, long rides, night, rush hour) gets worse",
+            "keeps_bias": "The mean error does not grow beyond its tolerance",
+            "has_no_leak": "Neither model was trained on trips of the validation's time",
+        }.items()
+    ]
+)
+def staging_model_checks(
+    context: dg.AssetCheckExecutionContext,
+    staging_model: Appraisal,
+    production_eval_mae: Appraisal,
+    preprocessed_data: pd.DataFrame,
+    registry: dg.ResourceParam[ModelRegistry],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[dg.AssetCheckResult]:
+    """The comparison of the two models on the same validation trips, which the request to a person is made from."""
+    _month_of_run(context)
+    evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
+    worse = [part.name for part in evidence.slices if part.gain.high_usd < -settings.slice_tolerance_usd]
+    bias = {"staging_bias_usd": evidence.staging.scores.bias_usd}
+    growth_usd = 0.0
+    if evidence.production is not None:
+        bias["production_bias_usd"] = evidence.production.scores.bias_usd
+        growth_usd = abs(bias["staging_bias_usd"]) - abs(bias["production_bias_usd"])
+    asset = "staging_model"
+    yield _result(
+        asset,
+        COMPARISON_CHECK,
+        passed=evidence.verdict in {Verdict.PROMOTE, Verdict.COLD_START},
+        shown=metadata.comparison(evidence),
+        warn=True,
+    )
+    yield _result(asset, "keeps_every_slice", passed=not worse, shown={"slices_worse": ", ".join(worse)}, warn=True)
+    yield _result(asset, "keeps_bias", passed=growth_usd <= settings.bias_tolerance_usd, shown=bias, warn=True)
+    leak = evidence.verdict is Verdict.LEAK
+    yield _result(
+        asset, "has_no_leak", passed=not leak, shown={"leak": "; ".join(evidence.reasons) if leak else "none"}
+    )
+
+
+@dg.asset_check(asset="base_model", name=BASE_CHECK, additional_ins={"base_trips": dg.AssetIn("base_trips")})
+def base_beats_reference(
+    base_model: Appraisal,
+    base_trips: pd.DataFrame,
+    registry: dg.ResourceParam[ModelRegistry],
+    settings: dg.ResourceParam[Settings],
+) -> dg.AssetCheckResult:
+    """The first model is better than a plain rate per km; the request to put it in production is made from this."""
+    evidence = compare(base_trips, Appraisal(version=None), base_model, registry, settings)
+    return dg.AssetCheckResult(
+        passed=evidence.staging.scores.mae_usd < evidence.difficulty_mae_usd,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=dict(metadata.comparison(evidence)),
+    )
+
+
+def compare(
+    trips: pd.DataFrame, production: Appraisal, staging: Appraisal, registry: ModelRegistry, settings: Settings
+) -> Evidence:
+    """Returns the evidence from what both models left with their MLflow runs."""
+    if staging.contender is None:
+        raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
+    edition = edition_of(trips)
+    return judge(
+        subject=edition.subject,
+        revision=edition.revision,
+        trips=trips,
+        production=production,
+        production_usd=None if production.contender is None else registry.read_predictions(production.contender.run_id),
+        staging=staging,
+        staging_usd=registry.read_predictions(staging.contender.run_id),
+        city=settings.city_facts,
+        settings=settings,
+    )

@@ -1,0 +1,61 @@
+"""Where the values of assets live: the lake, one parquet or JSON file per asset and month, local or in a bucket."""
+
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+import dagster as dg
+import pandas as pd
+from pydantic import BaseModel
+from upath import UPath
+
+Value = TypeVar("Value")
+
+
+class LakeIOManager(dg.UPathIOManager, Generic[Value]):
+    """Writes a value beside its place and moves it there, so that a killed run leaves the earlier value whole."""
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Value, path: UPath) -> None:
+        """Ensures that the path holds the value, whole."""
+        del context
+        unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            self.write(obj, unfinished)
+            path.fs.mv(unfinished.path, path.path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def write(self, value: Value, path: UPath) -> None:
+        """Writes the value to the path."""
+        raise NotImplementedError
+
+
+class ParquetIOManager(LakeIOManager[pd.DataFrame]):
+    """Frames as parquet; the edition of trips travels in the file."""
+
+    extension = ".parquet"
+
+    def write(self, value: pd.DataFrame, path: UPath) -> None:
+        """Writes the frame with its `attrs`."""
+        with path.open("wb") as file:
+            value.to_parquet(file, index=False)
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
+        """Returns the frame with its `attrs`."""
+        del context
+        with path.open("rb") as file:
+            return pd.read_parquet(file)
+
+
+class JsonIOManager(LakeIOManager[BaseModel]):
+    """Pydantic models as JSON; an input's type annotation says which model to read."""
+
+    extension = ".json"
+
+    def write(self, value: BaseModel, path: UPath) -> None:
+        """Writes the model."""
+        path.write_text(value.model_dump_json(indent=2))
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
+        """Returns the model of the input's annotated type."""
+        model: type[BaseModel] = context.dagster_type.typing_type
+        return model.model_validate_json(path.read_text())

@@ -1,0 +1,136 @@
+"""Jobs: the base model, a month, asking a person, and the person's decision or rollback."""
+
+import dagster as dg
+from pydantic import Field
+
+from taxifare.approval import Approvals, Decision
+from taxifare.ledger import Promotion, State
+from taxifare.notify import Notifier, send_request
+from taxifare.settings import Settings
+from taxifare_dagster.comparisons import compared
+from taxifare_dagster.partitions import months
+
+MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
+"""Runs with this tag are run one at a time (`dagster.yaml`)."""
+
+base_job = dg.define_asset_job(
+    "base_job",
+    selection=dg.AssetSelection.assets("base_trips", "base_model"),
+    tags=MONTHLY_TAG,
+    description="Train the first model from the years before the first month.",
+)
+
+monthly_job = dg.define_asset_job(
+    "monthly_job",
+    selection=dg.AssetSelection.assets("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model"),
+    partitions_def=months,
+    tags=MONTHLY_TAG,
+    description="One month: fetch, check, clean, score production, train staging, compare.",
+)
+
+
+class Subject(dg.Config):
+    """What to ask about."""
+
+    subject: str = Field(description="Month YYYY-MM, or base")
+
+
+@dg.op
+def send_approval_message(
+    context: dg.OpExecutionContext,
+    config: Subject,
+    approvals: dg.ResourceParam[Approvals],
+    notifier: dg.ResourceParam[Notifier],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Writes the request to the ledger, then sends the message. Run again after a failure it asks nothing twice."""
+    evidence = compared(context.instance).get(config.subject)
+    if evidence is None:
+        raise dg.Failure(
+            f"{config.subject} has not been compared yet: materialize its assets first", allow_retries=False
+        )
+    restatement = approvals.void_restated(evidence.subject, evidence.revision)
+    for outcome in restatement.decided:
+        context.log.warning(
+            "%s is restated as %s; the decision on %s rested on the earlier edition",
+            evidence.subject,
+            evidence.revision,
+            outcome.request_id,
+        )
+    request = approvals.request(evidence)
+    sent = send_request(approvals, notifier, request.id, settings)
+    context.log.info("request %s: %s", request.id, "message sent" if sent else "message was sent before")
+
+
+@dg.job(description="Ask a person about a comparison: the request goes to the ledger, the message to the chat.")
+def approval_job() -> None:
+    """Asks a person about one comparison."""
+    send_approval_message()
+
+
+class Answer(dg.Config):
+    """A person's answer to a request. The message fills in all but who and why."""
+
+    request: str = Field(description="The request, as the message names it")
+    token: str = Field(description="The token that the message shows: it proves that the answer is to that message")
+    decision: Decision = Field(description="approve or reject")
+    decided_by: str = Field(description="Who decides")
+    reason: str = Field(description="Why")
+    override: bool = Field(default=False, description="Approve although the verdict is neither PROMOTE nor COLD_START")
+
+
+@dg.op
+def decide(context: dg.OpExecutionContext, config: Answer, approvals: dg.ResourceParam[Approvals]) -> None:
+    """Records the decision; when it approves, exactly the version that was shown becomes production."""
+    outcome = approvals.decide(
+        config.request, config.decision, config.decided_by, config.reason, config.token, override=config.override
+    )
+    context.log.info("%s: %s by %s", config.request, outcome.state, outcome.by)
+    if outcome.state is State.APPROVED:
+        _materialize_production(context, approvals.history()[-1])
+
+
+@dg.job(description="Answer a request: approve or reject. Open it from the link in the message.")
+def decision_job() -> None:
+    """Records a person's decision and acts on it."""
+    decide()
+
+
+class Return(dg.Config):
+    """Which version to go back to."""
+
+    to: str | None = Field(default=None, description="Version; empty: the one that the present version replaced")
+    decided_by: str = Field(description="Who decides")
+    reason: str = Field(description="Why")
+
+
+@dg.op
+def roll_back(context: dg.OpExecutionContext, config: Return, approvals: dg.ResourceParam[Approvals]) -> None:
+    """Makes an earlier production version production again, on the record."""
+    _materialize_production(context, approvals.rollback(config.to, by=config.decided_by, reason=config.reason))
+
+
+@dg.job(description="Go back to an earlier production version.")
+def rollback_job() -> None:
+    """Goes back to an earlier production version."""
+    roll_back()
+
+
+def _materialize_production(context: dg.OpExecutionContext, promotion: Promotion) -> None:
+    """Shows the change on the production_model asset."""
+    context.log_event(
+        dg.AssetMaterialization(
+            "production_model",
+            description=f"version {promotion.version}: {promotion.kind} by {promotion.by}",
+            metadata={
+                "version": promotion.version,
+                "replaced_version": promotion.replaced_version or "none",
+                "kind": promotion.kind,
+                "decided_by": promotion.by,
+                "reason": promotion.reason,
+                "request": promotion.request_id or "none",
+                "promoted_at": promotion.promoted_at.isoformat(timespec="seconds"),
+                "sequence": promotion.sequence,
+            },
+        )
+    )

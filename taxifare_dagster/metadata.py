@@ -1,0 +1,119 @@
+"""What Dagster's pages show of domain values: tables, schemas, plots. No decisions here."""
+
+import base64
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from taxifare.cities import City
+from taxifare.evaluation import Evidence, Interval, Scores, SliceComparison
+from taxifare.features import feature_names
+from taxifare.trips import TRIP_COLUMNS, Column
+
+Metadata = Mapping[str, Any]
+
+_IS_VALIDATION = dg.TableColumn(
+    "is_validation", "bool", description="Whether the trip is one of the latest, kept to judge models by"
+)
+
+
+def trip_schema() -> dg.TableSchema:
+    """Returns the columns of published trips for the Columns panel."""
+    return dg.TableSchema([*map(_trip_column, TRIP_COLUMNS), _IS_VALIDATION])
+
+
+def preprocessed_schema(city: City) -> dg.TableSchema:
+    """Returns the columns of clean trips with their features for the Columns panel."""
+    features = [dg.TableColumn(name, "float32", description="Feature") for name in feature_names(city)]
+    return dg.TableSchema([*map(_trip_column, TRIP_COLUMNS), _IS_VALIDATION, *features])
+
+
+def _trip_column(column: Column) -> dg.TableColumn:
+    description = f"{column.description} ({column.unit})" if column.unit else column.description
+    return dg.TableColumn(
+        column.name,
+        column.kind,
+        description=description,
+        constraints=dg.TableColumnConstraints(nullable=column.nullable),
+    )
+
+
+def time_span(trips: pd.DataFrame) -> str:
+    """Returns the first and last pickup time, for people."""
+    times = trips["pickup_datetime"]
+    return f"{times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M}"
+
+
+def plot(png: bytes) -> dg.MarkdownMetadataValue:
+    """Returns a PNG as metadata that the UI shows as a picture."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def dropped(counts: Mapping[str, int]) -> dg.TableMetadataValue:
+    """Returns the trips dropped by each rule as a table."""
+    return dg.MetadataValue.table(
+        [dg.TableRecord({"rule": rule, "trips dropped": count}) for rule, count in counts.items()],
+        schema=dg.TableSchema([dg.TableColumn("rule", "string"), dg.TableColumn("trips dropped", "int")]),
+    )
+
+
+def scores(found: Scores) -> Metadata:
+    """Returns scores as numbers, which the UI draws over the months."""
+    return {
+        "mae_usd": found.mae_usd,
+        "rmse_usd": found.rmse_usd,
+        "bias_usd": found.bias_usd,
+        "validation_trips": found.trips,
+    }
+
+
+def slices(parts: Iterable[SliceComparison]) -> dg.TableMetadataValue:
+    """Returns the comparison on each slice as a table."""
+    records = [
+        dg.TableRecord(
+            {
+                "slice": part.name,
+                "trips": part.staging.trips,
+                "production MAE, USD": round(part.production.mae_usd, 3),
+                "staging MAE, USD": round(part.staging.mae_usd, 3),
+                "gain, USD": round(part.gain.mean_usd, 3),
+                "from": round(part.gain.low_usd, 3),
+                "to": round(part.gain.high_usd, 3),
+            }
+        )
+        for part in parts
+    ]
+    types = {"slice": "string", "trips": "int"}
+    names = ["slice", "trips", "production MAE, USD", "staging MAE, USD", "gain, USD", "from", "to"]
+    return dg.MetadataValue.table(
+        records, schema=dg.TableSchema([dg.TableColumn(name, types.get(name, "float")) for name in names])
+    )
+
+
+def comparison(evidence: Evidence) -> Metadata:
+    """Returns the evidence as metadata: what a person reads first, and the whole of it as JSON."""
+    numbers: dict[str, Any] = {
+        "verdict": evidence.verdict.value,
+        "reasons": "; ".join(evidence.reasons),
+        "staging_version": evidence.staging.version,
+        "production_version": evidence.production_version or "none",
+        "staging_mae_usd": evidence.staging.scores.mae_usd,
+        "difficulty_mae_usd": evidence.difficulty_mae_usd,
+        "evidence": dg.MetadataValue.json(evidence.model_dump(mode="json")),
+    }
+    if evidence.production is not None:
+        numbers["production_mae_usd"] = evidence.production.scores.mae_usd
+    if evidence.gain is not None:
+        numbers |= interval(evidence.gain)
+    if evidence.slices:
+        numbers["slices"] = slices(evidence.slices)
+    return numbers
+
+
+def interval(gain: Interval) -> Metadata:
+    """Returns the gain and its bounds; bounds that are infinite are left out, for the UI draws numbers."""
+    bounds = {"gain_usd": gain.mean_usd, "gain_low_usd": gain.low_usd, "gain_high_usd": gain.high_usd}
+    return {name: value for name, value in bounds.items() if math.isfinite(value)}

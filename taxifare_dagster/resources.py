@@ -1,0 +1,74 @@
+"""Resources: domain objects, made from the settings when a run needs them.
+
+They are plain objects, not Dagster config: nothing of them, secrets least of all, is shown in the UI or stored.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+from upath import UPath
+
+from taxifare.approval import Approvals
+from taxifare.notify import notifier
+from taxifare.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.sources import make_source
+from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
+
+
+def make_resources(settings: Settings) -> Mapping[str, Any]:
+    """Returns the resources of all assets, checks, jobs and sensors; making them connects to nothing."""
+    lake = UPath(settings.lake_uri)
+    return {
+        "settings": settings,
+        "source": make_source(settings),
+        "registry": _registry_resource(settings),
+        "approvals": dg.ResourceDefinition(
+            lambda _: Approvals.from_settings(settings, make_registry(settings)), description="Requests and decisions"
+        ),
+        "notifier": notifier(settings),
+        "parquet_io": ParquetIOManager(base_path=lake),
+        "json_io": JsonIOManager(base_path=lake),
+    }
+
+
+def make_registry(settings: Settings) -> ModelRegistry:
+    """Returns the model registry of the settings."""
+    return ModelRegistry(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
+
+
+def _registry_resource(settings: Settings) -> dg.ResourceDefinition:
+    """Returns the registry as assets use it: with an MLflow run of the whole Dagster run around it.
+
+    That run is dagster-mlflow's and becomes the parent of the runs that assets log. Only under the in-process executor:
+    with steps in processes of their own, dagster-mlflow makes several runs of one Dagster run and closes them early.
+    """
+
+    def registry(context: dg.InitResourceContext) -> Iterator[ModelRegistry]:
+        found = make_registry(settings)
+        if settings.executor != "in_process":
+            yield found
+            return
+        found.prepare()
+        import mlflow
+        from dagster_mlflow.resources import MlFlow
+
+        config = {
+            "experiment_name": settings.mlflow_experiment,
+            "mlflow_tracking_uri": settings.tracking_uri,
+            "env": {},
+            "extra_tags": {},
+        }
+        MlFlow(context.replace_config(config))
+        yield found
+        mlflow.end_run("FAILED" if _has_failed(context) else "FINISHED")
+
+    return dg.ResourceDefinition(registry, description="Models in MLflow")
+
+
+def _has_failed(context: dg.InitResourceContext) -> bool:
+    """Returns whether a step of the run has failed; resources are closed before the run's status is known."""
+    if context.instance is None or context.run_id is None:
+        return False
+    return bool(context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE))

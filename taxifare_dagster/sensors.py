@@ -1,0 +1,115 @@
+"""Sensors: thin shells over `taxifare.agenda`, which says what is due."""
+
+import time
+
+import dagster as dg
+
+from taxifare.agenda import next_month, to_ask
+from taxifare.approval import Approvals
+from taxifare.months import partition_key
+from taxifare.renewal import BASE
+from taxifare.sources.base import SourceError, TripSource
+from taxifare_dagster.comparisons import compared
+from taxifare_dagster.jobs import approval_job, base_job, monthly_job
+from taxifare_dagster.partitions import months
+
+RUNNING = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+LONGEST_PAUSE_S = 3600.0
+
+
+@dg.sensor(jobs=[base_job, monthly_job], minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+def new_month_sensor(
+    context: dg.SensorEvaluationContext,
+    source: dg.ResourceParam[TripSource],
+    approvals: dg.ResourceParam[Approvals],
+) -> dg.RunRequest | dg.SkipReason:
+    """Requests the oldest month that is new, restated or to be compared anew; first of all the base model.
+
+    One run at a time, oldest month first; a month that failed holds the later ones back until it has been run.
+    """
+    busy = _busy(context.instance)
+    if busy is not None:
+        return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
+    done = compared(context.instance)
+    production = approvals.production()
+    if not done and production is None and (revision := _base_revision(source)) is not None:
+        return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
+
+    keys = set(months.get_partition_keys())
+    published = {month: revision for month, revision in source.months().items() if partition_key(month) in keys}
+    with approvals.ledger.reading() as book:
+        due = next_month(published, done, production, book.requests(), book.outcomes())
+    if due is None:
+        return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
+    reason = f"{due.month} is due: {due.why}"
+    return _request(context.instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
+
+
+@dg.sensor(job=approval_job, minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+def approval_sensor(
+    context: dg.SensorEvaluationContext, approvals: dg.ResourceParam[Approvals]
+) -> dg.SensorResult | dg.SkipReason:
+    """Requests the message for each comparison nobody has been told of, however its month was run.
+
+    A message that could not be delivered is tried again, after pauses that double up to an hour.
+    """
+    done, production = compared(context.instance), approvals.production()
+    with approvals.ledger.reading() as book:
+        untold = to_ask(done, production, book.requests(), book.outcomes(), book.deliveries())
+    run_requests = []
+    for evidence in untold:
+        key = f"{evidence.subject}:v{evidence.staging.version}:{evidence.digest[:12]}"
+        earlier = context.instance.get_run_records(dg.RunsFilter(tags={"taxifare/asks": key}), limit=100)
+        if any(record.dagster_run.status in RUNNING for record in earlier):
+            continue
+        pause_s = min(30.0 * 2 ** (len(earlier) - 1), LONGEST_PAUSE_S) if earlier else 0.0
+        if earlier and time.time() - (earlier[0].end_time or 0.0) < pause_s:
+            continue
+        run_requests.append(
+            dg.RunRequest(
+                run_key=f"{key}:{len(earlier)}",
+                run_config={"ops": {"send_approval_message": {"config": {"subject": evidence.subject}}}},
+                tags={"taxifare/asks": key},
+            )
+        )
+    if not run_requests:
+        return dg.SkipReason(
+            f"{len(untold)} messages wait for another try" if untold else "every comparison has been asked about"
+        )
+    return dg.SensorResult(run_requests=run_requests)
+
+
+def _busy(instance: dg.DagsterInstance) -> str | None:
+    """Returns the id of an unfinished run that trains a model, None where there is none."""
+    trained = {dg.AssetKey("staging_model"), dg.AssetKey("base_model")}
+    for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
+        if run.job_name in {base_job.name, monthly_job.name} or trained & set(run.asset_selection or ()):
+            return run.run_id
+    return None
+
+
+def _base_revision(source: TripSource) -> str | None:
+    """Returns the revision of the base years, None where the source has no base years."""
+    try:
+        return source.base_revision()
+    except SourceError:
+        return None
+
+
+def _request(
+    instance: dg.DagsterInstance, run_key: str, job_name: str, partition: str | None, reason: str
+) -> dg.RunRequest | dg.SkipReason:
+    """Returns the run request, or why there is none: the same run was requested before and did not finish its work."""
+    earlier = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": run_key}), limit=1)
+    if earlier:
+        return dg.SkipReason(
+            f"{reason}, but run {earlier[0].run_id} for it ended {earlier[0].status.value}; "
+            "re-execute it from its page, later months wait"
+        )
+    return dg.RunRequest(run_key=run_key, job_name=job_name, partition_key=partition, tags={"taxifare/because": reason})
