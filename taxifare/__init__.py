@@ -1,1 +1,6 @@
 """The domain library: trips in, fares, verdicts and decisions out. It never imports dagster."""
+
+import os
+
+# TensorFlow writes a page about the processor and missing graphics cards; real faults still raise.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -90,6 +90,7 @@ class ModelRegistry:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         import mlflow
 
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         with _one_process_at_a_time(self.tracking_uri):
             mlflow.set_tracking_uri(self.tracking_uri)
             client = mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
@@ -113,13 +114,10 @@ class ModelRegistry:
         """Returns the version that the production alias points at, None where it points at none."""
         return self._aliases().get(PRODUCTION_ALIAS)
 
-    def set_production(self, version: str | None) -> None:
-        """Points the production alias at the version; None removes it."""
+    def set_production(self, version: str) -> None:
+        """Points the production alias at the version."""
         with _as_registry_error(f"set the production alias to version {version}"):
-            if version is None:
-                self._client.delete_registered_model_alias(self.model_name, PRODUCTION_ALIAS)
-            else:
-                self._client.set_registered_model_alias(self.model_name, PRODUCTION_ALIAS, version)
+            self._client.set_registered_model_alias(self.model_name, PRODUCTION_ALIAS, version)
 
     def staging_version(self) -> str | None:
         """Returns the version that the staging alias points at: the newest challenger."""

@@ -42,7 +42,7 @@ class ParquetIOManager(LakeIOManager[pd.DataFrame]):
     def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
         """Returns the frame with its `attrs`."""
         del context
-        with path.open("rb") as file:
+        with path.open("rb") as file, pd.option_context("mode.string_storage", "pyarrow"):
             return pd.read_parquet(file)
 
 

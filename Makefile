@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up they need, in .venv, with nothing but Python 3.11 and make on the machine.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo dev test test-fast lint bench lock clean
+
+# Installing again only when the lock changes.
+.venv/installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "taxifare needs Python 3.11; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: .venv/installed  ## the whole story in a few minutes: base model, six months, requests, decisions
+	$(BIN)/python -m taxifare_dagster.demo
+
+dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port 3001" goes to dagster dev
+	$(BIN)/python -m taxifare_dagster.dev $(ARGS)
+
+test: .venv/installed  ## all tests; those that need a server or a browser that is not installed say so and are skipped
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: .venv/installed  ## the tests that start no server
+	$(BIN)/python -m pytest -m "not end_to_end" $(ARGS)
+
+lint: .venv/installed  ## ruff, its formatter and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## speeds and ratios against a named baseline
+	for bench in bench/*.py; do [ $$bench = bench/quality.py ] || $(BIN)/python $$bench || exit 1; done
+
+lock:  ## resolve the dependencies anew; needs uv
+	uv pip compile --universal --generate-hashes --no-emit-index-url --all-extras --python-version 3.11 \
+		pyproject.toml -o requirements.lock --quiet
+
+clean:  ## forget the state: trips, models, runs, decisions
+	rm -rf state

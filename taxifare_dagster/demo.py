@@ -1,0 +1,216 @@
+"""`make demo`: the whole story in a few minutes, through Dagster, on the state folder that `make dev` opens.
+
+The base model, its request and the decision; then every month in order: all assets and checks, the message, a decision.
+The decisions follow a stated policy and are recorded as the demo's. Run again, it goes on where it stopped.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from taxifare.approval import Approvals, Decision
+from taxifare.evaluation import Evidence, Verdict
+from taxifare.ledger import Request
+from taxifare.months import partition_key
+from taxifare.notify import message
+from taxifare.renewal import BASE
+from taxifare.settings import Settings
+from taxifare.sources import make_source
+from taxifare_dagster.comparisons import compared
+from taxifare_dagster.definitions import build_definitions
+from taxifare_dagster.home import prepare_home
+from taxifare_dagster.partitions import months
+from taxifare_dagster.resources import make_registry
+
+DECIDED_BY = "demo policy"
+POLICY = "approve the base model and every PROMOTE, reject the rest"
+_TABLE_WIDTH = 112
+_WORK_ON_BASE = "learning from the base years, asking, deciding"
+_WORK_ON_MONTH = "fetching, scoring production, training staging, comparing, asking, deciding"
+
+
+class Demo:
+    """The lifecycle, driven in one process.
+
+    Args:
+        settings: The settings in force.
+        instance: The persistent Dagster instance.
+    """
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._definitions = build_definitions(settings)
+        self.approvals = Approvals.from_settings(settings, make_registry(settings))
+
+    def run(self, subject: str) -> tuple[Request, float]:
+        """Returns the subject's request, decided by the policy, and the seconds it all took; what is done is kept."""
+        started = time.perf_counter()
+        decided = self._decided_request(subject)
+        if decided is not None:
+            return decided, 0.0
+        if subject == BASE:
+            self._execute("base_job")
+        else:
+            self._execute("monthly_job", partition=f"{subject}-01")
+        self._execute("approval_job", {"send_approval_message": {"subject": subject}})
+        request = self._request(compared(self._instance)[subject])
+        decision: Decision = "approve" if request.verdict in {Verdict.PROMOTE, Verdict.COLD_START} else "reject"
+        self._execute(
+            "decision_job",
+            {
+                "decide": {
+                    "request": request.id,
+                    "token": self.approvals.token(request),
+                    "decision": decision,
+                    "decided_by": DECIDED_BY,
+                    "reason": f"policy: {POLICY}",
+                }
+            },
+        )
+        return request, time.perf_counter() - started
+
+    def check_trips(self, base_revision: str) -> None:
+        """Ensures that the state folder's base model was made from this source's base trips.
+
+        Raises:
+            SystemExit: It holds the story of other trips.
+        """
+        base = compared(self._instance).get(BASE)
+        if base is not None and base.revision != base_revision:
+            raise SystemExit(
+                f"{self._settings.home} holds the story of other trips (revision {base.revision}, this source has "
+                f"{base_revision}). Set TAXIFARE_HOME to another folder, or start anew with `make clean`."
+            )
+
+    def trips_of(self, subject: str) -> int:
+        """Returns how many clean trips the subject has, from the asset's metadata."""
+        key, partitions = ("base_trips", None) if subject == BASE else ("preprocessed_data", [f"{subject}-01"])
+        records = self._instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey(key), asset_partitions=partitions), limit=1
+        ).records
+        materialization = records[0].asset_materialization
+        if materialization is None:
+            raise LookupError(f"{key} of {subject} was not materialised")
+        name = "dagster/row_count" if partitions is None else "dagster/partition_row_count"
+        return int(str(materialization.metadata[name].value))
+
+    def _request(self, evidence: Evidence) -> Request:
+        """Returns the request made from the evidence."""
+        return next(request for request in self.approvals.requests() if request.evidence_digest == evidence.digest)
+
+    def _decided_request(self, subject: str) -> Request | None:
+        """Returns the subject's last request that somebody has answered, None where there is none."""
+        answered = [
+            request
+            for request in self.approvals.requests()
+            if request.subject == subject
+            and (outcome := self.approvals.outcome(request.id)) is not None
+            and outcome.by is not None
+        ]
+        return answered[-1] if answered else None
+
+    def _execute(self, job: str, config: dict[str, object] | None = None, partition: str | None = None) -> None:
+        """Ensures that the job has run; its log goes to the instance, where the UI shows it."""
+        self._definitions.resolve_job_def(job).execute_in_process(
+            instance=self._instance,
+            partition_key=partition,
+            run_config={
+                "ops": {op: {"config": values} for op, values in (config or {}).items()},
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+        )
+
+
+def main() -> None:
+    """Runs the demo and prints its table."""
+    settings, terminal = Settings(), Terminal()
+    terminal.width = max(terminal.width, _TABLE_WIDTH)
+    source = make_source(settings)
+    keys = set(months.get_partition_keys())
+    subjects = [BASE, *(str(month) for month in source.months() if partition_key(month) in keys)]
+    if len(subjects) == 1:
+        raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
+    terminal.print(f"Trips: {settings.trip_source}. Decisions: {POLICY}. State: {settings.home}\n")
+    table = _table()
+    with _progress(terminal, len(subjects) + 1) as step:
+        step("preparing the state folder (Dagster, MLflow, ledger)")
+        prepare_home(settings)
+        with dg.DagsterInstance.get() as instance:
+            demo = Demo(settings, instance)
+            demo.check_trips(source.base_revision())
+            for subject in subjects:
+                step(
+                    f"{subject}: {'training the first model' if subject == BASE else 'fetch, score, train, compare, decide'}"
+                )
+                request, seconds = demo.run(subject)
+                _add_row(table, demo, request, seconds)
+            step("done")
+            last = message(request, demo.approvals.token(request), settings)
+            production = demo.approvals.production()
+    terminal.rule("The last message, as the person gets it")
+    terminal.print(last.text, soft_wrap=True, markup=False, highlight=False)
+    terminal.rule()
+    terminal.print(table)
+    terminal.print(
+        f"\nIn production: version {production}. Open it all: [bold]make dev[/bold], then "
+        f"{settings.dagster_url}/assets/production_eval_mae"
+    )
+
+
+def _table() -> Table:
+    """Returns the empty table of months."""
+    table = Table(title="Errors in USD a ride; the gain is how much closer staging is on the same trips")
+    for name, justify in {
+        "month": "left", "trips": "right", "production MAE": "right", "staging MAE": "right",
+        "gain [95 % interval]": "left", "verdict": "left", "decision": "left", "seconds": "right",
+    }.items():  # fmt: skip
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    return table
+
+
+def _add_row(table: Table, demo: Demo, request: Request, seconds: float) -> None:
+    """Adds the request's evidence and decision to the table."""
+    evidence, outcome = request.evidence, demo.approvals.outcome(request.id)
+    gain = evidence.gain
+    table.add_row(
+        request.subject,
+        f"{demo.trips_of(request.subject):,}",
+        "–" if evidence.production is None else f"{evidence.production.scores.mae_usd:.3f}",
+        f"{evidence.staging.scores.mae_usd:.3f}",
+        "–" if gain is None else f"{gain.mean_usd:+.3f} [{gain.low_usd:+.3f}, {gain.high_usd:+.3f}]",
+        request.verdict,
+        "–" if outcome is None else outcome.state,
+        f"{seconds:.1f}" if seconds else "before",
+    )
+
+
+@contextmanager
+def _progress(terminal: Terminal, steps: int) -> Iterator[Callable[[str], None]]:
+    """Shows a bar, what is being done and for how long; yields the function that begins a step."""
+    columns = (
+        SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=terminal) as progress:
+        task = progress.add_task("starting", total=steps)
+        begun = False
+
+        def step(description: str) -> None:
+            nonlocal begun
+            progress.update(task, advance=1 if begun else 0, description=description)
+            begun = True
+            if not terminal.is_terminal:
+                terminal.print(description)
+
+        yield step
+
+
+if __name__ == "__main__":
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    main()
