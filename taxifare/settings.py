@@ -50,8 +50,12 @@ class Settings(BaseSettings):
     )
 
     # Where state lives
-    taxifare_home: Path = Field(Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger")
-    storage_uri: OptionalText = Field(None, description="Folder or bucket of the lake's parquet files; empty: TAXIFARE_HOME/lake")
+    taxifare_home: Path = Field(
+        Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger"
+    )
+    storage_uri: OptionalText = Field(
+        None, description="Folder or bucket of the lake's parquet files; empty: TAXIFARE_HOME/lake"
+    )
     database_url: OptionalText = Field(None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME")
     mlflow_tracking_uri: OptionalText = Field(None, description="MLflow server; empty: SQLite in TAXIFARE_HOME")
     mlflow_experiment: str = Field("taxifare", description="MLflow experiment of every run", min_length=1)
@@ -63,26 +67,39 @@ class Settings(BaseSettings):
     last_month: OptionalMonth = Field(
         parse_month("2015-06"), description="Last monthly partition, YYYY-MM; empty: every month up to now"
     )
-    trip_source: Literal["simulator", "folder"] = Field("simulator", description="Where trips come from: simulator or folder")
+    trip_source: Literal["simulator", "folder"] = Field(
+        "simulator", description="Where trips come from: simulator or folder"
+    )
     trip_folder: OptionalPath = Field(None, description="Folder of trip files, for TRIP_SOURCE=folder")
     trip_folder_months: str = Field(
-        "taxi_{month:%Y_%m}.*", description="Name of a month's file in TRIP_FOLDER, a pattern with the month's strftime codes"
+        "taxi_{month:%Y_%m}.*",
+        description="Name of a month's file in TRIP_FOLDER, a pattern with %Y and %m of the month",
     )
     trip_folder_base: str = Field("taxi_base_*", description="Name of the base years' file in TRIP_FOLDER, a pattern")
     minimum_trips: int = Field(100, description="Months with fewer trips are refused", ge=1)
-    dataset_size: RowCount = Field(200_000, description="Base trips to train on: 1k, 10k, 100k, 500k, all or a number", ge=1)
+    dataset_size: RowCount = Field(
+        200_000, description="Base trips to train on: 1k, 10k, 100k, 500k, all or a number", ge=1
+    )
 
     # The simulated city
     simulator_seed: int = Field(42, description="Seed of the simulated trips", ge=0)
-    simulator_trips_per_month: int = Field(20_000, description="Simulated trips a month", ge=1)
-    simulator_base_trips: int = Field(250_000, description="Simulated trips of the base years 2009 to 2014", ge=1)
+    simulator_trips_per_month: int = Field(
+        20_000, description="Simulated trips of an average month; seasons differ", ge=1
+    )
+    simulator_base_trips: int = Field(
+        250_000, description="Simulated trips of the base years, 2009 up to FIRST_MONTH", ge=1
+    )
     simulator_scenario: Literal["as-it-was", "fare-rise", "slow-traffic"] = Field(
         "as-it-was", description="What changes in the simulated city: as-it-was, fare-rise or slow-traffic"
     )
-    simulator_scenario_from: MonthSetting = Field(parse_month("2015-03"), description="First month of the scenario, YYYY-MM")
+    simulator_scenario_from: MonthSetting = Field(
+        parse_month("2015-03"), description="First month of the scenario, YYYY-MM"
+    )
 
     # Training
-    validation_share: float = Field(0.2, description="Share of a month's trips, the latest, kept for validation", gt=0, lt=1)
+    validation_share: float = Field(
+        0.2, description="Share of a month's trips, the latest, kept for validation", gt=0, lt=1
+    )
     learning_rate: float = Field(0.001, description="Learning rate of the first fit; renewals use a tenth", gt=0)
     batch_size: int = Field(512, description="Trips per training step", ge=1)
     patience: int = Field(2, description="Epochs without improvement before training stops", ge=1)
@@ -102,14 +119,17 @@ class Settings(BaseSettings):
     approval_secret: OptionalSecret = Field(
         None, description="Key of the approval tokens; empty: made once and kept in TAXIFARE_HOME"
     )
-    chat_base_url: OptionalText = Field(None, description="Wagon chat API, https://…; empty: the message goes to the log")
+    chat_base_url: OptionalText = Field(
+        None, description="Wagon chat API, https://…; empty: the message goes to the log"
+    )
     chat_channel: OptionalText = Field(None, description="Channel of the chat")
     chat_author: str = Field("taxifare", description="Author shown in the chat", min_length=1)
     dagster_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages")
 
     # Orchestration
     executor: Literal["in_process", "multiprocess"] = Field(
-        "in_process", description="How steps run: in_process (fast on small machines) or multiprocess (parallel branches)"
+        "in_process",
+        description="How steps run: in_process (fast on small machines) or multiprocess (parallel branches)",
     )
 
     @model_validator(mode="after")

@@ -153,10 +153,10 @@ def as_trip_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
 
 
 def check_column_names(names: Iterable[str], origin: str) -> None:
-    """Ensures that the names are those of a trip table: all required ones, none unknown.
+    """Ensures that the names are those of a trip table: all required ones, none unknown, none twice.
 
     Raises:
-        TripTableError: Names what is missing, what is unknown, and what was expected.
+        TripTableError: Names what is missing, unknown or repeated, and what was expected.
 
     >>> check_column_names(["pickup_datetime", "tip"], "trips.csv")
     Traceback (most recent call last):
@@ -166,9 +166,13 @@ def check_column_names(names: Iterable[str], origin: str) -> None:
     present = list(names)
     missing = [column.name for column in TRIP_COLUMNS if column.required and column.name not in present]
     unknown = [str(name) for name in present if name not in COLUMN_NAMES]
-    if missing or unknown:
-        faults = [f"missing columns {', '.join(missing)}"] if missing else []
-        faults += [f"unknown columns {', '.join(unknown)}"] if unknown else []
+    repeated = [column.name for column in TRIP_COLUMNS if present.count(column.name) > 1]
+    faults = [
+        f"{fault} columns {', '.join(columns)}"
+        for fault, columns in (("missing", missing), ("unknown", unknown), ("repeated", repeated))
+        if columns
+    ]
+    if faults:
         required = ", ".join(column.name for column in TRIP_COLUMNS if column.required)
         optional = ", ".join(column.name for column in TRIP_COLUMNS if not column.required)
         raise TripTableError(f"{origin}: {'; '.join(faults)}; expected {required} and optionally {optional}")
@@ -190,7 +194,7 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
     unfit = values[converted.isna() & values.notna()]
     if len(unfit):
         raise TripTableError(
-            f"{origin}: column {column.name}: expected {column.kind}, received {unfit.iloc[0]!r} "
+            f"{origin}: column {column.name}: expected {column.kind}, received {unfit.head(1).tolist()[0]!r} "
             f"(the first of {len(unfit):,} such values)"
         )
     if not column.nullable and converted.isna().any():

@@ -75,7 +75,7 @@ class Folder(TripSource):
         """
         files = self._month_files()
         if month not in files:
-            name = self.months_pattern.format(month=month)
+            name = self.months_pattern.format(month=month.start_time)
             raise MonthNotPublishedError(f"{self.path}: no file for month {month}: {_expected(name)}")
         file = _preferred(files[month], f"month {month}")
         content = _content(file)

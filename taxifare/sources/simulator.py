@@ -523,7 +523,8 @@ def _choose_journeys(rng: np.random.Generator, seconds: Integers) -> tuple[Integ
 def _around(rng: np.random.Generator, place: Integers) -> Floats:
     """Returns points about the places on the grid: one row across the avenues, one along them, km."""
     scatter = rng.standard_normal((2, len(place))) * _SPREAD_KM[place]
-    return np.stack([_ACROSS_KM[place], _ALONG_KM[place]]) + scatter
+    points: Floats = np.stack([_ACROSS_KM[place], _ALONG_KM[place]]) + scatter
+    return points
 
 
 def _grid_distance_km(from_km: Floats, to_km: Floats) -> Floats:

@@ -1,0 +1,114 @@
+"""The settings: what `.env.sample` promises, what is refused, and what stays secret."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import SettingsConfigDict
+
+from taxifare.settings import Settings
+
+SAMPLE = Path(__file__).parents[2] / ".env.sample"
+
+
+class Defaults(Settings):
+    """The settings without a `.env` that happens to lie in the working folder."""
+
+    model_config = SettingsConfigDict(env_file=None)
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def sample_of(settings: type[Settings]) -> str:
+    """The text `.env.sample` must have: each variable with its description above and its default."""
+    blocks = []
+    for name, field in settings.model_fields.items():
+        default = "" if field.default is None else field.default
+        blocks.append(f"# {field.description}\n{name.upper()}={default}\n")
+    return "\n".join(blocks)
+
+
+def test_the_sample_lists_every_setting_with_its_description_and_default() -> None:
+    assert SAMPLE.read_text() == sample_of(Settings)
+
+
+def test_every_setting_says_what_it_is_in_one_line() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert "\n" not in field.description, name
+
+
+def test_a_copy_of_the_sample_changes_nothing() -> None:
+    class Copied(Settings):
+        model_config = SettingsConfigDict(env_file=SAMPLE)
+
+    assert Copied().model_dump() == Defaults().model_dump()
+
+
+def test_a_variable_goes_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRST_MONTH", "2012-06")
+    monkeypatch.setenv("LAST_MONTH", "")
+    settings = Defaults()
+    assert settings.first_month == pd.Period("2012-06", "M")
+    assert settings.last_month is None
+
+
+@pytest.mark.parametrize(
+    ("written", "rows"), [("1k", 1_000), ("100k", 100_000), ("all", None), ("ALL", None), ("250000", 250_000)]
+)
+def test_dataset_sizes_are_written_as_in_the_course(written: str, rows: int | None) -> None:
+    assert Defaults(dataset_size=written).dataset_size == rows
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("TRIP_SOURCE", "bigtable", "'simulator' or 'folder'"),
+        ("FIRST_MONTH", "2015-13", "YYYY-MM, received '2015-13'"),
+        ("FIRST_MONTH", "January", "YYYY-MM, received 'January'"),
+        ("DATASET_SIZE", "huge", "huge"),
+        ("VALIDATION_SHARE", "1.5", "less than 1"),
+        ("SIMULATOR_SCENARIO", "meteor", "'as-it-was', 'fare-rise' or 'slow-traffic'"),
+        ("SIMULATOR_TRIPS_PER_MONTH", "0", "greater than or equal to 1"),
+    ],
+)
+def test_an_unknown_value_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError) as refusal:
+        Defaults()
+    assert variable.lower() in str(refusal.value)
+    assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"first_month": "2015-06", "last_month": "2015-01"}, "LAST_MONTH 2015-01 is before FIRST_MONTH 2015-06"),
+        ({"trip_source": "folder"}, "TRIP_SOURCE=folder needs TRIP_FOLDER"),
+        ({"chat_base_url": "https://chat"}, "CHAT_BASE_URL and CHAT_CHANNEL go together"),
+    ],
+)
+def test_settings_that_need_each_other_are_refused_apart(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Defaults(**settings)
+
+
+def test_no_text_of_the_settings_shows_a_secret() -> None:
+    settings = Defaults(approval_secret="open sesame")
+    assert "sesame" not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_state_has_one_place_even_for_workers_in_other_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Defaults()
+    assert settings.home == tmp_path / "state"
+    assert settings.lake_uri == str(tmp_path / "state" / "lake")
+    assert settings.ledger_url == f"sqlite:///{tmp_path}/state/ledger.db"
