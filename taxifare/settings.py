@@ -1,6 +1,7 @@
 """Every setting the software reads, typed and validated; one environment variable each, listed in `.env.sample`.
 
-Nothing else in the project reads the environment. Secrets are `SecretStr`, so that no log, page or traceback shows them.
+Nothing else in the project reads the environment. Secrets are `SecretStr`, so that no log, page or traceback shows
+them.
 """
 
 from functools import cached_property

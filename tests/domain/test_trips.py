@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxifare.trips import COLUMN_NAMES, DTYPES, KNOWN_AT_PICKUP, TRIP_COLUMNS, TripTableError, as_trip_table
@@ -92,6 +92,7 @@ def test_a_prediction_may_use_only_what_is_known_at_pickup() -> None:
     assert {"pickup_datetime", "dropoff_longitude", "passenger_count"} <= set(KNOWN_AT_PICKUP)
 
 
+@settings(deadline=None, max_examples=30)  # a shared machine's pauses are not slowness
 @given(st.permutations(range(20)))
 def test_the_order_of_rows_with_distinct_times_does_not_matter(order: list[int]) -> None:
     frame = pd.concat([rows().iloc[[0]]] * 20, ignore_index=True)
