@@ -73,11 +73,13 @@ class SettledError(DecisionRefusedError):
     """
 
     def __init__(self, outcome: Outcome) -> None:
-        by = f" by {outcome.by}" if outcome.by else ""
-        super().__init__(
-            f"{outcome.request_id} is {outcome.state}{by} since {outcome.at:%Y-%m-%d %H:%M} UTC: {outcome.reason}"
-        )
+        super().__init__(outcome)
         self.outcome = outcome
+
+    def __str__(self) -> str:
+        ended = self.outcome
+        by = f" by {ended.by}" if ended.by else ""
+        return f"{ended.request_id} is {ended.state}{by} since {ended.at:%Y-%m-%d %H:%M} UTC: {ended.reason}"
 
 
 class Registry(Protocol):

@@ -1,8 +1,9 @@
 """The record of what was asked, what was decided and which version was production when: append-only tables.
 
-The database itself keeps the promises, so that no code path can break them: triggers refuse UPDATE and DELETE; a
-request has one outcome because the outcome's primary key is the request; a promotion extends the last one, and says
-which version it replaces, because a foreign key points at both. SQLite by default, PostgreSQL by `DATABASE_URL`.
+The database itself keeps the promises, so that no code path can break them. Triggers refuse UPDATE and DELETE. A
+request has one outcome, because the outcome's primary key is the request. A promotion extends the last one and names
+the version it replaces, and it is of the version that was shown and approved, because foreign keys say so.
+SQLite by default, PostgreSQL by `DATABASE_URL`.
 """
 
 import json
@@ -58,7 +59,9 @@ METADATA = sa.MetaData()
 REQUESTS = sa.Table(
     "requests",
     METADATA,
-    sa.Column("id", sa.Text, primary_key=True),
+    # The order they were asked in, whatever the clock said.
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("revision", sa.Text, nullable=False),
     sa.Column("staging_version", sa.Text, nullable=False),
@@ -73,6 +76,7 @@ REQUESTS = sa.Table(
     sa.Column("requested_at", UtcDateTime, nullable=False),
     sa.Column("valid_until", UtcDateTime, nullable=False),
     sa.UniqueConstraint("evidence_digest", "round", name="asked_once"),
+    sa.UniqueConstraint("id", "staging_version", "evidence_digest", name="what_was_shown"),
 )
 
 OUTCOMES = sa.Table(
@@ -86,6 +90,7 @@ OUTCOMES = sa.Table(
     sa.Column("at", UtcDateTime, nullable=False),
     sa.CheckConstraint("state IN ('approved', 'rejected', 'expired', 'void')", name="known_state"),
     sa.CheckConstraint("(state IN ('approved', 'rejected')) = (by IS NOT NULL)", name="decisions_are_signed"),
+    sa.UniqueConstraint("request_id", "state", name="what_was_decided"),
 )
 
 PROMOTIONS = sa.Table(
@@ -96,7 +101,8 @@ PROMOTIONS = sa.Table(
     sa.Column("previous", sa.Integer),
     sa.Column("replaced_version", sa.Text),
     sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("request_id", sa.Text, sa.ForeignKey("outcomes.request_id"), unique=True),
+    sa.Column("request_id", sa.Text, unique=True),
+    sa.Column("decision", sa.Text),
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence_digest", sa.Text),
@@ -106,13 +112,20 @@ PROMOTIONS = sa.Table(
     sa.ForeignKeyConstraint(
         ["previous", "replaced_version"], ["promotions.sequence", "promotions.version"], name="extends_the_last"
     ),
+    # What is promoted is what somebody approved, and what was approved is what was shown.
+    sa.ForeignKeyConstraint(["request_id", "decision"], ["outcomes.request_id", "outcomes.state"], name="was_approved"),
+    sa.ForeignKeyConstraint(
+        ["request_id", "version", "evidence_digest"],
+        ["requests.id", "requests.staging_version", "requests.evidence_digest"],
+        name="was_shown",
+    ),
     sa.CheckConstraint(
         "(sequence = 1 AND previous IS NULL AND replaced_version IS NULL)"
         " OR (sequence > 1 AND previous = sequence - 1 AND replaced_version IS NOT NULL)",
         name="no_gaps",
     ),
     sa.CheckConstraint(
-        "(kind = 'promotion' AND request_id IS NOT NULL AND evidence_digest IS NOT NULL)"
+        "(kind = 'promotion' AND request_id IS NOT NULL AND decision = 'approved' AND evidence_digest IS NOT NULL)"
         " OR (kind = 'rollback' AND request_id IS NULL)",
         name="promotions_have_a_decision",
     ),
@@ -242,7 +255,7 @@ class Delivery:
 
 
 def _request(row: Mapping[str, Any]) -> Request:
-    values = dict(row)
+    values = {name: value for name, value in row.items() if name != "number"}
     return Request(**values | {"verdict": Verdict(values["verdict"]), "evidence_json": values.pop("evidence")})
 
 
@@ -251,7 +264,7 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
 
 
 def _promotion(row: Mapping[str, Any]) -> Promotion:
-    return Promotion(**{name: value for name, value in row.items() if name != "previous"})
+    return Promotion(**{name: value for name, value in row.items() if name not in {"previous", "decision"}})
 
 
 class Book:
@@ -273,15 +286,13 @@ class Book:
 
     def requests(self) -> list[Request]:
         """Every request, oldest first."""
-        return [
-            _request(row) for row in self._rows(sa.select(REQUESTS).order_by(REQUESTS.c.requested_at, REQUESTS.c.id))
-        ]
+        return [_request(row) for row in self._rows(sa.select(REQUESTS).order_by(REQUESTS.c.number))]
 
     def open_requests(self) -> list[Request]:
         """Requests without an outcome, oldest first."""
         settled = sa.select(OUTCOMES.c.request_id)
         select = sa.select(REQUESTS).where(REQUESTS.c.id.not_in(settled))
-        return [_request(row) for row in self._rows(select.order_by(REQUESTS.c.requested_at, REQUESTS.c.id))]
+        return [_request(row) for row in self._rows(select.order_by(REQUESTS.c.number))]
 
     def outcome(self, request_id: str) -> Outcome | None:
         """How the request ended, None while it is open."""
@@ -339,9 +350,15 @@ class Book:
         self._add(OUTCOMES, **asdict(outcome))
 
     def promote(self, promotion: Promotion) -> None:
-        """Extends the history; IntegrityError if that sequence is taken or the replaced version was not production."""
+        """Extends the history.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: The sequence is taken, the replaced version is not production, or the version
+                is not the one that the request showed and somebody approved.
+        """
         previous = promotion.sequence - 1 or None
-        self._add(PROMOTIONS, previous=previous, **asdict(promotion))
+        decision = State.APPROVED if promotion.request_id else None
+        self._add(PROMOTIONS, previous=previous, decision=decision, **asdict(promotion))
 
     def add_refusal(self, refusal: Refusal) -> None:
         """Records an attempt that was turned away."""
@@ -398,6 +415,7 @@ class Ledger:
             raise LedgerError(f"{self!r} cannot be opened: {error.orig}") from error
         with connection.execution_options(taxifare_exclusive=exclusive) as open_connection, open_connection.begin():
             if exclusive and self._engine.dialect.name == "postgresql":
+                open_connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
                 open_connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
             yield open_connection
 
@@ -405,10 +423,7 @@ class Ledger:
     def _engine(self) -> Engine:
         # No pool: a connection kept across a fork or a restart of the server is a fault waiting; opening one is cheap.
         if not self._url.drivername.startswith("sqlite"):
-            options = f"-c lock_timeout={LOCK_SECONDS}s"
-            return sa.create_engine(
-                self._url, poolclass=sa.pool.NullPool, connect_args={"options": options, "connect_timeout": 10}
-            )
+            return sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10})
         if self._url.database:
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_SECONDS})

@@ -10,7 +10,7 @@ depends_on = None
 
 # Each table with the keys that are unique in it.
 TABLES = {
-    "requests": ("id", "evidence_digest, round"),
+    "requests": ("number", "id", "evidence_digest, round"),
     "outcomes": ("request_id",),
     "promotions": ("sequence", "request_id"),
     "refusals": ("id",),
@@ -24,7 +24,8 @@ def upgrade() -> None:
     moment = sa.DateTime(timezone=True)
     op.create_table(
         "requests",
-        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("id", sa.Text, nullable=False, unique=True),
         sa.Column("subject", sa.Text, nullable=False),
         sa.Column("revision", sa.Text, nullable=False),
         sa.Column("staging_version", sa.Text, nullable=False),
@@ -36,6 +37,7 @@ def upgrade() -> None:
         sa.Column("requested_at", moment, nullable=False),
         sa.Column("valid_until", moment, nullable=False),
         sa.UniqueConstraint("evidence_digest", "round", name="asked_once"),
+        sa.UniqueConstraint("id", "staging_version", "evidence_digest", name="what_was_shown"),
     )
     op.create_table(
         "outcomes",
@@ -47,6 +49,7 @@ def upgrade() -> None:
         sa.Column("at", moment, nullable=False),
         sa.CheckConstraint("state IN ('approved', 'rejected', 'expired', 'void')", name="known_state"),
         sa.CheckConstraint("(state IN ('approved', 'rejected')) = (by IS NOT NULL)", name="decisions_are_signed"),
+        sa.UniqueConstraint("request_id", "state", name="what_was_decided"),
     )
     op.create_table(
         "promotions",
@@ -55,7 +58,8 @@ def upgrade() -> None:
         sa.Column("previous", sa.Integer),
         sa.Column("replaced_version", sa.Text),
         sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("request_id", sa.Text, sa.ForeignKey("outcomes.request_id"), unique=True),
+        sa.Column("request_id", sa.Text, unique=True),
+        sa.Column("decision", sa.Text),
         sa.Column("by", sa.Text, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("evidence_digest", sa.Text),
@@ -64,13 +68,21 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["previous", "replaced_version"], ["promotions.sequence", "promotions.version"], name="extends_the_last"
         ),
+        sa.ForeignKeyConstraint(
+            ["request_id", "decision"], ["outcomes.request_id", "outcomes.state"], name="was_approved"
+        ),
+        sa.ForeignKeyConstraint(
+            ["request_id", "version", "evidence_digest"],
+            ["requests.id", "requests.staging_version", "requests.evidence_digest"],
+            name="was_shown",
+        ),
         sa.CheckConstraint(
             "(sequence = 1 AND previous IS NULL AND replaced_version IS NULL)"
             " OR (sequence > 1 AND previous = sequence - 1 AND replaced_version IS NOT NULL)",
             name="no_gaps",
         ),
         sa.CheckConstraint(
-            "(kind = 'promotion' AND request_id IS NOT NULL AND evidence_digest IS NOT NULL)"
+            "(kind = 'promotion' AND request_id IS NOT NULL AND decision = 'approved' AND evidence_digest IS NOT NULL)"
             " OR (kind = 'rollback' AND request_id IS NULL)",
             name="promotions_have_a_decision",
         ),
