@@ -8,13 +8,15 @@ chat does not let its messages be read, a fault after accepting shows the messag
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 import requests
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from taxifare.approval import APPROVABLE, Approvals, Decision
 from taxifare.evaluation import Interval, Verdict
@@ -105,10 +107,10 @@ class WagonChat:
                 timeout=self._timeout,
                 allow_redirects=False,
             )
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise PassingDeliveryError(f"POST {self._url}: {error}") from error
         except requests.RequestException as error:
-            raise DeliveryError(f"POST {self._url}: {error}") from error
+            # An address that is none stays none; whatever else happens between two machines may pass.
+            fault = DeliveryError if isinstance(error, ValueError) else PassingDeliveryError
+            raise fault(f"POST {self._url}: {error}") from error
         if answer.ok and not answer.is_redirect:
             return
         passing = answer.status_code >= 500 or answer.status_code in PASSING_STATUS
@@ -205,11 +207,25 @@ def decision_link(request: Request, token: str, decision: Decision, settings: Se
 
 
 def send_request(
-    approvals: Approvals, notifier: Notifier, request_id: str, settings: Settings, *, reminder: int = 0, **retrying: Any
+    approvals: Approvals,
+    notifier: Notifier,
+    request_id: str,
+    settings: Settings,
+    *,
+    reminder: int = 0,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Whether the message was sent just now: not if it had arrived before, nor if the request is no longer open.
 
-    Passing faults are retried, up to `ATTEMPTS` times within about half a minute.
+    Passing faults are retried after 1, 2, 4 and 8 seconds and a little chance: `ATTEMPTS` times in all.
+
+    Args:
+        approvals: Where the request and its deliveries are recorded.
+        notifier: How people are reached.
+        request_id: The request.
+        settings: For the links in the message.
+        reminder: 0 for the question itself, n for its n-th reminder.
+        sleep: Waits between attempts.
 
     Raises:
         UnknownRequestError: No such request.
@@ -217,13 +233,17 @@ def send_request(
     """
     request = approvals.find(request_id)
     text = message(request, approvals.token(request), settings, reminder=reminder)
-    policy: dict[str, Any] = {
-        "retry": retry_if_exception_type(PassingDeliveryError),
-        "stop": stop_after_attempt(ATTEMPTS),
-        "wait": wait_exponential_jitter(initial=1, max=10),
-        "reraise": True,
-    }
-    return Retrying(**policy | retrying)(_send, approvals, notifier, request, text, reminder)
+    for attempt in Retrying(
+        retry=retry_if_exception_type(PassingDeliveryError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential_jitter(initial=1, max=10),
+        sleep=sleep,
+        before_sleep=before_sleep_log(_log, logging.WARNING),
+        reraise=True,
+    ):
+        with attempt:
+            sent = _send(approvals, notifier, request, text, reminder)
+    return sent
 
 
 def _send(approvals: Approvals, notifier: Notifier, request: Request, text: Message, reminder: int) -> bool:
