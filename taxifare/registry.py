@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ import pandas as pd
 from taxifare.cities import City
 from taxifare.evaluation import Exposure
 from taxifare.features import feature_names
+from taxifare.settings import Settings
 from taxifare.trips import KNOWN_AT_PICKUP
 
 if TYPE_CHECKING:
@@ -75,14 +76,28 @@ class ModelRegistry:
         self.experiment = experiment
         self.model_name = model_name
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "ModelRegistry":
+        """Returns the registry the settings name; connects to nothing."""
+        return cls(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
+
     @property
     def is_server(self) -> bool:
         """Whether MLflow is a server with pages to link to."""
         return self.tracking_uri.startswith(("http://", "https://"))
 
-    @cached_property
+    @property
     def _client(self) -> "MlflowClient":
         """The client, with the experiment and the registered model in place."""
+        import mlflow
+
+        # Active runs and model files go through this global of MLflow's; another registry may have set it since.
+        mlflow.set_tracking_uri(self.tracking_uri)
+        return self._connected
+
+    @cached_property
+    def _connected(self) -> "MlflowClient":
+        """The client; connecting sees to the experiment and the registered model."""
         # The default is seven retries with doubling pauses: minutes of silence when a server is down.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -92,15 +107,15 @@ class ModelRegistry:
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         with _one_process_at_a_time(self.tracking_uri):
-            mlflow.set_tracking_uri(self.tracking_uri)
             client = mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
             if client.get_experiment_by_name(self.experiment) is None:
                 folder = _sqlite_folder(self.tracking_uri)
-                client.create_experiment(
-                    self.experiment, artifact_location=None if folder is None else (folder / "artifacts").as_uri()
-                )
+                location = None if folder is None else (folder / "artifacts").as_uri()
+                with _unless_it_exists():
+                    client.create_experiment(self.experiment, artifact_location=location)
             if not client.search_registered_models(f"name = '{self.model_name}'"):
-                client.create_registered_model(self.model_name)
+                with _unless_it_exists():
+                    client.create_registered_model(self.model_name)
         return client
 
     def prepare(self) -> None:
@@ -211,6 +226,7 @@ class ModelRegistry:
         """
         import mlflow
 
+        # Asking for its address shows that the registry answers, before files are touched.
         uri = self._model_uri(version)
         # Whatever a damaged model raises while it is unpickled means the same: this version cannot be used.
         try:
@@ -221,11 +237,13 @@ class ModelRegistry:
                 exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
                 loaded = LoadedModel(version, model, exposure, tuple(metadata["features"]))
         except Exception as error:
+            # Unless MLflow has gone silent in between: an outage is no fault of the version.
+            self._model_uri(version)
             raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
         return loaded
 
     def _model_uri(self, version: str) -> str:
-        """Returns the version's address; asking for it shows that the registry answers before files are touched."""
+        """Returns the version's address."""
         with _as_registry_error(f"find version {version}"):
             return str(self._client.get_model_version_download_uri(self.model_name, version))
 
@@ -239,18 +257,26 @@ class ModelRegistry:
         """
         import mlflow
 
-        with _as_registry_error("search runs"):
+        with _as_registry_error("start a run"):
             experiment = self._client.get_experiment_by_name(self.experiment)
             query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
             earlier: Sequence[Run] = self._client.search_runs([experiment.experiment_id], query, max_results=1)
-        with mlflow.start_run(
-            run_id=earlier[0].info.run_id if earlier else None,
-            experiment_id=None if earlier else experiment.experiment_id,
-            run_name=None if earlier else name,
-            nested=mlflow.active_run() is not None,
-            tags=dict(tags),
-        ) as run:
+            run = mlflow.start_run(
+                run_id=earlier[0].info.run_id if earlier else None,
+                experiment_id=None if earlier else experiment.experiment_id,
+                run_name=None if earlier else name,
+                nested=mlflow.active_run() is not None,
+                tags=dict(tags),
+            )
+        try:
             yield str(run.info.run_id)
+        except BaseException:
+            # What went wrong is the news, not that MLflow cannot be told of it; a retry goes on in the run.
+            with suppress(RegistryError), _as_registry_error(f"end run {run.info.run_id}"):
+                mlflow.end_run("FAILED")
+            raise
+        with _as_registry_error(f"end run {run.info.run_id}"):
+            mlflow.end_run("FINISHED")
 
     def log(
         self, run_id: str, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None
@@ -260,10 +286,12 @@ class ModelRegistry:
 
         now_ms = int(time.time() * 1000)
         with _as_registry_error(f"log to run {run_id}"):
+            # MLflow refuses to change a param, and a retry that finds its version trained has another story to tell.
+            known = self._client.get_run(run_id).data.params if params else {}
             self._client.log_batch(
                 run_id,
                 metrics=[Metric(key, float(value), now_ms, 0) for key, value in (metrics or {}).items()],
-                params=[Param(key, str(value)) for key, value in (params or {}).items()],
+                params=[Param(key, str(value)) for key, value in (params or {}).items() if key not in known],
             )
 
     def log_curve(self, run_id: str, metric: str, values: Sequence[float]) -> None:
@@ -329,8 +357,9 @@ class LoadedModel:
         Raises:
             VersionUnusableError: The model raises, or returns anything but n finite numbers.
         """
+        known_at_pickup = trips[list(KNOWN_AT_PICKUP)]
         try:
-            fares_usd = np.asarray(self.model.predict(trips[list(KNOWN_AT_PICKUP)]), dtype=np.float32)
+            fares_usd = np.asarray(self.model.predict(known_at_pickup), dtype=np.float32)
         except Exception as error:
             raise VersionUnusableError(f"version {self.version} does not predict: {error}") from error
         if fares_usd.shape != (len(trips),) or not np.isfinite(fares_usd).all():
@@ -384,7 +413,7 @@ def _requirements() -> list[str]:
 def _sqlite_folder(tracking_uri: str) -> Path | None:
     """Returns the folder of an SQLite store, None for any other."""
     prefix = "sqlite:///"
-    return Path(tracking_uri.removeprefix(prefix)).parent if tracking_uri.startswith(prefix) else None
+    return Path(tracking_uri.removeprefix(prefix)).absolute().parent if tracking_uri.startswith(prefix) else None
 
 
 @contextmanager
@@ -427,6 +456,18 @@ def _quiet_mlflow() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _unless_it_exists() -> Iterator[None]:
+    """Lets another process be first: of two that create the same, one is told that it exists, and both have it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 @contextmanager

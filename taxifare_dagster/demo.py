@@ -5,6 +5,7 @@ The decisions follow a stated policy and are recorded as the demo's. Run again, 
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from taxifare.evaluation import Evidence, Verdict
 from taxifare.ledger import Request
 from taxifare.months import partition_key
 from taxifare.notify import message
+from taxifare.registry import ModelRegistry
 from taxifare.renewal import BASE
 from taxifare.settings import Settings
 from taxifare.sources import make_source
@@ -26,7 +28,6 @@ from taxifare_dagster.comparisons import compared
 from taxifare_dagster.definitions import build_definitions
 from taxifare_dagster.home import prepare_home
 from taxifare_dagster.partitions import months
-from taxifare_dagster.resources import make_registry
 
 DECIDED_BY = "demo policy"
 POLICY = "approve the base model and every PROMOTE, reject the rest"
@@ -47,7 +48,7 @@ class Demo:
         self._settings = settings
         self._instance = instance
         self._definitions = build_definitions(settings)
-        self.approvals = Approvals.from_settings(settings, make_registry(settings))
+        self.approvals = Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
 
     def run(self, subject: str) -> tuple[Request, float]:
         """Returns the subject's request, decided by the policy, and the seconds it all took; what is done is kept."""
@@ -139,16 +140,16 @@ def main() -> None:
         raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
     terminal.print(f"Trips: {settings.trip_source}. Decisions: {POLICY}. State: {settings.home}\n")
     table = _table()
-    with _progress(terminal, len(subjects) + 1) as step:
+    with _progress(terminal, len(subjects) + 2) as step:
         step("preparing the state folder (Dagster, MLflow, ledger)")
         prepare_home(settings)
+        step("loading TensorFlow")
+        _load_tensorflow_quietly()
         with dg.DagsterInstance.get() as instance:
             demo = Demo(settings, instance)
             demo.check_trips(source.base_revision())
             for subject in subjects:
-                step(
-                    f"{subject}: {'training the first model' if subject == BASE else 'fetch, score, train, compare, decide'}"
-                )
+                step(f"{subject}: {_WORK_ON_BASE if subject == BASE else _WORK_ON_MONTH}")
                 request, seconds = demo.run(subject)
                 _add_row(table, demo, request, seconds)
             step("done")
@@ -209,6 +210,18 @@ def _progress(terminal: Terminal, steps: int) -> Iterator[Callable[[str], None]]
                 terminal.print(description)
 
         yield step
+
+
+def _load_tensorflow_quietly() -> None:
+    """Imports TensorFlow without the lines its native code writes about the processor before it reads any log level."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import keras  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from taxifare.approval import Approvals
+from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
-from taxifare_dagster.resources import make_registry
 
 
 def prepare_home(settings: Settings) -> Path:
@@ -25,7 +25,7 @@ def prepare_home(settings: Settings) -> Path:
         with as_file(files("taxifare_dagster") / "dagster.yaml") as shipped:
             shutil.copy(shipped, configuration)
     os.environ["DAGSTER_HOME"] = str(home)
-    registry = make_registry(settings)
+    registry = ModelRegistry.from_settings(settings)
     registry.prepare()
     Approvals.from_settings(settings, registry).repair()
     return home

@@ -25,17 +25,13 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         "source": make_source(settings),
         "registry": _registry_resource(settings),
         "approvals": dg.ResourceDefinition(
-            lambda _: Approvals.from_settings(settings, make_registry(settings)), description="Requests and decisions"
+            lambda _: Approvals.from_settings(settings, ModelRegistry.from_settings(settings)),
+            description="Requests and decisions",
         ),
         "notifier": notifier(settings),
         "parquet_io": ParquetIOManager(base_path=lake),
         "json_io": JsonIOManager(base_path=lake),
     }
-
-
-def make_registry(settings: Settings) -> ModelRegistry:
-    """Returns the model registry of the settings."""
-    return ModelRegistry(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
 
 
 def _registry_resource(settings: Settings) -> dg.ResourceDefinition:
@@ -46,7 +42,7 @@ def _registry_resource(settings: Settings) -> dg.ResourceDefinition:
     """
 
     def registry(context: dg.InitResourceContext) -> Iterator[ModelRegistry]:
-        found = make_registry(settings)
+        found = ModelRegistry.from_settings(settings)
         if settings.executor != "in_process":
             yield found
             return
