@@ -29,7 +29,8 @@ class Due:
     Attributes:
         month: The month.
         why: What makes it due.
-        run_key: The same for the same reason to run: a month is requested once for it.
+        run_key: The same for the same reason to run: a month is requested once for it. It names the comparison that is
+            out of date, because a reason can come back: a month restated and restored, a promotion and a rollback.
     """
 
     month: Month
@@ -66,10 +67,10 @@ def next_month(
         if evidence is None:
             return Due(month, Why.NEW, key)
         if evidence.revision != revision:
-            return Due(month, Why.RESTATED, key)
+            return Due(month, Why.RESTATED, f"{key}:after {evidence.staging.run_id}")
         moved = evidence.production_version != production_version
         if moved and (str(month), revision) not in settled and (learned is None or month > learned):
-            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}")
+            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}:after {evidence.staging.run_id}")
     return None
 
 

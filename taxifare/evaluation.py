@@ -323,17 +323,19 @@ def judge(
         settings: Gives the tolerances.
 
     Raises:
-        EvaluationError: Staging was not scored, or the predictions are not of exactly the validation trips.
+        EvaluationError: Staging was not scored, or predictions are not of exactly the validation trips as they are now.
     """
     if staging.contender is None:
         raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
     training, validation = trips[~trips["is_validation"]], trips[trips["is_validation"]]
-    staging_predictions = _aligned(staging_usd, validation, "staging")
+    staging_predictions = _predictions(staging_usd, validation, staging.contender, "staging")
 
     gain: Interval | None = None
     slices: tuple[SliceComparison, ...] = ()
-    if production.contender is not None and production_usd is not None:
-        production_predictions = _aligned(production_usd, validation, "production")
+    if production.contender is not None:
+        if production_usd is None:
+            raise EvaluationError(f"production version {production.version} was scored, its predictions are missing")
+        production_predictions = _predictions(production_usd, validation, production.contender, "production")
         actual_usd = validation["fare_amount"].to_numpy(np.float64)
         gain = mean_interval(paired_gains_usd(production_predictions, staging_predictions, actual_usd))
         slices = compare_slices(production_predictions, staging_predictions, validation, city)
@@ -422,8 +424,12 @@ def describe_gain(gain: Interval) -> str:
     return f"{gain.mean_usd:+.3f} USD a trip (95 % interval {gain.low_usd:+.3f} to {gain.high_usd:+.3f})"
 
 
-def _aligned(predictions_usd: pd.Series, validation: pd.DataFrame, whose: str) -> Vector:
-    """Returns the predictions in the order of the validation trips; a comparison on other trips is an error."""
+def _predictions(predictions_usd: pd.Series, validation: pd.DataFrame, contender: Contender, whose: str) -> Vector:
+    """Returns the predictions in the order of the validation trips; a comparison on other trips is an error.
+
+    Keys alone do not tell: where a source has none they are numbers, and a restated month has the same ones. So the
+    scores on record must be those of the predictions on the fares as they are now.
+    """
     keys = pd.Index(validation["key"])
     predicted = pd.Index(predictions_usd.index)
     if len(keys) != len(predicted) or not keys.sort_values().equals(predicted.sort_values().astype(keys.dtype)):
@@ -431,7 +437,14 @@ def _aligned(predictions_usd: pd.Series, validation: pd.DataFrame, whose: str) -
             f"{whose} was scored on other trips: expected the {len(keys)} validation trips, received predictions "
             f"for {len(predicted)}, {len(keys.intersection(predicted))} of them the same"
         )
-    return predictions_usd.reindex(keys).to_numpy(np.float64)
+    predicted_usd = predictions_usd.reindex(keys).to_numpy(np.float64)
+    mae_usd = score(predicted_usd, validation["fare_amount"].to_numpy(np.float64)).mae_usd
+    if not math.isclose(mae_usd, contender.scores.mae_usd, rel_tol=1e-6, abs_tol=1e-6):
+        raise EvaluationError(
+            f"{whose} was scored on other trips: version {contender.version} has an MAE of "
+            f"{contender.scores.mae_usd:.6f} USD on record and {mae_usd:.6f} USD on these; score it again"
+        )
+    return predicted_usd
 
 
 def _errors_usd(predicted_usd: Vector, actual_usd: Vector) -> Vector:

@@ -173,10 +173,11 @@ def train_candidate(
                 exposure,
                 run_id=run_id,
                 fingerprint=fingerprint,
-                tags={"month": edition.subject, "revision": edition.revision, "parent_version": str(parent_version)},
+                tags={"month": edition.subject, "revision": edition.revision}
+                | ({} if parent_version is None else {"parent_version": parent_version}),
             )
         else:
-            version = known.version
+            version, parent_version = known.version, known.tags.get("parent_version")
             registry.log(run_id, params=_context_params(trips, "reuse"))
         registry.log(run_id, params={"model_version": version})
         registry.set_staging(version)
