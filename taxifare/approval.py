@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 
 from taxifare.evaluation import Evidence, Verdict
 from taxifare.ledger import Book, Ledger, Outcome, Promotion, Refusal, Request, State
+from taxifare.registry import RegistryError
 from taxifare.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class NotAdoptedError(ApprovalError):
 
 
 class RegistryBehindError(ApprovalError):
-    """The ledger has the entry, the registry could not be told; the next command that reaches it catches up."""
+    """The ledger has the entry, the production alias could not be set; the next command that reaches it catches up."""
 
 
 class RollbackError(ApprovalError):
@@ -83,7 +84,7 @@ class SettledError(DecisionRefusedError):
 
 
 class Registry(Protocol):
-    """What approval needs of the model registry; `taxifare.registry.ModelRegistry` is one."""
+    """What approval needs of the model registry, `taxifare.registry.ModelRegistry`; each call may raise RegistryError."""
 
     def production_version(self) -> str | None:
         """The version the alias `production` points at, None where it is not set; raises if the registry is down."""
@@ -91,7 +92,7 @@ class Registry(Protocol):
     def set_production(self, version: str) -> None:
         """Points the alias at a version."""
 
-    def tag(self, version: str, tags: dict[str, str]) -> None:
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a version; raises if there is no such version."""
 
 
@@ -171,7 +172,7 @@ class Approvals:
 
     @classmethod
     def from_settings(cls, settings: Settings, registry: Registry) -> "Approvals":
-        """Approvals as the settings say; connects to nothing."""
+        """Approvals as the settings say; connects to nothing yet, but makes the secret if there is none."""
         return cls(
             Ledger(settings.ledger_url), registry, approval_secret(settings), valid_days=settings.request_valid_days
         )
@@ -206,7 +207,7 @@ class Approvals:
             asked = book.request(request.id)
             if asked is not None:
                 return asked
-            _ask(book, request)
+            self._ask(book, request)
         self._project_entry(f"request {request.id}")
         return request
 
@@ -235,9 +236,21 @@ class Approvals:
                 requested_at=now,
                 valid_until=now + self._valid,
             )
-            _ask(book, request)
+            self._ask(book, request)
         self._project_entry(f"request {request.id}")
         return request
+
+    def _ask(self, book: Book, request: Request) -> None:
+        """Records the request; older ones on its subject become void, and so does this one if production has moved."""
+        # A version that is not in the registry has to fail here, before anybody is asked about it.
+        self._registry.tag(request.staging_version, {"request": request.id})
+        for older in book.open_requests():
+            if older.subject == request.subject:
+                book.settle(_void(older, _superseded(older, request), request.requested_at))
+        book.add_request(request)
+        stale = _stale(request, _production(book))
+        if stale:
+            book.settle(_void(request, stale, request.requested_at))
 
     def token(self, request: Request) -> str:
         """What a decision on the request has to carry: proof of having read the message that shows it."""
@@ -484,9 +497,7 @@ class Approvals:
         """Ensures that the registry shows an entry that the ledger already has."""
         try:
             self._project()
-        except ApprovalError:
-            raise
-        except Exception as error:
+        except RegistryError as error:
             raise RegistryBehindError(
                 f"{entry}: recorded, but the model registry could not be told ({error}); the next command catches up"
             ) from error
@@ -511,11 +522,18 @@ class Approvals:
             if last is not None and last.version != alias:
                 self._registry.set_production(last.version)
                 changed.append(f"production is version {last.version}, was {alias}")
+            untold = set()
             for version in sorted({version for versions in pending.values() for version in versions}):
-                self._registry.tag(version, _tags(book, version))
-                changed.append(f"tags of version {version}")
-            for event in pending:
-                book.add_projection(event, self.now())
+                try:
+                    self._registry.tag(version, _tags(book, version))
+                    changed.append(f"tags of version {version}")
+                except RegistryError as error:
+                    # Somebody may have deleted an old version: no reason to stop what is about the others.
+                    _log.warning("version %s does not tell its story, the next command tries again: %s", version, error)
+                    untold.add(version)
+            for event, versions in pending.items():
+                if untold.isdisjoint(versions):
+                    book.add_projection(event, self.now())
         return tuple(changed)
 
 
@@ -531,17 +549,6 @@ def _rounds(book: Book, request_id: str) -> list[Request]:
         raise UnknownRequestError(f"there is no request {request_id!r}")
     same = (other for other in book.requests() if other.evidence_digest == request.evidence_digest)
     return sorted(same, key=lambda other: other.round)
-
-
-def _ask(book: Book, request: Request) -> None:
-    """Records the request; older ones on its subject become void, and so does this one if production has moved."""
-    for older in book.open_requests():
-        if older.subject == request.subject:
-            book.settle(_void(older, _superseded(older, request), request.requested_at))
-    book.add_request(request)
-    stale = _stale(request, _production(book))
-    if stale:
-        book.settle(_void(request, stale, request.requested_at))
 
 
 def _production(book: Book) -> str | None:

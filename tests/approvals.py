@@ -3,14 +3,14 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from taxifare.approval import Approvals, Decision
+from taxifare.approval import Approvals, Decision, Registry
 from taxifare.evaluation import Contender, Evidence, Interval, Scores, SliceComparison, Verdict
 from taxifare.ledger import Ledger, Outcome, Request
 
@@ -93,7 +93,7 @@ class MemoryRegistry:
         self.save()
         self.after("set_production")
 
-    def tag(self, version: str, tags: dict[str, str]) -> None:
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
         self.before("tag")
         self.load()
         self.tags.setdefault(version, {}).update(tags)
@@ -123,11 +123,11 @@ class Office:
     """Approvals with everything around them within reach."""
 
     approvals: Approvals
-    registry: MemoryRegistry
+    registry: Any
     clock: Clock
 
     @classmethod
-    def open(cls, url: str, registry: MemoryRegistry | None = None) -> "Office":
+    def open(cls, url: str, registry: Registry | None = None) -> "Office":
         registry, clock = registry or MemoryRegistry(), Clock()
         return cls(Approvals(Ledger(url), registry, SECRET, valid_days=30, clock=clock), registry, clock)
 

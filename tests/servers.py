@@ -1,20 +1,25 @@
-"""Real servers for tests, on loopback: a chat that can be made to fail, and a private PostgreSQL."""
+"""Real servers for tests, on loopback: MLflow, `make dev`, a chat that can be made to fail, a private PostgreSQL."""
 
 import json
 import os
 import pwd
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import requests
 
 
 @dataclass
@@ -38,6 +43,11 @@ class Chat:
     readable: bool = True
     slow_seconds: float = 1.0
 
+    @property
+    def port(self) -> int:
+        """The port of its address."""
+        return int(self.url.rpartition(":")[2])
+
     def contents(self, channel: str) -> list[str]:
         """The texts shown in a channel."""
         return [message["content"] for message in self.messages if message["channel"] == channel]
@@ -46,9 +56,9 @@ class Chat:
 class _ChatServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _ChatHandler)
-        self.chat = Chat(f"http://127.0.0.1:{self.server_port}")
+    def __init__(self, chat: Chat | None) -> None:
+        super().__init__(("127.0.0.1", chat.port if chat else 0), _ChatHandler)
+        self.chat = chat or Chat(f"http://127.0.0.1:{self.server_port}")
 
 
 class _ChatHandler(BaseHTTPRequestHandler):
@@ -99,9 +109,9 @@ class _ChatHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def chat_server() -> Iterator[Chat]:
-    """A chat on a free port of the loopback address, stopped at the end."""
-    server = _ChatServer()
+def chat_server(chat: Chat | None = None) -> Iterator[Chat]:
+    """A chat on a free port of the loopback address, stopped at the end; a chat given is back at its old address."""
+    server = _ChatServer(chat)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -152,3 +162,71 @@ def _unprivileged_user() -> str | None:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in names else "nobody"
+
+
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def server_process(
+    arguments: Sequence[str], url: str, log: Path, environment: Mapping[str, str], *, ready_within_s: float = 120
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that answers at its URL, with all its children; gone at the end, whatever happened."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            arguments, env=dict(environment), cwd=log.parent, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + ready_within_s
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                state = f"did not answer within {ready_within_s:.0f} s" if process.poll() is None else "ended"
+                raise RuntimeError(f"{url} {state}; the end of {log.name}:\n{log.read_text()[-3000:]}")
+            time.sleep(0.2)
+        yield process
+    finally:
+        _end_group(process)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def _end_group(process: subprocess.Popen[bytes], patience_s: float = 20) -> None:
+    """Ensures that the process and all of its group are gone: asked first, then killed."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(patience_s)
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """A real MLflow server on SQLite with its artifacts in the folder; yields its URL."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    arguments = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "files")),
+    ]
+    with server_process(arguments, f"{url}/health", folder / "mlflow.log", os.environ):
+        yield url
+
+
+@contextmanager
+def dagster_dev(folder: Path, settings: Mapping[str, str], *, port: int | None = None) -> Iterator[str]:
+    """What `make dev` starts, with these settings and its state in the folder; yields the URL of its UI."""
+    url = f"http://127.0.0.1:{(port := port or free_port())}"
+    environment = {**os.environ, "TAXIFARE_HOME": str(folder / "state"), "DAGSTER_URL": url, **settings}
+    arguments = [sys.executable, "-m", "taxifare_dagster.dev", "--port", str(port)]
+    with server_process(arguments, f"{url}/server_info", folder / "dagster.log", environment):
+        yield url

@@ -30,6 +30,7 @@ from taxifare.approval import (
 )
 from taxifare.evaluation import Verdict
 from taxifare.ledger import Delivery, Refusal, State
+from taxifare.registry import ModelRegistry, RegistryError
 from taxifare.settings import Settings
 from tests.approvals import FileRegistry, MemoryRegistry, Office, evidence, in_processes
 
@@ -428,16 +429,21 @@ def test_a_request_killed_at_any_step_is_made_once(ledger_url: str, tmp_path: Pa
     assert 5 < step < 199
 
 
+def failing(call: str) -> Callable[[str], None]:
+    """A hook that makes one kind of call fail."""
+
+    def hook(name: str) -> None:
+        if name == call:
+            raise RegistryError("connection refused")
+
+    return hook
+
+
 @pytest.mark.parametrize("call", ["production_version", "set_production", "tag"])
 def test_a_registry_that_is_down_is_never_taken_for_an_empty_one(office: Office, call: str) -> None:
     request = office.ask("2015-01", "2", "1")
-
-    def down(name: str) -> None:
-        if name == call:
-            raise ConnectionError("connection refused")
-
-    office.registry.before = down
-    with pytest.raises((ConnectionError, RegistryBehindError)):
+    office.registry.before = failing(call)
+    with pytest.raises((RegistryError, RegistryBehindError)):
         office.approve(request)
     office.registry.before = lambda _call: None
 
@@ -447,14 +453,9 @@ def test_a_registry_that_is_down_is_never_taken_for_an_empty_one(office: Office,
     assert versions(office) == ["1", "2"]
 
 
-def test_when_the_registry_fails_after_the_decision_the_person_learns_that_the_decision_stands(office: Office) -> None:
+def test_when_the_alias_cannot_be_set_the_person_learns_that_the_decision_stands(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
-
-    def down(name: str) -> None:
-        if name == "set_production":
-            raise ConnectionError("connection refused")
-
-    office.registry.before = down
+    office.registry.before = failing("set_production")
     with pytest.raises(
         RegistryBehindError, match=r"recorded, but .* \(connection refused\); the next command catches up"
     ):
@@ -462,22 +463,29 @@ def test_when_the_registry_fails_after_the_decision_the_person_learns_that_the_d
     assert office.approvals.state(request) == State.APPROVED
 
 
-def test_a_version_that_is_gone_from_the_registry_is_not_promoted(office: Office) -> None:
+def test_a_version_that_is_gone_from_the_registry_is_neither_asked_about_nor_promoted(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
-
-    def gone(name: str) -> None:
-        if name == "tag":
-            raise LookupError("no version 2")
-
-    office.registry.before = gone
-    with pytest.raises(LookupError):
+    office.registry.before = failing("tag")
+    with pytest.raises(RegistryError):
         office.approve(request)
-    with pytest.raises(LookupError):
-        office.approvals.rollback(
-            "1", by="Ada", reason="?"
-        ) if office.approvals.production() == "2" else office.approve(request)
-    assert office.approvals.state(request) == State.REQUESTED
+    with pytest.raises(RegistryError):
+        office.ask("2015-02", "3", "1")
+    assert office.approvals.open_requests() == (request,)
     assert versions(office) == ["1"]
+
+
+def test_a_version_that_somebody_deleted_stops_nothing_but_its_own_tags(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    office.ask("2015-01", "2", "1")
+    office.clock.move(days=40)
+    office.registry.before = failing("tag")
+    assert len(office.approvals.expire()) == 1
+    assert office.approvals.production() == "1"
+    assert "version 2 does not tell its story" in caplog.text
+    office.registry.before = lambda _call: None
+    assert office.approvals.repair() == ("tags of version 2",)
+    assert office.registry.tags["2"]["decision"] == "expired"
 
 
 def test_an_alias_moved_by_hand_is_put_back_and_said(office: Office, caplog: pytest.LogCaptureFixture) -> None:
@@ -624,3 +632,44 @@ def test_approvals_from_settings_use_their_ledger(tmp_path: Path) -> None:
     settings = Settings(taxifare_home=tmp_path)
     assert Approvals.from_settings(settings, MemoryRegistry()).production() is None
     assert (tmp_path / "ledger.db").exists()
+
+
+# A real model registry
+
+
+@pytest.mark.end_to_end
+def test_the_registry_of_mlflow_tells_the_same_story(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
+    registry = ModelRegistry(store, "taxifare", "taxifare")
+    registry.prepare()
+    client = MlflowClient(store, store)
+    for _ in range(3):
+        client.create_model_version("taxifare", str(tmp_path), run_id=None)
+    office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}", registry)
+
+    assert office.approvals.production() is None
+    office.approve(office.ask("base", "1", None))
+    request = office.ask("2015-01", "2", "1")
+    office.approve(request)
+    office.reject(office.ask("2015-02", "3", "2"))
+
+    assert registry.production_version() == "2"
+    assert registry.describe("2").tags.items() >= {
+        ("month", "2015-01"),
+        ("verdict", "PROMOTE"),
+        ("request", request.id),
+        ("decision", "approved"),
+        ("decided_by", "Ada"),
+        ("replaced", "1"),
+    }
+    assert registry.describe("1").tags["replaced_by"] == "2"
+    assert registry.describe("3").tags["decision"] == "rejected"
+
+    registry.set_production("3")
+    assert office.approvals.production() == registry.production_version() == "2"
+    assert office.approvals.rollback(by="Ada", reason="complaints").version == registry.production_version() == "1"
+
+    with pytest.raises(RegistryError):
+        office.ask("2015-03", "9", "1")

@@ -179,5 +179,5 @@ class ApprovalMachine(RuleBasedStateMachine):
 
 TestApprovals = ApprovalMachine.TestCase
 TestApprovals.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
