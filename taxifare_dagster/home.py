@@ -1,31 +1,64 @@
 """The state folder: made once, kept by every later command."""
 
+import fcntl
 import os
 import shutil
-from importlib.resources import as_file, files
 from pathlib import Path
+
+import dagster as dg
 
 from taxifare.approval import Approvals
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
+
+_AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def prepare_home(settings: Settings) -> Path:
     """Ensures that Dagster's home, the MLflow store and the ledger exist, and returns Dagster's home.
 
     Stores are migrated here, once, rather than by the first of several runs that need them, and what a killed command
-    left undone between ledger and registry is put right. Dagster's home gets the
-    shipped `dagster.yaml` where it has none; an edited one stays. DAGSTER_HOME is set for this process and those it
-    starts.
+    left undone is put right: between ledger and registry, and runs that it left behind. Dagster's home gets the shipped
+    `dagster.yaml` where it has none; an edited one stays. DAGSTER_HOME is set for this process and those it starts.
     """
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
     if not configuration.exists():
-        with as_file(files("taxifare_dagster") / "dagster.yaml") as shipped:
-            shutil.copy(shipped, configuration)
+        shutil.copy(Path(__file__).with_name("dagster.yaml"), configuration)
     os.environ["DAGSTER_HOME"] = str(home)
     registry = ModelRegistry.from_settings(settings)
     registry.prepare()
     Approvals.from_settings(settings, registry).repair()
+    if _is_only_user(home):
+        with dg.DagsterInstance.get() as instance:
+            fail_abandoned_runs(instance)
     return home
+
+
+def fail_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Ensures that no run seems to be at work, and returns those that did.
+
+    Dagster notices the death of a worker only while its code server lives. After a power cut a run would seem to be at
+    work for ever, and so would hold the months behind it, and the pool that training takes turns in.
+    """
+    abandoned = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK))
+    for run in abandoned:
+        instance.report_run_failed(run, "The process that executed this run is gone: it was killed, or the machine was")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in abandoned]
+
+
+def _is_only_user(home: Path) -> bool:
+    """Returns whether no other `make dev` or `make demo` uses the home; if so, this process is its user until it ends.
+
+    The lock goes with the process, however it ends, and stays when the process becomes `dagster dev`.
+    """
+    descriptor = os.open(home / "in-use", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    os.set_inheritable(descriptor, True)
+    return True
