@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from statistics import NormalDist
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PlainSerializer, model_validator
 
 from taxifare.cities import City
 from taxifare.settings import Settings
@@ -43,15 +44,23 @@ class Verdict(StrEnum):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _finite_or_text(bound_usd: float) -> float | str:
+    """Returns the bound as JSON has it, which knows no infinity: `-inf` and `inf` are read back as numbers."""
+    return bound_usd if math.isfinite(bound_usd) else str(bound_usd)
+
+
+Bound = Annotated[float, PlainSerializer(_finite_or_text, when_used="json")]
 
 
 class Interval(_Frozen):
     """A mean per trip in USD with its 95 % confidence interval; infinite bounds where the trips are too few to say."""
 
     mean_usd: float
-    low_usd: float
-    high_usd: float
+    low_usd: Bound
+    high_usd: Bound
 
 
 class Scores(_Frozen):

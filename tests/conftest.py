@@ -1,0 +1,93 @@
+"""What all tests share: an environment without settings, small months, an MLflow store that is migrated already."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from taxifare.registry import ModelRegistry
+from taxifare.settings import Settings
+from tests.small import clean_month, small_settings
+
+REAL_TRIPS = Path(__file__).parents[2] / "shared" / "data" / "nyc_kaggle_format"
+
+
+def forget_settings() -> None:
+    """Ensures that no setting comes from the environment; MLflow writes the store it used last into it."""
+    for name in Settings.model_fields:
+        os.environ.pop(name.upper(), None)
+
+
+def pytest_configure() -> None:
+    forget_settings()
+    # A dead server is reported at once, and a live one on loopback needs no second try.
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment() -> Iterator[None]:
+    """No test sees a setting of the machine's or of another test's."""
+    forget_settings()
+    yield
+    forget_settings()
+
+
+@pytest.fixture(scope="session")
+def real_trips() -> Path:
+    """The folder of real New York trips in Kaggle's format."""
+    if not REAL_TRIPS.is_dir():
+        pytest.skip("the real trips are not here: expected ../shared/data/nyc_kaggle_format beside the repository")
+    return REAL_TRIPS
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a small city with a state folder of the test's own."""
+    return small_settings(tmp_path / "state")
+
+
+@pytest.fixture(scope="session")
+def january(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """January 2015, clean and with features; not to be changed in place."""
+    return clean_month(small_settings(tmp_path_factory.mktemp("january")), "2015-01")
+
+
+@pytest.fixture(scope="session")
+def february(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """February 2015, likewise."""
+    return clean_month(small_settings(tmp_path_factory.mktemp("february")), "2015-02")
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store: migrating one takes two seconds, copying it none."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def open_registry(migrated_store: Path) -> Callable[[Settings], ModelRegistry]:
+    """Opens the registry that settings name, on a copy of the empty store where it is SQLite and not there yet."""
+
+    def opened(settings: Settings) -> ModelRegistry:
+        registry = ModelRegistry(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
+        path = settings.home / "mlflow" / "mlflow.db"
+        if not registry.is_server and not path.exists():
+            path.parent.mkdir(parents=True)
+            shutil.copy(migrated_store, path)
+        registry.prepare()
+        return registry
+
+    return opened
+
+
+@pytest.fixture
+def registry(settings: Settings, open_registry: Callable[[Settings], ModelRegistry]) -> ModelRegistry:
+    """An empty registry, real MLflow on SQLite."""
+    return open_registry(settings)

@@ -1,0 +1,64 @@
+"""Months small enough to train on in a second: the simulated city with few trips, the real network with few epochs."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from taxifare.months import parse_month
+from taxifare.registry import ModelRegistry
+from taxifare.renewal import BASE, Candidate, preprocess, sample_base, train_candidate
+from taxifare.settings import Settings
+from taxifare.sources import make_source
+from taxifare.splitting import split_by_time
+from taxifare.trips import Edition
+
+TRIPS = 1_500
+
+
+def small_settings(home: Path, **changes: object) -> Settings:
+    """Settings with all state under a folder of the test's own, whatever `.env` lies about."""
+    small: dict[str, Any] = {
+        "taxifare_home": home,
+        "simulator_trips_per_month": TRIPS,
+        "simulator_base_trips": 2 * TRIPS,
+        "max_epochs": 1,
+        "batch_size": 256,
+    }
+    return Settings(_env_file=None, **small | changes)
+
+
+def raw_month(settings: Settings, month: str) -> pd.DataFrame:
+    """A month of trips as published, split by time and stamped with its edition."""
+    published = make_source(settings).read_month(parse_month(month))
+    split = published.trips.assign(is_validation=split_by_time(published.trips, settings.validation_share))
+    return Edition(month, published.revision).stamp(split)
+
+
+def clean_month(settings: Settings, month: str) -> pd.DataFrame:
+    """The same, clean and with features."""
+    return preprocess(raw_month(settings, month), settings.city_facts).trips
+
+
+def clean_base(settings: Settings) -> pd.DataFrame:
+    """The years before the first month, clean and with features."""
+    published = make_source(settings).read_base()
+    stamped = Edition(BASE, published.revision).stamp(published.trips)
+    return preprocess(sample_base(stamped, settings.dataset_size, settings.seed), settings.city_facts).trips
+
+
+def run_tags(asset: str, month: str, dagster_run: str) -> dict[str, str]:
+    """What names the MLflow run of an asset."""
+    return {"asset": asset, "month": month, "dagster_run": dagster_run}
+
+
+def train(trips: pd.DataFrame, parent: str | None, registry: ModelRegistry, settings: Settings, run: str) -> Candidate:
+    """A candidate, as the asset `staging_model` trains it in a Dagster run."""
+    return train_candidate(
+        trips, parent, registry, settings, run_tags=run_tags("staging_model", str(trips.attrs["subject"]), run)
+    )
+
+
+def version_of(candidate: Candidate) -> str:
+    """The registered version of a candidate."""
+    return cast("str", candidate.appraisal.version)
