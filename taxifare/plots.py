@@ -1,12 +1,14 @@
 """Figures as PNG bytes. Every axis carries its unit; a figure answers the question in its title."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from taxifare.ledger import Promotion
 from taxifare.training import TrainingHistory
 
 if TYPE_CHECKING:
@@ -74,6 +76,34 @@ def errors_by_hour(predictions_usd: pd.Series, trips: pd.DataFrame) -> bytes:
     pairs.scatter(paid_usd, predictions_usd.reindex(paid_usd.index), s=3, alpha=0.4, linewidths=0)
     pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
     pairs.set(xlabel="paid, USD", ylabel="predicted, USD", xlim=(0, 80), ylim=(0, 80))
+    return _png(figure)
+
+
+def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
+    """Returns a PNG of which version was production when; a rollback is drawn in another colour.
+
+    Args:
+        history: Every promotion and rollback, in order.
+        now: Where the last bar ends.
+    """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+    figure, (axis,) = _axes("Which version was production when?")
+    versions = sorted({entry.version for entry in history}, key=lambda version: (len(version), version))
+    begins = date2num([entry.promoted_at for entry in history])
+    ends = np.append(begins[1:], date2num(now))
+    for entry, begin, end in zip(history, begins, ends, strict=True):
+        row = versions.index(entry.version)
+        # A clock that went backwards would give a bar of negative length.
+        axis.barh(
+            row, max(end - begin, 0.0), left=begin, color="tab:orange" if entry.kind == "rollback" else "tab:blue"
+        )
+        axis.annotate(f" {entry.by}", (begin, row), va="center", fontsize=8)
+    locator = AutoDateLocator()
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axis.set_yticks(range(len(versions)), [f"version {version}" for version in versions])
+    axis.set_xlabel("UTC; blue: promotion, orange: rollback; the name is who decided")
     return _png(figure)
 
 

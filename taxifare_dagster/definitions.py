@@ -24,10 +24,10 @@ def build_definitions(settings: Settings | None = None, **overrides: object) -> 
         ),
     }
     return dg.Definitions(
-        assets=[*dg.load_assets_from_modules([trips, models])],
+        assets=dg.load_assets_from_modules([trips, models], include_specs=True),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[jobs.base_job, jobs.monthly_job, jobs.approval_job, jobs.decision_job, jobs.rollback_job],
-        sensors=[sensors.new_month_sensor, sensors.approval_sensor],
+        sensors=[sensors.new_month_sensor, sensors.approval_sensor, sensors.production_sensor],
         resources={**make_resources(settings), **overrides},
         executor=executors[settings.executor],
     )

@@ -4,11 +4,10 @@ import dagster as dg
 from pydantic import Field
 
 from taxifare.approval import Approvals, Decision
-from taxifare.ledger import Promotion, State
 from taxifare.notify import Notifier, send_request
 from taxifare.settings import Settings
 from taxifare_dagster.comparisons import compared
-from taxifare_dagster.partitions import months
+from taxifare_dagster.production import unshown_promotions
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
 """Runs with this tag are run one at a time (`dagster.yaml`)."""
@@ -23,7 +22,6 @@ base_job = dg.define_asset_job(
 monthly_job = dg.define_asset_job(
     "monthly_job",
     selection=dg.AssetSelection.assets("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model"),
-    partitions_def=months,
     tags=MONTHLY_TAG,
     description="One month: fetch, check, clean, score production, train staging, compare.",
 )
@@ -86,8 +84,7 @@ def decide(context: dg.OpExecutionContext, config: Answer, approvals: dg.Resourc
         config.request, config.decision, config.decided_by, config.reason, config.token, override=config.override
     )
     context.log.info("%s: %s by %s", config.request, outcome.state, outcome.by)
-    if outcome.state is State.APPROVED:
-        _materialize_production(context, approvals.history()[-1])
+    _show_promotions(context, approvals)
 
 
 @dg.job(description="Answer a request: approve or reject. Open it from the link in the message.")
@@ -107,7 +104,9 @@ class Return(dg.Config):
 @dg.op
 def roll_back(context: dg.OpExecutionContext, config: Return, approvals: dg.ResourceParam[Approvals]) -> None:
     """Makes an earlier production version production again, on the record."""
-    _materialize_production(context, approvals.rollback(config.to, by=config.decided_by, reason=config.reason))
+    promotion = approvals.rollback(config.to, by=config.decided_by, reason=config.reason)
+    context.log.info("version %s is production, instead of %s", promotion.version, promotion.replaced_version)
+    _show_promotions(context, approvals)
 
 
 @dg.job(description="Go back to an earlier production version.")
@@ -116,21 +115,7 @@ def rollback_job() -> None:
     roll_back()
 
 
-def _materialize_production(context: dg.OpExecutionContext, promotion: Promotion) -> None:
-    """Shows the change on the production_model asset."""
-    context.log_event(
-        dg.AssetMaterialization(
-            "production_model",
-            description=f"version {promotion.version}: {promotion.kind} by {promotion.by}",
-            metadata={
-                "version": promotion.version,
-                "replaced_version": promotion.replaced_version or "none",
-                "kind": promotion.kind,
-                "decided_by": promotion.by,
-                "reason": promotion.reason,
-                "request": promotion.request_id or "none",
-                "promoted_at": promotion.promoted_at.isoformat(timespec="seconds"),
-                "sequence": promotion.sequence,
-            },
-        )
-    )
+def _show_promotions(context: dg.OpExecutionContext, approvals: Approvals) -> None:
+    """Shows what the ledger has new on the production_model asset."""
+    for materialization in unshown_promotions(context.instance, approvals):
+        context.log_event(materialization)

@@ -2,18 +2,24 @@
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
+from taxifare import plots
 from taxifare.cities import City
 from taxifare.evaluation import Evidence, Interval, Scores, SliceComparison
 from taxifare.features import feature_names
+from taxifare.ledger import Promotion
 from taxifare.trips import TRIP_COLUMNS, Column
 
 Metadata = Mapping[str, Any]
+
+_TIMELINE_MARGIN = timedelta(days=1)
+"""How far the present version is drawn; the picture is made when it is promoted."""
 
 _IS_VALIDATION = dg.TableColumn(
     "is_validation", "bool", description="Whether the trip is one of the latest, kept to judge models by"
@@ -111,6 +117,43 @@ def comparison(evidence: Evidence) -> Metadata:
     if evidence.slices:
         numbers["slices"] = slices(evidence.slices)
     return numbers
+
+
+def history(entries: Sequence[Promotion]) -> dg.TableMetadataValue:
+    """Returns who was production when, newest first, as a table."""
+    records = [
+        dg.TableRecord(
+            {
+                "since (UTC)": f"{entry.promoted_at:%Y-%m-%d %H:%M}",
+                "version": entry.version,
+                "replaced": entry.replaced_version or "nothing",
+                "how": entry.kind,
+                "by": entry.by,
+                "why": entry.reason,
+                "request": entry.request_id or "none",
+            }
+        )
+        for entry in reversed(entries)
+    ]
+    names = ["since (UTC)", "version", "replaced", "how", "by", "why", "request"]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name, "string") for name in names]))
+
+
+def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
+    """Returns what production_model shows of a promotion or rollback, and of all up to it."""
+    return {
+        "version": entry.version,
+        "replaced_version": entry.replaced_version or "none",
+        "kind": entry.kind,
+        "decided_by": entry.by,
+        "reason": entry.reason,
+        "request": entry.request_id or "none",
+        "evidence_digest": entry.evidence_digest or "none",
+        "promoted_at": entry.promoted_at.isoformat(timespec="seconds"),
+        "sequence": entry.sequence,
+        "history": history(entries),
+        "timeline": plot(plots.production_timeline(entries, entry.promoted_at + _TIMELINE_MARGIN)),
+    }
 
 
 def interval(gain: Interval) -> Metadata:

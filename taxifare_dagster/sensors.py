@@ -12,6 +12,7 @@ from taxifare.sources.base import SourceError, TripSource
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.jobs import approval_job, base_job, monthly_job
 from taxifare_dagster.partitions import months
+from taxifare_dagster.production import unshown_promotions
 
 RUNNING = [
     dg.DagsterRunStatus.QUEUED,
@@ -83,6 +84,15 @@ def approval_sensor(
             f"{len(untold)} messages wait for another try" if untold else "every comparison has been asked about"
         )
     return dg.SensorResult(run_requests=run_requests)
+
+
+@dg.sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+def production_sensor(
+    context: dg.SensorEvaluationContext, approvals: dg.ResourceParam[Approvals]
+) -> dg.SensorResult | dg.SkipReason:
+    """Shows promotions and rollbacks that were made outside Dagster on the production_model asset."""
+    new = unshown_promotions(context.instance, approvals)
+    return dg.SensorResult(asset_events=new) if new else dg.SkipReason("production_model shows the whole history")
 
 
 def _busy(instance: dg.DagsterInstance) -> str | None:
