@@ -57,7 +57,7 @@ class City:
 
 
 # Box, fare and passenger limits are those of the Le Wagon course's cleaning; they keep 97.3 % of the public trips.
-# Rules and their dates: Taxi and Limousine Commission and Port Authority / MTA toll schedules, each visible in the trips.
+# Rules and dates: Taxi and Limousine Commission, Port Authority and MTA schedules, each visible in the trips.
 NEW_YORK = City(
     name="New York",
     longitude_range_deg=(-74.3, -73.7),
@@ -70,7 +70,11 @@ NEW_YORK = City(
     ),
     rules=(
         Rule("tolls_2010_12", date(2010, 12, 31), "Bridge and tunnel tolls 4.57 to 4.80 USD"),
-        Rule("fares_2012_09", date(2012, 9, 4), "0.40 to 0.50 USD a unit, JFK flat fare 45 to 52 USD, Newark surcharge 15 to 17.50"),
+        Rule(
+            "fares_2012_09",
+            date(2012, 9, 4),
+            "0.40 to 0.50 USD a unit, JFK flat fare 45 to 52 USD, Newark surcharge 15 to 17.50",
+        ),
         Rule("tolls_2013_03", date(2013, 3, 3), "Bridge and tunnel tolls 4.80 to 5.33 USD"),
         Rule("tolls_2015_03", date(2015, 3, 22), "Bridge and tunnel tolls 5.33 to 5.54 USD"),
     ),

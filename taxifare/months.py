@@ -51,7 +51,7 @@ def month_of_partition(key: str) -> Month:
 
 
 def bounds(month: Month) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """Returns the first instant of the month and of the next: the month is `[first, next)`, so midnight is in one month.
+    """Returns the first instant of the month and of the next: `[first, next)`, so that a midnight is in one month.
 
     >>> bounds(parse_month("2015-12"))
     (Timestamp('2015-12-01 00:00:00'), Timestamp('2016-01-01 00:00:00'))
