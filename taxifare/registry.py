@@ -214,7 +214,12 @@ class ModelRegistry:
                     pip_requirements=_requirements(),
                 )
             version = self._client.create_model_version(
-                self.model_name, logged.model_uri, run_id, tags={**tags, FINGERPRINT_TAG: fingerprint}
+                self.model_name,
+                logged.model_uri,
+                run_id,
+                tags={**tags, FINGERPRINT_TAG: fingerprint},
+                # A server refuses a logged model as the source unless its id is named, too.
+                model_id=logged.model_id,
             )
         return str(version.version)
 

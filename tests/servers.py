@@ -192,6 +192,11 @@ def server_process(
         _end_group(process)
 
 
+def _environment() -> dict[str, str]:
+    """The environment without what tests and their libraries have put into it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DAGSTER_"))}
+
+
 def _answers(url: str) -> bool:
     try:
         return requests.get(url, timeout=5).ok
@@ -218,7 +223,9 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "files")),
     ]
-    with server_process(arguments, f"{url}/health", folder / "mlflow.log", os.environ):
+    # Its background jobs, for features not used here, are four more processes.
+    environment = {**_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with server_process(arguments, f"{url}/health", folder / "mlflow.log", environment):
         yield url
 
 
@@ -226,7 +233,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 def dagster_dev(folder: Path, settings: Mapping[str, str], *, port: int | None = None) -> Iterator[str]:
     """What `make dev` starts, with these settings and its state in the folder; yields the URL of its UI."""
     url = f"http://127.0.0.1:{(port := port or free_port())}"
-    environment = {**os.environ, "TAXIFARE_HOME": str(folder / "state"), "DAGSTER_URL": url, **settings}
+    environment = {**_environment(), "TAXIFARE_HOME": str(folder / "state"), "DAGSTER_URL": url, **settings}
     arguments = [sys.executable, "-m", "taxifare_dagster.dev", "--port", str(port)]
     with server_process(arguments, f"{url}/server_info", folder / "dagster.log", environment):
         yield url
