@@ -153,7 +153,10 @@ def _rows(features: npt.ArrayLike, fares: npt.ArrayLike, part: str) -> tuple[Mat
 
 def _state(network: "keras.Model") -> list[npt.NDArray[np.floating]]:
     """Returns a copy of everything that training changes: weights and the optimizer's state."""
-    return [np.array(variable) for variable in (*network.variables, *network.optimizer.variables)]
+    import keras
+
+    variables = (*network.variables, *network.optimizer.variables)
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def _restore(network: "keras.Model", state: list[npt.NDArray[np.floating]]) -> None:
