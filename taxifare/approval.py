@@ -84,7 +84,7 @@ class SettledError(DecisionRefusedError):
 
 
 class Registry(Protocol):
-    """What approval needs of the model registry, `taxifare.registry.ModelRegistry`; each call may raise RegistryError."""
+    """What approval needs of `taxifare.registry.ModelRegistry`; each call raises RegistryError if MLflow fails."""
 
     def production_version(self) -> str | None:
         """The version the alias `production` points at, None where it is not set; raises if the registry is down."""

@@ -29,7 +29,7 @@ from taxifare.approval import (
     approval_secret,
 )
 from taxifare.evaluation import Verdict
-from taxifare.ledger import Delivery, Refusal, State
+from taxifare.ledger import Delivery, Promotion, Refusal, State
 from taxifare.registry import ModelRegistry, RegistryError
 from taxifare.settings import Settings
 from tests.approvals import FileRegistry, MemoryRegistry, Office, evidence, in_processes
@@ -292,6 +292,15 @@ def test_a_promotion_voids_every_request_that_expected_the_version_it_replaced(o
         office.approve(february, override=True)
     assert caught.value.outcome.state == State.VOID
     assert office.registry.tags["3"]["decision"] == "void"
+
+
+def test_a_promotion_that_went_past_these_rules_is_noticed_all_the_same(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    with office.approvals.ledger.writing() as book:
+        book.promote(Promotion(2, "9", "1", "rollback", None, "Eve", "by hand", None, office.clock.moment))
+    with pytest.raises(SettledError, match="production moved from version 1 to version 9"):
+        office.approve(request)
+    assert office.approvals.production() == "9"
 
 
 # Several at once
@@ -618,6 +627,20 @@ def test_the_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> 
     assert len(made[0]) >= 32
     (path,) = (tmp_path / "state").iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_process_that_comes_second_uses_the_secret_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def link_too_late(draft: str, path: Path) -> None:
+        path.write_bytes(b"the other process was faster")
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    assert approval_secret(Settings(taxifare_home=tmp_path)) == b"the other process was faster"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_secret_that_is_set_is_used_if_it_is_one(tmp_path: Path) -> None:
