@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo dev test test-fast lint bench lock clean
+.PHONY: demo dev guard test test-fast lint bench lock clean
 
 # Installing again only when the lock changes.
 .venv/installed: requirements.lock pyproject.toml
@@ -17,6 +17,9 @@ demo: .venv/installed  ## the whole story in a few minutes: base model, six mont
 
 dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port 3001" goes to dagster dev
 	$(BIN)/python -m taxifare_dagster.dev $(ARGS)
+
+guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
+	$(BIN)/python -m taxifare_dagster.guard
 
 test: .venv/installed  ## all tests; those that need a server or a browser that is not installed say so and are skipped
 	$(BIN)/python -m pytest $(ARGS)

@@ -127,6 +127,16 @@ class Settings(BaseSettings):
     chat_author: str = Field("taxifare", description="Author shown in the chat", min_length=1)
     dagster_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages")
 
+    # A shared installation
+    guard_listen: str = Field(
+        "127.0.0.1:8080", description="Address and port of the guard before Dagster's webserver (make guard)"
+    )
+    guard_upstream: str = Field(
+        "127.0.0.1:3000", description="Address and port of Dagster's webserver behind the guard"
+    )
+    guard_user: OptionalText = Field(None, description="Who may pass the guard")
+    guard_password: OptionalSecret = Field(None, description="With which password")
+
     # Orchestration
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process",
