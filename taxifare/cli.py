@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from taxifare.approval import ApprovalError, Approvals, Decision
+from taxifare.doctor import examine
 from taxifare.evaluation import describe_gain
 from taxifare.ledger import LedgerError, Promotion, Request, State
 from taxifare.registry import ModelRegistry, RegistryError
@@ -38,7 +40,7 @@ def requests(
     """Show the requests that wait for an answer."""
     approvals = _approvals()
     shown = approvals.requests() if everything else approvals.open_requests()
-    table = Table("request", "verdict", "gain", "replaces", "state", "valid until")
+    table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
     for request in shown:
         gain = request.evidence.gain
         table.add_row(
@@ -84,7 +86,7 @@ def history(
     if on is not None:
         entry = approvals.production_on(on.date())
         entries = () if entry is None else (entry,)
-    table = Table("since (UTC)", "version", "replaced", "how", "by", "why", "request")
+    table = Table("since (UTC)", "version", "replaced", "how", "by", "why", Column("request", no_wrap=True))
     for entry in entries:
         table.add_row(*_row(entry))
     _terminal().print(table if entries else "Nothing was in production.")
@@ -103,12 +105,29 @@ def rollback(
         _terminal().print(f"In production: version {promotion.version}, instead of {promotion.replaced_version}.")
 
 
-def _approvals() -> Approvals:
-    """Returns the approvals of the settings in force; a faulty setting ends the command with its name and value."""
+@app.command()
+def doctor() -> None:
+    """Examine every outside part: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one is not well."""
+    terminal, well = _terminal(), True
+    for finding in examine(_settings()):
+        well &= finding.is_well
+        mark = "[green]well[/green]" if finding.is_well else "[red]ill [/red]"
+        terminal.print(f"{mark}  {finding.part:18} {escape(finding.says)}", highlight=False, soft_wrap=True)
+    if not well:
+        raise typer.Exit(1)
+
+
+def _settings() -> Settings:
+    """Returns the settings in force; a faulty one ends the command with its name and value."""
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _approvals() -> Approvals:
+    """Returns the approvals of the settings in force."""
+    settings = _settings()
     return Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
 
 
@@ -118,7 +137,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ApprovalError, LedgerError, RegistryError) as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
 
 

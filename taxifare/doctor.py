@@ -1,0 +1,105 @@
+"""Whether everything outside the code is in order: one finding for each part, in words."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import requests
+from upath import UPath
+
+from taxifare.approval import Approvals
+from taxifare.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.sources import make_source
+
+TIMEOUT_SECONDS = 5
+
+
+class DisorderError(RuntimeError):
+    """A part that answers, but not as it should; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the examination of one part came to."""
+
+    part: str
+    is_well: bool
+    says: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yields a finding for each part, whether it is well or not; nothing is repaired."""
+    registry = ModelRegistry.from_settings(settings)
+    approvals = Approvals.from_settings(settings, registry)
+    parts: dict[str, Callable[[], str]] = {
+        "state folder": lambda: _writable(UPath(str(settings.home))),
+        "lake": lambda: _writable(UPath(settings.lake_uri)),
+        "trips": lambda: _published(settings),
+        "ledger": lambda: _ledger(approvals),
+        "MLflow": lambda: _registry(registry),
+        "ledger and MLflow": lambda: _agreement(approvals, registry),
+        "chat": lambda: _chat(settings),
+    }
+    for part, says in parts.items():
+        try:
+            yield Finding(part, True, says())
+        # Whatever a part raises is the finding; the examination goes on to the next.
+        except Exception as error:  # noqa: BLE001
+            yield Finding(part, False, f"{type(error).__name__}: {error}")
+
+
+def _writable(folder: UPath) -> str:
+    """Returns that the folder can be written to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".doctor-{uuid4().hex}"
+    probe.write_text("")
+    probe.unlink()
+    return f"{folder} can be written to"
+
+
+def _published(settings: Settings) -> str:
+    """Returns what the source has."""
+    source = make_source(settings)
+    months = sorted(source.months())
+    if not months:
+        raise DisorderError(f"{settings.trip_source} has no month of trips")
+    source.base_revision()
+    return f"{settings.trip_source}: base years and {len(months)} months, {months[0]} to {months[-1]}"
+
+
+def _ledger(approvals: Approvals) -> str:
+    """Returns how much the ledger holds."""
+    waiting = len(approvals.open_requests())
+    return f"{len(approvals.requests())} requests, {waiting} of them wait, {len(approvals.history())} promotions"
+
+
+def _registry(registry: ModelRegistry) -> str:
+    """Returns what MLflow says is in production."""
+    production, staging = registry.production_version(), registry.staging_version()
+    return f"production is version {production or 'none'}, staging is version {staging or 'none'}"
+
+
+def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
+    """Returns that ledger and registry tell the same story."""
+    with approvals.ledger.reading() as book:
+        last, pending = book.last_promotion(), book.pending()
+    recorded, alias = None if last is None else last.version, registry.production_version()
+    if recorded != alias:
+        raise DisorderError(
+            f"the ledger says version {recorded or 'none'} is production, MLflow says {alias or 'none'}: "
+            "a command was killed or somebody moved the alias by hand; the next command or run repairs it"
+        )
+    if pending:
+        raise DisorderError(f"MLflow has not been told of {', '.join(pending)}; the next command or run tells it")
+    return "they agree"
+
+
+def _chat(settings: Settings) -> str:
+    """Returns that the chat answers, or that messages go to the log."""
+    if settings.chat_base_url is None:
+        return "none is set; messages go to the log"
+    answer = requests.get(settings.chat_base_url, timeout=TIMEOUT_SECONDS)
+    if answer.status_code >= requests.codes.internal_server_error:
+        raise DisorderError(f"{settings.chat_base_url} answers {answer.status_code} {answer.reason}")
+    return f"{settings.chat_base_url} answers"
