@@ -118,7 +118,7 @@ def _run_tags(context: dg.AssetExecutionContext, trips: pd.DataFrame) -> dict[st
     return {
         "asset": context.asset_key.to_user_string(),
         "month": edition_of(trips).subject,
-        "dagster_run": context.run_id,
+        "dagster_run": context.run.run_id,
     }
 
 
