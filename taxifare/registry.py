@@ -87,17 +87,16 @@ class ModelRegistry:
         return self.tracking_uri.startswith(("http://", "https://"))
 
     @property
-    def _client(self) -> "MlflowClient":
-        """The client, with the experiment and the registered model in place."""
+    def _mlflow(self) -> Any:
+        """MLflow's module, talking to this store: a global of MLflow's, which another registry may have set since."""
         import mlflow
 
-        # Active runs and model files go through this global of MLflow's; another registry may have set it since.
         mlflow.set_tracking_uri(self.tracking_uri)
-        return self._connected
+        return mlflow
 
     @cached_property
-    def _connected(self) -> "MlflowClient":
-        """The client; connecting sees to the experiment and the registered model."""
+    def _client(self) -> "MlflowClient":
+        """The client, with the experiment and the registered model in place."""
         # The default is seven retries with doubling pauses: minutes of silence when a server is down.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -196,12 +195,10 @@ class ModelRegistry:
             fingerprint: Identifies the inputs of the training, see `find`.
             tags: More tags of the version.
         """
-        import mlflow
-
         with _as_registry_error("log and register a model"), tempfile.TemporaryDirectory() as folder:
             network.save(Path(folder) / _NETWORK_FILE)
             with _quiet_mlflow(), _pickled_by_value():
-                logged = mlflow.pyfunc.log_model(
+                logged = self._mlflow.pyfunc.log_model(
                     name="model",
                     python_model=_fare_model(city),
                     artifacts={"network": str(Path(folder) / _NETWORK_FILE)},
@@ -229,15 +226,13 @@ class ModelRegistry:
         Raises:
             VersionUnusableError: The version exists but its files cannot be loaded.
         """
-        import mlflow
-
         # Asking for its address shows that the registry answers, before files are touched.
         uri = self._model_uri(version)
         # Whatever a damaged model raises while it is unpickled means the same: this version cannot be used.
         try:
             with tempfile.TemporaryDirectory() as folder:
-                path = mlflow.artifacts.download_artifacts(uri, dst_path=folder if self.is_server else None)
-                model = mlflow.pyfunc.load_model(path)
+                path = self._mlflow.artifacts.download_artifacts(uri, dst_path=folder if self.is_server else None)
+                model = self._mlflow.pyfunc.load_model(path)
                 metadata = model.metadata.metadata
                 exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
                 loaded = LoadedModel(version, model, exposure, tuple(metadata["features"]))
@@ -260,17 +255,15 @@ class ModelRegistry:
 
         The run ends FINISHED, or FAILED when the body raises. A run that is active in this process becomes its parent.
         """
-        import mlflow
-
         with _as_registry_error("start a run"):
             experiment = self._client.get_experiment_by_name(self.experiment)
             query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
             earlier: Sequence[Run] = self._client.search_runs([experiment.experiment_id], query, max_results=1)
-            run = mlflow.start_run(
+            run = self._mlflow.start_run(
                 run_id=earlier[0].info.run_id if earlier else None,
                 experiment_id=None if earlier else experiment.experiment_id,
                 run_name=None if earlier else name,
-                nested=mlflow.active_run() is not None,
+                nested=self._mlflow.active_run() is not None,
                 tags=dict(tags),
             )
         try:
@@ -278,10 +271,10 @@ class ModelRegistry:
         except BaseException:
             # What went wrong is the news, not that MLflow cannot be told of it; a retry goes on in the run.
             with suppress(RegistryError), _as_registry_error(f"end run {run.info.run_id}"):
-                mlflow.end_run("FAILED")
+                self._mlflow.end_run("FAILED")
             raise
         with _as_registry_error(f"end run {run.info.run_id}"):
-            mlflow.end_run("FINISHED")
+            self._mlflow.end_run("FINISHED")
 
     def log(
         self, run_id: str, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None
@@ -299,7 +292,7 @@ class ModelRegistry:
                 params=[Param(key, str(value)) for key, value in (params or {}).items() if key not in known],
             )
 
-    def log_curve(self, run_id: str, metric: str, values: Sequence[float]) -> None:
+    def log_curve(self, run_id: str, metric: str, values: Sequence[float], *, first_epoch: int = 1) -> None:
         """Adds a metric with one value an epoch to the run."""
         from mlflow.entities import Metric
 
@@ -307,7 +300,9 @@ class ModelRegistry:
         with _as_registry_error(f"log to run {run_id}"):
             self._client.log_batch(
                 run_id,
-                metrics=[Metric(metric, float(value), now_ms, epoch) for epoch, value in enumerate(values, start=1)],
+                metrics=[
+                    Metric(metric, float(value), now_ms, epoch) for epoch, value in enumerate(values, start=first_epoch)
+                ],
             )
 
     def log_predictions(self, run_id: str, predictions_usd: pd.Series) -> None:

@@ -166,7 +166,8 @@ def train_candidate(
                 metrics={"training_seconds": history.seconds},
             )
             registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in history.epochs if epoch.number])
-            registry.log_curve(run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in history.epochs])
+            errors_usd = [epoch.validation_mae for epoch in history.epochs]
+            registry.log_curve(run_id, "epoch_early_stopping_mae", errors_usd, first_epoch=0)
             version = registry.register(
                 network,
                 city,

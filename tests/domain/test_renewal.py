@@ -1,0 +1,486 @@
+"""A month's two pieces of work against real MLflow: production scored, a candidate trained – once, on the right rows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+import taxifare.renewal
+from taxifare.evaluation import Appraisal, Evidence, Verdict, judge
+from taxifare.features import feature_names
+from taxifare.registry import ModelRegistry, RegistryError, VersionUnusableError
+from taxifare.renewal import Candidate, appraise_production, difficulty_of, preprocess, sample_base, skill_of
+from taxifare.settings import Settings
+from taxifare.training import Epoch, TrainingHistory, fit
+from taxifare.trips import Edition, edition_of
+from tests.servers import free_port
+from tests.small import clean_base, raw_month, run_tags, small_settings, train, version_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit was given."""
+
+    training: Rows
+    stopping: Rows
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Month:
+    """January 2015 as it goes: a base model in production, its score, a candidate from it."""
+
+    settings: Settings
+    registry: ModelRegistry
+    trips: pd.DataFrame
+    base: Candidate
+    production: Appraisal
+    candidate: Candidate
+    fitted: tuple[Fitted, ...]
+
+    def evidence(self, candidate: Candidate, production: Appraisal | None = None) -> Evidence:
+        return evidence_of(self.trips, production or self.production, candidate, self.registry, self.settings)
+
+
+def evidence_of(
+    trips: pd.DataFrame, production: Appraisal, candidate: Candidate, registry: ModelRegistry, settings: Settings
+) -> Evidence:
+    """The comparison, from what both models left with their MLflow runs."""
+    staging = candidate.appraisal
+    assert staging.contender is not None
+    scored = production.contender
+    return judge(
+        subject=edition_of(trips).subject,
+        revision=edition_of(trips).revision,
+        trips=trips,
+        production=production,
+        production_usd=None if scored is None else registry.read_predictions(scored.run_id),
+        staging=staging,
+        staging_usd=registry.read_predictions(staging.contender.run_id),
+        city=settings.city_facts,
+        settings=settings,
+    )
+
+
+def appraise(trips: pd.DataFrame, version: str | None, registry: ModelRegistry, run: str) -> Appraisal:
+    """What the asset `production_eval_mae` does in a Dagster run."""
+    tags = run_tags("production_eval_mae", str(trips.attrs["subject"]), run)
+    return appraise_production(trips, version, registry, run_tags=tags)
+
+
+@pytest.fixture(scope="module")
+def month(
+    january: pd.DataFrame,
+    tmp_path_factory: pytest.TempPathFactory,
+    open_registry: Callable[[Settings], ModelRegistry],
+) -> Iterator[Month]:
+    settings = small_settings(tmp_path_factory.mktemp("renewal"), max_epochs=2)
+    registry = open_registry(settings)
+    fitted: list[Fitted] = []
+
+    def watched(network: Any, training: Rows, fares: Rows, stopping: Rows, *rest: Any, **given: Any) -> TrainingHistory:
+        fitted.append(Fitted(training.copy(), stopping.copy(), given["learning_rate"]))
+        return fit(network, training, fares, stopping, *rest, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taxifare.renewal, "fit", watched)
+        base = train(clean_base(settings), None, registry, settings, "run-base")
+        registry.set_production(version_of(base))
+        production = appraise(january, version_of(base), registry, "run-1")
+        candidate = train(january, version_of(base), registry, settings, "run-1")
+    yield Month(settings, registry, january, base, production, candidate, tuple(fitted))
+
+
+def validation_of(trips: pd.DataFrame) -> pd.DataFrame:
+    return trips[trips["is_validation"]]
+
+
+def mae_by_hand(registry: ModelRegistry, version: str, trips: pd.DataFrame) -> float:
+    """The error of the saved weights, loaded back, on the validation rides."""
+    rides = validation_of(trips)
+    return float((registry.load(version).predict(rides).astype(np.float64) - rides["fare_amount"]).abs().mean())
+
+
+def run_of(month: Month, appraisal: Appraisal) -> "Run":
+    import mlflow
+
+    assert appraisal.contender is not None
+    return mlflow.MlflowClient(month.registry.tracking_uri).get_run(appraisal.contender.run_id)
+
+
+# The numbers
+
+
+def test_the_mae_is_that_of_the_saved_weights(month: Month) -> None:
+    for appraisal in (month.production, month.candidate.appraisal):
+        assert appraisal.contender is not None
+        assert appraisal.version is not None
+        by_hand = mae_by_hand(month.registry, appraisal.version, month.trips)
+        assert appraisal.contender.scores.mae_usd == pytest.approx(by_hand, rel=1e-6)
+        assert run_of(month, appraisal).data.metrics["mae"] == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_the_mae_is_not_the_best_epoch_seen_in_training(month: Month) -> None:
+    history = month.candidate.history
+    assert history is not None
+    assert month.candidate.appraisal.contender is not None
+    mae = month.candidate.appraisal.contender.scores.mae_usd
+    assert all(epoch.validation_mae != pytest.approx(mae, abs=1e-9) for epoch in history.epochs)
+
+
+def test_both_models_are_scored_on_exactly_the_validation_rides(month: Month) -> None:
+    keys = validation_of(month.trips)["key"].tolist()
+    for appraisal in (month.production, month.candidate.appraisal):
+        assert appraisal.contender is not None
+        assert month.registry.read_predictions(appraisal.contender.run_id).index.tolist() == keys
+        assert appraisal.contender.scores.trips == len(keys)
+
+
+def test_stopping_is_decided_on_training_rides(month: Month) -> None:
+    names = list(feature_names(month.settings.city_facts))
+    _, fitted = month.fitted
+
+    def found(rows: Rows) -> set[bytes]:
+        return {row.tobytes() for row in rows}
+
+    validation = found(validation_of(month.trips)[names].to_numpy(np.float32))
+    training = found(month.trips.loc[~month.trips["is_validation"], names].to_numpy(np.float32))
+    assert found(fitted.training) | found(fitted.stopping) == training
+    assert not (found(fitted.training) | found(fitted.stopping)) & validation
+    assert not found(fitted.training) & found(fitted.stopping)
+    assert len(fitted.stopping) / (len(fitted.stopping) + len(fitted.training)) == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_renewal_starts_from_its_parent_with_small_steps(month: Month) -> None:
+    first, renewal = month.fitted
+    assert first.learning_rate == month.settings.learning_rate
+    assert renewal.learning_rate == pytest.approx(month.settings.learning_rate / 10)
+    assert month.base.parent_version is None
+    assert month.candidate.parent_version == version_of(month.base)
+    assert month.candidate.history is not None
+    start = month.candidate.history.epochs[0].validation_mae
+    names = list(feature_names(month.settings.city_facts))
+    network = month.registry.load(version_of(month.base)).network
+    predicted = np.asarray(network(renewal.stopping))[:, 0]
+    training = month.trips[~month.trips["is_validation"]]
+    stops = np.random.default_rng(month.settings.seed).random(len(training)) < 0.1
+    np.testing.assert_array_equal(training.loc[stops, names].to_numpy(np.float32), renewal.stopping)
+    assert start == pytest.approx(float(np.abs(predicted - training.loc[stops, "fare_amount"]).mean()), rel=1e-5)
+
+
+def test_the_optimizer_goes_on_too(month: Month) -> None:
+    steps = [
+        int(month.registry.load(version_of(c)).network.optimizer.iterations) for c in (month.base, month.candidate)
+    ]
+    assert month.candidate.history is not None
+    renewed = -(-len(month.fitted[1].training) // month.settings.batch_size) * month.candidate.history.best_epoch
+    assert steps[0] > 0
+    assert steps[1] == steps[0] + renewed
+
+
+def test_a_model_has_seen_what_its_parent_has_seen(month: Month) -> None:
+    base, january = month.candidate.appraisal.exposure
+    assert month.base.appraisal.exposure == (base,)
+    assert base.subject == "base"
+    training = month.trips[~month.trips["is_validation"]]["pickup_datetime"]
+    assert (january.subject, january.revision) == ("2015-01", edition_of(month.trips).revision)
+    assert (january.first_pickup, january.last_pickup) == (training.min(), training.max())
+    assert january.last_pickup < validation_of(month.trips)["pickup_datetime"].min()
+    assert month.registry.load(version_of(month.candidate)).exposure == (base, january)
+
+
+def test_a_whole_month_ends_in_a_verdict(month: Month) -> None:
+    evidence = month.evidence(month.candidate)
+    assert evidence.verdict in {Verdict.PROMOTE, Verdict.HOLD, Verdict.REJECT}
+    assert evidence.gain is not None
+    assert evidence.production is not None
+    mae_gain = evidence.production.scores.mae_usd - evidence.staging.scores.mae_usd
+    assert evidence.gain.mean_usd == pytest.approx(mae_gain), (
+        "the mean of the differences is the difference of the means"
+    )
+    assert evidence.difficulty_mae_usd == pytest.approx(difficulty_of(month.trips))
+
+
+def test_production_trained_on_the_month_cannot_judge_it(month: Month) -> None:
+    """The month is run again after its model was promoted, from the same trips: production knows the answer."""
+    trained = Edition("2015-01", "all of it").stamp(month.trips.assign(is_validation=month.trips.index < 200))
+    later = train(trained, None, month.registry, month.settings, "run-leak")
+    evidence = evidence_of(
+        month.trips,
+        appraise(month.trips, version_of(later), month.registry, "run-leak"),
+        month.candidate,
+        month.registry,
+        month.settings,
+    )
+    assert evidence.verdict is Verdict.LEAK
+
+
+# The same month twice
+
+
+def test_the_same_inputs_give_the_same_version_untrained_and_the_same_verdict(month: Month) -> None:
+    again = train(month.trips, version_of(month.base), month.registry, month.settings, "run-2")
+    assert version_of(again) == version_of(month.candidate)
+    assert again.history is None, "nothing was trained"
+    assert again.parent_version == month.candidate.parent_version
+    production = appraise(month.trips, version_of(month.base), month.registry, "run-2")
+    first, second = month.evidence(month.candidate), month.evidence(again, production)
+    assert second.verdict is first.verdict
+    assert second.staging.run_id != first.staging.run_id, "another Dagster run has runs of its own"
+    assert second.digest == first.digest
+
+
+def test_a_cold_start_twice_is_one_version(month: Month) -> None:
+    again = train(clean_base(month.settings), None, month.registry, month.settings, "run-base-2")
+    assert version_of(again) == version_of(month.base)
+    assert again.history is None
+    assert again.parent_version is None
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 2},
+    "learning rate": {"learning_rate": 0.002},
+    "batch size": {"batch_size": 128},
+    "patience": {"patience": 1},
+    "epochs": {"max_epochs": 1},
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_other_hyperparameters_give_another_version(month: Month, name: str) -> None:
+    settings = month.settings.model_copy(update=CHANGED[name])
+    other = train(month.trips, version_of(month.base), month.registry, settings, f"run-{name}")
+    assert version_of(other) != version_of(month.candidate)
+    assert other.history is not None
+
+
+def test_another_revision_or_parent_gives_another_version(month: Month) -> None:
+    restated = Edition("2015-01", "restated").stamp(month.trips.copy())
+    of_it = train(restated, version_of(month.base), month.registry, month.settings, "run-3")
+    from_it = train(month.trips, version_of(month.candidate), month.registry, month.settings, "run-4")
+    from_nothing = train(month.trips, None, month.registry, month.settings, "run-5")
+    versions = {version_of(c) for c in (month.base, month.candidate, of_it, from_it, from_nothing)}
+    assert len(versions) == 5
+    assert month.registry.staging_version() == version_of(from_nothing), "the newest challenger is staging"
+
+
+def test_the_newest_question_is_about_the_version_that_staging_points_at(month: Month) -> None:
+    train(month.trips, version_of(month.base), month.registry, month.settings, "run-6")
+    assert month.registry.staging_version() == version_of(month.candidate)
+
+
+@pytest.mark.parametrize("moment", ["log_predictions", "set_staging", "log_curve", "register"])
+def test_a_month_that_was_killed_half_way_is_finished_by_running_it_again(
+    month: Month, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again in the same Dagster run, as a retry, and so in the same MLflow run."""
+    trips = Edition("2015-01", f"killed at {moment}").stamp(month.trips.copy())
+    known = {"before": len(versions_in(month.registry))}
+
+    def killed(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRegistry, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(trips, version_of(month.base), month.registry, month.settings, "run-7")
+    done = train(trips, version_of(month.base), month.registry, month.settings, "run-7")
+    assert len(versions_in(month.registry)) == known["before"] + 1
+    run = run_of(month, done.appraisal)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["context"] == "renewal"
+    assert run.data.params["model_version"] == done.appraisal.version
+    assert month.registry.staging_version() == done.appraisal.version
+
+
+def versions_in(registry: ModelRegistry) -> list[str]:
+    import mlflow
+
+    found = mlflow.MlflowClient(registry.tracking_uri).search_model_versions(f"name = '{registry.model_name}'")
+    return [str(version.version) for version in found]
+
+
+def test_other_features_start_training_anew(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of yesterday's features mean nothing to today's, though the shapes may agree."""
+    names = feature_names(month.settings.city_facts)
+    changed = (*names[:-1], "riders")
+    for name in ("taxifare.renewal.feature_names", "taxifare.registry.feature_names"):
+        monkeypatch.setattr(name, lambda _city: changed)
+    trips = Edition("2015-01", "new features").stamp(month.trips.rename(columns={"passengers": "riders"}))
+    anew = train(trips, version_of(month.base), month.registry, month.settings, "run-8")
+    assert anew.parent_version is None
+    assert [entry.subject for entry in anew.appraisal.exposure] == ["2015-01"]
+    again = train(trips, version_of(month.base), month.registry, month.settings, "run-9")
+    assert (version_of(again), again.parent_version) == (version_of(anew), None)
+
+
+# What is not there, and what does not answer
+
+
+def test_nothing_in_production_is_said_and_not_scored(month: Month) -> None:
+    assert appraise(month.trips, None, month.registry, "run-x") == Appraisal(version=None)
+
+
+def dead() -> ModelRegistry:
+    return ModelRegistry(f"http://127.0.0.1:{free_port()}", "taxifare", "taxifare")
+
+
+def test_a_registry_that_does_not_answer_is_no_cold_start(month: Month) -> None:
+    with pytest.raises(RegistryError):
+        appraise(month.trips, "1", dead(), "run-x")
+    for parent in ("1", None):
+        with pytest.raises(RegistryError):
+            train(month.trips, parent, dead(), month.settings, "run-x")
+
+
+@pytest.fixture
+def damaged(month: Month, tmp_path: Path, open_registry: Callable[[Settings], ModelRegistry]) -> ModelRegistry:
+    """A registry of the test's own whose version 1 was registered and then lost its weights."""
+    import mlflow
+
+    registry = open_registry(small_settings(tmp_path))
+    with registry.run("a test", {"number": "1"}) as run_id:
+        network = month.registry.load(version_of(month.base)).network
+        registry.register(network, month.settings.city_facts, (), run_id=run_id, fingerprint="f", tags={})
+        model = mlflow.artifacts.download_artifacts(f"models:/{registry.model_name}/1")
+    (Path(model) / "artifacts" / "network.keras").write_bytes(b"torn")
+    return registry
+
+
+def test_an_unusable_production_has_a_fault_and_makes_the_month_unscorable(
+    month: Month, damaged: ModelRegistry
+) -> None:
+    production = appraise(month.trips, "1", damaged, "run-x")
+    assert production.version == "1"
+    assert production.contender is None
+    assert production.fault is not None
+    assert production.fault.startswith("version 1 cannot be loaded: ")
+    evidence = month.evidence(month.candidate, production)
+    assert evidence.verdict is Verdict.UNSCORABLE
+    assert "version 1 cannot be loaded" in evidence.reasons[0]
+
+
+def test_a_parent_that_cannot_be_loaded_is_not_replaced_by_random_weights(month: Month, damaged: ModelRegistry) -> None:
+    with pytest.raises(VersionUnusableError, match="version 1 cannot be loaded"):
+        train(month.trips, "1", damaged, month.settings, "run-x")
+    assert versions_in(damaged) == ["1"]
+
+
+# What MLflow is told
+
+
+def test_runs_carry_the_courses_params(month: Month) -> None:
+    validation, rows = int(month.trips["is_validation"].sum()), len(month.trips)
+    shared = {
+        "row_count": str(rows),
+        "training_set_size": str(rows - validation),
+        "val_set_size": str(validation),
+        "dataset_timestamp": str(month.trips["pickup_datetime"].max()),
+        "dataset_revision": edition_of(month.trips).revision,
+    }
+    params = run_of(month, month.candidate.appraisal).data.params
+    assert (
+        params.items()
+        >= (
+            shared
+            | {
+                "context": "renewal",
+                "learning_rate": "0.0001",
+                "batch_size": "256",
+                "patience": "2",
+                "max_epochs": "2",
+                "seed": "1",
+                "model_version": version_of(month.candidate),
+                "parent_version": version_of(month.base),
+            }
+        ).items()
+    )
+    scored = run_of(month, month.production).data.params
+    assert scored == shared | {"context": "evaluation", "model_version": version_of(month.base)}
+    assert run_of(month, month.base.appraisal).data.params["context"] == "training"
+
+
+def test_runs_carry_scores_and_curves(month: Month) -> None:
+    import mlflow
+
+    run = run_of(month, month.candidate.appraisal)
+    assert month.candidate.appraisal.contender is not None
+    assert month.candidate.history is not None
+    scores = month.candidate.appraisal.contender.scores
+    assert {name: run.data.metrics[name] for name in ("mae", "rmse", "bias")} == {
+        "mae": scores.mae_usd,
+        "rmse": scores.rmse_usd,
+        "bias": scores.bias_usd,
+    }
+    client = mlflow.MlflowClient(month.registry.tracking_uri)
+    curves = {
+        name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+        for name in ("epoch_loss", "epoch_early_stopping_mae")
+    }
+    epochs = month.candidate.history.epochs
+    assert curves["epoch_loss"] == [(epoch.number, epoch.loss) for epoch in epochs[1:]]
+    assert curves["epoch_early_stopping_mae"] == [(epoch.number, epoch.validation_mae) for epoch in epochs]
+
+
+def test_a_version_says_where_it_comes_from(month: Month) -> None:
+    tags = month.registry.describe(version_of(month.candidate)).tags
+    assert tags["month"] == "2015-01"
+    assert tags["revision"] == edition_of(month.trips).revision
+    assert tags["parent_version"] == version_of(month.base)
+    assert "parent_version" not in month.registry.describe(version_of(month.base)).tags
+    assert month.candidate.appraisal.contender is not None
+    assert float(tags["skill"]) == pytest.approx(skill_of(month.trips, month.candidate.appraisal.contender), abs=1e-6)
+
+
+def test_progress_is_told_epoch_by_epoch(month: Month) -> None:
+    told: list[Epoch] = []
+    candidate = taxifare.renewal.train_candidate(
+        Edition("2015-01", "with progress").stamp(month.trips.copy()),
+        version_of(month.base),
+        month.registry,
+        month.settings,
+        run_tags=run_tags("staging_model", "2015-01", "run-10"),
+        on_epoch=told.append,
+    )
+    assert candidate.history is not None
+    assert [epoch.number for epoch in told] == [epoch.number for epoch in candidate.history.epochs]
+
+
+# Trips on the way in
+
+
+def test_preprocessing_keeps_the_edition_the_split_and_the_keys(settings: Settings) -> None:
+    raw = raw_month(settings, "2015-01")
+    done = preprocess(raw, settings.city_facts)
+    assert edition_of(done.trips) == edition_of(raw)
+    assert len(done.trips) + sum(done.dropped.values()) == len(raw)
+    kept = raw.set_index("key").loc[done.trips["key"]]
+    assert done.trips["is_validation"].tolist() == kept["is_validation"].tolist()
+    assert done.trips["fare_amount"].tolist() == kept["fare_amount"].tolist()
+    assert not done.trips[list(feature_names(settings.city_facts))].isna().to_numpy().any()
+
+
+def test_a_sample_of_the_base_years_is_drawn_from_all_of_them_and_the_same_again() -> None:
+    hours = pd.DataFrame({"pickup_datetime": pd.date_range("2009-01-01", "2014-12-31 23:00", freq="7h")})
+    base = Edition("base", "x").stamp(hours)
+    drawn = sample_base(base, 1_000, seed=3)
+    assert len(drawn) == 1_000
+    assert drawn["pickup_datetime"].is_monotonic_increasing
+    assert drawn["pickup_datetime"].is_unique
+    by_year = drawn["pickup_datetime"].dt.year.value_counts()
+    assert by_year.between(120, 220).all(), by_year
+    pd.testing.assert_frame_equal(sample_base(base, 1_000, seed=3), drawn)
+    assert not sample_base(base, 1_000, seed=4)["pickup_datetime"].equals(drawn["pickup_datetime"])
+    assert edition_of(drawn) == edition_of(base)
+    for everything in (None, len(hours), len(hours) + 1):
+        assert len(sample_base(base, everything, seed=3)) == len(hours)
