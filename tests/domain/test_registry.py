@@ -96,7 +96,9 @@ class Trained:
 def trained(january: pd.DataFrame) -> Trained:
     features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
     fares = january["fare_amount"].to_numpy(np.float32)
-    network = build_network(features, fares, feature_names(NEW_YORK), architecture=Architecture((16, 8)))
+    network = build_network(
+        features, fares, feature_names(NEW_YORK), learning_rate=0.001, seed=1, architecture=Architecture((16, 8))
+    )
     fit(network, features, fares, features, fares, **HYPERPARAMETERS)
     return Trained(network, features, fares)
 

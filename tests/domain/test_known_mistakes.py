@@ -1,0 +1,355 @@
+"""Mistakes of public projects that renew models: each once happened to somebody, and must not happen here.
+
+One test a mistake, named after it, that fails when the mistake is put back. Mistakes that are the subject of another
+file are listed in `ELSEWHERE`, with the test that guards against each.
+"""
+
+import re
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from taxifare.cities import NEW_YORK
+from taxifare.evaluation import Appraisal, Contender, EvaluationError, Evidence, Verdict, judge, score
+from taxifare.features import feature_names
+from taxifare.ledger import State
+from taxifare.months import parse_month
+from taxifare.network import Architecture, build_network
+from taxifare.notify import DeliveryError, Message, PassingDeliveryError, send_request
+from taxifare.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.sources.base import SourceError, checked_month
+from taxifare.sources.simulator import Simulator
+from tests.approvals import MemoryRegistry, Office
+from tests.approvals import evidence as evidence_on
+from tests.small import raw_month, small_settings
+
+REPOSITORY = Path(__file__).parents[2]
+A_MOMENT = pd.Timedelta(1, "us")
+
+ELSEWHERE = {
+    "the reported MAE is the best epoch on the early-stopping set": (
+        "test_renewal.py::test_the_mae_is_that_of_the_saved_weights",
+        "test_renewal.py::test_the_mae_is_not_the_best_epoch_seen_in_training",
+    ),
+    "validation rows that were trained on": (
+        "test_renewal.py::test_stopping_is_decided_on_training_rides",
+        "test_renewal.py::test_production_trained_on_the_month_cannot_judge_it",
+    ),
+    "a registry outage taken for an empty registry": (
+        "test_registry.py::test_a_server_that_does_not_answer_is_an_error",
+        "test_renewal.py::test_a_registry_that_does_not_answer_is_no_cold_start",
+        "test_approval.py::test_a_registry_that_is_down_is_never_taken_for_an_empty_one",
+    ),
+    "running a month twice registers two versions": (
+        "test_renewal.py::test_the_same_inputs_give_the_same_version_untrained_and_the_same_verdict",
+        "test_renewal.py::test_a_month_that_was_killed_half_way_is_finished_by_running_it_again",
+    ),
+    "optimizer or weights not really restored at warm start": (
+        "test_registry.py::test_the_first_step_of_a_warm_start_has_the_parents_loss",
+        "test_registry.py::test_training_goes_on_where_it_stopped",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", ELSEWHERE)
+def test_what_is_guarded_elsewhere_is_guarded_there(mistake: str) -> None:
+    for guard in ELSEWHERE[mistake]:
+        file, test = guard.split("::")
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text(), guard
+
+
+# The comparison
+
+
+def scored(version: str, usd: pd.Series, trips: pd.DataFrame) -> Appraisal:
+    """What scoring a version on these trips comes to."""
+    paid = trips.set_index("key")["fare_amount"]
+    scores = score(usd.reindex(paid.index).to_numpy(np.float64), paid.to_numpy())
+    return Appraisal(version=version, contender=Contender(version=version, run_id="r", scores=scores))
+
+
+def predicted(trips: pd.DataFrame, off_usd: float, seed: int = 1) -> pd.Series:
+    """Predictions that are off by so much, in both directions."""
+    errors = np.random.default_rng(seed).normal(0, off_usd, len(trips))
+    return pd.Series(trips["fare_amount"].to_numpy() + errors, index=trips["key"])
+
+
+def judged(trips: pd.DataFrame, production: Appraisal, production_usd: pd.Series | None, usd: pd.Series) -> Evidence:
+    return judge(
+        subject="2015-01",
+        revision="r1",
+        trips=trips,
+        production=production,
+        production_usd=production_usd,
+        staging=scored("2", usd, trips[trips["is_validation"]].set_index("key").loc[usd.index].reset_index()),
+        staging_usd=usd,
+        city=NEW_YORK,
+        settings=small_settings(Path("nowhere")),
+    )
+
+
+def test_champion_and_challenger_scored_on_different_rows(january: pd.DataFrame) -> None:
+    """The challenger was scored on a random fifth, the champion on the whole file: two MAEs, each right, compared."""
+    validation = january[january["is_validation"]]
+    easy = validation[validation["haversine_km"] < 3]
+    champion, challenger = predicted(validation, 2.0), predicted(easy, 1.0)
+    with pytest.raises(EvaluationError, match="staging was scored on other trips"):
+        judged(january, scored("1", champion, validation), champion, challenger)
+
+
+def test_rows_paired_by_position(january: pd.DataFrame) -> None:
+    """Two files of predictions in different order were subtracted line by line: equal models came out far apart."""
+    validation = january[january["is_validation"]]
+    champion, challenger = predicted(validation, 2.0), predicted(validation, 2.0).sample(frac=1, random_state=2)
+    evidence = judged(january, scored("1", champion, validation), champion, challenger)
+    assert evidence.gain is not None
+    assert evidence.gain.mean_usd == pytest.approx(0)
+    assert evidence.verdict is Verdict.HOLD
+
+
+def test_comparing_with_a_number_stored_from_other_data(january: pd.DataFrame) -> None:
+    """Production's MAE was read from its run of last month: a harder month made every challenger look worse."""
+    validation = january[january["is_validation"]]
+    champion, challenger = predicted(validation, 2.0), predicted(validation, 1.9, seed=2)
+    last_month = validation.assign(fare_amount=validation["fare_amount"] * 1.2)
+    stored = scored("1", champion, last_month)
+    with pytest.raises(EvaluationError, match="production was scored on other trips"):
+        judged(january, stored, champion, challenger)
+
+
+def test_made_up_metrics_for_a_missing_champion(january: pd.DataFrame) -> None:
+    """A missing champion was given an MAE of infinity, or of 9999: every first model was a triumph."""
+    validation = january[january["is_validation"]]
+    evidence = judged(january, Appraisal(version=None), None, predicted(validation, 1.0))
+    shown = evidence.model_dump(mode="json")
+    assert [shown[name] for name in ("production", "production_version", "gain", "slices")] == [None, None, None, []]
+    assert evidence.verdict is Verdict.COLD_START
+    unscorable = judged(january, Appraisal(version="1", fault="torn"), None, predicted(validation, 1.0))
+    assert (unscorable.verdict, unscorable.production, unscorable.gain) == (Verdict.UNSCORABLE, None, None)
+
+
+def test_a_comparison_the_wrong_way_round(january: pd.DataFrame) -> None:
+    """`new_mae > old_mae` promoted: for a year each model was replaced by a worse one."""
+    validation = january[january["is_validation"]]
+    good, bad = predicted(validation, 1.0), predicted(validation, 3.0)
+    better = judged(january, scored("1", bad, validation), bad, good)
+    worse = judged(january, scored("1", good, validation), good, bad)
+    assert (better.verdict, worse.verdict) == (Verdict.PROMOTE, Verdict.REJECT)
+    assert better.production is not None
+    assert better.staging.scores.mae_usd < better.production.scores.mae_usd
+
+
+# The promotion
+
+
+def registered(registry: ModelRegistry, january: pd.DataFrame, *names: str) -> list[str]:
+    """Versions of a network nobody has trained."""
+    features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
+    fares = january["fare_amount"].to_numpy(np.float32)
+    network = build_network(
+        features, fares, feature_names(NEW_YORK), learning_rate=0.001, seed=1, architecture=Architecture((4,))
+    )
+    versions = []
+    for name in names:
+        with registry.run("a test", {"name": name}) as run_id:
+            versions.append(registry.register(network, NEW_YORK, (), run_id=run_id, fingerprint=name, tags={}))
+    return versions
+
+
+def test_a_promotion_that_goes_the_wrong_way_round(
+    settings: Settings, registry: ModelRegistry, january: pd.DataFrame
+) -> None:
+    """The script moved the old version to production and archived the new one; nobody looked for weeks."""
+    registered(registry, january, "first", "second")
+    office = Office.open(f"sqlite:///{settings.home / 'ledger.db'}", registry)
+    office.with_first_model()
+    assert registry.production_version() == "1"
+    office.approve(office.ask("2015-01", "2", "1"))
+    assert registry.production_version() == "2"
+    promotion = office.approvals.history()[-1]
+    assert (promotion.version, promotion.replaced_version) == ("2", "1")
+
+
+def test_two_versions_in_production_at_once(registry: ModelRegistry, january: pd.DataFrame) -> None:
+    """Stages allowed it: `get_latest_versions` returned whichever was newer, the service loaded the other."""
+    import mlflow
+
+    versions = registered(registry, january, "first", "second", "third")
+    for version in (*versions, versions[0]):
+        registry.set_production(version)
+    client = mlflow.MlflowClient(registry.tracking_uri)
+    found = [client.get_model_version(registry.model_name, version) for version in versions]
+    assert [str(each.version) for each in found if "production" in each.aliases] == [versions[0]]
+    assert {each.current_stage for each in found} == {"None"}, "stages are not used beside aliases"
+
+
+def test_caches_that_never_expire(settings: Settings, registry: ModelRegistry, january: pd.DataFrame) -> None:
+    """A worker that ran for a month scored the production model of the day it was started."""
+    first, second = registered(registry, january, "first", "second")
+    worker, desk = (ModelRegistry.from_settings(settings) for _ in range(2))
+    desk.set_production(first)
+    assert worker.production_version() == first
+    desk.set_production(second)
+    assert worker.production_version() == second
+    assert worker.find("third") is None
+    (third,) = registered(desk, january, "third")
+    found = worker.find("third")
+    assert found is not None
+    assert found.version == third
+
+
+def test_a_ledger_that_is_read_once(tmp_path: Path) -> None:
+    """The same, for decisions: another process's answer counts at once."""
+    url, registry = f"sqlite:///{tmp_path / 'ledger.db'}", MemoryRegistry()
+    worker, desk = Office.open(url, registry), Office.open(url, registry)
+    assert worker.approvals.production() is None
+    desk.with_first_model()
+    assert worker.approvals.production() == "1"
+    desk.approve(desk.ask("2015-01", "2", "1"))
+    assert worker.approvals.production() == "2"
+
+
+def test_an_approval_that_is_recorded_only_when_it_is_yes(tmp_path: Path) -> None:
+    """Months later nobody could say whether a model had been refused, or never looked at."""
+    office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").with_first_model()
+    request = office.ask("2015-01", "2", "1")
+    office.reject(request, by="Ada")
+    outcome = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}", office.registry).approvals.outcome(request.id)
+    assert outcome is not None
+    assert (outcome.state, outcome.by) == (State.REJECTED, "Ada")
+    assert outcome.reason
+
+
+class Unreachable:
+    """A chat that is down."""
+
+    channel = "chat"
+
+    def deliver(self, message: Message) -> None:
+        raise PassingDeliveryError(f"no connection for {message.key}")
+
+
+def test_a_notification_failure_that_fails_the_run_after_promotion(tmp_path: Path) -> None:
+    """The model was live, the run was red, the retry promoted once more. Here asking comes first and deciding later."""
+    office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").with_first_model()
+    request = office.ask("2015-01", "2", "1")
+    chat, settings = Unreachable(), small_settings(tmp_path)
+    with pytest.raises(DeliveryError):
+        send_request(office.approvals, chat, request.id, settings, sleep=lambda _seconds: None)
+    assert office.registry.alias == "1", "asking changes nothing"
+    assert office.approvals.open_requests() == (request,)
+    office.approve(request)
+    assert office.registry.alias == "2", "and the answer needs no message"
+    assert not send_request(office.approvals, chat, request.id, settings), "nothing is left to send, so nothing fails"
+    assert len(office.approvals.history()) == 2
+
+
+# The months
+
+
+def with_a_ride_at(trips: pd.DataFrame, moment: pd.Timestamp) -> pd.DataFrame:
+    return pd.concat([trips, trips.head(1).assign(key="the ride", pickup_datetime=moment)], ignore_index=True)
+
+
+def test_inclusive_month_bounds_put_midnight_in_two_months(settings: Settings) -> None:
+    """`BETWEEN first AND first_of_next`: rides at midnight were trained on in January and validated on in February."""
+    february = pd.Timestamp("2015-02-01")
+    rows = {name: raw_month(settings, name).drop(columns="is_validation") for name in ("2015-01", "2015-02")}
+    with pytest.raises(SourceError, match="2015-02-01 00:00:00"):
+        checked_month(with_a_ride_at(rows["2015-01"], february), parse_month("2015-01"), "a test")
+    kept = checked_month(with_a_ride_at(rows["2015-02"], february), parse_month("2015-02"), "a test")
+    assert kept["pickup_datetime"].min() == february
+
+
+def test_month_bounds_that_lose_the_last_day(settings: Settings) -> None:
+    """`<= '2015-01-31'` is midnight of the 31st: a day of rides was missing in every month."""
+    last = pd.Timestamp("2015-02-01") - A_MOMENT
+    january = raw_month(settings, "2015-01").drop(columns="is_validation")
+    kept = checked_month(with_a_ride_at(january, last), parse_month("2015-01"), "a test")
+    assert kept["pickup_datetime"].max() == last
+    assert (january["pickup_datetime"].dt.day == 31).sum() > 10
+
+
+def test_months_that_share_rides(settings: Settings) -> None:
+    """Months of the simulator follow each other without a gap and without a ride in common."""
+    source = Simulator(
+        seed=1,
+        trips_per_month=3_000,
+        base_trips=100,
+        first_month=parse_month("2015-01"),
+        last_month=parse_month("2015-03"),
+        scenario="as-it-was",
+        scenario_from=parse_month("2015-03"),
+    )
+    months = [source.read_month(month).trips for month in source.months()]
+    for earlier, later in pairwise(months):
+        assert earlier["pickup_datetime"].max() < later["pickup_datetime"].min()
+
+
+# The tests themselves
+
+SECRETS = {
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "a Google API key": re.compile(r"\bAIza[0-9A-Za-z_-]{35}\b"),
+    "a service account": re.compile(r'"private_key_id"\s*:'),
+    "an AWS key": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
+    "a GitHub token": re.compile(r"\bgh[pousr]_[0-9A-Za-z]{36}\b"),
+    "a Slack address": re.compile(r"hooks\.slack\.com/services/T"),
+    "a password in an address": re.compile(
+        # Hosts of RFC 2606 lead nowhere: what stands before them opens nothing.
+        r"\b[a-z+]+://[^\s/:@'\"{}]+:[^\s/:@'\"{}]+@(?![a-z0-9.-]*example\.)[a-z0-9.-]+\.[a-z]{2,}"
+    ),
+}
+
+
+def secrets_in(text: str) -> list[str]:
+    return [name for name, pattern in SECRETS.items() if pattern.search(text)]
+
+
+@pytest.mark.parametrize(
+    "leaked",
+    [
+        "-----BEGIN RSA " + "PRIVATE KEY-----",
+        "AIza" + "x" * 35,
+        "AKIA" + "A" * 16,
+        "ghp_" + "a" * 36,
+        "postgresql://taxi" + ":hunter2@db.wagoncab.com/ledger",
+        '"private_key_id"' + ': "1"',
+    ],
+)
+def test_a_credential_would_be_found(leaked: str) -> None:
+    assert secrets_in(f"x = {leaked!s}\n")
+
+
+def test_credentials_in_tests() -> None:
+    """A service account lay in `tests/fixtures`, was pushed, and was mining coins by the evening."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout: which files belong to the repository is not known")
+    files = [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+    texts = {path: path.read_text(errors="replace") for path in files if path.is_file()}
+    assert len(texts) > 50
+    found = {path.relative_to(REPOSITORY).as_posix(): secrets_in(text) for path, text in texts.items()}
+    assert {path: names for path, names in found.items() if names} == {}
+    assert not [path.name for path in files if path.name == ".env" or path.suffix in {".pem", ".key", ".p12"}]
+
+
+def test_evidence_that_shows_one_thing_and_promotes_another(tmp_path: Path) -> None:
+    """`promote(latest)`: between the message and the click another version had been registered."""
+    office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").with_first_model()
+    shown = office.ask("2015-01", "2", "1")
+    office.ask("2015-02", "3", "1")
+    office.approve(shown)
+    assert office.registry.alias == "2", "the version that was shown, not the newest"
+    assert shown.evidence.staging.version == evidence_on("2015-01", "2", "1").staging.version == "2"
