@@ -80,8 +80,9 @@ def to_ask(
     requests: Collection[Request],
     outcomes: Collection[Outcome],
     deliveries: Collection[Delivery],
+    channels: Collection[str],
 ) -> list[Evidence]:
-    """Returns the evidence that a person has not been told of, oldest subject first.
+    """Returns the evidence that has not reached every channel, oldest subject first.
 
     Evidence against another version than the present production is left out: its question is void.
 
@@ -91,8 +92,11 @@ def to_ask(
         requests: All requests.
         outcomes: How those that ended did.
         deliveries: The messages that arrived.
+        channels: Where they have to arrive.
     """
-    told = {delivery.request_id for delivery in deliveries} | {outcome.request_id for outcome in outcomes}
+    arrived = {(delivery.request_id, delivery.channel) for delivery in deliveries}
+    told = {request.id for request in requests if all((request.id, channel) in arrived for channel in channels)}
+    told |= {outcome.request_id for outcome in outcomes}
     asked = {(request.subject, request.evidence_digest): request.id for request in requests}
 
     def is_untold(evidence: Evidence) -> bool:

@@ -1,48 +1,87 @@
-"""The network: from features to fares, made of stock Keras parts only, so that loading it needs no code of ours."""
+"""The network: from features to fares, made of stock Keras parts only, so that loading it needs no code of ours.
+
+Trips are told apart mostly by where they start and end, so most of what the network learns stands in tables that are
+looked up, which costs next to nothing, and the dense layers stay narrow:
+
+- cells: a vector for every corner of the squares of a map, at several sizes, for pickups and for drop-offs. A place's
+  vector is interpolated between the four corners around it, so that fares do not jump at a square's edge.
+- routes: a vector for every pair of a pickup cell and a drop-off cell: tolls, flat fares, motorways.
+- distances: a vector for every step of each distance on a logarithmic scale, interpolated as well: flat fares around
+  the airports and the flag drop are kinks that a dense layer learns slowly.
+- hours: a vector for every hour of the week.
+
+The fare is what the dense layers make of these, scaled and shifted by the dated rules and the trend: a fare rise
+multiplies, whatever the trip.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from taxifare.cities import CITIES
 
 if TYPE_CHECKING:
     import keras
 
 Matrix = npt.NDArray[np.float32]
 
+_ENDS = ("pickup_east_km", "pickup_north_km", "dropoff_east_km", "dropoff_north_km")
+_RULES = frozenset(rule.name for city in CITIES.values() for rule in city.rules)
+
+# Share of the trips beyond the edge of the map on each side; their cells are those of the edge.
+_OFF_THE_MAP = 0.002
+
+# Distances are told apart on a logarithmic scale from about this length on.
+_SHORTEST_KM = 0.03
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a network.
+    """The shape of a network. The defaults won on the real trips of 2014, see `bench/quality.py`.
 
     Attributes:
-        widths: Units of the dense layers, first to last.
+        cells_km: Sizes of the map's squares.
+        cell_width: Numbers in a cell's vector.
+        route_cell_km: Size of the squares that routes are told apart by.
+        route_width: Numbers in a route's vector.
+        distance_steps: Steps of each distance.
+        distance_width: Numbers in a step's vector.
+        hour_width: Numbers in the vector of an hour of the week.
+        dense_widths: Units of the dense layers, first to last.
     """
 
-    widths: tuple[int, ...] = (256, 128, 64)
+    cells_km: tuple[float, ...] = (0.3, 1.0)
+    cell_width: int = 8
+    route_cell_km: float = 1.5
+    route_width: int = 8
+    distance_steps: int = 24
+    distance_width: int = 4
+    hour_width: int = 8
+    dense_widths: tuple[int, ...] = (128, 64)
 
 
 def build_network(
     features: Matrix,
-    fares: npt.NDArray[np.floating],
+    fares_usd: npt.NDArray[np.floating],
     names: Sequence[str],
     *,
-    learning_rate: float = 0.001,
-    seed: int = 1,
+    learning_rate: float,
+    seed: int,
     architecture: Architecture | None = None,
 ) -> "keras.Model":
     """Returns an untrained, compiled network that takes features (n, k) and returns fares in USD (n, 1).
 
     It starts from the median fare. A feature that never varies in the training rows starts with no say: the dated
     rule of a later year must not disturb fares before a renewal has seen what it does. The trend stops at the
-    training rows' last day.
+    training rows' last day, so that it cannot run away.
 
     Args:
-        features: Training features (n, k), float32, in the order of `names`; scales are taken from them.
-        fares: Training fares (n,) in USD.
-        names: Names of the k features.
+        features: Training features (n, k), float32, in the order of `names`; scales and the map are taken from them.
+        fares_usd: Training fares (n,).
+        names: Names of the k features, those of `features.feature_names`.
         learning_rate: Step size of Adam.
         seed: Seed of the initial weights.
         architecture: Shape of the network.
@@ -52,37 +91,178 @@ def build_network(
     """
     import keras
 
-    features, fares = np.asarray(features), np.asarray(fares)
-    if features.ndim != 2 or features.shape[1] != len(names) or len(features) != len(fares) or not len(features):
+    features, fares_usd = np.asarray(features), np.asarray(fares_usd)
+    if features.shape != (len(fares_usd), len(names)) or not len(features):
         raise ValueError(
             f"expected features (n, {len(names)}) and fares (n,) with n > 0, "
-            f"received {features.shape} and {fares.shape}"
+            f"received {features.shape} and {fares_usd.shape}"
         )
-    architecture = architecture or Architecture()
+    shape = architecture or Architecture()
     keras.utils.set_random_seed(seed)
-    mean, variance = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
-    varies = np.ptp(features, axis=0) > 0
-    trend = list(names).index("trend_years")
-    last_trend = float(features[:, trend].max())
 
     inputs = keras.Input((len(names),), name="features")
-    capped = keras.ops.concatenate(
-        [
-            inputs[:, :trend],
-            keras.ops.minimum(inputs[:, trend : trend + 1], last_trend),
-            inputs[:, trend + 1 :],
-        ],
-        axis=1,
-    )
-    hidden = keras.layers.Normalization(mean=mean, variance=np.where(varies, variance, 1.0))(capped)
-    for number, width in enumerate(architecture.widths):
+    scaled, varies = _scaled(inputs, features, names)
+    parts = [
+        scaled,
+        *_cells(inputs, features, names, shape),
+        _routes(inputs, features, names, shape),
+        _distances(inputs, features, names, shape),
+        _hours(inputs, names, shape),
+    ]
+    hidden = keras.layers.Concatenate()(parts)
+    for number, width in enumerate(shape.dense_widths):
         layer = keras.layers.Dense(width, activation="relu", name=f"dense_{number}")
         hidden = layer(hidden)
         if number == 0:
-            kernel, bias = layer.get_weights()
-            layer.set_weights([kernel * varies[:, None], bias])
-    start = keras.initializers.Constant(float(np.median(fares)))
-    fare = keras.layers.Dense(1, bias_initializer=start, name="fare_usd")(hidden)
+            _silence(layer, varies)
+    plain = keras.layers.Dense(1, bias_initializer=_constant(np.median(fares_usd)), name="plain_fare_usd")
+    fare = _under_rules(plain(keras.layers.Concatenate()([hidden, scaled])), scaled, names)
+    _silence(plain, varies, first_row=shape.dense_widths[-1])
     network = keras.Model(inputs, fare, name="taxifare")
-    network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False)
+    # Graphs are not compiled by XLA: on a month of trips that takes longer than it saves.
+    network.compile(
+        optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False, steps_per_execution=16
+    )
     return network
+
+
+def _scaled(inputs: Any, features: Matrix, names: Sequence[str]) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """Returns the features with mean 0 and variance 1, the trend capped; and which of them vary at all."""
+    import keras
+
+    varies = np.ptp(features, axis=0) > 0
+    variance = np.where(varies, features.var(axis=0, dtype=np.float64), 1.0)
+    trend = list(names).index("trend_years")
+    cap = np.full(len(names), np.finfo(np.float32).max, dtype=np.float32)
+    cap[trend] = features[:, trend].max()
+    scale = keras.layers.Normalization(mean=features.mean(axis=0, dtype=np.float64), variance=variance, name="scaled")
+    return scale(keras.ops.minimum(inputs, cap)), varies
+
+
+def _cells(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> list[Any]:
+    """Returns the interpolated vectors of both ends at all sizes, and the products of the two ends' vectors.
+
+    The four corners of a square are weighted with the areas of the opposite rectangles (bilinear interpolation).
+    """
+    import keras
+    from keras import ops
+
+    west_south, east_north = _map_edges(features, names)
+    size_km = np.array(shape.cells_km, dtype=np.float32)
+    corners = np.ceil((east_north - west_south)[:, None] / size_km).astype(np.int64).clip(1) + 1
+    # One table holds the corners of all sizes, first those of pickups, then those of drop-offs.
+    counts = np.tile(corners.prod(axis=0), 2)
+    first = (counts.cumsum() - counts).reshape(2, len(size_km)).astype(np.float32)
+
+    # Sizes are the last axis throughout: adding a vector along any other, Keras 3.15 may take it for a bias of the
+    # first axis of equal length (keras.src.backend.tensorflow.numpy.add).
+    positions_km = ops.expand_dims(_ends(inputs, names) - west_south, -1)
+    place = ops.minimum(ops.relu(positions_km / size_km), (corners - 1.001).astype(np.float32))
+    corner = ops.floor(place)
+    east, north = (place - corner)[:, :, 0], (place - corner)[:, :, 1]
+    row = corners[1].astype(np.float32)
+    south_west = corner[:, :, 0] * row + corner[:, :, 1] + first
+    numbers = ops.stack([south_west, south_west + 1, south_west + row, south_west + row + 1], axis=-1)
+    weights = ops.stack([(1 - east) * (1 - north), (1 - east) * north, east * (1 - north), east * north], axis=-1)
+
+    table = keras.layers.Embedding(int(counts.sum()), shape.cell_width, _small(), name="cells")
+    vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights, -1), axis=-2)
+    return [keras.layers.Flatten()(vectors), keras.layers.Flatten()(vectors[:, 0] * vectors[:, 1])]
+
+
+def _routes(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> Any:
+    """Returns the vector of the pair of cells that a trip leads from and to."""
+    import keras
+    from keras import ops
+
+    west_south, east_north = _map_edges(features, names)
+    cells = np.ceil((east_north - west_south) / shape.route_cell_km).astype(np.int64).clip(1)
+    count = int(cells.prod())
+    place = ops.relu((_ends(inputs, names) - west_south) / shape.route_cell_km)
+    place = ops.cast(ops.minimum(place, (cells - 1).astype(np.float32)), "int32")
+    cell = place[..., 0] * int(cells[1]) + place[..., 1]
+    table = keras.layers.Embedding(count**2, shape.route_width, _small(), name="routes")
+    return table(cell[:, 0] * count + cell[:, 1])
+
+
+def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> Any:
+    """Returns the interpolated vectors of the distances: of the trip, and of its ends to the airports."""
+    import keras
+    from keras import ops
+
+    columns = [
+        column
+        for column, name in enumerate(names)
+        if name.endswith("_km") and not name.endswith(("east_km", "north_km"))
+    ]
+    known = np.log(features[:, columns] + _SHORTEST_KM)
+    lowest, span = known.min(axis=0), np.maximum(np.ptp(known, axis=0), np.float32(1e-3))
+    last_step = shape.distance_steps - 1
+    first = (np.arange(len(columns)) * shape.distance_steps).astype(np.float32)
+
+    logarithms = ops.log(ops.take(inputs, columns, axis=1) + _SHORTEST_KM)
+    place = ops.clip((logarithms - lowest) * (last_step / span).astype(np.float32), 0.0, last_step - 0.001)
+    step = ops.floor(place)
+    within = ops.expand_dims(place - step, -1)
+    number = ops.cast(step + first, "int32")
+    table = keras.layers.Embedding(
+        len(columns) * shape.distance_steps, shape.distance_width, _small(), name="distances"
+    )
+    return keras.layers.Flatten()(table(number) * (1 - within) + table(number + 1) * within)
+
+
+def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> Any:
+    """Returns the vector of the hour of the week."""
+    import keras
+    from keras import ops
+
+    hour, weekday = (inputs[:, list(names).index(name)] for name in ("hour", "weekday"))
+    number = ops.cast(ops.clip(weekday * 24 + ops.floor(hour), 0.0, 7 * 24 - 1.0), "int32")
+    return keras.layers.Embedding(7 * 24, shape.hour_width, _small(), name="hours")(number)
+
+
+def _under_rules(plain_fare_usd: Any, scaled: Any, names: Sequence[str]) -> Any:
+    """Returns the plain fare, scaled and shifted by the rules in force and the trend."""
+    import keras
+    from keras import ops
+
+    columns = [column for column, name in enumerate(names) if name == "trend_years" or name in _RULES]
+    rules = ops.take(scaled, columns, axis=1)
+    factor = 1 + keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
+    shift_usd = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_shift_usd")(rules)
+    return plain_fare_usd * factor + shift_usd
+
+
+def _ends(inputs: Any, names: Sequence[str]) -> Any:
+    """Returns the positions (n, end, axis) of pickup and drop-off in km."""
+    from keras import ops
+
+    return ops.reshape(ops.take(inputs, [list(names).index(name) for name in _ENDS], axis=1), (-1, 2, 2))
+
+
+def _map_edges(features: Matrix, names: Sequence[str]) -> tuple[Matrix, Matrix]:
+    """Returns the south-western and the north-eastern corner (axis,) of where nearly all trips start and end, in km."""
+    ends = features[:, [list(names).index(name) for name in _ENDS]].reshape(-1, 2)
+    low, high = np.quantile(ends, (_OFF_THE_MAP, 1 - _OFF_THE_MAP), axis=0).astype(np.float32)
+    return low, high
+
+
+def _silence(layer: "keras.layers.Dense", varies: npt.NDArray[np.bool_], first_row: int = 0) -> None:
+    """Sets the weights of features that never vary to zero; `first_row` is the row of the first feature."""
+    kernel, bias = layer.get_weights()
+    kernel[first_row : first_row + len(varies)][~varies] = 0
+    layer.set_weights([kernel, bias])
+
+
+def _small() -> "keras.Initializer":
+    """Returns the start of a table: small, so that entries no training row touches say little."""
+    import keras
+
+    return keras.initializers.RandomUniform(-0.05, 0.05)
+
+
+def _constant(value: np.floating) -> "keras.Initializer":
+    """Returns an initializer that is the value everywhere."""
+    import keras
+
+    return keras.initializers.Constant(float(value))

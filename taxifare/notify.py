@@ -6,14 +6,16 @@ last line, and the `Idempotency-Key` header), and before anything is posted the 
 chat does not let its messages be read, a fault after accepting shows the message twice: the same question, never two.
 """
 
+import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from html import escape
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -50,10 +52,17 @@ class PassingDeliveryError(DeliveryError):
 
 @dataclass(frozen=True)
 class Message:
-    """A text to deliver; its last line is `key`, by which it is recognised in a channel."""
+    """A text to deliver.
+
+    Attributes:
+        key: Its last line, by which it is recognised in a channel.
+        text: The whole, as plain text.
+        links: The links in it, name and address; each stands in the text as `name: address`.
+    """
 
     key: str
     text: str
+    links: tuple[tuple[str, str], ...] = ()
 
 
 class Notifier(Protocol):
@@ -99,23 +108,8 @@ class WagonChat:
         """
         if self._shows(message.key):
             return
-        try:
-            answer = requests.post(
-                self._url,
-                json={"author": self._author, "content": message.text},
-                headers={"Idempotency-Key": message.key},
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            # An address that is none stays none; whatever else happens between two machines may pass.
-            fault = DeliveryError if isinstance(error, ValueError) else PassingDeliveryError
-            raise fault(f"POST {self._url}: {error}") from error
-        if answer.ok and not answer.is_redirect:
-            return
-        passing = answer.status_code >= 500 or answer.status_code in PASSING_STATUS
-        fault = PassingDeliveryError if passing else DeliveryError
-        raise fault(f"POST {self._url} answered {answer.status_code} {answer.reason}: {answer.text[:200]}")
+        content = {"author": self._author, "content": message.text}
+        _post(self._url, content, message.key, shown_as=self._url, timeout=self._timeout)
 
     def _shows(self, key: str) -> bool:
         """Whether the channel is known to show the message; a chat that cannot be read shows nothing."""
@@ -133,14 +127,115 @@ def _lines(post: object) -> list[str]:
     return content.splitlines() if isinstance(content, str) else []
 
 
-def notifier(settings: Settings) -> Notifier:
-    """How the settings say that people are reached: the Wagon chat, or the log where none is set."""
-    if settings.chat_base_url is None or settings.chat_channel is None:
-        return Console()
-    return WagonChat(settings.chat_base_url, settings.chat_channel, settings.chat_author)
+class SlackWebhook:
+    """Posts messages to an incoming webhook of Slack, or of Mattermost, Rocket.Chat and others that speak its format.
+
+    The address is a secret: whoever knows it can post. Records and errors name its host and a hash of it.
+    """
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._url = url
+        self._timeout = timeout
+
+    @property
+    def channel(self) -> str:
+        """The webhook's host, and what tells it from others there."""
+        return f"webhook {urlsplit(self._url).hostname} {_fingerprint(self._url)}"
+
+    def deliver(self, message: Message) -> None:
+        """Posts the message, its first line bold and its links by name.
+
+        Raises:
+            PassingDeliveryError: No connection, no answer in time, 429 or 5xx.
+            DeliveryError: Any other refusal.
+        """
+        _post(self._url, {"text": in_slack_format(message)}, message.key, shown_as=self.channel, timeout=self._timeout)
 
 
-def message(request: Request, token: str, settings: Settings, *, reminder: int = 0) -> Message:
+class Service:
+    """Sends messages through apprise: mail, Teams, Telegram, Discord and a hundred others, by their apprise address."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @property
+    def channel(self) -> str:
+        """The service, and what tells its address from others there; the address itself may hold a password."""
+        return f"{urlsplit(self._url).scheme} {_fingerprint(self._url)}"
+
+    def deliver(self, message: Message) -> None:
+        """Sends the message with its first line as the title.
+
+        Raises:
+            DeliveryError: The address is not one of apprise's.
+            PassingDeliveryError: The service did not take it; apprise does not say why.
+        """
+        import apprise
+
+        service = apprise.Apprise()
+        if not service.add(self._url):
+            raise DeliveryError(f"{self.channel}: not an address that apprise knows")
+        title, _, body = message.text.partition("\n")
+        if not service.notify(title=title, body=body):
+            raise PassingDeliveryError(f"{self.channel}: the service did not take the message")
+
+
+def in_slack_format(message: Message) -> str:
+    r"""The message in Slack's markup: the first line bold, links by name, nothing else of it taken for markup.
+
+    >>> url = "https://x.example/?a=1&b"
+    >>> print(in_slack_format(Message("key", f"A < B\nSee: {url}\nkey", (("See", url),))))
+    *A &lt; B*
+    <https://x.example/?a=1&amp;b|See>
+    key
+    """
+    text = escape(message.text, quote=False)
+    for label, url in message.links:
+        text = text.replace(escape(f"{label}: {url}", quote=False), f"<{escape(url, quote=False)}|{label}>")
+    first, _, rest = text.partition("\n")
+    return f"*{first}*\n{rest}"
+
+
+def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, timeout: float) -> None:
+    """Posts JSON, in one attempt; raises PassingDeliveryError or DeliveryError, which call the address `shown_as`."""
+    try:
+        answer = requests.post(
+            url, json=content, headers={"Idempotency-Key": key}, timeout=timeout, allow_redirects=False
+        )
+    except requests.RequestException as error:
+        # An address that is none stays none; whatever else happens between two machines may pass.
+        fault = DeliveryError if isinstance(error, ValueError) else PassingDeliveryError
+        if shown_as == url:
+            raise fault(f"POST {url}: {error}") from error
+        # The transport's own words, and its traceback, would tell the address.
+        raise fault(f"POST {shown_as}: {type(error).__name__}") from None
+    if answer.ok and not answer.is_redirect:
+        return
+    passing = answer.status_code >= 500 or answer.status_code in PASSING_STATUS
+    fault = PassingDeliveryError if passing else DeliveryError
+    raise fault(f"POST {shown_as} answered {answer.status_code} {answer.reason}: {answer.text[:200]}")
+
+
+def _fingerprint(secret: str) -> str:
+    """What tells a secret from another without telling it."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+def notifiers(settings: Settings) -> tuple[Notifier, ...]:
+    """How the settings say that people are reached, every way of them; the log where they say none."""
+    found: list[Notifier] = []
+    if settings.chat_base_url is not None and settings.chat_channel is not None:
+        found.append(WagonChat(settings.chat_base_url, settings.chat_channel, settings.chat_author))
+    if settings.slack_webhook_url is not None:
+        found.append(SlackWebhook(settings.slack_webhook_url.get_secret_value()))
+    if settings.notify_urls is not None:
+        found += map(Service, settings.notify_urls.get_secret_value().split())
+    return tuple(found) or (Console(),)
+
+
+def message(
+    request: Request, token: str, settings: Settings, *, reminder: int = 0, comparison_page: str | None = None
+) -> Message:
     """The question, as plain text a person can judge by: the numbers, what they mean, and where to answer."""
     evidence = request.evidence
     production = evidence.production.scores if evidence.production else None
@@ -167,13 +262,14 @@ def message(request: Request, token: str, settings: Settings, *, reminder: int =
     ]
     if request.verdict not in APPROVABLE:
         lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
-    lines += [
-        f"See: {subject_link(request.subject, settings)}",
-        f"Approve: {decision_link(request, token, 'approve', settings)}",
-        f"Reject: {decision_link(request, token, 'reject', settings)}",
-        key,
-    ]
-    return Message(key, "\n".join(lines))
+    links = (
+        ("See", subject_link(request.subject, settings)),
+        *([("Compare the runs", comparison_page)] if comparison_page else []),
+        ("Approve", decision_link(request, token, "approve", settings)),
+        ("Reject", decision_link(request, token, "reject", settings)),
+    )
+    lines += [*(f"{name}: {address}" for name, address in links), key]
+    return Message(key, "\n".join(lines), links)
 
 
 def subject_link(subject: str, settings: Settings) -> str:
@@ -213,6 +309,7 @@ def send_request(
     settings: Settings,
     *,
     reminder: int = 0,
+    comparison_page: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Whether the message was sent just now: not if it had arrived before, nor if the request is no longer open.
@@ -225,6 +322,7 @@ def send_request(
         request_id: The request.
         settings: For the links in the message.
         reminder: 0 for the question itself, n for its n-th reminder.
+        comparison_page: Where MLflow shows the two runs side by side, None without a server.
         sleep: Waits between attempts.
 
     Raises:
@@ -232,7 +330,8 @@ def send_request(
         DeliveryError: It could not be delivered; the request stays, and sending again asks nobody twice.
     """
     request = approvals.find(request_id)
-    text = message(request, approvals.token(request), settings, reminder=reminder)
+    token = approvals.token(request)
+    text = message(request, token, settings, reminder=reminder, comparison_page=comparison_page)
     for attempt in Retrying(
         retry=retry_if_exception_type(PassingDeliveryError),
         stop=stop_after_attempt(ATTEMPTS),
@@ -255,6 +354,27 @@ def _send(approvals: Approvals, notifier: Notifier, request: Request, text: Mess
         notifier.deliver(text)
         book.add_delivery(Delivery(request.id, notifier.channel, reminder, approvals.now()))
     return True
+
+
+def send_reminders(
+    approvals: Approvals,
+    notifiers: Iterable[Notifier],
+    settings: Settings,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[str]:
+    """The open requests that people were reminded of just now: those last spoken of REMINDER_DAYS ago.
+
+    Raises:
+        DeliveryError: A reminder could not be delivered; the next call tries again.
+    """
+    due = approvals.due_reminders(timedelta(days=settings.reminder_days))
+    for request in due:
+        with approvals.ledger.reading() as book:
+            number = 1 + max(delivery.reminder for delivery in book.deliveries(request.id))
+        for notifier in notifiers:
+            send_request(approvals, notifier, request.id, settings, reminder=number, sleep=sleep)
+    return [request.id for request in due]
 
 
 def _usd(amount: float | None) -> str:

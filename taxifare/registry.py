@@ -5,6 +5,7 @@ version always computes the features it was trained with, whatever this reposito
 process that has no `taxifare` at all. The Keras network lies beside it with its optimizer, so that training can go on.
 """
 
+import json
 import logging
 import os
 import tempfile
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -327,6 +329,15 @@ class ModelRegistry:
         with _as_registry_error(f"read run {run_id}"):
             experiment_id = self._client.get_run(run_id).info.experiment_id
         return f"{self.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+    def comparison_url(self, run_ids: Sequence[str]) -> str | None:
+        """Returns the address of the page with the runs side by side, None without a server."""
+        if not self.is_server:
+            return None
+        with _as_registry_error("find the experiment"):
+            experiment = self._client.get_experiment_by_name(self.experiment)
+        runs, experiments = (quote(json.dumps(ids)) for ids in (list(run_ids), [experiment.experiment_id]))
+        return f"{self.tracking_uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
 @dataclass(frozen=True)

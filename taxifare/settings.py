@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     )
     chat_channel: OptionalText = Field(None, description="Channel of the chat")
     chat_author: str = Field("taxifare", description="Author shown in the chat", min_length=1)
+    slack_webhook_url: OptionalSecret = Field(
+        None, description="Incoming webhook of Slack, Mattermost or Rocket.Chat"
+    )
+    notify_urls: OptionalSecret = Field(None, description="Addresses of other services in apprise's form, by spaces")
+    reminder_days: int = Field(7, description="Days without an answer after which a request is sent again", ge=1)
     dagster_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages")
 
     # A shared installation

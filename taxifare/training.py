@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Matrix = npt.NDArray[np.float32]
 
 PREDICTION_ROWS = 16_384
-"""Rows predicted at once: large enough to hide the cost of a call, small enough for the processor's cache."""
+"""Rows predicted at once: enough to hide the cost of a call, few enough for the processor's caches."""
 
 
 class TrainingError(RuntimeError):
@@ -74,17 +74,19 @@ def fit(
 ) -> TrainingHistory:
     """Fits the network in place until the validation error stops falling, and returns how it went.
 
-    The network ends with the weights of its best epoch. Epoch 0, the network as given, takes part: a renewal that
-    helps nothing returns its parent. A loaded network goes on where it stopped, optimizer state included; only the
-    learning rate is set. The same seed and rows give the same weights on the same machine.
+    The learning rate falls to nearly zero along half a cosine over `max_epochs`: the last epochs average out what the
+    first ones learned from single trips. The network ends with the state of its best epoch. Epoch 0, the network as
+    given, takes part: a renewal that helps nothing ends as its parent. A loaded network goes on where it stopped,
+    optimizer state included; only the learning rate is set. The same network, rows and seed give the same weights on
+    the same machine.
 
     Args:
         network: A compiled network: new from `build_network`, or loaded.
         train_features: (n, k).
         train_fares: (n,) in USD.
-        validation_features: (m, k).
+        validation_features: (m, k); the rows that decide when to stop.
         validation_fares: (m,) in USD.
-        learning_rate: Step size.
+        learning_rate: Step size of the first epoch.
         batch_size: Rows a step.
         patience: Epochs without improvement before training stops.
         max_epochs: Most epochs.
@@ -92,7 +94,7 @@ def fit(
         on_epoch: Called after every epoch, epoch 0 included.
 
     Raises:
-        TrainingError: There are no rows, or an error is not finite.
+        TrainingError: There are no rows, a value is not finite, or an error became so.
     """
     import keras
     import tensorflow as tf
@@ -101,27 +103,29 @@ def fit(
     x, y = _rows(train_features, train_fares, "training")
     x_validation, y_validation = _rows(validation_features, validation_fares, "validation")
     keras.utils.set_random_seed(seed)
-    network.optimizer.learning_rate = learning_rate
+    if not network.optimizer.built:
+        network.optimizer.build(network.trainable_variables)
 
     x_tensor, y_tensor = tf.constant(x), tf.constant(y[:, None])
-    rows = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed).batch(batch_size)
-    batches = rows.map(lambda index: (tf.gather(x_tensor, index), tf.gather(y_tensor, index))).prefetch(2)
+    order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed).batch(batch_size)
+    batches = order.map(lambda rows: (tf.gather(x_tensor, rows), tf.gather(y_tensor, rows))).prefetch(2)
 
-    def epoch(number: int, loss: float, since: float) -> Epoch:
+    def finished(number: int, loss: float, since: float) -> Epoch:
         mae = float(np.abs(predict(network, x_validation) - y_validation).mean(dtype=np.float64))
-        done = Epoch(number, loss, mae, time.perf_counter() - since)
-        if not np.isfinite(mae) or (number and not np.isfinite(loss)):
+        if not np.isfinite(mae) or (number > 0 and not np.isfinite(loss)):
             raise TrainingError(f"epoch {number}: loss {loss}, validation error {mae}; expected finite numbers")
+        epoch = Epoch(number, loss, mae, time.perf_counter() - since)
         if on_epoch is not None:
-            on_epoch(done)
-        return done
+            on_epoch(epoch)
+        return epoch
 
-    epochs = [epoch(0, float("nan"), started)]
+    epochs = [finished(0, float("nan"), started)]
     best, best_state = epochs[0], _state(network)
     for number in range(1, max_epochs + 1):
         since = time.perf_counter()
-        fitted = network.fit(batches, epochs=1, verbose=0)
-        epochs.append(epoch(number, fitted.history["loss"][0], since))
+        network.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (number - 1) / max_epochs)) / 2
+        loss = network.fit(batches, epochs=1, verbose=0, shuffle=False).history["loss"][0]
+        epochs.append(finished(number, loss, since))
         if epochs[-1].validation_mae < best.validation_mae:
             best, best_state = epochs[-1], _state(network)
         elif number - best.number >= patience:
@@ -131,23 +135,28 @@ def fit(
 
 
 def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Returns the fares (n,) in USD that the network predicts for features (n, k)."""
+    """Returns the fares (n,) in USD that the network predicts for features (n, k).
+
+    The network is traced once, however many rows come.
+    """
     x = np.ascontiguousarray(features, dtype=np.float32)
     fares = np.empty(len(x), dtype=np.float32)
     for start in range(0, len(x), PREDICTION_ROWS):
         part = slice(start, start + PREDICTION_ROWS)
-        fares[part] = np.asarray(network(x[part], training=False))[:, 0]
+        fares[part] = network.predict_on_batch(x[part])[:, 0]
     return fares
 
 
 def _rows(features: npt.ArrayLike, fares: npt.ArrayLike, part: str) -> tuple[Matrix, npt.NDArray[np.float32]]:
-    """Returns features and fares as contiguous float32, or raises where there are none or they do not fit."""
+    """Returns features and fares as contiguous float32, or raises where there are none or they are of no use."""
     x = np.ascontiguousarray(features, dtype=np.float32)
     y = np.ascontiguousarray(fares, dtype=np.float32)
     if not len(x) or x.ndim != 2 or y.shape != (len(x),):
         raise TrainingError(
-            f"{part}: expected features (n, k) and fares (n,) with n > 0, received {x.shape} and {y.shape}"
+            f"{part} rows: expected features (n, k) and fares (n,) with n > 0, received {x.shape} and {y.shape}"
         )
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise TrainingError(f"{part} rows: expected finite features and fares, received null or infinite ones")
     return x, y
 
 

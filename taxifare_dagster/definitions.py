@@ -3,7 +3,7 @@
 import dagster as dg
 
 from taxifare.settings import Settings
-from taxifare_dagster import checks, jobs, sensors
+from taxifare_dagster import checks, jobs, schedules, sensors
 from taxifare_dagster.assets import models, trips
 from taxifare_dagster.resources import make_resources
 
@@ -26,8 +26,16 @@ def build_definitions(settings: Settings | None = None, **overrides: object) -> 
     return dg.Definitions(
         assets=dg.load_assets_from_modules([trips, models], include_specs=True),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
-        jobs=[jobs.base_job, jobs.monthly_job, jobs.approval_job, jobs.decision_job, jobs.rollback_job],
+        jobs=[
+            jobs.base_job,
+            jobs.monthly_job,
+            jobs.approval_job,
+            jobs.decision_job,
+            jobs.rollback_job,
+            jobs.reminder_job,
+        ],
         sensors=[sensors.new_month_sensor, sensors.approval_sensor, sensors.production_sensor],
+        schedules=[schedules.reminder_schedule],
         resources={**make_resources(settings), **overrides},
         executor=executors[settings.executor],
     )

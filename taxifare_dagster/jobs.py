@@ -1,10 +1,14 @@
 """Jobs: the base model, a month, asking a person, and the person's decision or rollback."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from pydantic import Field
 
 from taxifare.approval import Approvals, Decision
-from taxifare.notify import Notifier, send_request
+from taxifare.evaluation import Evidence
+from taxifare.notify import DeliveryError, Notifier, send_reminders, send_request
+from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.production import unshown_promotions
@@ -38,7 +42,7 @@ def send_approval_message(
     context: dg.OpExecutionContext,
     config: Subject,
     approvals: dg.ResourceParam[Approvals],
-    notifier: dg.ResourceParam[Notifier],
+    notifiers: dg.ResourceParam[Sequence[Notifier]],
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Writes the request to the ledger, then sends the message. Run again after a failure it asks nothing twice."""
@@ -56,14 +60,51 @@ def send_approval_message(
             outcome.request_id,
         )
     request = approvals.request(evidence)
-    sent = send_request(approvals, notifier, request.id, settings)
-    context.log.info("request %s: %s", request.id, "message sent" if sent else "message was sent before")
+    page = _comparison_page(evidence, settings)
+    undelivered: list[DeliveryError] = []
+    for notifier in notifiers:
+        # A channel that is down does not keep the message from the others.
+        try:
+            sent = send_request(approvals, notifier, request.id, settings, comparison_page=page)
+        except DeliveryError as error:
+            undelivered.append(error)
+        else:
+            context.log.info("%s, %s: %s", request.id, notifier.channel, "sent" if sent else "nothing to send")
+    if undelivered:
+        raise dg.Failure("; ".join(map(str, undelivered)))
+
+
+def _comparison_page(evidence: Evidence, settings: Settings) -> str | None:
+    """Returns where MLflow shows the two runs side by side, None without a server or a second run."""
+    if evidence.production is None:
+        return None
+    return ModelRegistry.from_settings(settings).comparison_url([evidence.production.run_id, evidence.staging.run_id])
 
 
 @dg.job(description="Ask a person about a comparison: the request goes to the ledger, the message to the chat.")
 def approval_job() -> None:
     """Asks a person about one comparison."""
     send_approval_message()
+
+
+@dg.op
+def keep_requests(
+    context: dg.OpExecutionContext,
+    approvals: dg.ResourceParam[Approvals],
+    notifiers: dg.ResourceParam[Sequence[Notifier]],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Closes requests that nobody answered in time, and reminds of those that have waited long."""
+    for request in approvals.expire():
+        context.log.warning("%s expired: nobody decided until %s", request.id, request.valid_until)
+    for request_id in send_reminders(approvals, notifiers, settings):
+        context.log.info("reminded of %s", request_id)
+
+
+@dg.job(description="Expire and remind: what happens to requests that nobody answers.")
+def reminder_job() -> None:
+    """Expires and reminds."""
+    keep_requests()
 
 
 class Answer(dg.Config):

@@ -10,7 +10,7 @@ import dagster as dg
 from upath import UPath
 
 from taxifare.approval import Approvals
-from taxifare.notify import notifier
+from taxifare.notify import notifiers
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
@@ -28,7 +28,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
             lambda _: Approvals.from_settings(settings, ModelRegistry.from_settings(settings)),
             description="Requests and decisions",
         ),
-        "notifier": notifier(settings),
+        "notifiers": notifiers(settings),
         "parquet_io": ParquetIOManager(base_path=lake),
         "json_io": JsonIOManager(base_path=lake),
     }

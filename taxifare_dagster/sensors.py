@@ -1,12 +1,14 @@
 """Sensors: thin shells over `taxifare.agenda`, which says what is due."""
 
 import time
+from collections.abc import Sequence
 
 import dagster as dg
 
 from taxifare.agenda import next_month, to_ask
 from taxifare.approval import Approvals
 from taxifare.months import partition_key
+from taxifare.notify import Notifier
 from taxifare.renewal import BASE
 from taxifare.sources.base import SourceError, TripSource
 from taxifare_dagster.comparisons import compared
@@ -54,7 +56,9 @@ def new_month_sensor(
 
 @dg.sensor(job=approval_job, minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
 def approval_sensor(
-    context: dg.SensorEvaluationContext, approvals: dg.ResourceParam[Approvals]
+    context: dg.SensorEvaluationContext,
+    approvals: dg.ResourceParam[Approvals],
+    notifiers: dg.ResourceParam[Sequence[Notifier]],
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests the message for each comparison nobody has been told of, however its month was run.
 
@@ -62,7 +66,8 @@ def approval_sensor(
     """
     done, production = compared(context.instance), approvals.production()
     with approvals.ledger.reading() as book:
-        untold = to_ask(done, production, book.requests(), book.outcomes(), book.deliveries())
+        channels = [notifier.channel for notifier in notifiers]
+        untold = to_ask(done, production, book.requests(), book.outcomes(), book.deliveries(), channels)
     run_requests = []
     for evidence in untold:
         key = f"{evidence.subject}:v{evidence.staging.version}:{evidence.digest[:12]}"

@@ -122,6 +122,47 @@ def chat_server(chat: Chat | None = None) -> Iterator[Chat]:
         thread.join()
 
 
+@dataclass
+class Webhook:
+    """A running webhook that keeps the JSON posted to it.
+
+    Attributes:
+        url: Its address, which whoever knows may post to.
+        posts: What was posted, in order.
+        statuses: What it answers to the next POSTs, one each; 200 after that.
+    """
+
+    url: str
+    secret: str
+    posts: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def webhook_server() -> Iterator[Webhook]:
+    """A webhook on loopback, gone at the end."""
+    secret = "services/T0/not-to-be-told"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status = hook.statuses.pop(0) if hook.statuses else 200
+            if status == 200:
+                hook.posts.append(posted)
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        hook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/{secret}", secret)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield hook
+        server.shutdown()
+
+
 def postgres_programs() -> Path | None:
     """The folder of PostgreSQL's server programs, None where it is not installed."""
     found = shutil.which("initdb")

@@ -17,6 +17,7 @@ from tests.approvals import evidence as evidence_on
 
 JANUARY, FEBRUARY, MARCH = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
 PUBLISHED = {JANUARY: "r1", FEBRUARY: "r1", MARCH: "r1"}
+CHANNELS = ("chat",)
 NOW = datetime(2015, 2, 1, 9, tzinfo=UTC)
 
 
@@ -215,7 +216,15 @@ def untold(
 ) -> list[str]:
     """The subjects to ask about."""
     found = {each.subject: each for each in evidence}
-    return [each.subject for each in to_ask(found, production, requests, outcomes, deliveries)]
+    return [each.subject for each in to_ask(found, production, requests, outcomes, deliveries, CHANNELS)]
+
+
+def test_what_reached_one_channel_of_two_is_still_to_be_told() -> None:
+    evidence = compared("2015-01", "2", "1")
+    request = asked(evidence)
+    found = {"2015-01": evidence}
+    assert to_ask(found, "1", [request], [], [told(request)], ("chat", "webhook")) == [evidence]
+    assert to_ask(found, "1", [request], [], [told(request)], ("chat",)) == []
 
 
 def test_what_nobody_was_told_of_is_asked_oldest_first() -> None:
@@ -303,7 +312,7 @@ class World:
         return True
 
     def ask(self) -> None:
-        for evidence in to_ask(self.compared, self.production, self.requests, self.outcomes, self.deliveries):
+        for evidence in to_ask(self.compared, self.production, self.requests, self.outcomes, self.deliveries, CHANNELS):
             request = asked(evidence)
             for older in self.open_requests():
                 if older.subject == request.subject and older.id != request.id:
@@ -389,7 +398,7 @@ def test_answering_everything_as_it_comes_leaves_no_question_open(answers: list[
         world.answer(state)
     assert not world.open_requests()
     assert next_month(world.published, world.compared, world.production, world.requests, world.outcomes) is None
-    assert to_ask(world.compared, world.production, world.requests, world.outcomes, world.deliveries) == []
+    assert to_ask(world.compared, world.production, world.requests, world.outcomes, world.deliveries, CHANNELS) == []
 
 
 def test_the_story_of_half_a_year() -> None:

@@ -17,15 +17,18 @@ from taxifare.notify import (
     DeliveryError,
     Message,
     PassingDeliveryError,
+    Service,
+    SlackWebhook,
     WagonChat,
     decision_link,
     message,
-    notifier,
+    notifiers,
+    send_reminders,
     send_request,
 )
 from taxifare.settings import Settings
 from tests.approvals import Office, in_processes
-from tests.servers import Chat, chat_server
+from tests.servers import Chat, Webhook, chat_server, webhook_server
 
 SETTINGS = Settings(dagster_url="http://127.0.0.1:3000/", chat_base_url=None, chat_channel=None)
 
@@ -234,13 +237,90 @@ def test_a_chat_that_lists_anything_at_all_is_posted_to(
 # Where it goes
 
 
-def test_messages_go_to_the_chat_where_one_is_set_and_to_the_log_otherwise(
+def test_messages_go_everywhere_that_is_set_and_to_the_log_otherwise(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chat = notifier(Settings(chat_base_url="https://chat.example/api/", chat_channel="fares"))
-    assert chat.channel == "https://chat.example/api/fares/messages"
-    log = notifier(SETTINGS)
+    everywhere = notifiers(
+        Settings(
+            chat_base_url="https://chat.example/api/",
+            chat_channel="fares",
+            slack_webhook_url="https://hooks.example/T0/secret-path",
+            notify_urls="json://127.0.0.1:9/a mailto://ada:secret-password@example.org",
+        )
+    )
+    assert [type(notifier) for notifier in everywhere] == [WagonChat, SlackWebhook, Service, Service]
+    assert len({notifier.channel for notifier in everywhere}) == 4
+    assert not any("secret" in notifier.channel for notifier in everywhere)
+    (log,) = notifiers(SETTINGS)
     assert isinstance(log, Console)
     with caplog.at_level(logging.INFO):
         assert send_request(office.approvals, log, office.ask("2015-03", "2", "1").id, SETTINGS)
     assert "Evaluation MAE: 2.31 - New training MAE: 2.10" in caplog.text
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with webhook_server() as server:
+        yield server
+
+
+def test_a_webhook_gets_bold_and_named_links(office: Office, hook: Webhook) -> None:
+    request = office.ask("2015-03", "2", "1")
+    assert send_request(
+        office.approvals, SlackWebhook(hook.url), request.id, SETTINGS, comparison_page="http://m/#/c?r=1&e=2"
+    )
+    (post,) = hook.posts
+    lines = post["text"].splitlines()
+    assert lines[0] == "*Evaluation MAE: 2.31 - New training MAE: 2.10*"
+    assert "<http://m/#/c?r=1&amp;e=2|Compare the runs>" in lines
+    assert any(line.startswith("<http") and line.endswith("|Approve>") for line in lines)
+    assert lines[-1] == f"Request {request.id}"
+    assert not send_request(office.approvals, SlackWebhook(hook.url), request.id, SETTINGS), "sent once"
+    assert len(hook.posts) == 1
+
+
+def test_a_webhook_s_address_is_in_no_error_and_no_record(office: Office, hook: Webhook) -> None:
+    hook.statuses += [500] * ATTEMPTS
+    request = office.ask("2015-03", "2", "1")
+    with pytest.raises(PassingDeliveryError) as failed:
+        send_request(office.approvals, SlackWebhook(hook.url), request.id, SETTINGS, sleep=lambda _: None)
+    assert hook.secret not in str(failed.value)
+    with pytest.raises(PassingDeliveryError) as down:
+        SlackWebhook("http://127.0.0.1:9/services/T0/very-secret", timeout=1).deliver(Message("k", "t\nk"))
+    assert "very-secret" not in str(down.value)
+    assert send_request(office.approvals, SlackWebhook(hook.url), request.id, SETTINGS)
+    with office.approvals.ledger.reading() as book:
+        assert all(hook.secret not in delivery.channel for delivery in book.deliveries())
+
+
+def test_other_services_get_the_message_through_apprise(office: Office, hook: Webhook) -> None:
+    request = office.ask("2015-03", "2", "1")
+    service = Service(hook.url.replace("http://", "json://"))
+    assert send_request(office.approvals, service, request.id, SETTINGS)
+    (post,) = hook.posts
+    assert post["title"] == "Evaluation MAE: 2.31 - New training MAE: 2.10"
+    assert request.id in post["message"]
+    hook.statuses.append(500)
+    with pytest.raises(PassingDeliveryError):
+        service.deliver(Message("key", "title\nkey"))
+    with pytest.raises(DeliveryError, match="not an address"):
+        Service("nothing://at.all").deliver(Message("key", "title\nkey"))
+
+
+def test_who_does_not_answer_is_reminded_after_a_week_and_again_a_week_later(office: Office, hook: Webhook) -> None:
+    request, webhook = office.ask("2015-03", "2", "1"), SlackWebhook(hook.url)
+    send_request(office.approvals, webhook, request.id, SETTINGS)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == []
+    office.clock.move(days=7)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == [request.id]
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == []
+    office.clock.move(days=7)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == [request.id]
+    assert [post["text"].splitlines()[-1] for post in hook.posts] == [
+        f"Request {request.id}",
+        f"Request {request.id}, reminder 1",
+        f"Request {request.id}, reminder 2",
+    ]
+    office.approve(request)
+    office.clock.move(days=7)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == []

@@ -1,0 +1,13 @@
+"""Schedules: what happens because of the date alone."""
+
+import dagster as dg
+
+from taxifare_dagster.jobs import reminder_job
+
+reminder_schedule = dg.ScheduleDefinition(
+    name="reminder_schedule",
+    job=reminder_job,
+    cron_schedule="0 9 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every morning: requests that nobody answered in time expire, those that waited long are sent again.",
+)
