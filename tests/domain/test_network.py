@@ -1,0 +1,125 @@
+"""The network: what it starts from, what it must not be disturbed by, and that loading it needs none of our code."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from taxifare.cities import NEW_YORK
+from taxifare.features import compute_features, feature_names
+from taxifare.network import Architecture, build_network
+from taxifare.training import predict
+from tests.domain.test_features import JFK, TIMES_SQUARE, trip
+
+NAMES = feature_names(NEW_YORK)
+SMALL = Architecture(dense_widths=(16, 8))
+
+
+def column(name: str) -> int:
+    return NAMES.index(name)
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    """Features of 400 trips around Times Square and to JFK in 2014, all before the last toll rise."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(20):
+        start = (TIMES_SQUARE[0] + rng.normal(0, 0.02), TIMES_SQUARE[1] + rng.normal(0, 0.02))
+        end = JFK if number % 5 == 0 else (start[0] + rng.normal(0, 0.02), start[1] + rng.normal(0, 0.02))
+        rows.append(compute_features(trip(start, end, f"2014-0{number % 9 + 1}-12 {number:02d}:10:00"), NEW_YORK))
+    return np.tile(np.concatenate(rows), (20, 1))
+
+
+@pytest.fixture(scope="module")
+def fares_usd(features: np.ndarray) -> np.ndarray:
+    return (2.5 + 2 * features[:, column("grid_km")]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network(features, fares_usd):
+    return build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=1, architecture=SMALL)
+
+
+def test_it_takes_the_features_and_returns_one_fare_a_trip(network, features):
+    assert network.input_shape == (None, len(NAMES))
+    assert network.output_shape == (None, 1)
+    assert predict(network, features).shape == (len(features),)
+
+
+def test_it_starts_near_the_median_fare(network, features, fares_usd):
+    predicted = predict(network, features)
+    assert np.isfinite(predicted).all()
+    assert np.median(predicted) == pytest.approx(np.median(fares_usd), abs=3)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(network, features, fares_usd):
+    def weights(seed: int) -> np.ndarray:
+        built = build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=seed, architecture=SMALL)
+        return np.concatenate([np.ravel(array) for array in built.get_weights()])
+
+    here = np.concatenate([np.ravel(array) for array in network.get_weights()])
+    assert np.array_equal(weights(1), here)
+    assert not np.array_equal(weights(2), here)
+
+
+def test_a_rule_that_came_after_the_training_rows_says_nothing(network, features):
+    after = features.copy()
+    after[:, column("tolls_2015_03")] = 1
+    assert np.array_equal(predict(network, features), predict(network, after))
+
+
+def test_the_trend_stops_at_the_last_training_day(network, features):
+    assert (features[:, column("trend_years")] < 15).all()
+    last, beyond, before = features.copy(), features.copy(), features.copy()
+    last[:, column("trend_years")] = features[:, column("trend_years")].max()
+    beyond[:, column("trend_years")] = 40
+    before[:, column("trend_years")] = features[:, column("trend_years")].min()
+    assert np.array_equal(predict(network, last), predict(network, beyond))
+    assert not np.array_equal(predict(network, last), predict(network, before))
+
+
+def test_a_place_off_the_map_has_a_finite_fare(network, features):
+    far = features[:2].copy()
+    far[0, [column("pickup_east_km"), column("dropoff_north_km")]] = 1e6
+    far[1, [column("pickup_east_km"), column("dropoff_north_km")]] = -1e6
+    assert np.isfinite(predict(network, far)).all()
+
+
+def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, fares_usd):
+    """Walking 6 km east metre by metre, with random tables; route cells jump by design and are left out."""
+    unrouted = Architecture(route_cell_km=1000.0, distance_steps=24, dense_widths=(16, 8))
+    network = build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=1, architecture=unrouted)
+    walk = np.repeat(features[1:2], 6000, axis=0)
+    walk[:, column("dropoff_east_km")] += np.arange(6000, dtype=np.float32) / 1000
+    fares = predict(network, walk)
+    assert np.ptp(fares) > 0
+    assert np.abs(np.diff(fares)).max() < 0.01
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_or_two_trips_are_enough_to_build_it(features, fares_usd, rows):
+    network = build_network(features[:rows], fares_usd[:rows], NAMES, learning_rate=0.001, seed=1, architecture=SMALL)
+    assert np.isfinite(predict(network, features)).all()
+
+
+def test_rows_that_do_not_fit_are_an_error(features, fares_usd):
+    expected = r"expected features \(n, 34\) and fares \(n,\) with n > 0, received"
+    for x, y in ((features[:0], fares_usd[:0]), (features[:, 1:], fares_usd), (features, fares_usd[1:])):
+        with pytest.raises(ValueError, match=expected):
+            build_network(x, y, NAMES, learning_rate=0.001, seed=1)
+
+
+def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
+    network.save(tmp_path / "network.keras")
+    np.save(tmp_path / "features.npy", features)
+    program = (
+        "import sys, keras, numpy as np\n"
+        "network = keras.models.load_model('network.keras')\n"
+        "fares = network.predict(np.load('features.npy'), verbose=0)\n"
+        "assert not [name for name in sys.modules if name.startswith('taxifare')]\n"
+        "np.save('fares.npy', fares[:, 0])\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "fares.npy"), predict(network, features), rtol=1e-5)

@@ -1,0 +1,150 @@
+"""Training: it learns, stops, repeats itself, continues truly, and never hands back a broken network."""
+
+import keras
+import numpy as np
+import pytest
+
+from taxifare.cities import NEW_YORK
+from taxifare.features import feature_names
+from taxifare.network import Architecture, build_network
+from taxifare.training import PREDICTION_ROWS, TrainingError, fit, predict
+
+NAMES = feature_names(NEW_YORK)
+KM = NAMES.index("grid_km")
+FAST = {"learning_rate": 0.005, "batch_size": 128, "patience": 3, "max_epochs": 6, "seed": 1}
+
+
+def trips(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns features without meaning but for the grid distance, and fares of 2.50 USD and 2 USD a km."""
+    rng = np.random.default_rng(seed)
+    features = rng.uniform(0, 1, (rows, len(NAMES))).astype(np.float32)
+    features[:, KM] = rng.uniform(0.5, 10, rows)
+    return features, (2.5 + 2 * features[:, KM] + rng.laplace(0, 0.3, rows)).astype(np.float32)
+
+
+def new_network(features: np.ndarray, fares: np.ndarray, seed: int = 1) -> keras.Model:
+    return build_network(
+        features, fares, NAMES, learning_rate=0.005, seed=seed, architecture=Architecture(dense_widths=(16, 8))
+    )
+
+
+def mae(network: keras.Model, data: tuple[np.ndarray, np.ndarray]) -> float:
+    return float(np.abs(predict(network, data[0]) - data[1]).mean(dtype=np.float64))
+
+
+TRAIN, VALIDATION = trips(4000, seed=1), trips(1000, seed=2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A fitted network's file, its history and what it was told to report."""
+    network = new_network(*TRAIN)
+    reported = []
+    history = fit(network, *TRAIN, *VALIDATION, **FAST, on_epoch=reported.append)
+    path = tmp_path_factory.mktemp("trained") / "network.keras"
+    network.save(path)
+    return path, history, reported
+
+
+def test_it_learns_and_reports_every_epoch(trained):
+    _, history, reported = trained
+    assert tuple(reported) == history.epochs
+    assert [epoch.number for epoch in history.epochs] == list(range(len(history.epochs)))
+    assert history.epochs[0].validation_mae > 2
+    assert history.best_validation_mae < 0.6
+    assert 0 < sum(epoch.seconds for epoch in history.epochs) < history.seconds
+
+
+def test_the_saved_network_is_that_of_the_best_epoch(trained):
+    path, history, _ = trained
+    assert history.best_validation_mae == min(epoch.validation_mae for epoch in history.epochs)
+    assert mae(keras.models.load_model(path), VALIDATION) == pytest.approx(history.best_validation_mae, abs=1e-6)
+
+
+def test_the_same_seed_repeats_itself_to_a_hundredth_of_a_cent(trained):
+    _, history, _ = trained
+    again = fit(new_network(*TRAIN), *TRAIN, *VALIDATION, **FAST)
+    assert [epoch.validation_mae for epoch in again.epochs] == pytest.approx(
+        [epoch.validation_mae for epoch in history.epochs], abs=1e-4
+    )
+    other = fit(new_network(*TRAIN), *TRAIN, *VALIDATION, **FAST | {"seed": 2})
+    assert other.epochs[1].loss != pytest.approx(history.epochs[1].loss, abs=1e-6)
+
+
+def test_a_loaded_network_continues_where_its_parent_stopped(trained):
+    path, history, _ = trained
+    child = keras.models.load_model(path)
+    steps_of_parent = int(child.optimizer.iterations)
+    assert steps_of_parent == history.best_epoch * int(np.ceil(4000 / 128))
+    parent_mae = mae(child, TRAIN)
+    momenta = [variable.numpy() for variable in child.optimizer.variables[2:]]
+    assert any(np.any(momentum) for momentum in momenta)
+
+    one_step = fit(child, *TRAIN, *VALIDATION, **FAST | {"batch_size": 4000, "max_epochs": 1, "learning_rate": 1e-5})
+    assert one_step.epochs[0].validation_mae == pytest.approx(history.best_validation_mae, abs=1e-6)
+    assert one_step.epochs[1].loss == pytest.approx(parent_mae, abs=1e-4)  # the loss before the first step
+    assert child.optimizer.iterations == steps_of_parent + one_step.best_epoch
+
+
+def test_a_renewal_that_helps_nothing_ends_as_its_parent(trained):
+    path, _, _ = trained
+    child = keras.models.load_model(path)
+    before = child.get_weights()
+    spoiled = (TRAIN[0], TRAIN[1] + 100)
+    renewal = fit(child, *spoiled, *VALIDATION, **FAST)
+    assert renewal.best_epoch == 0
+    assert len(renewal.epochs) == 1 + FAST["patience"]
+    assert all(np.array_equal(old, new) for old, new in zip(before, child.get_weights(), strict=True))
+    assert int(child.optimizer.iterations) == int(keras.models.load_model(path).optimizer.iterations)
+
+
+def test_a_new_network_that_learns_nothing_ends_as_it_was():
+    network = new_network(*TRAIN)
+    before = network.get_weights()
+    history = fit(network, TRAIN[0], TRAIN[1] + 1000, *VALIDATION, **FAST | {"learning_rate": 1.0})
+    assert history.best_epoch == 0
+    assert all(np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True))
+
+
+def test_a_feature_that_never_varied_can_be_learned_when_it_does():
+    rule = NAMES.index("tolls_2015_03")
+    before = (TRAIN[0].copy(), TRAIN[1])
+    before[0][:, rule] = 0
+    network = new_network(*before)
+    fit(network, *before, *before, **FAST)
+    after = (before[0].copy(), before[1] + 4)
+    after[0][:, rule] = 1
+    assert mae(network, after) == pytest.approx(4, abs=0.5)
+    both = tuple(np.concatenate(parts) for parts in zip(before, after, strict=True))
+    fit(network, *both, *both, **FAST)
+    assert mae(network, both) < 1
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        ((TRAIN[0][:0], TRAIN[1][:0]), VALIDATION, r"training rows: expected .* received \(0, 34\) and \(0,\)"),
+        (TRAIN, (VALIDATION[0][:0], VALIDATION[1][:0]), "validation rows: expected"),
+        ((TRAIN[0], TRAIN[1][1:]), VALIDATION, "training rows: expected"),
+        ((TRAIN[0], TRAIN[1] * np.nan), VALIDATION, "training rows: expected finite features and fares"),
+        ((TRAIN[0] * np.inf, TRAIN[1]), VALIDATION, "training rows: expected finite features and fares"),
+    ],
+)
+def test_rows_of_no_use_are_an_error(train, validation, message):
+    with pytest.raises(TrainingError, match=message):
+        fit(new_network(*TRAIN), *train, *validation, **FAST)
+
+
+def test_an_error_that_is_no_longer_finite_stops_training():
+    with pytest.raises(TrainingError, match="epoch 1: loss .*expected finite numbers"):
+        fit(new_network(*TRAIN), *TRAIN, *VALIDATION, **FAST | {"learning_rate": 1e38})
+
+
+def test_predictions_do_not_depend_on_how_many_rows_come_together(trained):
+    network = keras.models.load_model(trained[0])
+    many, _ = trips(PREDICTION_ROWS + 5, seed=3)
+    together = predict(network, many)
+    assert together.dtype == np.float32
+    assert together[-7:] == pytest.approx(predict(network, many[-7:]), rel=1e-5)
+    assert predict(network, many[:0]).shape == (0,)
+    assert together[:100] == pytest.approx(predict(network, np.asfortranarray(many[:100])), rel=1e-5)
