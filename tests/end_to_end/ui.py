@@ -203,11 +203,11 @@ def _execution(
 
 
 def eventually(find: Callable[[], T | None], what: str, within_s: float = 120, every_s: float = 0.5) -> T:
-    """What `find` returns once it is not None or False; fails the test when that takes too long."""
+    """What `find` returns once it finds something; fails the test when that takes too long."""
     deadline = time.monotonic() + within_s
     while True:
         found = find()
-        if found is not None and found is not False:
+        if found:
             return found
         assert time.monotonic() < deadline, f"waited {within_s:.0f} s for {what}"
         time.sleep(every_s)

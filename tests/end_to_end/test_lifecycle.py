@@ -1,0 +1,370 @@
+"""A season of the software, as its operator lives it: an empty state, six months, decisions, a chat that is down, a
+killed run.
+
+One `make dev` serves all of it. The acts are fixtures, each goes on where the one before stopped; the tests are what
+must be true after them.
+"""
+
+import os
+import re
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+import pytest
+
+from taxifare.evaluation import Verdict
+from taxifare.ledger import State
+from tests.end_to_end.conftest import Books, Company, Question
+from tests.end_to_end.ui import Run, eventually
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+
+MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model")
+COURSE_FORMAT = re.compile(r"Evaluation MAE: (none|\d+\.\d\d) - New training MAE: (\d+\.\d\d)\n")
+
+
+# The first act: nobody touches anything
+
+
+@pytest.fixture(scope="module")
+def first_questions(company: Company) -> dict[str, Question]:
+    """The first two messages, on the base model and on January, without a click."""
+    base = company.question("base", within_s=240)
+    eventually(lambda: company.ui.runs("monthly_job"), "the sensor to notice January", within_s=60)
+    # From here on the test says when months are looked for; otherwise all six would be asked about as cold starts.
+    company.ui.stop_sensor("new_month_sensor")
+    return {"base": base, "2015-01": company.question("2015-01", within_s=180)}
+
+
+def test_on_an_empty_state_the_base_model_is_trained_and_asked_about(first_questions: dict[str, Question]) -> None:
+    question = first_questions["base"]
+    assert question.verdict == Verdict.COLD_START
+    assert COURSE_FORMAT.match(question.text).group(1) == "none"
+    assert "Versions: 1 to replace nothing" in question.text
+
+
+def test_the_first_month_is_noticed_run_compared_and_asked_about(
+    company: Company, first_questions: dict[str, Question]
+) -> None:
+    question = first_questions["2015-01"]
+    run = company.ui.runs("monthly_job", "2015-01-01")[0]
+    assert (run.status, run.tags["taxifare/because"]) == ("SUCCESS", "2015-01 is due: new")
+    assert question.verdict == Verdict.COLD_START
+    shown = COURSE_FORMAT.match(question.text).group(2)
+    assert shown == f"{metadata_of(company, 'staging_model', run)['mae_usd']:.2f}"
+
+
+# The second act: the base model goes into production
+
+
+@pytest.fixture(scope="module")
+def start(company: Company, first_questions: dict[str, Question]) -> Run:
+    """The run that approved the base model."""
+    return company.decide(first_questions["base"].config(decided_by="Ada", reason="there has to be a first"))
+
+
+def test_approving_moves_the_alias_and_shows_on_the_asset(company: Company, start: Run) -> None:
+    assert start.status == "SUCCESS"
+    assert company.books().promotions[0].version == "1"
+    shown = metadata_of(company, "production_model")
+    assert (shown["version"], shown["decided_by"], shown["reason"]) == ("1", "Ada", "there has to be a first")
+
+
+def test_a_question_that_expected_nothing_in_production_is_void(company: Company, start: Run) -> None:
+    books = company.books()
+    outcome = books.outcomes[books.asked("2015-01")[0].id]
+    assert outcome.state is State.VOID
+    assert "production moved from nothing to version 1" in outcome.reason
+
+
+# The third act: by sensor, by hand and by backfill at once, while the chat is down
+
+
+@dataclass(frozen=True)
+class Spring:
+    """Five months and how they came about.
+
+    Attributes:
+        by_sensor: The run of January.
+        by_hand: The run of February.
+        backfill: The runs of March to May.
+        in_vain: A run that could not deliver its message.
+        in_outage: The ledger when that run had failed.
+        books: The ledger at the end.
+    """
+
+    by_sensor: Run
+    by_hand: Run
+    backfill: list[Run]
+    in_vain: Run
+    in_outage: Books
+    books: Books
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them, oldest month first."""
+        return [self.by_sensor, self.by_hand, *self.backfill]
+
+
+@pytest.fixture(scope="module")
+def spring(company: Company, start: Run) -> Spring:
+    """January again, for production changed, by sensor; February by hand; March to May by backfill; a chat outage."""
+    ui = company.ui
+    company.chat.faults += ["500"] * 1000
+    posts = company.chat.posts
+    ui.start_sensor("new_month_sensor")
+    january = eventually(lambda: ui.runs("monthly_job", "2015-01-01")[1:], "the sensor to notice January again", 90)[0]
+    # Left on, it would wait for the others to end, then go on with June.
+    ui.stop_sensor("new_month_sensor")
+    by_hand = ui.materialize(MONTHLY_ASSETS, "2015-02-01")
+    backfill = ui.backfill(MONTHLY_ASSETS, ["2015-03-01", "2015-04-01", "2015-05-01"])
+
+    eventually(lambda: company.chat.posts >= posts + 2, "a message that the chat answers with 500", 300)
+    company.hang_up()
+    in_vain = eventually(lambda: [run for run in ui.runs("approval_job") if run.status == "FAILURE"], "its failure")[0]
+    in_outage = company.books()
+    company.chat.faults.clear()
+    company.pick_up()
+
+    for month in range(1, 6):
+        eventually(
+            lambda month=month: [
+                question for question in company.questions(f"2015-{month:02}") if "to replace 1" in question.text
+            ],
+            f"the message about month {month}",
+            within_s=300,
+        )
+    eventually(lambda: all(run.is_finished for run in ui.runs()), "the end of all runs")
+    runs = [run for run in ui.runs(**{"dagster/backfill": backfill}) if run.partition]
+    return Spring(
+        by_sensor=ui.run(january.id),
+        by_hand=ui.run(by_hand),
+        backfill=sorted(runs, key=lambda run: run.partition or ""),
+        in_vain=in_vain,
+        in_outage=in_outage,
+        books=company.books(),
+    )
+
+
+def test_every_month_is_run_and_compared_however_it_was_started(company: Company, spring: Spring) -> None:
+    assert [run.partition for run in spring.runs] == [f"2015-{month:02}-01" for month in range(1, 6)]
+    assert {run.status for run in spring.runs} == {"SUCCESS"}
+    assert spring.by_sensor.tags["taxifare/because"] == "2015-01 is due: production changed"
+    assert spring.by_hand.job == "__ASSET_JOB"
+    ranges = company.ui.checks("staging_model")["staging_beats_production"]
+    judged = [entry for entry in ranges if entry["status"] in {"SUCCEEDED", "FAILED"}]
+    assert min(entry["startKey"] for entry in judged) == "2015-01-01"
+    assert max(entry["endKey"] for entry in judged) >= "2015-05-01"
+
+
+def test_every_month_is_asked_about_once(company: Company, spring: Spring) -> None:
+    for month in range(1, 6):
+        subject = f"2015-{month:02}"
+        asked = [request for request in spring.books.asked(subject) if request.production_version == "1"]
+        messages = [question.request for question in company.questions(subject) if "to replace 1" in question.text]
+        assert messages == [request.id for request in asked], subject
+        assert len(asked) == 1, subject
+
+
+def test_messages_begin_as_in_the_course_with_the_errors_that_the_assets_show(company: Company, spring: Spring) -> None:
+    for run in spring.runs:
+        question = company.questions(run.partition[:7])[-1]
+        production, staging = COURSE_FORMAT.match(question.text).groups()
+        assert production == f"{metadata_of(company, 'production_eval_mae', run)['mae_usd']:.2f}"
+        assert staging == f"{metadata_of(company, 'staging_model', run)['mae_usd']:.2f}"
+
+
+def test_there_is_one_staging_version_for_each_month_and_production(company: Company, spring: Spring) -> None:
+    trained = [(tags["month"], tags.get("parent_version")) for tags in company.versions().values()]
+    expected = {(f"2015-{month:02}", "1") for month in range(1, 6)}
+    assert expected <= set(trained)
+    assert len(set(trained)) == len(trained)
+
+
+def test_no_two_months_train_at_the_same_time(company: Company, spring: Spring) -> None:
+    assert not overlapping(run.interval("staging_model") for run in company.ui.runs())
+    assert not overlapping((run.started, run.ended) for run in spring.backfill)
+    assert not overlapping((run.started, run.ended) for run in company.ui.runs("monthly_job"))
+
+
+def test_a_chat_that_is_down_costs_neither_the_month_nor_the_question(company: Company, spring: Spring) -> None:
+    subject = spring.in_vain.tags["taxifare/asks"].partition(":")[0]
+    asked = [request for request in spring.in_outage.asked(subject) if request.production_version == "1"]
+    assert len(asked) == 1
+    assert asked[0].id not in {delivery.request_id for delivery in spring.in_outage.deliveries}
+    assert f"POST {company.chat.url}" in company.ui.errors(spring.in_vain.id)
+    assert [run.status for run in spring.runs if run.partition == f"{subject}-01"] == ["SUCCESS"]
+    # Delivered since, by a later run of the same question, and only once.
+    told = [delivery for delivery in spring.books.deliveries if delivery.request_id == asked[0].id]
+    assert len(told) == 1
+    tries = company.ui.runs("approval_job", **{"taxifare/asks": spring.in_vain.tags["taxifare/asks"]})
+    assert [run.status for run in tries][-1] == "SUCCESS"
+    assert "SUCCESS" not in [run.status for run in tries][:-1]
+
+
+# The fourth act: answers that do not count, and one that does
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The attempts on May's request.
+
+    Attributes:
+        forged: With a token that somebody made up.
+        borrowed: With the token of another version's request.
+        approved: With the one from the message.
+        repeated: The same answer by the same person, again.
+        late: The contrary answer by somebody else, afterwards.
+        before: MLflow's production version after the first two.
+    """
+
+    question: Question
+    forged: Run
+    borrowed: Run
+    approved: Run
+    repeated: Run
+    late: Run
+    before: str | None
+
+
+@pytest.fixture(scope="module")
+def vote(company: Company, spring: Spring) -> Vote:
+    """What is tried on May's request."""
+    may, april = company.questions("2015-05")[-1], company.questions("2015-04")[-1]
+    other = april.config()["ops"]["decide"]["config"]["token"]
+    answer = {"decided_by": "Ada", "reason": "the numbers", "override": may.verdict != Verdict.PROMOTE}
+    attempts = [
+        company.ui.launch_job("decision_job", may.config(**answer | {"decided_by": "Mallory", "token": token}))
+        for token in ("0" * 32, other)
+    ]
+    forged, borrowed = (company.ui.finished(attempt) for attempt in attempts)
+    before = company.production()
+    approved = company.decide(may.config(**answer))
+    attempts = [
+        company.ui.launch_job("decision_job", may.config(**answer)),
+        company.ui.launch_job("decision_job", may.config("Reject", decided_by="Bob", reason="too late")),
+    ]
+    repeated, late = (company.ui.finished(attempt) for attempt in attempts)
+    return Vote(may, forged, borrowed, approved, repeated, late, before)
+
+
+def test_forged_and_borrowed_tokens_are_refused_on_record(company: Company, vote: Vote) -> None:
+    for run in (vote.forged, vote.borrowed):
+        assert run.status == "FAILURE"
+        assert f"the token is not that of {vote.question.request}" in company.ui.errors(run.id)
+    refused = [refusal for refusal in company.books().refusals if refusal.decided_by == "Mallory"]
+    assert [refusal.request_id for refusal in refused] == [vote.question.request] * 2
+    assert vote.before == "1"
+
+
+def test_exactly_the_version_that_was_shown_becomes_production(company: Company, vote: Vote) -> None:
+    asked = company.books().asked("2015-05")[-1]
+    assert vote.approved.status == "SUCCESS"
+    assert company.books().promotions[-1].version == asked.staging_version
+    assert company.versions()[asked.staging_version]["decided_by"] == "Ada"
+    shown = metadata_of(company, "production_model")
+    assert (shown["version"], shown["replaced_version"]) == (asked.staging_version, "1")
+
+
+def test_an_answer_counts_once(company: Company, vote: Vote) -> None:
+    assert vote.repeated.status == "SUCCESS"
+    assert vote.late.status == "FAILURE"
+    assert "is approved by Ada" in company.ui.errors(vote.late.id)
+    books = company.books()
+    assert [promotion.version for promotion in books.promotions] == ["1", books.asked("2015-05")[-1].staging_version]
+    assert company.production() == books.promotions[-1].version
+    assert [refusal.decision for refusal in books.refusals if refusal.decided_by == "Bob"] == ["reject"]
+
+
+def test_the_other_open_questions_are_void_with_it(company: Company, vote: Vote) -> None:
+    books = company.books()
+    for month in range(1, 5):
+        assert books.outcomes[books.asked(f"2015-{month:02}")[-1].id].state is State.VOID
+
+
+# The fifth act: June, and its run is killed half-way
+
+
+@dataclass(frozen=True)
+class June:
+    """The run that was killed, and the one that went on."""
+
+    killed: Run
+    resumed: Run
+    question: Question
+
+
+@pytest.fixture(scope="module")
+def june(company: Company, vote: Vote) -> June:
+    """The next month by sensor; its worker is killed while the model is trained."""
+    ui = company.ui
+    ui.start_sensor("new_month_sensor")
+    run = eventually(lambda: ui.runs("monthly_job", "2015-06-01"), "the sensor to notice June", within_s=90)[0]
+    eventually(lambda: "staging_model" in started(ui.run(run.id)), "June's training", every_s=0.1)
+    worker = ui.worker(run.id)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    question = company.question("2015-06", within_s=240)
+    killed, resumed = (ui.finished(run.id) for run in ui.runs("monthly_job", "2015-06-01"))
+    return June(killed, resumed, question)
+
+
+def started(run: Run) -> set[str]:
+    """The steps that have begun."""
+    return {step for step, stats in run.steps.items() if stats["startTime"]}
+
+
+def test_a_killed_run_is_seen_and_goes_on_where_it_stopped(company: Company, june: June) -> None:
+    assert june.killed.status == "FAILURE"
+    assert any("SIGKILL" in event.get("message", "") for event in company.ui.events(june.killed.id))
+    assert june.resumed.status == "SUCCESS"
+    assert june.resumed.parent_id == june.killed.id
+    assert "raw_new_data" not in started(june.resumed)
+
+
+def test_the_killed_month_has_one_version_one_question_and_is_not_lost(company: Company, june: June) -> None:
+    production = company.books().promotions[-1].version
+    assert [tags["parent_version"] for tags in company.versions().values() if tags["month"] == "2015-06"] == [
+        production
+    ]
+    assert len(company.books().asked("2015-06")) == len(company.questions("2015-06")) == 1
+
+
+def test_the_following_month_is_compared_with_the_new_production(company: Company, june: June) -> None:
+    production = company.books().promotions[-1].version
+    scored = next(run for run in (june.killed, june.resumed) if "production_eval_mae" in started(run))
+    assert metadata_of(company, "production_eval_mae", scored)["production_version"] == production
+    assert f"to replace {production}," in june.question.text
+    assert june.question.verdict != Verdict.COLD_START
+
+
+def test_then_there_is_nothing_left_to_do(company: Company, june: June) -> None:
+    runs = len(company.ui.runs())
+    tick = eventually(lambda: skipped(company, "new_month_sensor", "none is new"), "a tick with nothing to do", 60)
+    assert tick == "6 months are published and none is new, restated or to be compared anew"
+    assert len(company.ui.runs()) == runs
+
+
+def skipped(company: Company, sensor: str, words: str) -> str | None:
+    """The reason of the sensor's last tick, if it did nothing for a reason with these words."""
+    reason: str | None = company.ui.ticks(sensor)[0]["skipReason"]
+    return reason if reason and words in reason else None
+
+
+def metadata_of(company: Company, asset: str, run: Run | None = None) -> dict[str, object]:
+    """The texts and numbers shown on the asset's materialization by the run, by default on the last one."""
+    for materialization in company.ui.assets()[asset]["assetMaterializations"]:
+        if run is None or materialization["runOrError"].get("runId") == run.id:
+            return {
+                entry["label"]: next((entry[key] for key in ("text", "intRepr", "floatValue") if key in entry), None)
+                for entry in materialization["metadataEntries"]
+            }
+    raise AssertionError(f"{asset} was not materialized{f' by run {run.id}' if run else ''}")
+
+
+def overlapping(intervals: Iterable[tuple[float | None, float | None] | None]) -> list[object]:
+    """The pairs of intervals that overlap; those without beginning or end are left out."""
+    whole = [interval for interval in intervals if interval and None not in interval]
+    return [pair for pair in combinations(sorted(whole), 2) if pair[1][0] < pair[0][1]]
