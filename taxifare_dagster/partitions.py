@@ -1,5 +1,7 @@
 """The monthly partition of the assets; nothing else is partitioned."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from taxifare.months import partition_key
@@ -7,8 +9,32 @@ from taxifare.settings import Settings
 
 _settings = Settings()
 
-months = dg.MonthlyPartitionsDefinition(
-    start_date=partition_key(_settings.first_month),
-    end_date=None if _settings.last_month is None else partition_key(_settings.last_month + 1),
-)
-"""FIRST_MONTH to LAST_MONTH, both included; Dagster's own end date is the first day that is out."""
+
+def _months_after(end: datetime) -> list[datetime]:
+    """Returns the first day of each month from `end` to the end of next year.
+
+    Dagster's UI asks for the newest partitions to draw metadata by month, and Dagster 1.13 answers with the months up to
+    today, as if there were no end date; months of 2015 are then not among the newest, and the plots are empty. Months
+    that are excluded by name are left out there, too.
+    """
+    until = datetime.now(UTC).year + 2
+    return [
+        datetime(year, month, 1, tzinfo=UTC)
+        for year in range(end.year, until)
+        for month in range(1, 13)
+        if (year, month) >= (end.year, end.month)
+    ]
+
+
+def _months(settings: Settings) -> dg.MonthlyPartitionsDefinition:
+    """Returns FIRST_MONTH to LAST_MONTH, both included; Dagster's own end date is the first day that is out."""
+    start = partition_key(settings.first_month)
+    if settings.last_month is None:
+        return dg.MonthlyPartitionsDefinition(start)
+    end = partition_key(settings.last_month + 1)
+    after = _months_after(datetime.fromisoformat(end).replace(tzinfo=UTC))
+    return dg.MonthlyPartitionsDefinition(start, end, exclusions=after or None)
+
+
+months = _months(_settings)
+"""The partitions of all monthly assets and checks."""
