@@ -13,9 +13,9 @@ _settings = Settings()
 def _months_after(end: datetime) -> list[datetime]:
     """Returns the first day of each month from `end` to the end of next year.
 
-    Dagster's UI asks for the newest partitions to draw metadata by month, and Dagster 1.13 answers with the months up to
-    today, as if there were no end date; months of 2015 are then not among the newest, and the plots are empty. Months
-    that are excluded by name are left out there, too.
+    To draw metadata by month, Dagster's UI asks for the newest partitions, and Dagster 1.13 answers with the months up
+    to today, as if there were no end date: months of 2015 are not among them, and the plots are empty. Months that are
+    excluded by name are left out there, too.
     """
     until = datetime.now(UTC).year + 2
     return [
