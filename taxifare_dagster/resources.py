@@ -56,15 +56,18 @@ def _registry_resource(settings: Settings) -> dg.ResourceDefinition:
             "env": {},
             "extra_tags": {},
         }
-        MlFlow(context.replace_config(config))
-        yield found
-        mlflow.end_run("FAILED" if _has_failed(context) else "FINISHED")
+        try:
+            MlFlow(context.replace_config(config))
+            yield found
+        finally:
+            # A run left active would be taken for the parent of the next Dagster run in this process.
+            mlflow.end_run("FAILED" if _has_failed(context) else "FINISHED")
 
     return dg.ResourceDefinition(registry, description="Models in MLflow")
 
 
 def _has_failed(context: dg.InitResourceContext) -> bool:
     """Returns whether a step of the run has failed; resources are closed before the run's status is known."""
-    if context.instance is None or context.run_id is None:
+    if context.instance is None or context.run is None:
         return False
-    return bool(context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE))
+    return bool(context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE))

@@ -9,7 +9,7 @@ import pandas as pd
 from taxifare import plots
 from taxifare.approval import Approvals
 from taxifare.evaluation import Appraisal
-from taxifare.registry import ModelRegistry
+from taxifare.registry import ModelRegistry, VersionUnusableError
 from taxifare.renewal import Candidate, appraise_production, difficulty_of, skill_of, train_candidate
 from taxifare.settings import Settings
 from taxifare.training import Epoch
@@ -100,17 +100,43 @@ def staging_model(
     """The model that may replace production: production's weights, trained on with the month's training trips.
 
     Its error is that of the registered version, loaded back, on the validation trips that production was scored on.
-    Run again on the same trips from the same production, it is the same version, not another one.
+    Run again on the same trips from the same production, it is the same version, not another one. Where production's
+    files are damaged it says so and starts from nothing: the verdict is then UNSCORABLE, and a person decides.
     """
-    candidate = train_candidate(
-        preprocessed_data,
-        approvals.production(),
-        registry,
-        settings,
-        run_tags=_run_tags(context, preprocessed_data),
-        on_epoch=_reporter(context),
+    production = approvals.production()
+
+    def train_from(parent_version: str | None) -> Candidate:
+        return train_candidate(
+            preprocessed_data,
+            parent_version,
+            registry,
+            settings,
+            run_tags=_run_tags(context, preprocessed_data),
+            on_epoch=_reporter(context),
+        )
+
+    try:
+        candidate, fault = train_from(production), None
+    except VersionUnusableError:
+        fault = _fault_of(production, registry)
+        if fault is None:
+            raise
+        # The comparison will say UNSCORABLE, and the person needs something to decide on beside a broken version.
+        context.log.warning("%s; training starts from nothing", fault)
+        candidate = train_from(None)
+    shown = {} if fault is None else {"production_fault": fault}
+    return dg.Output(
+        candidate.appraisal, metadata={**_candidate_metadata(candidate, preprocessed_data, registry), **shown}
     )
-    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, preprocessed_data, registry))
+
+
+def _fault_of(version: str | None, registry: ModelRegistry) -> str | None:
+    """Returns why the version cannot be loaded, None where it can or there is none."""
+    try:
+        _ = None if version is None else registry.load(version)
+    except VersionUnusableError as error:
+        return str(error)
+    return None
 
 
 def _run_tags(context: dg.AssetExecutionContext, trips: pd.DataFrame) -> dict[str, str]:
