@@ -136,7 +136,7 @@ def test_rows_of_no_use_are_an_error(train, validation, message):
 
 
 def test_an_error_that_is_no_longer_finite_stops_training():
-    with pytest.raises(TrainingError, match="epoch 1: loss .*expected finite numbers"):
+    with pytest.raises(TrainingError, match=r"epoch 1: loss .*expected finite numbers"):
         fit(new_network(*TRAIN), *TRAIN, *VALIDATION, **FAST | {"learning_rate": 1e38})
 
 
