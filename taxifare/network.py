@@ -43,6 +43,7 @@ class Architecture:
     """The shape of a network. The defaults won on the real trips of 2014, see `bench/quality.py`.
 
     Attributes:
+        dense_widths: Units of the dense layers, first to last.
         cells_km: Sizes of the map's squares.
         cell_width: Numbers in a cell's vector.
         route_cell_km: Size of the squares that routes are told apart by.
@@ -50,9 +51,9 @@ class Architecture:
         distance_steps: Steps of each distance.
         distance_width: Numbers in a step's vector.
         hour_width: Numbers in the vector of an hour of the week.
-        dense_widths: Units of the dense layers, first to last.
     """
 
+    dense_widths: tuple[int, ...] = (128, 64)
     cells_km: tuple[float, ...] = (0.3, 1.0)
     cell_width: int = 8
     route_cell_km: float = 1.5
@@ -60,7 +61,6 @@ class Architecture:
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
-    dense_widths: tuple[int, ...] = (128, 64)
 
 
 def build_network(
