@@ -81,7 +81,12 @@ class ModelRegistry:
     @classmethod
     def from_settings(cls, settings: Settings) -> "ModelRegistry":
         """Returns the registry the settings name; connects to nothing."""
-        return cls(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
+        registry = cls(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
+        if settings.mlflow_tracking_username is not None and settings.mlflow_tracking_password is not None:
+            # MLflow takes its login from the environment only; settings may come from .env, which it does not read.
+            os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_tracking_username
+            os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.mlflow_tracking_password.get_secret_value()
+        return registry
 
     @property
     def is_server(self) -> bool:
