@@ -473,6 +473,7 @@ EVERY_METHOD: dict[str, Callable[[ModelRegistry], object]] = {
     "log_predictions": lambda registry: registry.log_predictions("r", pd.Series([1.0], index=["k"])),
     "read_predictions": lambda registry: registry.read_predictions("r"),
     "run_url": lambda registry: registry.run_url("r"),
+    "comparison_url": lambda registry: registry.comparison_url(["r"]),
 }
 
 

@@ -338,6 +338,19 @@ def test_a_registry_that_does_not_answer_is_no_cold_start(month: Month) -> None:
             train(month.trips, parent, dead(), month.settings, "run-x")
 
 
+def test_a_registry_that_falls_silent_before_production_is_fetched_is_no_fault_of_production(
+    month: Month, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was begun, then the server went away: the step fails, and the month is run again when it is back."""
+
+    def silent(*_args: object) -> None:
+        raise RegistryError("no connection")
+
+    monkeypatch.setattr(ModelRegistry, "load", silent)
+    with pytest.raises(RegistryError, match="no connection"):
+        appraise(month.trips, version_of(month.base), month.registry, "run-silent")
+
+
 @pytest.fixture
 def damaged(month: Month, tmp_path: Path, open_registry: Callable[[Settings], ModelRegistry]) -> ModelRegistry:
     """A registry of the test's own whose version 1 was registered and then lost its weights."""
