@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from tests.end_to_end.ui import Run, Ui, eventually
 from tests.servers import Chat, chat_server, dagster_dev, mlflow_server
 
 CHANNEL = "batch 1234"
+COURSE_FORMAT = re.compile(r"Evaluation MAE: (none|\d+\.\d\d) - New training MAE: (\d+\.\d\d)\n")
 SMALL = {
     "SIMULATOR_TRIPS_PER_MONTH": "1500",
     "SIMULATOR_BASE_TRIPS": "4000",
@@ -35,6 +36,13 @@ class Question:
     """A message as the chat shows it."""
 
     text: str
+
+    @property
+    def errors(self) -> tuple[str, str]:
+        """Production's and staging's error as the first line has them; fails unless it is exactly as in the course."""
+        begin = COURSE_FORMAT.match(self.text)
+        assert begin, self.text
+        return begin[1], begin[2]
 
     @property
     def subject(self) -> str:
@@ -55,10 +63,10 @@ class Question:
         """The address behind `Approve`, `Reject` or `See`."""
         return next(line for line in self.text.splitlines() if line.startswith(f"{name}: ")).removeprefix(f"{name}: ")
 
-    def config(self, link: str = "Approve", **answer: object) -> dict[str, Any]:
+    def config(self, answer: Mapping[str, object] | None = None, link: str = "Approve") -> dict[str, Any]:
         """The run config that a person launches: that of the link, with what they fill in."""
         config: dict[str, Any] = yaml.safe_load(parse_qs(urlparse(self.link(link)).query)["config"][0])
-        config["ops"]["decide"]["config"] |= answer
+        config["ops"]["decide"]["config"] |= answer or {}
         return config
 
 
@@ -104,9 +112,9 @@ class Company:
         """The messages, oldest first."""
         return [Question(text) for text in self.chat.contents(CHANNEL)]
 
-    def questions(self, subject: str) -> list[Question]:
-        """The messages about a subject, oldest first."""
-        return [question for question in self.all_questions() if question.subject == subject]
+    def questions(self, subject: str, words: str = "") -> list[Question]:
+        """The messages about a subject with these words in them, oldest first."""
+        return [question for question in self.all_questions() if question.subject == subject and words in question.text]
 
     def question(self, subject: str, within_s: float = 120) -> Question:
         """The last message about a subject, once there is one."""

@@ -13,9 +13,9 @@ LOCATION = "taxifare_dagster.definitions"
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
 FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
 
-_RUNS = """query ($filter: RunsFilter) { runsOrError(filter: $filter, limit: 500) { ... on Runs { results {
-  runId jobName status creationTime startTime endTime parentRunId rootRunId assetSelection { path }
-  tags { key value } stepStats { stepKey status startTime endTime } } } ... on PythonError { message } } }"""
+_RUNS = """query ($filter: RunsFilter, $steps: Boolean!) { runsOrError(filter: $filter, limit: 500) { ... on Runs { results {
+  runId jobName status creationTime startTime endTime parentRunId
+  tags { key value } stepStats @include(if: $steps) { stepKey status startTime endTime } } } ... on PythonError { message } } }"""
 _LAUNCH = """mutation ($list: [ExecutionParams!]!) { launchMultipleRuns(executionParamsList: $list) {
   ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename
     ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
@@ -45,7 +45,6 @@ class Run:
     job: str
     status: str
     tags: Mapping[str, str]
-    assets: frozenset[str]
     parent_id: str | None
     started: float | None
     ended: float | None
@@ -132,30 +131,31 @@ class Ui:
     # What there is
 
     def runs(self, job: str | None = None, partition: str | None = None, **tags: str) -> list[Run]:
-        """Runs, oldest first."""
+        """Runs without their steps, oldest first."""
         if partition is not None:
             tags |= {"dagster/partition": partition}
-        chosen = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
-        found = self.query(_RUNS, filter=chosen | ({} if job is None else {"pipelineName": job}))["runsOrError"]
+        chosen: dict[str, Any] = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
+        return self._runs(chosen | ({} if job is None else {"pipelineName": job}), steps=False)
+
+    def run(self, run_id: str) -> Run:
+        """The run with its steps."""
+        return self._runs({"runIds": [run_id]}, steps=True)[0]
+
+    def _runs(self, chosen: Mapping[str, Any], *, steps: bool) -> list[Run]:
         runs = [
             Run(
                 id=run["runId"],
                 job=run["jobName"],
                 status=run["status"],
                 tags={tag["key"]: tag["value"] for tag in run["tags"]},
-                assets=frozenset(key["path"][-1] for key in run["assetSelection"] or ()),
                 parent_id=run["parentRunId"],
                 started=run["startTime"],
                 ended=run["endTime"],
-                steps={stats["stepKey"]: stats for stats in run["stepStats"]},
+                steps={stats["stepKey"]: stats for stats in run.get("stepStats", ())},
             )
-            for run in found["results"]
+            for run in self.query(_RUNS, filter=chosen, steps=steps)["runsOrError"]["results"]
         ]
         return runs[::-1]
-
-    def run(self, run_id: str) -> Run:
-        """The run."""
-        return next(run for run in self.runs() if run.id == run_id)
 
     def finished(self, run_id: str, within_s: float = 120) -> Run:
         """The run, once it has ended."""
