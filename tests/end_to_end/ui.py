@@ -13,9 +13,10 @@ LOCATION = "taxifare_dagster.definitions"
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
 FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
 
-_RUNS = """query ($filter: RunsFilter, $steps: Boolean!) { runsOrError(filter: $filter, limit: 500) { ... on Runs { results {
-  runId jobName status creationTime startTime endTime parentRunId
-  tags { key value } stepStats @include(if: $steps) { stepKey status startTime endTime } } } ... on PythonError { message } } }"""
+_RUNS = """query ($filter: RunsFilter, $steps: Boolean!) { runsOrError(filter: $filter, limit: 500) {
+  ... on Runs { results { runId jobName status startTime endTime parentRunId tags { key value }
+    stepStats @include(if: $steps) { stepKey status startTime endTime } } }
+  ... on PythonError { message } } }"""
 _LAUNCH = """mutation ($list: [ExecutionParams!]!) { launchMultipleRuns(executionParamsList: $list) {
   ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename
     ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
