@@ -1,5 +1,6 @@
 """Months small enough to train on in a second: the simulated city with few trips, the real network with few epochs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from taxifare.renewal import BASE, Candidate, preprocess, sample_base, train_can
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.splitting import split_by_time
+from taxifare.training import Epoch
 from taxifare.trips import Edition
 
 TRIPS = 1_500
@@ -52,11 +54,17 @@ def run_tags(asset: str, month: str, dagster_run: str) -> dict[str, str]:
     return {"asset": asset, "month": month, "dagster_run": dagster_run}
 
 
-def train(trips: pd.DataFrame, parent: str | None, registry: ModelRegistry, settings: Settings, run: str) -> Candidate:
+def train(
+    trips: pd.DataFrame,
+    parent: str | None,
+    registry: ModelRegistry,
+    settings: Settings,
+    run: str,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Candidate:
     """A candidate, as the asset `staging_model` trains it in a Dagster run."""
-    return train_candidate(
-        trips, parent, registry, settings, run_tags=run_tags("staging_model", str(trips.attrs["subject"]), run)
-    )
+    tags = run_tags("staging_model", str(trips.attrs["subject"]), run)
+    return train_candidate(trips, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
 
 
 def version_of(candidate: Candidate) -> str:
