@@ -506,19 +506,13 @@ class Approvals:
         """What was changed in the registry to make it say what the ledger says."""
         with self.ledger.reading() as book:
             last, pending = book.last_promotion(), book.pending()
-        alias = self._registry.production_version()
-        if last is None and alias is not None:
-            raise NotAdoptedError(
-                f"the registry's production is version {alias}, but the ledger records no promotion; "
-                f"adopt it: taxifare rollback --to {alias} --by YOU --reason 'adopted'"
-            )
-        if not pending and (last is None or last.version == alias):
+        if not pending and (last.version if last else None) == self._alias(last):
             return ()
         changed = []
         # One at a time, under the ledger's lock: a slow process must not put an older version back on the alias.
         with self.ledger.writing() as book:
             last, pending = book.last_promotion(), book.pending()
-            alias = self._registry.production_version()
+            alias = self._alias(last)
             if last is not None and last.version != alias:
                 self._registry.set_production(last.version)
                 changed.append(f"production is version {last.version}, was {alias}")
@@ -535,6 +529,16 @@ class Approvals:
                 if untold.isdisjoint(versions):
                     book.add_projection(event, self.now())
         return tuple(changed)
+
+    def _alias(self, last: Promotion | None) -> str | None:
+        """The version that the registry's alias points at; raises NotAdoptedError if the ledger never heard of any."""
+        alias = self._registry.production_version()
+        if last is None and alias is not None:
+            raise NotAdoptedError(
+                f"the registry's production is version {alias}, but the ledger records no promotion; "
+                f"adopt it: taxifare rollback --to {alias} --by YOU --reason 'adopted'"
+            )
+        return alias
 
 
 def _text(value: str) -> str:

@@ -150,10 +150,12 @@ class ModelRegistry:
             self._client.set_registered_model_alias(self.model_name, STAGING_ALIAS, version)
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
-        """Sets tags on the version."""
+        """Sets tags on the version: those it does not have yet, for a server with a login takes its time for each."""
         with _as_registry_error(f"tag version {version}"):
+            known = self._client.get_model_version(self.model_name, version).tags
             for name, value in tags.items():
-                self._client.set_model_version_tag(self.model_name, version, name, value)
+                if known.get(name) != value:
+                    self._client.set_model_version_tag(self.model_name, version, name, value)
 
     def describe(self, version: str) -> RegisteredVersion:
         """Returns what the registry knows of the version."""

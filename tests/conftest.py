@@ -1,18 +1,23 @@
-"""What all tests share: an environment without settings, small months, an MLflow store that is migrated already."""
+"""What all tests share: an environment without settings, small months, an MLflow store, databases for the ledger."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
+from tests.servers import postgres_programs, postgres_server
 from tests.small import clean_month, small_settings
 
 REAL_TRIPS = Path(__file__).parents[2] / "shared" / "data" / "nyc_kaggle_format"
+
+_schemas = count(1)
 
 
 def forget_settings() -> None:
@@ -91,3 +96,27 @@ def open_registry(migrated_store: Path) -> Callable[[Settings], ModelRegistry]:
 def registry(settings: Settings, open_registry: Callable[[Settings], ModelRegistry]) -> ModelRegistry:
     """An empty registry, real MLflow on SQLite."""
     return open_registry(settings)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL database."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with postgres_server(programs) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.end_to_end)])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of its own for each test; in PostgreSQL a schema, which is made and dropped in milliseconds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    url: str = request.getfixturevalue("postgres")
+    schema = f"ledger{next(_schemas)}"
+    engine = sa.create_engine(url.replace("postgresql", "postgresql+psycopg", 1))
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    engine.dispose()
+    return f"{url}&options=-csearch_path%3D{schema}"

@@ -256,18 +256,54 @@ def _end_group(process: subprocess.Popen[bytes], patience_s: float = 20) -> None
     process.wait(patience_s)
 
 
+@dataclass(frozen=True)
+class Login:
+    """Who logs in at a server, and how."""
+
+    user: str
+    password: str = field(repr=False)
+
+
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """A real MLflow server on SQLite with its artifacts in the folder; yields its URL."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
+def mlflow_server(folder: Path, *, port: int | None = None, login: Login | None = None) -> Iterator[str]:
+    """A real MLflow server on SQLite with its artifacts in the folder; yields its URL.
+
+    Args:
+        folder: Its state; a server started there again has what the one before it had.
+        port: Where it listens, by default on a free port.
+        login: Its administrator. Whoever else has an account may read; nobody else gets in.
+    """
+    url = f"http://127.0.0.1:{(port := port or free_port())}"
     arguments = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "files")),
     ]
     # Its background jobs, for features not used here, are four more processes.
     environment = {**_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if login is not None:
+        arguments += ["--app-name", "basic-auth"]
+        environment |= _login_environment(folder, login)
     with server_process(arguments, f"{url}/health", folder / "mlflow.log", environment):
         yield url
+
+
+def _login_environment(folder: Path, login: Login) -> dict[str, str]:
+    """What makes an MLflow server ask for a login; its accounts are in a database of their own in the folder."""
+    path = folder / "basic_auth.ini"
+    path.write_text(
+        "[mlflow]\n"
+        "default_permission = READ\n"
+        f"database_uri = sqlite:///{folder / 'accounts.db'}\n"
+        f"admin_username = {login.user}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        # Without it, the server hashes the password for every request: a second each on a busy machine.
+        "auth_cache_ttl_seconds = 600\n"
+    )
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(path),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": login.password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "signs the forms of this server",
+    }
 
 
 @contextmanager

@@ -1,0 +1,161 @@
+"""A decision as a person makes it: from the message in the chat, through Dagster's launchpad, to MLflow's page.
+
+The tests go on where the one before stopped; `-s` shows how long the person waits.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from taxifare.evaluation import Verdict
+from tests.end_to_end.conftest import CHANNEL, SMALL, Company, Question
+from tests.end_to_end.test_pages import CHROMIUM_ARGUMENTS, PATIENCE_MS
+from tests.end_to_end.ui import Ui, eventually
+from tests.servers import chat_server, dagster_dev, mlflow_server
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
+
+FARES_RISE = {
+    "SIMULATOR_SCENARIO": "fare-rise",
+    "SIMULATOR_SCENARIO_FROM": "2015-01",
+    "LAST_MONTH": "2015-01",
+    "MAX_EPOCHS": "2",
+    "BATCH_SIZE": "32",
+}
+"""One month after which a new model is better beyond doubt."""
+
+WHO, WHY = "Ada Lovelace", "Fares rose in January; every slice gains"
+LONGEST_WAIT_S = 60
+"""15 on an idle machine with two cores; a busy one takes longer."""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """A page in Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def company(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+    """`make dev`, an MLflow server and a chat of this module's own; the base model is in production."""
+    folder = tmp_path_factory.mktemp("decision")
+    with ExitStack() as servers:
+        mlflow_url = servers.enter_context(mlflow_server(folder))
+        chat = servers.enter_context(chat_server())
+        settings = {"MLFLOW_TRACKING_URI": mlflow_url, "CHAT_BASE_URL": chat.url, "CHAT_CHANNEL": CHANNEL}
+        url = servers.enter_context(dagster_dev(folder, SMALL | FARES_RISE | settings))
+        company = Company(Ui(url), chat, mlflow_url, folder)
+        base = company.question("base", within_s=300)
+        # January is of no interest before there is something to replace.
+        company.ui.stop_sensor("new_month_sensor")
+        assert company.decide(base.config({"decided_by": "Ada", "reason": "The first"})).status == "SUCCESS"
+        company.ui.start_sensor("new_month_sensor")
+        yield company
+
+
+@pytest.fixture(scope="module")
+def question(company: Company) -> Question:
+    """The message that asks whether January's model shall replace the base model."""
+    return eventually(lambda: company.questions("2015-01", "to replace 1,"), "January's message", 300)[-1]
+
+
+@pytest.fixture(scope="module")
+def staging(question: Question) -> str:
+    """The version that the message asks about."""
+    line = next(line for line in question.text.splitlines() if line.startswith("Versions: "))
+    return line.split()[1]
+
+
+@pytest.fixture(scope="module")
+def launched(company: Company, question: Question, staging: str, page: Page, shots: Path) -> float:
+    """Seconds from the click on Launch Run until MLflow's alias had moved."""
+    page.goto(question.link("Approve"))
+    editor = page.locator(".CodeMirror-code")
+    expect(editor).to_contain_text(f'request: "{question.request}"')
+    expect(editor).to_contain_text(question.config()["ops"]["decide"]["config"]["token"])
+    fill_in(page, "decided_by", WHO)
+    fill_in(page, "reason", WHY)
+    if question.verdict != Verdict.PROMOTE:
+        page.locator(".CodeMirror-line", has_text="override: false").click()
+        page.keyboard.press("End")
+        for _ in "false":
+            page.keyboard.press("Backspace")
+        page.keyboard.insert_text("true")
+    launch = page.get_by_role("button", name="Launch Run")
+    expect(launch).to_be_enabled()
+    page.mouse.move(0, 0)
+    page.screenshot(path=shots / "decision-launchpad.png")
+    launch.click()
+    clicked = time.monotonic()
+    eventually(lambda: company.production() == staging, "the alias to move", 180, every_s=0.1)
+    return time.monotonic() - clicked
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the screenshots go."""
+    return tmp_path_factory.mktemp("shots")
+
+
+def fill_in(page: Page, field: str, text: str) -> None:
+    """Writes between the quotes of a field of the launchpad's config, as a person does with mouse and keyboard."""
+    page.locator(".CodeMirror-line", has_text=f'{field}: ""').click()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.insert_text(text)
+    page.keyboard.press("Escape")
+    expect(page.locator(".CodeMirror-code")).to_contain_text(f'{field}: "{text}"')
+
+
+def test_the_person_waits_a_moment_only(launched: float) -> None:
+    print(f"\nfrom Launch Run to the alias: {launched:.1f} s")
+    assert launched < LONGEST_WAIT_S
+
+
+def test_the_run_succeeds_before_their_eyes(company: Company, launched: float, page: Page, shots: Path) -> None:
+    (run,) = [run for run in company.ui.runs("decision_job") if run.tags.get("dagster/from_ui") or True][-1:]
+    expect(page).to_have_url(f"{company.ui.url}/runs/{run.id}")
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+    page.screenshot(path=shots / "decision-run.png")
+    assert company.ui.finished(run.id).status == "SUCCESS"
+
+
+def test_the_production_model_shows_who_decided_and_why(
+    company: Company, launched: float, staging: str, page: Page, shots: Path
+) -> None:
+    page.goto(f"{company.ui.url}/assets/production_model?view=events")
+    expect(page.get_by_text(f"version {staging}: promotion by {WHO}").first).to_be_visible()
+    expect(page.get_by_text(WHY).first).to_be_visible()
+    page.screenshot(path=shots / "production-model.png")
+
+
+def test_the_version_s_page_in_mlflow_tells_the_same(
+    company: Company, question: Question, launched: float, staging: str, page: Page, shots: Path
+) -> None:
+    page.goto(f"{company.mlflow_url}/#/models/taxifare/versions/{staging}")
+    expect(page.get_by_text("production", exact=False).first).to_be_visible()
+    for told in (question.request, WHO, WHY):
+        expect(page.get_by_text(told, exact=False).first).to_be_visible()
+    page.screenshot(path=shots / "mlflow-version.png")
+    assert company.versions()[staging].items() >= {
+        ("month", "2015-01"),
+        ("request", question.request),
+        ("decision", "approved"),
+        ("decided_by", WHO),
+        ("decision_reason", WHY),
+        ("replaced", "1"),
+    }
