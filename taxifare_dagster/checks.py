@@ -44,17 +44,6 @@ def _result(
     return dg.AssetCheckResult(asset_key=asset, check_name=name, passed=passed, severity=severity, metadata=dict(shown))
 
 
-def _month_of_run(context: dg.AssetCheckExecutionContext) -> str:
-    """Returns the partition key of the run; the UI's "Execute all" launches checks without one."""
-    if not context.op_execution_context.has_partition_key:
-        raise dg.Failure(
-            "These checks are of one month and this run has none: open the asset, choose a month, and execute the "
-            "checks from there, or materialize the month.",
-            allow_retries=False,
-        )
-    return context.op_execution_context.partition_key
-
-
 @dg.multi_asset_check(
     specs=[
         _spec("has_trip_columns", "raw_new_data", "Columns and types are those of the trip table", blocking=True),
@@ -72,7 +61,7 @@ def raw_new_data_checks(
     context: dg.AssetCheckExecutionContext, raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether what the source published is a month of trips."""
-    first, end = bounds(month_of_partition(_month_of_run(context)))
+    first, end = bounds(month_of_partition(context.op_execution_context.partition_key))
     wrong = {
         column.name: str(raw_new_data.get(column.name, pd.Series(dtype="object")).dtype)
         for column in TRIP_COLUMNS
@@ -104,13 +93,11 @@ def raw_new_data_checks(
     ]
 )
 def preprocessed_data_checks(
-    context: dg.AssetCheckExecutionContext,
     preprocessed_data: pd.DataFrame,
     raw_new_data: pd.DataFrame,
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether enough of the month can be learned from."""
-    _month_of_run(context)
     share_kept = len(preprocessed_data) / len(raw_new_data)
     needed = [*feature_names(settings.city_facts), "fare_amount"]
     nulls = {name: int(count) for name, count in preprocessed_data[needed].isna().sum().items() if count}
@@ -129,7 +116,6 @@ def preprocessed_data_checks(
     partitions_def=months,
 )
 def production_is_not_stale(
-    context: dg.AssetCheckExecutionContext,
     production_eval_mae: Appraisal,
     preprocessed_data: pd.DataFrame,
     registry: dg.ResourceParam[ModelRegistry],
@@ -139,7 +125,6 @@ def production_is_not_stale(
 
     A hard month raises the error of every model and leaves the skill; a stale model loses skill.
     """
-    _month_of_run(context)
     if production_eval_mae.contender is None:
         nothing = production_eval_mae.version is None
         why = "nothing is in production" if nothing else str(production_eval_mae.fault)
@@ -171,7 +156,6 @@ def production_is_not_stale(
     ]
 )
 def staging_model_checks(
-    context: dg.AssetCheckExecutionContext,
     staging_model: Appraisal,
     production_eval_mae: Appraisal,
     preprocessed_data: pd.DataFrame,
@@ -179,7 +163,6 @@ def staging_model_checks(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     """The comparison of the two models on the same validation trips, which the request to a person is made from."""
-    _month_of_run(context)
     evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
     worse = [part.name for part in evidence.slices if part.gain.high_usd < -settings.slice_tolerance_usd]
     bias = {"staging_bias_usd": evidence.staging.scores.bias_usd}

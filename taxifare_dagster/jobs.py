@@ -10,6 +10,7 @@ from taxifare.evaluation import Evidence
 from taxifare.notify import DeliveryError, Notifier, send_reminders, send_request
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
+from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.production import unshown_promotions
 
@@ -25,7 +26,7 @@ base_job = dg.define_asset_job(
 
 monthly_job = dg.define_asset_job(
     "monthly_job",
-    selection=dg.AssetSelection.assets("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model"),
+    selection=dg.AssetSelection.assets(*MONTHLY_ASSETS),
     tags=MONTHLY_TAG,
     description="One month: fetch, check, clean, score production, train staging, compare.",
 )

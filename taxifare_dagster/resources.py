@@ -14,7 +14,8 @@ from taxifare.notify import notifiers
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
-from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
+from taxifare_dagster.catalog import MONTHLY_ASSETS
+from taxifare_dagster.io_managers import JsonIOManager, LakeIOManager, ParquetIOManager
 
 
 def make_resources(settings: Settings) -> Mapping[str, Any]:
@@ -29,9 +30,30 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
             description="Requests and decisions",
         ),
         "notifiers": notifiers(settings),
-        "parquet_io": ParquetIOManager(base_path=lake),
-        "json_io": JsonIOManager(base_path=lake),
+        "parquet_io": _lake_resource(ParquetIOManager, lake),
+        "json_io": _lake_resource(JsonIOManager, lake),
     }
+
+
+def _lake_resource(manager: type[LakeIOManager[Any]], lake: UPath) -> dg.IOManagerDefinition:
+    """Returns the IO manager; it says what to do where checks of months are run without one.
+
+    The UI's "Execute all" does that. Dagster fails as well, but before any check of ours, and without a word on why.
+    """
+
+    def io_manager(context: dg.InitResourceContext) -> LakeIOManager[Any]:
+        run = context.run
+        if run is not None and "dagster/partition" not in run.tags and not run.asset_selection:
+            checked = {key.asset_key.to_user_string() for key in run.asset_check_selection or ()}
+            if checked & set(MONTHLY_ASSETS):
+                raise dg.Failure(
+                    "These checks are of one month and this run has none: open the asset, choose a month, and execute "
+                    "the checks from there, or materialize the month.",
+                    allow_retries=False,
+                )
+        return manager(base_path=lake)
+
+    return dg.IOManagerDefinition(io_manager, description="Values of assets in the lake")
 
 
 def _registry_resource(settings: Settings) -> dg.ResourceDefinition:

@@ -1,0 +1,138 @@
+"""From the message to production: answers that count, answers that do not, and the way back."""
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.test_utils import create_run_for_test
+
+from taxifare_dagster.comparisons import compared
+from tests.orchestration.world import FEBRUARY, JANUARY, World, failures
+
+
+@pytest.fixture
+def asked(compared_january: World) -> World:
+    """A person has been asked about January."""
+    assert failures(compared_january.ask(JANUARY)) == {}
+    return compared_january
+
+
+def test_approving_makes_exactly_the_shown_version_production(asked: World) -> None:
+    request = asked.request(JANUARY)
+    result = asked.answer(request)
+    assert failures(result) == {}
+    assert asked.approvals.production() == asked.registry.production_version() == request.staging_version == "2"
+
+    (materialization,) = result.get_asset_materialization_events()
+    assert materialization.asset_key == dg.AssetKey("production_model")
+    shown = asked.metadata("production_model")
+    assert (shown["version"], shown["replaced_version"], shown["kind"]) == ("2", "1", "promotion")
+    assert (shown["decided_by"], shown["reason"]) == ("Ada", "I looked at the slices")
+    assert shown["request"] == request.id
+
+
+def test_rejecting_leaves_production_alone(asked: World) -> None:
+    request = asked.request(JANUARY)
+    result = asked.answer(request, "reject")
+    assert failures(result) == {}
+    assert asked.approvals.production() == "1"
+    assert not result.get_asset_materialization_events()
+    outcome = asked.approvals.outcome(request.id)
+    assert outcome is not None
+    assert (outcome.state, outcome.by) == ("rejected", "Ada")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"token": "0" * 32}, "the token is not that of"),
+        ({"decided_by": " "}, "needs who decides"),
+        ({"reason": ""}, "needs who decides (decided_by) and why"),
+        ({"request": "2015-01-v2-0000"}, "there is no request '2015-01-v2-0000'"),
+    ],
+)
+def test_an_answer_that_does_not_count_fails_and_is_on_record(
+    asked: World, changes: dict[str, object], refusal: str
+) -> None:
+    request = asked.request(JANUARY)
+    result = asked.answer(request, **changes)
+    assert refusal in failures(result)["decide"]
+    assert asked.approvals.production() == asked.registry.production_version() == "1"
+    assert asked.approvals.outcome(request.id) is None
+    with asked.approvals.ledger.reading() as book:
+        (recorded,) = book.refusals()
+    assert refusal in recorded.why
+    assert recorded.decision == "approve"
+
+
+def test_approving_against_the_verdict_takes_an_override(compared_january: World) -> None:
+    world = compared_january.under(minimum_gain_usd=100.0)
+    assert failures(world.run("monthly_job", month=JANUARY, assets=["staging_model"])) == {}
+    assert failures(world.ask(JANUARY)) == {}
+    request = world.request(JANUARY)
+    assert "takes an override" in failures(world.answer(request))["decide"]
+    assert world.registry.production_version() == "1"
+    assert failures(world.answer(request, override=True)) == {}
+    assert world.registry.production_version() == "2"
+
+
+def test_an_answer_twice_is_one_answer_and_a_second_opinion_is_refused(asked: World) -> None:
+    request = asked.request(JANUARY)
+    assert failures(asked.answer(request)) == {}
+    assert failures(asked.answer(request)) == {}
+    assert "is approved by Ada" in failures(asked.answer(request, "reject", decided_by="Bob"))["decide"]
+    assert [promotion.version for promotion in asked.approvals.history()] == ["1", "2"]
+
+
+def test_a_decision_must_be_one_of_two_words(asked: World) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match="approve"):
+        asked.answer(asked.request(JANUARY), "perhaps")
+
+
+def test_rolling_back_is_on_record_and_shown(asked: World) -> None:
+    assert failures(asked.answer(asked.request(JANUARY))) == {}
+    result = asked.run("rollback_job", ops={"roll_back": {"decided_by": "Ada", "reason": "drivers complain"}})
+    assert failures(result) == {}
+    assert asked.registry.production_version() == "1"
+    shown = asked.metadata("production_model")
+    assert (shown["version"], shown["replaced_version"], shown["kind"]) == ("1", "2", "rollback")
+    assert (shown["decided_by"], shown["reason"]) == ("Ada", "drivers complain")
+
+
+def test_rolling_back_to_what_never_was_production_fails(asked: World) -> None:
+    answer = {"to": "2", "decided_by": "Ada", "reason": "a mistake"}
+    result = asked.run("rollback_job", ops={"roll_back": answer})
+    assert "never production" in failures(result)["roll_back"]
+    assert asked.registry.production_version() == "1"
+
+
+def test_asking_about_a_month_that_was_not_compared_says_so(started: World) -> None:
+    assert failures(started.ask(FEBRUARY))["send_approval_message"] == (
+        "2015-02 has not been compared yet: materialize its assets first"
+    )
+    assert not started.chat.messages
+
+
+def test_checks_without_a_month_say_which_button_to_press(compared_january: World) -> None:
+    """The UI's "Execute all" on the Checks tab launches them without a partition."""
+    before = compared(compared_january.instance)
+    everything = compared_january.definitions.resolve_implicit_global_asset_job_def()
+    for asset in ("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model"):
+        keys = {
+            key
+            for key in compared_january.definitions.resolve_asset_graph().asset_check_keys
+            if key.asset_key == dg.AssetKey(asset)
+        }
+        job = everything.get_subset(asset_selection=set(), asset_check_selection=keys)
+        run = create_run_for_test(
+            compared_january.instance,
+            job.name,
+            asset_selection=frozenset(),
+            asset_check_selection=frozenset(keys),
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+        assert not execute_run(InMemoryJob(job), run, compared_january.instance).success
+        (failed,) = compared_january.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+        assert failed.dagster_event is not None
+        assert "choose a month" in str(failed.dagster_event.job_failure_data.error)
+    assert compared(compared_january.instance) == before

@@ -1,0 +1,113 @@
+"""The lake: what is written comes back as it was, and a writer that dies leaves what was there."""
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import fsspec
+import pandas as pd
+import pytest
+from upath import UPath
+
+from taxifare.evaluation import Appraisal, Contender, Exposure, Scores
+from taxifare.trips import DTYPES, TRIP_COLUMNS, Edition, edition_of
+from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
+from tests.small import raw_month, small_settings
+
+APPRAISAL = Appraisal(
+    version="7",
+    contender=Contender(
+        version="7", run_id="r", scores=Scores(trips=3, mae_usd=1 / 3, rmse_usd=0.1 + 0.2, bias_usd=-1e-9)
+    ),
+    exposure=(
+        Exposure(
+            subject="2015-01",
+            revision="a",
+            first_pickup=dt.datetime(2015, 1, 1, 0, 0, 1),
+            last_pickup=dt.datetime(2015, 1, 24, 23, 59, 59, 999999),
+        ),
+    ),
+)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UPath]:
+    """A folder, and what behaves like a bucket: no folders, no rename."""
+    if request.param == "folder":
+        yield UPath(tmp_path / "lake")
+    else:
+        yield UPath("memory://bucket/lake")
+        fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def trips(tmp_path: Path) -> pd.DataFrame:
+    """A month as published."""
+    return raw_month(small_settings(tmp_path, simulator_trips_per_month=300), "2015-01")
+
+
+def write(manager: dg.UPathIOManager, value: Any, month: str = "2015-01-01") -> None:
+    context = dg.build_output_context(asset_key=dg.AssetKey("trips"), partition_key=month)
+    manager.handle_output(context, value)
+
+
+def read(manager: dg.UPathIOManager, kind: type) -> Any:
+    return manager.load_from_path(
+        dg.build_input_context(asset_key=dg.AssetKey("trips"), dagster_type=dg.PythonObjectDagsterType(kind)),
+        manager._base_path / "trips" / f"2015-01-01{manager.extension}",
+    )
+
+
+def files_in(lake: UPath) -> list[str]:
+    return sorted(path.name for path in lake.rglob("*") if path.is_file())
+
+
+def test_a_month_keeps_its_types_and_its_edition(lake: UPath, trips: pd.DataFrame) -> None:
+    manager = ParquetIOManager(base_path=lake)
+    write(manager, trips)
+    found = read(manager, pd.DataFrame)
+    pd.testing.assert_frame_equal(found, trips)
+    assert edition_of(found) == edition_of(trips)
+    assert all(found[column.name].dtype == pd.api.types.pandas_dtype(DTYPES[column.kind]) for column in TRIP_COLUMNS)
+    assert files_in(lake) == ["2015-01-01.parquet"]
+
+
+def test_a_later_edition_replaces_an_earlier_one(lake: UPath, trips: pd.DataFrame) -> None:
+    manager = ParquetIOManager(base_path=lake)
+    write(manager, trips)
+    write(manager, Edition("2015-01", "r2").stamp(trips[:10].copy()))
+    assert edition_of(read(manager, pd.DataFrame)).revision == "r2"
+    assert files_in(lake) == ["2015-01-01.parquet"]
+
+
+def test_models_come_back_to_the_last_digit(lake: UPath) -> None:
+    manager = JsonIOManager(base_path=lake)
+    write(manager, APPRAISAL)
+    assert read(manager, Appraisal) == APPRAISAL
+    assert files_in(lake) == ["2015-01-01.json"]
+
+
+class DyingParquetIOManager(ParquetIOManager):
+    """Dies when half of the file is written."""
+
+    def write(self, value: pd.DataFrame, path: UPath) -> None:
+        super().write(value, path)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+
+def test_a_writer_that_dies_leaves_the_earlier_month_whole(lake: UPath, trips: pd.DataFrame) -> None:
+    write(ParquetIOManager(base_path=lake), trips)
+    with pytest.raises(KeyboardInterrupt):
+        write(DyingParquetIOManager(base_path=lake), trips[:10].copy())
+    pd.testing.assert_frame_equal(read(ParquetIOManager(base_path=lake), pd.DataFrame), trips)
+    assert files_in(lake) == ["2015-01-01.parquet"]
+
+
+def test_a_writer_that_dies_leaves_no_first_half_of_a_month(lake: UPath, trips: pd.DataFrame) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write(DyingParquetIOManager(base_path=lake), trips)
+    assert files_in(lake) == []

@@ -1,0 +1,351 @@
+"""A month, whole: what its assets show, what its checks record, what MLflow keeps – and every verdict it can reach."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import urlparse
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from taxifare.evaluation import Verdict
+from taxifare_dagster.comparisons import compared
+from tests.orchestration.world import FEBRUARY, JANUARY, World, checks_of, failed_checks, failures
+
+ALL_CHECKS = {
+    "has_trip_columns", "is_within_month", "has_enough_trips", "has_unique_keys",
+    "keeps_most_trips", "has_no_nulls",
+    "production_is_not_stale",
+    "staging_beats_production", "keeps_every_slice", "keeps_bias", "has_no_leak",
+}  # fmt: skip
+
+
+def cut_short(trips: pd.DataFrame) -> pd.DataFrame:
+    return trips[:50]
+
+
+def with_a_key_twice(trips: pd.DataFrame) -> pd.DataFrame:
+    return trips.assign(key=trips["key"].where(trips.index != 7, trips["key"][8]))
+
+
+def into_february(trips: pd.DataFrame) -> pd.DataFrame:
+    """The last trip starts at midnight: the first moment of the next month."""
+    last = trips.index == trips.index[-1]
+    return trips.assign(pickup_datetime=trips["pickup_datetime"].where(~last, pd.Timestamp("2015-02-01")))
+
+
+def with_another_type(trips: pd.DataFrame) -> pd.DataFrame:
+    return trips.assign(passenger_count=trips["passenger_count"].astype("float64"))
+
+
+def without_position(trips: pd.DataFrame) -> pd.DataFrame:
+    """Every third meter lost its satellites."""
+    return trips.assign(pickup_latitude=trips["pickup_latitude"].where(trips.index % 3 > 0, 0.0))
+
+
+BAD_MONTHS = {
+    "has_enough_trips": cut_short,
+    "has_unique_keys": with_a_key_twice,
+    "is_within_month": into_february,
+    "has_trip_columns": with_another_type,
+}
+
+
+def remove_artifacts(world: World, version: str) -> None:
+    """Ensures that a registered version has lost its files."""
+    uri = world.registry._client.get_model_version_download_uri(world.settings.model_name, version)
+    folder = Path(urlparse(uri).path)
+    assert world.settings.home in folder.parents
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def january(_compared: World) -> World:
+    """January has been run; not to be changed."""
+    return _compared
+
+
+@pytest.fixture
+def run(january: World) -> dg.DagsterRun:
+    """The run of January."""
+    return january.instance.get_runs(dg.RunsFilter(job_name="monthly_job"))[0]
+
+
+class TestJanuaryAsItWas:
+    """January from the simulated meter, run once from the base model."""
+
+    def test_trips_show_rows_columns_and_edition(self, january: World) -> None:
+        raw, clean = january.metadata("raw_new_data", JANUARY), january.metadata("preprocessed_data", JANUARY)
+        published = january.publisher.read_month(JANUARY)
+        assert raw["dagster/partition_row_count"] == len(published.trips)
+        assert raw["validation_trips"] == pytest.approx(0.2 * len(published.trips), abs=2)
+        assert raw["revision"] == clean["revision"] == published.revision
+        assert raw["time_span"].startswith("2015-01-01")
+        assert {"pickup_datetime", "fare_amount", "is_validation"} <= {
+            column.name for column in raw["dagster/column_schema"].columns
+        }
+        dropped = {record.data["rule"]: record.data["trips dropped"] for record in clean["dropped"].records}
+        assert clean["dagster/partition_row_count"] == len(published.trips) - sum(dropped.values())
+        assert 0.9 < clean["share_kept"] < 1
+        assert "haversine_km" in {column.name for column in clean["dagster/column_schema"].columns}
+
+    def test_the_lake_holds_what_the_pages_describe(self, january: World) -> None:
+        lake = january.settings.home / "lake"
+        clean = pd.read_parquet(lake / "preprocessed_data" / "2015-01-01.parquet")
+        schema = january.metadata("preprocessed_data", JANUARY)["dagster/column_schema"]
+        assert list(clean.columns) == [column.name for column in schema.columns]
+        assert clean.attrs == {"subject": "2015-01", "revision": january.publisher.months()[JANUARY]}
+        assert len(clean) == january.metadata("preprocessed_data", JANUARY)["dagster/partition_row_count"]
+
+    def test_models_show_numbers_versions_and_pictures(self, january: World) -> None:
+        production = january.metadata("production_eval_mae", JANUARY)
+        staging = january.metadata("staging_model", JANUARY)
+        evidence = january.evidence(JANUARY)
+        assert evidence.production is not None
+        assert production["mae_usd"] == evidence.production.scores.mae_usd
+        assert staging["mae_usd"] == evidence.staging.scores.mae_usd
+        assert production["production_version"] == staging["parent_version"] == evidence.production_version == "1"
+        assert staging["version"] == evidence.staging.version == "2"
+        assert production["difficulty_mae_usd"] == staging["difficulty_mae_usd"] == evidence.difficulty_mae_usd
+        assert 1 <= staging["epochs"] <= 2
+        assert [entry["subject"] for entry in staging["exposure"]] == ["base", "2015-01"]
+        for picture in (production["errors"], staging["errors"], staging["loss_curve"]):
+            assert picture.startswith("![plot](data:image/png;base64,iVBOR")
+
+    def test_every_check_is_recorded_for_the_month(self, january: World, run: dg.DagsterRun) -> None:
+        storage = january.instance.event_log_storage
+        found = {}
+        for key in january.definitions.resolve_asset_graph().asset_check_keys:
+            for record in storage.get_asset_check_execution_history(key, limit=10):
+                if record.run_id == run.run_id:
+                    found[key.name] = record.partition
+        assert found == dict.fromkeys(ALL_CHECKS, "2015-01-01")
+
+    def test_the_comparison_is_read_back_from_the_log(self, january: World) -> None:
+        found = compared(january.instance)
+        assert set(found) == {"base", "2015-01"}
+        assert found["base"].verdict is Verdict.COLD_START
+        assert found["2015-01"].verdict is Verdict.PROMOTE
+        assert found["2015-01"].gain is not None
+        assert found["2015-01"].revision == january.publisher.months()[JANUARY]
+
+    def test_mlflow_has_a_run_of_each_model_within_one_of_the_whole(self, january: World, run: dg.DagsterRun) -> None:
+        runs = january.mlflow_runs(run.run_id)
+        assert set(runs) == {"production_eval_mae", "staging_model", "parent"}
+        assert {found.info.status for found in runs.values()} == {"FINISHED"}
+        for asset in ("production_eval_mae", "staging_model"):
+            tags = runs[asset].data.tags
+            assert (tags["asset"], tags["month"], tags["dagster_run"]) == (asset, "2015-01", run.run_id)
+            assert tags["mlflow.parentRunId"] == runs["parent"].info.run_id
+            assert runs[asset].data.metrics["mae"] == january.metadata(asset, JANUARY)["mae_usd"]
+            assert {"row_count", "training_set_size", "val_set_size", "model_version"} <= set(runs[asset].data.params)
+        assert {"learning_rate", "batch_size", "patience", "context"} <= set(runs["staging_model"].data.params)
+
+
+class TestEveryVerdictIsAnAnswer:
+    """Comparisons never fail a run: what they find is for a person to hear."""
+
+    def test_hold(self, compared_january: World) -> None:
+        world = compared_january.under(minimum_gain_usd=100.0)
+        result = world.run("monthly_job", month=JANUARY, assets=["staging_model"])
+        assert failures(result) == {}
+        assert failed_checks(result) == {"staging_beats_production"}
+        check = checks_of(result)["staging_beats_production"]
+        assert check.severity is dg.AssetCheckSeverity.WARN
+        assert check.metadata["verdict"].value == "HOLD"
+        assert world.evidence(JANUARY).verdict is Verdict.HOLD
+
+    def test_reject(self, started: World) -> None:
+        """The month's first weeks are priced double, and what the newcomer learns from them is wrong for the last."""
+
+        def double_the_first_weeks(trips: pd.DataFrame) -> pd.DataFrame:
+            early = trips["pickup_datetime"] < "2015-01-24"
+            return trips.assign(fare_amount=trips["fare_amount"].where(~early, 2 * trips["fare_amount"]))
+
+        started.publisher.restate(JANUARY, "double", double_the_first_weeks)
+        result = started.run_month(JANUARY)
+        assert failures(result) == {}
+        assert {"staging_beats_production", "keeps_bias"} <= failed_checks(result)
+        evidence = started.evidence(JANUARY)
+        assert evidence.verdict is Verdict.REJECT
+        assert evidence.gain is not None
+        assert evidence.gain.high_usd < 0
+        assert {checks_of(result)[name].severity for name in failed_checks(result)} == {dg.AssetCheckSeverity.WARN}
+
+    def test_cold_start(self, empty: World) -> None:
+        result = empty.run_month(JANUARY)
+        assert failures(result) == {}
+        assert failed_checks(result) == set()
+        assert checks_of(result)["production_is_not_stale"].metadata["not_scored"].value == "nothing is in production"
+        evidence = empty.evidence(JANUARY)
+        assert evidence.verdict is Verdict.COLD_START
+        assert (evidence.production_version, evidence.production, evidence.gain) == (None, None, None)
+        assert empty.metadata("staging_model", JANUARY)["parent_version"] == "none"
+
+    def test_unscorable(self, compared_january: World) -> None:
+        """Production's files are gone: that is a fault to hear of, not a cold start and not a broken month."""
+        remove_artifacts(compared_january, "1")
+        compared_january.publisher.restate(JANUARY, "other")
+        result = compared_january.run_month(JANUARY)
+        assert failures(result) == {}
+        assert {"production_is_not_stale", "staging_beats_production"} <= failed_checks(result)
+        assert checks_of(result)["production_is_not_stale"].severity is dg.AssetCheckSeverity.ERROR
+        evidence = compared_january.evidence(JANUARY)
+        assert (evidence.verdict, evidence.production_version) == (Verdict.UNSCORABLE, "1")
+        assert evidence.production is None
+        assert "version 1 cannot be loaded" in compared_january.metadata("production_eval_mae", JANUARY)["not_scored"]
+        assert "version 1 cannot be loaded" in compared_january.metadata("staging_model", JANUARY)["production_fault"]
+
+        # The person hears of it, and approving takes saying so.
+        assert failures(compared_january.ask(JANUARY)) == {}
+        assert "UNSCORABLE" in compared_january.chat.messages[-1].text
+
+    def test_leak(self, compared_january: World) -> None:
+        """Production learned from January; restated without its second half, it ends with trips production knows."""
+        compared_january.ask_and_approve(JANUARY)
+        compared_january.publisher.restate(
+            JANUARY, "half", lambda trips: trips[trips["pickup_datetime"] < "2015-01-16"].reset_index(drop=True)
+        )
+        result = compared_january.run_month(JANUARY)
+        assert failures(result) == {}
+        assert {"staging_beats_production", "has_no_leak"} <= failed_checks(result)
+        assert checks_of(result)["has_no_leak"].severity is dg.AssetCheckSeverity.ERROR
+        assert "2015-01" in str(checks_of(result)["has_no_leak"].metadata["leak"].value)
+        assert compared_january.evidence(JANUARY).verdict is Verdict.LEAK
+
+    def test_staleness_is_skill_lost_since_training(self, compared_january: World) -> None:
+        for tolerance, is_fresh in ((1.0, True), (0.0, False)):
+            world = compared_january.under(staleness_tolerance=tolerance)
+            result = world.run("monthly_job", month=JANUARY, assets=["production_eval_mae"])
+            check = checks_of(result)["production_is_not_stale"]
+            lost = check.metadata["skill_when_trained"].value - check.metadata["skill"].value
+            assert 0 < lost < 1
+            assert (check.passed, check.severity) == (is_fresh, dg.AssetCheckSeverity.WARN)
+            assert failures(result) == {}
+
+
+class TestSameMonthTwice:
+    def test_gives_the_same_version_the_same_evidence_and_one_question(self, compared_january: World) -> None:
+        first = compared_january.evidence(JANUARY)
+        compared_january.ask(JANUARY)
+        assert failures(compared_january.run_month(JANUARY)) == {}
+        second = compared_january.evidence(JANUARY)
+        assert second.digest == first.digest
+        assert compared_january.versions() == {"1": "base", "2": "2015-01"}
+        assert "registered before" in compared_january.metadata("staging_model", JANUARY)["reused"]
+
+        assert compared_january.ask(JANUARY).success
+        assert compared_january.ask(JANUARY).success
+        requests = [request for request in compared_january.approvals.requests() if request.subject == "2015-01"]
+        assert [request.staging_version for request in requests] == ["2"]
+        assert len(compared_january.chat.messages) == 1
+        assert compared_january.chat.messages[0].text.startswith("Evaluation MAE: ")
+
+    def test_restated_is_another_question_and_the_open_one_is_void(self, compared_january: World) -> None:
+        compared_january.ask(JANUARY)
+        before = compared_january.request(JANUARY)
+        compared_january.publisher.restate(JANUARY, "r2", lambda trips: trips[5:].reset_index(drop=True))
+        assert failures(compared_january.run_month(JANUARY)) == {}
+        assert compared_january.ask(JANUARY).success
+
+        after = compared_january.request(JANUARY)
+        assert (after.revision, after.staging_version) == ("r2", "3")
+        outcome = compared_january.approvals.outcome(before.id)
+        assert outcome is not None
+        assert (outcome.state, outcome.reason) == ("void", "2015-01 restated as r2")
+        assert compared_january.approvals.open_requests() == (after,)
+        assert len(compared_january.chat.messages) == 2
+        assert compared_january.metadata("raw_new_data", JANUARY)["revision"] == "r2"
+
+    def test_restated_after_a_decision_says_what_the_decision_rested_on(self, compared_january: World) -> None:
+        request = compared_january.ask_and_approve(JANUARY)
+        compared_january.publisher.restate(JANUARY, "r2", lambda trips: trips[5:].reset_index(drop=True))
+        assert failures(compared_january.run_month(JANUARY)) == {}
+        result = compared_january.ask(JANUARY)
+        log = "\n".join(
+            record.user_message for record in compared_january.instance.all_logs(result.run_id) if record.user_message
+        )
+        assert "2015-01 is restated as r2" in log
+        assert request.id in log
+
+
+class TestFaults:
+    """What cannot be done fails its step, says why, and leaves earlier results as they were."""
+
+    def test_training_that_blows_up_fails_the_mlflow_runs_too(self, compared_january: World) -> None:
+        lake = compared_january.lake()
+        world = compared_january.under(learning_rate=1e30)
+        result = world.run("monthly_job", month=JANUARY, assets=["staging_model"])
+        assert not result.success
+        assert "TrainingError" in failures(result)["staging_model"]
+        runs = world.mlflow_runs(result.run_id)
+        assert {asset: run.info.status for asset, run in runs.items()} == {
+            "staging_model": "FAILED",
+            "parent": "FAILED",
+        }
+        assert world.versions() == {"1": "base", "2": "2015-01"}
+        assert world.lake() == lake
+
+    def test_an_mlflow_that_does_not_answer_is_no_cold_start(self, compared_january: World, closed_port: int) -> None:
+        lake = compared_january.lake()
+        world = compared_january.under(mlflow_tracking_uri=f"http://127.0.0.1:{closed_port}")
+        result = world.run_month(JANUARY)
+        assert not result.success
+        assert "RegistryError" in "\n".join(failures(result).values())
+        assert "prepare the MLflow store" in "\n".join(failures(result).values())
+        assert world.lake() == lake
+        assert not [event for event in result.all_events if event.is_successful_output]
+
+    def test_a_truncated_file_fails_with_its_name_and_leaves_other_months(
+        self, compared_january: World, tmp_path: Path
+    ) -> None:
+        lake = compared_january.lake()
+        files = tmp_path / "published"
+        files.mkdir()
+        whole = files / "taxi_2015_02.parquet"
+        compared_january.publisher.city.read_month(FEBRUARY).trips.to_parquet(whole)
+        whole.write_bytes(whole.read_bytes()[:-1000])
+        world = compared_january.reading(files)
+        result = world.run_month(FEBRUARY)
+        assert not result.success
+        assert set(failures(result)) == {"raw_new_data"}
+        assert "SourceError" in failures(result)["raw_new_data"]
+        assert "taxi_2015_02.parquet" in failures(result)["raw_new_data"]
+        assert world.lake() == lake
+        assert not world.is_materialized("raw_new_data", FEBRUARY)
+
+    def test_a_month_not_published_is_named(self, started: World, tmp_path: Path) -> None:
+        (tmp_path / "published").mkdir()
+        result = started.reading(tmp_path / "published").run_month(FEBRUARY)
+        assert "no file for month 2015-02" in failures(result)["raw_new_data"]
+        assert set(failures(result)) == {"raw_new_data"}
+
+
+class TestBlockingChecks:
+    """What is not a month of trips trains no model, whatever its source lets through."""
+
+    @pytest.mark.parametrize("check", BAD_MONTHS)
+    def test_a_bad_month_stops_before_the_models(self, compared_january: World, check: str) -> None:
+        before = compared_january.lake()
+        compared_january.publisher.restate(JANUARY, "bad", BAD_MONTHS[check])
+        result = compared_january.run_month(JANUARY)
+        assert not result.success
+        assert failed_checks(result) == {check}
+        assert check in "\n".join(failures(result).values())
+        materialized = {str(event.asset_key.path[-1]) for event in result.get_asset_materialization_events()}
+        assert materialized == {"raw_new_data"}
+        after = compared_january.lake()
+        assert [name for name in before if before[name] != after[name]] == ["raw_new_data/2015-01-01.parquet"]
+        assert compared_january.versions() == {"1": "base", "2": "2015-01"}
+
+    def test_a_month_that_cleaning_mostly_drops_trains_nothing(self, compared_january: World) -> None:
+        compared_january.publisher.restate(
+            JANUARY,
+            "zeros",
+            lambda trips: trips.assign(pickup_latitude=trips["pickup_latitude"].where(trips.index % 3 > 0, 0)),
+        )
+        result = compared_january.run_month(JANUARY)
+        assert not result.success
+        assert failed_checks(result) == {"keeps_most_trips"}
+        materialized = {str(event.asset_key.path[-1]) for event in result.get_asset_materialization_events()}
+        assert materialized == {"raw_new_data", "preprocessed_data"}

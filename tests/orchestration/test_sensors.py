@@ -1,0 +1,225 @@
+"""What the sensors ask for: the right month, one at a time, and a person's answer to everything once."""
+
+import itertools
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from taxifare.evaluation import Verdict
+from taxifare.notify import DeliveryError
+from taxifare.registry import RegistryError
+from taxifare.sources import SourceError
+from taxifare_dagster import sensors
+from tests.orchestration.world import FEBRUARY, JANUARY, World, failures
+
+
+class TestNewMonthSensor:
+    def test_first_of_all_requests_the_base_model(self, empty: World) -> None:
+        (requested,) = empty.tick("new_month_sensor").run_requests
+        assert (requested.job_name, requested.partition_key) == ("base_job", None)
+        assert requested.run_key == f"base:{empty.publisher.base_revision()}"
+
+    def test_requests_the_oldest_month_that_is_new(self, started: World) -> None:
+        started.publisher.out = (JANUARY, FEBRUARY)
+        (requested,) = started.tick("new_month_sensor").run_requests
+        assert (requested.job_name, requested.partition_key) == ("monthly_job", "2015-01-01")
+        assert requested.run_key == f"2015-01:{started.publisher.months()[JANUARY]}"
+        assert requested.tags["taxifare/because"] == "2015-01 is due: new"
+
+    def test_then_the_next_one(self, compared_january: World) -> None:
+        compared_january.publisher.out = (JANUARY, FEBRUARY)
+        (requested,) = compared_january.tick("new_month_sensor").run_requests
+        assert requested.partition_key == "2015-02-01"
+
+    def test_requests_the_same_until_it_is_run(self, started: World) -> None:
+        keys = {started.tick("new_month_sensor").run_requests[0].run_key for _ in range(2)}
+        assert len(keys) == 1
+
+    def test_without_base_years_the_first_month_is_a_cold_start(self, empty: World) -> None:
+        empty.publisher.base_fault = SourceError("the folder has no base years")
+        (requested,) = empty.tick("new_month_sensor").run_requests
+        assert (requested.job_name, requested.partition_key) == ("monthly_job", "2015-01-01")
+
+    def test_months_outside_the_partitions_are_left_alone(self, compared_january: World) -> None:
+        compared_january.publisher.out = (JANUARY - 1, JANUARY, JANUARY + 6)
+        compared_january.publisher.restate(JANUARY - 1, "before the first")
+        compared_january.publisher.restate(JANUARY + 6, "after the last")
+        assert not compared_january.tick("new_month_sensor").run_requests
+
+    def test_says_when_nothing_is_new(self, compared_january: World) -> None:
+        tick = compared_january.tick("new_month_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == "1 months are published and none is new, restated or to be compared anew"
+
+    @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
+    @pytest.mark.parametrize("started_by", ["monthly_job", "base_job", "__ASSET_JOB"])
+    def test_waits_for_the_run_at_work_whoever_started_it(
+        self, started: World, status: dg.DagsterRunStatus, started_by: str
+    ) -> None:
+        selection = frozenset({dg.AssetKey("staging_model")}) if started_by == "__ASSET_JOB" else None
+        run = create_run_for_test(started.instance, started_by, status=status, asset_selection=selection)
+        tick = started.tick("new_month_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == f"run {run.run_id} is at work; one month is run at a time"
+
+    def test_a_message_being_sent_holds_nothing_back(self, started: World) -> None:
+        create_run_for_test(started.instance, "approval_job", status=dg.DagsterRunStatus.STARTED)
+        assert started.tick("new_month_sensor").run_requests
+
+    def test_a_restated_month_is_run_again_under_a_key_of_its_own(self, started: World) -> None:
+        (first,) = started.tick("new_month_sensor").run_requests
+        assert failures(started.launch(first, "monthly_job")) == {}
+        assert not started.tick("new_month_sensor").run_requests
+        started.publisher.restate(JANUARY, "r2")
+        (again,) = started.tick("new_month_sensor").run_requests
+        assert again.partition_key == "2015-01-01"
+        assert again.run_key != first.run_key
+        assert again.tags["taxifare/because"] == "2015-01 is due: restated"
+
+    def test_a_month_that_failed_holds_the_later_ones_back_and_says_what_to_do(self, started: World) -> None:
+        started.publisher.out = (JANUARY, FEBRUARY)
+        (requested,) = started.tick("new_month_sensor").run_requests
+        started.publisher.restate(JANUARY, requested.run_key.removeprefix("2015-01:"), lambda trips: trips[:50])
+        failed = started.launch(requested, "monthly_job")
+        assert not failed.success
+        tick = started.tick("new_month_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == (
+            f"2015-01 is due: new, but run {failed.run_id} for it ended FAILURE; "
+            "re-execute it from its page, later months wait"
+        )
+
+    def test_a_source_out_of_reach_fails_the_tick_with_its_own_words(self, started: World) -> None:
+        started.publisher.fault = SourceError("/published: expected a folder of trip files, received Stale file handle")
+        with pytest.raises(SourceError, match="Stale file handle"):
+            started.tick("new_month_sensor")
+
+    def test_an_mlflow_out_of_reach_fails_the_tick_and_requests_no_base_model(
+        self, empty: World, closed_port: int
+    ) -> None:
+        world = empty.under(mlflow_tracking_uri=f"http://127.0.0.1:{closed_port}")
+        with pytest.raises(RegistryError, match="failed with exception"):
+            world.tick("new_month_sensor")
+
+
+class TestApprovalSensor:
+    def test_asks_about_the_base_model_once(self, trained: World) -> None:
+        (requested,) = trained.tick("approval_sensor").run_requests
+        assert requested.run_config["ops"]["send_approval_message"]["config"] == {"subject": "base"}
+        assert failures(trained.launch(requested, "approval_job")) == {}
+        assert len(trained.chat.messages) == 1
+
+        tick = trained.tick("approval_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == "every comparison has been asked about"
+
+    def test_asks_about_a_month_once(self, compared_january: World) -> None:
+        (requested,) = compared_january.tick("approval_sensor").run_requests
+        assert failures(compared_january.launch(requested, "approval_job")) == {}
+        assert not compared_january.tick("approval_sensor").run_requests
+        assert [message.key for message in compared_january.chat.messages] == [
+            f"Request {compared_january.request(JANUARY).id}"
+        ]
+
+    def test_asks_about_a_month_run_from_the_ui(self, compared_january: World) -> None:
+        """The UI runs assets through Dagster's implicit job, without the tags and the name of `monthly_job`."""
+        assert compared_january.ask(JANUARY).success
+        earlier = compared_january.request(JANUARY)
+        world = compared_january.under(minimum_gain_usd=100.0)
+        ui = world.definitions.resolve_implicit_global_asset_job_def()
+        result = ui.execute_in_process(
+            instance=world.instance,
+            partition_key="2015-01-01",
+            asset_selection=[dg.AssetKey("staging_model")],
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+        assert failures(result) == {}
+        assert world.evidence(JANUARY).verdict is Verdict.HOLD
+
+        (requested,) = world.tick("approval_sensor").run_requests
+        assert failures(world.launch(requested, "approval_job")) == {}
+        outcome = world.approvals.outcome(earlier.id)
+        assert outcome is not None
+        assert outcome.state == "void"
+        assert not world.tick("approval_sensor").run_requests
+
+    def test_does_not_ask_while_a_message_is_on_its_way(self, compared_january: World) -> None:
+        (requested,) = compared_january.tick("approval_sensor").run_requests
+        create_run_for_test(
+            compared_january.instance, "approval_job", status=dg.DagsterRunStatus.STARTING, tags=requested.tags
+        )
+        tick = compared_january.tick("approval_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == "1 messages wait for another try"
+
+    def test_tries_again_after_growing_pauses_until_it_arrives(
+        self, compared_january: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = SimpleNamespace(late_s=0.0)
+        now = sensors.time.time
+        monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: now() + clock.late_s))
+        compared_january.chat.fault = DeliveryError("POST /chat answered 404 Not Found")
+
+        run_keys = []
+        for pause_s in (30.0, 60.0, 120.0):
+            (requested,) = compared_january.tick("approval_sensor").run_requests
+            run_keys.append(requested.run_key)
+            assert (
+                "404 Not Found" in failures(compared_january.launch(requested, "approval_job"))["send_approval_message"]
+            )
+            clock.late_s = pause_s - 10
+            assert not compared_january.tick("approval_sensor").run_requests
+            clock.late_s = pause_s + 10
+        assert len(set(run_keys)) == 3
+        requests = [request for request in compared_january.approvals.requests() if request.subject == "2015-01"]
+        assert len(requests) == 1
+
+        compared_january.chat.fault = None
+        (requested,) = compared_january.tick("approval_sensor").run_requests
+        assert failures(compared_january.launch(requested, "approval_job")) == {}
+        clock.late_s = 7200
+        assert not compared_january.tick("approval_sensor").run_requests
+        assert len(compared_january.chat.messages) == 1
+
+    def test_pauses_grow_to_an_hour_and_no_further(
+        self, compared_january: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (requested,) = compared_january.tick("approval_sensor").run_requests
+        for _ in range(12):
+            run = create_run_for_test(compared_january.instance, "approval_job", tags=requested.tags)
+            compared_january.instance.report_run_failed(run)
+        now = sensors.time.time
+        for minutes, is_asked in ((59, False), (61, True)):
+            late = SimpleNamespace(time=lambda minutes=minutes: now() + 60 * minutes)
+            monkeypatch.setattr(sensors, "time", late)
+            assert bool(compared_january.tick("approval_sensor").run_requests) is is_asked
+
+
+class TestProductionSensor:
+    def test_shows_decisions_made_outside_dagster(self, compared_january: World) -> None:
+        assert not compared_january.tick("production_sensor").asset_events
+        assert compared_january.ask(JANUARY).success
+        request = compared_january.request(JANUARY)
+        token = compared_january.approvals.token(request)
+        compared_january.approvals.decide(request.id, "approve", "Grace", "by command", token)
+        (shown,) = compared_january.tick("production_sensor").asset_events
+        assert shown.asset_key == dg.AssetKey("production_model")
+        assert (shown.metadata["version"].value, shown.metadata["decided_by"].value) == ("2", "Grace")
+
+
+def test_sensors_alone_carry_a_month_from_nothing_to_production(empty: World) -> None:
+    """The base model, its question; January, its question: each asked for by a sensor, each answered by Ada."""
+    for subject, job in (("base", "base_job"), ("2015-01", "monthly_job")):
+        (due,) = empty.tick("new_month_sensor").run_requests
+        assert due.job_name == job
+        assert failures(empty.launch(due, job)) == {}
+        (question,) = empty.tick("approval_sensor").run_requests
+        assert failures(empty.launch(question, "approval_job")) == {}
+        assert failures(empty.answer(empty.request(subject))) == {}
+    assert empty.approvals.production() == "2"
+    assert len(empty.chat.messages) == 2
+    for sensor in ("new_month_sensor", "approval_sensor", "production_sensor"):
+        tick = empty.tick(sensor)
+        assert list(itertools.chain(tick.run_requests or (), tick.asset_events or ())) == [], sensor
