@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     )
     database_url: OptionalText = Field(None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME")
     mlflow_tracking_uri: OptionalText = Field(None, description="MLflow server; empty: SQLite in TAXIFARE_HOME")
+    mlflow_tracking_username: OptionalText = Field(
+        None, description="Login at the MLflow server, where it asks for one"
+    )
+    mlflow_tracking_password: OptionalSecret = Field(None, description="Password at the MLflow server")
     mlflow_experiment: str = Field("taxifare", description="MLflow experiment of every run", min_length=1)
     model_name: str = Field("taxifare", description="Name of the registered model", min_length=1)
 
@@ -125,9 +129,7 @@ class Settings(BaseSettings):
     )
     chat_channel: OptionalText = Field(None, description="Channel of the chat")
     chat_author: str = Field("taxifare", description="Author shown in the chat", min_length=1)
-    slack_webhook_url: OptionalSecret = Field(
-        None, description="Incoming webhook of Slack, Mattermost or Rocket.Chat"
-    )
+    slack_webhook_url: OptionalSecret = Field(None, description="Incoming webhook of Slack, Mattermost or Rocket.Chat")
     notify_urls: OptionalSecret = Field(None, description="Addresses of other services in apprise's form, by spaces")
     reminder_days: int = Field(7, description="Days without an answer after which a request is sent again", ge=1)
     dagster_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages")
@@ -157,6 +159,8 @@ class Settings(BaseSettings):
             raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
         if (self.chat_base_url is None) != (self.chat_channel is None):
             raise ValueError("CHAT_BASE_URL and CHAT_CHANNEL go together: set both or neither")
+        if (self.mlflow_tracking_username is None) != (self.mlflow_tracking_password is None):
+            raise ValueError("MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD go together: set both or neither")
         return self
 
     @cached_property
