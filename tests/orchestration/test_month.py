@@ -202,7 +202,7 @@ class TestEveryVerdictIsAnAnswer:
 
     def test_leak(self, compared_january: World) -> None:
         """Production learned from January; restated without its second half, it ends with trips production knows."""
-        compared_january.ask_and_approve(JANUARY)
+        decided = compared_january.ask_and_approve(JANUARY)
         compared_january.publisher.restate(
             JANUARY, "half", lambda trips: trips[trips["pickup_datetime"] < "2015-01-16"].reset_index(drop=True)
         )
@@ -212,6 +212,12 @@ class TestEveryVerdictIsAnAnswer:
         assert checks_of(result)["has_no_leak"].severity is dg.AssetCheckSeverity.ERROR
         assert "2015-01" in str(checks_of(result)["has_no_leak"].metadata["leak"].value)
         assert compared_january.evidence(JANUARY).verdict is Verdict.LEAK
+
+        # Asking says which decision rested on the edition that was replaced.
+        asking = compared_january.ask(JANUARY)
+        assert failures(asking) == {}
+        log = [record.user_message for record in compared_january.instance.all_logs(asking.run_id)]
+        assert any("2015-01 is restated as half" in line and decided.id in line for line in log)
 
     def test_staleness_is_skill_lost_since_training(self, compared_january: World) -> None:
         for tolerance, is_fresh in ((1.0, True), (0.0, False)):
@@ -256,17 +262,6 @@ class TestSameMonthTwice:
         assert compared_january.approvals.open_requests() == (after,)
         assert len(compared_january.chat.messages) == 2
         assert compared_january.metadata("raw_new_data", JANUARY)["revision"] == "r2"
-
-    def test_restated_after_a_decision_says_what_the_decision_rested_on(self, compared_january: World) -> None:
-        request = compared_january.ask_and_approve(JANUARY)
-        compared_january.publisher.restate(JANUARY, "r2", lambda trips: trips[5:].reset_index(drop=True))
-        assert failures(compared_january.run_month(JANUARY)) == {}
-        result = compared_january.ask(JANUARY)
-        log = "\n".join(
-            record.user_message for record in compared_january.instance.all_logs(result.run_id) if record.user_message
-        )
-        assert "2015-01 is restated as r2" in log
-        assert request.id in log
 
 
 class TestFaults:

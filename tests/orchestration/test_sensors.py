@@ -1,6 +1,5 @@
 """What the sensors ask for: the right month, one at a time, and a person's answer to everything once."""
 
-import itertools
 from types import SimpleNamespace
 
 import dagster as dg
@@ -68,14 +67,11 @@ class TestNewMonthSensor:
         create_run_for_test(started.instance, "approval_job", status=dg.DagsterRunStatus.STARTED)
         assert started.tick("new_month_sensor").run_requests
 
-    def test_a_restated_month_is_run_again_under_a_key_of_its_own(self, started: World) -> None:
-        (first,) = started.tick("new_month_sensor").run_requests
-        assert failures(started.launch(first, "monthly_job")) == {}
-        assert not started.tick("new_month_sensor").run_requests
-        started.publisher.restate(JANUARY, "r2")
-        (again,) = started.tick("new_month_sensor").run_requests
+    def test_a_restated_month_is_run_again_under_a_key_of_its_own(self, compared_january: World) -> None:
+        compared_january.publisher.restate(JANUARY, "r2")
+        (again,) = compared_january.tick("new_month_sensor").run_requests
         assert again.partition_key == "2015-01-01"
-        assert again.run_key != first.run_key
+        assert again.run_key.startswith("2015-01:r2:after ")
         assert again.tags["taxifare/because"] == "2015-01 is due: restated"
 
     def test_a_month_that_failed_holds_the_later_ones_back_and_says_what_to_do(self, started: World) -> None:
@@ -209,17 +205,20 @@ class TestProductionSensor:
         assert (shown.metadata["version"].value, shown.metadata["decided_by"].value) == ("2", "Grace")
 
 
-def test_sensors_alone_carry_a_month_from_nothing_to_production(empty: World) -> None:
-    """The base model, its question; January, its question: each asked for by a sensor, each answered by Ada."""
-    for subject, job in (("base", "base_job"), ("2015-01", "monthly_job")):
-        (due,) = empty.tick("new_month_sensor").run_requests
-        assert due.job_name == job
-        assert failures(empty.launch(due, job)) == {}
-        (question,) = empty.tick("approval_sensor").run_requests
-        assert failures(empty.launch(question, "approval_job")) == {}
-        assert failures(empty.answer(empty.request(subject))) == {}
-    assert empty.approvals.production() == "2"
-    assert len(empty.chat.messages) == 2
+def test_sensors_alone_carry_a_month_into_production(trained: World) -> None:
+    """The base model's question; January, its question: each asked for by a sensor, each answered by Ada."""
+    (question,) = trained.tick("approval_sensor").run_requests
+    assert failures(trained.launch(question, "approval_job")) == {}
+    assert failures(trained.answer(trained.request("base"))) == {}
+
+    (due,) = trained.tick("new_month_sensor").run_requests
+    assert failures(trained.launch(due, "monthly_job")) == {}
+    (question,) = trained.tick("approval_sensor").run_requests
+    assert failures(trained.launch(question, "approval_job")) == {}
+    assert failures(trained.answer(trained.request(JANUARY))) == {}
+
+    assert trained.approvals.production() == "2"
+    assert len(trained.chat.messages) == 2
     for sensor in ("new_month_sensor", "approval_sensor", "production_sensor"):
-        tick = empty.tick(sensor)
-        assert list(itertools.chain(tick.run_requests or (), tick.asset_events or ())) == [], sensor
+        tick = trained.tick(sensor)
+        assert [*(tick.run_requests or ()), *(tick.asset_events or ())] == [], sensor
