@@ -137,7 +137,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ApprovalError, LedgerError, RegistryError) as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", highlight=False)
+        said = f"[red]{type(error).__name__}[/red]: {escape(str(error))}"
+        Console(stderr=True).print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
