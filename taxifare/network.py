@@ -11,7 +11,8 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
 - hours: a vector for every hour of the week.
 
 The fare is what the dense layers make of these, scaled and shifted by the dated rules and the trend: a fare rise
-multiplies, whatever the trip.
+multiplies, whatever the trip. The trend acts there only, and stops at the training rows' last day: it can neither
+bend what a trip costs nor run away.
 """
 
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ _SHORTEST_KM = 0.03
 class Architecture:
     """The shape of a network. The defaults won on the real trips of 2014, see `bench/quality.py`.
 
+    A width of 0 leaves a part out.
+
     Attributes:
         dense_widths: Units of the dense layers, first to last.
         cells_km: Sizes of the map's squares.
@@ -57,7 +60,7 @@ class Architecture:
     cells_km: tuple[float, ...] = (0.3, 1.0)
     cell_width: int = 8
     route_cell_km: float = 1.5
-    route_width: int = 8
+    route_width: int = 4
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
@@ -75,8 +78,7 @@ def build_network(
     """Returns an untrained, compiled network that takes features (n, k) and returns fares in USD (n, 1).
 
     It starts from the median fare. A feature that never varies in the training rows starts with no say: the dated
-    rule of a later year must not disturb fares before a renewal has seen what it does. The trend stops at the
-    training rows' last day, so that it cannot run away.
+    rule of a later year must not disturb fares before a renewal has seen what it does.
 
     Args:
         features: Training features (n, k), float32, in the order of `names`; scales and the map are taken from them.
@@ -102,23 +104,27 @@ def build_network(
 
     inputs = keras.Input((len(names),), name="features")
     scaled, varies = _scaled(inputs, features, names)
-    parts = [
-        scaled,
-        *_cells(inputs, features, names, shape),
-        _routes(inputs, features, names, shape),
-        _distances(inputs, features, names, shape),
-        _hours(inputs, names, shape),
-    ]
-    hidden = keras.layers.Concatenate()(parts)
+    timeless = [column for column, name in enumerate(names) if name != "trend_years"]
+    plain = keras.ops.take(scaled, timeless, axis=1)
+    parts = [plain]
+    if shape.cell_width:
+        parts += _cells(inputs, features, names, shape)
+    if shape.route_width:
+        parts.append(_routes(inputs, features, names, shape))
+    if shape.distance_width:
+        parts.append(_distances(inputs, features, names, shape))
+    if shape.hour_width:
+        parts.append(_hours(inputs, names, shape))
+    hidden = keras.layers.Concatenate()(parts) if len(parts) > 1 else plain
     for number, width in enumerate(shape.dense_widths):
         layer = keras.layers.Dense(width, activation="relu", name=f"dense_{number}")
         hidden = layer(hidden)
         if number == 0:
-            _silence(layer, varies)
-    plain = keras.layers.Dense(1, bias_initializer=_constant(np.median(fares_usd)), name="plain_fare_usd")
-    fare = _under_rules(plain(keras.layers.Concatenate()([hidden, scaled])), scaled, names)
-    _silence(plain, varies, first_row=shape.dense_widths[-1])
-    network = keras.Model(inputs, fare, name="taxifare")
+            _silence(layer, varies[timeless])
+    layer = keras.layers.Dense(1, bias_initializer=_constant(np.median(fares_usd)), name="plain_fare_usd")
+    plain_fare_usd = layer(keras.layers.Concatenate()([hidden, plain]))
+    _silence(layer, varies[timeless], first_row=shape.dense_widths[-1])
+    network = keras.Model(inputs, _under_rules(plain_fare_usd, scaled, names), name="taxifare")
     # Graphs are not compiled by XLA: on a month of trips that takes longer than it saves.
     network.compile(
         optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False, steps_per_execution=16

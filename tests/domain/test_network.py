@@ -70,7 +70,10 @@ def test_a_rule_that_came_after_the_training_rows_says_nothing(network, features
     assert np.array_equal(predict(network, features), predict(network, after))
 
 
-def test_the_trend_stops_at_the_last_training_day(network, features):
+def test_the_trend_stops_at_the_last_training_day(features, fares_usd):
+    network = build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=1, architecture=SMALL)
+    factor = network.get_layer("rules_factor")
+    factor.set_weights([np.full_like(factor.get_weights()[0], 0.1)])
     assert (features[:, column("trend_years")] < 15).all()
     last, beyond, before = features.copy(), features.copy(), features.copy()
     last[:, column("trend_years")] = features[:, column("trend_years")].max()
