@@ -34,18 +34,19 @@ def feature_names(city: City) -> tuple[str, ...]:
 
     >>> from taxifare.cities import NEW_YORK
     >>> feature_names(NEW_YORK)[:4]
-    ('haversine_km', 'grid_km', 'east_km', 'north_km')
+    ('haversine_km', 'grid_km', 'pickup_jfk_km', 'dropoff_jfk_km')
     """
     airport_names = (f"{end}_{airport.code.lower()}_km" for airport in city.airports for end in ("pickup", "dropoff"))
     return (
-        *("haversine_km", "grid_km", "east_km", "north_km", "bearing_sin", "bearing_cos"),
-        *("pickup_east_km", "pickup_north_km", "dropoff_east_km", "dropoff_north_km"),
+        *("haversine_km", "grid_km"),
         *airport_names,
-        *("hour", "hour_sin_1", "hour_cos_1", "hour_sin_2", "hour_cos_2"),
-        *("weekday", "week_sin", "week_cos", "is_night", "is_rush"),
-        *("year_sin", "year_cos", "trend_years"),
-        *(rule.name for rule in city.rules),
+        *("pickup_east_km", "pickup_north_km", "dropoff_east_km", "dropoff_north_km"),
+        *("east_km", "north_km", "bearing_sin", "bearing_cos"),
+        *("weekday", "hour", "hour_sin_1", "hour_cos_1", "hour_sin_2", "hour_cos_2"),
+        *("week_sin", "week_cos", "is_night", "is_rush", "year_sin", "year_cos"),
         "passengers",
+        *(rule.name for rule in city.rules),
+        "trend_years",
     )
 
 
