@@ -49,7 +49,8 @@ def next_month(
 
     A month is due when it has not been compared; when its content has changed at the source since; or when production
     has, its question was not answered, and it is later than what production learned last – so that its question can be
-    asked anew. Months at or before that are history.
+    asked anew. Months at or before that are history. While nothing is in production and the question of a month waits,
+    no further month is: a start has to be decided on once, not six times over.
 
     Args:
         published: Revision of each month the source has and the partitions cover.
@@ -61,11 +62,15 @@ def next_month(
     decided = {outcome.request_id for outcome in outcomes if outcome.by is not None}
     settled = {(request.subject, request.revision) for request in requests if request.id in decided}
     learned = _last_learned(production_version, requests)
+    ended = {outcome.request_id for outcome in outcomes}
+    start_waits = production_version is None and any(
+        request.subject != BASE and request.id not in ended for request in requests
+    )
     for month, revision in sorted(published.items()):
         evidence = compared.get(str(month))
         key = f"{month}:{revision}"
         if evidence is None:
-            return Due(month, Why.NEW, key)
+            return None if start_waits else Due(month, Why.NEW, key)
         if evidence.revision != revision:
             return Due(month, Why.RESTATED, f"{key}:after {evidence.staging.run_id}")
         moved = evidence.production_version != production_version

@@ -72,7 +72,7 @@ def errors_by_hour(predictions_usd: pd.Series, trips: pd.DataFrame) -> bytes:
     by_hour.plot(range(24), errors_usd.groupby(hour_of_day).mean().reindex(range(24)), color="black", label="bias")
     by_hour.axhline(0, color="grey", linewidth=0.5)
     by_hour.set(xlabel="hour of the day", ylabel="USD a ride")
-    by_hour.legend()
+    by_hour.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     pairs.scatter(paid_usd, predictions_usd.reindex(paid_usd.index), s=3, alpha=0.4, linewidths=0)
     pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
     pairs.set(xlabel="paid, USD", ylabel="predicted, USD", xlim=(0, 80), ylim=(0, 80))

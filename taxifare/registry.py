@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 PRODUCTION_ALIAS = "production"
 STAGING_ALIAS = "staging"
 FINGERPRINT_TAG = "taxifare.fingerprint"
+SUBJECT_TAG = "month"
 
 _NETWORK_FILE = "network.keras"
 _PREDICTIONS_FILE = "validation_predictions.parquet"
@@ -169,10 +170,18 @@ class ModelRegistry:
         The fingerprint is set in the call that creates a version, so a run killed at any point and run again finds
         either its version or nothing, never half of one.
         """
+        return self._newest({FINGERPRINT_TAG: fingerprint})
+
+    def newest_of(self, subject: str) -> str | None:
+        """Returns the version that was trained last on the subject (a month, or `base`), None where there is none."""
+        newest = self._newest({SUBJECT_TAG: subject})
+        return None if newest is None else newest.version
+
+    def _newest(self, tags: Mapping[str, str]) -> RegisteredVersion | None:
+        """Returns the newest version with all the tags, None where there is none."""
+        query = "".join(f" and tags.`{name}` = '{value}'" for name, value in tags.items())
         with _as_registry_error("search versions"):
-            found = self._client.search_model_versions(
-                f"name = '{self.model_name}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
-            )
+            found = self._client.search_model_versions(f"name = '{self.model_name}'{query}")
         newest = max(found, key=lambda version: int(version.version), default=None)
         return None if newest is None else RegisteredVersion(str(newest.version), str(newest.run_id), dict(newest.tags))
 

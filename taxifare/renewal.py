@@ -18,7 +18,7 @@ from taxifare.cleaning import Cleaned, clean
 from taxifare.evaluation import Appraisal, Contender, Exposure, reference_mae_usd, score, skill
 from taxifare.features import compute_features, feature_names
 from taxifare.network import build_network
-from taxifare.registry import LoadedModel, ModelRegistry, VersionUnusableError
+from taxifare.registry import SUBJECT_TAG, LoadedModel, ModelRegistry, VersionUnusableError
 from taxifare.settings import Settings
 from taxifare.splitting import split_by_time
 from taxifare.training import Epoch, TrainingHistory, fit
@@ -174,7 +174,7 @@ def train_candidate(
                 exposure,
                 run_id=run_id,
                 fingerprint=fingerprint,
-                tags={"month": edition.subject, "revision": edition.revision}
+                tags={SUBJECT_TAG: edition.subject, "revision": edition.revision}
                 | ({} if parent_version is None else {"parent_version": parent_version}),
             )
         else:

@@ -53,6 +53,15 @@ def time_span(trips: pd.DataFrame) -> str:
     return f"{times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M}"
 
 
+def rounded(value: float) -> float:
+    """Returns the value with as many digits as a person reads; the evidence keeps them all.
+
+    >>> rounded(1.8303507129524712)
+    1.8304
+    """
+    return round(value, 4)
+
+
 def plot(png: bytes) -> dg.MarkdownMetadataValue:
     """Returns a PNG as metadata that the UI shows as a picture."""
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
@@ -69,9 +78,9 @@ def dropped(counts: Mapping[str, int]) -> dg.TableMetadataValue:
 def scores(found: Scores) -> Metadata:
     """Returns scores as numbers, which the UI draws over the months."""
     return {
-        "mae_usd": found.mae_usd,
-        "rmse_usd": found.rmse_usd,
-        "bias_usd": found.bias_usd,
+        "mae_usd": rounded(found.mae_usd),
+        "rmse_usd": rounded(found.rmse_usd),
+        "bias_usd": rounded(found.bias_usd),
         "validation_trips": found.trips,
     }
 
@@ -106,12 +115,12 @@ def comparison(evidence: Evidence) -> Metadata:
         "reasons": "; ".join(evidence.reasons),
         "staging_version": evidence.staging.version,
         "production_version": evidence.production_version or "none",
-        "staging_mae_usd": evidence.staging.scores.mae_usd,
-        "difficulty_mae_usd": evidence.difficulty_mae_usd,
+        "staging_mae_usd": rounded(evidence.staging.scores.mae_usd),
+        "difficulty_mae_usd": rounded(evidence.difficulty_mae_usd),
         "evidence": dg.MetadataValue.json(evidence.model_dump(mode="json")),
     }
     if evidence.production is not None:
-        numbers["production_mae_usd"] = evidence.production.scores.mae_usd
+        numbers["production_mae_usd"] = rounded(evidence.production.scores.mae_usd)
     if evidence.gain is not None:
         numbers |= interval(evidence.gain)
     if evidence.slices:
@@ -127,15 +136,15 @@ def history(entries: Sequence[Promotion]) -> dg.TableMetadataValue:
                 "since (UTC)": f"{entry.promoted_at:%Y-%m-%d %H:%M}",
                 "version": entry.version,
                 "replaced": entry.replaced_version or "nothing",
-                "how": entry.kind,
                 "by": entry.by,
                 "why": entry.reason,
+                "how": entry.kind,
                 "request": entry.request_id or "none",
             }
         )
         for entry in reversed(entries)
     ]
-    names = ["since (UTC)", "version", "replaced", "how", "by", "why", "request"]
+    names = ["since (UTC)", "version", "replaced", "by", "why", "how", "request"]
     return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name, "string") for name in names]))
 
 
@@ -148,7 +157,7 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
         "decided_by": entry.by,
         "reason": entry.reason,
         "request": entry.request_id or "none",
-        "evidence_digest": entry.evidence_digest or "none",
+        "evidence_digest": (entry.evidence_digest or "none")[:12],
         "promoted_at": entry.promoted_at.isoformat(timespec="seconds"),
         "sequence": entry.sequence,
         "history": history(entries),
@@ -159,4 +168,4 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
 def interval(gain: Interval) -> Metadata:
     """Returns the gain and its bounds; bounds that are infinite are left out, for the UI draws numbers."""
     bounds = {"gain_usd": gain.mean_usd, "gain_low_usd": gain.low_usd, "gain_high_usd": gain.high_usd}
-    return {name: value for name, value in bounds.items() if math.isfinite(value)}
+    return {name: rounded(value) for name, value in bounds.items() if math.isfinite(value)}

@@ -10,9 +10,9 @@ from taxifare import plots
 from taxifare.approval import Approvals
 from taxifare.evaluation import Appraisal
 from taxifare.registry import ModelRegistry, VersionUnusableError
-from taxifare.renewal import Candidate, appraise_production, difficulty_of, skill_of, train_candidate
+from taxifare.renewal import BASE, Candidate, appraise_production, difficulty_of, skill_of, train_candidate
 from taxifare.settings import Settings
-from taxifare.training import Epoch
+from taxifare.training import Epoch, TrainingError
 from taxifare.trips import edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
@@ -100,10 +100,11 @@ def staging_model(
     """The model that may replace production: production's weights, trained on with the month's training trips.
 
     Its error is that of the registered version, loaded back, on the validation trips that production was scored on.
-    Run again on the same trips from the same production, it is the same version, not another one. Where production's
-    files are damaged it says so and starts from nothing: the verdict is then UNSCORABLE, and a person decides.
+    Run again on the same trips from the same production, it is the same version, not another one. Where nothing is in
+    production yet, or its files are damaged, training starts from the base model: the verdict is then COLD_START or
+    UNSCORABLE, and a person decides.
     """
-    production = approvals.production()
+    production, base = approvals.production(), registry.newest_of(BASE)
 
     def train_from(parent_version: str | None) -> Candidate:
         return train_candidate(
@@ -116,24 +117,24 @@ def staging_model(
         )
 
     try:
-        candidate, fault = train_from(production), None
-    except VersionUnusableError:
-        fault = _fault_of(production, registry)
+        candidate, fault = train_from(production or base), None
+    except (VersionUnusableError, TrainingError):
+        fault = _fault_of(production, registry, preprocessed_data)
         if fault is None:
             raise
         # The comparison will say UNSCORABLE, and the person needs something to decide on beside a broken version.
-        context.log.warning("%s; training starts from nothing", fault)
-        candidate = train_from(None)
+        context.log.warning("%s; training starts from the base model, or from nothing where that is the one", fault)
+        candidate = train_from(None if base == production else base)
     shown = {} if fault is None else {"production_fault": fault}
     return dg.Output(
         candidate.appraisal, metadata={**_candidate_metadata(candidate, preprocessed_data, registry), **shown}
     )
 
 
-def _fault_of(version: str | None, registry: ModelRegistry) -> str | None:
-    """Returns why the version cannot be loaded, None where it can or there is none."""
+def _fault_of(version: str | None, registry: ModelRegistry, trips: pd.DataFrame) -> str | None:
+    """Returns why the version cannot be loaded or does not predict, None where it does or there is none."""
     try:
-        _ = None if version is None else registry.load(version)
+        _ = None if version is None else registry.load(version).predict(trips.head(1))
     except VersionUnusableError as error:
         return str(error)
     return None
@@ -144,7 +145,8 @@ def _run_tags(context: dg.AssetExecutionContext, trips: pd.DataFrame) -> dict[st
     return {
         "asset": context.asset_key.to_user_string(),
         "month": edition_of(trips).subject,
-        "dagster_run": context.run.run_id,
+        # A run that is executed again after a failure or a kill goes on in the MLflow run it began.
+        "dagster_run": context.run.root_run_id or context.run.run_id,
     }
 
 
@@ -170,8 +172,8 @@ def _appraisal_metadata(appraisal: Appraisal, trips: pd.DataFrame, registry: Mod
     run_id = appraisal.contender.run_id
     shown: dict[str, Any] = {
         **metadata.scores(appraisal.contender.scores),
-        "difficulty_mae_usd": difficulty_of(trips),
-        "skill": skill_of(trips, appraisal.contender),
+        "difficulty_mae_usd": metadata.rounded(difficulty_of(trips)),
+        "skill": metadata.rounded(skill_of(trips, appraisal.contender)),
         "mlflow_run": run_id,
         "errors": metadata.plot(plots.errors_by_hour(registry.read_predictions(run_id), trips[trips["is_validation"]])),
     }
@@ -185,15 +187,16 @@ def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: Mod
     shown: dict[str, Any] = {
         "version": str(candidate.appraisal.version),
         "parent_version": candidate.parent_version or "none",
-        "revision": edition_of(trips).revision,
-        "exposure": dg.MetadataValue.json([entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]),
         **_appraisal_metadata(candidate.appraisal, trips, registry),
     }
     if candidate.history is None:
-        return shown | {"reused": "a version of the same trips, parent and settings was registered before"}
-    return shown | {
-        "epochs": len(candidate.history.epochs) - 1,
-        "best_epoch": candidate.history.best_epoch,
-        "training_seconds": candidate.history.seconds,
-        "loss_curve": metadata.plot(plots.training_curve(candidate.history)),
-    }
+        shown["reused"] = "a version of the same trips, parent and settings was registered before"
+    else:
+        shown |= {
+            "epochs": len(candidate.history.epochs) - 1,
+            "best_epoch": candidate.history.best_epoch,
+            "training_seconds": round(candidate.history.seconds, 1),
+            "loss_curve": metadata.plot(plots.training_curve(candidate.history)),
+        }
+    exposure = [entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]
+    return shown | {"revision": edition_of(trips).revision, "exposure": dg.MetadataValue.json(exposure)}

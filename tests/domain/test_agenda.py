@@ -383,7 +383,25 @@ def test_following_the_agenda_comes_to_an_end(months: int, events: list[tuple[st
     before = len(world.run_keys)
     world.settle_down(patience=months + 1)
     assert len(world.run_keys) - before <= months, "without answers each month is run once at most"
-    assert all(world.compared[str(month)].revision == revision for month, revision in world.published.items())
+    run = [month for month in world.published if str(month) in world.compared]
+    assert all(world.compared[str(month)].revision == world.published[month] for month in run)
+    assert run == list(world.published) or world.production is None, "only a start that waits holds months back"
+
+
+def test_while_a_start_waits_for_its_decision_no_further_month_is_run() -> None:
+    """Six cold starts would be six questions of which at most one can be answered with yes."""
+    world = World(dict(PUBLISHED))
+    world.compare("base", "r1")
+    world.ask()
+    assert world.run_what_is_due(), "the first month is run and asked about without a click"
+    world.ask()
+    assert not world.run_what_is_due()
+    world.published[JANUARY] = "r2"
+    assert world.run_what_is_due(), "a restated month is run all the same"
+    world.ask()
+    for request in world.open_requests():
+        world.outcomes.append(ended(request, State.REJECTED))
+    assert world.run_what_is_due(), "nobody wants to start with January: on with February"
 
 
 @hypothesis_settings(max_examples=100, deadline=None)

@@ -474,6 +474,7 @@ EVERY_METHOD: dict[str, Callable[[ModelRegistry], object]] = {
     "read_predictions": lambda registry: registry.read_predictions("r"),
     "run_url": lambda registry: registry.run_url("r"),
     "comparison_url": lambda registry: registry.comparison_url(["r"]),
+    "newest_of": lambda registry: registry.newest_of("base"),
 }
 
 

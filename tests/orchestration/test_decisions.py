@@ -6,8 +6,10 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.test_utils import create_run_for_test
 
+from taxifare.ledger import State
+from taxifare.notify import DeliveryError
 from taxifare_dagster.comparisons import compared
-from tests.orchestration.world import FEBRUARY, JANUARY, World, failures
+from tests.orchestration.world import FEBRUARY, JANUARY, Chat, World, failures
 
 
 @pytest.fixture
@@ -104,6 +106,51 @@ def test_rolling_back_to_what_never_was_production_fails(asked: World) -> None:
     result = asked.run("rollback_job", ops={"roll_back": answer})
     assert "never production" in failures(result)["roll_back"]
     assert asked.registry.production_version() == "1"
+
+
+def test_a_decision_from_the_command_line_is_shown_by_the_sensor_once(compared_january: World) -> None:
+    """The ledger is where decisions are made; the asset follows, however they were made."""
+    world = compared_january
+    assert world.ask(JANUARY).success
+    request = world.request(JANUARY)
+    world.approvals.decide(request.id, "approve", "Ben", "from a terminal", world.approvals.token(request))
+    world.approvals.rollback(by="Ada", reason="complaints")
+    shown = world.tick("production_sensor").asset_events
+    assert [event.description for event in shown] == ["version 2: promotion by Ben", "version 1: rollback by Ada"]
+    for event in shown:
+        world.instance.report_runless_asset_event(event)
+    assert not world.tick("production_sensor").asset_events
+    assert world.metadata("production_model")["history"].records[0].data["why"] == "complaints"
+
+
+def test_a_message_reaches_the_other_channels_where_one_is_down(compared_january: World) -> None:
+    """And the one that was down gets it later, once."""
+    world, down = compared_january, Chat("webhook", fault=DeliveryError("webhook is gone"))
+    world.more_chats.append(down)
+    assert failures(world.ask(JANUARY)) == {"send_approval_message": "webhook is gone"}
+    assert len(world.chat.messages) == 1
+    down.fault = None
+    assert failures(world.ask(JANUARY)) == {}
+    assert (len(world.chat.messages), len(down.messages)) == (1, 1)
+
+
+def test_a_request_is_reminded_of_and_expires(compared_january: World) -> None:
+    """The schedule's job, on the days that matter: a clock that is late by eight days, then by forty."""
+    world = compared_january.under(reminder_days=7, request_valid_days=30)
+    world.chat = compared_january.chat
+    assert world.ask(JANUARY).success
+    assert failures(world.run("reminder_job")) == {}
+    assert len(world.chat.messages) == 1
+    world.clock_ahead_days = 8
+    assert failures(world.run("reminder_job")) == {}
+    assert [message.text.splitlines()[-1].rpartition(", ")[2] for message in world.chat.messages[1:]] == ["reminder 1"]
+    world.clock_ahead_days = 40
+    assert failures(world.run("reminder_job")) == {}
+    assert world.approvals.open_requests() == ()
+    outcome = world.approvals.outcome(world.request(JANUARY).id)
+    assert outcome is not None
+    assert outcome.state is State.EXPIRED
+    assert len(world.chat.messages) == 2
 
 
 def test_asking_about_a_month_that_was_not_compared_says_so(started: World) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,16 @@ class World:
         publisher: The source of trips.
         chat: Receives messages.
         source: Where trips come from if not from the publisher.
+        more_chats: Receive messages as well.
+        clock_ahead_days: How late it is for those who look at requests.
     """
 
     settings: Settings
     publisher: Publisher
     chat: Chat = field(default_factory=Chat)
     source: TripSource | None = None
+    more_chats: list[Chat] = field(default_factory=list)
+    clock_ahead_days: int = 0
 
     @classmethod
     def create(cls, home: Path, migrated_store: Path) -> "World":
@@ -157,7 +162,15 @@ class World:
     @property
     def definitions(self) -> dg.Definitions:
         """The code location, with this world's source and chat."""
-        return build_definitions(self.settings, source=self.source or self.publisher, notifiers=(self.chat,))
+        approvals = Approvals.from_settings(self.settings, self.registry)
+        ahead = timedelta(days=self.clock_ahead_days)
+        approvals.now = lambda: datetime.now(UTC) + ahead
+        return build_definitions(
+            self.settings,
+            source=self.source or self.publisher,
+            notifiers=(self.chat, *self.more_chats),
+            approvals=approvals,
+        )
 
     @cached_property
     def registry(self) -> ModelRegistry:
