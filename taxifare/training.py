@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,23 +143,21 @@ def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.f
     fares = np.empty(len(x), dtype=np.float32)
     for start in range(0, len(x), PREDICTION_ROWS):
         rows = x[start : start + PREDICTION_ROWS]
-        missing = PREDICTION_ROWS - len(rows)
-        full = np.pad(rows, ((0, missing), (0, 0))) if missing else rows
+        full = np.pad(rows, ((0, PREDICTION_ROWS - len(rows)), (0, 0)))
         fares[start : start + len(rows)] = np.asarray(_compiled(network)(full))[: len(rows), 0]
     return fares
 
 
-@lru_cache(maxsize=4)
 def _compiled(network: "keras.Model") -> Callable[[Matrix], npt.ArrayLike]:
     """Returns the network as one function of `PREDICTION_ROWS` rows, compiled by XLA: twice as fast as op by op.
 
-    It reads the network's weights at every call. A few networks are remembered: production, its challengers.
+    It reads the network's weights at every call, and stays with the network.
     """
     import tensorflow as tf
 
-    function: Callable[[Matrix], npt.ArrayLike] = tf.function(
-        lambda rows: network(rows, training=False), jit_compile=True
-    )
+    if not hasattr(network, "compiled_prediction"):
+        network.compiled_prediction = tf.function(lambda rows: network(rows, training=False), jit_compile=True)
+    function: Callable[[Matrix], npt.ArrayLike] = network.compiled_prediction
     return function
 
 
