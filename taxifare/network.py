@@ -58,7 +58,7 @@ class Architecture:
     """
 
     dense_widths: tuple[int, ...] = (128, 64)
-    cells_km: tuple[float, ...] = (0.3, 1.0)
+    cells_km: tuple[float, ...] = (0.2, 0.6, 2.0)
     cell_width: int = 8
     route_cell_km: float = 1.5
     route_width: int = 4
@@ -130,6 +130,7 @@ def build_network(
     network.compile(
         optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False, steps_per_execution=16
     )
+    network.optimizer.build(network.trainable_variables)
     return network
 
 
