@@ -1,13 +1,20 @@
 """Training: it learns, stops, repeats itself, continues truly, and never hands back a broken network."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from taxifare.cities import NEW_YORK
-from taxifare.features import feature_names
+from taxifare.cleaning import clean
+from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.training import PREDICTION_ROWS, TrainingError, fit, predict
+from taxifare.trips import as_trip_table
+
+REAL_TRIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "nyc_kaggle_format"
 
 NAMES = feature_names(NEW_YORK)
 KM = NAMES.index("grid_km")
@@ -148,3 +155,33 @@ def test_predictions_do_not_depend_on_how_many_rows_come_together(trained):
     assert together[-7:] == pytest.approx(predict(network, many[-7:]), rel=1e-5)
     assert predict(network, many[:0]).shape == (0,)
     assert together[:100] == pytest.approx(predict(network, np.asfortranarray(many[:100])), rel=1e-5)
+    assert network.compiled_prediction.experimental_get_tracing_count() == 2  # one for few rows, one for many
+
+
+def test_predictions_follow_the_weights(trained):
+    network = keras.models.load_model(trained[0])
+    before = predict(network, TRAIN[0][:5])
+    network.set_weights([weights * 0 for weights in network.get_weights()])
+    assert not np.array_equal(before, predict(network, TRAIN[0][:5]))
+
+
+@pytest.mark.real_trips
+@pytest.mark.skipif(not REAL_TRIPS.exists(), reason=f"no real trips at {REAL_TRIPS}")
+def test_thirty_thousand_real_trips_beat_the_course_and_a_renewal_does_no_harm():
+    def month(name: str, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        trips = clean(as_trip_table(pd.read_parquet(REAL_TRIPS / f"{name}.parquet"), name), NEW_YORK).trips
+        trips = trips if rows is None else trips.sample(rows, random_state=1)
+        return compute_features(trips, NEW_YORK).to_numpy(), trips["fare_amount"].to_numpy(np.float32)
+
+    base, january, february = month("taxi_base_2009_2014", 33_000), month("taxi_2015_01"), month("taxi_2015_02")
+    held_back = (base[0][30_000:], base[1][30_000:])
+    hyperparameters = {"learning_rate": 0.005, "batch_size": 512, "patience": 2, "max_epochs": 5, "seed": 1}
+    network = build_network(base[0][:30_000], base[1][:30_000], NAMES, learning_rate=0.005, seed=1)
+    fit(network, base[0][:30_000], base[1][:30_000], *held_back, **hyperparameters)
+    frozen_mae = mae(network, february)
+    assert frozen_mae < 2.2  # the course's network: 2.34 after 63,000 trips
+
+    stops = np.random.default_rng(1).random(len(january[1])) < 0.1
+    learnt, stopping = ([part[rows] for part in january] for rows in (~stops, stops))
+    fit(network, *learnt, *stopping, **hyperparameters | {"learning_rate": 0.0005})
+    assert mae(network, february) < frozen_mae + 0.01
