@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 import requests
 import yaml
+from playwright.sync_api import Page, expect, sync_playwright
 
 from taxifare.ledger import Delivery, Ledger, Outcome, Promotion, Refusal, Request
 from tests.end_to_end.ui import Run, Ui, eventually
@@ -29,6 +31,33 @@ SMALL = {
     "LAST_MONTH": "2015-06",
 }
 """Settings under which a month is trained in a second."""
+
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """A page in Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1500, "height": 1100})
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        yield page
+        browser.close()
 
 
 @dataclass(frozen=True)

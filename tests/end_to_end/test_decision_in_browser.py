@@ -3,18 +3,16 @@
 The tests go on where the one before stopped; `-s` shows how long the person waits.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from taxifare.evaluation import Verdict
 from tests.end_to_end.conftest import CHANNEL, SMALL, Company, Question
-from tests.end_to_end.test_pages import CHROMIUM_ARGUMENTS, PATIENCE_MS
 from tests.end_to_end.ui import Ui, eventually
 from tests.servers import chat_server, dagster_dev, mlflow_server
 
@@ -32,21 +30,6 @@ FARES_RISE = {
 WHO, WHY = "Ada Lovelace", "Fares rose in January; every slice gains"
 LONGEST_WAIT_S = 60
 """15 on an idle machine with two cores; a busy one takes longer."""
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """A page in Chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")

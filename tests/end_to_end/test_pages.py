@@ -1,13 +1,12 @@
 """What a person sees: Chromium on the pages that the message and the README send them to."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from taxifare.evaluation import Verdict
 from tests.end_to_end.conftest import Company, Question
@@ -19,16 +18,6 @@ GROUPS = {
     "trips": ("base_trips", "raw_new_data", "preprocessed_data"),
     "models": ("base_model", "production_model", "production_eval_mae", "staging_model"),
 }
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +27,6 @@ def question(company: Company) -> Question:
         first = company.question("base", within_s=240)
         company.decide(first.config({"decided_by": "Ada", "reason": "there has to be a first"}))
     return eventually(lambda: [q for q in company.all_questions() if q.verdict != Verdict.COLD_START], "it", 300)[-1]
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """A page in Chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1200})
-        page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        yield page
-        browser.close()
 
 
 @pytest.fixture
