@@ -222,6 +222,8 @@ def _load_tensorflow_quietly() -> None:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
+    # It takes each newly loaded model for the same one compiled again, and warns of that.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":
