@@ -46,7 +46,7 @@ LIGHTGBM = {
     "bagging_freq": 1,
     "verbose": -1,
 }
-LIGHTGBM_TREES, LIGHTGBM_PATIENCE = 3000, 100
+LIGHTGBM_TREES, LIGHTGBM_PATIENCE = 2000, 100
 TREND = ("trend_years", *(rule.name for rule in NEW_YORK.rules))
 
 ABLATIONS = {
@@ -103,20 +103,16 @@ def main() -> None:
 
     if arguments.only != "ablations":
         models: dict[str, tuple[Learner, int]] = {
+            "the network": (network_of(Architecture()), arguments.seeds),
             "constant (median)": (constant, 1),
             "linear on haversine": (linear, 1),
             "the course's network": (course_network, arguments.seeds),
             "LightGBM without trend": (lightgbm_without_trend, 1),
             "LightGBM, same features": (lightgbm_same_features, arguments.seeds),
-            "the network": (network_of(Architecture()), arguments.seeds),
         }
-        results = [judge_model(name, learner, train, judge, seeds) for name, (learner, seeds) in models.items()]
-        print_against(results, results[-1])
+        compare(models, train, judge)
     if arguments.only != "models":
-        results = [
-            judge_model(name, network_of(shape), train, judge, arguments.seeds) for name, shape in ABLATIONS.items()
-        ]
-        print_against(results, results[0])
+        compare({name: (network_of(shape), arguments.seeds) for name, shape in ABLATIONS.items()}, train, judge)
 
 
 def load(rows: int | None, judged_year: int) -> tuple[Rows, Rows]:
@@ -145,10 +141,13 @@ def judge_model(name: str, learner: Learner, train: Rows, judge: Rows, seeds: in
     return Result(name, np.array(errors), (time.perf_counter() - started) / seeds)
 
 
-def print_against(results: list[Result], ours: Result) -> None:
-    """Prints a line a model, with its distance to ours on the same trips and the 95 % interval of that distance."""
-    print(f"\n{'':<27}{'MAE':>8}{'± seeds':>9}{'RMSE':>8}{'bias':>8}{'seconds':>9}   MAE more than {ours.name}")
-    for result in results:
+def compare(models: dict[str, tuple[Learner, int]], train: Rows, judge: Rows) -> None:
+    """Prints a line a model, with its distance to the first on the same trips and the distance's 95 % interval."""
+    print(f"\n{'':<27}{'MAE':>8}{'± seeds':>9}{'RMSE':>8}{'bias':>8}{'seconds':>9}   MAE more than the first")
+    ours: Result | None = None
+    for name, (learner, seeds) in models.items():
+        result = judge_model(name, learner, train, judge, seeds)
+        ours = ours or result
         maes = np.abs(result.errors_usd).mean(axis=1)
         rmse = np.sqrt((result.errors_usd**2).mean(axis=1)).mean()
         more = result.absolute_usd - ours.absolute_usd
