@@ -294,6 +294,22 @@ class ModelRegistry:
         with _as_registry_error(f"end run {run.info.run_id}"):
             self._mlflow.end_run("FINISHED")
 
+    def finished(self, tags: Mapping[str, str]) -> Mapping[str, float] | None:
+        """Returns the metrics of the newest run with all the tags that ended well, None where there is none."""
+        query = " and ".join(
+            ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
+        )
+        with _as_registry_error("search runs"):
+            experiment = self._client.get_experiment_by_name(self.experiment)
+            found = self._client.search_runs([experiment.experiment_id], query, max_results=1)
+        return dict(found[0].data.metrics) if found else None
+
+    def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Sets tags on the run."""
+        with _as_registry_error(f"tag run {run_id}"):
+            for name, value in tags.items():
+                self._client.set_tag(run_id, name, value)
+
     def log(
         self, run_id: str, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None
     ) -> None:
@@ -322,6 +338,13 @@ class ModelRegistry:
                     Metric(metric, float(value), now_ms, epoch) for epoch, value in enumerate(values, start=first_epoch)
                 ],
             )
+
+    def log_figure(self, run_id: str, name: str, png: bytes) -> None:
+        """Keeps a figure with the run, as `name`.png."""
+        with _as_registry_error(f"log a figure to run {run_id}"), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.png"
+            path.write_bytes(png)
+            self._client.log_artifact(run_id, str(path))
 
     def log_predictions(self, run_id: str, predictions_usd: pd.Series) -> None:
         """Keeps predictions (USD, indexed by trip key) with the run, so that two models can be paired trip by trip."""

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     batch_size: int = Field(512, description="Trips per training step", ge=1)
     patience: int = Field(2, description="Epochs without improvement before training stops", ge=1)
     max_epochs: int = Field(5, description="Most epochs of a fit; the learning rate falls to zero over them", ge=1)
+    dense_width_factor: float = Field(
+        1.0, description="Width of the dense layers of a new network, as a multiple of the usual one", gt=0
+    )
     seed: int = Field(1, description="Seed of initial weights and shuffling", ge=0)
 
     # The verdict
