@@ -1,0 +1,439 @@
+"""HTTP for every source: what passes is tried again, what does not fails at once, and a file is whole or not there.
+
+Passing faults (429, 500, 502, 503, 504 and their like, no connection, no answer in time, a connection cut off) are
+tried again, `ATTEMPTS` times in all, after pauses that double from a second, with jitter; where the server says when to
+come back (Retry-After) it is believed, up to `LONGEST_PAUSE_S`. All else fails at once. What is raised names the
+address without its login and query, the status and what to do; secrets belong into `secret_headers`, never shown.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import requests
+from filelock import FileLock
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
+
+from taxifare.sources.base import SourceError
+
+_log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+TIMEOUT_S = 30.0
+BELIEVED_S = 300.0
+"""How long a file is taken to be as it was when last looked at: a sensor asks every few seconds."""
+
+PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+ABSENT_STATUS = frozenset({403, 404, 410})
+"""What stands for "there is no such file": buckets whose content may not be listed answer 403."""
+
+_CHUNK_BYTES = 1 << 16
+_LOG_EVERY_S = 10.0
+
+_ADVICE = {
+    400: "the query is not understood",
+    401: "the server wants credentials: check the settings of the source",
+    403: "the server refuses, or has no such file: check the address and the credentials in the settings",
+    404: "there is no such file: check the address in the settings",
+    410: "there is no such file any more: check the address in the settings",
+}
+
+Result = TypeVar("Result")
+
+
+class WebError(SourceError):
+    """An address that does not give what was asked, and will not by asking again.
+
+    Attributes:
+        status: The HTTP status, None where the fault is another.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def is_absence(self) -> bool:
+        """Whether the server answered that there is no such file."""
+        return self.status in ABSENT_STATUS
+
+
+class PassingWebError(WebError):
+    """An address that does not give what was asked now; asking later may help.
+
+    Attributes:
+        retry_after_s: When the server wants to be asked again, None where it does not say.
+    """
+
+    def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, status)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file as its server describes it.
+
+    Attributes:
+        revision: Identifies its content; None where the server gives nothing that does.
+        etag: Its strong ETag, by which a download can be resumed.
+        size_bytes: Its size.
+    """
+
+    revision: str | None
+    etag: str | None
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that was received whole and checked, and what identifies its content."""
+
+    path: Path
+    revision: str
+
+
+@dataclass(frozen=True)
+class Web:
+    """Asks servers for files and JSON.
+
+    Attributes:
+        cache: Folder of downloaded files: of each address the latest whole file, and what has arrived of the next.
+        secret_headers: Sent with every request, shown never.
+        first_pause_s: The pause after the first passing fault.
+        timeout_s: How long to wait for a connection, and for each part of an answer.
+        believed_s: How long `look` believes what it saw.
+    """
+
+    cache: Path
+    secret_headers: Mapping[str, SecretStr] = field(default_factory=dict)
+    first_pause_s: float = FIRST_PAUSE_S
+    timeout_s: float = TIMEOUT_S
+    believed_s: float = BELIEVED_S
+    _seen: dict[str, tuple[float, Remote | WebError]] = field(default_factory=dict, repr=False, compare=False)
+
+    def json(self, url: str, params: Mapping[str, str | int] | None = None) -> Any:
+        """Returns the JSON at an address.
+
+        Raises:
+            WebError: There is none; PassingWebError where there may be some later.
+        """
+
+        def ask() -> Any:
+            with self._request("GET", url, params=params, stream=True) as response:
+                content = b"".join(_chunks(url, response))
+            try:
+                return json.loads(content)
+            except ValueError:
+                glimpse = content[:40].decode("ascii", "backslashreplace")
+            raise WebError(f"{shown(url)}: expected JSON, received {len(content):,} bytes that begin {glimpse!r}")
+
+        return self._persist(ask)
+
+    def look(self, url: str) -> Remote:
+        """Returns what the server says of a file, without downloading it; believed for `believed_s`.
+
+        Raises:
+            WebError: It does not have it (`is_absence`), or refuses; PassingWebError where it may answer later.
+        """
+        until, known = self._seen.get(url, (0.0, None))
+        if known is None or time.monotonic() >= until:
+            try:
+                known = self._persist(lambda: self._head(url))
+            except WebError as error:
+                if not error.is_absence:
+                    raise
+                known = error
+            self._believe(url, known)
+        if isinstance(known, WebError):
+            raise known
+        return known
+
+    def revision(self, url: str, check: Callable[[Path], None]) -> str:
+        """Returns what identifies the content of a file; downloads it only where the server gives nothing that does.
+
+        Raises:
+            WebError: As `look` and `download`.
+        """
+        return self.look(url).revision or self.download(url, check).revision
+
+    def download(self, url: str, check: Callable[[Path], None]) -> Download:
+        """Returns a file whole and checked: the one in the cache if it is still what the server has, else a new one.
+
+        What has arrived of a file is kept and resumed, in this call after a passing fault, and in the next after a
+        failure or kill, if the server's ETag is still the same. A new file takes the place of an old one only when its
+        size is what the server said and its check has passed.
+
+        Args:
+            url: Its address.
+            check: Raises a `SourceError` if the file at the path is not what it should be; then it is forgotten.
+
+        Raises:
+            WebError: It cannot be had; PassingWebError where it may be later.
+        """
+        folder = self.cache / hashlib.sha256(url.encode()).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            received, file = self._persist(lambda: self._receive(url, folder))
+            revision = received.revision or _sha256(file)
+            if file == _part(folder, received):
+                try:
+                    check(file)
+                except SourceError:
+                    file.unlink()
+                    raise
+                file = file.replace(_place(folder, url, revision))
+                for old in set(folder.iterdir()) - {file, folder / "lock"}:
+                    old.unlink()
+        self._believe(url, received)
+        return Download(file, revision)
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        # As it lies there: packed on the way, a file has neither its size nor its ETag, and cannot be resumed.
+        session.headers.update({"Accept-Encoding": "identity", "User-Agent": "taxifare"})
+        session.headers.update({name: value.get_secret_value() for name, value in self.secret_headers.items()})
+        return session
+
+    def _believe(self, url: str, seen: Remote | WebError) -> None:
+        self._seen[url] = (time.monotonic() + self.believed_s, seen)
+
+    def _persist(self, ask: Callable[[], Result]) -> Result:
+        """Returns what `ask` returns, asking again after passing faults."""
+        return Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=self._pause_s,
+            retry=retry_if_exception(_is_worth_waiting),
+            before_sleep=_say,
+            retry_error_callback=_give_up,
+        )(ask)
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        fault = state.outcome.exception() if state.outcome else None
+        wanted_s = fault.retry_after_s if isinstance(fault, PassingWebError) else None
+        backoff = wait_exponential_jitter(multiplier=self.first_pause_s, max=LONGEST_PAUSE_S, jitter=self.first_pause_s)
+        return max(wanted_s or 0.0, backoff(state))
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        """Returns a response that is not an error, in one attempt."""
+        with _in_our_words(url):
+            response = self._session.request(
+                method, url, params=params, headers=headers, timeout=self.timeout_s, stream=stream, allow_redirects=True
+            )
+        if response.status_code < requests.codes.bad_request:
+            return response
+        with response:
+            raise self._refusal(url, response)
+
+    def _refusal(self, url: str, response: requests.Response) -> WebError:
+        """Returns the error that a response is, with the server's own words where they are JSON."""
+        status = response.status_code
+        message = f"{shown(url)}: expected data, received {status} {response.reason}"
+        if "json" in response.headers.get("Content-Type", ""):
+            with _in_our_words(url):
+                said = response.text
+            for secret in self.secret_headers.values():
+                said = said.replace(secret.get_secret_value(), "…")
+            message = f"{message} {said[:200]}".strip()
+        if status in PASSING_STATUS:
+            return PassingWebError(message, status, _retry_after_s(response))
+        return WebError(f"{message}: {_ADVICE.get(status, 'check the address in the settings')}", status)
+
+    def _head(self, url: str) -> Remote:
+        try:
+            with self._request("HEAD", url) as response:
+                return _described(response)
+        except WebError as error:
+            if error.status in {requests.codes.not_allowed, requests.codes.not_implemented}:
+                return Remote(None, None, None)
+            raise
+
+    def _receive(self, url: str, folder: Path) -> tuple[Remote, Path]:
+        """Returns the file that the server has now, in one attempt: the cached one, or a new one as `_part`."""
+        remote = self._head(url)
+        if remote.revision is not None and (cached := _place(folder, url, remote.revision)).exists():
+            return remote, cached
+        part = _part(folder, remote)
+        arrived_bytes = part.stat().st_size if remote.etag is not None and part.exists() else 0
+        if arrived_bytes and arrived_bytes == remote.size_bytes:
+            return remote, part
+        headers = {"Range": f"bytes={arrived_bytes}-", "If-Range": str(remote.etag)} if arrived_bytes else {}
+        with self._request("GET", url, headers=headers, stream=True) as response:
+            if "text/html" in response.headers.get("Content-Type", ""):
+                raise WebError(f"{shown(url)}: expected a file, received a web page: open the address in a browser")
+            if response.status_code == requests.codes.partial:
+                mode, total_bytes = "ab", _total_bytes(url, response, arrived_bytes)
+            else:  # the whole file, and perhaps another than the one that was asked for
+                remote = _described(response)
+                part, mode, arrived_bytes, total_bytes = _part(folder, remote), "wb", 0, remote.size_bytes
+            with part.open(mode) as file, _progress(url, arrived_bytes, total_bytes) as advance:
+                for chunk in _chunks(url, response):
+                    file.write(chunk)
+                    advance(len(chunk))
+                file.flush()
+                os.fsync(file.fileno())
+        size_bytes = part.stat().st_size
+        if total_bytes is not None and size_bytes != total_bytes:
+            raise PassingWebError(f"{shown(url)}: expected {total_bytes:,} bytes, received {size_bytes:,}")
+        return remote, part
+
+
+def shown(url: str) -> str:
+    """Returns an address without login and query, which may be secret.
+
+    >>> shown("https://ada:sesame@example.org:8080/trips.csv?token=sesame")
+    'https://example.org:8080/trips.csv'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _is_worth_waiting(error: BaseException) -> bool:
+    return isinstance(error, PassingWebError) and (error.retry_after_s or 0.0) <= LONGEST_PAUSE_S
+
+
+def _say(state: RetryCallState) -> None:
+    fault = state.outcome.exception() if state.outcome else None
+    _log.warning("%s; asking again in %.1f s", fault, state.next_action.sleep if state.next_action else 0.0)
+
+
+def _give_up(state: RetryCallState) -> Any:
+    """Raises the last fault, with the number of attempts."""
+    fault = state.outcome.exception() if state.outcome else None
+    status = fault.status if isinstance(fault, WebError) else None
+    raise PassingWebError(f"{fault}; given up after {state.attempt_number} attempts: try again later", status)
+
+
+@contextmanager
+def _in_our_words(url: str) -> Iterator[None]:
+    """Turns what requests raises, whose texts and causes may hold the query, into a WebError that does not."""
+    try:
+        yield
+    except requests.Timeout:
+        fault: WebError = PassingWebError(f"{shown(url)}: no answer in time")
+    except requests.exceptions.SSLError as error:
+        fault = WebError(f"{shown(url)}: no secure connection: {_reason(error)}")
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        fault = PassingWebError(f"{shown(url)}: no connection, or cut off: {_reason(error)}")
+    except requests.RequestException as error:
+        fault = WebError(f"{shown(url)}: {type(error).__name__}: check the address in the settings")
+    else:
+        return
+    raise fault from None
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Returns why a connection failed; the reason alone, for the sentence around it holds the query."""
+    cause = error.args[0] if error.args else None
+    return str(getattr(cause, "reason", None) or type(cause).__name__)
+
+
+def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
+    """Yields the body of a response as it arrives."""
+    with _in_our_words(url):
+        yield from response.iter_content(_CHUNK_BYTES)
+
+
+def _retry_after_s(response: requests.Response) -> float | None:
+    """Returns how many seconds the server asks to wait, given as seconds or as a date."""
+    try:
+        return Retry().parse_retry_after(response.headers["Retry-After"])
+    except (KeyError, InvalidHeader):
+        return None
+
+
+def _described(response: requests.Response) -> Remote:
+    """Returns the file that a response is about: by its ETag if that is strong, else by its time and size."""
+    etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    length = response.headers.get("Content-Length")
+    size_bytes = int(length) if length is not None and "Content-Encoding" not in response.headers else None
+    if etag and not etag.startswith("W/"):
+        return Remote(etag.strip('"'), etag, size_bytes)
+    if modified and size_bytes is not None:
+        return Remote(f"{parsedate_to_datetime(modified):%Y%m%dT%H%M%SZ}-{size_bytes}", None, size_bytes)
+    return Remote(None, None, size_bytes)
+
+
+def _total_bytes(url: str, response: requests.Response, start: int) -> int | None:
+    """Returns the size of the whole file of which a response is the rest.
+
+    Raises:
+        WebError: It is another part of the file.
+    """
+    given = response.headers.get("Content-Range", "")
+    unit, _, total = given.partition("/")
+    if not unit.startswith(f"bytes {start}-"):
+        raise WebError(f"{shown(url)}: asked for the bytes from {start:,} on, received Content-Range {given!r}")
+    return int(total) if total.isdigit() else None
+
+
+def _place(folder: Path, url: str, revision: str) -> Path:
+    """Returns where the file of a revision lies; its name ends as its address does."""
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    return folder / f"{hashlib.sha256(revision.encode()).hexdigest()[:16]}-{name}"
+
+
+def _part(folder: Path, remote: Remote) -> Path:
+    """Returns where what has arrived of a file lies."""
+    return folder / f"{hashlib.sha256(str(remote.etag).encode()).hexdigest()[:16]}.part"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextmanager
+def _progress(url: str, arrived_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Shows how much has arrived: a bar on a terminal, now and then a line in the log elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(PurePosixPath(urlsplit(url).path).name, total=total_bytes, completed=arrived_bytes)
+        arrived, logged_at = arrived_bytes, time.monotonic()
+        of_all = "" if total_bytes is None else f" of {total_bytes / 1e6:,.1f}"
+
+        def advance(received_bytes: int) -> None:
+            nonlocal arrived, logged_at
+            arrived += received_bytes
+            bar.advance(task, received_bytes)
+            if bar.disable and time.monotonic() - logged_at >= _LOG_EVERY_S:
+                logged_at = time.monotonic()
+                _log.info("%s: %.1f%s MB", shown(url), arrived / 1e6, of_all)
+
+        yield advance
+        _log.info("%s: %.1f%s MB, received", shown(url), arrived / 1e6, of_all)
