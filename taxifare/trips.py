@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Kind = Literal["text", "timestamp", "number", "integer"]
 
@@ -186,11 +188,7 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
         converted = values.astype(DTYPES["text"])
     else:
         converted = pd.to_numeric(values, errors="coerce")
-        if column.kind == "integer":
-            whole = converted.isna() | (converted % 1 == 0)
-            limits = np.iinfo(np.int32)
-            converted = converted.where(whole & converted.between(limits.min, limits.max))
-        converted = converted.astype(DTYPES[column.kind])
+        converted = _as_integers(converted) if column.kind == "integer" else converted.astype(DTYPES["number"])
     unfit = values[converted.isna() & values.notna()]
     if len(unfit):
         raise TripTableError(
@@ -204,11 +202,24 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
     return converted
 
 
+def _as_integers(values: pd.Series) -> pd.Series:
+    """Returns whole numbers of 32 bits; what is none is null."""
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    limits = np.iinfo(np.int32)
+    whole = (np.floor(numbers) == numbers) & (numbers >= limits.min) & (numbers <= limits.max)
+    return pd.Series(pd.arrays.IntegerArray(np.where(whole, numbers, 0).astype(np.int32), ~whole), index=values.index)
+
+
 def _as_timestamps(values: pd.Series) -> pd.Series:
     """Returns wall-clock times without a zone; what cannot be read is null."""
     if not pd.api.types.is_datetime64_any_dtype(values):
-        text = values.astype(DTYPES["text"]).str.removesuffix(" UTC")
-        values = pd.to_datetime(text, errors="coerce", format="ISO8601")
+        text = pa.chunked_array(pa.array(values.astype(DTYPES["text"])))
+        text = pc.if_else(pc.ends_with(text, " UTC"), pc.utf8_slice_codeunits(text, 0, -4), text)
+        try:
+            times = text.cast(pa.timestamp("us")).to_numpy()
+        except pa.ArrowInvalid:  # a zone, digits beyond microseconds, or no time at all: pandas reads it, or says which
+            times = pd.to_datetime(text.to_pandas(), errors="coerce", format="ISO8601").array
+        values = pd.Series(times, index=values.index)
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         values = values.dt.tz_localize(None)
     return values.astype(DTYPES["timestamp"])

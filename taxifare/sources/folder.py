@@ -4,20 +4,13 @@ A file is chosen by its name. Where the same trips stand there in several format
 """
 
 import fnmatch
-import gzip
 import hashlib
 import re
 import string
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from taxifare.months import Month, parse_month
 from taxifare.sources.base import (
@@ -28,10 +21,7 @@ from taxifare.sources.base import (
     checked_month,
     checked_trips,
 )
-from taxifare.trips import TRIP_COLUMNS
-
-FORMATS = (".parquet", ".csv", ".csv.gz")
-"""Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
+from taxifare.sources.files import FORMATS, read_rows
 
 _MONTH_CODES = {"%Y": r"(?P<year>\d{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
 
@@ -79,7 +69,7 @@ class Folder(TripSource):
             raise MonthNotPublishedError(f"{self.path}: no file for month {month}: {_expected(name)}")
         file = _preferred(files[month], f"month {month}")
         content = _content(file)
-        return Publication(checked_month(_rows(file, content), month, str(file)), _sha256(content), str(file))
+        return Publication(checked_month(read_rows(content, str(file)), month, str(file)), _sha256(content), str(file))
 
     def read_base(self) -> Publication:
         """Returns the trips of the base file.
@@ -89,7 +79,7 @@ class Folder(TripSource):
         """
         file = self._base_file()
         content = _content(file)
-        return Publication(checked_trips(_rows(file, content), str(file)), _sha256(content), str(file))
+        return Publication(checked_trips(read_rows(content, str(file)), str(file)), _sha256(content), str(file))
 
     def base_revision(self) -> str:
         """Returns the hash of the base file.
@@ -210,61 +200,3 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
-
-
-def _rows(file: Path, content: bytes) -> pd.DataFrame:
-    """Returns the rows of a trip file as they stand there.
-
-    Raises:
-        SourceError: The file is empty, damaged or of another format than its name says.
-    """
-    if not content:
-        raise SourceError(f"{file}: expected trips, received an empty file")
-    packed = file.name.endswith(".gz")
-    try:
-        plain = gzip.decompress(content) if packed else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{file}: expected gzip, received {_glimpse(content)}: {error}") from error
-    if plain.lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise SourceError(f"{file}: expected trips, received a web page: {_glimpse(plain)}")
-    kind = "parquet" if file.name.endswith(".parquet") else "CSV"
-    try:
-        table = _read_parquet(plain) if kind == "parquet" else _read_csv(plain)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{file}: expected {kind}, received {_glimpse(plain)}: {error}") from error
-    text = pd.StringDtype("pyarrow")
-    rows: pd.DataFrame = table.to_pandas(
-        types_mapper={pa.string(): text, pa.large_string(): text}.get, ignore_metadata=True
-    )
-    return rows
-
-
-def _read_parquet(content: bytes) -> pa.Table:
-    return pa.parquet.read_table(pa.BufferReader(content))
-
-
-def _read_csv(content: bytes) -> pa.Table:
-    """Returns the rows of a CSV file, numbers as numbers; a column with anything else in it comes as text.
-
-    The trip table then names the column and the value, which Arrow's own message does not.
-    """
-    numbers = {c.name: pa.float64() for c in TRIP_COLUMNS if c.kind in {"number", "integer"}}
-    texts = {c.name: pa.string() for c in TRIP_COLUMNS}
-    try:
-        return _parse_csv(content, texts | numbers)
-    except pa.ArrowInvalid:
-        return _parse_csv(content, texts)
-
-
-def _parse_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
-    options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-    return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
-
-
-def _glimpse(content: bytes) -> str:
-    """Returns how the content begins and how long it is, for a message.
-
-    >>> _glimpse(b"<html><body>Not found</body></html>")
-    "35 bytes that begin '<html><body>Not found</b'"
-    """
-    return f"{len(content):,} bytes that begin {content[:24].decode('ascii', 'backslashreplace')!r}"
