@@ -1,0 +1,77 @@
+"""Reading a file of trips: from its bytes to its rows, in any of the formats in which trips are published."""
+
+import gzip
+import zlib
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from taxifare.sources.base import SourceError
+from taxifare.trips import TRIP_COLUMNS
+
+FORMATS = (".parquet", ".csv", ".csv.gz")
+"""Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
+
+
+def read_rows(content: bytes, origin: str) -> pd.DataFrame:
+    """Returns the rows of a trip file as they stand there.
+
+    Args:
+        content: The whole file.
+        origin: Its name or address, for messages; its ending says which of `FORMATS` it has.
+
+    Raises:
+        SourceError: The file is empty, damaged or of another format than its name says.
+    """
+    if not content:
+        raise SourceError(f"{origin}: expected trips, received an empty file")
+    packed = origin.endswith(".gz")
+    try:
+        plain = gzip.decompress(content) if packed else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{origin}: expected gzip, received {_glimpse(content)}: {error}") from error
+    if plain.lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
+    kind = "parquet" if origin.endswith(".parquet") else "CSV"
+    try:
+        table = _read_parquet(plain) if kind == "parquet" else _read_csv(plain)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{origin}: expected {kind}, received {_glimpse(plain)}: {error}") from error
+    text = pd.StringDtype("pyarrow")
+    rows: pd.DataFrame = table.to_pandas(
+        types_mapper={pa.string(): text, pa.large_string(): text}.get, ignore_metadata=True
+    )
+    return rows
+
+
+def _read_parquet(content: bytes) -> pa.Table:
+    return pa.parquet.read_table(pa.BufferReader(content))
+
+
+def _read_csv(content: bytes) -> pa.Table:
+    """Returns the rows of a CSV file, numbers as numbers; a column with anything else in it comes as text.
+
+    The trip table then names the column and the value, which Arrow's own message does not.
+    """
+    numbers = {c.name: pa.float64() for c in TRIP_COLUMNS if c.kind in {"number", "integer"}}
+    texts = {c.name: pa.string() for c in TRIP_COLUMNS}
+    try:
+        return _parse_csv(content, texts | numbers)
+    except pa.ArrowInvalid:
+        return _parse_csv(content, texts)
+
+
+def _parse_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+    options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+    return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
+
+
+def _glimpse(content: bytes) -> str:
+    """Returns how the content begins and how long it is, for a message.
+
+    >>> _glimpse(b"<html><body>Not found</body></html>")
+    "35 bytes that begin '<html><body>Not found</b'"
+    """
+    return f"{len(content):,} bytes that begin {content[:24].decode('ascii', 'backslashreplace')!r}"
