@@ -1,22 +1,30 @@
-"""The `taxifare` command: answer requests, read the history, go back."""
+"""The `taxifare` command: answer requests, read the history, go back; adopt tuned settings, draw a learning curve."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from taxifare.approval import ApprovalError, Approvals, Decision
 from taxifare.doctor import examine
 from taxifare.evaluation import describe_gain
+from taxifare.learning_curve import LearningCurveError, learning_curve
 from taxifare.ledger import LedgerError, Promotion, Request, State
 from taxifare.registry import ModelRegistry, RegistryError
-from taxifare.settings import Settings
+from taxifare.renewal import BASE, preprocess, sample_base
+from taxifare.settings import RowCount, Settings
+from taxifare.sources import SourceError, make_source
+from taxifare.training import TrainingError
+from taxifare.trips import Edition
+from taxifare.tuning import Finding, adopt, latest_finding, searched_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +34,7 @@ app = typer.Typer(
 )
 
 _MINIMUM_WIDTH = 110
+_ENV_FILE = Path(".env")
 
 By = Annotated[str, typer.Option("--by", help="Who decides.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why.")]
@@ -106,6 +115,81 @@ def rollback(
 
 
 @app.command()
+def tuned(
+    write: Annotated[bool, typer.Option("--write", help="Put the settings into .env, all else as it is.")] = False,
+    by: Annotated[str | None, typer.Option("--by", help="Who decides, with --write.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, with --write.")] = None,
+) -> None:
+    """Show what the latest tuning found, and on what evidence; --write makes it the settings of the next fit."""
+    settings, terminal = _settings(), _terminal()
+    finding = latest_finding(settings)
+    if finding is None:
+        raise typer.BadParameter("nothing has been tuned yet: launch tuning_job in Dagster's UI")
+    terminal.print(_tuning_table(finding, settings), _tuning_evidence(finding), highlight=False)
+    if not write:
+        terminal.print("\nTo adopt them: --write --by … --reason …, or these lines in .env:\n")
+        terminal.print("\n".join(finding.env_lines), highlight=False, markup=False)
+        return
+    if by is None or reason is None:
+        raise typer.BadParameter("--write needs --by and --reason")
+    with _told():
+        adopt(finding, ModelRegistry.from_settings(settings), _ENV_FILE, by=by, reason=reason)
+    in_force = searched_settings(_settings())
+    overridden = [name.upper() for name, value in finding.winner.items() if in_force[name] != value]
+    if overridden:
+        raise typer.BadParameter(
+            f"{_ENV_FILE} is written, but the environment goes before it: unset {', '.join(overridden)}"
+        )
+    terminal.print(
+        f"{_ENV_FILE} is written; a Dagster that runs takes its settings from there when it is started again."
+    )
+
+
+@app.command("learning-curve")
+def show_learning_curve(
+    sizes: Annotated[
+        str, typer.Option(help="Training trips, by commas; those beyond all are left out.")
+    ] = "1k,3k,10k,30k,100k,300k,all",
+    repeats: Annotated[int, typer.Option(min=1, help="Fits of each size: other trips, other weights.")] = 3,
+    output: Annotated[Path | None, typer.Option(help="PNG file for the curve; MLflow has it in any case.")] = None,
+) -> None:
+    """Measure how much error more base trips remove. Interrupted, it goes on where it was."""
+    settings, terminal = _settings(), _terminal()
+    try:
+        numbers: list[int | None] = TypeAdapter(list[RowCount]).validate_python(sizes.split(","))
+    except ValidationError as error:
+        raise typer.BadParameter(f"expected sizes such as 1k,3k,all, received {sizes!r}") from error
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with _told():
+        published = make_source(settings).read_base()
+        stamped = Edition(BASE, published.revision).stamp(published.trips)
+        trips = preprocess(sample_base(stamped, None, settings.seed), settings.city_facts).trips
+        registry = ModelRegistry.from_settings(settings)
+        with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+            task = progress.add_task("learning curve", total=1.0)
+            levels, png = learning_curve(
+                trips,
+                registry,
+                settings,
+                sizes=numbers,
+                repeats=repeats,
+                on_progress=lambda share: progress.update(task, completed=share),
+            )
+    table = Table("training trips", "MAE, USD", "95 % interval", "linear on distance, USD")
+    for level in levels:
+        table.add_row(
+            f"{level.trips:,}",
+            f"{level.interval.mean_usd:.3f}",
+            f"{level.interval.low_usd:.3f} to {level.interval.high_usd:.3f}" if repeats > 1 else "–",
+            f"{level.reference_mae_usd:.3f}",
+        )
+    terminal.print(table)
+    if output is not None:
+        output.write_bytes(png)
+        terminal.print(f"The curve is in {output}.")
+
+
+@app.command()
 def doctor() -> None:
     """Examine every outside part: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one is not well."""
     terminal, well = _terminal(), True
@@ -136,7 +220,7 @@ def _told() -> Iterator[None]:
     """Turns what a person can mend into a message and exit code 1."""
     try:
         yield
-    except (ApprovalError, LedgerError, RegistryError) as error:
+    except (ApprovalError, LearningCurveError, LedgerError, RegistryError, SourceError, TrainingError) as error:
         said = f"[red]{type(error).__name__}[/red]: {escape(str(error))}"
         Console(stderr=True).print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -147,6 +231,25 @@ def _terminal() -> Console:
     terminal = Console()
     terminal.width = max(terminal.width, _MINIMUM_WIDTH)
     return terminal
+
+
+def _tuning_table(finding: Finding, settings: Settings) -> Table:
+    """Returns the settings that were searched: now in force, at the time of the search, and the winner's."""
+    table = Table("setting", "in force", "when searched", "tuned")
+    for name, value in searched_settings(settings).items():
+        table.add_row(name.upper(), f"{value:.5g}", f"{finding.present[name]:.5g}", f"{finding.winner[name]:.5g}")
+    return table
+
+
+def _tuning_evidence(finding: Finding) -> str:
+    """Returns what speaks for the winner, in words."""
+    counts = ", ".join(f"{count} {state}" for state, count in finding.trials.items() if count)
+    found = f"{finding.subject}, {finding.found_at:%Y-%m-%d %H:%M} UTC, trials: {counts}. "
+    if finding.winner == finding.present:
+        return f"{found}No trial was better than the settings of the time: {finding.winner_mae_usd:.3f} USD."
+    if finding.gain is None:
+        return f"{found}MAE {finding.winner_mae_usd:.3f} USD; the settings of the time gave no usable network."
+    return f"{found}Gain on held trips that chose nothing: {describe_gain(finding.gain)}."
 
 
 def _state(approvals: Approvals, request: Request) -> str:

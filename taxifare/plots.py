@@ -1,6 +1,6 @@
 """Figures as PNG bytes. Every axis carries its unit; a figure answers the question in its title."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -14,6 +14,9 @@ from taxifare.training import TrainingHistory
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from taxifare.learning_curve import Level
+    from taxifare.tuning import Trial
 
 _DRAWN_TRIPS = 20_000
 """Points of a map; more make the file larger and the picture no clearer."""
@@ -104,6 +107,59 @@ def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axis.set_yticks(range(len(versions)), [f"version {version}" for version in versions])
     axis.set_xlabel("UTC; blue: promotion, orange: rollback; the name is who decided")
+    return _png(figure)
+
+
+def tuning(trials: "Sequence[Trial]", importances: Mapping[str, float]) -> bytes:
+    """Returns a PNG of the error of each trial and the least so far, and of how much each setting matters.
+
+    Args:
+        trials: Finished trials in the order of their ends.
+        importances: Share of each setting in the differences between the trials; may be empty.
+    """
+    figure, (history, shares) = _axes("Did the search find better settings?", "Which settings matter?")
+    complete = [(place, trial.mae_usd) for place, trial in enumerate(trials, 1) if trial.mae_usd is not None]
+    places, errors_usd = [place for place, _ in complete], [error for _, error in complete]
+    history.scatter(places, errors_usd, s=20, label="trial")
+    history.step(places, np.minimum.accumulate(errors_usd), where="post", color="grey", label="least so far")
+    for state, color in (("pruned", "tab:orange"), ("failed", "tab:red")):
+        ended = [place for place, trial in enumerate(trials, 1) if trial.state == state]
+        # They have no error to be drawn at: a mark at the foot of the panel says that they were tried.
+        history.plot(
+            ended,
+            [0.02] * len(ended),
+            transform=history.get_xaxis_transform(),
+            marker="x",
+            linestyle="",
+            color=color,
+            label=f"{state}: {len(ended)}",
+        )
+    history.set(xlabel="finished trials", ylabel="mean absolute error on held trips, USD")
+    history.legend()
+    shares.barh(list(importances)[::-1], [100 * share for share in importances.values()][::-1])
+    shares.set(xlabel="share of the differences between trials, %")
+    return _png(figure)
+
+
+def learning_curve(levels: "Sequence[Level]") -> bytes:
+    """Returns a PNG of the error against the training size, its 95 % interval, and that of a plain rate per km.
+
+    Args:
+        levels: At least one size, smallest first.
+    """
+    figure, (curve,) = _axes("What do more trips bring?")
+    sizes = [level.trips for level in levels]
+    curve.plot(sizes, [level.interval.mean_usd for level in levels], marker="o", label="network, mean of the repeats")
+    if all(np.isfinite(level.interval.high_usd) for level in levels):
+        lows, highs = ([getattr(level.interval, f"{end}_usd") for level in levels] for end in ("low", "high"))
+        curve.fill_between(sizes, lows, highs, alpha=0.25, linewidth=0, label="95 % interval of the mean")
+    for number, level in enumerate(levels):
+        label = "_" if number else "one fit"
+        curve.scatter([level.trips] * len(level.maes_usd), level.maes_usd, s=8, color="black", zorder=3, label=label)
+    references_usd = [level.reference_mae_usd for level in levels]
+    curve.plot(sizes, references_usd, color="grey", linestyle="--", label="linear on distance")
+    curve.set(xscale="log", xlabel="training trips", ylabel="mean absolute error on the latest trips, USD")
+    curve.legend()
     return _png(figure)
 
 

@@ -1,17 +1,25 @@
-"""Jobs: the base model, a month, asking a person, and the person's decision or rollback."""
+"""Jobs: the base model, a month, asking a person, the person's decision or rollback, and tuning."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
+import pandas as pd
 from pydantic import Field
 
+from taxifare import plots
 from taxifare.approval import Approvals, Decision
-from taxifare.evaluation import Evidence
+from taxifare.evaluation import Evidence, describe_gain
+from taxifare.months import parse_month, partition_key
 from taxifare.notify import DeliveryError, Notifier, send_reminders, send_request
 from taxifare.registry import ModelRegistry
+from taxifare.renewal import BASE
 from taxifare.settings import Settings
+from taxifare.tuning import Progress, tune
+from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.comparisons import compared
+from taxifare_dagster.partitions import months
 from taxifare_dagster.production import unshown_promotions
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
@@ -155,6 +163,83 @@ def roll_back(context: dg.OpExecutionContext, config: Return, approvals: dg.Reso
 def rollback_job() -> None:
     """Goes back to an earlier production version."""
     roll_back()
+
+
+class Budget(dg.Config):
+    """What to search on, and for how long: until the first of the two bounds that are given."""
+
+    subject: str = Field(default=BASE, description="Month YYYY-MM, or base")
+    trials: int | None = Field(default=30, description="Trials of the whole search, earlier runs of it included", ge=1)
+    minutes: float | None = Field(default=None, description="Minutes of this run", gt=0)
+
+
+@dg.op(required_resource_keys={"parquet_io"})
+def search_settings(
+    context: dg.OpExecutionContext,
+    config: Budget,
+    registry: dg.ResourceParam[ModelRegistry],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Searches better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
+
+    def report(progress: Progress) -> None:
+        trial = progress.trial
+        context.log.info(
+            "trial %d: %s; %d finished, least error %s; at most %.0f minutes left",
+            trial.number,
+            trial.fault or (f"{trial.mae_usd:.3f} USD" if trial.mae_usd is not None else "given up early"),
+            progress.finished,
+            "none yet" if progress.best_mae_usd is None else f"{progress.best_mae_usd:.3f} USD",
+            progress.seconds_left / 60,
+        )
+
+    trips = _trips_in_lake(context, config.subject)
+    search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
+    found = search.finding
+    context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))
+    context.add_output_metadata(
+        {
+            "settings": dg.MetadataValue.md("\n".join(("```", *found.env_lines, "```"))),
+            "adopt": "taxifare tuned --write --by … --reason …",
+            "gain": "none" if found.gain is None else describe_gain(found.gain),
+            "winner_mae_usd": metadata.rounded(found.winner_mae_usd),
+            "trials": dg.MetadataValue.json(found.trials),
+            "search": metadata.plot(plots.tuning(search.trials, search.importances)),
+            "mlflow_run": found.run_id,
+        }
+    )
+
+
+def _trips_in_lake(context: dg.OpExecutionContext, subject: str) -> pd.DataFrame:
+    """Returns the preprocessed trips of a month or of the base years.
+
+    Raises:
+        dg.Failure: They have not been materialized.
+    """
+    asset, month = ("base_trips", {}) if subject == BASE else ("preprocessed_data", _partition(subject))
+    try:
+        trips: pd.DataFrame = context.resources.parquet_io.load_input(
+            dg.build_input_context(asset_key=dg.AssetKey(asset), **month)
+        )
+    except FileNotFoundError as error:
+        raise dg.Failure(
+            f"{subject} has no trips in the lake: materialize {asset} first", allow_retries=False
+        ) from error
+    return trips
+
+
+def _partition(month: str) -> dict[str, Any]:
+    """Returns what tells an IO manager which month to read."""
+    key = partition_key(parse_month(month))
+    return {"asset_partitions_def": months, "asset_partition_key_range": dg.PartitionKeyRange(key, key)}
+
+
+@dg.job(
+    description="Search better hyperparameters, for a person to adopt. Killed or stopped, it goes on when run again."
+)
+def tuning_job() -> None:
+    """Searches better hyperparameters."""
+    search_settings()
 
 
 def _show_promotions(context: dg.OpExecutionContext, approvals: Approvals) -> None:
