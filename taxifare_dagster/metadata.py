@@ -68,7 +68,7 @@ def plot(png: bytes) -> dg.MarkdownMetadataValue:
 
 
 def dropped(counts: Mapping[str, int]) -> dg.TableMetadataValue:
-    """Returns the trips dropped by each rule as a table."""
+    """Returns the trips dropped by each rule, or left out for each reason, as a table."""
     return dg.MetadataValue.table(
         [dg.TableRecord({"rule": rule, "trips dropped": count}) for rule, count in counts.items()],
         schema=dg.TableSchema([dg.TableColumn("rule", "string"), dg.TableColumn("trips dropped", "int")]),

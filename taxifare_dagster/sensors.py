@@ -10,7 +10,7 @@ from taxifare.approval import Approvals
 from taxifare.months import partition_key
 from taxifare.notify import Notifier
 from taxifare.renewal import BASE
-from taxifare.sources.base import SourceError, TripSource
+from taxifare.sources.base import NoBaseError, TripSource
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.jobs import approval_job, base_job, monthly_job
 from taxifare_dagster.partitions import months
@@ -113,7 +113,7 @@ def _base_revision(source: TripSource) -> str | None:
     """Returns the revision of the base years, None where the source has no base years."""
     try:
         return source.base_revision()
-    except SourceError:
+    except NoBaseError:
         return None
 
 

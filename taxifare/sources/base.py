@@ -1,6 +1,9 @@
 """What every source of trips promises."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pandas as pd
@@ -17,6 +20,10 @@ class MonthNotPublishedError(SourceError):
     """The source has no such month (yet)."""
 
 
+class NoBaseError(SourceError):
+    """The source has no years before the first month, and says so; one that does not answer is another error."""
+
+
 @dataclass(frozen=True)
 class Publication:
     """Trips as a source published them.
@@ -25,11 +32,15 @@ class Publication:
         trips: A trip table (see `taxifare.trips`), unclean as published.
         revision: Identifies the content: equal exactly when the content is equal.
         origin: Where it was read, for people.
+        is_validation: Which trips are for validation, by their index, where the source publishes that; else None.
+        dropped: Published rows that are no trips of the table or were not drawn, by reason; empty where all are here.
     """
 
     trips: pd.DataFrame
     revision: str
     origin: str
+    is_validation: pd.Series | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 class TripSource(Protocol):
@@ -56,7 +67,8 @@ class TripSource(Protocol):
         """Returns the trips of the years before the first month.
 
         Raises:
-            SourceError: There are none, or they cannot be read.
+            NoBaseError: There are none.
+            SourceError: They cannot be read.
         """
         ...
 
@@ -64,9 +76,24 @@ class TripSource(Protocol):
         """Returns the revision of the base years without reading trips.
 
         Raises:
-            SourceError: There are none.
+            NoBaseError: There are none.
+            SourceError: It cannot be known now.
         """
         ...
+
+
+def digest(facts: object) -> str:
+    """Returns a short text that changes when one of the facts does, which are what JSON can hold.
+
+    >>> digest([1, "2015-01"])
+    'ba8ac91e56ce3c97'
+    """
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def new_york_now() -> pd.Timestamp:
+    """Returns what the clocks in New York show."""
+    return pd.Timestamp.now(tz="America/New_York").tz_localize(None)
 
 
 def checked_trips(frame: pd.DataFrame, origin: str) -> pd.DataFrame:

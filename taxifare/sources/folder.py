@@ -15,6 +15,7 @@ from pathlib import Path
 from taxifare.months import Month, parse_month
 from taxifare.sources.base import (
     MonthNotPublishedError,
+    NoBaseError,
     Publication,
     SourceError,
     TripSource,
@@ -75,7 +76,8 @@ class Folder(TripSource):
         """Returns the trips of the base file.
 
         Raises:
-            SourceError: There is no base file, or it cannot be read as trips.
+            NoBaseError: There is no base file.
+            SourceError: It cannot be read as trips.
         """
         file = self._base_file()
         content = _content(file)
@@ -85,14 +87,14 @@ class Folder(TripSource):
         """Returns the hash of the base file.
 
         Raises:
-            SourceError: There is no base file.
+            NoBaseError: There is no base file.
         """
         return _revision(self._base_file())
 
     def _base_file(self) -> Path:
         files = [file for file in self._files() if fnmatch.fnmatchcase(file.name, self.base_pattern)]
         if not files:
-            raise SourceError(f"{self.path}: no file of the base years: {_expected(self.base_pattern)}")
+            raise NoBaseError(f"{self.path}: no file of the base years: {_expected(self.base_pattern)}")
         return _preferred(files, "the base years")
 
     def _files(self) -> list[Path]:

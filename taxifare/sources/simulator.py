@@ -9,8 +9,6 @@ estimated – with about the error that real trips leave.
 Shares, speeds and defect rates were measured on a 1/1000 sample of the public yellow-taxi records, 2009 to June 2015.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -25,7 +23,14 @@ import pyarrow.compute as pc
 
 from taxifare.cities import NEW_YORK
 from taxifare.months import Month, months_between, parse_month
-from taxifare.sources.base import MonthNotPublishedError, Publication, SourceError, TripSource
+from taxifare.sources.base import (
+    MonthNotPublishedError,
+    NoBaseError,
+    Publication,
+    TripSource,
+    digest,
+    new_york_now,
+)
 from taxifare.trips import DTYPES, as_trip_table
 
 Scenario = Literal["as-it-was", "fare-rise", "slow-traffic"]
@@ -296,10 +301,6 @@ ABSURD_FARES = 1e-5
 NULL_DROPOFFS = 1e-5
 
 
-def _new_york_now() -> pd.Timestamp:
-    return pd.Timestamp.now(tz="America/New_York").tz_localize(None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Simulator(TripSource):
     """Publishes simulated trips, the same for the same seed, month, number of trips and scenario.
@@ -322,7 +323,7 @@ class Simulator(TripSource):
     last_month: Month | None
     scenario: Scenario
     scenario_from: Month
-    now: Callable[[], pd.Timestamp] = _new_york_now
+    now: Callable[[], pd.Timestamp] = new_york_now
 
     def months(self) -> dict[Month, str]:
         """Returns the months from first to last and their revisions; a scenario changes those it touches."""
@@ -346,7 +347,7 @@ class Simulator(TripSource):
         """Returns the trips of the base years, from 2009-01 up to the first month.
 
         Raises:
-            SourceError: The first month leaves no base years.
+            NoBaseError: The first month leaves no base years.
         """
         rows = [self._rows(month, trips) for month, trips in self._base_months().items() if trips]
         trips = as_trip_table(pd.concat(rows, ignore_index=True), self._origin)
@@ -356,9 +357,9 @@ class Simulator(TripSource):
         """Returns the revision of the base years.
 
         Raises:
-            SourceError: The first month leaves no base years.
+            NoBaseError: The first month leaves no base years.
         """
-        return _digest([self._facts(month, trips) for month, trips in self._base_months().items()])
+        return digest([self._facts(month, trips) for month, trips in self._base_months().items()])
 
     @property
     def _origin(self) -> str:
@@ -371,7 +372,7 @@ class Simulator(TripSource):
     def _base_months(self) -> dict[Month, int]:
         """Returns the months of the base years and how many of the base trips each has, by the season's demand."""
         if self.first_month <= FIRST_BASE_MONTH:
-            raise SourceError(
+            raise NoBaseError(
                 f"{self._origin}: no base years: they start in {FIRST_BASE_MONTH} and end before the first month, "
                 f"received {self.first_month}"
             )
@@ -388,7 +389,7 @@ class Simulator(TripSource):
         return [GENERATOR_VERSION, self.seed, str(month), trips, self._scenario_in(month)]
 
     def _revision(self, month: Month) -> str:
-        return _digest(self._facts(month, self._trips_in(month)))
+        return digest(self._facts(month, self._trips_in(month)))
 
     def _rows(self, month: Month, trips: int) -> pd.DataFrame:
         """Returns the published rows of a month, sorted by pickup time."""
@@ -431,10 +432,6 @@ class Simulator(TripSource):
             }
         )
         return _with_defects(rng, rows)
-
-
-def _digest(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _pickup_seconds(rng: np.random.Generator, month: Month, trips: int) -> Integers:

@@ -21,12 +21,15 @@ def raw_new_data(
 ) -> dg.Output[pd.DataFrame]:
     """The month's trips as published, sorted by pickup time.
 
-    Split by time: `is_validation` marks the latest fifth, which models are judged by and never trained on. The
-    revision identifies the content at the source; when it changes, the month is run again.
+    Split by time: `is_validation` marks the latest fifth, or what the source publishes for validation, which models are
+    judged by and never trained on. The revision identifies the content at the source; when it changes, the month is run
+    again. The table shows the published rows that are no trips of the month or were not drawn.
     """
     month = month_of_partition(context.partition_key)
     published = source.read_month(month)
-    is_validation = split_by_time(published.trips, settings.validation_share)
+    is_validation = published.is_validation
+    if is_validation is None:
+        is_validation = split_by_time(published.trips, settings.validation_share)
     trips = Edition(str(month), published.revision).stamp(published.trips.assign(is_validation=is_validation))
     return dg.Output(
         trips,
@@ -35,6 +38,7 @@ def raw_new_data(
             "dagster/column_schema": metadata.trip_schema(),
             "revision": published.revision,
             "source": published.origin,
+            "left_out": metadata.dropped(published.dropped),
             "time_span": metadata.time_span(trips),
             "validation_trips": int(is_validation.sum()),
         },
@@ -81,6 +85,7 @@ def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[
             "revision": published.revision,
             "source": published.origin,
             "published_trips": len(published.trips),
+            "left_out": metadata.dropped(published.dropped),
             "time_span": metadata.time_span(done.trips),
             "dropped": metadata.dropped(done.dropped),
             "overview": metadata.plot(plots.trips_overview(done.trips)),

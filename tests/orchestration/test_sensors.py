@@ -9,7 +9,7 @@ from dagster._core.test_utils import create_run_for_test
 from taxifare.evaluation import Verdict
 from taxifare.notify import DeliveryError
 from taxifare.registry import RegistryError
-from taxifare.sources import SourceError
+from taxifare.sources.base import NoBaseError, SourceError
 from taxifare_dagster import sensors
 from tests.orchestration.world import FEBRUARY, JANUARY, World, failures
 
@@ -37,9 +37,14 @@ class TestNewMonthSensor:
         assert len(keys) == 1
 
     def test_without_base_years_the_first_month_is_a_cold_start(self, empty: World) -> None:
-        empty.publisher.base_fault = SourceError("the folder has no base years")
+        empty.publisher.base_fault = NoBaseError("the folder has no base years")
         (requested,) = empty.tick("new_month_sensor").run_requests
         assert (requested.job_name, requested.partition_key) == ("monthly_job", "2015-01-01")
+
+    def test_base_years_that_cannot_be_asked_for_are_no_cold_start(self, empty: World) -> None:
+        empty.publisher.base_fault = SourceError("503 Service Unavailable; given up after 5 attempts")
+        with pytest.raises(SourceError, match="503"):
+            empty.tick("new_month_sensor")
 
     def test_months_outside_the_partitions_are_left_alone(self, compared_january: World) -> None:
         compared_january.publisher.out = (JANUARY - 1, JANUARY, JANUARY + 6)

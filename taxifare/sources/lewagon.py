@@ -1,0 +1,156 @@
+"""Trips from the files of the Le Wagon course: base years of four sizes and six months of 2015, each in two files.
+
+`train_jan.csv` and `val_jan.csv` are January: its split into trips to learn from and trips to judge by is published.
+The base years' two files are read as one, because every base is split by the same rule, by time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from taxifare.months import Month, bounds, parse_month
+from taxifare.sources.base import (
+    MonthNotPublishedError,
+    NoBaseError,
+    Publication,
+    SourceError,
+    TripSource,
+    checked_month,
+    checked_trips,
+    digest,
+)
+from taxifare.sources.files import read_rows
+from taxifare.sources.web import Web, WebError
+
+PARTS = ("train", "val")
+MONTHS = {
+    parse_month(f"2015-{number:02d}"): name
+    for number, name in enumerate(("jan", "feb", "mar", "apr", "may", "jun"), start=1)
+}
+SIZES = {1_000: "1k", 10_000: "10k", 100_000: "100k", 500_000: "500k"}
+"""Published sizes of the base years' training file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeWagon(TripSource):
+    """Publishes the course's files; a revision stands for those of both files.
+
+    Attributes:
+        web: Gets them.
+        url: Address of the folder they are in.
+        dataset_size: Base trips wanted, None for all: decides which of the base files is read.
+        first_month: Where the base years end; later trips in the base files are left out.
+    """
+
+    web: Web
+    url: str
+    dataset_size: int | None
+    first_month: Month
+
+    def months(self) -> dict[Month, str]:
+        """Returns the months of 2015 that are there.
+
+        Raises:
+            SourceError: Only one of a month's files is there, or the server does not answer.
+        """
+        found = {month: self._revisions(name, month) for month, name in MONTHS.items()}
+        return {month: digest(revisions) for month, revisions in found.items() if revisions}
+
+    def read_month(self, month: Month) -> Publication:
+        """Returns the trips of the month's two files, with the split they publish.
+
+        Raises:
+            MonthNotPublishedError: It is none of the course's months, or not there.
+            SourceError: A file cannot be had, or is not trips of that month.
+        """
+        if month not in MONTHS or not self._revisions(MONTHS[month], month):
+            raise MonthNotPublishedError(f"{self.url}: no month {month}: the course has {min(MONTHS)} to {max(MONTHS)}")
+        trips, is_validation, revision = self._read(MONTHS[month], month)
+        return Publication(trips, revision, self._origin(MONTHS[month]), is_validation)
+
+    def read_base(self) -> Publication:
+        """Returns the trips of the two files of the base years' size.
+
+        Raises:
+            NoBaseError: They are not there.
+            SourceError: A file cannot be had, or holds no trips from before the first month.
+        """
+        revision, origin = self.base_revision(), self._origin(self._size)
+        rows, _, revision = self._read(self._size, None)
+        is_before = rows["pickup_datetime"] < bounds(self.first_month)[0]
+        trips = checked_trips(rows[is_before], f"{origin}: before {self.first_month}")
+        after = {"not_before_first_month": int((~is_before).sum())}
+        return Publication(trips, digest([revision, str(self.first_month)]), origin, dropped=after)
+
+    def base_revision(self) -> str:
+        """Returns the revision of the base years.
+
+        Raises:
+            NoBaseError: They are not there.
+            SourceError: Only one of the files is there, or the server does not answer.
+        """
+        revisions = self._revisions(self._size, None)
+        if not revisions:
+            raise NoBaseError(f"{self._origin(self._size)}: no files of the base years: check LEWAGON_URL")
+        return digest([digest(revisions), str(self.first_month)])
+
+    @property
+    def _size(self) -> str:
+        """The smallest published size that is not below the size that is wanted; the largest, if none is."""
+        wanted = max(SIZES) if self.dataset_size is None else min(self.dataset_size, max(SIZES))
+        return SIZES[min(size for size in SIZES if size >= wanted)]
+
+    def _address(self, part: str, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{part}_{name}.csv"
+
+    def _origin(self, name: str) -> str:
+        return " and ".join(self._address(part, name) for part in PARTS)
+
+    def _revisions(self, name: str, month: Month | None) -> list[str]:
+        """Returns the revisions of the two files, none where neither is there.
+
+        Raises:
+            SourceError: One is there and the other is not, or the server does not answer.
+        """
+        revisions, absences = [], []
+        for part in PARTS:
+            address = self._address(part, name)
+            try:
+                revisions.append(self.web.revision(address, _checks(address, month)))
+            except WebError as error:
+                if not error.is_absence:
+                    raise
+                absences.append(error)
+        if revisions and absences:
+            raise SourceError(f"{self._origin(name)}: expected both files, one is there: {absences[0]}") from absences[
+                0
+            ]
+        return revisions
+
+    def _read(self, name: str, month: Month | None) -> tuple[pd.DataFrame, pd.Series, str]:
+        """Returns the trips of the two files by pickup time, which of them are in the second, and their revision."""
+        tables, revisions = [], []
+        for part in PARTS:
+            address = self._address(part, name)
+            received = self.web.download(address, _checks(address, month))
+            tables.append(_trips(received.path, address, month).assign(is_validation=part == PARTS[1]))
+            revisions.append(received.revision)
+        rows = pd.concat(tables).sort_values("pickup_datetime", kind="stable", ignore_index=True)
+        return rows.drop(columns="is_validation"), rows["is_validation"], digest(revisions)
+
+
+def _trips(file: Path, address: str, month: Month | None) -> pd.DataFrame:
+    """Returns the trips of a downloaded file: of that month, or of any time."""
+    rows = read_rows(file.read_bytes(), address)
+    return checked_trips(rows, address) if month is None else checked_month(rows, month, address)
+
+
+def _checks(address: str, month: Month | None) -> Callable[[Path], None]:
+    """Returns what raises where a downloaded file is not such trips."""
+
+    def check(file: Path) -> None:
+        _trips(file, address, month)
+
+    return check

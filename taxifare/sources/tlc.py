@@ -1,0 +1,368 @@
+"""Trips from the monthly files of New York's Taxi and Limousine Commission, as published: yellow or green, parquet.
+
+Since 2011 they say in which taxi zone a ride starts and ends; a ride is placed at the zones' centroids, computed in the
+projection of the published shapefile. What is no ride of the month or starts or ends nowhere known is left out and
+counted. A month of millions is read a piece at a time and sampled: the same file gives the same rides.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from taxifare.months import Month, bounds, months_between
+from taxifare.sources.base import (
+    MonthNotPublishedError,
+    NoBaseError,
+    Publication,
+    SourceError,
+    TripSource,
+    checked_month,
+    digest,
+    new_york_now,
+)
+from taxifare.sources.web import Web, WebError
+from taxifare.trips import DTYPES
+
+Color = Literal["yellow", "green"]
+Rows = dict[str, npt.NDArray[Any]]
+
+READER_VERSION = 1
+"""Part of each revision: to be raised when the same file would give other trips."""
+
+USUAL_DELAY_MONTHS = 4
+"""A month is published about two months late; if none of the months older than this is there, the address is wrong."""
+
+_METER = {"yellow": "tpep", "green": "lpep"}
+_BATCH_ROWS = 1 << 18
+_LOOKS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Where the taxi zones are; a zone that is unknown is at NaN.
+
+    Attributes:
+        longitude: Of the centroid of each zone, by its number; degrees.
+        latitude: Likewise.
+    """
+
+    longitude: npt.NDArray[np.float64]
+    latitude: npt.NDArray[np.float64]
+
+    @classmethod
+    def read(cls, file: Path) -> "Zones":
+        """Returns the zones of the published shapefile, a zip.
+
+        Zones that are several polygons have the number of their first in `LocationID` of all; trips use the polygons'
+        own numbers (`OBJECTID`): 57 beside 56, 104 and 105 beside 103.
+
+        Raises:
+            SourceError: It is no zip, or has no shapefile of numbered zones in a projection.
+        """
+        import pyproj
+        import shapefile
+        import shapely
+
+        try:
+            with shapefile.Reader(str(file)) as reader, zipfile.ZipFile(file) as archive:
+                (projection,) = (name for name in archive.namelist() if name.endswith(".prj"))
+                crs = pyproj.CRS.from_wkt(archive.read(projection).decode())
+                entries = [
+                    (entry.record.as_dict(), entry.shape.__geo_interface__) for entry in reader.iterShapeRecords()
+                ]
+        except (
+            OSError,
+            ValueError,
+            zipfile.BadZipFile,
+            shapefile.ShapefileException,
+            pyproj.exceptions.CRSError,
+        ) as error:
+            raise SourceError(f"{file}: expected a zip of the taxi zones' shapefile: {error}") from error
+        if not crs.is_projected:
+            raise SourceError(
+                f"{file}: expected zones in a projection, in which centroids are right, received {crs.name}"
+            )
+        points: dict[int, shapely.Point] = {}
+        for record, outline in entries:
+            number = record["LocationID"] if record["LocationID"] not in points else record["OBJECTID"]
+            points[number] = shapely.geometry.shape(outline).centroid
+        to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        numbers = np.array(list(points))
+        longitude, latitude = np.full((2, numbers.max() + 1), np.nan)
+        longitude[numbers], latitude[numbers] = to_degrees.transform(
+            [point.x for point in points.values()], [point.y for point in points.values()]
+        )
+        return cls(longitude, latitude)
+
+    def known(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Returns which of the numbers are those of zones with a place."""
+        within = (numbers >= 0) & (numbers < len(self.longitude))
+        return within & ~np.isnan(self.longitude)[np.where(within, numbers, 0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tlc(TripSource):
+    """Publishes months of the Taxi and Limousine Commission's files, sampled.
+
+    The base years are the months before the first, as many as are set, each sampled as a month is.
+
+    Attributes:
+        web: Gets the files.
+        url: Address that the folders `trip-data` and `misc` are under.
+        color: Yellow taxis or green ones.
+        trips_per_month: Trips to draw from a month that has more.
+        base_months: How many months the base years are.
+        first_month: First month.
+        last_month: Last month, None: the present one, as soon as it is published.
+        now: The wall clock in New York.
+    """
+
+    web: Web
+    url: str
+    color: Color
+    trips_per_month: int
+    base_months: int
+    first_month: Month
+    last_month: Month | None
+    now: Callable[[], pd.Timestamp] = new_york_now
+
+    def months(self) -> dict[Month, str]:
+        """Returns the months that are published, asked for one by one.
+
+        Raises:
+            SourceError: The server does not answer, or has none of months that must be out by now.
+        """
+        last = self.last_month or self.now().to_period("M")
+        asked = list(months_between(self.first_month, last))
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            revisions = dict(zip(asked, pool.map(self._revision, asked), strict=True))
+        published = {month: revision for month, revision in revisions.items() if revision is not None}
+        if not published and self.first_month < self.now().to_period("M") - USUAL_DELAY_MONTHS:
+            raise SourceError(
+                f"{self._address(self.first_month)}: expected months from {self.first_month} on, received none: check "
+                "TLC_URL, TLC_COLOR and FIRST_MONTH"
+            )
+        return published
+
+    def read_month(self, month: Month) -> Publication:
+        """Returns the month's trips, sampled.
+
+        Raises:
+            MonthNotPublishedError: The server has no such file (yet).
+            SourceError: The file cannot be had, or is not trips of that month with zones.
+        """
+        address = self._address(month)
+        try:
+            received = self.web.download(address, partial(_check_columns, address=address, color=self.color))
+        except WebError as error:
+            if error.is_absence:
+                raise MonthNotPublishedError(f"no month {month}, or not yet: {error}") from error
+            raise
+        zones = self.web.download(self._zones_address, _check_zones)
+        rows, dropped = read_trips(
+            received.path, month, self.color, _zones(zones.path), self.trips_per_month, origin=address
+        )
+        revision = self._digest(received.revision, zones.revision)
+        return Publication(checked_month(rows, month, address), revision, address, dropped=dropped)
+
+    def read_base(self) -> Publication:
+        """Returns the trips of the months before the first.
+
+        Raises:
+            NoBaseError: One of them is not there.
+            SourceError: One of them cannot be had, or is not trips with zones.
+        """
+        try:
+            months = [self.read_month(month) for month in self._base]
+        except MonthNotPublishedError as error:
+            raise self._no_base(error) from error
+        dropped = pd.DataFrame([month.dropped for month in months]).sum()
+        return Publication(
+            pd.concat([month.trips for month in months], ignore_index=True),
+            digest([month.revision for month in months]),
+            " and ".join(sorted({months[0].origin, months[-1].origin})),
+            dropped={str(reason): int(count) for reason, count in dropped.items()},
+        )
+
+    def base_revision(self) -> str:
+        """Returns the revision of the base years.
+
+        Raises:
+            NoBaseError: One of the months is not there.
+            SourceError: The server does not answer.
+        """
+        revisions = {month: self._revision(month) for month in self._base}
+        for month, revision in revisions.items():
+            if revision is None:
+                raise self._no_base(f"{self._address(month)} is not there")
+        return digest(list(revisions.values()))
+
+    @property
+    def _base(self) -> list[Month]:
+        return list(months_between(self.first_month - self.base_months, self.first_month - 1))
+
+    def _no_base(self, why: object) -> NoBaseError:
+        return NoBaseError(
+            f"no base years of {self.base_months} months before {self.first_month}: {why}: lower TLC_BASE_MONTHS, or "
+            "set FIRST_MONTH to a later month"
+        )
+
+    @property
+    def _zones_address(self) -> str:
+        return f"{self.url.rstrip('/')}/misc/taxi_zones.zip"
+
+    def _address(self, month: Month) -> str:
+        return f"{self.url.rstrip('/')}/trip-data/{self.color}_tripdata_{month}.parquet"
+
+    def _revision(self, month: Month) -> str | None:
+        """Returns the revision of a month, None where it is not there."""
+        address = self._address(month)
+        try:
+            revision = self.web.revision(address, partial(_check_columns, address=address, color=self.color))
+        except WebError as error:
+            if error.is_absence:
+                return None
+            raise
+        return self._digest(revision, self.web.revision(self._zones_address, _check_zones))
+
+    def _digest(self, file: str, zones: str) -> str:
+        """Returns what all that decides the trips of a month comes to."""
+        return digest([READER_VERSION, file, zones, self.trips_per_month])
+
+
+def read_trips(
+    file: Path, month: Month, color: Color, zones: Zones, limit: int, origin: str
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Returns at most `limit` rides of a month's file, drawn at random but always the same, and what was left out.
+
+    Args:
+        file: Parquet as published.
+        month: Rides of other months in it are left out as `outside_month`.
+        color: Whose columns it has.
+        zones: Rides that start or end in none of them are left out as `unknown_zone`.
+        limit: Further rides are left out as `not_drawn`.
+        origin: What to call it in messages.
+
+    Returns:
+        Rows in the order of the file, with `key`: the month and the number of the row in the file.
+
+    Raises:
+        SourceError: It is damaged, or a column holds what it should not.
+    """
+    drawn, dropped, rows = _Drawn(limit, month), {"outside_month": 0, "unknown_zone": 0}, 0
+    first, until = (instant.to_datetime64().astype("datetime64[us]") for instant in bounds(month))
+    try:
+        for batch in _batches(file, color):
+            in_month = (batch["pickup"] >= first) & (batch["pickup"] < until)
+            placed = zones.known(batch["from_zone"]) & zones.known(batch["to_zone"])
+            dropped["outside_month"] += int(np.count_nonzero(~in_month))
+            dropped["unknown_zone"] += int(np.count_nonzero(in_month & ~placed))
+            numbers = np.arange(rows, rows + len(in_month), dtype=np.int64)
+            rows += len(in_month)
+            drawn.offer(batch | {"row": numbers}, in_month & placed)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{origin}: month {month}: expected taxi trips in parquet: {error}") from error
+    if not rows:
+        raise SourceError(f"{origin}: month {month}: expected taxi trips, received no rows")
+    ride = drawn.result()
+    dropped["not_drawn"] = rows - sum(dropped.values()) - len(ride["row"])
+    number = pc.utf8_lpad(pa.array(ride["row"]).cast(pa.string()), 9, "0")
+    columns = {
+        "key": pd.Series(pc.binary_join_element_wise(f"{month}", number, "-"), dtype=DTYPES["text"]),
+        "pickup_datetime": ride["pickup"],
+        "pickup_longitude": zones.longitude[ride["from_zone"]],
+        "pickup_latitude": zones.latitude[ride["from_zone"]],
+        "dropoff_longitude": zones.longitude[ride["to_zone"]],
+        "dropoff_latitude": zones.latitude[ride["to_zone"]],
+        "passenger_count": ride["passengers"],
+        "fare_amount": np.round(ride["fare"] + ride["tolls"], 2),
+        "dropoff_datetime": ride["dropoff"],
+    }
+    return pd.DataFrame(columns, copy=False), dropped
+
+
+class _Drawn:
+    """At most `limit` rows of all that are offered: each draws a rank, and the lowest ranks stay."""
+
+    def __init__(self, limit: int, month: Month) -> None:
+        self._limit, self._cutoff, self._pieces = limit, np.uint64(2**64 - 1), list[Rows]()
+        # Of numpy's generators these bits alone are the same in every version.
+        self._bits = np.random.PCG64(np.random.SeedSequence([month.year, month.month]))
+
+    def offer(self, rows: Rows, chosen: npt.NDArray[np.bool_]) -> None:
+        """Takes the chosen rows into account."""
+        ranks = self._bits.random_raw(len(chosen))
+        chosen = chosen & (ranks <= self._cutoff)
+        self._pieces.append({name: values[chosen] for name, values in (rows | {"rank": ranks}).items()})
+        if sum(len(piece["rank"]) for piece in self._pieces) > 2 * self._limit:
+            self._pieces = [self.result()]
+
+    def result(self) -> Rows:
+        """Returns the rows drawn so far, in the order in which they were offered."""
+        rows = {name: np.concatenate([piece[name] for piece in self._pieces]) for name in self._pieces[0]}
+        if len(rows["rank"]) > self._limit:
+            self._cutoff = np.partition(rows["rank"], self._limit - 1)[self._limit - 1]
+            lowest = rows["rank"] <= self._cutoff
+            rows = {name: values[lowest] for name, values in rows.items()}
+        return rows
+
+
+def _columns(color: Color) -> dict[str, tuple[str, pa.DataType]]:
+    """Returns the columns that are read: what they are called here, there, and of which type they are."""
+    meter = _METER[color]
+    return {
+        "pickup": (f"{meter}_pickup_datetime", pa.timestamp("us")),
+        "dropoff": (f"{meter}_dropoff_datetime", pa.timestamp("us")),
+        "from_zone": ("PULocationID", pa.int64()),
+        "to_zone": ("DOLocationID", pa.int64()),
+        "passengers": ("passenger_count", pa.float64()),
+        "fare": ("fare_amount", pa.float64()),
+        "tolls": ("tolls_amount", pa.float64()),
+    }
+
+
+def _batches(file: Path, color: Color) -> Iterator[Rows]:
+    """Yields the columns of the file piece by piece; a null zone is 0, any other null NaN or NaT."""
+    columns = _columns(color)
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(_BATCH_ROWS, columns=[name for name, _ in columns.values()]):
+            values = {name: batch.column(there).cast(kind) for name, (there, kind) in columns.items()}
+            for zone in ("from_zone", "to_zone"):
+                values[zone] = values[zone].fill_null(0)
+            yield {name: column.to_numpy(zero_copy_only=False) for name, column in values.items()}
+
+
+def _check_columns(file: Path, address: str, color: Color) -> None:
+    """Ensures that the file is parquet with the columns of trips with zones."""
+    try:
+        names = pq.read_schema(file).names
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{address}: expected taxi trips in parquet, received something else: {error}") from error
+    missing = [name for name, _ in _columns(color).values() if name not in names]
+    if missing:
+        raise SourceError(
+            f"{address}: missing columns {', '.join(missing)}; received {', '.join(names)}: only files with taxi zones "
+            "can be read, which those of yellow taxis have since 2011"
+        )
+
+
+def _check_zones(file: Path) -> None:
+    """Ensures that the file has taxi zones."""
+    Zones.read(file)
+
+
+@lru_cache(maxsize=4)
+def _zones(file: Path) -> Zones:
+    """Returns the zones of a file, which is called otherwise when it changes."""
+    return Zones.read(file)
