@@ -72,8 +72,8 @@ class Settings(BaseSettings):
     last_month: OptionalMonth = Field(
         parse_month("2015-06"), description="Last monthly partition, YYYY-MM; empty: every month up to now"
     )
-    trip_source: Literal["simulator", "folder"] = Field(
-        "simulator", description="Where trips come from: simulator or folder"
+    trip_source: Literal["simulator", "folder", "lewagon", "tlc", "bigquery"] = Field(
+        "simulator", description="Where trips come from: simulator, folder, lewagon, tlc or bigquery"
     )
     trip_folder: OptionalPath = Field(None, description="Folder of trip files, for TRIP_SOURCE=folder")
     trip_folder_months: str = Field(
@@ -81,6 +81,29 @@ class Settings(BaseSettings):
         description="Name of a month's file in TRIP_FOLDER, a pattern with %Y and %m of the month",
     )
     trip_folder_base: str = Field("taxi_base_*", description="Name of the base years' file in TRIP_FOLDER, a pattern")
+    bigquery_table: str = Field(
+        "wagon-public-datasets.taxifare.raw_all",
+        description="Table of trips, project.dataset.table, for TRIP_SOURCE=bigquery",
+        pattern=r"^[\w.:-]+\.\w+\.[\w-]+$",
+    )
+    bigquery_project: OptionalText = Field(
+        None, description="Google Cloud project that pays for the queries; empty: that of the credentials"
+    )
+    bigquery_location: str = Field("EU", description="Where the table is", min_length=1)
+    bigquery_maximum_bytes: int = Field(
+        10_000_000_000, description="Most bytes that a query may read; one that would read more is not run", ge=1
+    )
+    lewagon_url: str = Field(
+        "https://storage.googleapis.com/datascience-mlops/taxi-fare-ny",
+        description="Address of the Le Wagon course's files, for TRIP_SOURCE=lewagon",
+    )
+    tlc_url: str = Field(
+        "https://d37ci6vzurychx.cloudfront.net",
+        description="Address of New York's Taxi and Limousine Commission's files, for TRIP_SOURCE=tlc",
+    )
+    tlc_color: Literal["yellow", "green"] = Field("yellow", description="Taxis of TRIP_SOURCE=tlc: yellow or green")
+    tlc_trips_per_month: int = Field(100_000, description="Trips drawn from a TLC month that has more", ge=1)
+    tlc_base_months: int = Field(12, description="TLC months before FIRST_MONTH that are the base years", ge=1)
     minimum_trips: int = Field(100, description="Months with fewer trips are refused", ge=1)
     dataset_size: RowCount = Field(
         200_000, description="Base trips to train on: 1k, 10k, 100k, 500k, all or a number", ge=1

@@ -1,15 +1,33 @@
 """Where months of trips come from: one module a source, one protocol for all, one place that picks by setting."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING
+
 from taxifare.settings import Settings
-from taxifare.sources.base import MonthNotPublishedError, Publication, SourceError, TripSource
+from taxifare.sources import bigquery
+from taxifare.sources.base import MonthNotPublishedError, NoBaseError, Publication, SourceError, TripSource
 from taxifare.sources.folder import Folder
+from taxifare.sources.lewagon import LeWagon
 from taxifare.sources.simulator import Simulator
+from taxifare.sources.tlc import Tlc
+from taxifare.sources.web import Web
 
-__all__ = ["MonthNotPublishedError", "Publication", "SourceError", "TripSource", "make_source"]
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
+
+__all__ = ["MonthNotPublishedError", "NoBaseError", "Publication", "SourceError", "TripSource", "make_source"]
 
 
-def make_source(settings: Settings) -> TripSource:
+def make_source(
+    settings: Settings, bigquery_client: "Callable[[], AbstractContextManager[Client]] | None" = None
+) -> TripSource:
     """Returns the source that `TRIP_SOURCE` names, set up as the settings say.
+
+    Args:
+        settings: In force.
+        bigquery_client: Opens a client of BigQuery; by default one with the credentials of the environment.
 
     Raises:
         SourceError: The source cannot be set up, such as a folder with a file pattern it cannot read months from.
@@ -19,6 +37,29 @@ def make_source(settings: Settings) -> TripSource:
             path=settings.trip_folder.expanduser().absolute(),
             months_pattern=settings.trip_folder_months,
             base_pattern=settings.trip_folder_base,
+        )
+    if settings.trip_source == "bigquery":
+        return bigquery.BigQuery(
+            table=settings.bigquery_table,
+            first_month=settings.first_month,
+            base_rows=settings.dataset_size,
+            maximum_bytes=settings.bigquery_maximum_bytes,
+            client=bigquery_client or partial(bigquery.connect, settings.bigquery_project, settings.bigquery_location),
+        )
+    web = Web(settings.home / "downloads")
+    if settings.trip_source == "lewagon":
+        return LeWagon(
+            web=web, url=settings.lewagon_url, dataset_size=settings.dataset_size, first_month=settings.first_month
+        )
+    if settings.trip_source == "tlc":
+        return Tlc(
+            web=web,
+            url=settings.tlc_url,
+            color=settings.tlc_color,
+            trips_per_month=settings.tlc_trips_per_month,
+            base_months=settings.tlc_base_months,
+            first_month=settings.first_month,
+            last_month=settings.last_month,
         )
     return Simulator(
         seed=settings.simulator_seed,

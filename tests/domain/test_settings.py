@@ -69,7 +69,7 @@ def test_dataset_sizes_are_written_as_in_the_course(written: str, rows: int | No
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("TRIP_SOURCE", "bigtable", "'simulator' or 'folder'"),
+        ("TRIP_SOURCE", "bigtable", "'simulator', 'folder'"),
         ("FIRST_MONTH", "2015-13", "YYYY-MM, received '2015-13'"),
         ("FIRST_MONTH", "January", "YYYY-MM, received 'January'"),
         ("DATASET_SIZE", "huge", "huge"),
