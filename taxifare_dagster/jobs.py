@@ -19,6 +19,7 @@ from taxifare.tuning import Progress, tune
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.comparisons import compared
+from taxifare_dagster.io_managers import ParquetIOManager
 from taxifare_dagster.partitions import months
 from taxifare_dagster.production import unshown_promotions
 
@@ -173,12 +174,13 @@ class Budget(dg.Config):
     minutes: float | None = Field(default=None, description="Minutes of this run", gt=0)
 
 
-@dg.op(required_resource_keys={"parquet_io"})
+@dg.op
 def search_settings(
     context: dg.OpExecutionContext,
     config: Budget,
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
+    parquet_io: dg.ResourceParam[ParquetIOManager],
 ) -> None:
     """Searches better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
 
@@ -193,7 +195,7 @@ def search_settings(
             progress.seconds_left / 60,
         )
 
-    trips = _trips_in_lake(context, config.subject)
+    trips = _trips_in_lake(parquet_io, config.subject)
     search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
     found = search.finding
     context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))
@@ -210,7 +212,7 @@ def search_settings(
     )
 
 
-def _trips_in_lake(context: dg.OpExecutionContext, subject: str) -> pd.DataFrame:
+def _trips_in_lake(lake: ParquetIOManager, subject: str) -> pd.DataFrame:
     """Returns the preprocessed trips of a month or of the base years.
 
     Raises:
@@ -218,9 +220,7 @@ def _trips_in_lake(context: dg.OpExecutionContext, subject: str) -> pd.DataFrame
     """
     asset, month = ("base_trips", {}) if subject == BASE else ("preprocessed_data", _partition(subject))
     try:
-        trips: pd.DataFrame = context.resources.parquet_io.load_input(
-            dg.build_input_context(asset_key=dg.AssetKey(asset), **month)
-        )
+        trips: pd.DataFrame = lake.load_input(dg.build_input_context(asset_key=dg.AssetKey(asset), **month))
     except FileNotFoundError as error:
         raise dg.Failure(
             f"{subject} has no trips in the lake: materialize {asset} first", allow_retries=False
