@@ -4,7 +4,9 @@ They are plain objects, not Dagster config: nothing of them, secrets least of al
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from upath import UPath
@@ -17,13 +19,16 @@ from taxifare.sources import make_source
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.io_managers import JsonIOManager, LakeIOManager, ParquetIOManager
 
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
+
 
 def make_resources(settings: Settings) -> Mapping[str, Any]:
     """Returns the resources of all assets, checks, jobs and sensors; making them connects to nothing."""
     lake = UPath(settings.lake_uri)
     return {
         "settings": settings,
-        "source": make_source(settings),
+        "source": make_source(settings, bigquery_client=partial(_bigquery_client, settings)),
         "registry": _registry_resource(settings),
         "approvals": dg.ResourceDefinition(
             lambda _: Approvals.from_settings(settings, ModelRegistry.from_settings(settings)),
@@ -33,6 +38,14 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         "parquet_io": _lake_resource(ParquetIOManager, lake),
         "json_io": _lake_resource(JsonIOManager, lake),
     }
+
+
+def _bigquery_client(settings: Settings) -> "AbstractContextManager[Client]":
+    """Returns what opens dagster-gcp's client of BigQuery, with the credentials of the environment."""
+    # Importing it costs three seconds, which only those pay who read from BigQuery.
+    from dagster_gcp import BigQueryResource
+
+    return BigQueryResource(project=settings.bigquery_project, location=settings.bigquery_location).get_client()
 
 
 def _lake_resource(manager: type[LakeIOManager[Any]], lake: UPath) -> dg.IOManagerDefinition:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
+from tests.google_cloud import ENVIRONMENT, BigQueryServer, bigquery_server
 from tests.servers import postgres_programs, postgres_server
 from tests.small import clean_month, small_settings
 
@@ -120,3 +121,26 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
     engine.dispose()
     return f"{url}&options=-csearch_path%3D{schema}"
+
+
+@pytest.fixture(scope="session")
+def _bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BigQueryServer, dict[str, str]]]:
+    if not (ENVIRONMENT / "installed").exists():
+        pytest.skip("the emulator of BigQuery is not installed (make .venv/emulators/installed)")
+    folder = tmp_path_factory.mktemp("bigquery")
+    with bigquery_server(folder) as server:
+        yield server, server.settings(folder)
+
+
+@pytest.fixture
+def bigquery(
+    _bigquery: tuple[BigQueryServer, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[BigQueryServer]:
+    """A BigQuery that Google's clients find, with the key of a service account."""
+    server, environment = _bigquery
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.faults.clear()
+    server.queries.clear()
+    server.bytes_read = 1_000_000
