@@ -5,6 +5,7 @@ projection of the published shapefile. What is no ride of the month or starts or
 counted. A month of millions is read a piece at a time and sampled: the same file gives the same rides.
 """
 
+import io
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,8 +62,8 @@ class Zones:
     latitude: npt.NDArray[np.float64]
 
     @classmethod
-    def read(cls, file: Path) -> "Zones":
-        """Returns the zones of the published shapefile, a zip.
+    def read(cls, file: Path, origin: str) -> "Zones":
+        """Returns the zones of the published shapefile, a zip; messages call it `origin`.
 
         Zones that are several polygons have the number of their first in `LocationID` of all; trips use the polygons'
         own numbers (`OBJECTID`): 57 beside 56, 104 and 105 beside 103.
@@ -75,24 +76,21 @@ class Zones:
         import shapely
 
         try:
-            with shapefile.Reader(str(file)) as reader, zipfile.ZipFile(file) as archive:
-                (projection,) = (name for name in archive.namelist() if name.endswith(".prj"))
-                crs = pyproj.CRS.from_wkt(archive.read(projection).decode())
+            with zipfile.ZipFile(file) as archive:
+                members = {Path(name).suffix: archive.read(name) for name in archive.namelist() if "/._" not in name}
+            crs = pyproj.CRS.from_wkt(members[".prj"].decode())
+            parts = {ending: io.BytesIO(members[f".{ending}"]) for ending in ("shp", "shx", "dbf")}
+            with shapefile.Reader(**parts) as reader:
                 entries = [
                     (entry.record.as_dict(), entry.shape.__geo_interface__) for entry in reader.iterShapeRecords()
                 ]
         except (
-            OSError,
-            ValueError,
-            zipfile.BadZipFile,
-            shapefile.ShapefileException,
-            pyproj.exceptions.CRSError,
+            *(OSError, KeyError, ValueError, zipfile.BadZipFile),
+            *(shapefile.ShapefileException, pyproj.exceptions.CRSError),
         ) as error:
-            raise SourceError(f"{file}: expected a zip of the taxi zones' shapefile: {error}") from error
+            raise SourceError(f"{origin}: expected a zip of the taxi zones' shapefile: {error!r}") from error
         if not crs.is_projected:
-            raise SourceError(
-                f"{file}: expected zones in a projection, in which centroids are right, received {crs.name}"
-            )
+            raise SourceError(f"{origin}: expected a projection, in which centroids are right, received {crs.name}")
         points: dict[int, shapely.Point] = {}
         for record, outline in entries:
             number = record["LocationID"] if record["LocationID"] not in points else record["OBJECTID"]
@@ -169,9 +167,14 @@ class Tlc(TripSource):
             if error.is_absence:
                 raise MonthNotPublishedError(f"no month {month}, or not yet: {error}") from error
             raise
-        zones = self.web.download(self._zones_address, _check_zones)
+        zones = self.web.download(self._zones_address, self._check_zones)
         rows, dropped = read_trips(
-            received.path, month, self.color, _zones(zones.path), self.trips_per_month, origin=address
+            received.path,
+            month,
+            self.color,
+            _zones(zones.path, self._zones_address),
+            self.trips_per_month,
+            origin=address,
         )
         revision = self._digest(received.revision, zones.revision)
         return Publication(checked_month(rows, month, address), revision, address, dropped=dropped)
@@ -225,6 +228,10 @@ class Tlc(TripSource):
     def _address(self, month: Month) -> str:
         return f"{self.url.rstrip('/')}/trip-data/{self.color}_tripdata_{month}.parquet"
 
+    def _check_zones(self, file: Path) -> None:
+        """Ensures that the file has taxi zones."""
+        Zones.read(file, self._zones_address)
+
     def _revision(self, month: Month) -> str | None:
         """Returns the revision of a month, None where it is not there."""
         address = self._address(month)
@@ -234,7 +241,7 @@ class Tlc(TripSource):
             if error.is_absence:
                 return None
             raise
-        return self._digest(revision, self.web.revision(self._zones_address, _check_zones))
+        return self._digest(revision, self.web.revision(self._zones_address, self._check_zones))
 
     def _digest(self, file: str, zones: str) -> str:
         """Returns what all that decides the trips of a month comes to."""
@@ -357,12 +364,7 @@ def _check_columns(file: Path, address: str, color: Color) -> None:
         )
 
 
-def _check_zones(file: Path) -> None:
-    """Ensures that the file has taxi zones."""
-    Zones.read(file)
-
-
 @lru_cache(maxsize=4)
-def _zones(file: Path) -> Zones:
+def _zones(file: Path, origin: str) -> Zones:
     """Returns the zones of a file, which is called otherwise when it changes."""
-    return Zones.read(file)
+    return Zones.read(file, origin)
