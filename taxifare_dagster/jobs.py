@@ -1,7 +1,7 @@
 """Jobs: the base model, a month, asking a person, the person's decision or rollback, and tuning."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import pandas as pd
@@ -220,12 +220,13 @@ def _trips_in_lake(lake: ParquetIOManager, subject: str) -> pd.DataFrame:
     """
     asset, month = ("base_trips", {}) if subject == BASE else ("preprocessed_data", _partition(subject))
     try:
-        trips: pd.DataFrame = lake.load_input(dg.build_input_context(asset_key=dg.AssetKey(asset), **month))
+        with dg.build_input_context(asset_key=dg.AssetKey(asset), **month) as wanted:
+            trips = lake.load_input(wanted)
     except FileNotFoundError as error:
         raise dg.Failure(
             f"{subject} has no trips in the lake: materialize {asset} first", allow_retries=False
         ) from error
-    return trips
+    return cast("pd.DataFrame", trips)
 
 
 def _partition(month: str) -> dict[str, Any]:
