@@ -1,17 +1,27 @@
 """A real web server on loopback that publishes files as buckets and open-data sites do, and can be made to fail."""
 
 import hashlib
+import io
 import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+import shapefile
 
 
 @dataclass
@@ -143,3 +153,72 @@ def publisher_server(files: dict[str, bytes] | None = None) -> Iterator[Publishe
         finally:
             server.shutdown()
             thread.join()
+
+
+# What the Le Wagon course and the Taxi and Limousine Commission publish
+
+
+def lewagon_files(months: Mapping[str, pd.DataFrame], base: pd.DataFrame, size: str = "1k") -> dict[str, bytes]:
+    """The course's files: of each month (`jan`) and of the base years the first four fifths, and the rest."""
+    files = {}
+    for name, trips in {**months, size: base}.items():
+        cut = len(trips) * 4 // 5
+        for part, rows in (("train", trips[:cut]), ("val", trips[cut:])):
+            columns = rows.drop(columns="dropoff_datetime", errors="ignore")
+            text = columns.to_csv(index=False, date_format="%Y-%m-%d %H:%M:%S UTC")
+            files[f"{part}_{name}.csv"] = text.encode()
+    return files
+
+
+def tlc_month(trips: pd.DataFrame, color: str = "green", **changes: Any) -> bytes:
+    """A month as the commission publishes it: the trips with zones for places, and columns that nobody needs."""
+    meter, zones = {"yellow": "tpep", "green": "lpep"}[color], len(ZONES)
+    columns = {
+        "VendorID": 2,
+        f"{meter}_pickup_datetime": trips["pickup_datetime"],
+        f"{meter}_dropoff_datetime": trips["dropoff_datetime"],
+        "PULocationID": (np.arange(len(trips)) % zones + 1).astype(np.int32),
+        "DOLocationID": (np.arange(len(trips)) // zones % zones + 1).astype(np.int32),
+        "passenger_count": trips["passenger_count"].astype("Int64"),
+        "trip_distance": 1.5,
+        "fare_amount": trips["fare_amount"],
+        "tolls_amount": np.where(np.arange(len(trips)) % 10, 0.0, 5.54),
+    }
+    table = pa.Table.from_pandas(pd.DataFrame(columns | changes), preserve_index=False)
+    content = io.BytesIO()
+    pq.write_table(table, content, row_group_size=100)
+    return content.getvalue()
+
+
+ZONES = {1: (-74.1740, 40.6918), 2: (-73.9857, 40.7484), 3: (-73.7860, 40.6470), 4: (-73.9500, 40.8000)}
+"""Centres of made taxi zones, longitude and latitude."""
+
+
+@cache
+def zones_zip(shift_m: float = 0.0, epsg: int = 2263, lacks: str = "") -> bytes:
+    """A shapefile of square zones, zipped in a folder as the commission does it."""
+    members = {ending: io.BytesIO() for ending in ("shp", "shx", "dbf")}
+    project = pyproj.Transformer.from_crs("EPSG:4326", epsg, always_xy=True)
+    with shapefile.Writer(**members) as writer:
+        for name in ("OBJECTID", "LocationID"):
+            writer.field(name, "N")
+        for number, centre in ZONES.items():
+            x, y = project.transform(*centre)
+            side = (0.01 if epsg == 4326 else 1000.0) * number
+            x, y = x + shift_m - side, y - side
+            writer.poly([[(x, y), (x, y + 2 * side), (x + 2 * side, y + 2 * side), (x + 2 * side, y), (x, y)]])
+            writer.record(number, number)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        contents = {ending: member.getvalue() for ending, member in members.items()}
+        contents["prj"] = pyproj.CRS.from_epsg(epsg).to_wkt("WKT1_ESRI").encode()
+        for ending in contents.keys() - {lacks}:
+            archive.writestr(zipfile.ZipInfo(f"taxi_zones/taxi_zones.{ending}"), contents[ending])
+        archive.writestr(zipfile.ZipInfo("__MACOSX/._taxi_zones.shp"), b"of another system")
+    return content.getvalue()
+
+
+def tlc_files(months: Mapping[object, pd.DataFrame], color: str = "green") -> dict[str, bytes]:
+    """What the commission publishes for the months."""
+    files = {f"trip-data/{color}_tripdata_{month}.parquet": tlc_month(trips, color) for month, trips in months.items()}
+    return files | {"misc/taxi_zones.zip": zones_zip()}

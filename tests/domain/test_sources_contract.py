@@ -1,7 +1,8 @@
-"""What every source promises, held against each: the simulator, folders written from it, the folder of real trips."""
+"""What every source promises, held against each: the simulator, folders and publishers of its trips, real trips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from taxifare.sources import MonthNotPublishedError, TripSource, make_source
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator import Simulator
 from taxifare.trips import COLUMN_NAMES, as_trip_table
+from tests.publisher import Publisher, lewagon_files, publisher_server, tlc_files
 
 REAL_TRIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "nyc_kaggle_format"
 
@@ -51,16 +53,69 @@ def written(folder: Path, city: Simulator, ending: str) -> Folder:
     return Folder(folder)
 
 
-@pytest.fixture(params=["simulator", ".parquet", ".csv", ".csv.gz", pytest.param("real", marks=pytest.mark.real_trips)])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+@cache
+def published(city: Simulator, source: str) -> dict[str, bytes]:
+    """The simulated trips as the Le Wagon course or the Taxi and Limousine Commission would publish them."""
+    months = {month: city.read_month(month).trips for month in city.months()}
+    if source == "lewagon":
+        return lewagon_files(
+            {month.strftime("%b").lower(): trips for month, trips in months.items()}, city.read_base().trips
+        )
+    before = replace(city, first_month=parse_month("2014-11")).read_month
+    return tlc_files(
+        {month: before(month).trips for month in (parse_month("2014-11"), parse_month("2014-12"))} | months
+    )
+
+
+def asked(publisher: Publisher, source: str, downloads: Path) -> TripSource:
+    """The source that asks the publisher."""
+    settings = Settings(
+        trip_source=source,
+        lewagon_url=publisher.url,
+        tlc_url=publisher.url,
+        tlc_color="green",
+        tlc_base_months=2,
+        tlc_trips_per_month=300,
+        dataset_size="1k",
+        taxifare_home=downloads,
+    )
+    return make_source(settings)
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with publisher_server() as running:
+        yield running
+
+
+@pytest.fixture(
+    params=[
+        *("simulator", ".parquet", ".csv", ".csv.gz", "lewagon", "tlc"),
+        *(pytest.param(f"real {source}", marks=pytest.mark.real_trips) for source in ("folder", "lewagon")),
+    ]
+)
+def case(request: pytest.FixtureRequest, tmp_path: Path, publisher: Publisher) -> Case:
     slower = replace(CITY, scenario="slow-traffic")
+
+    def restated(source: str) -> TripSource:
+        publisher.files = published(slower, source)
+        return asked(publisher, source, tmp_path)
+
     match request.param:
         case "simulator":
             return Case(lambda: replace(CITY), lambda: slower)
-        case "real":
+        case "lewagon" | "tlc" as source:
+            publisher.files = published(CITY, source)
+            return Case(lambda: asked(publisher, source, tmp_path), lambda: restated(source))
+        case "real folder" | "real lewagon":
             if not REAL_TRIPS.is_dir():
                 pytest.skip(f"needs the real trips in {REAL_TRIPS}")
-            return Case(lambda: Folder(REAL_TRIPS))
+            folder = Folder(REAL_TRIPS)
+            if request.param == "real folder":
+                return Case(lambda: folder)
+            months = {month.strftime("%b").lower(): folder.read_month(month).trips for month in CITY.months()}
+            publisher.files = lewagon_files(months, CITY.read_base().trips)
+            return Case(lambda: asked(publisher, "lewagon", tmp_path))
         case ending:
             written(tmp_path / "trips", CITY, ending)
             return Case(
