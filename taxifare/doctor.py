@@ -34,7 +34,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     approvals = Approvals.from_settings(settings, registry)
     parts: dict[str, Callable[[], str]] = {
         "state folder": lambda: _writable(UPath(str(settings.home))),
-        "lake": lambda: _writable(UPath(settings.lake_uri)),
+        "lake": lambda: _writable(settings.lake),
         "trips": lambda: _published(settings),
         "ledger": lambda: _ledger(approvals),
         "MLflow": lambda: _registry(registry),

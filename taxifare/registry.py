@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -74,15 +75,20 @@ class ModelRegistry:
         RegistryError: MLflow cannot be reached or refuses.
     """
 
-    def __init__(self, tracking_uri: str, experiment: str, model_name: str) -> None:
+    def __init__(
+        self, tracking_uri: str, experiment: str, model_name: str, artifact_location: str | None = None
+    ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.model_name = model_name
+        self.artifact_location = artifact_location
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ModelRegistry":
         """Returns the registry the settings name; connects to nothing."""
-        registry = cls(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
+        registry = cls(
+            settings.tracking_uri, settings.mlflow_experiment, settings.model_name, settings.mlflow_artifact_location
+        )
         if settings.mlflow_tracking_username is not None and settings.mlflow_tracking_password is not None:
             # MLflow takes its login from the environment only; settings may come from .env, which it does not read.
             os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_tracking_username
@@ -117,7 +123,8 @@ class ModelRegistry:
             client = mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
             if client.get_experiment_by_name(self.experiment) is None:
                 folder = _sqlite_folder(self.tracking_uri)
-                location = None if folder is None else (folder / "artifacts").as_uri()
+                beside = None if folder is None else (folder / "artifacts").as_uri()
+                location = self.artifact_location or beside
                 with _unless_it_exists():
                     client.create_experiment(self.experiment, artifact_location=location)
             if not client.search_registered_models(f"name = '{self.model_name}'"):
@@ -163,6 +170,11 @@ class ModelRegistry:
         with _as_registry_error(f"read version {version}"):
             found = self._client.get_model_version(self.model_name, version)
         return RegisteredVersion(str(found.version), str(found.run_id), dict(found.tags))
+
+    def artifacts(self) -> str:
+        """Returns where the files of runs and models go: an experiment keeps the place it was created with."""
+        with _as_registry_error("find the experiment"):
+            return str(self._client.get_experiment_by_name(self.experiment).artifact_location)
 
     def find(self, fingerprint: str) -> RegisteredVersion | None:
         """Returns the version that was trained from the same inputs, None where there is none.
@@ -249,14 +261,17 @@ class ModelRegistry:
         # Whatever a damaged model raises while it is unpickled means the same: this version cannot be used.
         try:
             with tempfile.TemporaryDirectory() as folder:
-                path = self._mlflow.artifacts.download_artifacts(uri, dst_path=folder if self.is_server else None)
+                is_here = urlsplit(uri).scheme in {"", "file"}
+                path = self._mlflow.artifacts.download_artifacts(uri, dst_path=None if is_here else folder)
                 model = self._mlflow.pyfunc.load_model(path)
                 metadata = model.metadata.metadata
                 exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
                 loaded = LoadedModel(version, model, exposure, tuple(metadata["features"]))
         except Exception as error:
-            # Unless MLflow has gone silent in between: an outage is no fault of the version.
+            # Unless MLflow or the bucket has gone silent in between: an outage is no fault of the version.
             self._model_uri(version)
+            if isinstance(error, _bucket_faults()) and not _is_absence(error):
+                raise RegistryError(f"MLflow could not download version {version}: {error}") from error
             raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
         return loaded
 
@@ -529,5 +544,20 @@ def _as_registry_error(attempt: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+    except (MlflowException, requests.RequestException, SQLAlchemyError, *_bucket_faults()) as error:
         raise RegistryError(f"MLflow could not {attempt}: {error}") from error
+
+
+def _bucket_faults() -> tuple[type[Exception], ...]:
+    """Returns what Google's client raises where artifacts are in a bucket; nothing where it is not installed."""
+    try:
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+    except ImportError:
+        return ()
+    return (GoogleAPIError, GoogleAuthError)
+
+
+def _is_absence(error: Exception) -> bool:
+    """Returns whether a bucket answered that there is no such file."""
+    return getattr(error, "code", None) == HTTPStatus.NOT_FOUND

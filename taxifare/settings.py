@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from upath import UPath
 
 from taxifare.cities import CITIES, City
 from taxifare.months import Month, parse_month
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
         Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger"
     )
     storage_uri: OptionalText = Field(
-        None, description="Folder or bucket of the lake's parquet files; empty: TAXIFARE_HOME/lake"
+        None, description="Folder or bucket (gs://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
     )
     database_url: OptionalText = Field(None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME")
     mlflow_tracking_uri: OptionalText = Field(None, description="MLflow server; empty: SQLite in TAXIFARE_HOME")
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
         None, description="Login at the MLflow server, where it asks for one"
     )
     mlflow_tracking_password: OptionalSecret = Field(None, description="Password at the MLflow server")
+    mlflow_artifact_location: OptionalText = Field(
+        None,
+        description="Folder or bucket of the files of a new experiment; empty: the MLflow server's, or TAXIFARE_HOME",
+    )
     mlflow_experiment: str = Field("taxifare", description="MLflow experiment of every run", min_length=1)
     model_name: str = Field("taxifare", description="Name of the registered model", min_length=1)
 
@@ -195,9 +200,13 @@ class Settings(BaseSettings):
         return self.taxifare_home.expanduser().absolute()
 
     @property
-    def lake_uri(self) -> str:
+    def lake(self) -> UPath:
         """Where the lake's files are."""
-        return self.storage_uri or str(self.home / "lake")
+        if self.storage_uri is None:
+            return UPath(self.home / "lake")
+        # What is in a bucket is asked anew each time: another process may have written it since.
+        is_remote = "://" in self.storage_uri
+        return UPath(self.storage_uri, use_listings_cache=False) if is_remote else UPath(self.storage_uri)
 
     @property
     def ledger_url(self) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 def make_resources(settings: Settings) -> Mapping[str, Any]:
     """Returns the resources of all assets, checks, jobs and sensors; making them connects to nothing."""
-    lake = UPath(settings.lake_uri)
     return {
         "settings": settings,
         "source": make_source(settings, bigquery_client=partial(_bigquery_client, settings)),
@@ -35,8 +34,8 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
             description="Requests and decisions",
         ),
         "notifiers": notifiers(settings),
-        "parquet_io": _lake_resource(ParquetIOManager, lake),
-        "json_io": _lake_resource(JsonIOManager, lake),
+        "parquet_io": _lake_resource(ParquetIOManager, settings.lake),
+        "json_io": _lake_resource(JsonIOManager, settings.lake),
     }
 
 

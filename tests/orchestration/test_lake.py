@@ -1,12 +1,10 @@
 """The lake: what is written comes back as it was, and a writer that dies leaves what was there."""
 
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import fsspec
 import pandas as pd
 import pytest
 from upath import UPath
@@ -33,13 +31,11 @@ APPRAISAL = Appraisal(
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UPath]:
-    """A folder, and what behaves like a bucket: no folders, no rename."""
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
+    """A folder, and a bucket of Google Cloud Storage: no folders, no rename."""
     if request.param == "folder":
-        yield UPath(tmp_path / "lake")
-    else:
-        yield UPath("memory://bucket/lake")
-        fsspec.filesystem("memory").rm("/bucket", recursive=True)
+        return small_settings(tmp_path).lake
+    return small_settings(tmp_path, storage_uri=f"{request.getfixturevalue('bucket')}/taxifare").lake
 
 
 @pytest.fixture
@@ -111,3 +107,18 @@ def test_a_writer_that_dies_leaves_no_first_half_of_a_month(lake: UPath, trips: 
     with pytest.raises(KeyboardInterrupt):
         write(DyingParquetIOManager(base_path=lake), trips)
     assert files_in(lake) == []
+
+
+def test_what_another_process_has_put_into_a_bucket_is_seen_at_once_and_whole(bucket: str, tmp_path: Path) -> None:
+    """gcsfs remembers what a folder holds, and reads a file up to the size that it remembers."""
+    from google.cloud import storage
+
+    lake = small_settings(tmp_path, storage_uri=f"{bucket}/lake").lake
+    folder = storage.Client("wagoncab").bucket(bucket.removeprefix("gs://"))
+    folder.blob("lake/first.json").upload_from_string("1")
+    assert [file.name for file in lake.iterdir()] == ["first.json"]
+    assert not (lake / "second.json").exists()
+    folder.blob("lake/second.json").upload_from_string("2")
+    folder.blob("lake/first.json").upload_from_string("one, corrected")
+    assert (lake / "second.json").exists()
+    assert (lake / "first.json").read_text() == "one, corrected"

@@ -174,7 +174,7 @@ class World:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        return ModelRegistry(self.settings.tracking_uri, self.settings.mlflow_experiment, self.settings.model_name)
+        return ModelRegistry.from_settings(self.settings)
 
     @cached_property
     def approvals(self) -> Approvals:
