@@ -195,7 +195,7 @@ ZONES = {1: (-74.1740, 40.6918), 2: (-73.9857, 40.7484), 3: (-73.7860, 40.6470),
 
 
 @cache
-def zones_zip(shift_m: float = 0.0, epsg: int = 2263, lacks: str = "") -> bytes:
+def zones_zip(shift_ft: float = 0.0, epsg: int = 2263, lacks: str = "") -> bytes:
     """A shapefile of square zones, zipped in a folder as the commission does it."""
     members = {ending: io.BytesIO() for ending in ("shp", "shx", "dbf")}
     project = pyproj.Transformer.from_crs("EPSG:4326", epsg, always_xy=True)
@@ -205,7 +205,7 @@ def zones_zip(shift_m: float = 0.0, epsg: int = 2263, lacks: str = "") -> bytes:
         for number, centre in ZONES.items():
             x, y = project.transform(*centre)
             side = (0.01 if epsg == 4326 else 1000.0) * number
-            x, y = x + shift_m - side, y - side
+            x, y = x + shift_ft - side, y - side
             writer.poly([[(x, y), (x, y + 2 * side), (x + 2 * side, y + 2 * side), (x + 2 * side, y), (x, y)]])
             writer.record(number, number)
     content = io.BytesIO()
