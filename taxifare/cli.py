@@ -249,7 +249,8 @@ def _tuning_evidence(finding: Finding) -> str:
         return f"{found}No trial was better than the settings of the time: {finding.winner_mae_usd:.3f} USD."
     if finding.gain is None:
         return f"{found}MAE {finding.winner_mae_usd:.3f} USD; the settings of the time gave no usable network."
-    return f"{found}Gain on held trips that chose nothing: {describe_gain(finding.gain)}."
+    advice = "" if finding.gain.low_usd > 0 else " That is no more than chance: better keep the settings."
+    return f"{found}Gain on held trips that chose nothing: {describe_gain(finding.gain)}.{advice}"
 
 
 def _state(approvals: Approvals, request: Request) -> str:
