@@ -13,15 +13,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from taxifare import new_data
 from taxifare.approval import ApprovalError, Approvals, Decision
 from taxifare.doctor import examine
 from taxifare.evaluation import describe_gain
 from taxifare.learning_curve import LearningCurveError, learning_curve
 from taxifare.ledger import LedgerError, Promotion, Request, State
+from taxifare.months import Month, parse_month
 from taxifare.registry import ModelRegistry, RegistryError
 from taxifare.renewal import BASE, preprocess, sample_base
 from taxifare.settings import RowCount, Settings
 from taxifare.sources import SourceError, make_source
+from taxifare.stock import take_stock
 from taxifare.training import TrainingError
 from taxifare.trips import Edition
 from taxifare.tuning import Finding, adopt, latest_finding, searched_settings
@@ -190,6 +193,35 @@ def show_learning_curve(
 
 
 @app.command()
+def months() -> None:
+    """Show what the source has of each month, and what has become of it here."""
+    settings = _settings()
+    table = Table("month", "at the source", "in the lake", "state", "decided")
+    with _told():
+        for entry in take_stock(settings, make_source(settings), _approvals()):
+            revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
+            table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
+    _terminal().print(table if table.rows else f"{settings.trip_source} has no month of trips.")
+
+
+@app.command("new-data")
+def fetch_new_data(
+    month: Annotated[str, typer.Argument(help="YYYY-MM, 2015-01 to 2015-06.")],
+) -> None:
+    """Fetch a month of the Le Wagon course into TRIP_FOLDER, where the workflow finds it."""
+    with _told():
+        _terminal().print(f"{new_data.fetch(_month(month), _settings())} is there.", soft_wrap=True)
+
+
+@app.command("delete-new-data")
+def delete_new_data() -> None:
+    """Take away from TRIP_FOLDER what new-data fetched; the lake, models and decisions stay as they are."""
+    with _told():
+        files = new_data.withdraw(_settings())
+    _terminal().print(f"{len(files)} files are gone: {', '.join(file.name for file in files) or 'none was fetched'}.")
+
+
+@app.command()
 def doctor() -> None:
     """Examine every outside part: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one is not well."""
     terminal, well = _terminal(), True
@@ -199,6 +231,14 @@ def doctor() -> None:
         terminal.print(f"{mark}  {finding.part:18} {escape(finding.says)}", highlight=False, soft_wrap=True)
     if not well:
         raise typer.Exit(1)
+
+
+def _month(written: str) -> Month:
+    """Returns a month as it was written on the command line."""
+    try:
+        return parse_month(written)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _settings() -> Settings:
