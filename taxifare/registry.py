@@ -39,6 +39,8 @@ PRODUCTION_ALIAS = "production"
 STAGING_ALIAS = "staging"
 FINGERPRINT_TAG = "taxifare.fingerprint"
 SUBJECT_TAG = "month"
+WHOLE_MONTH_TAG = "whole_month_of"
+"""On a version that was retrained on the whole of a month after approval: the version that was approved."""
 
 _NETWORK_FILE = "network.keras"
 _PREDICTIONS_FILE = "validation_predictions.parquet"
@@ -189,6 +191,11 @@ class ModelRegistry:
         newest = self._newest({SUBJECT_TAG: subject})
         return None if newest is None else newest.version
 
+    def newest_whole_month_of(self, version: str) -> str | None:
+        """Returns the version that continues the approved version on the whole of its month, None where none does."""
+        newest = self._newest({WHOLE_MONTH_TAG: version})
+        return None if newest is None else newest.version
+
     def _newest(self, tags: Mapping[str, str]) -> RegisteredVersion | None:
         """Returns the newest version with all the tags, None where there is none."""
         query = "".join(f" and tags.`{name}` = '{value}'" for name, value in tags.items())
@@ -214,6 +221,7 @@ class ModelRegistry:
         run_id: str,
         fingerprint: str,
         tags: Mapping[str, str],
+        correction_usd: float = 0.0,
     ) -> str:
         """Logs the network as a model that takes raw trips, registers it and returns its version.
 
@@ -224,18 +232,20 @@ class ModelRegistry:
             run_id: The active MLflow run that trained it.
             fingerprint: Identifies the inputs of the training, see `find`.
             tags: More tags of the version.
+            correction_usd: What its fares are raised by when it is asked for corrected ones.
         """
         with _as_registry_error("log and register a model"), tempfile.TemporaryDirectory() as folder:
             network.save(Path(folder) / _NETWORK_FILE)
             with _quiet_mlflow(), _pickled_by_value():
                 logged = self._mlflow.pyfunc.log_model(
                     name="model",
-                    python_model=_fare_model(city),
+                    python_model=_fare_model(city, correction_usd),
                     artifacts={"network": str(Path(folder) / _NETWORK_FILE)},
                     signature=_signature(),
                     metadata={
                         "exposure": [entry.model_dump(mode="json") for entry in exposure],
                         "features": list(feature_names(city)),
+                        "correction_usd": correction_usd,
                     },
                     # Inferring the requirements would import the model in a process of its own: 15 s.
                     pip_requirements=_requirements(),
@@ -266,7 +276,9 @@ class ModelRegistry:
                 model = self._mlflow.pyfunc.load_model(path)
                 metadata = model.metadata.metadata
                 exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
-                loaded = LoadedModel(version, model, exposure, tuple(metadata["features"]))
+                loaded = LoadedModel(
+                    version, model, exposure, tuple(metadata["features"]), float(metadata["correction_usd"])
+                )
         except Exception as error:
             # Unless MLflow or the bucket has gone silent in between: an outage is no fault of the version.
             self._model_uri(version)
@@ -403,12 +415,14 @@ class LoadedModel:
         model: The MLflow pyfunc model.
         exposure: What it has been trained on.
         features: Names of the features its network takes, in order.
+        correction_usd: What it offers to raise its fares by against their bias.
     """
 
     version: str
     model: Any
     exposure: tuple[Exposure, ...]
     features: tuple[str, ...]
+    correction_usd: float
 
     @property
     def network(self) -> "keras.Model":
@@ -435,7 +449,7 @@ class LoadedModel:
         return fares_usd
 
 
-def _fare_model(city: City) -> Any:
+def _fare_model(city: City, correction_usd: float) -> Any:
     """Returns the pyfunc that wraps a network with its features; everything of this repository in it goes by value."""
     import mlflow
 
@@ -451,21 +465,23 @@ def _fare_model(city: City) -> Any:
             self.network = keras.models.load_model(context.artifacts["network"])
 
         def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-            del context, params  # the signature is MLflow's
-            return predict(self.network, compute_features(model_input, city).to_numpy())
+            del context  # the signature is MLflow's
+            fares_usd = predict(self.network, compute_features(model_input, city).to_numpy())
+            return fares_usd + np.float32(correction_usd) if (params or {}).get("corrected") else fares_usd
 
     return FareModel()
 
 
 def _signature() -> Any:
-    """Returns the model's signature: the trip columns known at pickup in, fares out."""
+    """Returns the model's signature: the trip columns known at pickup in, fares out, corrected ones on demand."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
     types = {"pickup_datetime": "datetime", "passenger_count": AnyType()}
     inputs = [ColSpec(types.get(name, "double"), name) for name in KNOWN_AT_PICKUP]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec("float")]))
+    corrected = ParamSchema([ParamSpec("corrected", "boolean", default=False)])
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec("float")]), params=corrected)
 
 
 def _requirements() -> list[str]:

@@ -6,22 +6,32 @@ pair the two models trip by trip.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from taxifare.challengers import OnEpoch, Standing, challenge, choose, lesson_of, warm
 from taxifare.cities import City
 from taxifare.cleaning import Cleaned, clean
-from taxifare.evaluation import Appraisal, Contender, Exposure, reference_mae_usd, score, skill
+from taxifare.evaluation import (
+    Appraisal,
+    Contender,
+    Exposure,
+    bias_correction_usd,
+    reference_mae_usd,
+    score,
+    skill,
+)
 from taxifare.features import compute_features, feature_names
-from taxifare.network import build_network
-from taxifare.registry import SUBJECT_TAG, LoadedModel, ModelRegistry, VersionUnusableError
+from taxifare.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, LoadedModel, ModelRegistry, VersionUnusableError
+from taxifare.rehearsal import exposure_of
+from taxifare.scratch import EARLY_STOPPING_SHARE, fit_from_scratch, predict_trips
 from taxifare.settings import Settings
 from taxifare.splitting import split_by_time
-from taxifare.training import Epoch, TrainingHistory, fit
+from taxifare.training import TrainingHistory
 from taxifare.trips import edition_of
 
 if TYPE_CHECKING:
@@ -33,13 +43,7 @@ BASE = "base"
 BASE_VALIDATION_SHARE = 0.05
 """Of six years, the last months are enough to validate on; the rest is better used for training."""
 
-EARLY_STOPPING_SHARE = 0.1
-"""Share of the training trips, drawn at random, that decides when to stop: validation trips must not be asked twice."""
-
-RENEWAL_LEARNING_RATE_FACTOR = 0.1
-"""A month is a fraction of what production has learned from: small steps refine it, full ones forget."""
-
-_HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "seed")
+_HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,30 @@ class Candidate:
     Attributes:
         appraisal: Its scores on the validation trips, from its saved weights.
         parent_version: The version whose weights it started from, None where it started from none.
-        history: How training went, None where a version of the same inputs existed and was taken.
+        history: How training went, None where there was none, or where a version of the same inputs was taken.
+        standings: The challengers it was chosen from; none for the base, or where a version of the same inputs was
+            taken.
     """
 
     appraisal: Appraisal
     parent_version: str | None
     history: TrainingHistory | None
+    standings: tuple[Standing, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A network to register, or a version that is registered already."""
+
+    network: "keras.Model"
+    exposure: tuple[Exposure, ...]
+    correction_usd: float
+    parent_version: str | None
+    history: TrainingHistory | None
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    version: str | None = None
+    standings: tuple[Standing, ...] = ()
 
 
 def preprocess(trips: pd.DataFrame, city: City) -> Preprocessed:
@@ -117,76 +139,156 @@ def appraise_production(
         return _appraise(trips, version, registry, run_id)
 
 
-def train_candidate(
+def train_base(
     trips: pd.DataFrame,
+    registry: ModelRegistry,
+    settings: Settings,
+    *,
+    run_tags: Mapping[str, str],
+    on_epoch: OnEpoch | None = None,
+) -> Candidate:
+    """Returns the first model: trained from random weights on the training trips of the base years.
+
+    The same trips under the same settings give the version that was registered for them, not a second one.
+
+    Args:
+        trips: Preprocessed trips of `sample_base`.
+        registry: Where versions are.
+        settings: Hyperparameters and seed.
+        run_tags: Identify the MLflow run: asset, subject and Dagster run.
+        on_epoch: Told of each epoch.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+        VersionUnusableError: The new version does not predict.
+        TrainingError: Training gave no usable network.
+    """
+
+    def learn() -> _Trained:
+        edition, training = edition_of(trips), trips[~trips["is_validation"]]
+        stops = np.random.default_rng(settings.seed).random(len(training)) < EARLY_STOPPING_SHARE
+        told = None if on_epoch is None else lambda epoch: on_epoch(BASE, epoch)
+        network, history = fit_from_scratch(training, settings, stops=stops, on_epoch=told)
+        held = training[stops]
+        errors_usd = predict_trips(network, held, settings) - held["fare_amount"].to_numpy(np.float64)
+        return _Trained(
+            network=network,
+            exposure=exposure_of(training.assign(subject=edition.subject, revision=edition.revision)),
+            correction_usd=bias_correction_usd(errors_usd),
+            parent_version=None,
+            history=history,
+            params={"context": "training", "learning_rate": settings.learning_rate},
+            metrics={"training_seconds": history.seconds},
+        )
+
+    return _candidate(trips, _fingerprint(trips, settings), learn, registry, settings, run_tags)
+
+
+def renew(
+    trips: pd.DataFrame,
+    rehearsed: pd.DataFrame | None,
     parent_version: str | None,
     registry: ModelRegistry,
     settings: Settings,
     *,
     run_tags: Mapping[str, str],
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Candidate:
-    """Returns a version trained on the training trips and scored on the validation trips, from its saved weights.
+    """Returns the best of the month's challengers, registered and scored from its saved weights.
 
-    Training starts from the parent's weights and optimizer, or from nothing. When stopping is decided on a tenth of the
-    training trips, so that the validation trips are seen once, by the finished model. The same inputs – edition of the
-    trips, parent, settings – give the version that was registered for them, not a second one.
+    The same inputs – editions of the trips, parent, settings – give the version that was registered for them, not a
+    second one.
 
     Args:
-        trips: Preprocessed trips.
-        parent_version: Where to start from; None starts from random weights.
+        trips: Preprocessed trips of the month.
+        rehearsed: Earlier trips, see `rehearsal.reservoir`; None for none.
+        parent_version: What is in production; None where nothing is.
         registry: Where versions are.
-        settings: Hyperparameters and seed.
+        settings: Hyperparameters, challengers and seed.
         run_tags: Identify the MLflow run: asset, month and Dagster run.
-        on_epoch: Told of each epoch.
+        on_epoch: Told of each epoch of each challenger.
 
     Raises:
         RegistryError: MLflow does not answer.
         VersionUnusableError: The parent cannot be loaded, or the new version does not predict.
         TrainingError: Training gave no usable network.
     """
-    edition, city = edition_of(trips), settings.city_facts
-    fingerprint = _fingerprint(trips, parent_version, settings)
-    with registry.run(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
-        known = registry.find(fingerprint)
-        history: TrainingHistory | None = None
-        if known is None:
-            parent = None if parent_version is None else registry.load(parent_version)
-            if parent is not None and parent.features != feature_names(city):
-                # Weights mean nothing to other features: after a change of the features, training starts anew.
-                parent, parent_version = None, None
-            learning_rate = settings.learning_rate * (1.0 if parent is None else RENEWAL_LEARNING_RATE_FACTOR)
-            network, history = _train(trips, parent, settings, learning_rate, on_epoch)
-            exposure = (() if parent is None else parent.exposure) + (_exposure(trips),)
-            registry.log(
-                run_id,
-                params=_context_params(trips, "training" if parent is None else "renewal")
-                | settings.model_dump(include=set(_HYPERPARAMETERS))
-                | {"learning_rate": learning_rate, "parent_version": parent_version, "best_epoch": history.best_epoch},
-                metrics={"training_seconds": history.seconds},
-            )
-            registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in history.epochs if epoch.number])
-            errors_usd = [epoch.validation_mae for epoch in history.epochs]
-            registry.log_curve(run_id, "epoch_early_stopping_mae", errors_usd, first_epoch=0)
-            version = registry.register(
-                network,
-                city,
-                exposure,
-                run_id=run_id,
-                fingerprint=fingerprint,
-                tags={SUBJECT_TAG: edition.subject, "revision": edition.revision}
-                | ({} if parent_version is None else {"parent_version": parent_version}),
-            )
-        else:
-            version, parent_version = known.version, known.tags.get("parent_version")
-            registry.log(run_id, params=_context_params(trips, "reuse"))
-        registry.log(run_id, params={"model_version": version})
-        registry.set_staging(version)
-        appraisal = _appraise(trips, version, registry, run_id)
-        if appraisal.contender is None:
-            raise VersionUnusableError(appraisal.fault)
-        registry.tag(version, {"skill": f"{skill_of(trips, appraisal.contender):.6f}"})
-    return Candidate(appraisal, parent_version, history)
+    whole_version = None if parent_version is None else registry.newest_whole_month_of(parent_version)
+
+    def learn() -> _Trained:
+        parent, whole = (_loaded(version, registry, settings) for version in (parent_version, whole_version))
+        lesson = lesson_of(trips, rehearsed, settings)
+        chosen, standings = choose(challenge(lesson, parent, whole, settings, on_epoch))
+        seconds = {f"challenger_seconds/{standing.name}": standing.seconds for standing in standings}
+        errors = {f"challenger_mae/{standing.name}": standing.mae_usd for standing in standings}
+        return _Trained(
+            network=chosen.network,
+            exposure=chosen.exposure,
+            correction_usd=chosen.correction_usd,
+            parent_version=chosen.parent_version,
+            history=chosen.history,
+            params={"context": "renewal", "challenger": chosen.name, "learned_trips": chosen.learned_trips},
+            metrics=seconds | errors,
+            version=chosen.version,
+            standings=tuple(standings),
+        )
+
+    fingerprint = _fingerprint(trips, settings, rehearsed=rehearsed, parents=(parent_version, whole_version))
+    candidate = _candidate(trips, fingerprint, learn, registry, settings, run_tags)
+    registry.set_staging(str(candidate.appraisal.version))
+    return candidate
+
+
+def retrain_whole_month(
+    trips: pd.DataFrame,
+    rehearsed: pd.DataFrame | None,
+    version: str,
+    registry: ModelRegistry,
+    settings: Settings,
+    *,
+    run_tags: Mapping[str, str],
+    on_epoch: OnEpoch | None = None,
+) -> str:
+    """Returns a second version of an approved one, trained on with the whole of its month, validation trips included.
+
+    Nobody has judged it: there is no trip of the month left to judge it by. Its exposure says so, and it is one of the
+    challengers of the next month. Run again, it is the same version.
+
+    Args:
+        trips: Preprocessed trips of the month that the version was trained and judged on.
+        rehearsed: Earlier trips, see `rehearsal.reservoir`; None for none.
+        version: The approved version.
+        registry: Where versions are.
+        settings: Hyperparameters and seed.
+        run_tags: Identify the MLflow run: job, month and Dagster run.
+        on_epoch: Told of each epoch.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+        VersionUnusableError: The version cannot be loaded.
+        TrainingError: Training gave no usable network.
+    """
+    edition = edition_of(trips)
+    whole = edition.stamp(trips.assign(is_validation=False))
+    fingerprint = _fingerprint(whole, settings, rehearsed=rehearsed, parents=(version,))
+    with registry.run(f"whole month {edition.subject}", run_tags) as run_id:
+        if (known := registry.find(fingerprint)) is not None:
+            return known.version
+        renewed = warm(lesson_of(whole, rehearsed, settings), registry.load(version), settings, on_epoch)
+        registry.log(
+            run_id,
+            params=_context_params(whole, "whole month") | {"parent_version": version},
+            metrics={"training_seconds": renewed.seconds},
+        )
+        return registry.register(
+            renewed.network,
+            settings.city_facts,
+            renewed.exposure,
+            run_id=run_id,
+            fingerprint=fingerprint,
+            tags={"revision": edition.revision, "parent_version": version, WHOLE_MONTH_TAG: version},
+            correction_usd=renewed.correction_usd,
+        )
 
 
 def difficulty_of(trips: pd.DataFrame) -> float:
@@ -199,39 +301,81 @@ def skill_of(trips: pd.DataFrame, contender: Contender) -> float:
     return skill(contender.scores.mae_usd, difficulty_of(trips))
 
 
-def _train(
+def _candidate(
     trips: pd.DataFrame,
-    parent: LoadedModel | None,
+    fingerprint: str,
+    learn: Callable[[], _Trained],
+    registry: ModelRegistry,
     settings: Settings,
-    learning_rate: float,
-    on_epoch: Callable[[Epoch], None] | None,
-) -> tuple["keras.Model", TrainingHistory]:
-    """Returns a network fitted to the training trips, and how it went."""
-    names = feature_names(settings.city_facts)
-    training = trips[~trips["is_validation"]]
-    features = training[list(names)].to_numpy(np.float32)
-    fares_usd = training["fare_amount"].to_numpy(np.float32)
-    stops = np.random.default_rng(settings.seed).random(len(training)) < EARLY_STOPPING_SHARE
-    if parent is None:
-        network = build_network(
-            features[~stops], fares_usd[~stops], names, learning_rate=learning_rate, seed=settings.seed
-        )
-    else:
-        network = parent.network
-    history = fit(
-        network,
-        features[~stops],
-        fares_usd[~stops],
-        features[stops],
-        fares_usd[stops],
-        learning_rate=learning_rate,
-        batch_size=settings.batch_size,
-        patience=settings.patience,
-        max_epochs=settings.max_epochs,
-        seed=settings.seed,
-        on_epoch=on_epoch,
+    run_tags: Mapping[str, str],
+) -> Candidate:
+    """Returns what was learned, registered and scored; or the version that was registered for the same inputs."""
+    edition = edition_of(trips)
+    with registry.run(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
+        known, trained = registry.find(fingerprint), None
+        if known is None:
+            trained = learn()
+            version, parent_version = _registered(trained, trips, fingerprint, registry, settings, run_id)
+        else:
+            version, parent_version = known.version, known.tags.get("parent_version")
+            registry.log(run_id, params=_context_params(trips, "reuse"))
+        registry.log(run_id, params={"model_version": version})
+        appraisal = _appraise(trips, version, registry, run_id)
+        if appraisal.contender is None:
+            raise VersionUnusableError(appraisal.fault)
+        registry.tag(version, {"skill": f"{skill_of(trips, appraisal.contender):.6f}"})
+    if trained is None:
+        return Candidate(appraisal, parent_version, None)
+    return Candidate(appraisal, parent_version, trained.history, trained.standings)
+
+
+def _registered(
+    trained: _Trained,
+    trips: pd.DataFrame,
+    fingerprint: str,
+    registry: ModelRegistry,
+    settings: Settings,
+    run_id: str,
+) -> tuple[str, str | None]:
+    """Returns the version of what was trained, and its parent; logs how it was trained."""
+    edition = edition_of(trips)
+    registry.log(
+        run_id,
+        params=settings.model_dump(include=set(_HYPERPARAMETERS))
+        | _context_params(trips, str(trained.params["context"]))
+        | dict(trained.params)
+        | {"parent_version": trained.parent_version},
+        metrics=trained.metrics,
     )
-    return network, history
+    if trained.history is not None:
+        epochs = trained.history.epochs
+        registry.log(run_id, params={"best_epoch": trained.history.best_epoch})
+        registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in epochs if epoch.number])
+        registry.log_curve(
+            run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
+        )
+    if trained.version is not None:
+        return trained.version, registry.describe(trained.version).tags.get("parent_version")
+    version = registry.register(
+        trained.network,
+        settings.city_facts,
+        trained.exposure,
+        run_id=run_id,
+        fingerprint=fingerprint,
+        tags={SUBJECT_TAG: edition.subject, "revision": edition.revision}
+        | ({} if trained.parent_version is None else {"parent_version": trained.parent_version}),
+        correction_usd=trained.correction_usd,
+    )
+    return version, trained.parent_version
+
+
+def _loaded(version: str | None, registry: ModelRegistry, settings: Settings) -> LoadedModel | None:
+    """Returns the version to start from; None where there is none, or where it takes other features.
+
+    Weights mean nothing to other features: after a change of the features, training starts anew.
+    """
+    model = None if version is None else registry.load(version)
+    return model if model is not None and model.features == feature_names(settings.city_facts) else None
 
 
 def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id: str) -> Appraisal:
@@ -242,42 +386,46 @@ def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id
         predicted_usd = model.predict(validation)
     except VersionUnusableError as error:
         return Appraisal(version=version, fault=str(error))
-    scores = score(predicted_usd, validation["fare_amount"].to_numpy(np.float64))
+    fares_usd = validation["fare_amount"].to_numpy(np.float64)
+    scores = score(predicted_usd, fares_usd)
+    corrected = score(predicted_usd + model.correction_usd, fares_usd)
     registry.log_predictions(run_id, pd.Series(predicted_usd, index=validation["key"]))
-    registry.log(run_id, metrics={"mae": scores.mae_usd, "rmse": scores.rmse_usd, "bias": scores.bias_usd})
-    contender = Contender(version=version, run_id=run_id, scores=scores)
+    registry.log(
+        run_id,
+        metrics={"mae": scores.mae_usd, "rmse": scores.rmse_usd, "bias": scores.bias_usd}
+        | {
+            "corrected_mae": corrected.mae_usd,
+            "corrected_rmse": corrected.rmse_usd,
+            "corrected_bias": corrected.bias_usd,
+        },
+    )
+    contender = Contender(
+        version=version, run_id=run_id, scores=scores, correction_usd=model.correction_usd, corrected=corrected
+    )
     return Appraisal(version=version, contender=contender, exposure=model.exposure)
 
 
-def _exposure(trips: pd.DataFrame) -> Exposure:
-    """Returns what a model has seen that was trained on these trips; deciding when to stop is seeing, too."""
-    edition = edition_of(trips)
-    pickups = trips.loc[~trips["is_validation"], "pickup_datetime"]
-    return Exposure(
-        subject=edition.subject, revision=edition.revision, first_pickup=pickups.min(), last_pickup=pickups.max()
-    )
-
-
-def _fingerprint(trips: pd.DataFrame, parent_version: str | None, settings: Settings) -> str:
+def _fingerprint(
+    trips: pd.DataFrame,
+    settings: Settings,
+    *,
+    rehearsed: pd.DataFrame | None = None,
+    parents: Sequence[str | None] = (),
+) -> str:
     """Returns a hash of everything a training's result depends on."""
     edition = edition_of(trips)
     inputs = {
         "subject": edition.subject,
         "revision": edition.revision,
         "trips": len(trips),
-        "parent_version": parent_version,
+        "validation_trips": int(trips["is_validation"].sum()),
+        "rehearsed_trips": 0 if rehearsed is None else len(rehearsed),
+        "rehearsed": [] if rehearsed is None else [entry.model_dump(mode="json") for entry in exposure_of(rehearsed)],
+        "parents": parents,
         "features": feature_names(settings.city_facts),
         "settings": settings.model_dump(
             mode="json",
-            include={
-                "validation_share",
-                "learning_rate",
-                "batch_size",
-                "patience",
-                "max_epochs",
-                "seed",
-                "dataset_size",
-            },
+            include={*_HYPERPARAMETERS, "validation_share", "dataset_size", "rehearsal_trips", "challengers"},
         ),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

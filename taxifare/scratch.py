@@ -10,12 +10,15 @@ import pandas as pd
 
 from taxifare.features import feature_names
 from taxifare.network import Architecture, build_network
-from taxifare.renewal import EARLY_STOPPING_SHARE
 from taxifare.settings import Settings
 from taxifare.training import Epoch, TrainingHistory, fit, predict
 
 if TYPE_CHECKING:
     import keras
+
+
+EARLY_STOPPING_SHARE = 0.1
+"""Share of the training trips, drawn at random, that decides when to stop: validation trips must not be asked twice."""
 
 
 def architecture_of(settings: Settings) -> Architecture:
@@ -30,15 +33,18 @@ def architecture_of(settings: Settings) -> Architecture:
 
 
 def fit_from_scratch(
-    trips: pd.DataFrame, settings: Settings, *, on_epoch: Callable[[Epoch], None] | None = None
+    trips: pd.DataFrame,
+    settings: Settings,
+    *,
+    stops: npt.NDArray[np.bool_] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> tuple["keras.Model", TrainingHistory]:
     """Returns a network fitted to the trips from random weights, and how it went.
 
-    A tenth of the trips, drawn at random, decides when to stop, as in `renewal.train_candidate`.
-
     Args:
-        trips: Clean trips with features, all of them to learn from.
+        trips: Clean trips with features, n of them.
         settings: Hyperparameters and seed.
+        stops: Which trips decide when to stop and are not trained on, shape (n,); None draws a tenth at random.
         on_epoch: Told of each epoch; what it raises ends the fit.
 
     Raises:
@@ -46,7 +52,8 @@ def fit_from_scratch(
     """
     names = feature_names(settings.city_facts)
     features, fares_usd = trips[list(names)].to_numpy(np.float32), trips["fare_amount"].to_numpy(np.float32)
-    stops = np.random.default_rng(settings.seed).random(len(trips)) < EARLY_STOPPING_SHARE
+    if stops is None:
+        stops = np.random.default_rng(settings.seed).random(len(trips)) < EARLY_STOPPING_SHARE
     network = build_network(
         features[~stops],
         fares_usd[~stops],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
 from taxifare.cities import CITIES, City
@@ -38,6 +38,17 @@ OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 RowCount = Annotated[int | None, BeforeValidator(_row_count)]
+
+
+ChallengerName = Literal["warm", "whole month", "recent", "since rule"]
+"""The ways to renew a model, see `challengers`."""
+
+
+def _names(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+ChallengerNames = Annotated[tuple[ChallengerName, ...], NoDecode, BeforeValidator(_names), PlainSerializer(",".join)]
 
 
 class Settings(BaseSettings):
@@ -72,13 +83,15 @@ class Settings(BaseSettings):
     model_name: str = Field("taxifare", description="Name of the registered model", min_length=1)
 
     # Which trips
-    city: Literal["new-york"] = Field("new-york", description="City whose box, airports and dated rules apply")
+    city: Literal["new-york", "chicago"] = Field(
+        "new-york", description="City whose box, airports and dated rules apply: new-york or chicago"
+    )
     first_month: MonthSetting = Field(parse_month("2015-01"), description="First monthly partition, YYYY-MM")
     last_month: OptionalMonth = Field(
         parse_month("2015-06"), description="Last monthly partition, YYYY-MM; empty: every month up to now"
     )
-    trip_source: Literal["simulator", "folder", "lewagon", "tlc", "bigquery"] = Field(
-        "simulator", description="Where trips come from: simulator, folder, lewagon, tlc or bigquery"
+    trip_source: Literal["simulator", "folder", "lewagon", "tlc", "bigquery", "chicago"] = Field(
+        "simulator", description="Where trips come from: simulator, folder, lewagon, tlc, bigquery or chicago"
     )
     trip_folder: OptionalPath = Field(None, description="Folder of trip files, for TRIP_SOURCE=folder")
     trip_folder_months: str = Field(
@@ -109,6 +122,17 @@ class Settings(BaseSettings):
     tlc_color: Literal["yellow", "green"] = Field("yellow", description="Taxis of TRIP_SOURCE=tlc: yellow or green")
     tlc_trips_per_month: int = Field(100_000, description="Trips drawn from a TLC month that has more", ge=1)
     tlc_base_months: int = Field(12, description="TLC months before FIRST_MONTH that are the base years", ge=1)
+    chicago_url: str = Field(
+        "https://data.cityofchicago.org/resource",
+        description="Address of the Chicago data portal's data sets, for TRIP_SOURCE=chicago",
+        pattern="^https?://",
+    )
+    chicago_app_token: OptionalSecret = Field(
+        None, description="App token of the data portal; without one it throttles sooner"
+    )
+    chicago_trips_per_month: RowCount = Field(
+        100_000, description="Trips drawn from a Chicago month that has more: 1k, 100k, all or a number", ge=1
+    )
     minimum_trips: int = Field(100, description="Months with fewer trips are refused", ge=1)
     dataset_size: RowCount = Field(
         200_000, description="Base trips to train on: 1k, 10k, 100k, 500k, all or a number", ge=1
@@ -141,6 +165,13 @@ class Settings(BaseSettings):
         1.0, description="Width of the dense layers of a new network, as a multiple of the usual one", gt=0
     )
     seed: int = Field(1, description="Seed of initial weights and shuffling", ge=0)
+    rehearsal_trips: int = Field(
+        60_000, description="Trips of earlier months and years that a renewal rehearses, at most", ge=0
+    )
+    challengers: ChallengerNames = Field(
+        ("warm", "whole month", "recent", "since rule"),
+        description="Ways to renew the model that compete each month, by commas; warm always does",
+    )
 
     # The verdict
     minimum_gain_usd: float = Field(0.01, description="Least gain per trip worth a promotion, USD", ge=0)
@@ -186,6 +217,10 @@ class Settings(BaseSettings):
         """Ensures that settings which need each other agree."""
         if self.last_month is not None and self.last_month < self.first_month:
             raise ValueError(f"LAST_MONTH {self.last_month} is before FIRST_MONTH {self.first_month}")
+        if self.trip_source == "chicago" and self.city != "chicago":
+            raise ValueError(f"TRIP_SOURCE=chicago needs CITY=chicago, received {self.city}")
+        if self.trip_source in {"simulator", "lewagon", "tlc"} and self.city != "new-york":
+            raise ValueError(f"TRIP_SOURCE={self.trip_source} has trips of CITY=new-york, received {self.city}")
         if self.trip_source == "folder" and self.trip_folder is None:
             raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
         if (self.chat_base_url is None) != (self.chat_channel is None):

@@ -10,5 +10,5 @@ MODEL_KINDS = {"tensorflow", "mlflow"}
 PRODUCTION_POOL = "production_model"
 """Held by what trains from production: a backfill and a sensor run take turns on a small machine."""
 
-MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model")
+MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model")
 """The assets of a month, in their order."""

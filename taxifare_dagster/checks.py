@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from taxifare.cleaning import MINIMUM_SHARE_KEPT
 from taxifare.evaluation import Appraisal, EvaluationError, Evidence, Verdict, judge
 from taxifare.features import feature_names
 from taxifare.months import bounds, month_of_partition
@@ -19,9 +20,6 @@ from taxifare.settings import Settings
 from taxifare.trips import DTYPES, TRIP_COLUMNS, edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.partitions import months
-
-MINIMUM_SHARE_KEPT = 0.8
-"""Cleaning keeps 97 % of real trips; a month that loses a fifth has another format or another fault."""
 
 COMPARISON_CHECK = "staging_beats_production"
 BASE_CHECK = "base_beats_reference"

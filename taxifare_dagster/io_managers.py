@@ -42,6 +42,17 @@ class ParquetIOManager(LakeIOManager[pd.DataFrame]):
     def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
         """Returns the frame with its `attrs`."""
         del context
+        return self._read(path)
+
+    def stored(self, asset: str, partition: str | None = None) -> pd.DataFrame | None:
+        """Returns what the lake holds of an asset, or of one of its partitions; None where it holds nothing."""
+        path = self._base_path / (asset if partition is None else f"{asset}/{partition}")
+        try:
+            return self._read(path.with_suffix(self.extension))
+        except FileNotFoundError:
+            return None
+
+    def _read(self, path: UPath) -> pd.DataFrame:
         with path.open("rb") as file, pd.option_context("mode.string_storage", "pyarrow"):
             return pd.read_parquet(file)
 

@@ -1,10 +1,8 @@
 """Jobs: the base model, a month, asking a person, the person's decision or rollback, and tuning."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import dagster as dg
-import pandas as pd
 from pydantic import Field
 
 from taxifare import plots
@@ -20,7 +18,6 @@ from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.io_managers import ParquetIOManager
-from taxifare_dagster.partitions import months
 from taxifare_dagster.production import unshown_promotions
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
@@ -195,7 +192,12 @@ def search_settings(
             progress.seconds_left / 60,
         )
 
-    trips = _trips_in_lake(parquet_io, config.subject)
+    is_base = config.subject == BASE
+    asset, partition = (
+        ("base_trips", None) if is_base else ("preprocessed_data", partition_key(parse_month(config.subject)))
+    )
+    if (trips := parquet_io.stored(asset, partition)) is None:
+        raise dg.Failure(f"{config.subject} has no trips in the lake: materialize {asset} first", allow_retries=False)
     search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
     found = search.finding
     context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))
@@ -210,29 +212,6 @@ def search_settings(
             "mlflow_run": found.run_id,
         }
     )
-
-
-def _trips_in_lake(lake: ParquetIOManager, subject: str) -> pd.DataFrame:
-    """Returns the preprocessed trips of a month or of the base years.
-
-    Raises:
-        dg.Failure: They have not been materialized.
-    """
-    asset, month = ("base_trips", {}) if subject == BASE else ("preprocessed_data", _partition(subject))
-    try:
-        with dg.build_input_context(asset_key=dg.AssetKey(asset), **month) as wanted:
-            trips = lake.load_input(wanted)
-    except FileNotFoundError as error:
-        raise dg.Failure(
-            f"{subject} has no trips in the lake: materialize {asset} first", allow_retries=False
-        ) from error
-    return cast("pd.DataFrame", trips)
-
-
-def _partition(month: str) -> dict[str, Any]:
-    """Returns what tells an IO manager which month to read."""
-    key = partition_key(parse_month(month))
-    return {"asset_partitions_def": months, "asset_partition_key_range": dg.PartitionKeyRange(key, key)}
 
 
 @dg.job(

@@ -10,8 +10,9 @@ import dagster as dg
 import pandas as pd
 
 from taxifare import plots
+from taxifare.challengers import Standing
 from taxifare.cities import City
-from taxifare.evaluation import Evidence, Interval, Scores, SliceComparison
+from taxifare.evaluation import Evidence, Interval, Scores, SliceComparison, describe_gain
 from taxifare.features import feature_names
 from taxifare.ledger import Promotion
 from taxifare.trips import TRIP_COLUMNS, Column
@@ -83,6 +84,40 @@ def scores(found: Scores) -> Metadata:
         "bias_usd": rounded(found.bias_usd),
         "validation_trips": found.trips,
     }
+
+
+def standings(found: Iterable[Standing]) -> dg.TableMetadataValue:
+    """Returns the challengers of a month as a table."""
+    columns = {
+        "challenger": "string",
+        "staged": "bool",
+        "trips": "int",
+        "seconds": "float",
+        "MAE on held trips, USD": "float",
+        "gain, USD": "string",
+    }
+    records = [
+        dg.TableRecord(
+            dict(
+                zip(
+                    columns,
+                    (
+                        standing.name,
+                        standing.is_staged,
+                        standing.learned_trips,
+                        round(standing.seconds, 1),
+                        round(standing.mae_usd, 3),
+                        "" if standing.gain is None else describe_gain(standing.gain),
+                    ),
+                    strict=True,
+                )
+            )
+        )
+        for standing in found
+    ]
+    return dg.MetadataValue.table(
+        records, schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
+    )
 
 
 def slices(parts: Iterable[SliceComparison]) -> dg.TableMetadataValue:

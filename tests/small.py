@@ -1,18 +1,17 @@
 """Months small enough to train on in a second: the simulated city with few trips, the real network with few epochs."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
+from taxifare.challengers import OnEpoch
 from taxifare.months import parse_month
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import BASE, Candidate, preprocess, sample_base, train_candidate
+from taxifare.renewal import BASE, Candidate, preprocess, renew, sample_base, train_base
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.splitting import split_by_time
-from taxifare.training import Epoch
 from taxifare.trips import Edition
 
 TRIPS = 1_500
@@ -26,6 +25,8 @@ def small_settings(home: Path, **changes: object) -> Settings:
         "simulator_base_trips": 2 * TRIPS,
         "max_epochs": 1,
         "batch_size": 256,
+        "rehearsal_trips": TRIPS,
+        "challengers": ("warm",),
     }
     return Settings(_env_file=None, **small | changes)
 
@@ -60,11 +61,15 @@ def train(
     registry: ModelRegistry,
     settings: Settings,
     run: str,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    rehearsed: pd.DataFrame | None = None,
 ) -> Candidate:
-    """A candidate, as the asset `staging_model` trains it in a Dagster run."""
-    tags = run_tags("staging_model", str(trips.attrs["subject"]), run)
-    return train_candidate(trips, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
+    """A candidate, as the asset `base_model` or `staging_model` trains it in a Dagster run."""
+    subject = str(trips.attrs["subject"])
+    tags = run_tags("base_model" if subject == BASE else "staging_model", subject, run)
+    if subject == BASE:
+        return train_base(trips, registry, settings, run_tags=tags, on_epoch=on_epoch)
+    return renew(trips, rehearsed, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
 
 
 def version_of(candidate: Candidate) -> str:

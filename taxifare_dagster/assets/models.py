@@ -1,6 +1,6 @@
 """Models: the first one, the score of the one in production, and the one that may replace it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -8,9 +8,10 @@ import pandas as pd
 
 from taxifare import plots
 from taxifare.approval import Approvals
+from taxifare.challengers import OnEpoch
 from taxifare.evaluation import Appraisal
 from taxifare.registry import ModelRegistry, VersionUnusableError
-from taxifare.renewal import BASE, Candidate, appraise_production, difficulty_of, skill_of, train_candidate
+from taxifare.renewal import BASE, Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
 from taxifare.settings import Settings
 from taxifare.training import Epoch, TrainingError
 from taxifare.trips import edition_of
@@ -41,8 +42,8 @@ def base_model(
 
     Nothing is in production before it, so its request asks for a start, not for a replacement.
     """
-    candidate = train_candidate(
-        base_trips, None, registry, settings, run_tags=_run_tags(context, base_trips), on_epoch=_reporter(context)
+    candidate = train_base(
+        base_trips, registry, settings, run_tags=_run_tags(context, base_trips), on_epoch=_reporter(context)
     )
     return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, base_trips, registry))
 
@@ -93,13 +94,15 @@ def production_eval_mae(
 def staging_model(
     context: dg.AssetExecutionContext,
     preprocessed_data: pd.DataFrame,
+    rehearsal_trips: pd.DataFrame,
     registry: dg.ResourceParam[ModelRegistry],
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
-    """The model that may replace production: production's weights, trained on with the month's training trips.
+    """The model that may replace production: the best of several renewed with the month's training trips.
 
-    Its error is that of the registered version, loaded back, on the validation trips that production was scored on.
+    The challengers compete on training trips that none of them has learned from; the table shows how they stand. Its
+    error is that of the registered version, loaded back, on the validation trips that production was scored on.
     Run again on the same trips from the same production, it is the same version, not another one. Where nothing is in
     production yet, or its files are damaged, training starts from the base model: the verdict is then COLD_START or
     UNSCORABLE, and a person decides.
@@ -107,8 +110,9 @@ def staging_model(
     production, base = approvals.production(), registry.newest_of(BASE)
 
     def train_from(parent_version: str | None) -> Candidate:
-        return train_candidate(
+        return renew(
             preprocessed_data,
+            rehearsal_trips,
             parent_version,
             registry,
             settings,
@@ -150,12 +154,13 @@ def _run_tags(context: dg.AssetExecutionContext, trips: pd.DataFrame) -> dict[st
     }
 
 
-def _reporter(context: dg.AssetExecutionContext) -> Callable[[Epoch], None]:
+def _reporter(context: dg.AssetExecutionContext) -> OnEpoch:
     """Returns what writes the progress of training to the run's log."""
 
-    def report(epoch: Epoch) -> None:
+    def report(challenger: str, epoch: Epoch) -> None:
         context.log.info(
-            "epoch %d: loss %.3f, error on early-stopping trips %.3f USD (%.1f s)",
+            "%s, epoch %d: loss %.3f, error on early-stopping trips %.3f USD (%.1f s)",
+            challenger,
             epoch.number,
             epoch.loss,
             epoch.validation_mae,
@@ -172,6 +177,9 @@ def _appraisal_metadata(appraisal: Appraisal, trips: pd.DataFrame, registry: Mod
     run_id = appraisal.contender.run_id
     shown: dict[str, Any] = {
         **metadata.scores(appraisal.contender.scores),
+        "correction_usd": metadata.rounded(appraisal.contender.correction_usd),
+        "corrected_mae_usd": metadata.rounded(appraisal.contender.corrected.mae_usd),
+        "corrected_bias_usd": metadata.rounded(appraisal.contender.corrected.bias_usd),
         "difficulty_mae_usd": metadata.rounded(difficulty_of(trips)),
         "skill": metadata.rounded(skill_of(trips, appraisal.contender)),
         "mlflow_run": run_id,
@@ -189,14 +197,17 @@ def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: Mod
         "parent_version": candidate.parent_version or "none",
         **_appraisal_metadata(candidate.appraisal, trips, registry),
     }
-    if candidate.history is None:
+    if candidate.history is None and not candidate.standings:
         shown["reused"] = "a version of the same trips, parent and settings was registered before"
-    else:
+    if candidate.history is not None:
         shown |= {
             "epochs": len(candidate.history.epochs) - 1,
             "best_epoch": candidate.history.best_epoch,
             "training_seconds": round(candidate.history.seconds, 1),
             "loss_curve": metadata.plot(plots.training_curve(candidate.history)),
         }
+    if candidate.standings:
+        shown["challengers"] = metadata.standings(candidate.standings)
+        shown["challengers_seconds"] = round(sum(standing.seconds for standing in candidate.standings), 1)
     exposure = [entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]
     return shown | {"revision": edition_of(trips).revision, "exposure": dg.MetadataValue.json(exposure)}

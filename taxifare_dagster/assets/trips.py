@@ -1,10 +1,13 @@
 """Trips: as published, and ready to learn from; a month at a time, and the years before the first month."""
 
+from itertools import chain
+
 import dagster as dg
 import pandas as pd
 
 from taxifare import plots
-from taxifare.months import month_of_partition
+from taxifare.months import Month, month_of_partition, partition_key
+from taxifare.rehearsal import editions_before, reservoir
 from taxifare.renewal import BASE, preprocess, sample_base
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
@@ -12,6 +15,7 @@ from taxifare.splitting import split_by_time
 from taxifare.trips import Edition, edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
+from taxifare_dagster.io_managers import ParquetIOManager
 from taxifare_dagster.partitions import months
 
 
@@ -89,5 +93,35 @@ def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[
             "time_span": metadata.time_span(done.trips),
             "dropped": metadata.dropped(done.dropped),
             "overview": metadata.plot(plots.trips_overview(done.trips)),
+        },
+    )
+
+
+@dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
+def rehearsal_trips(
+    context: dg.AssetExecutionContext,
+    source: dg.ResourceParam[TripSource],
+    parquet_io: dg.ResourceParam[ParquetIOManager],
+    settings: dg.ResourceParam[Settings],
+) -> dg.Output[pd.DataFrame]:
+    """A sample of the trips before the month, for renewals to rehearse: learning a month must not forget the years.
+
+    At most REHEARSAL_TRIPS, drawn from the base years and from every earlier month that is published, newer trips
+    likelier. It does not matter which of those months have been run: a backfill in any order draws the same.
+    """
+    month, base = month_of_partition(context.partition_key), parquet_io.stored("base_trips")
+
+    def stored(earlier: Month) -> pd.DataFrame | None:
+        return parquet_io.stored("raw_new_data", partition_key(earlier))
+
+    editions = chain([] if base is None else [base], editions_before(month, source, stored, settings))
+    rehearsed = reservoir(editions, settings.rehearsal_trips, settings.seed)
+    years = rehearsed["pickup_datetime"].dt.year.value_counts().sort_index()
+    return dg.Output(
+        rehearsed,
+        metadata={
+            "dagster/partition_row_count": len(rehearsed),
+            "base_trips": "none: base_trips has not been materialized" if base is None else edition_of(base).revision,
+            "trips_by_year": dg.MetadataValue.json({str(year): int(count) for year, count in years.items()}),
         },
     )

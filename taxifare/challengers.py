@@ -1,0 +1,288 @@
+"""Challengers: several ways to renew the model with a month, learned from the same trips; the best one is staged.
+
+| challenger | starts from | learns from |
+|---|---|---|
+| `warm` | production's weights and optimizer | the month and the rehearsal |
+| `whole month` | production retrained on the whole of its own month, after its approval | nothing more |
+| `recent` | random weights | the last twelve months |
+| `since rule` | random weights | the trips since the last dated rule: fares before it are of another world |
+
+A fifth of the month's training trips is held: it decides when each stops and which one is staged. The validation trips
+are not asked until then, so that the verdict compares two models, not the luckiest of several with one.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.evaluation import Exposure, Interval, bias_correction_usd, mean_interval, union_of
+from taxifare.features import compute_features, feature_names
+from taxifare.registry import LoadedModel
+from taxifare.rehearsal import exposure_of
+from taxifare.scratch import fit_from_scratch
+from taxifare.settings import ChallengerName, Settings
+from taxifare.training import Epoch, TrainingHistory, fit, predict
+from taxifare.trips import COLUMN_NAMES, edition_of
+
+if TYPE_CHECKING:
+    import keras
+
+HELD_SHARE = 0.2
+"""Share of the month's training trips, drawn at random, that decides when to stop and which challenger is staged."""
+
+RENEWAL_LEARNING_RATE_FACTOR = 0.2
+RENEWAL_EPOCHS = 2
+"""A month is a fraction of what production has learned from: a few small steps refine it, more of them forget. Chosen
+on July 2012 to February 2013, see `docs/model.md`."""
+
+RECENT_MONTHS = 12
+FEWEST_TRIPS = 1_000
+"""With fewer trips a network from random weights is not worth its seconds."""
+
+OnEpoch = Callable[[str, Epoch], None]
+"""Told the challenger's name and each epoch."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What challengers learn a month from.
+
+    Attributes:
+        trips: The month's training trips and the rehearsed ones, with features, `subject` and `revision`.
+        is_held: Which of them decide, and are not trained on; trips of the month only.
+    """
+
+    trips: pd.DataFrame
+    is_held: npt.NDArray[np.bool_]
+
+    @property
+    def held(self) -> pd.DataFrame:
+        """The held trips."""
+        return self.trips[self.is_held]
+
+    def since(self, first: pd.Timestamp) -> "Lesson":
+        """Returns the lesson without the trips before a moment; held trips stay, so that all are judged by the same."""
+        stays = self.is_held | (self.trips["pickup_datetime"] >= first).to_numpy()
+        return Lesson(self.trips[stays], self.is_held[stays])
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A network that was renewed in one way.
+
+    Attributes:
+        name: The way.
+        network: With the weights it would be registered with.
+        exposure: All it has been trained on.
+        errors_usd: Predicted minus paid, of each held trip.
+        learned_trips: How many trips it learned from this time.
+        seconds: What that took.
+        parent_version: Where it started from, None where from random weights.
+        history: How training went, None where there was none.
+        version: Its version where it is registered already.
+    """
+
+    name: ChallengerName
+    network: "keras.Model"
+    exposure: tuple[Exposure, ...]
+    errors_usd: npt.NDArray[np.floating]
+    learned_trips: int
+    seconds: float
+    parent_version: str | None
+    history: TrainingHistory | None = None
+    version: str | None = None
+
+    @property
+    def mae_usd(self) -> float:
+        """Mean absolute error on the held trips."""
+        return float(np.abs(self.errors_usd).mean())
+
+    @property
+    def correction_usd(self) -> float:
+        """What its fares may be raised by, see `evaluation.bias_correction_usd`."""
+        return bias_correction_usd(self.errors_usd)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a challenger did beside the others, for people.
+
+    Attributes:
+        name: Which one.
+        learned_trips: How many trips it learned from.
+        seconds: What that took.
+        mae_usd: Its error on the held trips.
+        gain: How much better than the first challenger, per held trip, with an interval for all comparisons together;
+            None for the first.
+        is_staged: Whether it was chosen.
+    """
+
+    name: str
+    learned_trips: int
+    seconds: float
+    mae_usd: float
+    gain: Interval | None
+    is_staged: bool
+
+
+def lesson_of(trips: pd.DataFrame, rehearsed: pd.DataFrame | None, settings: Settings) -> Lesson:
+    """Returns what to learn from a month.
+
+    Args:
+        trips: The month's preprocessed trips.
+        rehearsed: Trips of `rehearsal.reservoir`, None for none.
+        settings: City and seed.
+    """
+    edition, names = edition_of(trips), list(feature_names(settings.city_facts))
+    month = trips.loc[~trips["is_validation"], [*COLUMN_NAMES, *names]]
+    month = month.assign(subject=edition.subject, revision=edition.revision)
+    held = np.random.default_rng(settings.seed).random(len(month)) < HELD_SHARE
+    if rehearsed is None or rehearsed.empty:
+        return Lesson(month, held)
+    features = compute_features(rehearsed, settings.city_facts)
+    both = pd.concat([month, pd.concat([rehearsed, features], axis=1)], ignore_index=True)
+    return Lesson(both, np.concatenate([held, np.zeros(len(rehearsed), dtype=bool)]))
+
+
+def challenge(
+    lesson: Lesson,
+    parent: LoadedModel | None,
+    whole_month: LoadedModel | None,
+    settings: Settings,
+    on_epoch: OnEpoch | None = None,
+) -> list[Challenger]:
+    """Returns the challengers that the settings ask for and the month allows, the one that stays in doubt first.
+
+    Without a parent those from random weights compete alone. The scratch ones are left out where they would have too
+    few trips, unless nothing else is left.
+
+    Raises:
+        TrainingError: A training gave no usable network.
+    """
+    challengers = []
+    if parent is not None:
+        challengers.append(warm(lesson, parent, settings, on_epoch))
+        if whole_month is not None and "whole month" in settings.challengers:
+            challengers.append(_as_it_is(lesson, whole_month, settings))
+    for name, window in _windows(lesson, settings).items():
+        if name in settings.challengers and (~window.is_held).sum() >= FEWEST_TRIPS:
+            challengers.append(_from_scratch(name, window, settings, on_epoch))
+    return challengers or [_from_scratch("recent", lesson, settings, on_epoch)]
+
+
+def choose(challengers: Sequence[Challenger]) -> tuple[Challenger, list[Standing]]:
+    """Returns the challenger to stage and how all of them stand.
+
+    The first stays unless another is better on the held trips beyond chance: the 95 % is shared out over the
+    comparisons (Bonferroni), so that many challengers do not make a lucky one. Of those that are, the one with the
+    least error wins.
+    """
+    first, others = challengers[0], challengers[1:]
+    confidence = 1 - 0.05 / max(len(others), 1)
+    gains = {
+        other.name: mean_interval(np.abs(first.errors_usd) - np.abs(other.errors_usd), confidence) for other in others
+    }
+    better = [other for other in others if gains[other.name].low_usd > 0]
+    chosen = min(better, key=lambda challenger: challenger.mae_usd, default=first)
+    standings = [
+        Standing(
+            name=challenger.name,
+            learned_trips=challenger.learned_trips,
+            seconds=challenger.seconds,
+            mae_usd=challenger.mae_usd,
+            gain=gains.get(challenger.name),
+            is_staged=challenger is chosen,
+        )
+        for challenger in challengers
+    ]
+    return chosen, standings
+
+
+def _windows(lesson: Lesson, settings: Settings) -> Mapping[ChallengerName, Lesson]:
+    """Returns what each challenger from random weights learns from; windows of the same trips count once."""
+    last = lesson.held["pickup_datetime"].max()
+    recent = last - pd.DateOffset(months=RECENT_MONTHS)
+    dated = [pd.Timestamp(rule.since) for rule in settings.city_facts.rules if pd.Timestamp(rule.since) <= last]
+    windows: dict[ChallengerName, Lesson] = {"recent": lesson.since(recent)}
+    since_rule = lesson.since(max(dated, default=recent))
+    if len(since_rule.trips) != len(windows["recent"].trips):
+        windows["since rule"] = since_rule
+    return windows
+
+
+def warm(lesson: Lesson, parent: LoadedModel, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
+    """Returns the parent, trained on with the whole lesson."""
+    started, network = time.perf_counter(), parent.network
+    features, fares_usd = _arrays(lesson.trips, settings)
+    history = fit(
+        network,
+        features[~lesson.is_held],
+        fares_usd[~lesson.is_held],
+        features[lesson.is_held],
+        fares_usd[lesson.is_held],
+        learning_rate=settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR,
+        batch_size=settings.batch_size,
+        patience=settings.patience,
+        max_epochs=min(settings.max_epochs, RENEWAL_EPOCHS),
+        seed=settings.seed,
+        on_epoch=_named("warm", on_epoch),
+    )
+    return Challenger(
+        name="warm",
+        network=network,
+        exposure=union_of(parent.exposure, exposure_of(lesson.trips)),
+        errors_usd=predict(network, features[lesson.is_held]) - fares_usd[lesson.is_held],
+        learned_trips=int((~lesson.is_held).sum()),
+        seconds=time.perf_counter() - started,
+        parent_version=parent.version,
+        history=history,
+    )
+
+
+def _as_it_is(lesson: Lesson, model: LoadedModel, settings: Settings) -> Challenger:
+    """Returns a registered version as a challenger."""
+    started = time.perf_counter()
+    features, fares_usd = _arrays(lesson.held, settings)
+    return Challenger(
+        name="whole month",
+        network=model.network,
+        exposure=model.exposure,
+        errors_usd=predict(model.network, features) - fares_usd,
+        learned_trips=0,
+        seconds=time.perf_counter() - started,
+        parent_version=None,
+        version=model.version,
+    )
+
+
+def _from_scratch(name: ChallengerName, lesson: Lesson, settings: Settings, on_epoch: OnEpoch | None) -> Challenger:
+    """Returns a new network, trained on the lesson."""
+    started = time.perf_counter()
+    network, history = fit_from_scratch(lesson.trips, settings, stops=lesson.is_held, on_epoch=_named(name, on_epoch))
+    features, fares_usd = _arrays(lesson.held, settings)
+    return Challenger(
+        name=name,
+        network=network,
+        exposure=exposure_of(lesson.trips),
+        errors_usd=predict(network, features) - fares_usd,
+        learned_trips=int((~lesson.is_held).sum()),
+        seconds=time.perf_counter() - started,
+        parent_version=None,
+        history=history,
+    )
+
+
+def _named(name: str, on_epoch: OnEpoch | None) -> Callable[[Epoch], None] | None:
+    """Returns what tells of a challenger's epochs."""
+    return None if on_epoch is None else lambda epoch: on_epoch(name, epoch)
+
+
+def _arrays(trips: pd.DataFrame, settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Returns features (n, k) and fares (n,)."""
+    features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
+    return features, trips["fare_amount"].to_numpy(np.float32)
