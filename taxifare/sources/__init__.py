@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from taxifare.settings import Settings
 from taxifare.sources import bigquery
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, Publication, SourceError, TripSource
+from taxifare.sources.chicago import Chicago
 from taxifare.sources.folder import Folder
 from taxifare.sources.lewagon import LeWagon
 from taxifare.sources.simulator import Simulator
@@ -16,6 +17,9 @@ from taxifare.sources.web import Web
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
+
+_PORTAL_TIMEOUT_S = 120.0
+"""Counting years of trips may take the portal a minute."""
 
 __all__ = ["MonthNotPublishedError", "NoBaseError", "Publication", "SourceError", "TripSource", "make_source"]
 
@@ -45,6 +49,19 @@ def make_source(
             base_rows=settings.dataset_size,
             maximum_bytes=settings.bigquery_maximum_bytes,
             client=bigquery_client or partial(bigquery.connect, settings.bigquery_project, settings.bigquery_location),
+        )
+    if settings.trip_source == "chicago":
+        token = settings.chicago_app_token
+        return Chicago(
+            web=Web(
+                settings.home / "downloads",
+                secret_headers={} if token is None else {"X-App-Token": token},
+                timeout_s=_PORTAL_TIMEOUT_S,
+            ),
+            url=settings.chicago_url.rstrip("/"),
+            first_month=settings.first_month,
+            trips_per_month=settings.chicago_trips_per_month,
+            base_rows=settings.dataset_size,
         )
     web = Web(settings.home / "downloads")
     if settings.trip_source == "lewagon":

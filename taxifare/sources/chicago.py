@@ -1,0 +1,267 @@
+"""Trips from the City of Chicago's data portal, by its Socrata API: one data set to 2023, another since.
+
+Published times are rounded to a quarter of an hour and places to the centroid of a census tract or community area, for
+privacy (https://data.cityofchicago.org/Transportation/Taxi-Trips/wrvz-psew); trips without a centroid are left out and
+counted. `fare` is the meter; tolls are added to it, tips and extras are not.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from taxifare.months import Month, bounds, parse_month
+from taxifare.sources.base import (
+    MonthNotPublishedError,
+    NoBaseError,
+    Publication,
+    SourceError,
+    TripSource,
+    checked_month,
+    digest,
+)
+from taxifare.sources.web import Web
+from taxifare.trips import COORDINATES
+
+DATA_SETS = {"wrvz-psew": (None, parse_month("2023-12")), "ajtu-isnz": (parse_month("2024-01"), None)}
+"""The portal's data sets, with the first and last month that is read from each."""
+
+READER_VERSION = 1
+"""Part of each revision: to be raised when the same rows would give other trips."""
+
+PAGE_ROWS = 50_000
+"""The most that the API gives at once."""
+
+BELIEVED_S = 600.0
+"""How long the list of months is believed: to count millions of trips is work for the portal."""
+
+_COLUMNS = {
+    "trip_id": "key",
+    "trip_start_timestamp": "pickup_datetime",
+    "trip_end_timestamp": "dropoff_datetime",
+    "pickup_centroid_longitude": "pickup_longitude",
+    "pickup_centroid_latitude": "pickup_latitude",
+    "dropoff_centroid_longitude": "dropoff_longitude",
+    "dropoff_centroid_latitude": "dropoff_latitude",
+    "fare": "fare_amount",
+    "tolls": "tolls",
+}
+_SUMMED = ("fare", "tolls", "trip_seconds", *(name for name in _COLUMNS if "centroid" in name))
+
+
+@dataclass(frozen=True)
+class Chicago(TripSource):
+    """Publishes the trips that the city's data portal has.
+
+    The portal says when rows were last written, but writes all of them anew when it adds some. A month's revision is
+    therefore made of what is in it: the number of trips and the sums of fares, tolls, seconds and coordinates. Of a
+    month that has more than `trips_per_month`, those with the smallest ids are drawn; ids are hashes, so that is a
+    random sample, and the same each time.
+
+    Attributes:
+        web: Asks the portal.
+        url: Address of its data sets.
+        first_month: The first month; the months before it are the base years.
+        trips_per_month: Most trips of a month; None: all.
+        base_rows: Most trips of the base years, of each month in proportion; None: all.
+    """
+
+    web: Web
+    url: str
+    first_month: Month
+    trips_per_month: int | None
+    base_rows: int | None
+    _known: dict[str, tuple[float, "dict[Month, _Contents]"]] = field(default_factory=dict, repr=False, compare=False)
+
+    def months(self) -> dict[Month, str]:
+        """Returns the months from the first on that are over, and their revisions.
+
+        Raises:
+            SourceError: The portal does not answer, or not as a portal of trips.
+        """
+        return {
+            month: self._revision(contents) for month, contents in self._listed().items() if month >= self.first_month
+        }
+
+    def read_month(self, month: Month) -> Publication:
+        """Returns the month's trips.
+
+        Raises:
+            MonthNotPublishedError: The portal has no trip of the month, or the month is not over.
+            SourceError: As `months`, or rows are not trips, or changed while they were read.
+        """
+        return self._read(month, self.trips_per_month)
+
+    def read_base(self) -> Publication:
+        """Returns trips of the months before the first, at most about `base_rows`.
+
+        Raises:
+            NoBaseError: The portal has none.
+            SourceError: As `read_month`.
+        """
+        self._known.clear()
+        published = [self._read(month, rows) for month, rows in self._base().items()]
+        dropped = pd.DataFrame([publication.dropped for publication in published]).sum()
+        return Publication(
+            pd.concat([publication.trips for publication in published], ignore_index=True),
+            self.base_revision(),
+            self.url,
+            dropped={str(reason): int(count) for reason, count in dropped.items()},
+        )
+
+    def base_revision(self) -> str:
+        """Returns the revision of the trips before the first month.
+
+        Raises:
+            NoBaseError: The portal has none.
+            SourceError: As `months`.
+        """
+        listed = self._listed()
+        return digest([[str(month), rows, listed[month].facts] for month, rows in self._base().items()])
+
+    def _base(self) -> dict[Month, int | None]:
+        """Returns the months before the first, and how many trips of each are drawn: None is all.
+
+        Raises:
+            NoBaseError: There are none.
+        """
+        trips = {month: contents.trips for month, contents in self._listed().items() if month < self.first_month}
+        if not trips:
+            raise NoBaseError(f"{self.url}: no base years: no trip starts before {self.first_month}")
+        if self.base_rows is None:
+            return dict.fromkeys(trips)
+        share = min(1.0, self.base_rows / sum(trips.values()))
+        return {month: max(1, round(share * count)) for month, count in trips.items()}
+
+    def _read(self, month: Month, most_rows: int | None) -> Publication:
+        """Returns the month's trips, or those of them with the smallest ids."""
+        data_set = _data_set(month)
+        origin = f"{self.url}/{data_set}.json"
+        contents = self._contents(data_set, month, month + 1).get(month)
+        if contents is None or not _is_over(month):
+            raise MonthNotPublishedError(f"{origin}: no month {month}: no trip starts in it, or it is not over")
+        wanted = min(contents.trips, contents.trips if most_rows is None else most_rows)
+        frame = pd.concat(self._pages(origin, month, wanted), ignore_index=True)
+        if len(frame) != wanted or self._contents(data_set, month, month + 1).get(month) != contents:
+            raise SourceError(
+                f"{origin}: month {month}: expected {wanted:,} trips, received {len(frame):,} or others: they changed "
+                "while they were read: try again later"
+            )
+        is_placed = frame[list(COORDINATES)].notna().all(axis=1)
+        dropped = {"not drawn": contents.trips - wanted, "no centroid": int((~is_placed).sum())}
+        trips = checked_month(frame[is_placed], month, origin)
+        return Publication(trips, self._revision(contents), origin, dropped=dropped)
+
+    def _pages(self, origin: str, month: Month, rows: int) -> Iterator[pd.DataFrame]:
+        """Yields the first rows of a month by id; each page goes on behind the last id, whatever comes before it."""
+        last = ""
+        while rows > 0:
+            page = self.web.json(
+                origin,
+                {
+                    "$select": ", ".join(_COLUMNS),
+                    "$where": f"{_window(month, month + 1)} AND trip_id > '{last}'",
+                    "$order": "trip_id",
+                    "$limit": min(rows, PAGE_ROWS),
+                },
+            )
+            frame = _frame(page, origin)
+            yield frame
+            if frame.empty:
+                return
+            rows -= len(frame)
+            last = str(frame["key"].iloc[-1])
+
+    def _listed(self) -> "dict[Month, _Contents]":
+        """Returns what is in each month that is over, oldest first."""
+        listed: dict[Month, _Contents] = {}
+        for data_set, (first, last) in DATA_SETS.items():
+            until, known = self._known.get(data_set, (0.0, {}))
+            if time.monotonic() >= until:
+                known = self._contents(data_set, first, None if last is None else last + 1)
+                self._known[data_set] = (time.monotonic() + BELIEVED_S, known)
+            listed |= known
+        return {month: listed[month] for month in sorted(listed) if _is_over(month)}
+
+    def _contents(self, data_set: str, first: Month | None, after: Month | None) -> "dict[Month, _Contents]":
+        """Returns what is in each month from the first to before the other."""
+        origin = f"{self.url}/{data_set}.json"
+        month = "date_trunc_ym(trip_start_timestamp)"
+        sums = ", ".join(f"sum({name}) AS sum_{name}" for name in _SUMMED)
+        rows = self.web.json(
+            origin,
+            {
+                "$select": f"{month} AS month, count(*) AS trips, {sums}",
+                "$where": _window(first, after),
+                "$group": month,
+                "$limit": PAGE_ROWS,
+            },
+        )
+        try:
+            return {
+                parse_month(row["month"][:7]): _Contents(
+                    int(row["trips"]), tuple(row.get(f"sum_{name}") for name in _SUMMED)
+                )
+                for row in rows
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"{origin}: expected months with counts, received {str(rows)[:80]!r}") from error
+
+    def _revision(self, contents: "_Contents") -> str:
+        return digest([READER_VERSION, self.trips_per_month, contents.facts])
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the portal says is in a month: how many trips, and sums as it writes them."""
+
+    trips: int
+    sums: tuple[str | None, ...]
+
+    @property
+    def facts(self) -> list[Any]:
+        return [self.trips, *self.sums]
+
+
+def _data_set(month: Month) -> str:
+    """Returns the data set that has the month."""
+    return next(name for name, (_, last) in DATA_SETS.items() if last is None or month <= last)
+
+
+def _is_over(month: Month) -> bool:
+    return bool(bounds(month)[1] <= pd.Timestamp.now(tz="America/Chicago").tz_localize(None))
+
+
+def _window(first: Month | None, after: Month | None) -> str:
+    """Returns the condition that a trip starts from the first month on and before the other: half-open.
+
+    >>> _window(parse_month("2023-12"), parse_month("2024-01"))
+    "trip_start_timestamp >= '2023-12-01T00:00:00.000' AND trip_start_timestamp < '2024-01-01T00:00:00.000'"
+    """
+    return " AND ".join(
+        f"trip_start_timestamp {sign} '{month}-01T00:00:00.000'"
+        for sign, month in ((">=", first), ("<", after))
+        if month is not None
+    )
+
+
+def _frame(page: Sequence[Mapping[str, str]], origin: str) -> pd.DataFrame:
+    """Returns rows of the API, where a null is a field that is not there, with the columns of the trip table.
+
+    Raises:
+        SourceError: They are no rows, or an amount is no number.
+    """
+    if not isinstance(page, list):
+        raise SourceError(f"{origin}: expected a list of trips, received {str(page)[:80]!r}")
+    frame = pd.DataFrame.from_records(page, columns=list(_COLUMNS)).rename(columns=_COLUMNS)
+    try:
+        numbers = frame[[*COORDINATES, "fare_amount", "tolls"]].apply(pd.to_numeric)
+    except ValueError as error:
+        raise SourceError(f"{origin}: expected numbers, received {error}") from error
+    frame[[*COORDINATES]] = numbers[[*COORDINATES]]
+    # A trip without a field of tolls had none.
+    frame["fare_amount"] = numbers["fare_amount"] + numbers["tolls"].fillna(0.0)
+    return frame.drop(columns="tolls").assign(passenger_count=np.nan)
