@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from taxifare.evaluation import Evidence
-from taxifare.ledger import Delivery, Outcome, Request
+from taxifare.ledger import Delivery, Outcome, Promotion, Request
 from taxifare.months import Month, parse_month
 from taxifare.renewal import BASE
 
@@ -77,6 +77,23 @@ def next_month(
         if moved and (str(month), revision) not in settled and (learned is None or month > learned):
             return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}:after {evidence.staging.run_id}")
     return None
+
+
+def to_retrain(promotion: Promotion | None, requests: Collection[Request]) -> Request | None:
+    """Returns the approved request whose month production is to be retrained on whole, None where there is none.
+
+    That is the month it learned, when it became production by a month's approval: the base model has no month, and
+    what a rollback returns to was retrained when it was approved.
+
+    Args:
+        promotion: The promotion in force.
+        requests: All requests.
+    """
+    if promotion is None:
+        return None
+    return next(
+        (request for request in requests if request.id == promotion.request_id and request.subject != BASE), None
+    )
 
 
 def to_ask(

@@ -33,6 +33,7 @@ def build_definitions(settings: Settings | None = None, **overrides: object) -> 
             jobs.decision_job,
             jobs.rollback_job,
             jobs.reminder_job,
+            jobs.whole_month_job,
             jobs.tuning_job,
         ],
         sensors=[sensors.new_month_sensor, sensors.approval_sensor, sensors.production_sensor],

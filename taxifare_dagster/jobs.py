@@ -11,11 +11,11 @@ from taxifare.evaluation import Evidence, describe_gain
 from taxifare.months import parse_month, partition_key
 from taxifare.notify import DeliveryError, Notifier, send_reminders, send_request
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import BASE
+from taxifare.renewal import BASE, retrain_whole_month
 from taxifare.settings import Settings
 from taxifare.tuning import Progress, tune
 from taxifare_dagster import metadata
-from taxifare_dagster.catalog import MONTHLY_ASSETS
+from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.io_managers import ParquetIOManager
 from taxifare_dagster.production import unshown_promotions
@@ -161,6 +161,47 @@ def roll_back(context: dg.OpExecutionContext, config: Return, approvals: dg.Reso
 def rollback_job() -> None:
     """Goes back to an earlier production version."""
     roll_back()
+
+
+class Month(dg.Config):
+    """Which month."""
+
+    month: str = Field(description="Month YYYY-MM whose staging model was approved")
+    version: str = Field(description="The approved version")
+
+
+@dg.op(pool=PRODUCTION_POOL)
+def retrain_on_whole_month(
+    context: dg.OpExecutionContext,
+    config: Month,
+    registry: dg.ResourceParam[ModelRegistry],
+    settings: dg.ResourceParam[Settings],
+    parquet_io: dg.ResourceParam[ParquetIOManager],
+) -> None:
+    """Trains the approved version on with its whole month; the result competes next month, nothing is promoted."""
+    key = partition_key(parse_month(config.month))
+    trips = parquet_io.stored("preprocessed_data", key)
+    if trips is None:
+        raise dg.Failure(f"{config.month} has no trips in the lake: materialize it first", allow_retries=False)
+    tags = {"job": "whole_month_job", "month": config.month, "dagster_run": context.run.root_run_id or context.run_id}
+    version = retrain_whole_month(
+        trips, parquet_io.stored("rehearsal_trips", key), config.version, registry, settings, run_tags=tags
+    )
+    context.log.info(
+        "version %s is version %s trained on with the whole of %s; the next month judges it",
+        version,
+        config.version,
+        config.month,
+    )
+
+
+@dg.job(
+    tags=MONTHLY_TAG,
+    description="Train the approved model on with its whole month, for the next month to judge.",
+)
+def whole_month_job() -> None:
+    """Retrains an approved model on its whole month."""
+    retrain_on_whole_month()
 
 
 class Budget(dg.Config):

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from taxifare.agenda import next_month, to_ask
+from taxifare.agenda import next_month, to_ask, to_retrain
 from taxifare.approval import Approvals
 from taxifare.months import partition_key
 from taxifare.notify import Notifier
 from taxifare.renewal import BASE
+from taxifare.settings import Settings
 from taxifare.sources.base import NoBaseError, TripSource
 from taxifare_dagster.comparisons import compared
-from taxifare_dagster.jobs import approval_job, base_job, monthly_job
+from taxifare_dagster.jobs import approval_job, base_job, monthly_job, whole_month_job
 from taxifare_dagster.partitions import months
 from taxifare_dagster.production import unshown_promotions
 
@@ -26,13 +27,20 @@ RUNNING = [
 LONGEST_PAUSE_S = 3600.0
 
 
-@dg.sensor(jobs=[base_job, monthly_job], minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    jobs=[base_job, monthly_job, whole_month_job],
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
 def new_month_sensor(
     context: dg.SensorEvaluationContext,
     source: dg.ResourceParam[TripSource],
     approvals: dg.ResourceParam[Approvals],
+    settings: dg.ResourceParam[Settings],
 ) -> dg.RunRequest | dg.SkipReason:
     """Requests the oldest month that is new, restated or to be compared anew; first of all the base model.
+
+    A model that has just been approved is retrained on its whole month before the next month is run: it competes there.
 
     One run at a time, oldest month first; a month that failed holds the later ones back until it has been run.
     """
@@ -43,6 +51,17 @@ def new_month_sensor(
     production = approvals.production()
     if not done and production is None and (revision := _base_revision(source)) is not None:
         return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
+    with approvals.ledger.reading() as book:
+        approved = to_retrain(book.last_promotion(), book.requests())
+    if approved is not None and "whole month" in settings.challengers:
+        key = f"whole month:v{approved.staging_version}"
+        if not _requested(context.instance, key):
+            config = {"month": approved.subject, "version": approved.staging_version}
+            return dg.RunRequest(
+                run_key=key,
+                job_name=whole_month_job.name,
+                run_config={"ops": {"retrain_on_whole_month": {"config": config}}},
+            )
 
     keys = set(months.get_partition_keys())
     published = {month: revision for month, revision in source.months().items() if partition_key(month) in keys}
@@ -104,7 +123,9 @@ def _busy(instance: dg.DagsterInstance) -> str | None:
     """Returns the id of an unfinished run that trains a model, None where there is none."""
     trained = {dg.AssetKey("staging_model"), dg.AssetKey("base_model")}
     for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
-        if run.job_name in {base_job.name, monthly_job.name} or trained & set(run.asset_selection or ()):
+        if run.job_name in {base_job.name, monthly_job.name, whole_month_job.name} or trained & set(
+            run.asset_selection or ()
+        ):
             return run.run_id
     return None
 
@@ -121,10 +142,14 @@ def _request(
     instance: dg.DagsterInstance, run_key: str, job_name: str, partition: str | None, reason: str
 ) -> dg.RunRequest | dg.SkipReason:
     """Returns the run request, or why there is none: the same run was requested before and did not finish its work."""
-    earlier = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": run_key}), limit=1)
-    if earlier:
+    if earlier := _requested(instance, run_key):
         return dg.SkipReason(
             f"{reason}, but run {earlier[0].run_id} for it ended {earlier[0].status.value}; "
             "re-execute it from its page, later months wait"
         )
     return dg.RunRequest(run_key=run_key, job_name=job_name, partition_key=partition, tags={"taxifare/because": reason})
+
+
+def _requested(instance: dg.DagsterInstance, run_key: str) -> Sequence[dg.DagsterRun]:
+    """Returns the run that was requested under the key, if any."""
+    return instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": run_key}), limit=1)
