@@ -118,6 +118,7 @@ class _Front(BaseHTTPRequestHandler):
     """Passes calls on to the emulator, after it has looked at the token."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def _handle(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))

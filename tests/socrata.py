@@ -43,6 +43,7 @@ class Portal:
     faults: list[str] = field(default_factory=list)
     most_rows: int = MOST_ROWS
     slow_s: float = 1.0
+    _databases: dict[str, tuple[int, sqlite3.Connection]] = field(default_factory=dict, repr=False)
 
     def answer(self, data_set: str, query: dict[str, str]) -> tuple[int, Any]:
         """Status and JSON for a query, which SQLite understands as it is: SoQL is a dialect of SQL."""
@@ -52,10 +53,7 @@ class Portal:
         limit = int(query.get("$limit", DEFAULT_ROWS))
         if unknown or limit > MOST_ROWS:
             return 400, {"code": "query.soql", "error": True, "message": f"{unknown or 'Exceeded max limit of 50000'}"}
-        with sqlite3.connect(":memory:") as database:
-            database.row_factory = sqlite3.Row
-            database.create_function("date_trunc_ym", 1, lambda text: text and f"{text[:7]}-01T00:00:00.000")
-            self.data_sets[data_set].to_sql("trips", database, index=False)
+        with self._database(data_set) as database:
             # Without $order rows come as they please, and differently each time.
             order = query.get("$order", "random()")
             grouped = f" GROUP BY {query['$group']}" if "$group" in query else ""
@@ -70,9 +68,23 @@ class Portal:
         # Numbers are text, and what is null is not there.
         return 200, [{name: str(value) for name, value in row.items() if value is not None} for row in rows]
 
+    def _database(self, data_set: str) -> sqlite3.Connection:
+        """A database with the data set's rows as they are now."""
+        rows = self.data_sets[data_set]
+        state = hash(b"".join(rows[name].to_numpy().tobytes() for name in rows))
+        known, database = self._databases.get(data_set, (None, None))
+        if database is None or known != state:
+            database = sqlite3.connect(":memory:", check_same_thread=False)
+            database.row_factory = sqlite3.Row
+            database.create_function("date_trunc_ym", 1, lambda text: text and f"{text[:7]}-01T00:00:00.000")
+            rows.to_sql("trips", database, index=False)
+            self._databases[data_set] = (state, database)
+        return database
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     portal: Portal
 
     def do_GET(self) -> None:

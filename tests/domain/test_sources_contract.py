@@ -14,7 +14,10 @@ from taxifare.sources import MonthNotPublishedError, TripSource, make_source
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator import Simulator
 from taxifare.trips import COLUMN_NAMES, as_trip_table
+from tests.google_cloud import PROJECT, BigQueryServer
 from tests.publisher import Publisher, lewagon_files, publisher_server, tlc_files
+from tests.socrata import Portal, from_trip_table, portal_server
+from tests.socrata import published as published_rows
 
 REAL_TRIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "nyc_kaggle_format"
 
@@ -27,6 +30,9 @@ CITY = Simulator(
     scenario="as-it-was",
     scenario_from=parse_month("2015-03"),
 )
+
+
+TABLE = f"{PROJECT}.taxifare.contract"
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,41 @@ def asked(publisher: Publisher, source: str, downloads: Path) -> TripSource:
     return make_source(settings)
 
 
+def on_portal(portal: Portal, city: Simulator) -> TripSource:
+    """The source that asks Chicago's portal, which has the simulated trips from now on."""
+    months = {str(month): city.read_month(month).trips for month in city.months()} | {"base": city.read_base().trips}
+    portal.data_sets = {
+        "wrvz-psew": pd.concat([from_trip_table(trips, prefix) for prefix, trips in months.items()]),
+        "ajtu-isnz": published_rows(pd.DataFrame({"trip_id": []})),
+    }
+    return asked_of_portal(portal)
+
+
+def asked_of_portal(portal: Portal) -> TripSource:
+    return make_source(
+        Settings(trip_source="chicago", city="chicago", chicago_url=portal.url, chicago_trips_per_month=400)
+    )
+
+
+def in_bigquery(server: BigQueryServer, city: Simulator) -> TripSource:
+    """The source that asks BigQuery, which has the simulated trips from now on: without keys, as the course's table."""
+    trips = [city.read_base().trips, *(city.read_month(month).trips for month in city.months())]
+    rows = pd.concat(trips, ignore_index=True).drop(columns=["key", "dropoff_datetime"])
+    rows["pickup_datetime"] = rows["pickup_datetime"].dt.tz_localize("UTC")
+    assert server.fill("contract", rows) == TABLE
+    return asked_of_bigquery(TABLE)
+
+
+def asked_of_bigquery(table: str) -> TripSource:
+    return make_source(Settings(trip_source="bigquery", bigquery_table=table, dataset_size=600))
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    with portal_server() as running:
+        yield running
+
+
 @pytest.fixture
 def publisher() -> Iterator[Publisher]:
     with publisher_server() as running:
@@ -90,7 +131,8 @@ def publisher() -> Iterator[Publisher]:
 
 @pytest.fixture(
     params=[
-        *("simulator", ".parquet", ".csv", ".csv.gz", "lewagon", "tlc"),
+        *("simulator", ".parquet", ".csv", ".csv.gz", "lewagon", "tlc", "chicago"),
+        pytest.param("bigquery", marks=pytest.mark.end_to_end),
         *(pytest.param(f"real {source}", marks=pytest.mark.real_trips) for source in ("folder", "lewagon")),
     ]
 )
@@ -107,6 +149,14 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, publisher: Publisher) -
         case "lewagon" | "tlc" as source:
             publisher.files = published(CITY, source)
             return Case(lambda: asked(publisher, source, tmp_path), lambda: restated(source))
+        case "chicago":
+            portal: Portal = request.getfixturevalue("portal")
+            on_portal(portal, CITY)
+            return Case(lambda: asked_of_portal(portal), lambda: on_portal(portal, slower))
+        case "bigquery":
+            server: BigQueryServer = request.getfixturevalue("bigquery")
+            in_bigquery(server, CITY)
+            return Case(lambda: asked_of_bigquery(TABLE), lambda: in_bigquery(server, slower))
         case "real folder" | "real lewagon":
             if not REAL_TRIPS.is_dir():
                 pytest.skip(f"needs the real trips in {REAL_TRIPS}")
