@@ -19,7 +19,7 @@ import pandas as pd
 from taxifare.features import compute_features
 from taxifare.months import parse_month
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import appraise_production, preprocess, train_candidate
+from taxifare.renewal import appraise_production, preprocess, renew
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.simulator import Simulator
@@ -73,7 +73,7 @@ def bench_month(settings: Settings, registry: ModelRegistry) -> None:
     processed, seconds = timed(lambda: preprocess(raw, settings.city_facts).trips)
     print(f"cleaning and features: {len(raw) / seconds:,.0f} trips/s; peak memory so far {peak_mib():,.0f} MiB")
     tags: Mapping[str, str] = {"asset": "staging_model", "month": str(MONTH), "dagster_run": "bench"}
-    candidate, seconds = timed(lambda: train_candidate(processed, None, registry, settings, run_tags=tags))
+    candidate, seconds = timed(lambda: renew(processed, None, None, registry, settings, run_tags=tags))
     print(f"training one epoch, registering and scoring: {seconds:.1f} s; peak memory so far {peak_mib():,.0f} MiB")
     version = str(candidate.appraisal.version)
     tags = {**tags, "asset": "production_eval_mae"}
@@ -108,7 +108,7 @@ def bench_registry(processed: pd.DataFrame, version: str, registry: ModelRegistr
 def main() -> None:
     """Prints all figures."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(taxifare_home=folder, max_epochs=1)
+        settings = Settings(taxifare_home=folder, max_epochs=1, challengers=("warm",))
         registry = ModelRegistry(settings.tracking_uri, "bench", "bench")
         registry.prepare()
         bench_code_location()

@@ -21,7 +21,7 @@ import requests
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from taxifare.approval import APPROVABLE, Approvals, Decision
-from taxifare.evaluation import Interval, Verdict
+from taxifare.evaluation import Contender, Interval, Verdict
 from taxifare.ledger import Delivery, Request
 from taxifare.settings import Settings
 
@@ -255,6 +255,8 @@ def message(
         lines.append(f"Worst slice: {worst.name}, gain {_interval(worst.gain)}, on {worst.staging.trips:,} trips")
     lines += [
         f"Bias: production {_signed(production.bias_usd if production else None)}, staging {_signed(staging.bias_usd)}",
+        "With its correction: "
+        f"production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
         f"Difficulty: a plain rate per km is {_usd(evidence.difficulty_mae_usd)} off on these trips",
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
@@ -383,6 +385,13 @@ def _usd(amount: float | None) -> str:
 
 def _signed(amount: float | None) -> str:
     return "none" if amount is None else f"{amount:+.2f}"
+
+
+def _corrected(contender: Contender | None) -> str:
+    """Bias and error of the fares that a version raises against its bias."""
+    if contender is None:
+        return "none"
+    return f"{_signed(contender.corrected.bias_usd)} at an MAE of {_usd(contender.corrected.mae_usd)}"
 
 
 def _interval(interval: Interval) -> str:

@@ -163,10 +163,18 @@ def staging_model_checks(
     """The comparison of the two models on the same validation trips, which the request to a person is made from."""
     evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
     worse = [part.name for part in evidence.slices if part.gain.high_usd < -settings.slice_tolerance_usd]
-    bias = {"staging_bias_usd": evidence.staging.scores.bias_usd}
+    bias = {
+        "staging_bias_usd": evidence.staging.scores.bias_usd,
+        "staging_corrected_bias_usd": evidence.staging.corrected.bias_usd,
+        "staging_corrected_mae_usd": evidence.staging.corrected.mae_usd,
+    }
     growth_usd = 0.0
     if evidence.production is not None:
-        bias["production_bias_usd"] = evidence.production.scores.bias_usd
+        bias |= {
+            "production_bias_usd": evidence.production.scores.bias_usd,
+            "production_corrected_bias_usd": evidence.production.corrected.bias_usd,
+            "production_corrected_mae_usd": evidence.production.corrected.mae_usd,
+        }
         growth_usd = abs(bias["staging_bias_usd"]) - abs(bias["production_bias_usd"])
     asset = "staging_model"
     yield _result(

@@ -42,14 +42,22 @@ def evidence(
     return Evidence(
         subject=subject,
         revision=revision,
-        staging=Contender(version=staging, run_id="run-s", scores=scores(mae, -0.25)),
+        staging=contender(staging, scores(mae, -0.25), run_id="run-s", correction_usd=0.2),
         production_version=production,
-        production=Contender(version=production, run_id="run-p", scores=scores(2.31, -0.45)) if production else None,
+        production=contender(production, scores(2.31, -0.45), run_id="run-p", correction_usd=0.4) if production else None,
         difficulty_mae_usd=2.48,
         gain=gain if production else None,
         slices=slices if production else (),
         verdict=verdict if production else Verdict.COLD_START,
         reasons=("the gain exceeds 0.01 USD",),
+    )
+
+
+def contender(version: str, of_fares: Scores, *, run_id: str = "r", correction_usd: float = 0.0) -> Contender:
+    """A version with these scores, and with those of its corrected fares: as far off, and less to one side."""
+    corrected = of_fares.model_copy(update={"bias_usd": of_fares.bias_usd + correction_usd})
+    return Contender(
+        version=version, run_id=run_id, scores=of_fares, correction_usd=correction_usd, corrected=corrected
     )
 
 

@@ -182,7 +182,6 @@ def write_key(folder: Path, token_url: str) -> Path:
     facts = {
         "type": "service_account",
         "project_id": PROJECT,
-        "private_key_id": "1",
         "private_key": key.decode(),
         "client_email": f"taxifare@{PROJECT}.iam.gserviceaccount.com",
         "client_id": "1",

@@ -20,7 +20,6 @@ from taxifare.cities import NEW_YORK
 from taxifare.evaluation import (
     MINIMUM_SLICE_TRIPS,
     Appraisal,
-    Contender,
     EvaluationError,
     Evidence,
     Exposure,
@@ -38,6 +37,7 @@ from taxifare.evaluation import (
     skill,
     slice_masks,
 )
+from tests.approvals import contender
 from tests.small import small_settings
 
 FARES = hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(2.5, 399, allow_subnormal=False))
@@ -83,9 +83,7 @@ def scored(version: str, predicted_usd: pd.Series, *exposure: Exposure, trips: p
     """What scoring a version comes to that predicts these fares."""
     paid = trips.set_index("key")["fare_amount"]
     scores = score(predicted_usd.reindex(paid.index).to_numpy(np.float64), paid.to_numpy())
-    return Appraisal(
-        version=version, contender=Contender(version=version, run_id="r", scores=scores), exposure=exposure
-    )
+    return Appraisal(version=version, contender=contender(version, scores), exposure=exposure)
 
 
 def judged(
@@ -232,13 +230,13 @@ def test_production_that_was_scored_has_predictions() -> None:
 
 
 def test_scored_nothing_and_unscorable_exclude_each_other() -> None:
-    contender = Contender(version="1", run_id="r", scores=score(PAID, PAID))
+    found = contender("1", score(PAID, PAID))
     for confused in (
         {"version": None, "fault": "?"},
-        {"version": None, "contender": contender},
+        {"version": None, "contender": found},
         {"version": "1"},
-        {"version": "1", "contender": contender, "fault": "?"},
-        {"version": "2", "contender": contender},
+        {"version": "1", "contender": found, "fault": "?"},
+        {"version": "2", "contender": found},
     ):
         with pytest.raises(ValidationError):
             Appraisal.model_validate(confused)
@@ -496,7 +494,7 @@ CHANGES: dict[str, object] = {
     "verdict": Verdict.HOLD,
     "reasons": ("because",),
     "production": None,
-    "staging": Contender(version="3", run_id="r", scores=score(PAID + 1, PAID)),
+    "staging": contender("3", score(PAID + 1, PAID)),
 }
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from taxifare.cities import NEW_YORK
-from taxifare.evaluation import Appraisal, Contender, EvaluationError, Evidence, Verdict, judge, score
+from taxifare.evaluation import Appraisal, EvaluationError, Evidence, Verdict, judge, score
 from taxifare.features import feature_names
 from taxifare.ledger import State
 from taxifare.months import parse_month
@@ -24,7 +24,7 @@ from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, checked_month
 from taxifare.sources.simulator import Simulator
-from tests.approvals import MemoryRegistry, Office
+from tests.approvals import MemoryRegistry, Office, contender
 from tests.approvals import evidence as evidence_on
 from tests.small import raw_month, small_settings
 
@@ -70,7 +70,7 @@ def scored(version: str, usd: pd.Series, trips: pd.DataFrame) -> Appraisal:
     """What scoring a version on these trips comes to."""
     paid = trips.set_index("key")["fare_amount"]
     scores = score(usd.reindex(paid.index).to_numpy(np.float64), paid.to_numpy())
-    return Appraisal(version=version, contender=Contender(version=version, run_id="r", scores=scores))
+    return Appraisal(version=version, contender=contender(version, scores))
 
 
 def predicted(trips: pd.DataFrame, off_usd: float, seed: int = 1) -> pd.Series:

@@ -62,6 +62,7 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
         "Gain a trip: +0.210 USD (95 % interval +0.170 to +0.250), on the same 4,000 trips",
         "Worst slice: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 trips",
         "Bias: production -0.45, staging -0.25",
+        "With its correction: production -0.05 at an MAE of 2.31, staging -0.05 at an MAE of 2.10",
         "Difficulty: a plain rate per km is 2.48 off on these trips",
         f"Versions: 2 to replace 1, evidence {request.evidence_digest[:12]}",
         "Decide before 2015-03-03 09:00 UTC; asked 2015-02-01 09:00 UTC",
@@ -77,6 +78,7 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
         "Evaluation MAE: none - New training MAE: 2.10\nbase: COLD_START, nothing is in production yet\n"
     )
     assert "Bias: production none, staging -0.25" in text
+    assert "With its correction: production none, staging -0.05 at an MAE of 2.10" in text
     assert "Versions: 1 to replace nothing" in text
     assert "http://127.0.0.1:3000/assets/base_model\n" in text
     assert "Gain" not in text

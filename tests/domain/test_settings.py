@@ -30,6 +30,7 @@ def sample_of(settings: type[Settings]) -> str:
     blocks = []
     for name, field in settings.model_fields.items():
         default = "" if field.default is None else field.default
+        default = ",".join(default) if isinstance(default, tuple) else default
         blocks.append(f"# {field.description}\n{name.upper()}={default}\n")
     return "\n".join(blocks)
 
@@ -76,6 +77,8 @@ def test_dataset_sizes_are_written_as_in_the_course(written: str, rows: int | No
         ("VALIDATION_SHARE", "1.5", "less than 1"),
         ("SIMULATOR_SCENARIO", "meteor", "'as-it-was', 'fare-rise' or 'slow-traffic'"),
         ("SIMULATOR_TRIPS_PER_MONTH", "0", "greater than or equal to 1"),
+        ("CHALLENGERS", "warm, lukewarm", "'warm', 'whole month', 'recent' or 'since rule'"),
+        ("REHEARSAL_TRIPS", "-1", "greater than or equal to 0"),
     ],
 )
 def test_an_unknown_value_is_refused_by_name(
@@ -99,6 +102,11 @@ def test_an_unknown_value_is_refused_by_name(
 def test_settings_that_need_each_other_are_refused_apart(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         Defaults(**settings)
+
+
+def test_challengers_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHALLENGERS", "warm, since rule")
+    assert Defaults().challengers == ("warm", "since rule")
 
 
 def test_no_text_of_the_settings_shows_a_secret() -> None:

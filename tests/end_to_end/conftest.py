@@ -28,6 +28,8 @@ SMALL = {
     "BATCH_SIZE": "64",
     "LEARNING_RATE": "0.003",
     "MAX_EPOCHS": "1",
+    "REHEARSAL_TRIPS": "1500",
+    "CHALLENGERS": "warm",
     "LAST_MONTH": "2015-06",
 }
 """Settings under which a month is trained in a second."""

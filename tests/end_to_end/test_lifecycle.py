@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 ADA: dict[str, object] = {"decided_by": "Ada", "reason": "the numbers"}
 REPLACES_FIRST = "to replace 1,"
 SUBJECTS = [f"2015-{month:02}" for month in range(1, 6)]
-MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model")
+MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model")
 
 
 # The first act: nobody touches anything

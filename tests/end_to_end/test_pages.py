@@ -15,7 +15,7 @@ from tests.end_to_end.ui import eventually
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 GROUPS = {
-    "trips": ("base_trips", "raw_new_data", "preprocessed_data"),
+    "trips": ("base_trips", "raw_new_data", "preprocessed_data", "rehearsal_trips"),
     "models": ("base_model", "production_model", "production_eval_mae", "staging_model"),
 }
 

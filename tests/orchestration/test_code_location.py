@@ -15,7 +15,7 @@ from tests.orchestration.world import world_settings
 
 ROOT = Path(__file__).parents[2]
 
-MONTHLY = {"raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model"}
+MONTHLY = {"raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model"}
 DATA_CHECKS = {
     "raw_new_data": {"has_trip_columns", "is_within_month", "has_enough_trips", "has_unique_keys"},
     "preprocessed_data": {"keeps_most_trips", "has_no_nulls"},
@@ -108,7 +108,10 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
     assert upstream("raw_new_data") == set()
     assert upstream("preprocessed_data") == {"raw_new_data"}
     # Scoring production and training staging are parallel branches from the same trips and the same production.
-    assert upstream("production_eval_mae") == upstream("staging_model") == {"preprocessed_data", "production_model"}
+    assert upstream("production_eval_mae") == {"preprocessed_data", "production_model"}
+    assert upstream("staging_model") == {"preprocessed_data", "rehearsal_trips", "production_model"}
+    # What is rehearsed depends on what is published, not on which months have been run.
+    assert upstream("rehearsal_trips") == set()
     assert upstream("base_model") == {"base_trips"}
     assert upstream("production_model") == set()
 

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 from upath import UPath
 
-from taxifare.evaluation import Appraisal, Contender, Exposure, Scores
+from taxifare.evaluation import Appraisal, Exposure, Scores
 from taxifare.trips import DTYPES, TRIP_COLUMNS, Edition, edition_of
 from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
+from tests.approvals import contender
 from tests.small import raw_month, small_settings
 
 APPRAISAL = Appraisal(
     version="7",
-    contender=Contender(
-        version="7", run_id="r", scores=Scores(trips=3, mae_usd=1 / 3, rmse_usd=0.1 + 0.2, bias_usd=-1e-9)
+    contender=contender(
+        "7", Scores(trips=3, mae_usd=1 / 3, rmse_usd=0.1 + 0.2, bias_usd=-1e-9), correction_usd=1 / 7
     ),
     exposure=(
         Exposure(

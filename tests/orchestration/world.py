@@ -223,7 +223,7 @@ class World:
         )
 
     def run_month(self, month: Month) -> dg.ExecuteInProcessResult:
-        """Runs the month's four assets and their checks."""
+        """Runs the month's five assets and their checks."""
         return self.run("monthly_job", month=month)
 
     def ask(self, subject: object) -> dg.ExecuteInProcessResult:
