@@ -195,12 +195,12 @@ ZONES = {1: (-74.1740, 40.6918), 2: (-73.9857, 40.7484), 3: (-73.7860, 40.6470),
 
 
 @cache
-def zones_zip(shift_ft: float = 0.0, epsg: int = 2263, lacks: str = "") -> bytes:
+def zones_zip(shift_ft: float = 0.0, epsg: int = 2263, lacks: str = "", column: str = "LocationID") -> bytes:
     """A shapefile of square zones, zipped in a folder as the commission does it."""
     members = {ending: io.BytesIO() for ending in ("shp", "shx", "dbf")}
     project = pyproj.Transformer.from_crs("EPSG:4326", epsg, always_xy=True)
     with shapefile.Writer(**members) as writer:
-        for name in ("OBJECTID", "LocationID"):
+        for name in ("OBJECTID", column):
             writer.field(name, "N")
         for number, centre in ZONES.items():
             x, y = project.transform(*centre)

@@ -22,7 +22,7 @@ from taxifare.sources.base import (
     digest,
 )
 from taxifare.sources.files import read_rows
-from taxifare.sources.web import Web, WebError
+from taxifare.sources.web import Web, WebError, shown
 
 PARTS = ("train", "val")
 MONTHS = {
@@ -66,7 +66,9 @@ class LeWagon(TripSource):
             SourceError: A file cannot be had, or is not trips of that month.
         """
         if month not in MONTHS or not self._revisions(MONTHS[month], month):
-            raise MonthNotPublishedError(f"{self.url}: no month {month}: the course has {min(MONTHS)} to {max(MONTHS)}")
+            raise MonthNotPublishedError(
+                f"{shown(self.url)}: no month {month}: the course has {min(MONTHS)} to {max(MONTHS)}"
+            )
         trips, is_validation, revision = self._read(MONTHS[month], month)
         return Publication(trips, revision, self._origin(MONTHS[month]), is_validation)
 
@@ -106,7 +108,7 @@ class LeWagon(TripSource):
         return f"{self.url.rstrip('/')}/{part}_{name}.csv"
 
     def _origin(self, name: str) -> str:
-        return " and ".join(self._address(part, name) for part in PARTS)
+        return " and ".join(shown(self._address(part, name)) for part in PARTS)
 
     def _revisions(self, name: str, month: Month | None) -> list[str]:
         """Returns the revisions of the two files, none where neither is there.
@@ -135,22 +137,22 @@ class LeWagon(TripSource):
         for part in PARTS:
             address = self._address(part, name)
             received = self.web.download(address, _checks(address, month))
-            tables.append(_trips(received.path, address, month).assign(is_validation=part == PARTS[1]))
+            tables.append(_trips(received.path, shown(address), month).assign(is_validation=part == PARTS[1]))
             revisions.append(received.revision)
         rows = pd.concat(tables).sort_values("pickup_datetime", kind="stable", ignore_index=True)
         return rows.drop(columns="is_validation"), rows["is_validation"], digest(revisions)
 
 
-def _trips(file: Path, address: str, month: Month | None) -> pd.DataFrame:
+def _trips(file: Path, origin: str, month: Month | None) -> pd.DataFrame:
     """Returns the trips of a downloaded file: of that month, or of any time."""
-    rows = read_rows(file.read_bytes(), address)
-    return checked_trips(rows, address) if month is None else checked_month(rows, month, address)
+    rows = read_rows(file.read_bytes(), origin)
+    return checked_trips(rows, origin) if month is None else checked_month(rows, month, origin)
 
 
 def _checks(address: str, month: Month | None) -> Callable[[Path], None]:
     """Returns what raises where a downloaded file is not such trips."""
 
     def check(file: Path) -> None:
-        _trips(file, address, month)
+        _trips(file, shown(address), month)
 
     return check

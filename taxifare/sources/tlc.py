@@ -32,7 +32,7 @@ from taxifare.sources.base import (
     digest,
     new_york_now,
 )
-from taxifare.sources.web import Web, WebError
+from taxifare.sources.web import Web, WebError, shown
 from taxifare.trips import DTYPES
 
 Color = Literal["yellow", "green"]
@@ -75,26 +75,27 @@ class Zones:
         import shapefile
         import shapely
 
+        points: dict[int, shapely.Point] = {}
         try:
             with zipfile.ZipFile(file) as archive:
                 members = {Path(name).suffix: archive.read(name) for name in archive.namelist() if "/._" not in name}
             crs = pyproj.CRS.from_wkt(members[".prj"].decode())
             parts = {ending: io.BytesIO(members[f".{ending}"]) for ending in ("shp", "shx", "dbf")}
             with shapefile.Reader(**parts) as reader:
-                entries = [
-                    (entry.record.as_dict(), entry.shape.__geo_interface__) for entry in reader.iterShapeRecords()
-                ]
+                for entry in reader.iterShapeRecords():
+                    first, own = entry.record["LocationID"], entry.record["OBJECTID"]
+                    outline = shapely.geometry.shape(entry.shape.__geo_interface__)
+                    points[own if first in points else first] = outline.centroid
         except (
-            *(OSError, KeyError, ValueError, zipfile.BadZipFile),
+            *(OSError, LookupError, ValueError, zipfile.BadZipFile),
             *(shapefile.ShapefileException, pyproj.exceptions.CRSError),
         ) as error:
             raise SourceError(f"{origin}: expected a zip of the taxi zones' shapefile: {error!r}") from error
-        if not crs.is_projected:
-            raise SourceError(f"{origin}: expected a projection, in which centroids are right, received {crs.name}")
-        points: dict[int, shapely.Point] = {}
-        for record, outline in entries:
-            number = record["LocationID"] if record["LocationID"] not in points else record["OBJECTID"]
-            points[number] = shapely.geometry.shape(outline).centroid
+        if not crs.is_projected or not points:
+            received = f"{len(points)} zones in {crs.name}"
+            raise SourceError(
+                f"{origin}: expected zones in a projection, in which centroids are right, received {received}"
+            )
         to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
         numbers = np.array(list(points))
         longitude, latitude = np.full((2, numbers.max() + 1), np.nan)
@@ -141,15 +142,15 @@ class Tlc(TripSource):
         Raises:
             SourceError: The server does not answer, or has none of months that must be out by now.
         """
-        last = self.last_month or self.now().to_period("M")
-        asked = list(months_between(self.first_month, last))
+        now = self.now().to_period("M")
+        asked = list(months_between(self.first_month, min(self.last_month or now, now)))
         with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
             revisions = dict(zip(asked, pool.map(self._revision, asked), strict=True))
         published = {month: revision for month, revision in revisions.items() if revision is not None}
-        if not published and self.first_month < self.now().to_period("M") - USUAL_DELAY_MONTHS:
+        if not published and self.first_month < now - USUAL_DELAY_MONTHS:
             raise SourceError(
-                f"{self._address(self.first_month)}: expected months from {self.first_month} on, received none: check "
-                "TLC_URL, TLC_COLOR and FIRST_MONTH"
+                f"{shown(self._address(self.first_month))}: expected months from {self.first_month} on, received none: "
+                "check TLC_URL, TLC_COLOR and FIRST_MONTH"
             )
         return published
 
@@ -160,24 +161,18 @@ class Tlc(TripSource):
             MonthNotPublishedError: The server has no such file (yet).
             SourceError: The file cannot be had, or is not trips of that month with zones.
         """
-        address = self._address(month)
+        origin = shown(self._address(month))
         try:
-            received = self.web.download(address, partial(_check_columns, address=address, color=self.color))
+            received = self.web.download(self._address(month), partial(_check_columns, origin=origin, color=self.color))
         except WebError as error:
             if error.is_absence:
                 raise MonthNotPublishedError(f"no month {month}, or not yet: {error}") from error
             raise
         zones = self.web.download(self._zones_address, self._check_zones)
-        rows, dropped = read_trips(
-            received.path,
-            month,
-            self.color,
-            _zones(zones.path, self._zones_address),
-            self.trips_per_month,
-            origin=address,
-        )
+        places = _zones(zones.path, shown(self._zones_address))
+        rows, dropped = read_trips(received.path, month, self.color, places, self.trips_per_month, origin=origin)
         revision = self._digest(received.revision, zones.revision)
-        return Publication(checked_month(rows, month, address), revision, address, dropped=dropped)
+        return Publication(checked_month(rows, month, origin), revision, origin, dropped=dropped)
 
     def read_base(self) -> Publication:
         """Returns the trips of the months before the first.
@@ -208,7 +203,7 @@ class Tlc(TripSource):
         revisions = {month: self._revision(month) for month in self._base}
         for month, revision in revisions.items():
             if revision is None:
-                raise self._no_base(f"{self._address(month)} is not there")
+                raise self._no_base(f"{shown(self._address(month))} is not there")
         return digest(list(revisions.values()))
 
     @property
@@ -230,13 +225,13 @@ class Tlc(TripSource):
 
     def _check_zones(self, file: Path) -> None:
         """Ensures that the file has taxi zones."""
-        Zones.read(file, self._zones_address)
+        Zones.read(file, shown(self._zones_address))
 
     def _revision(self, month: Month) -> str | None:
         """Returns the revision of a month, None where it is not there."""
         address = self._address(month)
         try:
-            revision = self.web.revision(address, partial(_check_columns, address=address, color=self.color))
+            revision = self.web.revision(address, partial(_check_columns, origin=shown(address), color=self.color))
         except WebError as error:
             if error.is_absence:
                 return None
@@ -350,16 +345,16 @@ def _batches(file: Path, color: Color) -> Iterator[Rows]:
             yield {name: column.to_numpy(zero_copy_only=False) for name, column in values.items()}
 
 
-def _check_columns(file: Path, address: str, color: Color) -> None:
+def _check_columns(file: Path, origin: str, color: Color) -> None:
     """Ensures that the file is parquet with the columns of trips with zones."""
     try:
         names = pq.read_schema(file).names
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{address}: expected taxi trips in parquet, received something else: {error}") from error
+        raise SourceError(f"{origin}: expected taxi trips in parquet, received something else: {error}") from error
     missing = [name for name, _ in _columns(color).values() if name not in names]
     if missing:
         raise SourceError(
-            f"{address}: missing columns {', '.join(missing)}; received {', '.join(names)}: only files with taxi zones "
+            f"{origin}: missing columns {', '.join(missing)}; received {', '.join(names)}: only files with taxi zones "
             "can be read, which those of yellow taxis have since 2011"
         )
 

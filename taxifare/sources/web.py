@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 ATTEMPTS = 5
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
+"""Five attempts at a host that is not there have to end before Dagster gives a sensor up, after a minute."""
+
 TIMEOUT_S = 30.0
 BELIEVED_S = 300.0
 """How long a file is taken to be as it was when last looked at: a sensor asks every few seconds."""
@@ -124,7 +127,7 @@ class Web:
         cache: Folder of downloaded files: of each address the latest whole file, and what has arrived of the next.
         secret_headers: Sent with every request, shown never.
         first_pause_s: The pause after the first passing fault.
-        timeout_s: How long to wait for a connection, and for each part of an answer.
+        timeout_s: How long to wait for each part of an answer; for a connection, `CONNECT_TIMEOUT_S` at most.
         believed_s: How long `look` believes what it saw.
     """
 
@@ -248,9 +251,10 @@ class Web:
         stream: bool = False,
     ) -> requests.Response:
         """Returns a response that is not an error, in one attempt."""
+        timeouts_s = (min(CONNECT_TIMEOUT_S, self.timeout_s), self.timeout_s)
         with _in_our_words(url):
             response = self._session.request(
-                method, url, params=params, headers=headers, timeout=self.timeout_s, stream=stream, allow_redirects=True
+                method, url, params=params, headers=headers, timeout=timeouts_s, stream=stream, allow_redirects=True
             )
         if response.status_code < requests.codes.bad_request:
             return response

@@ -48,7 +48,7 @@ def publisher() -> Iterator[Publisher]:
 @pytest.fixture
 def commission(publisher: Publisher, tmp_path: Path) -> Tlc:
     return Tlc(
-        web=Web(tmp_path, first_pause_s=0.001, timeout_s=0.5, believed_s=0),
+        web=Web(tmp_path, first_pause_s=0.001, believed_s=0),
         url=publisher.url,
         color="green",
         trips_per_month=100_000,
@@ -91,12 +91,22 @@ def test_a_ride_is_placed_at_the_centroids_of_its_zones(commission: Tlc) -> None
 def test_zones_in_degrees_are_refused(commission: Tlc, publisher: Publisher) -> None:
     """Their centroids would be off by the latitude's share."""
     publisher.files["misc/taxi_zones.zip"] = zones_zip(epsg=4326)
-    with pytest.raises(SourceError, match=r"taxi_zones\.zip: expected a projection.*received WGS 84"):
+    with pytest.raises(
+        SourceError, match=r"taxi_zones\.zip: expected zones in a projection.*received 4 zones in WGS 84"
+    ):
         commission.read_month(MARCH)
 
 
 @pytest.mark.parametrize(
-    "content", [b"<html>", b"", b"PK\x03\x04 and then nothing", zones_zip(lacks="prj"), zones_zip(lacks="dbf")]
+    "content",
+    [
+        b"<html>",
+        b"",
+        b"PK\x03\x04 and then nothing",
+        zones_zip(lacks="prj"),
+        zones_zip(lacks="dbf"),
+        zones_zip(column="ZoneID"),
+    ],
 )
 def test_what_are_no_zones_is_told(commission: Tlc, publisher: Publisher, content: bytes) -> None:
     publisher.files["misc/taxi_zones.zip"] = content
@@ -244,6 +254,22 @@ def test_too_many_base_months_are_no_base(commission: Tlc) -> None:
     for read in (replace(commission, base_months=2).read_base, replace(commission, base_months=2).base_revision):
         with pytest.raises(NoBaseError, match=r"no base years of 2 months before 2024-03: .*2024-01.*TLC_BASE_MONTHS"):
             read()
+
+
+def test_months_to_come_are_not_asked_for(commission: Tlc, publisher: Publisher) -> None:
+    replace(commission, last_month=parse_month("2031-12")).months()
+    assert max(path for _, path, _ in publisher.asked if "trip-data" in path).endswith("2024-06.parquet")
+
+
+def test_a_login_in_the_address_is_used_and_not_shown(commission: Tlc, publisher: Publisher) -> None:
+    private = replace(commission, url=publisher.url.replace("//", "//ada:sesame@"))
+    january = private.read_month(MARCH)
+    assert "authorization" in publisher.asked[-1][2]
+    assert january.origin == f"{publisher.url}/{MARCH_FILE}"
+    publisher.files[MARCH_FILE] = b"<html>"
+    with pytest.raises(SourceError) as refused:
+        private.read_month(MARCH)
+    assert "sesame" not in str(refused.value)
 
 
 def test_a_replaced_file_is_seen(commission: Tlc, publisher: Publisher) -> None:

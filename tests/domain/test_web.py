@@ -6,6 +6,7 @@ import os
 import threading
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def publisher() -> Iterator[Publisher]:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Web:
-    return Web(tmp_path / "downloads", first_pause_s=0.01, timeout_s=0.5, believed_s=0)
+    return Web(tmp_path / "downloads", first_pause_s=0.01, believed_s=0)
 
 
 @pytest.fixture
@@ -50,6 +51,8 @@ def files(web: Web) -> list[Path]:
 @pytest.mark.parametrize("fault", ["429", "429:0", "500", "502", "503", "504", "drop", "slow", "cut", "stall"])
 def test_a_passing_fault_is_tried_again(publisher: Publisher, address: str, web: Web, fault: str) -> None:
     publisher.faults = ["", fault]
+    if fault in {"slow", "stall"}:
+        web, publisher.slow_s = replace(web, timeout_s=1.0), 2.0
     assert web.download(address, anything).path.read_bytes() == CONTENT
     assert publisher.methods() == ["HEAD", "GET", "HEAD", "GET"]
 
