@@ -255,8 +255,7 @@ def message(
         lines.append(f"Worst slice: {worst.name}, gain {_interval(worst.gain)}, on {worst.staging.trips:,} trips")
     lines += [
         f"Bias: production {_signed(production.bias_usd if production else None)}, staging {_signed(staging.bias_usd)}",
-        "With its correction: "
-        f"production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
+        f"With its correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
         f"Difficulty: a plain rate per km is {_usd(evidence.difficulty_mae_usd)} off on these trips",
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",

@@ -11,13 +11,18 @@ from taxifare.evaluation import Exposure
 from taxifare.months import Month
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
-from taxifare.trips import COLUMN_NAMES, Edition, edition_of
+from taxifare.trips import COLUMN_NAMES, DTYPES, TRIP_COLUMNS, Edition, edition_of
 
 HALF_LIFE_YEARS = 1.0
 """A trip a year older is half as likely to be kept: traffic drifts, and rare routes still have to be remembered."""
 
 _ORIGIN = pd.Timestamp("2000-01-01")
 _YEAR = pd.Timedelta(days=365.2425)
+_DTYPES = {column.name: DTYPES[column.kind] for column in TRIP_COLUMNS} | {
+    "subject": "object",
+    "revision": "object",
+    "wait": "float64",
+}
 
 
 def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.DataFrame:
@@ -36,17 +41,40 @@ def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.Data
     Returns:
         The columns of the trip table, with `subject` and `revision` of the edition each trip is from.
     """
-    kept = pd.DataFrame(columns=[*COLUMN_NAMES, "subject", "revision", "wait"])
+    kept = _nothing()
     for trips in editions:
-        edition = edition_of(trips)
-        name = f"{seed}:{edition.subject}:{edition.revision}"
-        draws = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
-        years = ((trips["pickup_datetime"] - _ORIGIN) / _YEAR).to_numpy(np.float64)
-        wait = draws.exponential(size=len(trips)) * 2 ** (-years / HALF_LIFE_YEARS)
-        drawn = np.sort(np.argsort(wait, kind="stable")[:size])
-        sample = trips[list(COLUMN_NAMES)].iloc[drawn]
-        sample = sample.assign(subject=edition.subject, revision=edition.revision, wait=wait[drawn])
-        kept = sample if kept.empty else pd.concat([kept, sample]).nsmallest(size, "wait")
+        kept = _drawn_from(kept, trips, size, seed)
+    return _in_order(kept)
+
+
+def reservoirs(editions: Iterable[pd.DataFrame], size: int, seed: int) -> Iterator[pd.DataFrame]:
+    """Yields `reservoir` of the first edition, of the first two, and so on, each edition drawn from once."""
+    kept = _nothing()
+    for trips in editions:
+        kept = _drawn_from(kept, trips, size, seed)
+        yield _in_order(kept)
+
+
+def _nothing() -> pd.DataFrame:
+    """Returns the sample of no edition."""
+    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in _DTYPES.items()})
+
+
+def _drawn_from(kept: pd.DataFrame, trips: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
+    """Returns the sample, with an edition drawn from as well; `wait` is what each trip waits for."""
+    edition = edition_of(trips)
+    name = f"{seed}:{edition.subject}:{edition.revision}"
+    draws = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
+    years = ((trips["pickup_datetime"] - _ORIGIN) / _YEAR).to_numpy(np.float64)
+    wait = draws.exponential(size=len(trips)) * 2 ** (-years / HALF_LIFE_YEARS)
+    drawn = np.sort(np.argsort(wait, kind="stable")[:size])
+    sample = trips[list(COLUMN_NAMES)].iloc[drawn]
+    sample = sample.assign(subject=edition.subject, revision=edition.revision, wait=wait[drawn])
+    return sample if kept.empty else pd.concat([kept, sample]).nsmallest(size, "wait")
+
+
+def _in_order(kept: pd.DataFrame) -> pd.DataFrame:
+    """Returns the sample by pickup time."""
     return kept.sort_values(["pickup_datetime", "wait"], ignore_index=True).drop(columns="wait")
 
 

@@ -44,7 +44,9 @@ def evidence(
         revision=revision,
         staging=contender(staging, scores(mae, -0.25), run_id="run-s", correction_usd=0.2),
         production_version=production,
-        production=contender(production, scores(2.31, -0.45), run_id="run-p", correction_usd=0.4) if production else None,
+        production=contender(production, scores(2.31, -0.45), run_id="run-p", correction_usd=0.4)
+        if production
+        else None,
         difficulty_mae_usd=2.48,
         gain=gain if production else None,
         slices=slices if production else (),

@@ -17,9 +17,7 @@ from tests.small import raw_month, small_settings
 
 APPRAISAL = Appraisal(
     version="7",
-    contender=contender(
-        "7", Scores(trips=3, mae_usd=1 / 3, rmse_usd=0.1 + 0.2, bias_usd=-1e-9), correction_usd=1 / 7
-    ),
+    contender=contender("7", Scores(trips=3, mae_usd=1 / 3, rmse_usd=0.1 + 0.2, bias_usd=-1e-9), correction_usd=1 / 7),
     exposure=(
         Exposure(
             subject="2015-01",
