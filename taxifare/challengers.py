@@ -14,7 +14,7 @@ are not asked until then, so that the verdict compares two models, not the lucki
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,6 @@ import pandas as pd
 
 from taxifare.evaluation import Exposure, Interval, bias_correction_usd, mean_interval, union_of
 from taxifare.features import compute_features, feature_names
-from taxifare.registry import LoadedModel
 from taxifare.rehearsal import exposure_of
 from taxifare.scratch import fit_from_scratch
 from taxifare.settings import ChallengerName, Settings
@@ -71,30 +70,45 @@ class Lesson:
         return Lesson(self.trips[stays], self.is_held[stays])
 
 
-@dataclass(frozen=True)
-class Challenger:
-    """A network that was renewed in one way.
+class Parent(Protocol):
+    """A version to start from, or to take as it is."""
+
+    @property
+    def version(self) -> str:
+        """Its number."""
+        ...
+
+    @property
+    def exposure(self) -> tuple[Exposure, ...]:
+        """What it has been trained on."""
+        ...
+
+    @property
+    def network(self) -> "keras.Model":
+        """Its network with its optimizer, which may be trained on."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What came of renewing a model in one way.
 
     Attributes:
         name: The way.
-        network: With the weights it would be registered with.
         exposure: All it has been trained on.
         errors_usd: Predicted minus paid, of each held trip.
         learned_trips: How many trips it learned from this time.
         seconds: What that took.
         parent_version: Where it started from, None where from random weights.
-        history: How training went, None where there was none.
         version: Its version where it is registered already.
     """
 
-    name: ChallengerName
-    network: "keras.Model"
+    name: str
     exposure: tuple[Exposure, ...]
     errors_usd: npt.NDArray[np.floating]
     learned_trips: int
     seconds: float
     parent_version: str | None
-    history: TrainingHistory | None = None
     version: str | None = None
 
     @property
@@ -106,6 +120,22 @@ class Challenger:
     def correction_usd(self) -> float:
         """What its fares may be raised by, see `evaluation.bias_correction_usd`."""
         return bias_correction_usd(self.errors_usd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenger(Learned):
+    """What came of it, in memory.
+
+    Attributes:
+        network: With the weights it would be registered with.
+        history: How training went, None where there was none.
+    """
+
+    network: "keras.Model"
+    history: TrainingHistory | None = None
+
+
+Contestant = TypeVar("Contestant", bound=Learned)
 
 
 @dataclass(frozen=True)
@@ -151,31 +181,61 @@ def lesson_of(trips: pd.DataFrame, rehearsed: pd.DataFrame | None, settings: Set
 
 def challenge(
     lesson: Lesson,
-    parent: LoadedModel | None,
-    whole_month: LoadedModel | None,
+    parent: Parent | None,
+    whole_month: Parent | None,
     settings: Settings,
     on_epoch: OnEpoch | None = None,
 ) -> list[Challenger]:
-    """Returns the challengers that the settings ask for and the month allows, the one that stays in doubt first.
-
-    Without a parent those from random weights compete alone. The scratch ones are left out where they would have too
-    few trips, unless nothing else is left.
+    """Returns the challengers of `ways`, in their order.
 
     Raises:
         TrainingError: A training gave no usable network.
     """
-    challengers = []
-    if parent is not None:
-        challengers.append(warm(lesson, parent, settings, on_epoch))
-        if whole_month is not None and "whole month" in settings.challengers:
-            challengers.append(_as_it_is(lesson, whole_month, settings))
+    names = ways(lesson, settings, has_parent=parent is not None, has_whole_month=whole_month is not None)
+    return [renewed(name, lesson, parent, whole_month, settings, on_epoch) for name in names]
+
+
+def ways(lesson: Lesson, settings: Settings, *, has_parent: bool, has_whole_month: bool) -> tuple[ChallengerName, ...]:
+    """Returns the ways that the settings ask for and the month allows, the one that stays in doubt first.
+
+    Without a parent those from random weights compete alone. The scratch ones are left out where they would have too
+    few trips, unless nothing else is left.
+    """
+    names: list[ChallengerName] = []
+    if has_parent:
+        names.append("warm")
+        if has_whole_month and "whole month" in settings.challengers:
+            names.append("whole month")
     for name, window in _windows(lesson, settings).items():
         if name in settings.challengers and (~window.is_held).sum() >= FEWEST_TRIPS:
-            challengers.append(_from_scratch(name, window, settings, on_epoch))
-    return challengers or [_from_scratch("recent", lesson, settings, on_epoch)]
+            names.append(name)
+    return tuple(names) or ("recent",)
 
 
-def choose(challengers: Sequence[Challenger]) -> tuple[Challenger, list[Standing]]:
+def renewed(
+    name: ChallengerName,
+    lesson: Lesson,
+    parent: Parent | None,
+    whole_month: Parent | None,
+    settings: Settings,
+    on_epoch: OnEpoch | None = None,
+) -> Challenger:
+    """Returns what comes of one way.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+        ValueError: The way needs a model that is not given.
+    """
+    if name == "warm" and parent is not None:
+        return warm(lesson, parent, settings, on_epoch)
+    if name == "whole month" and whole_month is not None:
+        return _as_it_is(lesson, whole_month, settings)
+    if name in {"warm", "whole month"}:
+        raise ValueError(f"{name}: expected a model to start from, received none")
+    return _from_scratch(name, _windows(lesson, settings).get(name, lesson), settings, on_epoch)
+
+
+def choose(challengers: Sequence[Contestant]) -> tuple[Contestant, list[Standing]]:
     """Returns the challenger to stage and how all of them stand.
 
     The first stays unless another is better on the held trips beyond chance: the 95 % is shared out over the
@@ -215,7 +275,7 @@ def _windows(lesson: Lesson, settings: Settings) -> Mapping[ChallengerName, Less
     return windows
 
 
-def warm(lesson: Lesson, parent: LoadedModel, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
+def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
     """Returns the parent, trained on with the whole lesson."""
     started, network = time.perf_counter(), parent.network
     features, fares_usd = _arrays(lesson.trips, settings)
@@ -244,7 +304,7 @@ def warm(lesson: Lesson, parent: LoadedModel, settings: Settings, on_epoch: OnEp
     )
 
 
-def _as_it_is(lesson: Lesson, model: LoadedModel, settings: Settings) -> Challenger:
+def _as_it_is(lesson: Lesson, model: Parent, settings: Settings) -> Challenger:
     """Returns a registered version as a challenger."""
     started = time.perf_counter()
     features, fares_usd = _arrays(lesson.held, settings)

@@ -121,17 +121,17 @@ def fit(
         return epoch
 
     epochs = [finished(0, float("nan"), started)]
-    best, best_state = epochs[0], _state(network)
+    best, best_state = epochs[0], state_of(network)
     for number in range(1, max_epochs + 1):
         since = time.perf_counter()
         network.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (number - 1) / max_epochs)) / 2
         loss = network.fit(batches, epochs=1, verbose=0, shuffle=False).history["loss"][0]
         epochs.append(finished(number, loss, since))
         if epochs[-1].validation_mae < best.validation_mae:
-            best, best_state = epochs[-1], _state(network)
+            best, best_state = epochs[-1], state_of(network)
         elif number - best.number >= patience:
             break
-    _restore(network, best_state)
+    restore(network, best_state)
     return TrainingHistory(tuple(epochs), best.number, time.perf_counter() - started)
 
 
@@ -177,7 +177,7 @@ def _rows(features: npt.ArrayLike, fares: npt.ArrayLike, part: str) -> tuple[Mat
     return x, y
 
 
-def _state(network: "keras.Model") -> list[npt.NDArray[np.floating]]:
+def state_of(network: "keras.Model") -> list[npt.NDArray[np.floating]]:
     """Returns a copy of everything that training changes: weights and the optimizer's state."""
     import keras
 
@@ -185,7 +185,7 @@ def _state(network: "keras.Model") -> list[npt.NDArray[np.floating]]:
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def _restore(network: "keras.Model", state: list[npt.NDArray[np.floating]]) -> None:
-    """Puts a state back."""
+def restore(network: "keras.Model", state: Sequence[npt.NDArray[np.floating]]) -> None:
+    """Puts a state of `state_of` back, of this network or of one that began as a copy of it."""
     for variable, value in zip((*network.variables, *network.optimizer.variables), state, strict=True):
         variable.assign(value)
