@@ -1,7 +1,7 @@
 """Training: fitting a network, new or continued, and predicting with it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
