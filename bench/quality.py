@@ -28,7 +28,7 @@ from taxifare.cleaning import clean
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.settings import Settings
-from taxifare.training import fit, predict
+from taxifare.training import InMemory, fit, predict
 from taxifare.trips import as_trip_table
 
 REAL_TRIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "nyc_kaggle_format"
@@ -192,10 +192,10 @@ def network_of(shape: Architecture) -> Learner:
     def learn(train: Rows, judge: Rows, seed: int) -> np.ndarray:
         x, y, stops = train.features, train.fares_usd, train.stops
         rate = SETTINGS.learning_rate
-        network = build_network(x[~stops], y[~stops], NAMES, learning_rate=rate, seed=seed, architecture=shape)
+        network = build_network(x[~stops], y[~stops], NEW_YORK, learning_rate=rate, seed=seed, architecture=shape)
         fit(
             network,
-            *(x[~stops], y[~stops], x[stops], y[stops]),
+            *(InMemory(x, y, ~stops), x[stops], y[stops]),
             learning_rate=rate,
             batch_size=SETTINGS.batch_size,
             patience=SETTINGS.patience,

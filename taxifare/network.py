@@ -3,15 +3,18 @@
 Trips are told apart mostly by where they start and end, so most of what the network learns stands in tables that are
 looked up, which costs next to nothing, and the dense layers stay narrow:
 
-- cells: a vector for every corner of the squares of a map, at several sizes, for pickups and for drop-offs. A place's
-  vector is interpolated between the four corners around it, so that fares do not jump at a square's edge.
-- routes: a vector for every pair of a pickup cell and a drop-off cell: tolls, flat fares, motorways.
+- cells: a vector for every corner of the squares of a map, at several sizes, for pickups and for drop-offs. The map is
+  turned to the streets: its squares are blocks. A place's vector is interpolated between the four corners around it, so
+  that fares do not jump at a square's edge.
+- ways: the vectors of a map of its own, averaged over points along the straight way from end to end, and the same times
+  the distance: what lies between – rivers, bridges, slow streets – is paid for by everybody who passes.
 - distances: a vector for every step of each distance on a logarithmic scale, interpolated as well: flat fares around
   the airports and the flag drop are kinks that a dense layer learns slowly.
 - hours: a vector for every hour of the week.
 
-The fare is what the dense layers make of these, scaled and shifted by the dated rules and the trend: a fare rise
-multiplies, whatever the trip. The trend acts there only, and stops at the training rows' last day: it can neither
+On these, several members – small stacks of dense layers with weights of their own – each say a fare, learn from their
+own error, and are averaged. The fare is scaled and shifted by the dated rules and the trend: a fare rise multiplies,
+whatever the trip. The trend acts there only, and stops at the training rows' last day: it can neither
 bend what a trip costs nor run away.
 """
 
@@ -23,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taxifare.cities import CITIES
+from taxifare.cities import CITIES, City
+from taxifare.features import feature_names
 
 if TYPE_CHECKING:
     import keras
@@ -47,21 +51,25 @@ class Architecture:
     A width of 0 leaves a part out.
 
     Attributes:
-        dense_widths: Units of the dense layers, first to last.
+        members: Stacks of dense layers whose fares are averaged.
+        dense_widths: Units of a member's dense layers, first to last.
         cells_km: Sizes of the map's squares.
         cell_width: Numbers in a cell's vector.
-        route_cell_km: Size of the squares that routes are told apart by.
-        route_width: Numbers in a route's vector.
+        way_cell_km: Size of the squares that ways are made of.
+        way_width: Numbers in a way's vector.
+        way_points: Points along a way.
         distance_steps: Steps of each distance.
         distance_width: Numbers in a step's vector.
         hour_width: Numbers in the vector of an hour of the week.
     """
 
+    members: int = 4
     dense_widths: tuple[int, ...] = (128, 64)
     cells_km: tuple[float, ...] = (0.2, 0.6, 2.0)
-    cell_width: int = 8
-    route_cell_km: float = 1.5
-    route_width: int = 4
+    cell_width: int = 4
+    way_cell_km: float = 0.5
+    way_width: int = 8
+    way_points: int = 12
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
@@ -70,31 +78,33 @@ class Architecture:
 def build_network(
     features: Matrix,
     fares_usd: npt.NDArray[np.floating],
-    names: Sequence[str],
+    city: City,
     *,
     learning_rate: float,
     seed: int,
     architecture: Architecture | None = None,
 ) -> "keras.Model":
-    """Returns an untrained, compiled network that takes features (n, k) and returns fares in USD (n, 1).
+    """Returns an untrained, compiled network that takes features (n, k) and returns each member's fare in USD (n, m).
 
     It starts from the median fare. A feature that never varies in the training rows starts with no say: the dated
     rule of a later year must not disturb fares before a renewal has seen what it does.
 
     Args:
-        features: Training features (n, k), float32, in the order of `names`; scales and the map are taken from them.
+        features: Training features (n, k), float32, those of `feature_names(city)`; scales and the map are taken from
+            them.
         fares_usd: Training fares (n,).
-        names: Names of the k features, those of `features.feature_names`.
+        city: Gives the names of the features and the angle of the streets.
         learning_rate: Step size of Adam.
         seed: Seed of the initial weights.
         architecture: Shape of the network.
 
     Raises:
-        ValueError: There is no row, or names, features and fares do not fit each other.
+        ValueError: There is no row, or features and fares do not fit the city and each other.
     """
     import keras
+    from keras import ops
 
-    features, fares_usd = np.asarray(features), np.asarray(fares_usd)
+    names, features, fares_usd = feature_names(city), np.asarray(features), np.asarray(fares_usd)
     if features.shape != (len(fares_usd), len(names)) or not len(features):
         raise ValueError(
             f"expected features (n, {len(names)}) and fares (n,) with n > 0, "
@@ -108,23 +118,19 @@ def build_network(
     timeless = [column for column, name in enumerate(names) if name != "trend_years"]
     plain = _columns(scaled, timeless)
     parts = [plain]
+    to_streets = _to_streets(city)
+    ends_km = ops.matmul(_ends(inputs, names), to_streets)
+    edges_km = _map_edges(features, names, to_streets)
     if shape.cell_width:
-        parts += _cells(inputs, features, names, shape)
-    if shape.route_width:
-        parts.append(_routes(inputs, features, names, shape))
+        parts += _cells(ends_km, edges_km, shape)
+    if shape.way_width:
+        parts += _ways(ends_km, edges_km, shape)
     if shape.distance_width:
         parts.append(_distances(inputs, features, names, shape))
     if shape.hour_width:
         parts.append(_hours(inputs, names, shape))
     hidden = keras.layers.Concatenate()(parts) if len(parts) > 1 else plain
-    for number, width in enumerate(shape.dense_widths):
-        layer = keras.layers.Dense(width, activation="relu", name=f"dense_{number}")
-        hidden = layer(hidden)
-        if number == 0:
-            _silence(layer, varies[timeless])
-    layer = keras.layers.Dense(1, bias_initializer=_constant(np.median(fares_usd)), name="plain_fare_usd")
-    plain_fare_usd = layer(keras.layers.Concatenate()([hidden, plain]))
-    _silence(layer, varies[timeless], first_row=shape.dense_widths[-1])
+    plain_fare_usd = _members(hidden, plain, varies[timeless], fares_usd, shape)
     network = keras.Model(inputs, _under_rules(plain_fare_usd, scaled, names), name="taxifare")
     # Graphs are not compiled by XLA: on a month of trips that takes longer than it saves.
     network.compile(
@@ -147,7 +153,39 @@ def _scaled(inputs: Any, features: Matrix, names: Sequence[str]) -> tuple[Any, n
     return scale(keras.ops.minimum(inputs, cap)), varies
 
 
-def _cells(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> list[Any]:
+def _members(
+    hidden: Any, plain: Any, varies: npt.NDArray[np.bool_], fares_usd: npt.NDArray[np.floating], shape: Architecture
+) -> Any:
+    """Returns the fare (n, member) that each member says, before rules and trend.
+
+    Args:
+        hidden: What the members see, the plain features first.
+        plain: The plain features, which also act on the fare directly.
+        varies: Which of the plain features vary in the training rows.
+        fares_usd: Training fares.
+        shape: Number and widths.
+    """
+    import keras
+
+    first, *rest = shape.dense_widths
+    layer = keras.layers.Dense(shape.members * first, activation="relu", name="dense_0")
+    said = keras.layers.Reshape((shape.members, first))(layer(hidden))
+    _silence(layer, varies)
+    for number, width in enumerate(rest, start=1):
+        said = keras.layers.EinsumDense(
+            "bmi,mij->bmj", (shape.members, width), bias_axes="mj", activation="relu", name=f"dense_{number}"
+        )(said)
+    start = _constant(np.median(fares_usd))
+    said = keras.layers.EinsumDense(
+        "bmi,mi->bm", (shape.members,), bias_axes="m", bias_initializer=start, name="fare_usd"
+    )(said)
+    layer = keras.layers.Dense(shape.members, use_bias=False, name="plain_fare_usd")
+    plain_fare_usd = said + layer(plain)
+    _silence(layer, varies)
+    return plain_fare_usd
+
+
+def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Any]:
     """Returns the interpolated vectors of both ends at all sizes, and the products of the two ends' vectors.
 
     The four corners of a square are weighted with the areas of the opposite rectangles (bilinear interpolation).
@@ -155,7 +193,7 @@ def _cells(inputs: Any, features: Matrix, names: Sequence[str], shape: Architect
     import keras
     from keras import ops
 
-    west_south, east_north = _map_edges(features, names)
+    west_south, east_north = edges_km
     size_km = np.array(shape.cells_km, dtype=np.float32)
     corners = np.ceil((east_north - west_south)[:, None] / size_km).astype(np.int64).clip(1) + 1
     # One table holds the corners of all sizes, first those of pickups, then those of drop-offs.
@@ -164,7 +202,7 @@ def _cells(inputs: Any, features: Matrix, names: Sequence[str], shape: Architect
 
     # Sizes are the last axis throughout: adding a vector along any other, Keras 3.15 may take it for a bias of the
     # first axis of equal length (keras.src.backend.tensorflow.numpy.add).
-    positions_km = ops.expand_dims(_ends(inputs, names) - west_south, -1)
+    positions_km = ops.expand_dims(ends_km - west_south, -1)
     place = ops.minimum(ops.relu(positions_km / size_km), (corners - 1.001).astype(np.float32))
     corner = ops.floor(place)
     east, north = (place - corner)[:, :, 0], (place - corner)[:, :, 1]
@@ -178,19 +216,29 @@ def _cells(inputs: Any, features: Matrix, names: Sequence[str], shape: Architect
     return [keras.layers.Flatten()(vectors), keras.layers.Flatten()(vectors[:, 0] * vectors[:, 1])]
 
 
-def _routes(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> Any:
-    """Returns the vector of the pair of cells that a trip leads from and to."""
+def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Any]:
+    """Returns the mean vector of the points along the straight way from end to end, and the same times its length."""
     import keras
     from keras import ops
 
-    west_south, east_north = _map_edges(features, names)
-    cells = np.ceil((east_north - west_south) / shape.route_cell_km).astype(np.int64).clip(1)
-    count = int(cells.prod())
-    place = ops.relu((_ends(inputs, names) - west_south) / shape.route_cell_km)
-    place = ops.cast(ops.minimum(place, (cells - 1).astype(np.float32)), "int32")
-    cell = place[..., 0] * int(cells[1]) + place[..., 1]
-    table = keras.layers.Embedding(count**2, shape.route_width, _small(), name="routes")
-    return table(cell[:, 0] * count + cell[:, 1])
+    west_south, east_north = edges_km
+    corners = np.ceil((east_north - west_south) / shape.way_cell_km).astype(np.int64).clip(1) + 1
+    row = int(corners[1])
+    share = (np.arange(shape.way_points, dtype=np.float32)[:, None] + 0.5) / shape.way_points
+    points_km = ops.expand_dims(ends_km[:, 0], 1) * (1 - share) + ops.expand_dims(ends_km[:, 1], 1) * share - west_south
+    place = ops.minimum(ops.relu(points_km / shape.way_cell_km), (corners - 1.001).astype(np.float32))
+    corner = ops.floor(place)
+    across, along = (place - corner)[..., 0], (place - corner)[..., 1]
+    first = corner[..., 0] * row + corner[..., 1]
+    numbers = ops.concatenate([first, first + 1, first + row, first + row + 1], axis=1)
+    weights = ops.concatenate(
+        [(1 - across) * (1 - along), (1 - across) * along, across * (1 - along), across * along], axis=1
+    )
+
+    table = keras.layers.Embedding(int(corners.prod()), shape.way_width, _small(), name="ways")
+    vectors = ops.einsum("np,npw->nw", weights / shape.way_points, table(ops.cast(numbers, "int32")))
+    length_km = ops.sum(ops.abs(ends_km[:, 1] - ends_km[:, 0]), axis=1, keepdims=True)
+    return [vectors, vectors * length_km]
 
 
 def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> Any:
@@ -240,8 +288,14 @@ def _under_rules(plain_fare_usd: Any, scaled: Any, names: Sequence[str]) -> Any:
     return plain_fare_usd * factor + shift_usd
 
 
+def _to_streets(city: City) -> Matrix:
+    """Returns the matrix that turns (east, north) into (across, along) the avenues of the city's grid."""
+    angle = np.radians(city.grid_angle_deg)
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], dtype=np.float32)
+
+
 def _ends(inputs: Any, names: Sequence[str]) -> Any:
-    """Returns the positions (n, end, axis) of pickup and drop-off in km."""
+    """Returns the positions (n, end, axis) of pickup and drop-off in km east and north."""
     from keras import ops
 
     return ops.reshape(_columns(inputs, [list(names).index(name) for name in _ENDS]), (-1, 2, 2))
@@ -256,18 +310,18 @@ def _columns(matrix: Any, columns: Sequence[int]) -> Any:
     return slices[0] if len(slices) == 1 else ops.concatenate(slices, axis=1)
 
 
-def _map_edges(features: Matrix, names: Sequence[str]) -> tuple[Matrix, Matrix]:
-    """Returns the south-western and the north-eastern corner (axis,) of where nearly all trips start and end, in km."""
-    ends = features[:, [list(names).index(name) for name in _ENDS]].reshape(-1, 2)
+def _map_edges(features: Matrix, names: Sequence[str], to_streets: Matrix) -> tuple[Matrix, Matrix]:
+    """Returns the two opposite corners (axis,) of where nearly all trips start and end, in km along the streets."""
+    ends = features[:, [list(names).index(name) for name in _ENDS]].reshape(-1, 2) @ to_streets
     low, high = np.quantile(ends, (_OFF_THE_MAP, 1 - _OFF_THE_MAP), axis=0).astype(np.float32)
     return low, high
 
 
-def _silence(layer: "keras.layers.Dense", varies: npt.NDArray[np.bool_], first_row: int = 0) -> None:
-    """Sets the weights of features that never vary to zero; `first_row` is the row of the first feature."""
-    kernel, bias = layer.get_weights()
-    kernel[first_row : first_row + len(varies)][~varies] = 0
-    layer.set_weights([kernel, bias])
+def _silence(layer: "keras.layers.Dense", varies: npt.NDArray[np.bool_]) -> None:
+    """Sets the weights of features that never vary to zero; the features are the layer's first inputs."""
+    kernel, *bias = layer.get_weights()
+    kernel[: len(varies)][~varies] = 0
+    layer.set_weights([kernel, *bias])
 
 
 def _small() -> "keras.Initializer":

@@ -57,7 +57,7 @@ def fit_from_scratch(
     network = build_network(
         features[~stops],
         fares_usd[~stops],
-        names,
+        settings.city_facts,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         architecture=architecture_of(settings),

@@ -1,17 +1,20 @@
 """Training: fitting a network, new or continued, and predicting with it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 Matrix = npt.NDArray[np.float32]
+Part = tuple[Matrix, npt.NDArray[np.float32], npt.NDArray[np.int64]]
+"""Features (n, k), fares (n,) in USD, and the numbers of the rows among them that are trained on."""
 
 PREDICTION_ROWS = 16_384
 """Rows predicted at once: enough to keep two cores busy, few enough for their caches."""
@@ -22,6 +25,55 @@ FEW_ROWS = 256
 
 class TrainingError(RuntimeError):
     """A fit that yields no usable network."""
+
+
+class TrainingRows(Protocol):
+    """Rows to train on, in parts: one is held at a time, and a second one is prepared meanwhile.
+
+    The rows of a part are shuffled, and so are the parts; what is in one part stays together. Rows in parts must
+    therefore be in random order.
+    """
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many rows of each part are trained on."""
+        ...
+
+    def part(self, number: int) -> Part:
+        """Returns a part; the first is number 0."""
+        ...
+
+
+class InMemory(TrainingRows):
+    """Rows in one part, which are shuffled altogether.
+
+    Args:
+        features: (n, k).
+        fares_usd: (n,).
+        chosen: Which rows are trained on, shape (n,); None is all. Choosing them here saves a copy.
+
+    Raises:
+        TrainingError: There are none, or a value is not finite.
+    """
+
+    def __init__(
+        self, features: npt.ArrayLike, fares_usd: npt.ArrayLike, chosen: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        x, y = _rows(features, fares_usd, "training")
+        rows = np.arange(len(x)) if chosen is None else np.flatnonzero(chosen)
+        if not len(rows):
+            raise TrainingError(f"training rows: none of {len(x):,} rows is chosen, expected one at least")
+        self._part = (x, y, rows)
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many rows are trained on."""
+        return (len(self._part[2]),)
+
+    def part(self, number: int) -> Part:
+        """Returns all rows."""
+        del number
+        return self._part
 
 
 @dataclass(frozen=True)
@@ -63,8 +115,7 @@ class TrainingHistory:
 
 def fit(
     network: "keras.Model",
-    train_features: npt.ArrayLike,
-    train_fares: npt.ArrayLike,
+    training: TrainingRows,
     validation_features: npt.ArrayLike,
     validation_fares: npt.ArrayLike,
     *,
@@ -85,8 +136,7 @@ def fit(
 
     Args:
         network: A compiled network: new from `build_network`, or loaded.
-        train_features: (n, k).
-        train_fares: (n,) in USD.
+        training: The rows to learn from.
         validation_features: (m, k); the rows that decide when to stop.
         validation_fares: (m,) in USD.
         learning_rate: Step size of the first epoch.
@@ -100,16 +150,10 @@ def fit(
         TrainingError: There are no rows, a value is not finite, or an error became so.
     """
     import keras
-    import tensorflow as tf
 
     started = time.perf_counter()
-    x, y = _rows(train_features, train_fares, "training")
     x_validation, y_validation = _rows(validation_features, validation_fares, "validation")
     keras.utils.set_random_seed(seed)
-
-    x_tensor, y_tensor = tf.constant(x), tf.constant(y[:, None])
-    order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed).batch(batch_size)
-    batches = order.map(lambda rows: (tf.gather(x_tensor, rows), tf.gather(y_tensor, rows))).prefetch(2)
 
     def finished(number: int, loss: float, since: float) -> Epoch:
         mae = float(np.abs(predict(network, x_validation) - y_validation).mean(dtype=np.float64))
@@ -125,6 +169,7 @@ def fit(
     for number in range(1, max_epochs + 1):
         since = time.perf_counter()
         network.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (number - 1) / max_epochs)) / 2
+        batches = _batches(training, network.input_shape[1], batch_size, [seed, number])
         loss = network.fit(batches, epochs=1, verbose=0, shuffle=False).history["loss"][0]
         epochs.append(finished(number, loss, since))
         if epochs[-1].validation_mae < best.validation_mae:
@@ -133,6 +178,33 @@ def fit(
             break
     restore(network, best_state)
     return TrainingHistory(tuple(epochs), best.number, time.perf_counter() - started)
+
+
+def _batches(training: TrainingRows, width: int, batch_size: int, seed: Sequence[int]) -> "tf.data.Dataset":
+    """Returns one pass over the rows in random order, in batches of features (b, width) and fares (b, 1)."""
+    import tensorflow as tf
+
+    def parts() -> Iterator[Part]:
+        draws = np.random.default_rng(seed)
+        for number in draws.permutation(len(training.counts)):
+            features, fares_usd, rows = training.part(int(number))
+            yield features, fares_usd, draws.permutation(rows)
+
+    def batches_of(features: "tf.Tensor", fares_usd: "tf.Tensor", rows: "tf.Tensor") -> "tf.data.Dataset":
+        def batch(start: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+            chosen = rows[start : start + batch_size]
+            return tf.gather(features, chosen), tf.gather(fares_usd, chosen)[:, None]
+
+        return tf.data.Dataset.range(0, tf.size(rows, tf.int64), batch_size).map(batch)
+
+    signature = (
+        tf.TensorSpec((None, width), tf.float32),
+        tf.TensorSpec((None,), tf.float32),
+        tf.TensorSpec((None,), tf.int64),
+    )
+    dataset = tf.data.Dataset.from_generator(parts, output_signature=signature).prefetch(1).flat_map(batches_of)
+    steps = sum(-(-count // batch_size) for count in training.counts)
+    return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
 def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -147,19 +219,21 @@ def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.f
     for start in range(0, len(x), at_once):
         rows = x[start : start + at_once]
         full = np.pad(rows, ((0, at_once - len(rows)), (0, 0)))
-        fares[start : start + len(rows)] = np.asarray(_compiled(network)(full))[: len(rows), 0]
+        fares[start : start + len(rows)] = np.asarray(_compiled(network)(full))[: len(rows)]
     return fares
 
 
 def _compiled(network: "keras.Model") -> Callable[[Matrix], npt.ArrayLike]:
-    """Returns the network as one function, compiled by XLA for each number of rows: twice as fast as op by op.
+    """Returns the mean of the network's members as one function, compiled by XLA for each number of rows.
 
-    It reads the network's weights at every call, and stays with the network.
+    That is twice as fast as op by op. It reads the network's weights at every call, and stays with the network.
     """
     import tensorflow as tf
 
     if not hasattr(network, "compiled_prediction"):
-        network.compiled_prediction = tf.function(lambda rows: network(rows, training=False), jit_compile=True)
+        network.compiled_prediction = tf.function(
+            lambda rows: tf.reduce_mean(network(rows, training=False), axis=1), jit_compile=True
+        )
     function: Callable[[Matrix], npt.ArrayLike] = network.compiled_prediction
     return function
 

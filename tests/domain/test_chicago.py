@@ -128,7 +128,7 @@ class TestRows:
         portal.data_sets["wrvz-psew"].loc[2, "dropoff_centroid_latitude"] = None
         publication = source.read_month(JANUARY)
         assert publication.trips["key"].tolist() == ["t007", "t021"]
-        assert publication.dropped == {"not drawn": 0, "no centroid": 1}
+        assert publication.dropped == {"not_drawn": 0, "no_centroid": 1}
 
     def test_only_what_a_trip_needs_is_asked_for(self, portal: Portal, source: Chicago) -> None:
         source.read_month(JANUARY)
@@ -157,7 +157,7 @@ class TestRows:
         small = changed(source, trips_per_month=50)
         drawn = small.read_month(JANUARY)
         assert len(drawn.trips) == 50
-        assert drawn.dropped["not drawn"] == 850
+        assert drawn.dropped["not_drawn"] == 850
         assert drawn.trips["pickup_datetime"].dt.day.max() > 5, "not the first of the month"
         pd.testing.assert_frame_equal(changed(source, trips_per_month=50).read_month(JANUARY).trips, drawn.trips)
         assert drawn.revision == small.months()[JANUARY] != source.months()[JANUARY]
@@ -183,7 +183,7 @@ class TestBaseYears:
         publication = base.read_base()
         assert publication.trips["pickup_datetime"].dt.month.value_counts().to_dict() == {12: 124, 1: 20}
         assert publication.revision == base.base_revision()
-        assert publication.dropped["not drawn"] == 36 * 24 - 144
+        assert publication.dropped["not_drawn"] == 36 * 24 - 144
 
     def test_may_be_missing(self, source: Chicago) -> None:
         early = changed(source, first_month=parse_month("2014-12"))
@@ -298,12 +298,12 @@ class TestTheCity:
             pytest.skip(f"needs the real trips in {TRIPS_FILE}")
         portal.data_sets["wrvz-psew"] = from_tfx(TRIPS_FILE)
         base = changed(source, first_month=parse_month("2013-07")).read_base()
-        assert base.dropped == {"not drawn": 0, "no centroid": 109}
+        assert base.dropped == {"not_drawn": 0, "no_centroid": 109}
         kept = clean(base.trips, CHICAGO)
         assert kept.share_kept > 0.95
         features = compute_features(kept.trips, CHICAGO).to_numpy()
         fares_usd = kept.trips["fare_amount"].to_numpy(np.float32)
         network = build_network(
-            features, fares_usd, feature_names(CHICAGO), learning_rate=0.005, seed=1, architecture=Architecture((16,))
+            features, fares_usd, CHICAGO, learning_rate=0.005, seed=1, architecture=Architecture((16,))
         )
         assert np.isfinite(predict(network, features)).all()

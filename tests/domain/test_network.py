@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from taxifare.cities import NEW_YORK
 from taxifare.features import compute_features, feature_names
@@ -39,13 +40,15 @@ def fares_usd(features: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def network(features, fares_usd):
-    return build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=1, architecture=SMALL)
+    return build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
 
 
-def test_it_takes_the_features_and_returns_one_fare_a_trip(network, features):
+def test_it_takes_the_features_and_a_fare_is_the_mean_of_its_members(network, features):
     assert network.input_shape == (None, len(NAMES))
-    assert network.output_shape == (None, 1)
-    assert predict(network, features).shape == (len(features),)
+    said_usd = np.asarray(network(features))
+    assert said_usd.shape == (len(features), SMALL.members)
+    assert np.ptp(said_usd, axis=1).max() > 0
+    np.testing.assert_allclose(predict(network, features), said_usd.mean(axis=1), rtol=1e-5)
 
 
 def test_it_starts_near_the_median_fare(network, features, fares_usd):
@@ -56,7 +59,7 @@ def test_it_starts_near_the_median_fare(network, features, fares_usd):
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(network, features, fares_usd):
     def weights(seed: int) -> np.ndarray:
-        built = build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=seed, architecture=SMALL)
+        built = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=seed, architecture=SMALL)
         return np.concatenate([np.ravel(array) for array in built.get_weights()])
 
     here = np.concatenate([np.ravel(array) for array in network.get_weights()])
@@ -71,7 +74,7 @@ def test_a_rule_that_came_after_the_training_rows_says_nothing(network, features
 
 
 def test_the_trend_stops_at_the_last_training_day(features, fares_usd):
-    network = build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=1, architecture=SMALL)
+    network = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
     factor = network.get_layer("rules_factor")
     factor.set_weights([np.full_like(factor.get_weights()[0], 0.1)])
     assert (features[:, column("trend_years")] < 15).all()
@@ -91,9 +94,8 @@ def test_a_place_off_the_map_has_a_finite_fare(network, features):
 
 
 def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, fares_usd):
-    """Walking 6 km east metre by metre, with random tables; route cells jump by design and are left out."""
-    unrouted = Architecture(route_cell_km=1000.0, distance_steps=24, dense_widths=(16, 8))
-    network = build_network(features, fares_usd, NAMES, learning_rate=0.001, seed=1, architecture=unrouted)
+    """Walking 6 km east metre by metre, with random tables."""
+    network = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
     walk = np.repeat(features[1:2], 6000, axis=0)
     walk[:, column("dropoff_east_km")] += np.arange(6000, dtype=np.float32) / 1000
     fares = predict(network, walk)
@@ -101,9 +103,38 @@ def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, fares_usd):
     assert np.abs(np.diff(fares)).max() < 0.01
 
 
+def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, fares_usd):
+    """A trip 6 km along the avenues: a square half-way is on its way, one 3 km across from there is not."""
+    only_ways = Architecture(cell_width=0, distance_width=0, hour_width=0, dense_widths=(8,))
+    network = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=only_ways)
+    trip = features[1:2].copy()
+    sine, cosine = np.sin(np.radians(29)), np.cos(np.radians(29))
+    start = np.array([trip[0, column("pickup_east_km")], trip[0, column("pickup_north_km")]])
+    end, middle = start + 6 * np.array([sine, cosine]), start + 3 * np.array([sine, cosine])
+    beside = middle + 3 * np.array([cosine, -sine])
+
+    def at(place_1: np.ndarray, place_2: np.ndarray) -> np.ndarray:
+        moved = trip.copy()
+        for name, (east, north) in (("pickup", place_1), ("dropoff", place_2)):
+            moved[0, [column(f"{name}_east_km"), column(f"{name}_north_km")]] = east, north
+        return moved
+
+    def squares_that_price(place_1: np.ndarray, place_2: np.ndarray) -> set[int]:
+        """The corners of the map whose vectors the fare depends on."""
+        with tf.GradientTape() as tape:
+            fare = tf.reduce_sum(network(at(place_1, place_2)))
+        slopes = tape.gradient(fare, network.get_layer("ways").trainable_weights[0])
+        return set(slopes.indices.numpy()[np.abs(slopes.values.numpy()).sum(axis=1) > 0].tolist())
+
+    on_the_way = squares_that_price(start, end)
+    assert squares_that_price(middle, middle) & on_the_way
+    assert not squares_that_price(beside, beside) & on_the_way
+
+
 @pytest.mark.parametrize("rows", [1, 2])
 def test_one_or_two_trips_are_enough_to_build_it(features, fares_usd, rows):
-    network = build_network(features[:rows], fares_usd[:rows], NAMES, learning_rate=0.001, seed=1, architecture=SMALL)
+    few, their_fares = features[:rows], fares_usd[:rows]
+    network = build_network(few, their_fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
     assert np.isfinite(predict(network, features)).all()
 
 
@@ -111,7 +142,7 @@ def test_rows_that_do_not_fit_are_an_error(features, fares_usd):
     expected = r"expected features \(n, 34\) and fares \(n,\) with n > 0, received"
     for x, y in ((features[:0], fares_usd[:0]), (features[:, 1:], fares_usd), (features, fares_usd[1:])):
         with pytest.raises(ValueError, match=expected):
-            build_network(x, y, NAMES, learning_rate=0.001, seed=1)
+            build_network(x, y, NEW_YORK, learning_rate=0.001, seed=1)
 
 
 def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
@@ -122,7 +153,7 @@ def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
         "network = keras.models.load_model('network.keras')\n"
         "fares = network.predict(np.load('features.npy'), verbose=0)\n"
         "assert not [name for name in sys.modules if name.startswith('taxifare')]\n"
-        "np.save('fares.npy', fares[:, 0])\n"
+        "np.save('fares.npy', fares.mean(axis=1))\n"
     )
     subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "fares.npy"), predict(network, features), rtol=1e-5)

@@ -27,7 +27,7 @@ from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.registry import FINGERPRINT_TAG, ModelRegistry, RegistryError, VersionUnusableError
 from taxifare.settings import Settings
-from taxifare.training import fit, predict
+from taxifare.training import InMemory, fit, predict
 from taxifare.trips import KNOWN_AT_PICKUP
 from tests.servers import free_port, mlflow_server
 from tests.small import small_settings
@@ -97,9 +97,9 @@ def trained(january: pd.DataFrame) -> Trained:
     features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
     fares = january["fare_amount"].to_numpy(np.float32)
     network = build_network(
-        features, fares, feature_names(NEW_YORK), learning_rate=0.001, seed=1, architecture=Architecture((16, 8))
+        features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(16, 8)))
     )
-    fit(network, features, fares, features, fares, **HYPERPARAMETERS)
+    fit(network, InMemory(features, fares), features, fares, **HYPERPARAMETERS)
     return Trained(network, features, fares)
 
 
@@ -290,7 +290,7 @@ def test_training_goes_on_where_it_stopped(stocked: Stocked, trained: Trained) -
     for restored, saved in zip(network.optimizer.variables, trained.network.optimizer.variables, strict=True):
         np.testing.assert_array_equal(restored, saved)
     parent_mae = trained.mae
-    history = fit(network, trained.features, trained.fares, trained.features, trained.fares, **HYPERPARAMETERS)
+    history = fit(network, InMemory(trained.features, trained.fares), trained.features, trained.fares, **HYPERPARAMETERS)
     assert history.epochs[0].validation_mae == pytest.approx(parent_mae, rel=1e-6), "epoch 0 is the parent"
 
 
@@ -298,7 +298,7 @@ def test_the_first_step_of_a_warm_start_has_the_parents_loss(stocked: Stocked, t
     """One step over all rows: Keras reports the loss before the step, which is the parent's error."""
     network = stocked.registry.load(stocked.version).network
     one_step = HYPERPARAMETERS | {"batch_size": len(trained.fares)}
-    history = fit(network, trained.features, trained.fares, trained.features, trained.fares, **one_step)
+    history = fit(network, InMemory(trained.features, trained.fares), trained.features, trained.fares, **one_step)
     assert history.epochs[1].loss == pytest.approx(trained.mae, rel=1e-5)
 
 

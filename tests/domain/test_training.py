@@ -11,7 +11,7 @@ from taxifare.cities import NEW_YORK
 from taxifare.cleaning import clean
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
-from taxifare.training import PREDICTION_ROWS, TrainingError, fit, predict
+from taxifare.training import PREDICTION_ROWS, InMemory, TrainingError, fit, predict
 from taxifare.trips import as_trip_table
 
 REAL_TRIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "nyc_kaggle_format"
@@ -31,7 +31,7 @@ def trips(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def new_network(features: np.ndarray, fares: np.ndarray, seed: int = 1) -> keras.Model:
     return build_network(
-        features, fares, NAMES, learning_rate=0.005, seed=seed, architecture=Architecture(dense_widths=(16, 8))
+        features, fares, NEW_YORK, learning_rate=0.005, seed=seed, architecture=Architecture(dense_widths=(16, 8))
     )
 
 
@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
     """A fitted network's file, its history and what it was told to report."""
     network = new_network(*TRAIN)
     reported = []
-    history = fit(network, *TRAIN, *VALIDATION, **FAST, on_epoch=reported.append)
+    history = fit(network, InMemory(*TRAIN), *VALIDATION, **FAST, on_epoch=reported.append)
     path = tmp_path_factory.mktemp("trained") / "network.keras"
     network.save(path)
     return path, history, reported
@@ -70,11 +70,11 @@ def test_the_saved_network_is_that_of_the_best_epoch(trained):
 
 def test_the_same_seed_repeats_itself_to_a_hundredth_of_a_cent(trained):
     _, history, _ = trained
-    again = fit(new_network(*TRAIN), *TRAIN, *VALIDATION, **FAST)
+    again = fit(new_network(*TRAIN), InMemory(*TRAIN), *VALIDATION, **FAST)
     assert [epoch.validation_mae for epoch in again.epochs] == pytest.approx(
         [epoch.validation_mae for epoch in history.epochs], abs=1e-4
     )
-    other = fit(new_network(*TRAIN), *TRAIN, *VALIDATION, **FAST | {"seed": 2})
+    other = fit(new_network(*TRAIN), InMemory(*TRAIN), *VALIDATION, **FAST | {"seed": 2})
     assert other.epochs[1].loss != pytest.approx(history.epochs[1].loss, abs=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_a_loaded_network_continues_where_its_parent_stopped(trained):
     momenta = [variable.numpy() for variable in child.optimizer.variables[2:]]
     assert any(np.any(momentum) for momentum in momenta)
 
-    one_step = fit(child, *TRAIN, *VALIDATION, **FAST | {"batch_size": 4000, "max_epochs": 1, "learning_rate": 1e-5})
+    one_step = fit(child, InMemory(*TRAIN), *VALIDATION, **FAST | {"batch_size": 4000, "max_epochs": 1, "learning_rate": 1e-5})
     assert one_step.epochs[0].validation_mae == pytest.approx(history.best_validation_mae, abs=1e-6)
     assert one_step.epochs[1].loss == pytest.approx(parent_mae, abs=1e-4)  # the loss before the first step
     assert child.optimizer.iterations == steps_of_parent + one_step.best_epoch
@@ -98,7 +98,7 @@ def test_a_renewal_that_helps_nothing_ends_as_its_parent(trained):
     child = keras.models.load_model(path)
     before = child.get_weights()
     spoiled = (TRAIN[0], TRAIN[1] + 100)
-    renewal = fit(child, *spoiled, *VALIDATION, **FAST)
+    renewal = fit(child, InMemory(*spoiled), *VALIDATION, **FAST)
     assert renewal.best_epoch == 0
     assert len(renewal.epochs) == 1 + FAST["patience"]
     assert all(np.array_equal(old, new) for old, new in zip(before, child.get_weights(), strict=True))
@@ -108,7 +108,7 @@ def test_a_renewal_that_helps_nothing_ends_as_its_parent(trained):
 def test_a_new_network_that_learns_nothing_ends_as_it_was():
     network = new_network(*TRAIN)
     before = network.get_weights()
-    history = fit(network, TRAIN[0], TRAIN[1] + 1000, *VALIDATION, **FAST | {"learning_rate": 1.0})
+    history = fit(network, InMemory(TRAIN[0], TRAIN[1] + 1000), *VALIDATION, **FAST | {"learning_rate": 1.0})
     assert history.best_epoch == 0
     assert all(np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True))
 
@@ -118,12 +118,12 @@ def test_a_feature_that_never_varied_can_be_learned_when_it_does():
     before = (TRAIN[0].copy(), TRAIN[1])
     before[0][:, rule] = 0
     network = new_network(*before)
-    fit(network, *before, *before, **FAST)
+    fit(network, InMemory(*before), *before, **FAST)
     after = (before[0].copy(), before[1] + 4)
     after[0][:, rule] = 1
     assert mae(network, after) == pytest.approx(4, abs=0.5)
     both = tuple(np.concatenate(parts) for parts in zip(before, after, strict=True))
-    fit(network, *both, *both, **FAST)
+    fit(network, InMemory(*both), *both, **FAST)
     assert mae(network, both) < 1
 
 
@@ -139,12 +139,12 @@ def test_a_feature_that_never_varied_can_be_learned_when_it_does():
 )
 def test_rows_of_no_use_are_an_error(train, validation, message):
     with pytest.raises(TrainingError, match=message):
-        fit(new_network(*TRAIN), *train, *validation, **FAST)
+        fit(new_network(*TRAIN), InMemory(*train), *validation, **FAST)
 
 
 def test_an_error_that_is_no_longer_finite_stops_training():
     with pytest.raises(TrainingError, match=r"epoch 1: loss .*expected finite numbers"):
-        fit(new_network(*TRAIN), *TRAIN, *VALIDATION, **FAST | {"learning_rate": 1e38})
+        fit(new_network(*TRAIN), InMemory(*TRAIN), *VALIDATION, **FAST | {"learning_rate": 1e38})
 
 
 def test_predictions_do_not_depend_on_how_many_rows_come_together(trained):
@@ -176,12 +176,12 @@ def test_thirty_thousand_real_trips_beat_the_course_and_a_renewal_does_no_harm()
     base, january, february = month("taxi_base_2009_2014", 33_000), month("taxi_2015_01"), month("taxi_2015_02")
     held_back = (base[0][30_000:], base[1][30_000:])
     hyperparameters = {"learning_rate": 0.005, "batch_size": 512, "patience": 2, "max_epochs": 5, "seed": 1}
-    network = build_network(base[0][:30_000], base[1][:30_000], NAMES, learning_rate=0.005, seed=1)
-    fit(network, base[0][:30_000], base[1][:30_000], *held_back, **hyperparameters)
+    network = build_network(base[0][:30_000], base[1][:30_000], NEW_YORK, learning_rate=0.005, seed=1)
+    fit(network, InMemory(base[0][:30_000], base[1][:30_000]), *held_back, **hyperparameters)
     frozen_mae = mae(network, february)
     assert frozen_mae < 2.2  # the course's network: 2.34 after 63,000 trips
 
     stops = np.random.default_rng(1).random(len(january[1])) < 0.1
     learnt, stopping = ([part[rows] for part in january] for rows in (~stops, stops))
-    fit(network, *learnt, *stopping, **hyperparameters | {"learning_rate": 0.0005})
+    fit(network, InMemory(*learnt), *stopping, **hyperparameters | {"learning_rate": 0.0005})
     assert mae(network, february) < frozen_mae + 0.01

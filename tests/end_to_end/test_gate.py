@@ -257,7 +257,7 @@ def network(trips: pd.DataFrame, settings: Settings, dearer_usd: float) -> "kera
     names = feature_names(settings.city_facts)
     fares_usd = trips["fare_amount"].to_numpy("float32")
     features = trips[list(names)].to_numpy("float32")
-    return build_network(features, fares_usd + dearer_usd, names, learning_rate=0.001, seed=1)
+    return build_network(features, fares_usd + dearer_usd, settings.city_facts, learning_rate=0.001, seed=1)
 
 
 @pytest.fixture
