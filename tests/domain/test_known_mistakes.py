@@ -152,7 +152,7 @@ def registered(registry: ModelRegistry, january: pd.DataFrame, *names: str) -> l
     features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
     fares = january["fare_amount"].to_numpy(np.float32)
     network = build_network(
-        features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,)))
+        features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,))
     )
     versions = []
     for name in names:

@@ -97,7 +97,7 @@ def trained(january: pd.DataFrame) -> Trained:
     features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
     fares = january["fare_amount"].to_numpy(np.float32)
     network = build_network(
-        features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(16, 8)))
+        features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(16, 8))
     )
     fit(network, InMemory(features, fares), features, fares, **HYPERPARAMETERS)
     return Trained(network, features, fares)
@@ -290,7 +290,9 @@ def test_training_goes_on_where_it_stopped(stocked: Stocked, trained: Trained) -
     for restored, saved in zip(network.optimizer.variables, trained.network.optimizer.variables, strict=True):
         np.testing.assert_array_equal(restored, saved)
     parent_mae = trained.mae
-    history = fit(network, InMemory(trained.features, trained.fares), trained.features, trained.fares, **HYPERPARAMETERS)
+    history = fit(
+        network, InMemory(trained.features, trained.fares), trained.features, trained.fares, **HYPERPARAMETERS
+    )
     assert history.epochs[0].validation_mae == pytest.approx(parent_mae, rel=1e-6), "epoch 0 is the parent"
 
 
