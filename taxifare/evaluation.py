@@ -192,6 +192,28 @@ def score(predicted_usd: Vector, actual_usd: Vector) -> Scores:
     )
 
 
+def contend(version: str, run_id: str, predicted_usd: Vector, actual_usd: Vector, correction_usd: float) -> Contender:
+    """Returns a version as it was scored.
+
+    Args:
+        version: Its number.
+        run_id: The MLflow run that scored it.
+        predicted_usd: Its fares of the validation trips, shape (n,).
+        actual_usd: Paid fares of the same trips, shape (n,).
+        correction_usd: What it offers to raise its fares by.
+
+    Raises:
+        EvaluationError: As `score`.
+    """
+    return Contender(
+        version=version,
+        run_id=run_id,
+        scores=score(predicted_usd, actual_usd),
+        correction_usd=correction_usd,
+        corrected=score(predicted_usd + correction_usd, actual_usd),
+    )
+
+
 CORRECTION_COST = 0.01
 """Share of the mean absolute error that a correction of the bias may cost."""
 

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from taxifare.challengers import OnEpoch, Standing, challenge, choose, lesson_of, warm
+from taxifare.challengers import Challenger, OnEpoch, Standing, challenge, choose, lesson_of, warm
 from taxifare.cities import City
 from taxifare.cleaning import Cleaned, clean
 from taxifare.evaluation import (
     Appraisal,
     Contender,
     Exposure,
-    bias_correction_usd,
+    contend,
     reference_mae_usd,
-    score,
     skill,
 )
 from taxifare.features import compute_features, feature_names
@@ -165,23 +164,46 @@ def train_base(
     """
 
     def learn() -> _Trained:
-        edition, training = edition_of(trips), trips[~trips["is_validation"]]
-        stops = np.random.default_rng(settings.seed).random(len(training)) < EARLY_STOPPING_SHARE
-        told = None if on_epoch is None else lambda epoch: on_epoch(BASE, epoch)
-        network, history = fit_from_scratch(training, settings, stops=stops, on_epoch=told)
-        held = training[stops]
-        errors_usd = predict_trips(network, held, settings) - held["fare_amount"].to_numpy(np.float64)
+        learned = fit_base(trips, settings, on_epoch)
         return _Trained(
-            network=network,
-            exposure=exposure_of(training.assign(subject=edition.subject, revision=edition.revision)),
-            correction_usd=bias_correction_usd(errors_usd),
+            network=learned.network,
+            exposure=learned.exposure,
+            correction_usd=learned.correction_usd,
             parent_version=None,
-            history=history,
+            history=learned.history,
             params={"context": "training", "learning_rate": settings.learning_rate},
-            metrics={"training_seconds": history.seconds},
+            metrics={"training_seconds": learned.seconds},
         )
 
     return _candidate(trips, _fingerprint(trips, settings), learn, registry, settings, run_tags)
+
+
+def fit_base(trips: pd.DataFrame, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
+    """Returns a network trained from random weights on the training trips of the base years.
+
+    Args:
+        trips: Preprocessed trips of `sample_base`.
+        settings: Hyperparameters and seed.
+        on_epoch: Told of each epoch.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+    """
+    edition, training = edition_of(trips), trips[~trips["is_validation"]]
+    stops = np.random.default_rng(settings.seed).random(len(training)) < EARLY_STOPPING_SHARE
+    told = None if on_epoch is None else lambda epoch: on_epoch(BASE, epoch)
+    network, history = fit_from_scratch(training, settings, stops=stops, on_epoch=told)
+    held = training[stops]
+    return Challenger(
+        name=BASE,
+        network=network,
+        exposure=exposure_of(training.assign(subject=edition.subject, revision=edition.revision)),
+        errors_usd=predict_trips(network, held, settings) - held["fare_amount"].to_numpy(np.float64),
+        learned_trips=int((~stops).sum()),
+        seconds=history.seconds,
+        parent_version=None,
+        history=history,
+    )
 
 
 def renew(
@@ -269,7 +291,7 @@ def retrain_whole_month(
         TrainingError: Training gave no usable network.
     """
     edition = edition_of(trips)
-    whole = edition.stamp(trips.assign(is_validation=False))
+    whole = whole_month_of(trips)
     fingerprint = _fingerprint(whole, settings, rehearsed=rehearsed, parents=(version,))
     with registry.run(f"whole month {edition.subject}", run_tags) as run_id:
         if (known := registry.find(fingerprint)) is not None:
@@ -289,6 +311,11 @@ def retrain_whole_month(
             tags={"revision": edition.revision, "parent_version": version, WHOLE_MONTH_TAG: version},
             correction_usd=renewed.correction_usd,
         )
+
+
+def whole_month_of(trips: pd.DataFrame) -> pd.DataFrame:
+    """Returns the month with nothing kept for validation."""
+    return edition_of(trips).stamp(trips.assign(is_validation=False))
 
 
 def difficulty_of(trips: pd.DataFrame) -> float:
@@ -387,8 +414,8 @@ def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id
     except VersionUnusableError as error:
         return Appraisal(version=version, fault=str(error))
     fares_usd = validation["fare_amount"].to_numpy(np.float64)
-    scores = score(predicted_usd, fares_usd)
-    corrected = score(predicted_usd + model.correction_usd, fares_usd)
+    contender = contend(version, run_id, predicted_usd, fares_usd, model.correction_usd)
+    scores, corrected = contender.scores, contender.corrected
     registry.log_predictions(run_id, pd.Series(predicted_usd, index=validation["key"]))
     registry.log(
         run_id,
@@ -398,9 +425,6 @@ def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id
             "corrected_rmse": corrected.rmse_usd,
             "corrected_bias": corrected.bias_usd,
         },
-    )
-    contender = Contender(
-        version=version, run_id=run_id, scores=scores, correction_usd=model.correction_usd, corrected=corrected
     )
     return Appraisal(version=version, contender=contender, exposure=model.exposure)
 
