@@ -151,7 +151,7 @@ class Chicago(TripSource):
                 "while they were read: try again later"
             )
         is_placed = frame[list(COORDINATES)].notna().all(axis=1)
-        dropped = {"not drawn": contents.trips - wanted, "no centroid": int((~is_placed).sum())}
+        dropped = {"not_drawn": contents.trips - wanted, "no_centroid": int((~is_placed).sum())}
         trips = checked_month(frame[is_placed], month, origin)
         return Publication(trips, self._revision(contents), origin, dropped=dropped)
 
