@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from taxifare.challengers import Challenger, OnEpoch, Standing, challenge, choose, lesson_of, warm
+from taxifare.base_trips import BASE, BaseTrips
+from taxifare.challengers import (
+    RENEWAL_LEARNING_RATE_FACTOR,
+    Challenger,
+    OnEpoch,
+    Standing,
+    challenge,
+    choose,
+    lesson_of,
+    warm,
+)
 from taxifare.cities import City
 from taxifare.cleaning import Cleaned, clean
 from taxifare.evaluation import (
@@ -27,20 +37,13 @@ from taxifare.evaluation import (
 from taxifare.features import compute_features, feature_names
 from taxifare.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, LoadedModel, ModelRegistry, VersionUnusableError
 from taxifare.rehearsal import exposure_of
-from taxifare.scratch import EARLY_STOPPING_SHARE, fit_from_scratch, predict_trips
+from taxifare.scratch import fit_streamed
 from taxifare.settings import Settings
-from taxifare.splitting import split_by_time
-from taxifare.training import TrainingHistory
+from taxifare.training import TrainingHistory, peak_memory_mib
 from taxifare.trips import edition_of
 
 if TYPE_CHECKING:
     import keras
-
-BASE = "base"
-"""Subject of the years before the first month."""
-
-BASE_VALIDATION_SHARE = 0.05
-"""Of six years, the last months are enough to validate on; the rest is better used for training."""
 
 _HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 
@@ -99,21 +102,6 @@ def preprocess(trips: pd.DataFrame, city: City) -> Preprocessed:
     return Preprocessed(edition_of(trips).stamp(processed), cleaned.dropped)
 
 
-def sample_base(trips: pd.DataFrame, dataset_size: int | None, seed: int) -> pd.DataFrame:
-    """Returns at most `dataset_size` trips drawn at random, in their order, with `is_validation`; None takes all.
-
-    >>> from taxifare.trips import Edition
-    >>> days = pd.DataFrame({"pickup_datetime": pd.date_range("2009-01-01", periods=100)})
-    >>> sample_base(Edition("base", "x").stamp(days), 20, seed=1)["is_validation"].sum()
-    np.int64(1)
-    """
-    edition = edition_of(trips)
-    if dataset_size is not None and dataset_size < len(trips):
-        chosen = np.random.default_rng(seed).choice(len(trips), dataset_size, replace=False, shuffle=False)
-        trips = trips.iloc[np.sort(chosen)].reset_index(drop=True)
-    return edition.stamp(trips.assign(is_validation=split_by_time(trips, BASE_VALIDATION_SHARE)))
-
-
 def appraise_production(
     trips: pd.DataFrame, version: str | None, registry: ModelRegistry, *, run_tags: Mapping[str, str]
 ) -> Appraisal:
@@ -134,12 +122,12 @@ def appraise_production(
     if version is None:
         return Appraisal(version=None)
     with registry.run(f"{run_tags['asset']} {edition_of(trips).subject}", run_tags) as run_id:
-        registry.log(run_id, params=_context_params(trips, "evaluation") | {"model_version": version})
+        registry.log(run_id, params=_facts(trips) | {"context": "evaluation", "model_version": version})
         return _appraise(trips, version, registry, run_id)
 
 
 def train_base(
-    trips: pd.DataFrame,
+    trips: BaseTrips,
     registry: ModelRegistry,
     settings: Settings,
     *,
@@ -151,7 +139,7 @@ def train_base(
     The same trips under the same settings give the version that was registered for them, not a second one.
 
     Args:
-        trips: Preprocessed trips of `sample_base`.
+        trips: The base years.
         registry: Where versions are.
         settings: Hyperparameters and seed.
         run_tags: Identify the MLflow run: asset, subject and Dagster run.
@@ -161,6 +149,7 @@ def train_base(
         RegistryError: MLflow does not answer.
         VersionUnusableError: The new version does not predict.
         TrainingError: Training gave no usable network.
+        EvaluationError: There are too few trips to judge by.
     """
 
     def learn() -> _Trained:
@@ -175,31 +164,33 @@ def train_base(
             metrics={"training_seconds": learned.seconds},
         )
 
-    return _candidate(trips, _fingerprint(trips, settings), learn, registry, settings, run_tags)
+    sample = trips.preprocessed(settings.city_facts)
+    facts = _facts(sample) | {
+        "row_count": trips.training_trips + trips.validation_trips,
+        "training_set_size": trips.training_trips,
+    }
+    return _candidate(sample, facts, _fingerprint(sample, settings), learn, registry, settings, run_tags)
 
 
-def fit_base(trips: pd.DataFrame, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
+def fit_base(trips: BaseTrips, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
     """Returns a network trained from random weights on the training trips of the base years.
 
     Args:
-        trips: Preprocessed trips of `sample_base`.
+        trips: The base years.
         settings: Hyperparameters and seed.
         on_epoch: Told of each epoch.
 
     Raises:
         TrainingError: Training gave no usable network.
     """
-    edition, training = edition_of(trips), trips[~trips["is_validation"]]
-    stops = np.random.default_rng(settings.seed).random(len(training)) < EARLY_STOPPING_SHARE
     told = None if on_epoch is None else lambda epoch: on_epoch(BASE, epoch)
-    network, history = fit_from_scratch(training, settings, stops=stops, on_epoch=told)
-    held = training[stops]
+    network, history, errors_usd = fit_streamed(trips, settings, on_epoch=told)
     return Challenger(
         name=BASE,
         network=network,
-        exposure=exposure_of(training.assign(subject=edition.subject, revision=edition.revision)),
-        errors_usd=predict_trips(network, held, settings) - held["fare_amount"].to_numpy(np.float64),
-        learned_trips=int((~stops).sum()),
+        exposure=trips.exposure,
+        errors_usd=errors_usd,
+        learned_trips=trips.training_trips - len(errors_usd),
         seconds=history.seconds,
         parent_version=None,
         history=history,
@@ -234,6 +225,7 @@ def renew(
         RegistryError: MLflow does not answer.
         VersionUnusableError: The parent cannot be loaded, or the new version does not predict.
         TrainingError: Training gave no usable network.
+        EvaluationError: The month has too few trips to be judged by.
     """
     whole_version = None if parent_version is None else registry.newest_whole_month_of(parent_version)
 
@@ -241,6 +233,7 @@ def renew(
         parent, whole = (_loaded(version, registry, settings) for version in (parent_version, whole_version))
         lesson = lesson_of(trips, rehearsed, settings)
         chosen, standings = choose(challenge(lesson, parent, whole, settings, on_epoch))
+        is_new = chosen.name in {"recent", "since rule"}
         seconds = {f"challenger_seconds/{standing.name}": standing.seconds for standing in standings}
         errors = {f"challenger_mae/{standing.name}": standing.mae_usd for standing in standings}
         return _Trained(
@@ -249,14 +242,19 @@ def renew(
             correction_usd=chosen.correction_usd,
             parent_version=chosen.parent_version,
             history=chosen.history,
-            params={"context": "renewal", "challenger": chosen.name, "learned_trips": chosen.learned_trips},
+            params={
+                "context": "renewal",
+                "challenger": chosen.name,
+                "learned_trips": chosen.learned_trips,
+                "learning_rate": settings.learning_rate * (1 if is_new else RENEWAL_LEARNING_RATE_FACTOR),
+            },
             metrics=seconds | errors,
             version=chosen.version,
             standings=tuple(standings),
         )
 
     fingerprint = _fingerprint(trips, settings, rehearsed=rehearsed, parents=(parent_version, whole_version))
-    candidate = _candidate(trips, fingerprint, learn, registry, settings, run_tags)
+    candidate = _candidate(trips, _facts(trips), fingerprint, learn, registry, settings, run_tags)
     registry.set_staging(str(candidate.appraisal.version))
     return candidate
 
@@ -299,7 +297,7 @@ def retrain_whole_month(
         renewed = warm(lesson_of(whole, rehearsed, settings), registry.load(version), settings, on_epoch)
         registry.log(
             run_id,
-            params=_context_params(whole, "whole month") | {"parent_version": version},
+            params=_facts(whole) | {"context": "whole month", "parent_version": version},
             metrics={"training_seconds": renewed.seconds},
         )
         return registry.register(
@@ -330,6 +328,7 @@ def skill_of(trips: pd.DataFrame, contender: Contender) -> float:
 
 def _candidate(
     trips: pd.DataFrame,
+    facts: Mapping[str, object],
     fingerprint: str,
     learn: Callable[[], _Trained],
     registry: ModelRegistry,
@@ -339,18 +338,20 @@ def _candidate(
     """Returns what was learned, registered and scored; or the version that was registered for the same inputs."""
     edition = edition_of(trips)
     with registry.run(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
+        # A month that cannot be judged is an error before it is learned from: no version is left behind.
+        difficulty_usd = difficulty_of(trips)
         known, trained = registry.find(fingerprint), None
         if known is None:
             trained = learn()
-            version, parent_version = _registered(trained, trips, fingerprint, registry, settings, run_id)
+            version, parent_version = _registered(trained, edition, facts, fingerprint, registry, settings, run_id)
         else:
             version, parent_version = known.version, known.tags.get("parent_version")
-            registry.log(run_id, params=_context_params(trips, "reuse"))
+            registry.log(run_id, params={**facts, "context": "reuse"})
         registry.log(run_id, params={"model_version": version})
         appraisal = _appraise(trips, version, registry, run_id)
         if appraisal.contender is None:
             raise VersionUnusableError(appraisal.fault)
-        registry.tag(version, {"skill": f"{skill_of(trips, appraisal.contender):.6f}"})
+        registry.tag(version, {"skill": f"{skill(appraisal.contender.scores.mae_usd, difficulty_usd):.6f}"})
     if trained is None:
         return Candidate(appraisal, parent_version, None)
     return Candidate(appraisal, parent_version, trained.history, trained.standings)
@@ -369,14 +370,22 @@ def _registered(
     registry.log(
         run_id,
         params=settings.model_dump(include=set(_HYPERPARAMETERS))
-        | _context_params(trips, str(trained.params["context"]))
+        | dict(facts)
         | dict(trained.params)
         | {"parent_version": trained.parent_version},
         metrics=trained.metrics,
     )
     if trained.history is not None:
         epochs = trained.history.epochs
-        registry.log(run_id, params={"best_epoch": trained.history.best_epoch})
+        registry.log(
+            run_id,
+            params={"best_epoch": trained.history.best_epoch},
+            metrics={
+                "epochs_per_second": trained.history.epochs_per_s,
+                "trips_per_second": trained.history.trips_per_s,
+                "peak_memory_mib": peak_memory_mib(),
+            },
+        )
         registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in epochs if epoch.number])
         registry.log_curve(
             run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
@@ -455,10 +464,9 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _context_params(trips: pd.DataFrame, context: str) -> dict[str, object]:
-    """Returns the params that every run of a month logs, by the course's names."""
+def _facts(trips: pd.DataFrame) -> dict[str, object]:
+    """Returns the params of the trips that every run of a month logs, by the course's names."""
     return {
-        "context": context,
         "row_count": len(trips),
         "training_set_size": int((~trips["is_validation"]).sum()),
         "val_set_size": int(trips["is_validation"].sum()),

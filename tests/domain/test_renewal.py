@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 import taxifare.renewal
+from taxifare.challengers import HELD_SHARE, RENEWAL_EPOCHS, RENEWAL_LEARNING_RATE_FACTOR
 from taxifare.evaluation import Appraisal, Evidence, Verdict, judge
 from taxifare.features import feature_names
 from taxifare.registry import ModelRegistry, RegistryError, VersionUnusableError
+from taxifare.rehearsal import reservoir
 from taxifare.renewal import (
-    RENEWAL_LEARNING_RATE_FACTOR,
     Candidate,
     appraise_production,
     difficulty_of,
@@ -24,7 +25,7 @@ from taxifare.renewal import (
     skill_of,
 )
 from taxifare.settings import Settings
-from taxifare.training import Epoch, TrainingHistory, fit
+from taxifare.training import Epoch, TrainingHistory, TrainingRows, fit, predict
 from taxifare.trips import Edition, edition_of
 from tests.servers import free_port
 from tests.small import clean_base, raw_month, run_tags, small_settings, train, version_of
@@ -55,7 +56,7 @@ class Month:
     production: Appraisal
     candidate: Candidate
     fitted: tuple[Fitted, ...]
-    told: tuple[Epoch, ...]
+    told: tuple[tuple[str, Epoch], ...]
 
     def evidence(self, candidate: Candidate, production: Appraisal | None = None) -> Evidence:
         return evidence_of(self.trips, production or self.production, candidate, self.registry, self.settings)
@@ -96,18 +97,24 @@ def month(
     settings = small_settings(tmp_path_factory.mktemp("renewal"), max_epochs=2)
     registry = open_registry(settings)
     fitted: list[Fitted] = []
-    told: list[Epoch] = []
+    told: list[tuple[str, Epoch]] = []
 
-    def watched(network: Any, training: Rows, fares: Rows, stopping: Rows, *rest: Any, **given: Any) -> TrainingHistory:
-        fitted.append(Fitted(training.copy(), stopping.copy(), given["learning_rate"]))
-        return fit(network, training, fares, stopping, *rest, **given)
+    def watched(network: Any, training: TrainingRows, stopping: Rows, fares: Rows, **given: Any) -> TrainingHistory:
+        parts = (training.part(number) for number in range(len(training.counts)))
+        learned = np.concatenate([features[rows] for features, _, rows in parts])
+        fitted.append(Fitted(learned, stopping.copy(), given["learning_rate"]))
+        return fit(network, training, stopping, fares, **given)
+
+    def tell(challenger: str, epoch: Epoch) -> None:
+        told.append((challenger, epoch))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(taxifare.renewal, "fit", watched)
+        patch.setattr("taxifare.scratch.fit", watched)
+        patch.setattr("taxifare.challengers.fit", watched)
         base = train(clean_base(settings), None, registry, settings, "run-base")
         registry.set_production(version_of(base))
         production = appraise(january, version_of(base), registry, "run-1")
-        candidate = train(january, version_of(base), registry, settings, "run-1", on_epoch=told.append)
+        candidate = train(january, version_of(base), registry, settings, "run-1", on_epoch=tell)
     return Month(settings, registry, january, base, production, candidate, tuple(fitted), tuple(told))
 
 
@@ -168,22 +175,23 @@ def test_stopping_is_decided_on_training_rides(month: Month) -> None:
     assert found(fitted.training) | found(fitted.stopping) == training
     assert not (found(fitted.training) | found(fitted.stopping)) & validation
     assert not found(fitted.training) & found(fitted.stopping)
-    assert len(fitted.stopping) / (len(fitted.stopping) + len(fitted.training)) == pytest.approx(0.1, abs=0.03)
+    assert len(fitted.stopping) / (len(fitted.stopping) + len(fitted.training)) == pytest.approx(HELD_SHARE, abs=0.03)
 
 
 def test_a_renewal_starts_from_its_parent_with_small_steps(month: Month) -> None:
     first, renewal = month.fitted
     assert first.learning_rate == month.settings.learning_rate
-    assert renewal.learning_rate == pytest.approx(month.settings.learning_rate / 10)
+    assert renewal.learning_rate == pytest.approx(month.settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR)
+    assert RENEWAL_LEARNING_RATE_FACTOR < 1
     assert month.base.parent_version is None
     assert month.candidate.parent_version == version_of(month.base)
     assert month.candidate.history is not None
     start = month.candidate.history.epochs[0].validation_mae
     names = list(feature_names(month.settings.city_facts))
     network = month.registry.load(version_of(month.base)).network
-    predicted = np.asarray(network(renewal.stopping))[:, 0]
+    predicted = predict(network, renewal.stopping)
     training = month.trips[~month.trips["is_validation"]]
-    stops = np.random.default_rng(month.settings.seed).random(len(training)) < 0.1
+    stops = np.random.default_rng(month.settings.seed).random(len(training)) < HELD_SHARE
     np.testing.assert_array_equal(training.loc[stops, names].to_numpy(np.float32), renewal.stopping)
     assert start == pytest.approx(float(np.abs(predicted - training.loc[stops, "fare_amount"]).mean()), rel=1e-5)
 
@@ -249,11 +257,19 @@ def test_a_cold_start_twice_is_one_version(month: Month) -> None:
 
 
 def test_all_that_a_training_depends_on_is_in_its_fingerprint(month: Month) -> None:
-    changed = {"seed": 2, "learning_rate": 0.002, "batch_size": 128, "patience": 1, "max_epochs": 1}
+    changed: dict[str, object] = {"seed": 2, "learning_rate": 0.002, "batch_size": 128, "patience": 1, "max_epochs": 1}
+    changed |= {"challengers": ("warm", "recent"), "rehearsal_trips": 7}
     settings = [month.settings, *(month.settings.model_copy(update={name: new}) for name, new in changed.items())]
-    fingerprints = {taxifare.renewal._fingerprint(month.trips, "1", each) for each in settings}
-    fingerprints |= {taxifare.renewal._fingerprint(month.trips, parent, month.settings) for parent in (None, "2")}
-    assert len(fingerprints) == len(settings) + 2
+    fingerprint = taxifare.renewal._fingerprint
+    fingerprints = {fingerprint(month.trips, each) for each in settings}
+    fingerprints |= {
+        fingerprint(month.trips, month.settings, parents=parents) for parents in ((None, "1"), ("1", None), ("1", "2"))
+    }
+    rehearsed = reservoir([month.trips], 100, seed=1)
+    restated = rehearsed.assign(revision="restated")
+    samples = (rehearsed, rehearsed[:-1], restated)
+    fingerprints |= {fingerprint(month.trips, month.settings, rehearsed=sample) for sample in samples}
+    assert len(fingerprints) == len(settings) + 3 + len(samples)
 
 
 def test_another_revision_or_parent_gives_another_version(month: Month) -> None:
@@ -306,8 +322,8 @@ def test_other_features_start_training_anew(month: Month, monkeypatch: pytest.Mo
     """Weights of yesterday's features mean nothing to today's, though the shapes may agree."""
     names = feature_names(month.settings.city_facts)
     changed = tuple("riders" if name == "passengers" else name for name in names)
-    for name in ("taxifare.renewal.feature_names", "taxifare.registry.feature_names"):
-        monkeypatch.setattr(name, lambda _city: changed)
+    for module in ("renewal", "registry", "challengers", "scratch", "network"):
+        monkeypatch.setattr(f"taxifare.{module}.feature_names", lambda _city: changed)
     trips = Edition("2015-01", "new features").stamp(month.trips.rename(columns={"passengers": "riders"}))
     anew = train(trips, version_of(month.base), month.registry, month.settings, "run-8")
     assert anew.parent_version is None
@@ -403,7 +419,9 @@ def test_runs_carry_the_courses_params(month: Month) -> None:
                 "learning_rate": str(month.settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR),
                 "batch_size": "256",
                 "patience": "2",
-                "max_epochs": "2",
+                "max_epochs": str(min(2, RENEWAL_EPOCHS)),
+                "challenger": "warm",
+                "learned_trips": str(len(month.fitted[1].training)),
                 "seed": "1",
                 "model_version": version_of(month.candidate),
                 "parent_version": version_of(month.base),
@@ -449,7 +467,7 @@ def test_a_version_says_where_it_comes_from(month: Month) -> None:
 
 def test_progress_is_told_epoch_by_epoch(month: Month) -> None:
     assert month.candidate.history is not None
-    assert month.told == month.candidate.history.epochs
+    assert month.told == tuple(("warm", epoch) for epoch in month.candidate.history.epochs)
 
 
 # Trips on the way in
