@@ -10,7 +10,7 @@ from upath import UPath
 from taxifare.approval import Approvals
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
-from taxifare.sources import make_source
+from taxifare.sources import NoBaseError, make_source
 
 TIMEOUT_SECONDS = 5
 
@@ -38,6 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "trips": lambda: _published(settings),
         "ledger": lambda: _ledger(approvals),
         "MLflow": lambda: _registry(registry),
+        "MLflow's files": lambda: _artifacts(settings, registry),
         "ledger and MLflow": lambda: _agreement(approvals, registry),
         "chat": lambda: _chat(settings),
     }
@@ -51,7 +52,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _writable(folder: UPath) -> str:
     """Returns that the folder can be written to."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.protocol in {"", "file"}:  # a bucket needs no folders, and would be made where it is missing
+        folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".doctor-{uuid4().hex}"
     probe.write_text("")
     probe.unlink()
@@ -64,8 +66,12 @@ def _published(settings: Settings) -> str:
     months = sorted(source.months())
     if not months:
         raise DisorderError(f"{settings.trip_source} has no month of trips")
-    source.base_revision()
-    return f"{settings.trip_source}: base years and {len(months)} months, {months[0]} to {months[-1]}"
+    try:
+        source.base_revision()
+        base = "base years"
+    except NoBaseError:
+        base = "no base years"
+    return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
 
 
 def _ledger(approvals: Approvals) -> str:
@@ -78,6 +84,17 @@ def _registry(registry: ModelRegistry) -> str:
     """Returns what MLflow says is in production."""
     production, staging = registry.production_version(), registry.staging_version()
     return f"production is version {production or 'none'}, staging is version {staging or 'none'}"
+
+
+def _artifacts(settings: Settings, registry: ModelRegistry) -> str:
+    """Returns where the files of runs and models are; to a bucket of ours a file is written and removed."""
+    place, wanted = registry.artifacts(), settings.mlflow_artifact_location
+    if wanted is not None and not place.startswith(wanted.rstrip("/")):
+        raise DisorderError(
+            f"the files of experiment {settings.mlflow_experiment} are in {place}, MLFLOW_ARTIFACT_LOCATION says "
+            f"{wanted}: an experiment keeps the place it was created with; name a new one in MLFLOW_EXPERIMENT"
+        )
+    return f"in {place}" if wanted is None else _writable(UPath(wanted))
 
 
 def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:

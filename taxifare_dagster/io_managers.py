@@ -14,6 +14,11 @@ Value = TypeVar("Value")
 class LakeIOManager(dg.UPathIOManager, Generic[Value]):
     """Writes a value beside its place and moves it there, so that a killed run leaves the earlier value whole."""
 
+    def make_directory(self, path: UPath) -> None:
+        """Ensures that a local folder exists; a bucket needs none, and would be made where it is missing."""
+        if path.protocol in {"", "file"}:
+            super().make_directory(path)
+
     def dump_to_path(self, context: dg.OutputContext, obj: Value, path: UPath) -> None:
         """Ensures that the path holds the value, whole."""
         del context

@@ -121,3 +121,13 @@ def test_what_another_process_has_put_into_a_bucket_is_seen_at_once_and_whole(bu
     folder.blob("lake/first.json").upload_from_string("one, corrected")
     assert (lake / "second.json").exists()
     assert (lake / "first.json").read_text() == "one, corrected"
+
+
+def test_a_bucket_that_is_missing_is_not_made(bucket: str, trips: pd.DataFrame, tmp_path: Path) -> None:
+    """A misspelt STORAGE_URI is to be heard of, not to be paid for."""
+    from google.cloud import storage
+
+    lake = small_settings(tmp_path, storage_uri=f"{bucket}-misspelt/lake").lake
+    with pytest.raises(FileNotFoundError):
+        write(ParquetIOManager(base_path=lake), trips)
+    assert f"{bucket}-misspelt" not in {f"gs://{found.name}" for found in storage.Client("wagoncab").list_buckets()}
