@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from taxifare.cities import NEW_YORK
 from taxifare.evaluation import (
+    CORRECTION_COST,
     MINIMUM_SLICE_TRIPS,
     Appraisal,
     EvaluationError,
@@ -27,6 +28,7 @@ from taxifare.evaluation import (
     Scores,
     Vector,
     Verdict,
+    bias_correction_usd,
     compare_slices,
     judge,
     leaked,
@@ -240,6 +242,53 @@ def test_scored_nothing_and_unscorable_exclude_each_other() -> None:
     ):
         with pytest.raises(ValidationError):
             Appraisal.model_validate(confused)
+
+
+# The correction of the bias
+
+
+def cost_of(errors_usd: Vector, correction_usd: float) -> float:
+    """The share that a correction adds to the mean absolute error."""
+    return float(np.abs(errors_usd + correction_usd).mean() / np.abs(errors_usd).mean()) - 1
+
+
+def test_a_correction_that_costs_nothing_is_the_whole_bias() -> None:
+    """Two rides too cheap by 1 and 3 USD: with 2 USD more each is off by 1, and no longer to one side."""
+    assert bias_correction_usd(np.array([-1.0, -3.0])) == 2.0
+    assert bias_correction_usd(np.array([1.0, 3.0, 2.0])) == -2.0
+    assert bias_correction_usd(np.array([-1.0, 1.0])) == 0.0
+    assert bias_correction_usd(np.zeros(3)) == 0.0
+
+
+def test_a_correction_that_would_cost_more_goes_as_far_as_one_per_cent() -> None:
+    """99 rides exact and one 100 USD too cheap: c more costs 0.98 c a ride, of 1 USD; 0.0102 c is affordable."""
+    errors_usd = np.array([0.0] * 99 + [-100.0])
+    correction_usd = bias_correction_usd(errors_usd)
+    assert correction_usd == pytest.approx(0.01 / 0.98, rel=1e-6)
+    assert cost_of(errors_usd, correction_usd) == pytest.approx(CORRECTION_COST, rel=1e-6)
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(-200, 200, allow_subnormal=False)))
+def test_a_correction_is_cheap_goes_against_the_bias_and_never_beyond_it(errors_usd: Vector) -> None:
+    correction_usd, bias_usd = bias_correction_usd(errors_usd), float(errors_usd.mean())
+    assert correction_usd * bias_usd <= 0
+    assert abs(correction_usd) <= abs(bias_usd)
+    mae_usd = float(np.abs(errors_usd).mean())
+    assert np.abs(errors_usd + correction_usd).mean() <= (1 + CORRECTION_COST) * mae_usd + 1e-9
+    if correction_usd != -bias_usd:  # Then it is as large as it can be: a little more is too dear.
+        beyond = correction_usd - 0.01 * bias_usd
+        assert np.abs(errors_usd + beyond).mean() > (1 + CORRECTION_COST) * mae_usd - 1e-9
+
+
+def test_what_held_trips_say_holds_for_later_ones() -> None:
+    """A network that makes the absolute error least says the median, and rides are dear by surprise."""
+    draws = np.random.default_rng(1)
+    luck_usd = draws.lognormal(0.5, 0.75, (2, 20_000))
+    held, later = np.median(luck_usd) - luck_usd
+    correction_usd = bias_correction_usd(held)
+    assert 0 < correction_usd < -held.mean()
+    assert abs(later.mean() + correction_usd) < abs(later.mean())
+    assert cost_of(later, correction_usd) < CORRECTION_COST + 0.002
 
 
 # Every verdict
