@@ -2,14 +2,17 @@
 
     .venv/bin/python bench/quality.py                            # 200,000 trips up to 2013, judged on 2014
     .venv/bin/python bench/quality.py --rows all --judge 2015    # every base trip, judged on January to June 2015
+    .venv/bin/python bench/quality.py --only speed               # seconds to the least error on 100,000 trips
 
 Whatever is chosen is chosen on 2014; 2015 is looked at to report. Every model learns from the same trips and is judged
 on the same ones. A random tenth of the training trips decides when to stop. The first table compares models, the
-second takes the network apart.
+second takes the network apart, the third says how long the network and the course's take to their least error.
+`--figures` keeps the first two as pictures for `docs/model.md`.
 """
 
 import argparse
 import os
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,10 +24,12 @@ import keras
 import lightgbm
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from preprocessing import course_preprocess
 
 from taxifare.cities import NEW_YORK
 from taxifare.cleaning import clean
+from taxifare.evaluation import bias_correction_usd
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.settings import Settings
@@ -47,16 +52,22 @@ LIGHTGBM = {
     "verbose": -1,
 }
 LIGHTGBM_TREES, LIGHTGBM_PATIENCE = 2000, 100
+SPEED_ROWS = 100_000
+NETWORKS: dict[tuple[Architecture, int, int], keras.Model] = {}
+TIMES: dict[str, tuple[float, int]] = {}
+"""Seconds and epochs that a network took to its least error, the last time it was trained."""
+
 TREND = ("trend_years", *(rule.name for rule in NEW_YORK.rules))
 
 ABLATIONS = {
     "the network": Architecture(),
     "without cells": Architecture(cell_width=0),
-    "without routes": Architecture(route_width=0),
+    "without ways": Architecture(way_width=0),
     "without distance steps": Architecture(distance_width=0),
     "without hours of the week": Architecture(hour_width=0),
-    "dense layers only": Architecture(cell_width=0, route_width=0, distance_width=0, hour_width=0),
+    "dense layers only": Architecture(cell_width=0, way_width=0, distance_width=0, hour_width=0),
     "one size of cells": Architecture(cells_km=(0.5,)),
+    "one member": Architecture(members=1),
     "half the dense units": Architecture(dense_widths=(64, 32)),
 }
 
@@ -83,6 +94,16 @@ class Result:
     seconds: float
 
     @property
+    def maes_usd(self) -> np.ndarray:
+        """Mean absolute error of each seed."""
+        return np.abs(self.errors_usd).mean(axis=1)
+
+    @property
+    def rmse_usd(self) -> float:
+        """Root mean squared error, averaged over the seeds."""
+        return float(np.sqrt((self.errors_usd**2).mean(axis=1)).mean())
+
+    @property
     def absolute_usd(self) -> np.ndarray:
         """Absolute error of each trip, averaged over the seeds."""
         return np.abs(self.errors_usd).mean(axis=0)
@@ -96,23 +117,35 @@ def main() -> None:
     parser.add_argument("--rows", default="200000", help="training trips: a number or all")
     parser.add_argument("--judge", default="2014", choices=["2014", "2015"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", choices=["models", "ablations"])
+    parser.add_argument("--only", choices=["models", "ablations", "speed"])
+    parser.add_argument("--figures", type=Path, help="folder for the pictures")
     arguments = parser.parse_args()
+    if arguments.only == "speed":
+        compare_speed(*load(SPEED_ROWS, 2014))
+        return
     train, judge = load(None if arguments.rows == "all" else int(arguments.rows), int(arguments.judge))
     print(f"{len(train):,} trips to learn from, {len(judge):,} of {arguments.judge} to be judged by")
 
     if arguments.only != "ablations":
         models: dict[str, tuple[Learner, int]] = {
             "the network": (network_of(Architecture()), arguments.seeds),
+            "the network, corrected": (corrected_network, arguments.seeds),
             "constant (median)": (constant, 1),
             "linear on haversine": (linear, 1),
-            "the course's network": (course_network, arguments.seeds),
-            "LightGBM without trend": (lightgbm_without_trend, 1),
             "LightGBM, same features": (lightgbm_same_features, arguments.seeds),
+            "LightGBM without trend": (lightgbm_without_trend, 1),
+            "the course's network": (course_network, arguments.seeds),
         }
-        compare(models, train, judge)
+        results = compare(models, train, judge)
+        if arguments.figures:
+            draw(results, f"Judged on {arguments.judge}", arguments.figures / "model-quality.png")
     if arguments.only != "models":
-        compare({name: (network_of(shape), arguments.seeds) for name, shape in ABLATIONS.items()}, train, judge)
+        parts = {name: (network_of(shape), arguments.seeds) for name, shape in ABLATIONS.items()}
+        results = compare(parts, train, judge)
+        if arguments.figures:
+            draw(results, "What each part is worth", arguments.figures / "model-ablations.png")
+    if arguments.only is None:
+        compare_speed(*load(SPEED_ROWS, 2014))
 
 
 def load(rows: int | None, judged_year: int) -> tuple[Rows, Rows]:
@@ -141,22 +174,58 @@ def judge_model(name: str, learner: Learner, train: Rows, judge: Rows, seeds: in
     return Result(name, np.array(errors), (time.perf_counter() - started) / seeds)
 
 
-def compare(models: dict[str, tuple[Learner, int]], train: Rows, judge: Rows) -> None:
+def compare(models: dict[str, tuple[Learner, int]], train: Rows, judge: Rows) -> list[Result]:
     """Prints a line a model, with its distance to the first on the same trips and the distance's 95 % interval."""
-    print(f"\n{'':<27}{'MAE':>8}{'± seeds':>9}{'RMSE':>8}{'bias':>8}{'seconds':>9}   MAE more than the first")
-    ours: Result | None = None
+    print(f"\n{'':<27}{'MAE':>8}{'± seeds':>9}{'RMSE':>8}{'bias':>8}{'seconds':>9}   the first has less MAE and RMSE")
+    results: list[Result] = []
     for name, (learner, seeds) in models.items():
         result = judge_model(name, learner, train, judge, seeds)
-        ours = ours or result
-        maes = np.abs(result.errors_usd).mean(axis=1)
-        rmse = np.sqrt((result.errors_usd**2).mean(axis=1)).mean()
+        results.append(result)
+        ours, maes = results[0], result.maes_usd
         more = result.absolute_usd - ours.absolute_usd
         half = 1.96 * more.std() / np.sqrt(len(more))
         print(
-            f"{result.name:<27}{maes.mean():>8.4f}{maes.std():>9.4f}{rmse:>8.3f}{result.errors_usd.mean():>+8.3f}"
-            f"{result.seconds:>9.1f}   {more.mean():+.4f} ± {half:.4f} ({more.mean() / maes.mean():+.1%})",
+            f"{result.name:<27}{maes.mean():>8.4f}{maes.std():>9.4f}{result.rmse_usd:>8.3f}{result.errors_usd.mean():>+8.3f}"
+            f"{result.seconds:>9.1f}   {more.mean():+.4f} ± {half:.4f} ({more.mean() / maes.mean():+.1%})"
+            f" {1 - ours.rmse_usd / result.rmse_usd:+.1%}",
             flush=True,
         )
+    return results
+
+
+def draw(results: list[Result], title: str, file: Path) -> None:
+    """Keeps the errors of the models as a picture."""
+    figure = Figure(figsize=(8, 0.45 * len(results) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    maes = [result.maes_usd for result in results]
+    colours = ["#1f77b4" if result.name.startswith("the network") else "#999999" for result in results]
+    bars = axes.barh(
+        [result.name for result in results],
+        [mae.mean() for mae in maes],
+        xerr=[mae.std() for mae in maes],
+        color=colours,
+    )
+    axes.bar_label(bars, fmt="%.3f", padding=4)
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel="mean absolute error, USD a trip")
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=110)
+
+
+def compare_speed(train: Rows, judge: Rows) -> None:
+    """Prints the seconds to the least error on the trips that decide when to stop, and the share of the course's."""
+    print(f"\n{len(train):,} trips{'':<14}{'MAE':>8}{'to best, s':>12}{'epochs/s':>10}{'peak MiB':>10}")
+    seconds = {}
+    for name, learner in {"the network": network_of(Architecture()), "the course's network": course_network}.items():
+        keras.backend.clear_session()
+        predicted_usd = learner(train, judge, 1)
+        seconds[name], epochs = TIMES[name]
+        mae_usd = np.abs(predicted_usd - judge.fares_usd).mean()
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{name:<27}{mae_usd:>8.4f}{seconds[name]:>12.1f}{epochs / seconds[name]:>10.2f}{peak_mib:>10.0f}")
+    ours, course = seconds.values()
+    print(f"the network takes {ours / course:.2f} of the course's time")
 
 
 def constant(train: Rows, judge: Rows, _seed: int) -> np.ndarray:
@@ -190,10 +259,25 @@ def lightgbm_without_trend(train: Rows, judge: Rows, seed: int) -> np.ndarray:
 
 def network_of(shape: Architecture) -> Learner:
     def learn(train: Rows, judge: Rows, seed: int) -> np.ndarray:
+        return predict(trained(shape, train, seed), judge.features)
+
+    return learn
+
+
+def corrected_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
+    network = trained(Architecture(), train, seed)
+    errors_usd = predict(network, train.features[train.stops]) - train.fares_usd[train.stops]
+    return predict(network, judge.features) + bias_correction_usd(errors_usd)
+
+
+def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:
+    """Returns the network fitted to the trips, once for each shape, number of trips and seed."""
+    key = (shape, len(train), seed)
+    if key not in NETWORKS:
         x, y, stops = train.features, train.fares_usd, train.stops
         rate = SETTINGS.learning_rate
         network = build_network(x[~stops], y[~stops], NEW_YORK, learning_rate=rate, seed=seed, architecture=shape)
-        fit(
+        history = fit(
             network,
             *(InMemory(x, y, ~stops), x[stops], y[stops]),
             learning_rate=rate,
@@ -202,9 +286,10 @@ def network_of(shape: Architecture) -> Learner:
             max_epochs=SETTINGS.max_epochs,
             seed=seed,
         )
-        return predict(network, judge.features)
-
-    return learn
+        until_best = history.epochs[: history.best_epoch + 1]
+        TIMES["the network"] = sum(epoch.seconds for epoch in until_best), history.best_epoch
+        NETWORKS[key] = network
+    return NETWORKS[key]
 
 
 def course_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
@@ -226,14 +311,18 @@ def course_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
     )
     network.compile(optimizer=keras.optimizers.Adam(0.0005), loss="mean_squared_error")
     stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda _epoch, _logs: ends.append(time.perf_counter()))
+    started = time.perf_counter()
     network.fit(
         *(x[~stops], y[~stops]),
         validation_data=(x[stops], y[stops]),
         batch_size=256,
         epochs=100,
-        callbacks=[stop],
+        callbacks=[stop, clock],
         verbose=0,
     )
+    TIMES["the course's network"] = ends[stop.best_epoch] - started, stop.best_epoch + 1
     return network.predict(course_preprocess(judge.trips), batch_size=16384, verbose=0)[:, 0]
 
 

@@ -68,8 +68,8 @@ class Architecture:
     cells_km: tuple[float, ...] = (0.2, 0.6, 2.0)
     cell_width: int = 4
     way_cell_km: float = 0.5
-    way_width: int = 8
-    way_points: int = 12
+    way_width: int = 16
+    way_points: int = 8
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
