@@ -299,6 +299,95 @@ def skill(mae_usd: float, difficulty_mae_usd: float) -> float:
     return 1 - mae_usd / difficulty_mae_usd
 
 
+class Footing(_Frozen):
+    """How well a model did where: its MAE on a month's validation trips, and their difficulty."""
+
+    mae_usd: float
+    difficulty_mae_usd: float
+
+    @property
+    def skill(self) -> float:
+        """Share of the reference's error that it avoided."""
+        return skill(self.mae_usd, self.difficulty_mae_usd)
+
+
+class Change(_Frozen):
+    """Why the error of a model is another one than when it was approved.
+
+    Attributes:
+        then: How it did when it was approved.
+        now: How it does on this month.
+        tolerance: Most skill that it may have lost.
+        rules: Dated rules that have come into force since it was trained, in words.
+    """
+
+    then: Footing
+    now: Footing
+    tolerance: float
+    rules: tuple[str, ...] = ()
+
+    @property
+    def rise_usd(self) -> float:
+        """How much more it errs."""
+        return self.now.mae_usd - self.then.mae_usd
+
+    @property
+    def harder_usd(self) -> float:
+        """How much more it would err by the month's difficulty alone, had it kept its skill."""
+        return (1 - self.then.skill) * (self.now.difficulty_mae_usd - self.then.difficulty_mae_usd)
+
+    @property
+    def staler_usd(self) -> float:
+        """How much more it errs for want of skill: the rest."""
+        return self.rise_usd - self.harder_usd
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it has lost more skill than is tolerated; a hard month alone makes no model stale."""
+        return self.now.skill < self.then.skill - self.tolerance
+
+    @property
+    def said(self) -> str:
+        """The change in words."""
+        hardness = "harder" if self.harder_usd >= 0 else "easier"
+        fit = "less well" if self.staler_usd >= 0 else "better"
+        parts = (
+            f"The error went from {self.then.mae_usd:.2f} to {self.now.mae_usd:.2f} USD a ride ({self.rise_usd:+.2f}): "
+            f"{self.harder_usd:+.2f} because the month is {hardness} for anybody (a rate per km errs by "
+            f"{self.now.difficulty_mae_usd:.2f} USD instead of {self.then.difficulty_mae_usd:.2f}), "
+            f"{self.staler_usd:+.2f} because the model fits it {fit} "
+            f"(skill {self.now.skill:.1%} instead of {self.then.skill:.1%}).",
+            "The model is stale." if self.is_stale else "The model is not stale.",
+            f"In force since it was trained: {'; '.join(self.rules)}." if self.rules else "",
+        )
+        return " ".join(part for part in parts if part)
+
+
+def explain_change(
+    then: Footing, now: Footing, exposure: Sequence[Exposure], validation: pd.DataFrame, city: City, tolerance: float
+) -> Change:
+    """Returns why a model errs more or less than when it was approved: a harder month, lost skill, dated rules.
+
+    Args:
+        then: How it did when it was approved.
+        now: How it does on the validation trips.
+        exposure: What it has been trained on.
+        validation: The validation trips.
+        city: Gives the dated rules.
+        tolerance: Most skill that it may lose before it is stale.
+    """
+    learned = max(entry.last_pickup for entry in exposure)
+    last = validation["pickup_datetime"].max()
+    return Change(
+        then=then,
+        now=now,
+        tolerance=tolerance,
+        rules=tuple(
+            f"{rule.since} {rule.description}" for rule in city.rules if learned < pd.Timestamp(rule.since) <= last
+        ),
+    )
+
+
 def slice_masks(trips: pd.DataFrame, city: City) -> dict[str, npt.NDArray[np.bool_]]:
     """Returns, for each kind of trips that carries much of the error, which trips belong to it.
 
