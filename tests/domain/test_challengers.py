@@ -36,7 +36,7 @@ from taxifare.scratch import predict_trips
 from taxifare.settings import Settings
 from taxifare.training import TrainingError, TrainingHistory, TrainingRows, fit
 from taxifare.trips import Edition, edition_of
-from tests.small import clean_base, clean_month, run_tags, small_settings, train, version_of
+from tests.small import base_file, clean_base, clean_month, run_tags, small_settings, train, version_of
 
 if TYPE_CHECKING:
     import keras
@@ -310,9 +310,9 @@ def year(
     settings = small_settings(
         tmp_path_factory.mktemp("challengers"), challengers=ALL, max_epochs=2, rehearsal_trips=2_000
     )
-    registry, trips = open_registry(settings), clean_base(settings)
-    base = train(trips, None, registry, settings, "run-base")
-    rehearsed = reservoir([trips], settings.rehearsal_trips, settings.seed)
+    registry, years = open_registry(settings), base_file(settings)
+    base = train(years, None, registry, settings, "run-base")
+    rehearsed = reservoir([clean_base(settings)], settings.rehearsal_trips, settings.seed)
     of_january = lesson_of(january, rehearsed, settings)
     rows: list[npt.NDArray[np.float32]] = []
 

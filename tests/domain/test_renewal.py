@@ -21,14 +21,13 @@ from taxifare.renewal import (
     appraise_production,
     difficulty_of,
     preprocess,
-    sample_base,
     skill_of,
 )
 from taxifare.settings import Settings
 from taxifare.training import Epoch, TrainingHistory, TrainingRows, fit, predict
 from taxifare.trips import Edition, edition_of
 from tests.servers import free_port
-from tests.small import clean_base, raw_month, run_tags, small_settings, train, version_of
+from tests.small import base_file, raw_month, run_tags, small_settings, train, version_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -111,7 +110,7 @@ def month(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("taxifare.scratch.fit", watched)
         patch.setattr("taxifare.challengers.fit", watched)
-        base = train(clean_base(settings), None, registry, settings, "run-base")
+        base = train(base_file(settings), None, registry, settings, "run-base")
         registry.set_production(version_of(base))
         production = appraise(january, version_of(base), registry, "run-1")
         candidate = train(january, version_of(base), registry, settings, "run-1", on_epoch=tell)
@@ -250,7 +249,7 @@ def test_the_same_inputs_give_the_same_version_untrained_and_the_same_verdict(mo
 
 
 def test_a_cold_start_twice_is_one_version(month: Month) -> None:
-    again = train(clean_base(month.settings), None, month.registry, month.settings, "run-base-2")
+    again = train(base_file(month.settings), None, month.registry, month.settings, "run-base-2")
     assert version_of(again) == version_of(month.base)
     assert again.history is None
     assert again.parent_version is None
@@ -482,19 +481,3 @@ def test_preprocessing_keeps_the_edition_the_split_and_the_keys(settings: Settin
     assert done.trips["is_validation"].tolist() == kept["is_validation"].tolist()
     assert done.trips["fare_amount"].tolist() == kept["fare_amount"].tolist()
     assert not done.trips[list(feature_names(settings.city_facts))].isna().to_numpy().any()
-
-
-def test_a_sample_of_the_base_years_is_drawn_from_all_of_them_and_the_same_again() -> None:
-    hours = pd.DataFrame({"pickup_datetime": pd.date_range("2009-01-01", "2014-12-31 23:00", freq="7h")})
-    base = Edition("base", "x").stamp(hours)
-    drawn = sample_base(base, 1_000, seed=3)
-    assert len(drawn) == 1_000
-    assert drawn["pickup_datetime"].is_monotonic_increasing
-    assert drawn["pickup_datetime"].is_unique
-    by_year = drawn["pickup_datetime"].dt.year.value_counts()
-    assert by_year.between(120, 220).all(), by_year
-    pd.testing.assert_frame_equal(sample_base(base, 1_000, seed=3), drawn)
-    assert not sample_base(base, 1_000, seed=4)["pickup_datetime"].equals(drawn["pickup_datetime"])
-    assert edition_of(drawn) == edition_of(base)
-    for everything in (None, len(hours), len(hours) + 1):
-        assert len(sample_base(base, everything, seed=3)) == len(hours)
