@@ -2,6 +2,7 @@
 
 TRIPS_GROUP = "trips"
 MODELS_GROUP = "models"
+REPLAY_GROUP = "replay"
 OWNERS = ["team:taxifare"]
 
 TRIPS_KINDS = {"pandas", "parquet"}

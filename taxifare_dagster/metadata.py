@@ -15,6 +15,7 @@ from taxifare.cities import City
 from taxifare.evaluation import Evidence, Interval, Scores, SliceComparison, describe_gain
 from taxifare.features import feature_names
 from taxifare.ledger import Promotion
+from taxifare.replay import Summary
 from taxifare.trips import TRIP_COLUMNS, Column
 
 Metadata = Mapping[str, Any]
@@ -140,6 +141,42 @@ def slices(parts: Iterable[SliceComparison]) -> dg.TableMetadataValue:
     names = ["slice", "trips", "production MAE, USD", "staging MAE, USD", "gain, USD", "from", "to"]
     return dg.MetadataValue.table(
         records, schema=dg.TableSchema([dg.TableColumn(name, types.get(name, "float")) for name in names])
+    )
+
+
+def summaries(found: Iterable[Summary]) -> dg.TableMetadataValue:
+    """Returns the policies of a replay as a table."""
+    columns = {
+        "policy": "string",
+        "mean MAE, USD": "float",
+        "off in all, USD": "float",
+        "promotions": "int",
+        "regretted": "int",
+        "regret, USD a ride": "float",
+        "training, s": "float",
+    }
+    records = [
+        dg.TableRecord(
+            dict(
+                zip(
+                    columns,
+                    (
+                        one.policy,
+                        round(one.mean_mae_usd, 4),
+                        round(one.total_usd),
+                        one.promotions,
+                        one.regretted,
+                        round(one.mean_regret_usd, 4),
+                        round(one.training_seconds),
+                    ),
+                    strict=True,
+                )
+            )
+        )
+        for one in found
+    ]
+    return dg.MetadataValue.table(
+        records, schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
     )
 
 

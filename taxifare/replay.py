@@ -1,0 +1,647 @@
+"""Replay: what would have happened under each policy, month by month, had the lifecycle run since then.
+
+Each month is judged as the monthly assets judge it: split by time, cleaned, production scored, challengers trained from
+what that policy has in production, the best of them compared with production trip by trip. Only who decides differs.
+What is in production in a month was decided on earlier months alone.
+
+| policy | promotes |
+|---|---|
+| `gate` | when the verdict is PROMOTE: what a person does who follows the evidence |
+| `always` | every month |
+| `never` | never, and trains nothing |
+| `naive` | when staging's error is the lower of the two, by however little |
+| `threshold` | the course's rule: when it is the lower of the two, and below 2.5 USD |
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from taxifare.base_trips import BASE, BaseTrips, gather_base
+from taxifare.challengers import Lesson, choose, lesson_of, ways
+from taxifare.cleaning import MINIMUM_SHARE_KEPT
+from taxifare.evaluation import Appraisal, Evidence, Interval, Verdict, contend, judge, mean_interval
+from taxifare.features import feature_names
+from taxifare.history import History
+from taxifare.months import Month, months_between
+from taxifare.rehearsal import reservoirs
+from taxifare.renewal import difficulty_of, preprocess, whole_month_of
+from taxifare.scratch import architecture_of
+from taxifare.settings import ChallengerName, Settings
+from taxifare.sources.base import TripSource
+from taxifare.splitting import split_by_time
+from taxifare.trainings import Assignment, Entry, Model, Trainings, Work, key_of
+from taxifare.trips import Edition, edition_of
+
+PolicyName = Literal["gate", "always", "never", "naive", "threshold"]
+
+COURSE_THRESHOLD_USD = 2.5
+"""Le Wagon's flow announces a new model `if new_mae < old_mae and new_mae < 2.5`."""
+
+_CODE = (
+    *(
+        "base_trips",
+        "challengers",
+        "cleaning",
+        "evaluation",
+        "features",
+        "network",
+        "rehearsal",
+        "renewal",
+        "scratch",
+        "splitting",
+    ),
+    *("training", "trainings"),
+)
+"""The modules that a training's result depends on: what an earlier version of them has trained is not taken over."""
+
+_SETTINGS = frozenset(
+    {"city", "validation_share", "dataset_size", "rehearsal_trips", "learning_rate", "batch_size", "patience"}
+    | {"max_epochs", "dense_width_factor", "seed"}
+)
+
+
+_MONTHS_TIMED = 6
+"""Months that the time left is reckoned from, the last ones: those that are read back take next to none."""
+
+
+class ReplayError(ValueError):
+    """A replay that cannot be: months without trips, or another one at work; says what was expected."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MonthFacts(_Frozen):
+    """A month: its clean trips, those that models are judged by, and the error of a plain rate per km on them."""
+
+    month: str
+    trips: int
+    validation_trips: int
+    difficulty_mae_usd: float
+
+
+class DatedRule(_Frozen):
+    """A dated rule that came into force in the months."""
+
+    since: date
+    description: str
+
+
+class Decision(_Frozen):
+    """What became of a month under a policy.
+
+    Attributes:
+        policy: Who decided.
+        month: When; what was decided holds from the next month on.
+        production: Name of the model that priced the month's rides.
+        production_mae_usd: Its error.
+        staging: Name of the challenger that was staged, None where none was trained.
+        staging_mae_usd: Its error.
+        gain: Staging against production, per trip.
+        verdict: What the evidence said, whoever decided.
+        is_promoted: Whether staging became production.
+        reason: Why, in words.
+        is_regretted: Whether the next month showed that the replaced model would surely have been better; None where
+            nothing was promoted, or where there is no next month. No policy goes back by itself: a person might have.
+        best: Name of the model with the least error among those that existed when the month began.
+        regret_usd: How much less that one's error was than production's.
+        training_seconds: What the policy's trainings took that month.
+    """
+
+    policy: PolicyName
+    month: str
+    production: str
+    production_mae_usd: float
+    staging: str | None
+    staging_mae_usd: float | None
+    gain: Interval | None
+    verdict: Verdict | None
+    is_promoted: bool
+    reason: str
+    is_regretted: bool | None
+    best: str
+    regret_usd: float
+    training_seconds: float
+
+
+class Summary(_Frozen):
+    """A policy over all months.
+
+    Attributes:
+        policy: Which one.
+        mean_mae_usd: Mean of the months' errors.
+        mae_per_trip_usd: Error per trip of all months.
+        total_usd: What riders over- and underpaid in all.
+        promotions: How often production was replaced.
+        regretted: How many of these the next month regretted, see `Decision`.
+        mean_regret_usd: Mean of the months' regrets.
+        training_seconds: What its trainings took, shared ones included.
+    """
+
+    policy: PolicyName
+    mean_mae_usd: float
+    mae_per_trip_usd: float
+    total_usd: float
+    promotions: int
+    regretted: int
+    mean_regret_usd: float
+    training_seconds: float
+
+
+class Replay(_Frozen):
+    """What would have happened.
+
+    Attributes:
+        city: Its name.
+        challengers: The ways to renew that competed.
+        base_seconds: What the first model's training took, which every policy starts from.
+        months: In order.
+        rules: Dated rules that came into force in these months, in order.
+        models: Every model that was staged or in production under a policy, by the month it learned last.
+        mae_usd: Its error on every month's validation trips, a row a model and a column a month.
+        decisions: By policy, then by month.
+    """
+
+    city: str
+    challengers: tuple[ChallengerName, ...]
+    base_seconds: float
+    months: tuple[MonthFacts, ...]
+    rules: tuple[DatedRule, ...]
+    models: tuple[Model, ...]
+    mae_usd: tuple[tuple[float, ...], ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def policies(self) -> tuple[PolicyName, ...]:
+        """The policies, in the order they were asked for."""
+        return tuple(dict.fromkeys(decision.policy for decision in self.decisions))
+
+    def decisions_of(self, policy: PolicyName) -> tuple[Decision, ...]:
+        """Returns what a policy decided, a decision a month."""
+        return tuple(decision for decision in self.decisions if decision.policy == policy)
+
+    def summary(self, policy: PolicyName) -> Summary:
+        """Returns a policy over all months."""
+        decisions = self.decisions_of(policy)
+        maes_usd = np.array([decision.production_mae_usd for decision in decisions])
+        trips = np.array([facts.trips for facts in self.months])
+        total_usd = float(maes_usd @ trips)
+        return Summary(
+            policy=policy,
+            mean_mae_usd=float(maes_usd.mean()),
+            mae_per_trip_usd=total_usd / int(trips.sum()),
+            total_usd=total_usd,
+            promotions=sum(decision.is_promoted for decision in decisions),
+            regretted=sum(bool(decision.is_regretted) for decision in decisions),
+            mean_regret_usd=float(np.mean([decision.regret_usd for decision in decisions])),
+            training_seconds=sum(decision.training_seconds for decision in decisions),
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a replay is.
+
+    Attributes:
+        month: The month that is done.
+        done: How many months are done.
+        months: How many there are.
+        seconds_left: How long the rest will take if its months take as long as the last ones.
+    """
+
+    month: Month
+    done: int
+    months: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class _Material:
+    """A month, ready to be judged and learned from.
+
+    Attributes:
+        month: Which one.
+        trips: Preprocessed.
+        rows: Where its validation trips are among those of all months.
+        key: Changes when its trips or those of an earlier month change.
+    """
+
+    month: Month
+    trips: pd.DataFrame
+    rows: slice
+    key: str
+
+
+@dataclass
+class _Course:
+    """Where a policy is.
+
+    Attributes:
+        production: What it has in production.
+        retraining: Key of the retraining of that on its whole month, None where there was none.
+    """
+
+    production: Model
+    retraining: str | None = None
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A month under a policy, before the other models are known."""
+
+    policy: PolicyName
+    month: int
+    production: Model
+    staging: Model | None
+    evidence: Evidence | None
+    is_promoted: bool
+    reason: str
+    training_seconds: float
+
+
+Rule: TypeAlias = Callable[[Evidence], tuple[bool, str]]
+
+
+def _gate(evidence: Evidence) -> tuple[bool, str]:
+    return evidence.verdict is Verdict.PROMOTE, "; ".join(evidence.reasons)
+
+
+def _always(evidence: Evidence) -> tuple[bool, str]:
+    del evidence
+    return True, "whatever the evidence says"
+
+
+def _naive(evidence: Evidence) -> tuple[bool, str]:
+    staging_usd, production_usd = evidence.staging.scores.mae_usd, _production_mae_usd(evidence)
+    is_lower = staging_usd < production_usd
+    return is_lower, f"{staging_usd:.3f} USD is {'' if is_lower else 'not '}less than {production_usd:.3f}"
+
+
+def _threshold(evidence: Evidence) -> tuple[bool, str]:
+    is_lower, why = _naive(evidence)
+    is_good = evidence.staging.scores.mae_usd < COURSE_THRESHOLD_USD
+    return is_lower and is_good, f"{why}, and {'' if is_good else 'not '}less than {COURSE_THRESHOLD_USD}"
+
+
+def _production_mae_usd(evidence: Evidence) -> float:
+    if evidence.production is None:
+        raise ReplayError(f"{evidence.subject}: expected a production model that was scored, received none")
+    return evidence.production.scores.mae_usd
+
+
+_RULES: Mapping[PolicyName, Rule] = {"gate": _gate, "always": _always, "naive": _naive, "threshold": _threshold}
+
+
+def replay(
+    source: TripSource,
+    settings: Settings,
+    *,
+    first: Month,
+    last: Month,
+    policies: Sequence[PolicyName],
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Replay:
+    """Returns what would have happened from a month to a month under each of the policies.
+
+    Trainings that policies have in common are done once. They stay under TAXIFARE_HOME: a replay that was killed goes
+    on, and the same one again trains nothing.
+
+    Args:
+        source: Whose trips: its base years, cut into months, and its months.
+        settings: Challengers, hyperparameters, seed and the verdict's tolerances.
+        first: The first month to judge; there must be trips before it.
+        last: The last one.
+        policies: Who decides.
+        on_progress: Told of each month that is done.
+
+    Raises:
+        ReplayError: A month has no trips or too few, or another replay is at work.
+        SourceError: The source does not give its trips.
+        TrainingError: A training gave no usable network.
+    """
+    history = History(source, first)
+    own = settings.model_copy(update={"first_month": first, "last_month": last})
+    base, materials = _materials(history, own)
+    names = list(feature_names(own.city_facts))
+    validation = np.concatenate([_validation(material)[names].to_numpy(np.float32) for material in materials])
+    with _folder(own) as folder, Trainings(folder, validation, own) as trainings:
+        first_fit = Assignment(key_of(_base_key(base), "base"), "base", BASE)
+        trainings.begin(first_fit, lambda: _filed(base, folder), with_state=True)
+        first_model = trainings.entry(first_fit.key).model
+        courses = {policy: _Course(first_model) for policy in policies}
+        judged = list(_walk(base, materials, courses, trainings, own, on_progress))
+        return _told(first_model, materials, judged, trainings, own)
+
+
+def _materials(history: History, settings: Settings) -> tuple[BaseTrips, list[_Material]]:
+    """Returns the base trips and the months, as the assets `base_trips` and `preprocessed_data` make them."""
+    revisions = history.months()
+    asked = list(months_between(settings.first_month, settings.last_month or max(revisions)))
+    missing = [str(month) for month in asked if month not in revisions]
+    if missing or not asked:
+        raise ReplayError(
+            f"expected trips of every month from {settings.first_month} to {settings.last_month}, "
+            f"received none of {', '.join(missing) or 'them: the last month is before the first'}"
+        )
+    base = gather_base(history.read_base(), settings).trips
+    materials: list[_Material] = []
+    row, key = 0, _base_key(base)
+    for month in asked:
+        trips = _month(month, history, settings)
+        end, key = row + int(trips["is_validation"].sum()), key_of(key, _key(trips))
+        materials.append(_Material(month, trips, slice(row, end), key))
+        row = end
+    return base, materials
+
+
+def _month(month: Month, history: History, settings: Settings) -> pd.DataFrame:
+    """Returns a month's clean trips with features; one that the checks would stop is an error."""
+    published = history.read_month(month)
+    is_validation = published.is_validation
+    if is_validation is None:
+        is_validation = split_by_time(published.trips, settings.validation_share)
+    raw = Edition(str(month), published.revision).stamp(published.trips.assign(is_validation=is_validation))
+    trips = preprocess(raw, settings.city_facts).trips
+    faults = [
+        fault
+        for fault, is_at_fault in (
+            (f"{len(raw)} trips, expected {settings.minimum_trips}", len(raw) < settings.minimum_trips),
+            ("keys that repeat", not raw["key"].is_unique),
+            (f"{len(trips)} clean trips of {len(raw)}", len(trips) < MINIMUM_SHARE_KEPT * len(raw)),
+        )
+        if is_at_fault
+    ]
+    if faults:
+        raise ReplayError(f"{month}, {published.origin}: the checks would stop this month: {', '.join(faults)}")
+    return trips
+
+
+def _walk(
+    base: BaseTrips,
+    materials: Sequence[_Material],
+    courses: Mapping[PolicyName, _Course],
+    trainings: Trainings,
+    settings: Settings,
+    on_progress: Callable[[Progress], None] | None,
+) -> Iterator[_Judged]:
+    """Yields what becomes of each month under each policy, month by month; moves the courses on."""
+    editions = chain([base.parts()], ([material.trips] for material in materials))
+    rehearsals = reservoirs(editions, settings.rehearsal_trips, settings.seed)
+    lessons = (
+        (rehearsed, lesson_of(material.trips, rehearsed, settings))
+        for material, rehearsed in zip(materials, rehearsals, strict=False)
+    )
+    took_s: deque[float] = deque(maxlen=_MONTHS_TIMED)
+    coming = next(lessons)
+    for number, material in enumerate(materials):
+        started = time.perf_counter()
+        rehearsed, lesson = coming
+        contests = _begin(material, lesson, courses, trainings, settings)
+        coming = next(lessons, coming)  # made while this month's trainings are done
+        trained = set()
+        for policy, course in courses.items():
+            contest = [trainings.entry(assignment.key) for assignment in contests.get(policy, {}).values()]
+            trained |= {entry.model.key for entry in contest if entry.model.subject == str(material.month)}
+            judged = _decide(policy, number, course, contest, materials, trainings, settings)
+            if judged.is_promoted and judged.staging is not None:
+                _ensure_state(judged.staging, contests[policy].values(), lesson, trainings)
+                course.production, course.retraining = judged.staging, None
+                if "whole month" in settings.challengers and material is not materials[-1]:
+                    course.retraining = _retrain(judged.staging, material, rehearsed, trainings, settings)
+            yield judged
+        trainings.forget_states(trained - {course.production.key for course in courses.values()})
+        took_s.append(time.perf_counter() - started)
+        if on_progress is not None:
+            left_s = sum(took_s) / len(took_s) * (len(materials) - number - 1)
+            on_progress(Progress(material.month, number + 1, len(materials), left_s))
+
+
+def _begin(
+    material: _Material,
+    lesson: Lesson,
+    courses: Mapping[PolicyName, _Course],
+    trainings: Trainings,
+    settings: Settings,
+) -> Mapping[PolicyName, Mapping[ChallengerName, Assignment]]:
+    """Returns the month's trainings of each policy that trains, the one that stays in doubt first; all are begun."""
+    names = {
+        policy: ways(lesson, settings, has_parent=True, has_whole_month=course.retraining is not None)
+        for policy, course in courses.items()
+        if policy != "never"
+    }
+    begun: dict[tuple[PolicyName, ChallengerName], Assignment] = {}
+    # Retrained models come last: their retraining may not be done yet.
+    asked = [(policy, name) for policy, named in names.items() for name in named]
+    for policy, name in sorted(asked, key=_is_retrained):
+        course, parent = courses[policy], None
+        if name == "warm":
+            parent = course.production
+        elif name == "whole month" and course.retraining is not None:
+            parent = trainings.entry(course.retraining).model
+        begun[policy, name] = _assignment(name, material, parent)
+        trainings.begin(begun[policy, name], lambda: lesson)
+    return {policy: {name: begun[policy, name] for name in names[policy]} for policy in names}
+
+
+def _is_retrained(way: tuple[PolicyName, ChallengerName]) -> bool:
+    """Whether it is the way that takes last month's retraining."""
+    return way[1] == "whole month"
+
+
+def _ensure_state(staging: Model, contest: Iterable[Assignment], lesson: Lesson, trainings: Trainings) -> None:
+    """Ensures that trainings can start from a staged model: another replay may have dropped it."""
+    for assignment in contest:
+        if assignment.key == staging.key:  # last month's retraining is kept in any case
+            trainings.begin(assignment, lambda: lesson, with_state=True)
+            _ = trainings.entry(assignment.key)
+
+
+def _retrain(
+    staging: Model, material: _Material, rehearsed: pd.DataFrame, trainings: Trainings, settings: Settings
+) -> str:
+    """Returns the key of the retraining of a promoted model on its whole month; it is begun."""
+    assignment = _assignment("retraining", material, staging)
+    trainings.begin(assignment, lambda: lesson_of(whole_month_of(material.trips), rehearsed, settings), with_state=True)
+    return assignment.key
+
+
+def _assignment(work: Work, material: _Material, parent: Model | None) -> Assignment:
+    """Returns a training of the month."""
+    key = key_of(material.key, work, None if parent is None else parent.key)
+    return Assignment(key, work, str(material.month), parent)
+
+
+def _decide(
+    policy: PolicyName,
+    number: int,
+    course: _Course,
+    contest: Sequence[Entry],
+    materials: Sequence[_Material],
+    trainings: Trainings,
+    settings: Settings,
+) -> _Judged:
+    """Returns what becomes of a month under a policy."""
+    if not contest:
+        return _Judged(policy, number, course.production, None, None, False, "nothing is trained", 0.0)
+    material, staging = materials[number], choose(contest)[0].model
+    (production, production_usd), (challenger, challenger_usd) = (
+        _appraisal(model, material, trainings) for model in (course.production, staging)
+    )
+    evidence = judge(
+        subject=str(material.month),
+        revision=edition_of(material.trips).revision,
+        trips=material.trips,
+        production=production,
+        production_usd=production_usd,
+        staging=challenger,
+        staging_usd=challenger_usd,
+        city=settings.city_facts,
+        settings=settings,
+    )
+    is_promoted, reason = _RULES[policy](evidence)
+    # A retraining is paid for in the month that it is first a challenger.
+    before = None if number == 0 else str(materials[number - 1].month)
+    retrained = [entry.model for entry in contest if entry.name == "whole month" and entry.model.subject == before]
+    seconds = sum(entry.seconds for entry in contest) + sum(model.seconds for model in retrained)
+    return _Judged(policy, number, course.production, staging, evidence, is_promoted, reason, seconds)
+
+
+def _appraisal(model: Model, material: _Material, trainings: Trainings) -> tuple[Appraisal, pd.Series]:
+    """Returns what came of scoring a model on a month, and its fares by trip key."""
+    validation = _validation(material)
+    predicted_usd = trainings.predictions(model)[material.rows]
+    fares_usd = validation["fare_amount"].to_numpy(np.float64)
+    contender = contend(model.name, "replay", predicted_usd, fares_usd, model.correction_usd)
+    appraisal = Appraisal(version=model.name, contender=contender, exposure=model.exposure)
+    return appraisal, pd.Series(predicted_usd, index=validation["key"])
+
+
+def _told(
+    first_model: Model,
+    materials: Sequence[_Material],
+    judged: Sequence[_Judged],
+    trainings: Trainings,
+    settings: Settings,
+) -> Replay:
+    """Returns the replay from what was judged: every model is scored on every month."""
+    order = {BASE: -1} | {str(material.month): number for number, material in enumerate(materials)}
+    found = {model.key: model for one in judged for model in (one.production, one.staging) if model is not None}
+    models = sorted(found.values(), key=lambda model: order[model.subject])
+    fares_usd = np.concatenate([_validation(material)["fare_amount"].to_numpy(np.float64) for material in materials])
+    starts = [material.rows.start for material in materials]
+    counts = np.diff([*starts, len(fares_usd)])
+    errors_usd = {model.key: np.abs(trainings.predictions(model) - fares_usd) for model in models}
+    mae_usd = np.array([np.add.reduceat(errors_usd[model.key], starts) / counts for model in models])
+
+    def decision(one: _Judged) -> Decision:
+        known = [number for number, model in enumerate(models) if order[model.subject] < one.month]
+        best = min(known, key=lambda number: mae_usd[number, one.month])
+        production_mae_usd = float(mae_usd[models.index(one.production), one.month])
+        is_regretted = None
+        if one.is_promoted and one.staging is not None and one.month + 1 < len(materials):
+            rows = materials[one.month + 1].rows
+            gains_usd = errors_usd[one.production.key][rows] - errors_usd[one.staging.key][rows]
+            is_regretted = mean_interval(gains_usd).high_usd < 0
+        return Decision(
+            policy=one.policy,
+            month=str(materials[one.month].month),
+            production=one.production.name,
+            production_mae_usd=production_mae_usd,
+            staging=None if one.staging is None else one.staging.name,
+            staging_mae_usd=None if one.evidence is None else one.evidence.staging.scores.mae_usd,
+            gain=None if one.evidence is None else one.evidence.gain,
+            verdict=None if one.evidence is None else one.evidence.verdict,
+            is_promoted=one.is_promoted,
+            reason=one.reason,
+            is_regretted=is_regretted,
+            best=models[best].name,
+            regret_usd=production_mae_usd - float(mae_usd[best, one.month]),
+            training_seconds=one.training_seconds,
+        )
+
+    policies = list(dict.fromkeys(one.policy for one in judged))
+    first, end = materials[0].month.start_time, (materials[-1].month + 1).start_time
+    return Replay(
+        city=settings.city_facts.name,
+        challengers=settings.challengers,
+        base_seconds=first_model.seconds,
+        months=tuple(
+            MonthFacts(
+                month=str(material.month),
+                trips=len(material.trips),
+                validation_trips=int(count),
+                difficulty_mae_usd=difficulty_of(material.trips),
+            )
+            for material, count in zip(materials, counts, strict=True)
+        ),
+        rules=tuple(
+            DatedRule(since=rule.since, description=rule.description)
+            for rule in settings.city_facts.rules
+            if first <= pd.Timestamp(rule.since) < end
+        ),
+        models=tuple(models),
+        mae_usd=tuple(tuple(row) for row in mae_usd.tolist()),
+        decisions=tuple(decision(one) for policy in policies for one in judged if one.policy == policy),
+    )
+
+
+def _validation(material: _Material) -> pd.DataFrame:
+    """Returns the trips that models are judged by."""
+    return material.trips[material.trips["is_validation"]]
+
+
+def _filed(base: BaseTrips, folder: Path) -> Path:
+    """Returns a file of the base trips, for the process that learns from them."""
+    path = folder / "base.parquet"
+    with path.open("wb") as file:
+        base.copy_to(file)
+    return path
+
+
+def _base_key(base: BaseTrips) -> str:
+    """Returns what changes when the base trips do."""
+    return key_of(base.edition.subject, base.edition.revision, base.training_trips, base.validation_trips)
+
+
+def _key(trips: pd.DataFrame | BaseTrips) -> str:
+    """Returns what changes when the trips do."""
+    if isinstance(trips, BaseTrips):
+        return key_of(BASE, trips.edition.revision, trips.training_trips, trips.validation_trips)
+    edition = edition_of(trips)
+    return key_of(edition.subject, edition.revision, len(trips), int(trips["is_validation"].sum()))
+
+
+@contextmanager
+def _folder(settings: Settings) -> Iterator[Path]:
+    """Yields where trainings under these settings and this code are kept; one replay at a time is at work there.
+
+    Raises:
+        ReplayError: Another one is.
+    """
+    from filelock import FileLock, Timeout
+
+    code = {name: hashlib.sha256(Path(__file__).with_name(f"{name}.py").read_bytes()).hexdigest() for name in _CODE}
+    features, shape = feature_names(settings.city_facts), asdict(architecture_of(settings))
+    packages = [version(package) for package in ("keras", "numpy", "tensorflow")]
+    inputs = settings.model_dump(mode="json", include=set(_SETTINGS))
+    folder = settings.home / "replay" / key_of(inputs, features, shape, code, packages)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield folder
+    except Timeout as error:
+        raise ReplayError(f"another replay of these settings is at work, in {folder}") from error

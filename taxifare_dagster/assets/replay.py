@@ -1,0 +1,79 @@
+"""Replay: what would have happened under other policies; launched with the months and policies in question."""
+
+import dagster as dg
+from pydantic import Field
+
+from taxifare.months import parse_month
+from taxifare.replay import PolicyName, Progress, Replay, replay
+from taxifare.replay_report import figures, headline, png, render
+from taxifare.settings import ChallengerName, Settings
+from taxifare.sources.base import TripSource
+from taxifare_dagster import metadata
+from taxifare_dagster.catalog import MODEL_KINDS, OWNERS, REPLAY_GROUP
+
+
+class Question(dg.Config):
+    """What to replay."""
+
+    first: str | None = Field(default=None, description="First month YYYY-MM; empty: FIRST_MONTH")
+    last: str | None = Field(
+        default=None, description="Last month YYYY-MM; empty: LAST_MONTH, or the last published one"
+    )
+    policies: list[PolicyName] = Field(default=["gate", "always", "never"], description="Who decides")
+    challengers: list[ChallengerName] = Field(default=["warm"], description="Ways to renew that compete each month")
+
+
+@dg.asset(group_name=REPLAY_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io")
+def replayed_months(
+    context: dg.AssetExecutionContext,
+    config: Question,
+    source: dg.ResourceParam[TripSource],
+    settings: dg.ResourceParam[Settings],
+) -> dg.Output[Replay]:
+    """What would have happened had each policy decided: every model on every month, production and decision by month.
+
+    Policies share trainings, which stay under TAXIFARE_HOME: a run that was killed goes on when it is launched again.
+    """
+
+    def report(progress: Progress) -> None:
+        context.log.info(
+            "%s: %d of %d months, about %.0f minutes left",
+            progress.month,
+            progress.done,
+            progress.months,
+            progress.seconds_left / 60,
+        )
+
+    found = replay(
+        source,
+        settings.model_copy(update={"challengers": tuple(config.challengers)}),
+        first=settings.first_month if config.first is None else parse_month(config.first),
+        last=(settings.last_month or max(source.months())) if config.last is None else parse_month(config.last),
+        policies=config.policies,
+        on_progress=report,
+    )
+    return dg.Output(
+        found,
+        metadata={
+            "months": len(found.months),
+            "models": len(found.models),
+            "summary": metadata.summaries([found.summary(policy) for policy in found.policies]),
+        },
+    )
+
+
+@dg.asset(group_name=REPLAY_GROUP, owners=OWNERS, kinds={"html"}, io_manager_key="json_io")
+def replay_report(replayed_months: Replay, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+    """The replay as a page for people: TAXIFARE_HOME/replay/report.html, which needs nothing beside itself."""
+    path = settings.home / "replay" / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(replayed_months), encoding="utf-8")
+    drawn = {name: metadata.plot(png(figure)) for name, figure in figures(replayed_months).items()}
+    return dg.MaterializeResult(
+        metadata={
+            "headline": headline(replayed_months),
+            "report": dg.MetadataValue.path(path),
+            "summary": metadata.summaries([replayed_months.summary(policy) for policy in replayed_months.policies]),
+            **drawn,
+        }
+    )

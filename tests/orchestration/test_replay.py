@@ -1,0 +1,63 @@
+"""Replay as assets, and replay against the lifecycle itself: the same months, run and approved one after another."""
+
+from itertools import pairwise
+
+import pytest
+
+from taxifare.evaluation import Evidence, Verdict
+from taxifare.replay import replay
+from tests.orchestration.world import FEBRUARY, JANUARY, MARCH, World, failures
+
+MONTHS = (JANUARY, FEBRUARY, MARCH)
+
+
+def lived(world: World) -> list[Evidence]:
+    """The months as the assets judge them, and a person who follows the verdict."""
+    found = []
+    for month in MONTHS:
+        assert failures(world.run_month(month)) == {}
+        found.append(world.evidence(month))
+        if found[-1].verdict is Verdict.PROMOTE:
+            world.ask_and_approve(month)
+    return found
+
+
+def test_the_gate_replayed_is_the_lifecycle(started: World) -> None:
+    world = started.under(challengers=("warm", "whole month"))
+    world.publisher.out = MONTHS
+    evidences = lived(world)
+    found = replay(world.publisher, world.settings, first=JANUARY, last=MARCH, policies=["gate"])
+    assert any(decision.is_promoted for decision in found.decisions)
+    for decision, evidence, facts in zip(found.decisions, evidences, found.months, strict=True):
+        assert evidence.production is not None
+        assert decision.verdict is evidence.verdict
+        assert decision.production_mae_usd == pytest.approx(evidence.production.scores.mae_usd, rel=1e-5)
+        assert decision.staging_mae_usd == pytest.approx(evidence.staging.scores.mae_usd, rel=1e-5)
+        assert facts.difficulty_mae_usd == pytest.approx(evidence.difficulty_mae_usd, rel=1e-9)
+        assert facts.validation_trips == evidence.staging.scores.trips
+    for (before, after), (earlier, later) in zip(pairwise(evidences), pairwise(found.decisions), strict=True):
+        has_moved = before.production_version != after.production_version
+        assert has_moved == earlier.is_promoted == (earlier.production != later.production)
+
+
+def test_the_job_replays_and_writes_the_report(empty: World) -> None:
+    empty.publisher.out = MONTHS
+    config = {"first": "2015-01", "last": "2015-02", "policies": ["gate", "never"]}
+    result = empty.run("replay_job", ops={"replayed_months": config})
+    assert failures(result) == {}
+    months = empty.metadata("replayed_months")
+    assert months["months"] == 2
+    assert [record.data["policy"] for record in months["summary"].records] == ["gate", "never"]
+    shown = empty.metadata("replay_report")
+    assert "under the policy “gate”" in shown["headline"].replace("Under", "under")
+    report = empty.settings.home / "replay" / "report.html"
+    assert str(shown["report"]) == str(report)
+    assert shown["headline"] in report.read_text()
+    assert all(shown[name].startswith("![plot](data:image/png") for name in ("errors", "staleness", "matrix"))
+    log = [record.user_message for record in empty.instance.all_logs(result.run_id)]
+    assert any("2015-02: 2 of 2 months" in line for line in log)
+
+
+def test_a_month_that_is_none_fails_with_its_reason(empty: World) -> None:
+    result = empty.run("replay_job", ops={"replayed_months": {"first": "2015-1"}})
+    assert "expected a month written YYYY-MM, received '2015-1'" in failures(result)["replayed_months"]
