@@ -45,7 +45,7 @@ def headline(replay: Replay) -> str:
     )
     return (
         f"Under the policy “{first.policy}”, from {replay.months[0].month} to {replay.months[-1].month}, a fare was "
-        f"off by {first.mae_per_trip_usd:.2f} USD a ride, with {first.promotions} promotions. "
+        f"off by {first.mae_per_trip_usd:.2f} USD a ride, with {_times(first.promotions, 'promotion')}. "
         f"On {_trips(replay):,} rides that is {compared or f'{first.total_usd:,.0f} USD'}."
     )
 
@@ -142,7 +142,7 @@ def _matrix(replay: Replay) -> "Figure":
     order = {facts.month: number for number, facts in enumerate(replay.months)}
     learned = np.array([order.get(model.subject, -1) for model in replay.models])
     is_past = np.arange(len(replay.months)) <= learned[:, None]
-    figure = Figure(figsize=(_WIDTH_IN, min(9.0, 2.2 + 0.09 * len(learned))), layout="constrained")
+    figure = Figure(figsize=(_WIDTH_IN, min(9.0, 2.0 + 0.2 * len(learned))), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
         cents,
@@ -167,7 +167,7 @@ def _matrix(replay: Replay) -> "Figure":
         ylabel="month that the model learned last",
     )
     axes.legend(loc="lower left", framealpha=0.9)
-    figure.colorbar(image, ax=axes, label="cents a ride above the best model of the month", extend="max", pad=0.01)
+    figure.colorbar(image, ax=axes, label="cents a ride above the month’s best", extend="max", pad=0.01)
     return figure
 
 
@@ -186,21 +186,21 @@ def _axes(*titles: str) -> tuple["Figure", Sequence["Axes"]]:
 
 
 def _mark_rules(replay: Replay, *axes: "Axes") -> None:
-    """Marks the dates of rules; the first axes name them, from the top down where they are close to each other."""
+    """Marks the dates of rules; the page says what they are."""
     from matplotlib.dates import date2num
 
-    dates = _dates(replay)
-    for number, rule in enumerate(replay.rules):
+    for rule in replay.rules:
         for axis in axes:
             axis.axvline(date2num(rule.since), color="#b91c1c", linewidth=0.9, linestyle=":", zorder=1)
-        is_late = bool(np.datetime64(rule.since) > dates[len(dates) // 2])
         axes[0].annotate(
-            f"{rule.since}: {rule.description}",
-            (date2num(rule.since), 0.84 - 0.1 * (number % 4)),
+            str(rule.since),
+            (date2num(rule.since), 0.99),
             xycoords=("data", "axes fraction"),
-            xytext=(-4 if is_late else 4, 0),
+            xytext=(-3, 0),
             textcoords="offset points",
-            ha="right" if is_late else "left",
+            ha="right",
+            va="top",
+            rotation=90,
             fontsize=7.5,
             color="#b91c1c",
         )
@@ -219,3 +219,12 @@ def _maes_usd(decisions: Sequence[Decision]) -> npt.NDArray[np.float64]:
 def _trips(replay: Replay) -> int:
     """Returns how many clean trips there were in all."""
     return sum(facts.trips for facts in replay.months)
+
+
+def _times(count: int, what: str) -> str:
+    """Returns a count with its noun.
+
+    >>> _times(1, "promotion"), _times(0, "promotion")
+    ('1 promotion', 'no promotions')
+    """
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
