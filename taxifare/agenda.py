@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from taxifare.base_trips import BASE
 from taxifare.evaluation import Evidence
 from taxifare.ledger import Delivery, Outcome, Promotion, Request
 from taxifare.months import Month, parse_month
-from taxifare.renewal import BASE
 
 
 class Why(StrEnum):

@@ -25,7 +25,7 @@ from taxifare.features import compute_features, feature_names
 from taxifare.rehearsal import exposure_of
 from taxifare.scratch import fit_from_scratch
 from taxifare.settings import ChallengerName, Settings
-from taxifare.training import Epoch, TrainingHistory, fit, predict
+from taxifare.training import Epoch, InMemory, TrainingHistory, fit, predict
 from taxifare.trips import COLUMN_NAMES, edition_of
 
 if TYPE_CHECKING:
@@ -281,8 +281,7 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
     features, fares_usd = _arrays(lesson.trips, settings)
     history = fit(
         network,
-        features[~lesson.is_held],
-        fares_usd[~lesson.is_held],
+        InMemory(features, fares_usd, ~lesson.is_held),
         features[lesson.is_held],
         fares_usd[lesson.is_held],
         learning_rate=settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR,

@@ -74,7 +74,7 @@ def clean(trips: pd.DataFrame, city: City) -> Cleaned:
 
     broken = {
         "missing_value": _any(np.isnan(values) for values in (*coordinates.values(), fare_usd)),
-        "duplicate": _is_duplicate(trips),
+        "duplicate": is_duplicate(trips),
         "zero_coordinate": _any(values == 0 for values in coordinates.values()),
         "outside_city": _any(
             ~_between(values, city.longitude_range_deg if "longitude" in name else city.latitude_range_deg)
@@ -101,12 +101,12 @@ def _between(values: npt.NDArray[Any], limits: tuple[float, float]) -> npt.NDArr
     return (values >= limits[0]) & (values <= limits[1])
 
 
-def _is_duplicate(trips: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def is_duplicate(trips: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Returns, row by row, whether an earlier row is equal in everything but its key.
 
     Rows are hashed to 64 bits first; only rows that share a hash, which are few, are compared value by value.
     """
-    hashes = _row_hashes(trips)
+    hashes = row_hashes(trips)
     ordered = np.sort(hashes)
     shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     duplicate = np.zeros(len(trips), dtype=np.bool_)
@@ -116,9 +116,9 @@ def _is_duplicate(trips: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return duplicate
 
 
-def _row_hashes(trips: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """Returns a 64-bit hash of each row's values but its key: equal rows have equal hashes."""
-    hashes = np.zeros(len(trips), dtype=np.uint64)
+def row_hashes(trips: pd.DataFrame, seed: int = 0) -> npt.NDArray[np.uint64]:
+    """Returns a 64-bit hash of each row's values but its key: equal rows have equal hashes, other seeds other ones."""
+    hashes = np.full(len(trips), seed % 2**64, dtype=np.uint64)
     for name in _IDENTITY:
         column = trips[name]
         if pd.api.types.is_datetime64_any_dtype(column.dtype):

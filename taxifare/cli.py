@@ -1,10 +1,10 @@
-"""The `taxifare` command: answer requests, read the history, go back; adopt tuned settings, draw a learning curve."""
+"""The `taxifare` command: answer requests, read the history, go back; tuned settings, learning curve, replay."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -15,18 +15,19 @@ from rich.table import Column, Table
 
 from taxifare import new_data
 from taxifare.approval import ApprovalError, Approvals, Decision
+from taxifare.base_trips import gather_base
 from taxifare.doctor import examine
 from taxifare.evaluation import describe_gain
 from taxifare.learning_curve import LearningCurveError, learning_curve
 from taxifare.ledger import LedgerError, Promotion, Request, State
 from taxifare.months import Month, parse_month
 from taxifare.registry import ModelRegistry, RegistryError
-from taxifare.renewal import BASE, preprocess, sample_base
-from taxifare.settings import RowCount, Settings
+from taxifare.replay import PolicyName, Replay, ReplayError, replay
+from taxifare.replay_report import headline, render
+from taxifare.settings import ChallengerNames, RowCount, Settings
 from taxifare.sources import SourceError, make_source
 from taxifare.stock import take_stock
 from taxifare.training import TrainingError
-from taxifare.trips import Edition
 from taxifare.tuning import Finding, adopt, latest_finding, searched_settings
 
 app = typer.Typer(
@@ -164,9 +165,8 @@ def show_learning_curve(
         raise typer.BadParameter(f"expected sizes such as 1k,3k,all, received {sizes!r}") from error
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with _told():
-        published = make_source(settings).read_base()
-        stamped = Edition(BASE, published.revision).stamp(published.trips)
-        trips = preprocess(sample_base(stamped, None, settings.seed), settings.city_facts).trips
+        whole = settings.model_copy(update={"dataset_size": None})
+        trips = gather_base(make_source(settings).read_base(), whole).trips.preprocessed(settings.city_facts, None)
         registry = ModelRegistry.from_settings(settings)
         with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
             task = progress.add_task("learning curve", total=1.0)
@@ -190,6 +190,45 @@ def show_learning_curve(
     if output is not None:
         output.write_bytes(png)
         terminal.print(f"The curve is in {output}.")
+
+
+@app.command("replay")
+def show_replay(
+    first: Annotated[str, typer.Option("--from", help="First month, YYYY-MM.")],
+    last: Annotated[str, typer.Option("--to", help="Last month, YYYY-MM.")],
+    policy: Annotated[
+        list[str], typer.Option(help=f"Who decides: {', '.join(get_args(PolicyName))}. May be given several times.")
+    ] = ["gate", "always", "never"],  # noqa: B006 - typer copies it
+    challengers: Annotated[str, typer.Option(help="Ways to renew that compete each month, by commas.")] = "warm",
+    output: Annotated[Path, typer.Option(help="HTML file for the report.")] = Path("replay.html"),
+) -> None:
+    """What if another policy had decided? Replay the months in order. Interrupted, it goes on where it was."""
+    try:
+        policies = TypeAdapter(list[PolicyName]).validate_python(policy)
+        ways = TypeAdapter(ChallengerNames).validate_python(challengers)
+    except ValidationError as error:
+        raise typer.BadParameter(str(error)) from error
+    settings = _settings().model_copy(update={"challengers": ways})
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with _told():
+        with Progress(*columns, TextColumn("left: {task.fields[left]}"), console=Console(stderr=True)) as progress:
+            task = progress.add_task("first model", total=None, left="–")
+            found = replay(
+                make_source(settings),
+                settings,
+                first=_month(first),
+                last=_month(last),
+                policies=list(dict.fromkeys(policies)),
+                on_progress=lambda done: progress.update(
+                    task,
+                    description=str(done.month),
+                    completed=done.done,
+                    total=done.months,
+                    left=f"{done.seconds_left / 60:.0f} min",
+                ),
+            )
+        output.write_text(render(found), encoding="utf-8")
+    _terminal().print(_summary_table(found), headline(found), f"The report is in {output}.", highlight=False)
 
 
 @app.command()
@@ -260,7 +299,9 @@ def _told() -> Iterator[None]:
     """Turns what a person can mend into a message and exit code 1."""
     try:
         yield
-    except (ApprovalError, LearningCurveError, LedgerError, RegistryError, SourceError, TrainingError) as error:
+    except (
+        *(ApprovalError, LearningCurveError, LedgerError, RegistryError, ReplayError, SourceError, TrainingError),
+    ) as error:
         said = f"[red]{type(error).__name__}[/red]: {escape(str(error))}"
         Console(stderr=True).print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -271,6 +312,23 @@ def _terminal() -> Console:
     terminal = Console()
     terminal.width = max(terminal.width, _MINIMUM_WIDTH)
     return terminal
+
+
+def _summary_table(found: Replay) -> Table:
+    """Returns the policies of a replay."""
+    numbers = ("mean MAE, USD", "off in all, USD", "promotions", "regretted", "above the best, USD", "training, s")
+    table = Table("policy", *(Column(name, justify="right") for name in numbers))
+    for one in map(found.summary, found.policies):
+        table.add_row(
+            one.policy,
+            f"{one.mean_mae_usd:.3f}",
+            f"{one.total_usd:,.0f}",
+            str(one.promotions),
+            str(one.regretted),
+            f"{one.mean_regret_usd:.3f}",
+            f"{one.training_seconds:,.0f}",
+        )
+    return table
 
 
 def _tuning_table(finding: Finding, settings: Settings) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from taxifare.cleaning import MINIMUM_SHARE_KEPT, clean
+from taxifare.cleaning import MINIMUM_SHARE_KEPT, clean, row_hashes
 from taxifare.evaluation import Exposure
 from taxifare.months import Month
 from taxifare.settings import Settings
@@ -34,7 +34,7 @@ def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.Data
     is the sample of the whole. A restated month is drawn anew, the others are not.
 
     Args:
-        editions: Stamped clean trips, each in memory only while it is drawn from.
+        editions: Stamped clean trips, an edition at once or in parts, each in memory only while it is drawn from.
         size: Most trips to keep.
         seed: Of the draws.
 
@@ -47,11 +47,12 @@ def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.Data
     return _in_order(kept)
 
 
-def reservoirs(editions: Iterable[pd.DataFrame], size: int, seed: int) -> Iterator[pd.DataFrame]:
-    """Yields `reservoir` of the first edition, of the first two, and so on, each edition drawn from once."""
+def reservoirs(editions: Iterable[Iterable[pd.DataFrame]], size: int, seed: int) -> Iterator[pd.DataFrame]:
+    """Yields `reservoir` of the first edition, of the first two, and so on, each edition, in parts, drawn from once."""
     kept = _nothing()
-    for trips in editions:
-        kept = _drawn_from(kept, trips, size, seed)
+    for parts in editions:
+        for trips in parts:
+            kept = _drawn_from(kept, trips, size, seed)
         yield _in_order(kept)
 
 
@@ -64,9 +65,10 @@ def _drawn_from(kept: pd.DataFrame, trips: pd.DataFrame, size: int, seed: int) -
     """Returns the sample, with an edition drawn from as well; `wait` is what each trip waits for."""
     edition = edition_of(trips)
     name = f"{seed}:{edition.subject}:{edition.revision}"
-    draws = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
+    salt = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
     years = ((trips["pickup_datetime"] - _ORIGIN) / _YEAR).to_numpy(np.float64)
-    wait = draws.exponential(size=len(trips)) * 2 ** (-years / HALF_LIFE_YEARS)
+    # A hash of the trip is as good a draw as any, and the same however an edition is divided into parts.
+    wait = -np.log((row_hashes(trips, salt) + 0.5) / 2**64) * 2 ** (-years / HALF_LIFE_YEARS)
     drawn = np.sort(np.argsort(wait, kind="stable")[:size])
     sample = trips[list(COLUMN_NAMES)].iloc[drawn]
     sample = sample.assign(subject=edition.subject, revision=edition.revision, wait=wait[drawn])

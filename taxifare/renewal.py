@@ -28,9 +28,13 @@ from taxifare.cities import City
 from taxifare.cleaning import Cleaned, clean
 from taxifare.evaluation import (
     Appraisal,
+    Change,
     Contender,
+    EvaluationError,
     Exposure,
+    Footing,
     contend,
+    explain_change,
     reference_mae_usd,
     skill,
 )
@@ -40,10 +44,13 @@ from taxifare.rehearsal import exposure_of
 from taxifare.scratch import fit_streamed
 from taxifare.settings import Settings
 from taxifare.training import TrainingHistory, peak_memory_mib
-from taxifare.trips import edition_of
+from taxifare.trips import Edition, edition_of
 
 if TYPE_CHECKING:
     import keras
+
+FOOTING_TAG = "footing"
+"""On a version: its error and the difficulty of the trips when it was appraised last, see `evaluation.Footing`."""
 
 _HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 
@@ -311,6 +318,26 @@ def retrain_whole_month(
         )
 
 
+def change_since_approval(
+    trips: pd.DataFrame, appraisal: Appraisal, registry: ModelRegistry, settings: Settings
+) -> Change:
+    """Returns why a version that was scored on a month errs more or less than when it was approved.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+        EvaluationError: The version was not scored, or is older than what it would be compared with.
+    """
+    if appraisal.contender is None:
+        raise EvaluationError(f"version {appraisal.version} was not scored: {appraisal.fault}")
+    tags = registry.describe(appraisal.contender.version).tags
+    if FOOTING_TAG not in tags:
+        raise EvaluationError(f"version {appraisal.version} has no tag {FOOTING_TAG}: materialize its month again")
+    then = Footing.model_validate_json(tags[FOOTING_TAG])
+    now = Footing(mae_usd=appraisal.contender.scores.mae_usd, difficulty_mae_usd=difficulty_of(trips))
+    validation = trips[trips["is_validation"]]
+    return explain_change(then, now, appraisal.exposure, validation, settings.city_facts, settings.staleness_tolerance)
+
+
 def whole_month_of(trips: pd.DataFrame) -> pd.DataFrame:
     """Returns the month with nothing kept for validation."""
     return edition_of(trips).stamp(trips.assign(is_validation=False))
@@ -351,7 +378,8 @@ def _candidate(
         appraisal = _appraise(trips, version, registry, run_id)
         if appraisal.contender is None:
             raise VersionUnusableError(appraisal.fault)
-        registry.tag(version, {"skill": f"{skill(appraisal.contender.scores.mae_usd, difficulty_usd):.6f}"})
+        footing = Footing(mae_usd=appraisal.contender.scores.mae_usd, difficulty_mae_usd=difficulty_usd)
+        registry.tag(version, {"skill": f"{footing.skill:.6f}", FOOTING_TAG: footing.model_dump_json()})
     if trained is None:
         return Candidate(appraisal, parent_version, None)
     return Candidate(appraisal, parent_version, trained.history, trained.standings)
@@ -359,14 +387,14 @@ def _candidate(
 
 def _registered(
     trained: _Trained,
-    trips: pd.DataFrame,
+    edition: Edition,
+    facts: Mapping[str, object],
     fingerprint: str,
     registry: ModelRegistry,
     settings: Settings,
     run_id: str,
 ) -> tuple[str, str | None]:
     """Returns the version of what was trained, and its parent; logs how it was trained."""
-    edition = edition_of(trips)
     registry.log(
         run_id,
         params=settings.model_dump(include=set(_HYPERPARAMETERS))

@@ -1,6 +1,7 @@
-"""A fit from random weights under given settings: what a trial of tuning and a point of the learning curve is."""
+"""A fit from random weights under given settings: the base model, a trial of tuning, a point of the learning curve."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxifare.features import feature_names
+from taxifare.base_trips import SAMPLE_TRIPS, BaseTrips
+from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.settings import Settings
-from taxifare.training import Epoch, TrainingHistory, fit, predict
+from taxifare.training import Epoch, InMemory, Matrix, Part, TrainingHistory, TrainingRows, Vector, fit, predict
 
 if TYPE_CHECKING:
     import keras
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 EARLY_STOPPING_SHARE = 0.1
 """Share of the training trips, drawn at random, that decides when to stop: validation trips must not be asked twice."""
+
+EARLY_STOPPING_TRIPS = 50_000
+"""Most base trips that decide when to stop: they tell errors of two cents apart."""
 
 
 def architecture_of(settings: Settings) -> Architecture:
@@ -50,13 +55,81 @@ def fit_from_scratch(
     Raises:
         TrainingError: Training gave no usable network.
     """
-    names = feature_names(settings.city_facts)
-    features, fares_usd = trips[list(names)].to_numpy(np.float32), trips["fare_amount"].to_numpy(np.float32)
+    features, fares_usd = _arrays(trips, settings)
+    draws = np.random.default_rng(settings.seed)
     if stops is None:
-        stops = np.random.default_rng(settings.seed).random(len(trips)) < EARLY_STOPPING_SHARE
+        stops = draws.random(len(trips)) < EARLY_STOPPING_SHARE
+    learned = np.flatnonzero(~stops)
+    sample = learned if len(learned) <= SAMPLE_TRIPS else draws.choice(learned, SAMPLE_TRIPS, replace=False)
+    return _fit(
+        InMemory(features, fares_usd, ~stops),
+        (features[sample], fares_usd[sample]),
+        (features[stops], fares_usd[stops]),
+        settings,
+        on_epoch,
+    )
+
+
+def fit_streamed(
+    trips: BaseTrips, settings: Settings, on_epoch: Callable[[Epoch], None] | None = None
+) -> tuple["keras.Model", TrainingHistory, Vector]:
+    """Returns a network fitted to the training trips from random weights, how it went, and its errors on held trips.
+
+    The trips stream from their file; in memory are a sample, for the scales and the map, and the held trips, which
+    decide when to stop: a tenth, at most 50,000.
+
+    Args:
+        trips: The base years.
+        settings: Hyperparameters and seed.
+        on_epoch: Told of each epoch.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+    """
+    held = min(math.ceil(trips.training_trips * EARLY_STOPPING_SHARE), EARLY_STOPPING_TRIPS)
+    first = trips.first_training(held + SAMPLE_TRIPS)
+    features, fares_usd = _arrays(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
+    network, history = _fit(
+        _Streamed(trips, held, settings),
+        (features[held:], fares_usd[held:]),
+        (features[:held], fares_usd[:held]),
+        settings,
+        on_epoch,
+    )
+    return network, history, predict(network, features[:held]) - fares_usd[:held]
+
+
+class _Streamed(TrainingRows):
+    """Training trips of the base years but the first ones, with features when they are asked for."""
+
+    def __init__(self, trips: BaseTrips, held: int, settings: Settings) -> None:
+        before = np.cumsum([0, *trips.training_counts[:-1]])
+        self._trips, self._settings = trips, settings
+        self._held = np.clip(held - before, 0, trips.training_counts)
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many trips of each part are trained on."""
+        return [int(count) for count in self._trips.training_counts - self._held]
+
+    def part(self, number: int) -> Part:
+        """Returns a part."""
+        trips = self._trips.training_part(number)
+        features = compute_features(trips, self._settings.city_facts)
+        rows = np.arange(self._held[number], len(trips))
+        return features.to_numpy(np.float32), trips["fare_amount"].to_numpy(np.float32), rows
+
+
+def _fit(
+    training: TrainingRows,
+    sample: tuple[Matrix, Vector],
+    stops: tuple[Matrix, Vector],
+    settings: Settings,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> tuple["keras.Model", TrainingHistory]:
+    """Returns a network fitted to the rows, its scales and map taken from the sample, stopped by the stops."""
     network = build_network(
-        features[~stops],
-        fares_usd[~stops],
+        *sample,
         settings.city_facts,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
@@ -64,10 +137,8 @@ def fit_from_scratch(
     )
     history = fit(
         network,
-        features[~stops],
-        fares_usd[~stops],
-        features[stops],
-        fares_usd[stops],
+        training,
+        *stops,
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
         patience=settings.patience,
@@ -80,4 +151,10 @@ def fit_from_scratch(
 
 def predict_trips(network: "keras.Model", trips: pd.DataFrame, settings: Settings) -> npt.NDArray[np.float64]:
     """Returns the fares in USD that the network predicts for trips with features, shape (n,)."""
-    return predict(network, trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)).astype(np.float64)
+    return predict(network, _arrays(trips, settings)[0]).astype(np.float64)
+
+
+def _arrays(trips: pd.DataFrame, settings: Settings) -> tuple[Matrix, Vector]:
+    """Returns features (n, k) and fares (n,)."""
+    features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
+    return features, trips["fare_amount"].to_numpy(np.float32)

@@ -1,6 +1,9 @@
 """Splitting: which trips a model learns from and which it is judged by."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 
@@ -31,16 +34,30 @@ def split_by_time(trips: pd.DataFrame, validation_share: float) -> pd.Series:
     """
     if not 0 < validation_share < 1:
         raise SplitError(f"expected a validation share between 0 and 1, received {validation_share}")
-    training_rows = len(trips) - round(len(trips) * validation_share)
-    if training_rows in (0, len(trips)):
-        raise SplitError(
-            f"{len(trips)} trips cannot be split with a validation share of {validation_share}: one part would be empty"
-        )
     times = trips["pickup_datetime"].to_numpy()
-    last_training_time = np.partition(times, training_rows - 1)[training_rows - 1]
-    is_validation = times > last_training_time
-    if not is_validation.any():
-        raise SplitError(
-            f"{len(trips)} trips cannot be split by time: none starts after the moment of the cut, {last_training_time}"
-        )
+    is_validation = times > last_training_time(times, round(len(trips) * validation_share))
     return pd.Series(is_validation, index=trips.index, name="is_validation")
+
+
+def last_training_time(times: npt.NDArray[Any], validation_rows: int) -> np.datetime64:
+    """Returns the moment that divides trips: those that start after it, at most so many, are for validation.
+
+    Args:
+        times: Pickup times, in any order; of all trips, or of the latest ones, more than are for validation.
+        validation_rows: Rows wanted for validation.
+
+    Raises:
+        SplitError: One of the parts would be empty.
+    """
+    if validation_rows in (0, len(times)):
+        raise SplitError(
+            f"{len(times)} trips cannot be split into {len(times) - validation_rows} to learn from and "
+            f"{validation_rows} to judge by: one part would be empty"
+        )
+    last_training_row = len(times) - validation_rows - 1
+    moment: np.datetime64 = np.partition(times, last_training_row)[last_training_row]
+    if not (times > moment).any():
+        raise SplitError(
+            f"{len(times)} trips cannot be split by time: none starts after the moment of the cut, {moment}"
+        )
+    return moment

@@ -1,5 +1,7 @@
 """Training: fitting a network, new or continued, and predicting with it."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Matrix = npt.NDArray[np.float32]
-Part = tuple[Matrix, npt.NDArray[np.float32], npt.NDArray[np.int64]]
+Vector = npt.NDArray[np.float32]
+Part = tuple[Matrix, Vector, npt.NDArray[np.int64]]
 """Features (n, k), fares (n,) in USD, and the numbers of the rows among them that are trained on."""
 
 PREDICTION_ROWS = 16_384
@@ -101,11 +104,24 @@ class TrainingHistory:
         epochs: Every epoch, from epoch 0, the network as it was given.
         best_epoch: The number of the epoch with the least error on the validation rows.
         seconds: What the whole fit took.
+        trips: How many rows an epoch trains on.
     """
 
     epochs: tuple[Epoch, ...] = field(repr=False)
     best_epoch: int
     seconds: float
+    trips: int
+
+    @property
+    def epochs_per_s(self) -> float:
+        """Epochs a second, the error on the validation rows after each included."""
+        trained = self.epochs[1:]
+        return len(trained) / sum(epoch.seconds for epoch in trained)
+
+    @property
+    def trips_per_s(self) -> float:
+        """Rows trained on a second."""
+        return self.epochs_per_s * self.trips
 
     @property
     def best_validation_mae(self) -> float:
@@ -177,7 +193,13 @@ def fit(
         elif number - best.number >= patience:
             break
     restore(network, best_state)
-    return TrainingHistory(tuple(epochs), best.number, time.perf_counter() - started)
+    return TrainingHistory(tuple(epochs), best.number, time.perf_counter() - started, sum(training.counts))
+
+
+def peak_memory_mib() -> float:
+    """Returns the most memory that this process has held so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _batches(training: TrainingRows, width: int, batch_size: int, seed: Sequence[int]) -> "tf.data.Dataset":

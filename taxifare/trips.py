@@ -110,7 +110,7 @@ class TripTableError(ValueError):
     """Rows that are not a trip table; the message names the origin, the column, what was expected and what came."""
 
 
-def as_trip_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
+def as_trip_table(frame: pd.DataFrame, origin: str, *, first_number: int = 0) -> pd.DataFrame:
     """Returns the rows as a trip table: the columns of `TRIP_COLUMNS` in order and type, sorted by pickup time.
 
     Nothing is repaired: a value that does not fit its column's type is an error. Zone-aware pickup times lose their
@@ -120,6 +120,7 @@ def as_trip_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
     Args:
         frame: Rows as read from a source, with exactly the required columns and any of the optional ones.
         origin: Where the rows come from (a file, a table), for error messages.
+        first_number: Where the numbering starts: of a part of a file, with the rows before it.
 
     Returns:
         A new frame with a fresh index; ties in pickup time keep the source's order.
@@ -148,7 +149,8 @@ def as_trip_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
         table = table.sort_values("pickup_datetime", kind="stable", ignore_index=True)
     table = table.reset_index(drop=True)
     if "key" not in table:
-        table["key"] = pd.Series([f"{number:010d}" for number in range(len(table))], dtype=DTYPES["text"])
+        numbers = range(first_number, first_number + len(table))
+        table["key"] = pd.Series([f"{number:010d}" for number in numbers], dtype=DTYPES["text"])
     if "dropoff_datetime" not in table:
         table["dropoff_datetime"] = pd.Series(pd.NaT, index=table.index, dtype=DTYPES["timestamp"])
     return table[list(COLUMN_NAMES)]

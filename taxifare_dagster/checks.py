@@ -10,12 +10,13 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from taxifare.base_trips import BaseTrips
 from taxifare.cleaning import MINIMUM_SHARE_KEPT
 from taxifare.evaluation import Appraisal, EvaluationError, Evidence, Verdict, judge
 from taxifare.features import feature_names
 from taxifare.months import bounds, month_of_partition
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import skill_of
+from taxifare.renewal import change_since_approval
 from taxifare.settings import Settings
 from taxifare.trips import DTYPES, TRIP_COLUMNS, edition_of
 from taxifare_dagster import metadata
@@ -119,25 +120,30 @@ def production_is_not_stale(
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
 ) -> dg.AssetCheckResult:
-    """Production is about as skilful as when it was trained: its share of a plain rate per km's error has not grown.
+    """Production is about as skilful as when it was approved: its share of a plain rate per km's error has not grown.
 
-    A hard month raises the error of every model and leaves the skill; a stale model loses skill.
+    A hard month raises the error of every model and leaves the skill; a stale model loses skill. `why` says which it
+    was, and which dated rules production has not learned.
     """
     if production_eval_mae.contender is None:
         nothing = production_eval_mae.version is None
         why = "nothing is in production" if nothing else str(production_eval_mae.fault)
         return dg.AssetCheckResult(passed=nothing, severity=dg.AssetCheckSeverity.ERROR, metadata={"not_scored": why})
-    contender = production_eval_mae.contender
-    skill_now = skill_of(preprocessed_data, contender)
-    skill_when_trained = float(registry.describe(contender.version).tags["skill"])
+    change = change_since_approval(preprocessed_data, production_eval_mae, registry, settings)
     return dg.AssetCheckResult(
-        passed=skill_now >= skill_when_trained - settings.staleness_tolerance,
+        passed=not change.is_stale,
         severity=dg.AssetCheckSeverity.WARN,
+        description=change.said,
         metadata={
-            "skill": skill_now,
-            "skill_when_trained": skill_when_trained,
-            "tolerance": settings.staleness_tolerance,
-            "production_version": contender.version,
+            "why": change.said,
+            "rise_usd": metadata.rounded(change.rise_usd),
+            "rise_by_a_harder_month_usd": metadata.rounded(change.harder_usd),
+            "rise_by_lost_skill_usd": metadata.rounded(change.staler_usd),
+            "rules_not_learned": "; ".join(change.rules) or "none",
+            "skill": change.now.skill,
+            "skill_when_approved": change.then.skill,
+            "tolerance": change.tolerance,
+            "production_version": str(production_eval_mae.version),
         },
     )
 
@@ -195,12 +201,13 @@ def staging_model_checks(
 @dg.asset_check(asset="base_model", name=BASE_CHECK, additional_ins={"base_trips": dg.AssetIn("base_trips")})
 def base_beats_reference(
     base_model: Appraisal,
-    base_trips: pd.DataFrame,
+    base_trips: BaseTrips,
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
 ) -> dg.AssetCheckResult:
     """The first model is better than a plain rate per km; the request to put it in production is made from this."""
-    evidence = compare(base_trips, Appraisal(version=None), base_model, registry, settings)
+    sample = base_trips.preprocessed(settings.city_facts)
+    evidence = compare(sample, Appraisal(version=None), base_model, registry, settings)
     return dg.AssetCheckResult(
         passed=evidence.staging.scores.mae_usd < evidence.difficulty_mae_usd,
         severity=dg.AssetCheckSeverity.WARN,

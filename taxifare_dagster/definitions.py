@@ -4,7 +4,7 @@ import dagster as dg
 
 from taxifare.settings import Settings
 from taxifare_dagster import checks, jobs, schedules, sensors
-from taxifare_dagster.assets import models, trips
+from taxifare_dagster.assets import models, replay, trips
 from taxifare_dagster.resources import make_resources
 
 
@@ -24,7 +24,7 @@ def build_definitions(settings: Settings | None = None, **overrides: object) -> 
         ),
     }
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([trips, models], include_specs=True),
+        assets=dg.load_assets_from_modules([trips, models, replay], include_specs=True),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[
             jobs.base_job,
@@ -35,6 +35,7 @@ def build_definitions(settings: Settings | None = None, **overrides: object) -> 
             jobs.reminder_job,
             jobs.whole_month_job,
             jobs.tuning_job,
+            jobs.replay_job,
         ],
         sensors=[sensors.new_month_sensor, sensors.approval_sensor, sensors.production_sensor],
         schedules=[schedules.reminder_schedule],

@@ -16,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from taxifare.approval import Approvals, Decision
+from taxifare.base_trips import BASE
 from taxifare.evaluation import Evidence, Verdict
 from taxifare.ledger import Request
 from taxifare.months import partition_key
 from taxifare.notify import message
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import BASE
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare_dagster.comparisons import compared

@@ -8,6 +8,8 @@ import pandas as pd
 from pydantic import BaseModel
 from upath import UPath
 
+from taxifare.base_trips import BaseTrips
+
 Value = TypeVar("Value")
 
 
@@ -60,6 +62,29 @@ class ParquetIOManager(LakeIOManager[pd.DataFrame]):
     def _read(self, path: UPath) -> pd.DataFrame:
         with path.open("rb") as file, pd.option_context("mode.string_storage", "pyarrow"):
             return pd.read_parquet(file)
+
+
+class BaseTripsIOManager(LakeIOManager[BaseTrips]):
+    """The base years as a file that is opened, not read: they may be more than memory holds."""
+
+    extension = ".parquet"
+
+    def write(self, value: BaseTrips, path: UPath) -> None:
+        """Writes the file of the trips."""
+        with path.open("wb") as file:
+            value.copy_to(file)
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> BaseTrips:
+        """Returns the trips; of a file in a bucket, the parts are fetched each time they are asked for."""
+        del context
+        return BaseTrips(path.open("rb"))
+
+    def stored(self) -> BaseTrips | None:
+        """Returns what the lake holds of the base years; None where it holds nothing."""
+        try:
+            return BaseTrips((self._base_path / "base_trips").with_suffix(self.extension).open("rb"))
+        except FileNotFoundError:
+            return None
 
 
 class JsonIOManager(LakeIOManager[BaseModel]):

@@ -7,17 +7,18 @@ from pydantic import Field
 
 from taxifare import plots
 from taxifare.approval import Approvals, Decision
+from taxifare.base_trips import BASE
 from taxifare.evaluation import Evidence, describe_gain
 from taxifare.months import parse_month, partition_key
 from taxifare.notify import DeliveryError, Notifier, send_reminders, send_request
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import BASE, retrain_whole_month
+from taxifare.renewal import retrain_whole_month
 from taxifare.settings import Settings
 from taxifare.tuning import Progress, tune
 from taxifare_dagster import metadata
-from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL
+from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.comparisons import compared
-from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.production import unshown_promotions
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
@@ -35,6 +36,13 @@ monthly_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*MONTHLY_ASSETS),
     tags=MONTHLY_TAG,
     description="One month: fetch, check, clean, score production, train staging, compare.",
+)
+
+
+replay_job = dg.define_asset_job(
+    "replay_job",
+    selection=dg.AssetSelection.groups(REPLAY_GROUP),
+    description="What if: replay months under several policies, write the report. Killed, it goes on when run again.",
 )
 
 
@@ -228,16 +236,19 @@ def search_settings(
             "trial %d: %s; %d finished, least error %s; at most %.0f minutes left",
             trial.number,
             trial.fault or (f"{trial.mae_usd:.3f} USD" if trial.mae_usd is not None else "given up early"),
+    base_trips_io: dg.ResourceParam[BaseTripsIOManager],
             progress.finished,
             "none yet" if progress.best_mae_usd is None else f"{progress.best_mae_usd:.3f} USD",
             progress.seconds_left / 60,
         )
 
-    is_base = config.subject == BASE
-    asset, partition = (
-        ("base_trips", None) if is_base else ("preprocessed_data", partition_key(parse_month(config.subject)))
-    )
-    if (trips := parquet_io.stored(asset, partition)) is None:
+    if config.subject == BASE:
+        asset, base = "base_trips", base_trips_io.stored()
+        trips = None if base is None else base.preprocessed(settings.city_facts)
+    else:
+        asset = "preprocessed_data"
+        trips = parquet_io.stored(asset, partition_key(parse_month(config.subject)))
+    if trips is None:
         raise dg.Failure(f"{config.subject} has no trips in the lake: materialize {asset} first", allow_retries=False)
     search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
     found = search.finding

@@ -17,7 +17,7 @@ from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare_dagster.catalog import MONTHLY_ASSETS
-from taxifare_dagster.io_managers import JsonIOManager, LakeIOManager, ParquetIOManager
+from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -35,6 +35,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         ),
         "notifiers": notifiers(settings),
         "parquet_io": _lake_resource(ParquetIOManager, settings.lake),
+        "base_trips_io": _lake_resource(BaseTripsIOManager, settings.lake),
         "json_io": _lake_resource(JsonIOManager, settings.lake),
     }
 

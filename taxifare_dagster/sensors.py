@@ -7,9 +7,9 @@ import dagster as dg
 
 from taxifare.agenda import next_month, to_ask, to_retrain
 from taxifare.approval import Approvals
+from taxifare.base_trips import BASE
 from taxifare.months import partition_key
 from taxifare.notify import Notifier
-from taxifare.renewal import BASE
 from taxifare.settings import Settings
 from taxifare.sources.base import NoBaseError, TripSource
 from taxifare_dagster.comparisons import compared

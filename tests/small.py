@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import pandas as pd
 
+from taxifare.base_trips import BASE, BaseTrips, gather_base
 from taxifare.challengers import OnEpoch
 from taxifare.months import parse_month
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import BASE, Candidate, preprocess, renew, sample_base, train_base
+from taxifare.renewal import Candidate, preprocess, renew, train_base
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.splitting import split_by_time
@@ -45,9 +46,12 @@ def clean_month(settings: Settings, month: str) -> pd.DataFrame:
 
 def clean_base(settings: Settings) -> pd.DataFrame:
     """The years before the first month, clean and with features."""
-    published = make_source(settings).read_base()
-    stamped = Edition(BASE, published.revision).stamp(published.trips)
-    return preprocess(sample_base(stamped, settings.dataset_size, settings.seed), settings.city_facts).trips
+    return base_file(settings).preprocessed(settings.city_facts, None)
+
+
+def base_file(settings: Settings) -> BaseTrips:
+    """The years before the first month, as the asset `base_trips` makes them."""
+    return gather_base(make_source(settings).read_base(), settings).trips
 
 
 def run_tags(asset: str, month: str, dagster_run: str) -> dict[str, str]:
@@ -56,7 +60,7 @@ def run_tags(asset: str, month: str, dagster_run: str) -> dict[str, str]:
 
 
 def train(
-    trips: pd.DataFrame,
+    trips: pd.DataFrame | BaseTrips,
     parent: str | None,
     registry: ModelRegistry,
     settings: Settings,
@@ -65,10 +69,10 @@ def train(
     rehearsed: pd.DataFrame | None = None,
 ) -> Candidate:
     """A candidate, as the asset `base_model` or `staging_model` trains it in a Dagster run."""
-    subject = str(trips.attrs["subject"])
-    tags = run_tags("base_model" if subject == BASE else "staging_model", subject, run)
-    if subject == BASE:
+    if isinstance(trips, BaseTrips):
+        tags = run_tags("base_model", BASE, run)
         return train_base(trips, registry, settings, run_tags=tags, on_epoch=on_epoch)
+    tags = run_tags("staging_model", str(trips.attrs["subject"]), run)
     return renew(trips, rehearsed, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
 
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from taxifare.settings import Settings
 from taxifare.sources import bigquery
-from taxifare.sources.base import MonthNotPublishedError, NoBaseError, Publication, SourceError, TripSource
+from taxifare.sources.base import (
+    BasePublication,
+    MonthNotPublishedError,
+    NoBaseError,
+    Publication,
+    SourceError,
+    TripSource,
+)
 from taxifare.sources.chicago import Chicago
 from taxifare.sources.folder import Folder
 from taxifare.sources.lewagon import LeWagon
@@ -21,7 +28,15 @@ if TYPE_CHECKING:
 _PORTAL_TIMEOUT_S = 120.0
 """Counting years of trips may take the portal a minute."""
 
-__all__ = ["MonthNotPublishedError", "NoBaseError", "Publication", "SourceError", "TripSource", "make_source"]
+__all__ = [
+    "BasePublication",
+    "MonthNotPublishedError",
+    "NoBaseError",
+    "Publication",
+    "SourceError",
+    "TripSource",
+    "make_source",
+]
 
 
 def make_source(

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +44,30 @@ class Publication:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class BasePublication:
+    """The trips of the base years as a source published them, in parts: they may be more than memory holds.
+
+    Attributes:
+        parts: Read one after the other, when they are asked for; together they are the base years.
+        revision: Identifies the content of all parts.
+        origin: Where they are read, for people.
+    """
+
+    parts: Iterable[Publication]
+    revision: str
+    origin: str
+
+    def whole(self) -> Publication:
+        """Returns all parts together, sorted by pickup time, for what needs them in memory."""
+        dropped, trips = Counter[str](), []
+        for part in self.parts:
+            dropped.update(part.dropped)
+            trips.append(part.trips)
+        together = pd.concat(trips).sort_values("pickup_datetime", kind="stable", ignore_index=True)
+        return Publication(together, self.revision, self.origin, dropped=dropped)
+
+
 class TripSource(Protocol):
     """A publisher of monthly trips and of the base years before them.
 
@@ -63,8 +88,8 @@ class TripSource(Protocol):
         """
         ...
 
-    def read_base(self) -> Publication:
-        """Returns the trips of the years before the first month.
+    def read_base(self) -> BasePublication:
+        """Returns the trips of the years before the first month, which are read when their parts are asked for.
 
         Raises:
             NoBaseError: There are none.
@@ -91,19 +116,33 @@ def digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def unchanged(publication: Publication, revision: str) -> Publication:
+    """Returns a part of the base years, which has to be of the revision that was announced.
+
+    Raises:
+        SourceError: It has another one.
+    """
+    if publication.revision != revision:
+        raise SourceError(
+            f"{publication.origin}: expected revision {revision}, received {publication.revision}: the base years "
+            "changed while they were read: try again"
+        )
+    return publication
+
+
 def new_york_now() -> pd.Timestamp:
     """Returns what the clocks in New York show."""
     return pd.Timestamp.now(tz="America/New_York").tz_localize(None)
 
 
-def checked_trips(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Returns rows as read from a source as a trip table with at least one row.
+def checked_trips(frame: pd.DataFrame, origin: str, *, first_number: int = 0) -> pd.DataFrame:
+    """Returns rows as read from a source as a trip table with at least one row, see `as_trip_table`.
 
     Raises:
         SourceError: There are no rows, or they are not trips; names the origin, the column and the first misfit.
     """
     try:
-        trips = as_trip_table(frame, origin)
+        trips = as_trip_table(frame, origin, first_number=first_number)
     except TripTableError as error:
         raise SourceError(str(error)) from error
     if trips.empty:

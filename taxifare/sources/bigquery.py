@@ -20,6 +20,7 @@ import requests
 
 from taxifare.months import Month, bounds
 from taxifare.sources.base import (
+    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
     Publication,
@@ -103,7 +104,7 @@ class BigQuery(TripSource):
             raise MonthNotPublishedError(f"{origin}: no month {month}: no trip starts in it")
         return Publication(checked_month(_frame(rows), month, origin), _revision_of(rows), origin)
 
-    def read_base(self) -> Publication:
+    def read_base(self) -> BasePublication:
         """Returns trips of the years before the first month, at most `base_rows`.
 
         Raises:
@@ -115,7 +116,8 @@ class BigQuery(TripSource):
             rows = asked.trips(None, self.first_month.start_time, rows=self.base_rows)
         if not rows.num_rows:
             raise self._no_base()
-        return Publication(checked_trips(_frame(rows), origin), _revision_of(rows), origin)
+        published = Publication(checked_trips(_frame(rows), origin), _revision_of(rows), origin)
+        return BasePublication([published], published.revision, origin)
 
     def base_revision(self) -> str:
         """Returns the revision of the trips that `read_base` returns.

@@ -15,6 +15,7 @@ import pandas as pd
 
 from taxifare.months import Month, bounds, parse_month
 from taxifare.sources.base import (
+    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
     Publication,
@@ -22,6 +23,7 @@ from taxifare.sources.base import (
     TripSource,
     checked_month,
     digest,
+    unchanged,
 )
 from taxifare.sources.web import Web
 from taxifare.trips import COORDINATES
@@ -95,22 +97,17 @@ class Chicago(TripSource):
         """
         return self._read(month, self.trips_per_month)
 
-    def read_base(self) -> Publication:
-        """Returns trips of the months before the first, at most about `base_rows`.
+    def read_base(self) -> BasePublication:
+        """Returns trips of the months before the first, at most about `base_rows`, month by month.
 
         Raises:
             NoBaseError: The portal has none.
             SourceError: As `read_month`.
         """
         self._known.clear()
-        published = [self._read(month, rows) for month, rows in self._base().items()]
-        dropped = pd.DataFrame([publication.dropped for publication in published]).sum()
-        return Publication(
-            pd.concat([publication.trips for publication in published], ignore_index=True),
-            self.base_revision(),
-            self.url,
-            dropped={str(reason): int(count) for reason, count in dropped.items()},
-        )
+        base, listed = self._base(), self._listed()
+        parts = (unchanged(self._read(month, rows), self._revision(listed[month])) for month, rows in base.items())
+        return BasePublication(parts, self.base_revision(), self.url)
 
     def base_revision(self) -> str:
         """Returns the revision of the trips before the first month.

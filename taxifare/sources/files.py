@@ -2,6 +2,9 @@
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +16,10 @@ from taxifare.trips import TRIP_COLUMNS
 
 FORMATS = (".parquet", ".csv", ".csv.gz")
 """Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
+
+
+_ROWS_AT_ONCE = 2**18
+_BYTES_AT_ONCE = 2**25
 
 
 def read_rows(content: bytes, origin: str) -> pd.DataFrame:
@@ -27,11 +34,52 @@ def read_rows(content: bytes, origin: str) -> pd.DataFrame:
     """
     if not content:
         raise SourceError(f"{origin}: expected trips, received an empty file")
-    packed = origin.endswith(".gz")
+    with _unpacking(origin, content):
+        plain = gzip.decompress(content) if origin.endswith(".gz") else content
+    return _rows(plain, origin)
+
+
+def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
+    """Yields the rows of a trip file as they stand there, a few hundred thousand at a time.
+
+    Args:
+        file: Open at its beginning.
+        origin: Its name, as for `read_rows`. A row of text is a line.
+
+    Raises:
+        SourceError: As `read_rows`, when the part that is at fault is reached.
+    """
+    if origin.endswith(".parquet"):
+        try:
+            for batch in pa.parquet.ParquetFile(file, buffer_size=2**20).iter_batches(_ROWS_AT_ONCE):
+                yield _frame(pa.Table.from_batches([batch]))
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{origin}: expected parquet: {error}") from error
+        return
+    text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
+    with _unpacking(origin):
+        header = text.readline()
+        lines = text.read(_BYTES_AT_ONCE) + text.readline()
+    if not header:
+        raise SourceError(f"{origin}: expected trips, received an empty file")
+    while lines:
+        yield _rows(header + lines, origin)
+        with _unpacking(origin):
+            lines = text.read(_BYTES_AT_ONCE) + text.readline()
+
+
+@contextmanager
+def _unpacking(origin: str, content: bytes | None = None) -> Iterator[None]:
+    """Turns faults of packed bytes into a SourceError."""
     try:
-        plain = gzip.decompress(content) if packed else content
+        yield
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{origin}: expected gzip, received {_glimpse(content)}: {error}") from error
+        received = "" if content is None else f", received {_glimpse(content)}"
+        raise SourceError(f"{origin}: expected gzip{received}: {error}") from error
+
+
+def _rows(plain: bytes, origin: str) -> pd.DataFrame:
+    """Returns the rows of a file that is not packed, or no longer."""
     if plain.lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
     kind = "parquet" if origin.endswith(".parquet") else "CSV"
@@ -39,6 +87,10 @@ def read_rows(content: bytes, origin: str) -> pd.DataFrame:
         table = _read_parquet(plain) if kind == "parquet" else _read_csv(plain)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{origin}: expected {kind}, received {_glimpse(plain)}: {error}") from error
+    return _frame(table)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
     text = pd.StringDtype("pyarrow")
     rows: pd.DataFrame = table.to_pandas(
         types_mapper={pa.string(): text, pa.large_string(): text}.get, ignore_metadata=True

@@ -7,13 +7,14 @@ import fnmatch
 import hashlib
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from taxifare.months import Month, parse_month
 from taxifare.sources.base import (
+    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
     Publication,
@@ -22,7 +23,7 @@ from taxifare.sources.base import (
     checked_month,
     checked_trips,
 )
-from taxifare.sources.files import FORMATS, read_rows
+from taxifare.sources.files import FORMATS, read_parts, read_rows
 
 _MONTH_CODES = {"%Y": r"(?P<year>\d{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
 
@@ -72,16 +73,16 @@ class Folder(TripSource):
         content = _content(file)
         return Publication(checked_month(read_rows(content, str(file)), month, str(file)), _sha256(content), str(file))
 
-    def read_base(self) -> Publication:
-        """Returns the trips of the base file.
+    def read_base(self) -> BasePublication:
+        """Returns the trips of the base file, which is read a part at a time.
 
         Raises:
             NoBaseError: There is no base file.
             SourceError: It cannot be read as trips.
         """
         file = self._base_file()
-        content = _content(file)
-        return Publication(checked_trips(read_rows(content, str(file)), str(file)), _sha256(content), str(file))
+        revision = _revision(file)
+        return BasePublication(_parts(file, revision), revision, str(file))
 
     def base_revision(self) -> str:
         """Returns the hash of the base file.
@@ -189,7 +190,32 @@ def _revision(file: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _sha256_of_file(file: Path, _identity: tuple[int, ...]) -> str:
-    return _sha256(_content(file))
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _parts(file: Path, revision: str) -> Iterator[Publication]:
+    """Yields the trips of a file in parts.
+
+    Raises:
+        SourceError: It cannot be read as trips, or is not of that revision at the end.
+    """
+    origin, trips = str(file), 0
+    try:
+        with file.open("rb") as opened:
+            for rows in read_parts(opened, origin):
+                part = Publication(checked_trips(rows, origin, first_number=trips), revision, origin)
+                trips += len(part.trips)
+                yield part
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+    if not trips:
+        raise SourceError(f"{origin}: expected trips, received no rows")
+    if (now := _revision(file)) != revision:
+        raise SourceError(f"{origin}: expected revision {revision}, received {now}: it changed while it was read")
 
 
 def _sha256(content: bytes) -> str:

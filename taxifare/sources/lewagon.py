@@ -12,6 +12,7 @@ import pandas as pd
 
 from taxifare.months import Month, bounds, parse_month
 from taxifare.sources.base import (
+    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
     Publication,
@@ -72,7 +73,7 @@ class LeWagon(TripSource):
         trips, is_validation, revision = self._read(MONTHS[month], month)
         return Publication(trips, revision, self._origin(MONTHS[month]), is_validation)
 
-    def read_base(self) -> Publication:
+    def read_base(self) -> BasePublication:
         """Returns the trips of the two files of the base years' size.
 
         Raises:
@@ -84,7 +85,8 @@ class LeWagon(TripSource):
         is_before = rows["pickup_datetime"] < bounds(self.first_month)[0]
         trips = checked_trips(rows[is_before], f"{origin}: before {self.first_month}")
         after = {"not_before_first_month": int((~is_before).sum())}
-        return Publication(trips, digest([revision, str(self.first_month)]), origin, dropped=after)
+        revision = digest([revision, str(self.first_month)])
+        return BasePublication([Publication(trips, revision, origin, dropped=after)], revision, origin)
 
     def base_revision(self) -> str:
         """Returns the revision of the base years.

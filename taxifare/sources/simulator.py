@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from taxifare.cities import NEW_YORK
 from taxifare.months import Month, months_between, parse_month
 from taxifare.sources.base import (
+    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
     Publication,
@@ -343,15 +344,14 @@ class Simulator(TripSource):
         trips = as_trip_table(self._rows(month, self._trips_in(month)), self._origin)
         return Publication(trips, revisions[month], self._origin)
 
-    def read_base(self) -> Publication:
-        """Returns the trips of the base years, from 2009-01 up to the first month.
+    def read_base(self) -> BasePublication:
+        """Returns the trips of the base years, from 2009-01 up to the first month, month by month.
 
         Raises:
             NoBaseError: The first month leaves no base years.
         """
-        rows = [self._rows(month, trips) for month, trips in self._base_months().items() if trips]
-        trips = as_trip_table(pd.concat(rows, ignore_index=True), self._origin)
-        return Publication(trips, self.base_revision(), self._origin)
+        parts = (self._base_part(month, trips) for month, trips in self._base_months().items() if trips)
+        return BasePublication(parts, self.base_revision(), self._origin)
 
     def base_revision(self) -> str:
         """Returns the revision of the base years.
@@ -380,6 +380,10 @@ class Simulator(TripSource):
         demand = np.cumsum([_DEMAND_BY_MONTH[month.month - 1] for month in months])
         until = np.round(demand / demand[-1] * self.base_trips).astype(int)
         return dict(zip(months, np.diff(until, prepend=0).tolist(), strict=True))
+
+    def _base_part(self, month: Month, trips: int) -> Publication:
+        rows = as_trip_table(self._rows(month, trips), self._origin)
+        return Publication(rows, digest(self._facts(month, trips)), self._origin)
 
     def _scenario_in(self, month: Month) -> Scenario:
         return self.scenario if month >= self.scenario_from else "as-it-was"

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from taxifare.months import Month, bounds, months_between
 from taxifare.sources.base import (
+    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
     Publication,
@@ -31,6 +32,7 @@ from taxifare.sources.base import (
     checked_month,
     digest,
     new_york_now,
+    unchanged,
 )
 from taxifare.sources.web import Web, WebError, shown
 from taxifare.trips import DTYPES
@@ -174,24 +176,17 @@ class Tlc(TripSource):
         revision = self._digest(received.revision, zones.revision)
         return Publication(checked_month(rows, month, origin), revision, origin, dropped=dropped)
 
-    def read_base(self) -> Publication:
-        """Returns the trips of the months before the first.
+    def read_base(self) -> BasePublication:
+        """Returns the trips of the months before the first, month by month.
 
         Raises:
             NoBaseError: One of them is not there.
-            SourceError: One of them cannot be had, or is not trips with zones.
+            SourceError: One of them cannot be had, is not trips with zones, or changes meanwhile.
         """
-        try:
-            months = [self.read_month(month) for month in self._base]
-        except MonthNotPublishedError as error:
-            raise self._no_base(error) from error
-        dropped = pd.DataFrame([month.dropped for month in months]).sum()
-        return Publication(
-            pd.concat([month.trips for month in months], ignore_index=True),
-            digest([month.revision for month in months]),
-            " and ".join(sorted({months[0].origin, months[-1].origin})),
-            dropped={str(reason): int(count) for reason, count in dropped.items()},
-        )
+        revisions = self._base_revisions()
+        parts = (unchanged(self.read_month(month), revision) for month, revision in revisions.items())
+        ends = sorted({shown(self._address(month)) for month in (min(revisions), max(revisions))})
+        return BasePublication(parts, digest(list(revisions.values())), " and ".join(ends))
 
     def base_revision(self) -> str:
         """Returns the revision of the base years.
@@ -200,21 +195,20 @@ class Tlc(TripSource):
             NoBaseError: One of the months is not there.
             SourceError: The server does not answer.
         """
-        revisions = {month: self._revision(month) for month in self._base}
-        for month, revision in revisions.items():
-            if revision is None:
-                raise self._no_base(f"{shown(self._address(month))} is not there")
-        return digest(list(revisions.values()))
+        return digest(list(self._base_revisions().values()))
 
-    @property
-    def _base(self) -> list[Month]:
-        return list(months_between(self.first_month - self.base_months, self.first_month - 1))
-
-    def _no_base(self, why: object) -> NoBaseError:
-        return NoBaseError(
-            f"no base years of {self.base_months} months before {self.first_month}: {why}: lower TLC_BASE_MONTHS, or "
-            "set FIRST_MONTH to a later month"
-        )
+    def _base_revisions(self) -> dict[Month, str]:
+        """Returns the months of the base years and their revisions, oldest first."""
+        revisions = {}
+        for month in months_between(self.first_month - self.base_months, self.first_month - 1):
+            if (revision := self._revision(month)) is None:
+                raise NoBaseError(
+                    f"no base years of {self.base_months} months before {self.first_month}: "
+                    f"{shown(self._address(month))} is not there: lower TLC_BASE_MONTHS, or set FIRST_MONTH to a later "
+                    "month"
+                )
+            revisions[month] = revision
+        return revisions
 
     @property
     def _zones_address(self) -> str:

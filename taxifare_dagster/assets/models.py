@@ -9,11 +9,12 @@ import pandas as pd
 from taxifare import plots
 from taxifare.approval import Approvals
 from taxifare.challengers import OnEpoch
+from taxifare.base_trips import BASE, BaseTrips
 from taxifare.evaluation import Appraisal
 from taxifare.registry import ModelRegistry, VersionUnusableError
-from taxifare.renewal import BASE, Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
+from taxifare.renewal import Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
 from taxifare.settings import Settings
-from taxifare.training import Epoch, TrainingError
+from taxifare.training import Epoch, TrainingError, peak_memory_mib
 from taxifare.trips import edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
@@ -34,19 +35,21 @@ production_model = dg.AssetSpec(
 @dg.asset(group_name=MODELS_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io")
 def base_model(
     context: dg.AssetExecutionContext,
-    base_trips: pd.DataFrame,
+    base_trips: BaseTrips,
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
     """The first model: trained from random weights on the years before the first month.
 
-    Nothing is in production before it, so its request asks for a start, not for a replacement.
+    The trips stream from their file, so that memory does not grow with them. Nothing is in production before it, so its
+    request asks for a start, not for a replacement.
     """
     candidate = train_base(
-        base_trips, registry, settings, run_tags=_run_tags(context, base_trips), on_epoch=_reporter(context)
+        base_trips, registry, settings, run_tags=_run_tags(context, sample), on_epoch=_reporter(context)
     )
-    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, base_trips, registry))
+    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, sample, registry))
 
+    sample = base_trips.preprocessed(settings.city_facts)
 
 @dg.asset(
     partitions_def=months,
@@ -211,3 +214,6 @@ def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: Mod
         shown["challengers_seconds"] = round(sum(standing.seconds for standing in candidate.standings), 1)
     exposure = [entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]
     return shown | {"revision": edition_of(trips).revision, "exposure": dg.MetadataValue.json(exposure)}
+            "epochs_per_s": metadata.rounded(candidate.history.epochs_per_s),
+            "trips_per_s": round(candidate.history.trips_per_s),
+            "peak_memory_mib": round(peak_memory_mib()),

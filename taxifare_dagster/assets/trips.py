@@ -6,16 +6,18 @@ import dagster as dg
 import pandas as pd
 
 from taxifare import plots
+from taxifare.base_trips import BaseTrips, gather_base
 from taxifare.months import Month, month_of_partition, partition_key
-from taxifare.rehearsal import editions_before, reservoir
-from taxifare.renewal import BASE, preprocess, sample_base
+from taxifare.rehearsal import editions_before, exposure_of, reservoir
+from taxifare.renewal import preprocess
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.splitting import split_by_time
+from taxifare.training import peak_memory_mib
 from taxifare.trips import Edition, edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
-from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.partitions import months
 
 
@@ -70,29 +72,31 @@ def preprocessed_data(raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Set
     )
 
 
-@dg.asset(group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
-def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]) -> dg.Output[pd.DataFrame]:
-    """Clean trips with features of the years before the first month: what the first model learns from.
+@dg.asset(group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="base_trips_io")
+def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]) -> dg.Output[BaseTrips]:
+    """Clean trips of the years before the first month, shuffled: what the first model learns from.
 
-    At most DATASET_SIZE trips, drawn at random over the years; the latest twentieth is for validation.
+    At most DATASET_SIZE trips, drawn at random over the years; the latest twentieth, at most 100,000, is for
+    validation. They stream from the source into the file, so that memory does not grow with them. Features are computed
+    when they are read. The plots show a sample.
     """
     published = source.read_base()
-    sampled = sample_base(
-        Edition(BASE, published.revision).stamp(published.trips), settings.dataset_size, settings.seed
-    )
-    done = preprocess(sampled, settings.city_facts)
+    done = gather_base(published, settings)
+    sample = done.trips.preprocessed(settings.city_facts)
     return dg.Output(
         done.trips,
         metadata={
-            "dagster/row_count": len(done.trips),
-            "dagster/column_schema": metadata.preprocessed_schema(settings.city_facts),
+            "dagster/row_count": done.trips.training_trips + done.trips.validation_trips,
+            "dagster/column_schema": metadata.trip_schema(),
             "revision": published.revision,
             "source": published.origin,
-            "published_trips": len(published.trips),
-            "left_out": metadata.dropped(published.dropped),
-            "time_span": metadata.time_span(done.trips),
+            "published_trips": done.published_trips,
+            "left_out": metadata.dropped(done.left_out),
+            "time_span": metadata.time_span(sample),
+            "validation_trips": done.trips.validation_trips,
             "dropped": metadata.dropped(done.dropped),
-            "overview": metadata.plot(plots.trips_overview(done.trips)),
+            "peak_memory_mib": round(peak_memory_mib()),
+            "overview": metadata.plot(plots.trips_overview(sample)),
         },
     )
 
@@ -102,6 +106,7 @@ def rehearsal_trips(
     context: dg.AssetExecutionContext,
     source: dg.ResourceParam[TripSource],
     parquet_io: dg.ResourceParam[ParquetIOManager],
+    base_trips_io: dg.ResourceParam[BaseTripsIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[pd.DataFrame]:
     """A sample of the trips before the month, for renewals to rehearse: learning a month must not forget the years.
@@ -109,19 +114,20 @@ def rehearsal_trips(
     At most REHEARSAL_TRIPS, drawn from the base years and from every earlier month that is published, newer trips
     likelier. It does not matter which of those months have been run: a backfill in any order draws the same.
     """
-    month, base = month_of_partition(context.partition_key), parquet_io.stored("base_trips")
+    month, base = month_of_partition(context.partition_key), base_trips_io.stored()
 
     def stored(earlier: Month) -> pd.DataFrame | None:
         return parquet_io.stored("raw_new_data", partition_key(earlier))
 
-    editions = chain([] if base is None else [base], editions_before(month, source, stored, settings))
+    editions = chain([] if base is None else base.parts(), editions_before(month, source, stored, settings))
     rehearsed = reservoir(editions, settings.rehearsal_trips, settings.seed)
     years = rehearsed["pickup_datetime"].dt.year.value_counts().sort_index()
     return dg.Output(
         rehearsed,
         metadata={
             "dagster/partition_row_count": len(rehearsed),
-            "base_trips": "none: base_trips has not been materialized" if base is None else edition_of(base).revision,
+            "base_trips": "none: base_trips has not been materialized" if base is None else base.edition.revision,
+            "editions": dg.MetadataValue.json({entry.subject: entry.revision for entry in exposure_of(rehearsed)}),
             "trips_by_year": dg.MetadataValue.json({str(year): int(count) for year, count in years.items()}),
         },
     )

@@ -180,7 +180,7 @@ class TestBaseYears:
         hours = [f"{start:%Y-%m-%dT%H:%M:%S}" for start in pd.date_range("2014-12-01", periods=36 * 24, freq="h")]
         portal.data_sets["wrvz-psew"] = trips(hours)
         base = changed(source, first_month=parse_month("2015-02"), base_rows=144)
-        publication = base.read_base()
+        publication = base.read_base().whole()
         assert publication.trips["pickup_datetime"].dt.month.value_counts().to_dict() == {12: 124, 1: 20}
         assert publication.revision == base.base_revision()
         assert publication.dropped["not_drawn"] == 36 * 24 - 144
@@ -297,7 +297,7 @@ class TestTheCity:
         if not TRIPS_FILE.exists():
             pytest.skip(f"needs the real trips in {TRIPS_FILE}")
         portal.data_sets["wrvz-psew"] = from_tfx(TRIPS_FILE)
-        base = changed(source, first_month=parse_month("2013-07")).read_base()
+        base = changed(source, first_month=parse_month("2013-07")).read_base().whole()
         assert base.dropped == {"not_drawn": 0, "no_centroid": 109}
         kept = clean(base.trips, CHICAGO)
         assert kept.share_kept > 0.95

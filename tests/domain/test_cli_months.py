@@ -119,7 +119,7 @@ class TestNewData:
     def course(self) -> Iterator[Publisher]:
         """The Le Wagon course's bucket."""
         months = {"jan": CITY.read_month(JANUARY).trips, "feb": CITY.read_month(JANUARY + 1).trips}
-        with publisher_server(lewagon_files(months, CITY.read_base().trips)) as running:
+        with publisher_server(lewagon_files(months, CITY.read_base().whole().trips)) as running:
             yield running
 
     @pytest.fixture

@@ -303,11 +303,11 @@ def test_another_months_file_under_this_months_name(tmp_path: Path) -> None:
 
 
 def test_the_base_file_may_be_of_any_time_but_not_of_any_shape(tmp_path: Path) -> None:
-    CITY.read_base().trips.to_parquet(tmp_path / "taxi_base_2009_2014.parquet")
-    base = Folder(tmp_path).read_base()
+    CITY.read_base().whole().trips.to_parquet(tmp_path / "taxi_base_2009_2014.parquet")
+    base = Folder(tmp_path).read_base().whole()
     assert len(base.trips) == 500
     assert list(base.trips.columns) == list(COLUMN_NAMES)
     assert base.revision == Folder(tmp_path).base_revision()
     (tmp_path / "taxi_base_2009_2014.parquet").write_bytes(b"PAR1")
     with pytest.raises(SourceError, match=r"taxi_base_2009_2014\.parquet: expected parquet"):
-        Folder(tmp_path).read_base()
+        Folder(tmp_path).read_base().whole()

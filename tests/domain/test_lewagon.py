@@ -26,7 +26,7 @@ CITY = Simulator(
     scenario_from=JANUARY,
 )
 MONTHS = {"jan": CITY.read_month(JANUARY).trips, "feb": CITY.read_month(JANUARY + 1).trips}
-FILES = lewagon_files(MONTHS, CITY.read_base().trips)
+FILES = lewagon_files(MONTHS, CITY.read_base().whole().trips)
 
 
 @pytest.fixture
@@ -65,20 +65,20 @@ def test_a_split_that_is_not_by_time_stays_with_its_trips(course: LeWagon, publi
 def test_the_smallest_file_that_is_large_enough_is_read(
     course: LeWagon, publisher: Publisher, wanted: int | None, file: str
 ) -> None:
-    publisher.files = lewagon_files({}, CITY.read_base().trips, file)
-    base = replace(course, dataset_size=wanted).read_base()
+    publisher.files = lewagon_files({}, CITY.read_base().whole().trips, file)
+    base = replace(course, dataset_size=wanted).read_base().whole()
     assert len(base.trips) == 400, "both files"
     assert base.origin == f"{publisher.url}/train_{file}.csv and {publisher.url}/val_{file}.csv"
 
 
 def test_base_trips_from_the_first_month_on_are_left_out_and_counted(course: LeWagon, publisher: Publisher) -> None:
     """Otherwise the base model would know the months it is judged on."""
-    publisher.files |= lewagon_files({}, pd.concat([CITY.read_base().trips, MONTHS["jan"][:7]]))
-    base = course.read_base()
+    publisher.files |= lewagon_files({}, pd.concat([CITY.read_base().whole().trips, MONTHS["jan"][:7]]))
+    base = course.read_base().whole()
     assert (len(base.trips), base.dropped) == (400, {"not_before_first_month": 7})
     assert base.revision == course.base_revision()
     earlier = replace(course, first_month=parse_month("2014-01"))
-    assert earlier.read_base().trips["pickup_datetime"].max() < pd.Timestamp("2014-01-01")
+    assert earlier.read_base().whole().trips["pickup_datetime"].max() < pd.Timestamp("2014-01-01")
     assert earlier.base_revision() != base.revision, "other trips are another revision"
 
 

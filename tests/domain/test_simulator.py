@@ -226,7 +226,7 @@ def test_keys_are_unique_and_written_as_kaggle_writes_them() -> None:
 
 
 def test_the_base_years_have_all_their_trips_in_all_their_months() -> None:
-    base = CITY.read_base().trips
+    base = CITY.read_base().whole().trips
     by_month = base["pickup_datetime"].dt.to_period("M").value_counts()
     assert len(base) == 7_200
     assert (by_month.index.min(), by_month.index.max()) == (parse_month("2009-01"), parse_month("2014-12"))
@@ -236,13 +236,13 @@ def test_the_base_years_have_all_their_trips_in_all_their_months() -> None:
 
 
 def test_the_base_years_end_before_the_first_month() -> None:
-    base = replace(CITY, first_month=parse_month("2012-08")).read_base().trips
+    base = replace(CITY, first_month=parse_month("2012-08")).read_base().whole().trips
     assert len(base) == 7_200
     assert base["pickup_datetime"].max() < pd.Timestamp("2012-08-01")
 
 
 def test_few_base_trips_leave_some_months_empty() -> None:
-    assert len(replace(CITY, base_trips=10).read_base().trips) == 10
+    assert len(replace(CITY, base_trips=10).read_base().whole().trips) == 10
 
 
 def test_without_base_years_says_so() -> None:

@@ -47,7 +47,7 @@ def written(folder: Path, city: Simulator, ending: str) -> Folder:
     """A folder of the simulated trips, in no order."""
     folder.mkdir(exist_ok=True)
     publications = {f"taxi_{month.start_time:%Y_%m}": city.read_month(month) for month in city.months()}
-    publications["taxi_base_2009_2014"] = city.read_base()
+    publications["taxi_base_2009_2014"] = city.read_base().whole()
     for name, publication in publications.items():
         rows, file = publication.trips.sample(frac=1, random_state=1), folder / f"{name}{ending}"
         if ending == ".parquet":
@@ -65,7 +65,7 @@ def published(city: Simulator, source: str) -> dict[str, bytes]:
     months = {month: city.read_month(month).trips for month in city.months()}
     if source == "lewagon":
         return lewagon_files(
-            {month.strftime("%b").lower(): trips for month, trips in months.items()}, city.read_base().trips
+            {month.strftime("%b").lower(): trips for month, trips in months.items()}, city.read_base().whole().trips
         )
     before = replace(city, first_month=parse_month("2014-11")).read_month
     return tlc_files(
@@ -90,7 +90,9 @@ def asked(publisher: Publisher, source: str, downloads: Path) -> TripSource:
 
 def on_portal(portal: Portal, city: Simulator) -> TripSource:
     """The source that asks Chicago's portal, which has the simulated trips from now on."""
-    months = {str(month): city.read_month(month).trips for month in city.months()} | {"base": city.read_base().trips}
+    months = {str(month): city.read_month(month).trips for month in city.months()} | {
+        "base": city.read_base().whole().trips
+    }
     portal.data_sets = {
         "wrvz-psew": pd.concat([from_trip_table(trips, prefix) for prefix, trips in months.items()]),
         "ajtu-isnz": published_rows(pd.DataFrame({"trip_id": []})),
@@ -106,7 +108,7 @@ def asked_of_portal(portal: Portal) -> TripSource:
 
 def in_bigquery(server: BigQueryServer, city: Simulator) -> TripSource:
     """The source that asks BigQuery, which has the simulated trips from now on: without keys, as the course's table."""
-    trips = [city.read_base().trips, *(city.read_month(month).trips for month in city.months())]
+    trips = [city.read_base().whole().trips, *(city.read_month(month).trips for month in city.months())]
     rows = pd.concat(trips, ignore_index=True).drop(columns=["key", "dropoff_datetime"])
     rows["pickup_datetime"] = rows["pickup_datetime"].dt.tz_localize("UTC")
     assert server.fill("contract", rows) == TABLE
@@ -164,7 +166,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, publisher: Publisher) -
             if request.param == "real folder":
                 return Case(lambda: folder)
             months = {month.strftime("%b").lower(): folder.read_month(month).trips for month in CITY.months()}
-            publisher.files = lewagon_files(months, CITY.read_base().trips)
+            publisher.files = lewagon_files(months, CITY.read_base().whole().trips)
             return Case(lambda: asked(publisher, "lewagon", tmp_path))
         case ending:
             written(tmp_path / "trips", CITY, ending)
@@ -219,7 +221,7 @@ def test_a_restated_month_has_a_new_revision_and_the_others_keep_theirs(case: Ca
 
 def test_the_base_years_are_a_trip_table_of_before(case: Case) -> None:
     source = case.make()
-    base = source.read_base()
+    base = source.read_base().whole()
     assert base.revision == source.base_revision()
     assert list(base.trips.columns) == list(COLUMN_NAMES)
     assert base.trips["pickup_datetime"].is_monotonic_increasing

@@ -37,7 +37,7 @@ def test_the_index_is_the_trips():
     ("minutes", "share", "message"),
     [
         ([], 0.2, "0 trips cannot be split"),
-        ([1], 0.2, "1 trips cannot be split with a validation share of 0.2: one part would be empty"),
+        ([1], 0.2, "1 trips cannot be split into 1 to learn from and 0 to judge by: one part would be empty"),
         ([1, 2], 0.2, "one part would be empty"),
         ([1, 2], 0.9, "one part would be empty"),
         ([5, 5, 5, 5], 0.5, "none starts after the moment of the cut, 2015-01-01T00:05"),

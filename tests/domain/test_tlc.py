@@ -242,12 +242,12 @@ def test_a_server_in_trouble_is_not_a_month_that_is_missing(commission: Tlc, pub
 
 
 def test_the_base_years_are_the_months_before_the_first(commission: Tlc) -> None:
-    base = commission.read_base()
+    base = commission.read_base().whole()
     assert set(base.trips["pickup_datetime"].dt.strftime("%Y-%m")) == {"2024-02"}
     assert base.revision == commission.base_revision()
     later = replace(commission, first_month=parse_month("2024-04"), base_months=2)
-    assert set(later.read_base().trips["pickup_datetime"].dt.strftime("%Y-%m")) == {"2024-02", "2024-03"}
-    assert later.read_base().trips["key"].is_unique
+    assert set(later.read_base().whole().trips["pickup_datetime"].dt.strftime("%Y-%m")) == {"2024-02", "2024-03"}
+    assert later.read_base().whole().trips["key"].is_unique
 
 
 def test_too_many_base_months_are_no_base(commission: Tlc) -> None:
@@ -346,7 +346,7 @@ def test_a_real_month_of_green_taxis(real: Tlc) -> None:
     assert january.dropped == {"outside_month": 2, "unknown_zone": 643, "not_drawn": 0}
     assert january.trips["passenger_count"].isna().sum() > 3_000
     assert clean(january.trips, NEW_YORK).share_kept > 0.98
-    assert len(real.read_base().trips) == 64_215 - 4 - 745
+    assert len(real.read_base().whole().trips) == 64_215 - 4 - 745
 
 
 @pytest.mark.real_trips

@@ -87,7 +87,9 @@ def test_a_loaded_network_continues_where_its_parent_stopped(trained):
     momenta = [variable.numpy() for variable in child.optimizer.variables[2:]]
     assert any(np.any(momentum) for momentum in momenta)
 
-    one_step = fit(child, InMemory(*TRAIN), *VALIDATION, **FAST | {"batch_size": 4000, "max_epochs": 1, "learning_rate": 1e-5})
+    one_step = fit(
+        child, InMemory(*TRAIN), *VALIDATION, **FAST | {"batch_size": 4000, "max_epochs": 1, "learning_rate": 1e-5}
+    )
     assert one_step.epochs[0].validation_mae == pytest.approx(history.best_validation_mae, abs=1e-6)
     assert one_step.epochs[1].loss == pytest.approx(parent_mae, abs=1e-4)  # the loss before the first step
     assert child.optimizer.iterations == steps_of_parent + one_step.best_epoch

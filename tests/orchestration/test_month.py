@@ -247,8 +247,13 @@ class TestEveryVerdictIsAnAnswer:
             world = compared_january.under(staleness_tolerance=tolerance)
             result = world.run("monthly_job", month=JANUARY, assets=["production_eval_mae"])
             check = checks_of(result)["production_is_not_stale"]
-            lost = check.metadata["skill_when_trained"].value - check.metadata["skill"].value
+            lost = check.metadata["skill_when_approved"].value - check.metadata["skill"].value
             assert 0 < lost < 1
+            rise = [
+                check.metadata[f"rise_{part}"].value for part in ("usd", "by_a_harder_month_usd", "by_lost_skill_usd")
+            ]
+            assert rise[0] == pytest.approx(rise[1] + rise[2], abs=1e-3)
+            assert f"The model is {'not ' if is_fresh else ''}stale." in str(check.metadata["why"].value)
             assert (check.passed, check.severity) == (is_fresh, dg.AssetCheckSeverity.WARN)
             assert failures(result) == {}
 

@@ -21,7 +21,7 @@ from taxifare.months import Month, parse_month
 from taxifare.notify import Message
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
-from taxifare.sources import Folder, Publication, SourceError, TripSource, make_source
+from taxifare.sources import BasePublication, Folder, Publication, SourceError, TripSource, make_source
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.definitions import build_definitions
 from taxifare_dagster.home import prepare_home
@@ -83,7 +83,7 @@ class Publisher(TripSource):
         revision, change = self.editions[month]
         return replace(publication, trips=change(publication.trips.copy()), revision=revision)
 
-    def read_base(self) -> Publication:
+    def read_base(self) -> BasePublication:
         if self.base_fault is not None:
             raise self.base_fault
         return self.city.read_base()
