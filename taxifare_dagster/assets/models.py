@@ -44,12 +44,12 @@ def base_model(
     The trips stream from their file, so that memory does not grow with them. Nothing is in production before it, so its
     request asks for a start, not for a replacement.
     """
+    sample = base_trips.preprocessed(settings.city_facts)
     candidate = train_base(
         base_trips, registry, settings, run_tags=_run_tags(context, sample), on_epoch=_reporter(context)
     )
     return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, sample, registry))
 
-    sample = base_trips.preprocessed(settings.city_facts)
 
 @dg.asset(
     partitions_def=months,
