@@ -227,6 +227,7 @@ def search_settings(
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
     parquet_io: dg.ResourceParam[ParquetIOManager],
+    base_trips_io: dg.ResourceParam[BaseTripsIOManager],
 ) -> None:
     """Searches better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
 
@@ -236,7 +237,6 @@ def search_settings(
             "trial %d: %s; %d finished, least error %s; at most %.0f minutes left",
             trial.number,
             trial.fault or (f"{trial.mae_usd:.3f} USD" if trial.mae_usd is not None else "given up early"),
-    base_trips_io: dg.ResourceParam[BaseTripsIOManager],
             progress.finished,
             "none yet" if progress.best_mae_usd is None else f"{progress.best_mae_usd:.3f} USD",
             progress.seconds_left / 60,
