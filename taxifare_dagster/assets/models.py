@@ -207,6 +207,9 @@ def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: Mod
             "epochs": len(candidate.history.epochs) - 1,
             "best_epoch": candidate.history.best_epoch,
             "training_seconds": round(candidate.history.seconds, 1),
+            "epochs_per_s": metadata.rounded(candidate.history.epochs_per_s),
+            "trips_per_s": round(candidate.history.trips_per_s),
+            "peak_memory_mib": round(peak_memory_mib()),
             "loss_curve": metadata.plot(plots.training_curve(candidate.history)),
         }
     if candidate.standings:
@@ -214,6 +217,3 @@ def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: Mod
         shown["challengers_seconds"] = round(sum(standing.seconds for standing in candidate.standings), 1)
     exposure = [entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]
     return shown | {"revision": edition_of(trips).revision, "exposure": dg.MetadataValue.json(exposure)}
-            "epochs_per_s": metadata.rounded(candidate.history.epochs_per_s),
-            "trips_per_s": round(candidate.history.trips_per_s),
-            "peak_memory_mib": round(peak_memory_mib()),
