@@ -59,8 +59,7 @@ def next_month(
         requests: All requests.
         outcomes: How those that ended did.
     """
-    decided = {outcome.request_id for outcome in outcomes if outcome.by is not None}
-    settled = {(request.subject, request.revision) for request in requests if request.id in decided}
+    settled = _settled(requests, outcomes)
     learned = _last_learned(production_version, requests)
     ended = {outcome.request_id for outcome in outcomes}
     start_waits = production_version is None and any(
@@ -77,6 +76,33 @@ def next_month(
         if moved and (str(month), revision) not in settled and (learned is None or month > learned):
             return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}:after {evidence.staging.run_id}")
     return None
+
+
+def undecided_before(
+    month: Month,
+    revisions: Mapping[str, str],
+    production_version: str | None,
+    requests: Collection[Request],
+    outcomes: Collection[Outcome],
+) -> str | None:
+    """Returns what has to be decided on before the month is run, None where nothing has.
+
+    That is the month before it – the base model, before the first – where a policy decides: what it promotes is what
+    the month is compared with.
+
+    Args:
+        month: The month to be run.
+        revisions: Revision of each subject that is published; `base` is among them where there are base years.
+        production_version: What is in production now.
+        requests: All requests.
+        outcomes: How those that ended did.
+    """
+    earlier = [subject for subject in revisions if subject != BASE and subject < str(month)]
+    if not earlier and production_version is not None:
+        return None
+    before = max(earlier, default=BASE)
+    is_settled = before not in revisions or (before, revisions[before]) in _settled(requests, outcomes)
+    return None if is_settled else before
 
 
 def to_retrain(promotion: Promotion | None, requests: Collection[Request]) -> Request | None:
@@ -130,6 +156,12 @@ def to_ask(
     return sorted(
         filter(is_untold, compared.values()), key=lambda evidence: (evidence.subject != BASE, evidence.subject)
     )
+
+
+def _settled(requests: Collection[Request], outcomes: Collection[Outcome]) -> set[tuple[str, str]]:
+    """Returns the subjects, with their revisions, that somebody has decided on."""
+    decided = {outcome.request_id for outcome in outcomes if outcome.by is not None}
+    return {(request.subject, request.revision) for request in requests if request.id in decided}
 
 
 def _last_learned(production_version: str | None, requests: Collection[Request]) -> Month | None:

@@ -109,6 +109,11 @@ class Restatement:
     decided: tuple[Outcome, ...]
 
 
+def by_verdict(verdict: Verdict) -> Decision:
+    """Returns what the evidence alone says: approve what it supports, reject the rest."""
+    return "approve" if verdict in APPROVABLE else "reject"
+
+
 def utc_now() -> datetime:
     """The moment, in UTC."""
     return datetime.now(UTC)

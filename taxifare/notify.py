@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import requests
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from taxifare.approval import APPROVABLE, Approvals, Decision
+from taxifare.approval import APPROVABLE, Approvals, Decision, by_verdict
 from taxifare.evaluation import Contender, Interval, Verdict
 from taxifare.ledger import Delivery, Request
 from taxifare.settings import Settings
@@ -259,18 +259,22 @@ def message(
         f"Difficulty: a plain rate per km is {_usd(evidence.difficulty_mae_usd)} off on these trips",
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
-        f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}",
     ]
-    if request.verdict not in APPROVABLE:
-        lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
-    links = (
-        ("See", subject_link(request.subject, settings)),
-        *([("Compare the runs", comparison_page)] if comparison_page else []),
-        ("Approve", decision_link(request, token, "approve", settings)),
-        ("Reject", decision_link(request, token, "reject", settings)),
-    )
+    links = [("See", subject_link(request.subject, settings))]
+    if comparison_page:
+        links.append(("Compare the runs", comparison_page))
+    if settings.approval_policy == "gate":
+        lines.append(f"The policy decides to {by_verdict(request.verdict)}; asked {_moment(request.requested_at)}")
+    else:
+        lines.append(f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}")
+        if request.verdict not in APPROVABLE:
+            lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
+        links += [
+            ("Approve", decision_link(request, token, "approve", settings)),
+            ("Reject", decision_link(request, token, "reject", settings)),
+        ]
     lines += [*(f"{name}: {address}" for name, address in links), key]
-    return Message(key, "\n".join(lines), links)
+    return Message(key, "\n".join(lines), tuple(links))
 
 
 def subject_link(subject: str, settings: Settings) -> str:

@@ -182,6 +182,10 @@ class Settings(BaseSettings):
     )
 
     # Asking a person
+    approval_policy: Literal["person", "gate"] = Field(
+        "person",
+        description="Who decides: person, or gate (a PROMOTE is approved by itself, the rest rejected, month by month)",
+    )
     request_valid_days: int = Field(30, description="Days a request for a decision stays open", ge=1)
     approval_secret: OptionalSecret = Field(
         None, description="Key of the approval tokens; empty: made once and kept in TAXIFARE_HOME"

@@ -15,9 +15,9 @@ from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from taxifare.approval import Approvals, Decision
+from taxifare.approval import Approvals, by_verdict
 from taxifare.base_trips import BASE
-from taxifare.evaluation import Evidence, Verdict
+from taxifare.evaluation import Evidence
 from taxifare.ledger import Request
 from taxifare.months import partition_key
 from taxifare.notify import message
@@ -62,19 +62,20 @@ class Demo:
             self._execute("monthly_job", partition=f"{subject}-01")
         self._execute("approval_job", {"send_approval_message": {"subject": subject}})
         request = self._request(compared(self._instance)[subject])
-        decision: Decision = "approve" if request.verdict in {Verdict.PROMOTE, Verdict.COLD_START} else "reject"
-        self._execute(
-            "decision_job",
-            {
-                "decide": {
-                    "request": request.id,
-                    "token": self.approvals.token(request),
-                    "decision": decision,
-                    "decided_by": DECIDED_BY,
-                    "reason": f"policy: {POLICY}",
-                }
-            },
-        )
+        decision = by_verdict(request.verdict)
+        if self.approvals.outcome(request.id) is None:
+            self._execute(
+                "decision_job",
+                {
+                    "decide": {
+                        "request": request.id,
+                        "token": self.approvals.token(request),
+                        "decision": decision,
+                        "decided_by": DECIDED_BY,
+                        "reason": f"policy: {POLICY}",
+                    }
+                },
+            )
         if subject != BASE and decision == "approve" and "whole month" in self._settings.challengers:
             config = {"month": subject, "version": request.staging_version}
             self._execute("whole_month_job", {"retrain_on_whole_month": config})

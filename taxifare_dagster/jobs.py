@@ -6,13 +6,12 @@ import dagster as dg
 from pydantic import Field
 
 from taxifare import plots
-from taxifare.approval import Approvals, Decision
+from taxifare.approval import Approvals, Decision, by_verdict
 from taxifare.base_trips import BASE
 from taxifare.evaluation import Evidence, describe_gain
 from taxifare.months import parse_month, partition_key
 from taxifare.notify import DeliveryError, Notifier, send_reminders, send_request
 from taxifare.registry import ModelRegistry
-from taxifare.renewal import retrain_whole_month
 from taxifare.settings import Settings
 from taxifare.tuning import Progress, tune
 from taxifare_dagster import metadata
@@ -20,6 +19,7 @@ from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GRO
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.production import unshown_promotions
+from taxifare_dagster.whole_month import retrain_from_lake
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
 """Runs with this tag are run one at a time (`dagster.yaml`)."""
@@ -60,7 +60,10 @@ def send_approval_message(
     notifiers: dg.ResourceParam[Sequence[Notifier]],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Writes the request to the ledger, then sends the message. Run again after a failure it asks nothing twice."""
+    """Writes the request to the ledger, then sends the message. Run again after a failure it asks nothing twice.
+
+    Where a policy decides, the message tells what it does, and it does so although a channel is down.
+    """
     evidence = compared(context.instance).get(config.subject)
     if evidence is None:
         raise dg.Failure(
@@ -85,6 +88,11 @@ def send_approval_message(
             undelivered.append(error)
         else:
             context.log.info("%s, %s: %s", request.id, notifier.channel, "sent" if sent else "nothing to send")
+    if settings.approval_policy == "gate" and approvals.outcome(request.id) is None:
+        decision, token = by_verdict(request.verdict), approvals.token(request)
+        approvals.decide(request.id, decision, "policy gate", f"the verdict is {request.verdict}", token)
+        context.log.info("%s: the policy decides to %s", request.id, decision)
+        _show_promotions(context, approvals)
     if undelivered:
         raise dg.Failure("; ".join(map(str, undelivered)))
 
@@ -187,14 +195,8 @@ def retrain_on_whole_month(
     parquet_io: dg.ResourceParam[ParquetIOManager],
 ) -> None:
     """Trains the approved version on with its whole month; the result competes next month, nothing is promoted."""
-    key = partition_key(parse_month(config.month))
-    trips = parquet_io.stored("preprocessed_data", key)
-    if trips is None:
-        raise dg.Failure(f"{config.month} has no trips in the lake: materialize it first", allow_retries=False)
-    tags = {"job": "whole_month_job", "month": config.month, "dagster_run": context.run.root_run_id or context.run_id}
-    version = retrain_whole_month(
-        trips, parquet_io.stored("rehearsal_trips", key), config.version, registry, settings, run_tags=tags
-    )
+    dagster_run = context.run.root_run_id or context.run_id
+    version = retrain_from_lake(config.month, config.version, registry, settings, parquet_io, dagster_run)
     context.log.info(
         "version %s is version %s trained on with the whole of %s; the next month judges it",
         version,

@@ -49,13 +49,23 @@ def _bigquery_client(settings: Settings) -> "AbstractContextManager[Client]":
 
 
 def _lake_resource(manager: type[LakeIOManager[Any]], lake: UPath) -> dg.IOManagerDefinition:
-    """Returns the IO manager; it says what to do where checks of months are run without one.
+    """Returns the IO manager; it says what to do where checks of months are run without one, or several months as one.
 
-    The UI's "Execute all" does that. Dagster fails as well, but before any check of ours, and without a word on why.
+    The UI's "Execute all" does the first. Dagster fails as well, but before any check of ours, and without a word on
+    why. Its "Single run" over a range does the second: the checks' results would be of no month.
     """
 
     def io_manager(context: dg.InitResourceContext) -> LakeIOManager[Any]:
         run = context.run
+        first, last = (
+            (run.tags if run else {}).get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")
+        )
+        if first != last:
+            raise dg.Failure(
+                f"A run is of one month, this one is of {first} to {last}: each month has its own comparison and "
+                'its own question. Launch the range as "Multiple runs".',
+                allow_retries=False,
+            )
         if run is not None and "dagster/partition" not in run.tags and not run.asset_selection:
             checked = {key.asset_key.to_user_string() for key in run.asset_check_selection or ()}
             if checked & set(MONTHLY_ASSETS):

@@ -11,11 +11,11 @@ from taxifare.base_trips import BASE
 from taxifare.months import partition_key
 from taxifare.notify import Notifier
 from taxifare.settings import Settings
-from taxifare.sources.base import NoBaseError, TripSource
+from taxifare.sources.base import TripSource
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.jobs import approval_job, base_job, monthly_job, whole_month_job
-from taxifare_dagster.partitions import months
 from taxifare_dagster.production import unshown_promotions
+from taxifare_dagster.turns import base_revision, covered_months, revisions_of, undecided
 
 RUNNING = [
     dg.DagsterRunStatus.QUEUED,
@@ -42,14 +42,15 @@ def new_month_sensor(
 
     A model that has just been approved is retrained on its whole month before the next month is run: it competes there.
 
-    One run at a time, oldest month first; a month that failed holds the later ones back until it has been run.
+    One run at a time, oldest month first; a month that failed holds the later ones back until it has been run. Where
+    a policy decides, so does one that it has not decided on.
     """
     busy = _busy(context.instance)
     if busy is not None:
         return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
     done = compared(context.instance)
     production = approvals.production()
-    if not done and production is None and (revision := _base_revision(source)) is not None:
+    if not done and production is None and (revision := base_revision(source)) is not None:
         return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
     with approvals.ledger.reading() as book:
         approved = to_retrain(book.last_promotion(), book.requests())
@@ -63,13 +64,14 @@ def new_month_sensor(
                 run_config={"ops": {"retrain_on_whole_month": {"config": config}}},
             )
 
-    keys = set(months.get_partition_keys())
-    published = {month: revision for month, revision in source.months().items() if partition_key(month) in keys}
+    published = covered_months(source)
     with approvals.ledger.reading() as book:
         due = next_month(published, done, production, book.requests(), book.outcomes())
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
+    if settings.approval_policy == "gate" and (before := undecided(due.month, revisions_of(source), approvals)):
+        return dg.SkipReason(f"{reason}, once the policy has decided on {before}")
     return _request(context.instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
 
 
@@ -128,14 +130,6 @@ def _busy(instance: dg.DagsterInstance) -> str | None:
         ):
             return run.run_id
     return None
-
-
-def _base_revision(source: TripSource) -> str | None:
-    """Returns the revision of the base years, None where the source has no base years."""
-    try:
-        return source.base_revision()
-    except NoBaseError:
-        return None
 
 
 def _request(

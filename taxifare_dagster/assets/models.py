@@ -7,18 +7,23 @@ import dagster as dg
 import pandas as pd
 
 from taxifare import plots
+from taxifare.agenda import to_retrain
 from taxifare.approval import Approvals
-from taxifare.challengers import OnEpoch
 from taxifare.base_trips import BASE, BaseTrips
+from taxifare.challengers import OnEpoch
 from taxifare.evaluation import Appraisal
 from taxifare.registry import ModelRegistry, VersionUnusableError
 from taxifare.renewal import Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
 from taxifare.settings import Settings
+from taxifare.sources.base import TripSource
 from taxifare.training import Epoch, TrainingError, peak_memory_mib
 from taxifare.trips import edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
+from taxifare_dagster.io_managers import ParquetIOManager
 from taxifare_dagster.partitions import months
+from taxifare_dagster.turns import production_in_turn
+from taxifare_dagster.whole_month import retrain_from_lake
 
 production_model = dg.AssetSpec(
     "production_model",
@@ -32,7 +37,7 @@ production_model = dg.AssetSpec(
 )
 
 
-@dg.asset(group_name=MODELS_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io")
+@dg.asset(group_name=MODELS_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io", pool=PRODUCTION_POOL)
 def base_model(
     context: dg.AssetExecutionContext,
     base_trips: BaseTrips,
@@ -62,8 +67,10 @@ def base_model(
 def production_eval_mae(
     context: dg.AssetExecutionContext,
     preprocessed_data: pd.DataFrame,
+    source: dg.ResourceParam[TripSource],
     registry: dg.ResourceParam[ModelRegistry],
     approvals: dg.ResourceParam[Approvals],
+    settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
     """Mean absolute error of the production model on the month's validation trips, USD a ride.
 
@@ -71,7 +78,7 @@ def production_eval_mae(
     per km on the same trips: a hard month raises both, a stale model only the first. The value says so when nothing is
     in production, or when what is cannot be scored.
     """
-    version = approvals.production()
+    version = production_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(
         preprocessed_data, version, registry, run_tags=_run_tags(context, preprocessed_data)
     )
@@ -98,8 +105,10 @@ def staging_model(
     context: dg.AssetExecutionContext,
     preprocessed_data: pd.DataFrame,
     rehearsal_trips: pd.DataFrame,
+    source: dg.ResourceParam[TripSource],
     registry: dg.ResourceParam[ModelRegistry],
     approvals: dg.ResourceParam[Approvals],
+    parquet_io: dg.ResourceParam[ParquetIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
     """The model that may replace production: the best of several renewed with the month's training trips.
@@ -110,7 +119,7 @@ def staging_model(
     production yet, or its files are damaged, training starts from the base model: the verdict is then COLD_START or
     UNSCORABLE, and a person decides.
     """
-    production, base = approvals.production(), registry.newest_of(BASE)
+    production, base = production_in_turn(context, source, approvals, settings), registry.newest_of(BASE)
 
     def train_from(parent_version: str | None) -> Candidate:
         return renew(
@@ -124,6 +133,8 @@ def staging_model(
         )
 
     try:
+        if "whole month" in settings.challengers:
+            _ensure_whole_month(context, approvals, registry, settings, parquet_io)
         candidate, fault = train_from(production or base), None
     except (VersionUnusableError, TrainingError):
         fault = _fault_of(production, registry, preprocessed_data)
@@ -132,10 +143,28 @@ def staging_model(
         # The comparison will say UNSCORABLE, and the person needs something to decide on beside a broken version.
         context.log.warning("%s; training starts from the base model, or from nothing where that is the one", fault)
         candidate = train_from(None if base == production else base)
-    shown = {} if fault is None else {"production_fault": fault}
+    shown = {"production_version": production or "none"} | ({} if fault is None else {"production_fault": fault})
     return dg.Output(
         candidate.appraisal, metadata={**_candidate_metadata(candidate, preprocessed_data, registry), **shown}
     )
+
+
+def _ensure_whole_month(
+    context: dg.AssetExecutionContext,
+    approvals: Approvals,
+    registry: ModelRegistry,
+    settings: Settings,
+    parquet_io: ParquetIOManager,
+) -> None:
+    """Ensures that production has been retrained on its whole month, so that a month has the same challengers always.
+
+    The sensor has that done after an approval; a month run by hand or by a backfill may come before it.
+    """
+    with approvals.ledger.reading() as book:
+        approved = to_retrain(book.last_promotion(), book.requests())
+    if approved is not None and registry.newest_whole_month_of(approved.staging_version) is None:
+        dagster_run = context.run.root_run_id or context.run.run_id
+        retrain_from_lake(approved.subject, approved.staging_version, registry, settings, parquet_io, dagster_run)
 
 
 def _fault_of(version: str | None, registry: ModelRegistry, trips: pd.DataFrame) -> str | None:

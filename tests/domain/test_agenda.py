@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from taxifare.agenda import Due, Why, next_month, to_ask
+from taxifare.agenda import Due, Why, next_month, to_ask, undecided_before
 from taxifare.evaluation import Evidence, Verdict
 from taxifare.ledger import Delivery, Outcome, Request, State
 from taxifare.months import Month, parse_month
@@ -68,6 +69,40 @@ def due(
     """What is due when these comparisons were made and these questions asked and answered."""
     found = {each.subject: each for each in (BASE, *evidence)}
     return next_month(PUBLISHED if published is None else published, found, production, requests, outcomes)
+
+
+# Whose turn it is, where a policy decides
+
+
+class TestTurns:
+    """Months strictly one after another: what comes before a month has been decided on, or it is not its turn."""
+
+    revisions: ClassVar = {"base": "r1", "2015-01": "r1", "2015-02": "r1"}
+
+    @pytest.mark.parametrize("state", [None, State.VOID, State.EXPIRED])
+    def test_a_month_before_that_nobody_decided_on_holds_it_back(self, state: State | None) -> None:
+        january = asked(compared("2015-01", "2", "1"))
+        outcomes = [APPROVED] if state is None else [APPROVED, ended(january, state)]
+        assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) == "2015-01"
+
+    @pytest.mark.parametrize("state", [State.APPROVED, State.REJECTED])
+    def test_a_decision_either_way_makes_it_its_turn(self, state: State) -> None:
+        january = asked(compared("2015-01", "2", "1"))
+        outcomes = [APPROVED, ended(january, state)]
+        assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) is None
+
+    def test_a_decision_on_an_earlier_edition_does_not_count(self) -> None:
+        january = asked(compared("2015-01", "2", "1"))
+        revisions = self.revisions | {"2015-01": "r2"}
+        outcomes = [APPROVED, ended(january, State.APPROVED)]
+        assert undecided_before(FEBRUARY, revisions, "2", [STARTED, january], outcomes) == "2015-01"
+
+    def test_the_base_model_comes_before_the_first_month(self) -> None:
+        assert undecided_before(JANUARY, self.revisions, None, [STARTED], []) == "base"
+        assert undecided_before(JANUARY, self.revisions, "1", [STARTED], [APPROVED]) is None
+
+    def test_without_base_years_nothing_comes_before_the_first_month(self) -> None:
+        assert undecided_before(JANUARY, {"2015-01": "r1"}, None, [], []) is None
 
 
 # Which month to run

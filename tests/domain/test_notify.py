@@ -52,6 +52,15 @@ def pauses() -> list[float]:
 # What it says
 
 
+def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(office: Office) -> None:
+    request = office.ask("2015-03", "2", "1")
+    told = message(request, "TOKEN", SETTINGS.model_copy(update={"approval_policy": "gate"}))
+    assert "The policy decides to approve; asked " in told.text
+    assert "TOKEN" not in told.text
+    assert [name for name, _ in told.links] == ["See"]
+    assert told.text.splitlines()[-1] == f"Request {request.id}"
+
+
 def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
     request = office.ask("2015-03", "2", "1")
     text = message(request, "TOKEN", SETTINGS).text

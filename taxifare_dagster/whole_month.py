@@ -1,0 +1,32 @@
+"""Retraining what was approved on its whole month, from what the lake holds: for the sensor's job, or on demand."""
+
+import dagster as dg
+
+from taxifare.months import parse_month, partition_key
+from taxifare.registry import ModelRegistry
+from taxifare.renewal import retrain_whole_month
+from taxifare.settings import Settings
+from taxifare_dagster.io_managers import ParquetIOManager
+
+
+def retrain_from_lake(
+    month: str,
+    version: str,
+    registry: ModelRegistry,
+    settings: Settings,
+    parquet_io: ParquetIOManager,
+    dagster_run: str,
+) -> str:
+    """Returns the version that continues the approved one on the whole of its month; run again, it is the same.
+
+    Raises:
+        dg.Failure: The month has no trips in the lake.
+    """
+    key = partition_key(parse_month(month))
+    trips = parquet_io.stored("preprocessed_data", key)
+    if trips is None:
+        raise dg.Failure(f"{month} has no trips in the lake: materialize it first", allow_retries=False)
+    tags = {"job": "whole_month_job", "month": month, "dagster_run": dagster_run}
+    return retrain_whole_month(
+        trips, parquet_io.stored("rehearsal_trips", key), version, registry, settings, run_tags=tags
+    )

@@ -1,0 +1,148 @@
+"""Order: who decides on months, whose turn it is, and what a month's result depends on – never on who ran it when."""
+
+import threading
+import time
+
+import dagster as dg
+import pytest
+
+from taxifare.notify import DeliveryError
+from taxifare_dagster import turns
+from taxifare_dagster.catalog import MONTHLY_ASSETS
+from tests.orchestration.world import FEBRUARY, JANUARY, MARCH, World, failures
+
+
+@pytest.fixture
+def gate(started: World) -> World:
+    """The base model is in production, three months are out, and the policy decides."""
+    started.publisher.out = (JANUARY, FEBRUARY, MARCH)
+    return started.under(approval_policy="gate")
+
+
+class TestGate:
+    """APPROVAL_POLICY=gate: months strictly one after another, each against what the one before it left."""
+
+    def test_sensors_alone_carry_the_months_through(self, trained: World) -> None:
+        trained.publisher.out = (JANUARY, FEBRUARY)
+        world = trained.under(approval_policy="gate")
+        tick = world.tick("new_month_sensor")
+        assert tick.skip_message == "2015-01 is due: new, once the policy has decided on base"
+        for subject in ("base", "2015-01", "2015-02"):
+            if subject != "base":
+                (due,) = world.tick("new_month_sensor").run_requests
+                assert due.partition_key == f"{subject}-01"
+                assert failures(world.launch(due, "monthly_job")) == {}
+            if subject == "2015-01":
+                waits = world.tick("new_month_sensor")
+                assert waits.skip_message == "2015-02 is due: new, once the policy has decided on 2015-01"
+            (question,) = world.tick("approval_sensor").run_requests
+            assert failures(world.launch(question, "approval_job")) == {}
+        outcomes = [world.approvals.outcome(request.id) for request in world.approvals.requests()]
+        assert [outcome and (outcome.by, outcome.state) for outcome in outcomes] == [
+            ("policy gate", "approved"),
+            ("policy gate", "approved"),
+            ("policy gate", {"PROMOTE": "approved"}.get(world.evidence(FEBRUARY).verdict, "rejected")),
+        ]
+        assert world.evidence(FEBRUARY).production_version == "2", "compared with what January left"
+        assert world.metadata("production_model")["decided_by"] == "policy gate"
+        assert "Approve: " not in world.chat.messages[-1].text
+
+    def test_it_decides_although_the_chat_is_down(self, compared_january: World) -> None:
+        world = compared_january.under(approval_policy="gate")
+        world.chat.fault = DeliveryError("POST /chat answered 404 Not Found")
+        assert "404" in failures(world.ask(JANUARY))["send_approval_message"]
+        outcome = world.approvals.outcome(world.request(JANUARY).id)
+        assert outcome is not None
+        assert outcome.by == "policy gate"
+
+    def test_a_month_out_of_turn_fails_at_once_and_says_which_is_first(self, gate: World) -> None:
+        result = gate.run_month(MARCH)
+        said = failures(result)
+        assert set(said) == {"production_eval_mae", "staging_model"}
+        assert said["staging_model"].startswith(
+            "2015-03 comes after 2015-02, which has not been compared with the present production: "
+            "APPROVAL_POLICY=gate takes months strictly one after another"
+        )
+        assert gate.versions() == {"1": "base"}
+
+    def test_a_failed_month_stops_those_behind_it_visibly(self, gate: World) -> None:
+        (january,) = gate.tick("new_month_sensor").run_requests
+        gate.publisher.restate(JANUARY, january.run_key.removeprefix("2015-01:"), lambda trips: trips[:50])
+        failed = gate.launch(january, "monthly_job")
+        assert not failed.success
+        assert f"run {failed.run_id} for it ended FAILURE" in str(gate.tick("new_month_sensor").skip_message)
+        assert "2015-02 comes after 2015-01" in failures(gate.run_month(FEBRUARY))["staging_model"]
+
+    def test_a_month_of_a_backfill_waits_for_the_decision_on_the_one_before(
+        self, gate: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(turns, "_PAUSE_S", 0.05)
+        assert failures(gate.run_month(JANUARY)) == {}
+
+        def decide_soon() -> None:
+            time.sleep(1.0)
+            assert failures(gate.ask(JANUARY)) == {}
+
+        policy = threading.Thread(target=decide_soon)
+        policy.start()
+        result = gate.run_month(FEBRUARY)
+        policy.join()
+        assert failures(result) == {}
+        assert gate.evidence(FEBRUARY).production_version == "2"
+
+    def test_it_does_not_wait_for_ever(self, gate: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert failures(gate.run_month(JANUARY)) == {}
+        monkeypatch.setattr(turns, "PATIENCE_S", 0.0)
+        assert "is approval_sensor on" in failures(gate.run_month(FEBRUARY))["staging_model"]
+
+    def test_a_person_may_decide_in_any_order(self, started: World) -> None:
+        started.publisher.out = (JANUARY, FEBRUARY, MARCH)
+        assert failures(started.run_month(MARCH)) == {}
+
+
+def test_a_month_has_the_same_challengers_whether_or_not_the_sensor_has_been_there(
+    compared_january: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """January is approved; February by the sensor comes after January's whole-month retraining, by hand before it."""
+    compared_january.publisher.out = (JANUARY, FEBRUARY)
+    compared_january.ask_and_approve(JANUARY)
+    both: dict[str, object] = {"challengers": ("warm", "whole month")}
+    by_sensor, by_hand = (compared_january.copy(tmp_path_factory.mktemp("copy") / "state", **both) for _ in range(2))
+    (whole,) = by_sensor.tick("new_month_sensor").run_requests
+    assert failures(by_sensor.launch(whole, "whole_month_job")) == {}
+    for world in (by_sensor, by_hand):
+        world.publisher.out = (JANUARY, FEBRUARY)
+        assert failures(world.run_month(FEBRUARY)) == {}
+    assert by_hand.evidence(FEBRUARY).digest == by_sensor.evidence(FEBRUARY).digest
+    assert by_hand.versions() == by_sensor.versions()
+    (late,) = by_hand.tick("new_month_sensor").run_requests
+    assert failures(by_hand.launch(late, "whole_month_job")) == {}
+    assert by_hand.versions() == by_sensor.versions(), "it is there already"
+
+
+@pytest.mark.parametrize("assets", [MONTHLY_ASSETS, ("staging_model",)])
+def test_several_months_in_one_run_are_refused(compared_january: World, assets: tuple[str, ...]) -> None:
+    """The UI's "Single run" over a range."""
+    compared_january.publisher.out = (JANUARY, FEBRUARY)
+    before = compared_january.lake()
+    result = compared_january.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=compared_january.instance,
+        asset_selection=[dg.AssetKey(asset) for asset in assets],
+        tags={
+            "dagster/asset_partition_range_start": "2015-01-01",
+            "dagster/asset_partition_range_end": "2015-02-01",
+        },
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    assert not result.success
+    said = "\n".join(failures(result).values())
+    assert "this one is of 2015-01-01 to 2015-02-01: each month has its own comparison" in said
+    assert compared_january.lake() == before
+
+
+def test_a_month_says_what_it_was_compared_with_and_what_it_rehearsed(compared_january: World) -> None:
+    assert compared_january.metadata("production_eval_mae", JANUARY)["production_version"] == "1"
+    assert compared_january.metadata("staging_model", JANUARY)["production_version"] == "1"
+    assert set(compared_january.metadata("rehearsal_trips", JANUARY)["editions"]) == {"base"}
+    assert compared_january.evidence(JANUARY).production_version == "1"
