@@ -1,15 +1,20 @@
 """Replay: what would have happened under other policies; launched with the months and policies in question."""
 
+from typing import get_args
+
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from taxifare.months import parse_month
 from taxifare.replay import PolicyName, Progress, Replay, replay
 from taxifare.replay_report import figures, headline, png, render
-from taxifare.settings import ChallengerName, Settings
+from taxifare.settings import ChallengerNames, Settings
 from taxifare.sources.base import TripSource
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, OWNERS, REPLAY_GROUP
+
+_POLICIES = TypeAdapter(list[PolicyName])
+_CHALLENGERS = TypeAdapter(ChallengerNames)
 
 
 class Question(dg.Config):
@@ -19,8 +24,10 @@ class Question(dg.Config):
     last: str | None = Field(
         default=None, description="Last month YYYY-MM; empty: LAST_MONTH, or the last published one"
     )
-    policies: list[PolicyName] = Field(default=["gate", "always", "never"], description="Who decides")
-    challengers: list[ChallengerName] = Field(default=["warm"], description="Ways to renew that compete each month")
+    policies: list[str] = Field(
+        default=["gate", "always", "never"], description=f"Who decides: {', '.join(get_args(PolicyName))}"
+    )
+    challengers: list[str] = Field(default=["warm"], description="Ways to renew that compete each month")
 
 
 @dg.asset(group_name=REPLAY_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io")
@@ -46,10 +53,10 @@ def replayed_months(
 
     found = replay(
         source,
-        settings.model_copy(update={"challengers": tuple(config.challengers)}),
+        settings.model_copy(update={"challengers": _CHALLENGERS.validate_python(config.challengers)}),
         first=settings.first_month if config.first is None else parse_month(config.first),
         last=(settings.last_month or max(source.months())) if config.last is None else parse_month(config.last),
-        policies=config.policies,
+        policies=_POLICIES.validate_python(config.policies),
         on_progress=report,
     )
     return dg.Output(

@@ -58,6 +58,15 @@ def test_the_job_replays_and_writes_the_report(empty: World) -> None:
     assert any("2015-02: 2 of 2 months" in line for line in log)
 
 
-def test_a_month_that_is_none_fails_with_its_reason(empty: World) -> None:
-    result = empty.run("replay_job", ops={"replayed_months": {"first": "2015-1"}})
-    assert "expected a month written YYYY-MM, received '2015-1'" in failures(result)["replayed_months"]
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"first": "2015-1"}, "expected a month written YYYY-MM, received '2015-1'"),
+        ({"policies": ["sometimes"]}, "Input should be 'gate', 'always', 'never', 'naive' or 'threshold'"),
+        ({"challengers": ["cold"]}, "Input should be 'warm', 'whole month', 'recent' or 'since rule'"),
+    ],
+)
+def test_a_question_that_makes_no_sense_fails_with_its_reason(
+    empty: World, asked: dict[str, object], said: str
+) -> None:
+    assert said in failures(empty.run("replay_job", ops={"replayed_months": asked}))["replayed_months"]
