@@ -32,7 +32,10 @@ def refuse(*args, **kwargs):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import taxifare_dagster.definitions
 taxifare_dagster.definitions.defs.resolve_all_job_defs()
-heavy = {"tensorflow", "keras", "mlflow", "dagster_mlflow", "matplotlib", "scipy"} & set(sys.modules)
+heavy = {
+    "tensorflow", "keras", "mlflow", "dagster_mlflow", "matplotlib", "scipy", "optuna", "apprise", "pyproj", "shapely",
+    "shapefile", "geopandas", "google.cloud", "google.auth", "dagster_gcp", "gcsfs",
+} & set(sys.modules)
 assert not heavy, f"loading the code location imported {sorted(heavy)}"
 """
 
