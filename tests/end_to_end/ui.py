@@ -23,6 +23,8 @@ _LAUNCH = """mutation ($list: [ExecutionParams!]!) { launchMultipleRuns(executio
     ... on RunConfigValidationInvalid { errors { message } } } } ... on PythonError { message } } }"""
 _BACKFILL = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+_BACKFILL_STATUS = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { status } ... on PythonError { message } } }"""
 _SENSOR = """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
   id sensorState { status ticks(limit: 20) { status skipReason error { message } } } } } }"""
 _EVENTS = """query ($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { __typename
@@ -95,11 +97,22 @@ class Ui:
 
     def backfill(self, assets: Sequence[str], partitions: Sequence[str]) -> str:
         """What "Materialize" does for several partitions; returns the backfill's id."""
-        params = {
-            "partitionNames": list(partitions),
-            "assetSelection": [{"path": [asset]} for asset in assets],
-            "tags": [{"key": "dagster/from_ui", "value": "true"}],
-        }
+        return self._backfill({"assetSelection": [{"path": [asset]} for asset in assets]}, partitions)
+
+    def backfill_job(self, job: str, partitions: Sequence[str]) -> str:
+        """What "Launch backfill" on a job's page does; returns the backfill's id."""
+        repository = {"repositorySelector": REPOSITORY, "partitionSetName": f"{job}_partition_set"}
+        return self._backfill({"selector": repository}, partitions)
+
+    def materialize_range(self, assets: Sequence[str], first: str, last: str) -> str:
+        """What "Materialize" does with "Single run" chosen; returns the run's id."""
+        selector = {"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]} for asset in assets]}
+        ends = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        return self._launch([_execution(selector, None, ends)])[0]
+
+    def _backfill(self, chosen: Mapping[str, Any], partitions: Sequence[str]) -> str:
+        tags = [{"key": "dagster/from_ui", "value": "true"}]
+        params = {**chosen, "partitionNames": list(partitions), "tags": tags}
         launched = self.query(_BACKFILL, params=params)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return str(launched["backfillId"])
@@ -137,6 +150,10 @@ class Ui:
             tags |= {"dagster/partition": partition}
         chosen: dict[str, Any] = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
         return self._runs(chosen | ({} if job is None else {"pipelineName": job}), steps=False)
+
+    def backfill_status(self, backfill_id: str) -> str:
+        """Where the backfill stands."""
+        return str(self.query(_BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]["status"])
 
     def run(self, run_id: str) -> Run:
         """The run with its steps."""
