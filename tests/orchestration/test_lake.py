@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from upath import UPath
 
+from taxifare.base_trips import BaseTrips
 from taxifare.evaluation import Appraisal, Exposure, Scores
 from taxifare.trips import DTYPES, TRIP_COLUMNS, Edition, edition_of
-from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
+from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, ParquetIOManager
 from tests.approvals import contender
-from tests.small import raw_month, small_settings
+from tests.small import base_file, raw_month, small_settings
 
 APPRAISAL = Appraisal(
     version="7",
@@ -106,6 +107,38 @@ def test_a_writer_that_dies_leaves_no_first_half_of_a_month(lake: UPath, trips: 
     with pytest.raises(KeyboardInterrupt):
         write(DyingParquetIOManager(base_path=lake), trips)
     assert files_in(lake) == []
+
+
+def write_base(manager: BaseTripsIOManager, trips: BaseTrips) -> None:
+    manager.handle_output(dg.build_output_context(asset_key=dg.AssetKey("base_trips")), trips)
+
+
+def stored_base(lake: UPath) -> pd.DataFrame:
+    found = BaseTripsIOManager(base_path=lake).stored()
+    assert found is not None
+    return pd.concat(found.parts(), ignore_index=True)
+
+
+class DyingBaseTripsIOManager(BaseTripsIOManager):
+    """Dies when half of the file is written."""
+
+    def write(self, value: BaseTrips, path: UPath) -> None:
+        super().write(value, path)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+
+def test_the_base_years_come_back_a_part_at_a_time_and_survive_a_writer_that_dies(lake: UPath, tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    trips = base_file(settings)
+    assert BaseTripsIOManager(base_path=lake).stored() is None
+    write_base(BaseTripsIOManager(base_path=lake), trips)
+    pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.parts(), ignore_index=True))
+    with pytest.raises(KeyboardInterrupt):
+        write_base(DyingBaseTripsIOManager(base_path=lake), base_file(small_settings(tmp_path, seed=2)))
+    pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.parts(), ignore_index=True))
+    assert files_in(lake) == ["base_trips.parquet"]
 
 
 def test_what_another_process_has_put_into_a_bucket_is_seen_at_once_and_whole(bucket: str, tmp_path: Path) -> None:
