@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/base.py [--trips 100k,1M] [--epochs 1]
 
-Each size is a process of its own, on simulated trips, one epoch each by default; 10 M take a quarter of an hour on two
+Each size is a process of its own, on simulated trips, one epoch each by default; 10 M take some minutes on two
 cores. The baseline of the ratios is 1 M trips.
 """
 
