@@ -29,11 +29,11 @@ from preprocessing import course_preprocess
 
 from taxifare.cities import NEW_YORK
 from taxifare.cleaning import clean
-from taxifare.evaluation import bias_correction_usd
+from taxifare.evaluation import correction_share
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.settings import Settings
-from taxifare.training import InMemory, fit, predict
+from taxifare.training import InMemory, fit, predict, quote
 from taxifare.trips import as_trip_table
 
 REAL_TRIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "nyc_kaggle_format"
@@ -266,8 +266,10 @@ def network_of(shape: Architecture) -> Learner:
 
 def corrected_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
     network = trained(Architecture(), train, seed)
-    errors_usd = predict(network, train.features[train.stops]) - train.fares_usd[train.stops]
-    return predict(network, judge.features) + bias_correction_usd(errors_usd)
+    held_usd, held_upper_usd = quote(network, train.features[train.stops]).T
+    share = correction_share(held_usd - train.fares_usd[train.stops], held_upper_usd - held_usd)
+    fares_usd, upper_usd = quote(network, judge.features).T
+    return fares_usd + share * (upper_usd - fares_usd)
 
 
 def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxifare.evaluation import Exposure, Interval, bias_correction_usd, mean_interval, union_of
+from taxifare.evaluation import Exposure, Interval, mean_interval, union_of
 from taxifare.features import compute_features, feature_names
 from taxifare.rehearsal import exposure_of
-from taxifare.scratch import fit_from_scratch
+from taxifare.scratch import fit_from_scratch, held_errors
 from taxifare.settings import ChallengerName, Settings
-from taxifare.training import Epoch, InMemory, TrainingHistory, fit, predict
+from taxifare.training import Epoch, InMemory, TrainingHistory, fit
 from taxifare.trips import COLUMN_NAMES, edition_of
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Learned:
         name: The way.
         exposure: All it has been trained on.
         errors_usd: Predicted minus paid, of each held trip.
+        correction_share: How far it offers to go against its bias, see `evaluation.correction_share`.
         learned_trips: How many trips it learned from this time.
         seconds: What that took.
         parent_version: Where it started from, None where from random weights.
@@ -106,6 +107,7 @@ class Learned:
     name: str
     exposure: tuple[Exposure, ...]
     errors_usd: npt.NDArray[np.floating]
+    correction_share: float
     learned_trips: int
     seconds: float
     parent_version: str | None
@@ -115,11 +117,6 @@ class Learned:
     def mae_usd(self) -> float:
         """Mean absolute error on the held trips."""
         return float(np.abs(self.errors_usd).mean())
-
-    @property
-    def correction_usd(self) -> float:
-        """What its fares may be raised by, see `evaluation.bias_correction_usd`."""
-        return bias_correction_usd(self.errors_usd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,11 +288,13 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
         seed=settings.seed,
         on_epoch=_named("warm", on_epoch),
     )
+    errors_usd, share = held_errors(network, features[lesson.is_held], fares_usd[lesson.is_held])
     return Challenger(
         name="warm",
         network=network,
         exposure=union_of(parent.exposure, exposure_of(lesson.trips)),
-        errors_usd=predict(network, features[lesson.is_held]) - fares_usd[lesson.is_held],
+        errors_usd=errors_usd,
+        correction_share=share,
         learned_trips=int((~lesson.is_held).sum()),
         seconds=time.perf_counter() - started,
         parent_version=parent.version,
@@ -306,12 +305,13 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
 def _as_it_is(lesson: Lesson, model: Parent, settings: Settings) -> Challenger:
     """Returns a registered version as a challenger."""
     started = time.perf_counter()
-    features, fares_usd = _arrays(lesson.held, settings)
+    errors_usd, share = held_errors(model.network, *_arrays(lesson.held, settings))
     return Challenger(
         name="whole month",
         network=model.network,
         exposure=model.exposure,
-        errors_usd=predict(model.network, features) - fares_usd,
+        errors_usd=errors_usd,
+        correction_share=share,
         learned_trips=0,
         seconds=time.perf_counter() - started,
         parent_version=None,
@@ -323,12 +323,13 @@ def _from_scratch(name: ChallengerName, lesson: Lesson, settings: Settings, on_e
     """Returns a new network, trained on the lesson."""
     started = time.perf_counter()
     network, history = fit_from_scratch(lesson.trips, settings, stops=lesson.is_held, on_epoch=_named(name, on_epoch))
-    features, fares_usd = _arrays(lesson.held, settings)
+    errors_usd, share = held_errors(network, *_arrays(lesson.held, settings))
     return Challenger(
         name=name,
         network=network,
         exposure=exposure_of(lesson.trips),
-        errors_usd=predict(network, features) - fares_usd,
+        errors_usd=errors_usd,
+        correction_share=share,
         learned_trips=int((~lesson.is_held).sum()),
         seconds=time.perf_counter() - started,
         parent_version=None,

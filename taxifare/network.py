@@ -13,9 +13,10 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
 - hours: a vector for every hour of the week.
 
 On these, several members – small stacks of dense layers with weights of their own – each say a fare, learn from their
-own error, and are averaged. The fare is scaled and shifted by the dated rules and the trend: a fare rise multiplies,
-whatever the trip. The trend acts there only, and stops at the training rows' last day: it can neither
-bend what a trip costs nor run away.
+own error, and are averaged. Two more say an upper fare, which a correction of the bias is made from
+(`training.quote`). The fare is scaled and shifted by the dated rules and the trend: a fare rise multiplies, whatever
+the trip. The trend acts there only, and stops at the training rows' last day: it can neither bend what a trip costs nor
+run away.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ import numpy.typing as npt
 
 from taxifare.cities import CITIES, City
 from taxifare.features import feature_names
+from taxifare.training import UPPER_MEMBERS
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +53,7 @@ class Architecture:
     A width of 0 leaves a part out.
 
     Attributes:
-        members: Stacks of dense layers whose fares are averaged.
+        members: Stacks of dense layers whose fares are averaged; `UPPER_MEMBERS` more say the upper fare.
         dense_widths: Units of a member's dense layers, first to last.
         cells_km: Sizes of the map's squares.
         cell_width: Numbers in a cell's vector.
@@ -167,19 +169,20 @@ def _members(
     """
     import keras
 
+    members = shape.members + UPPER_MEMBERS
     first, *rest = shape.dense_widths
-    layer = keras.layers.Dense(shape.members * first, activation="relu", name="dense_0")
-    said = keras.layers.Reshape((shape.members, first))(layer(hidden))
+    layer = keras.layers.Dense(members * first, activation="relu", name="dense_0")
+    said = keras.layers.Reshape((members, first))(layer(hidden))
     _silence(layer, varies)
     for number, width in enumerate(rest, start=1):
         said = keras.layers.EinsumDense(
-            "bmi,mij->bmj", (shape.members, width), bias_axes="mj", activation="relu", name=f"dense_{number}"
+            "bmi,mij->bmj", (members, width), bias_axes="mj", activation="relu", name=f"dense_{number}"
         )(said)
     start = _constant(np.median(fares_usd))
-    said = keras.layers.EinsumDense(
-        "bmi,mi->bm", (shape.members,), bias_axes="m", bias_initializer=start, name="fare_usd"
-    )(said)
-    layer = keras.layers.Dense(shape.members, use_bias=False, name="plain_fare_usd")
+    said = keras.layers.EinsumDense("bmi,mi->bm", (members,), bias_axes="m", bias_initializer=start, name="fare_usd")(
+        said
+    )
+    layer = keras.layers.Dense(members, use_bias=False, name="plain_fare_usd")
     plain_fare_usd = said + layer(plain)
     _silence(layer, varies)
     return plain_fare_usd

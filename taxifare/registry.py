@@ -28,6 +28,7 @@ from taxifare.cities import City
 from taxifare.evaluation import Exposure
 from taxifare.features import feature_names
 from taxifare.settings import Settings
+from taxifare.training import save
 from taxifare.trips import KNOWN_AT_PICKUP
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class ModelRegistry:
         run_id: str,
         fingerprint: str,
         tags: Mapping[str, str],
-        correction_usd: float = 0.0,
+        correction_share: float = 0.0,
     ) -> str:
         """Logs the network as a model that takes raw trips, registers it and returns its version.
 
@@ -232,20 +233,20 @@ class ModelRegistry:
             run_id: The active MLflow run that trained it.
             fingerprint: Identifies the inputs of the training, see `find`.
             tags: More tags of the version.
-            correction_usd: What its fares are raised by when it is asked for corrected ones.
+            correction_share: How far towards its upper fares it goes when it is asked for corrected ones.
         """
         with _as_registry_error("log and register a model"), tempfile.TemporaryDirectory() as folder:
-            network.save(Path(folder) / _NETWORK_FILE)
+            save(network, Path(folder) / _NETWORK_FILE)
             with _quiet_mlflow(), _pickled_by_value():
                 logged = self._mlflow.pyfunc.log_model(
                     name="model",
-                    python_model=_fare_model(city, correction_usd),
+                    python_model=_fare_model(city, correction_share),
                     artifacts={"network": str(Path(folder) / _NETWORK_FILE)},
                     signature=_signature(),
                     metadata={
                         "exposure": [entry.model_dump(mode="json") for entry in exposure],
                         "features": list(feature_names(city)),
-                        "correction_usd": correction_usd,
+                        "correction_share": correction_share,
                     },
                     # Inferring the requirements would import the model in a process of its own: 15 s.
                     pip_requirements=_requirements(),
@@ -277,7 +278,7 @@ class ModelRegistry:
                 metadata = model.metadata.metadata
                 exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
                 loaded = LoadedModel(
-                    version, model, exposure, tuple(metadata["features"]), float(metadata["correction_usd"])
+                    version, model, exposure, tuple(metadata["features"]), float(metadata["correction_share"])
                 )
         except Exception as error:
             # Unless MLflow or the bucket has gone silent in between: an outage is no fault of the version.
@@ -415,14 +416,14 @@ class LoadedModel:
         model: The MLflow pyfunc model.
         exposure: What it has been trained on.
         features: Names of the features its network takes, in order.
-        correction_usd: What it offers to raise its fares by against their bias.
+        correction_share: How far towards its upper fares it offers to go against its bias.
     """
 
     version: str
     model: Any
     exposure: tuple[Exposure, ...]
     features: tuple[str, ...]
-    correction_usd: float
+    correction_share: float
 
     @property
     def network(self) -> "keras.Model":
@@ -430,15 +431,19 @@ class LoadedModel:
         network: keras.Model = self.model.unwrap_python_model().network
         return network
 
-    def predict(self, trips: pd.DataFrame) -> npt.NDArray[np.float32]:
+    def predict(self, trips: pd.DataFrame, *, corrected: bool = False) -> npt.NDArray[np.float32]:
         """Returns predicted fares in USD, shape (n,), of raw trips with the columns known at pickup.
+
+        Args:
+            trips: n trips.
+            corrected: Whether to go against the bias, see `evaluation.correction_share`.
 
         Raises:
             VersionUnusableError: The model raises, or returns anything but n finite numbers.
         """
         known_at_pickup = trips[list(KNOWN_AT_PICKUP)]
         try:
-            fares_usd = np.asarray(self.model.predict(known_at_pickup), dtype=np.float32)
+            fares_usd = np.asarray(self.model.predict(known_at_pickup, {"corrected": corrected}), dtype=np.float32)
         except Exception as error:
             raise VersionUnusableError(f"version {self.version} does not predict: {error}") from error
         if fares_usd.shape != (len(trips),) or not np.isfinite(fares_usd).all():
@@ -449,12 +454,12 @@ class LoadedModel:
         return fares_usd
 
 
-def _fare_model(city: City, correction_usd: float) -> Any:
+def _fare_model(city: City, correction_share: float) -> Any:
     """Returns the pyfunc that wraps a network with its features; everything of this repository in it goes by value."""
     import mlflow
 
     from taxifare.features import compute_features
-    from taxifare.training import predict
+    from taxifare.training import quote
 
     class FareModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Raw trips in, fares in USD out."""
@@ -466,8 +471,9 @@ def _fare_model(city: City, correction_usd: float) -> Any:
 
         def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
             del context  # the signature is MLflow's
-            fares_usd = predict(self.network, compute_features(model_input, city).to_numpy())
-            return fares_usd + np.float32(correction_usd) if (params or {}).get("corrected") else fares_usd
+            share = np.float32(correction_share if (params or {}).get("corrected") else 0.0)
+            fares_usd, upper_usd = quote(self.network, compute_features(model_input, city).to_numpy()).T
+            return fares_usd + share * (upper_usd - fares_usd)
 
     return FareModel()
 

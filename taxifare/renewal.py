@@ -87,7 +87,7 @@ class _Trained:
 
     network: "keras.Model"
     exposure: tuple[Exposure, ...]
-    correction_usd: float
+    correction_share: float
     parent_version: str | None
     history: TrainingHistory | None
     params: Mapping[str, object]
@@ -164,7 +164,7 @@ def train_base(
         return _Trained(
             network=learned.network,
             exposure=learned.exposure,
-            correction_usd=learned.correction_usd,
+            correction_share=learned.correction_share,
             parent_version=None,
             history=learned.history,
             params={"context": "training", "learning_rate": settings.learning_rate},
@@ -191,12 +191,13 @@ def fit_base(trips: BaseTrips, settings: Settings, on_epoch: OnEpoch | None = No
         TrainingError: Training gave no usable network.
     """
     told = None if on_epoch is None else lambda epoch: on_epoch(BASE, epoch)
-    network, history, errors_usd = fit_streamed(trips, settings, on_epoch=told)
+    network, history, (errors_usd, share) = fit_streamed(trips, settings, on_epoch=told)
     return Challenger(
         name=BASE,
         network=network,
         exposure=trips.exposure,
         errors_usd=errors_usd,
+        correction_share=share,
         learned_trips=trips.training_trips - len(errors_usd),
         seconds=history.seconds,
         parent_version=None,
@@ -246,7 +247,7 @@ def renew(
         return _Trained(
             network=chosen.network,
             exposure=chosen.exposure,
-            correction_usd=chosen.correction_usd,
+            correction_share=chosen.correction_share,
             parent_version=chosen.parent_version,
             history=chosen.history,
             params={
@@ -314,7 +315,7 @@ def retrain_whole_month(
             run_id=run_id,
             fingerprint=fingerprint,
             tags={"revision": edition.revision, "parent_version": version, WHOLE_MONTH_TAG: version},
-            correction_usd=renewed.correction_usd,
+            correction_share=renewed.correction_share,
         )
 
 
@@ -428,7 +429,7 @@ def _registered(
         fingerprint=fingerprint,
         tags={SUBJECT_TAG: edition.subject, "revision": edition.revision}
         | ({} if trained.parent_version is None else {"parent_version": trained.parent_version}),
-        correction_usd=trained.correction_usd,
+        correction_share=trained.correction_share,
     )
     return version, trained.parent_version
 
@@ -447,11 +448,11 @@ def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id
     validation = trips[trips["is_validation"]]
     try:
         model = registry.load(version)
-        predicted_usd = model.predict(validation)
+        predicted_usd, corrected_usd = model.predict(validation), model.predict(validation, corrected=True)
     except VersionUnusableError as error:
         return Appraisal(version=version, fault=str(error))
     fares_usd = validation["fare_amount"].to_numpy(np.float64)
-    contender = contend(version, run_id, predicted_usd, fares_usd, model.correction_usd)
+    contender = contend(version, run_id, predicted_usd, corrected_usd, fares_usd)
     scores, corrected = contender.scores, contender.corrected
     registry.log_predictions(run_id, pd.Series(predicted_usd, index=validation["key"]))
     registry.log(

@@ -523,9 +523,9 @@ def _decide(
 def _appraisal(model: Model, material: _Material, trainings: Trainings) -> tuple[Appraisal, pd.Series]:
     """Returns what came of scoring a model on a month, and its fares by trip key."""
     validation = _validation(material)
-    predicted_usd = trainings.predictions(model)[material.rows]
+    predicted_usd, corrected_usd = trainings.predictions(model)[material.rows].T
     fares_usd = validation["fare_amount"].to_numpy(np.float64)
-    contender = contend(model.name, "replay", predicted_usd, fares_usd, model.correction_usd)
+    contender = contend(model.name, "replay", predicted_usd, corrected_usd, fares_usd)
     appraisal = Appraisal(version=model.name, contender=contender, exposure=model.exposure)
     return appraisal, pd.Series(predicted_usd, index=validation["key"])
 
@@ -544,7 +544,7 @@ def _told(
     fares_usd = np.concatenate([_validation(material)["fare_amount"].to_numpy(np.float64) for material in materials])
     starts = [material.rows.start for material in materials]
     counts = np.diff([*starts, len(fares_usd)])
-    errors_usd = {model.key: np.abs(trainings.predictions(model) - fares_usd) for model in models}
+    errors_usd = {model.key: np.abs(trainings.predictions(model)[:, 0] - fares_usd) for model in models}
     mae_usd = np.array([np.add.reduceat(errors_usd[model.key], starts) / counts for model in models])
 
     def decision(one: _Judged) -> Decision:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.base_trips import SAMPLE_TRIPS, BaseTrips
+from taxifare.evaluation import correction_share
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.settings import Settings
-from taxifare.training import Epoch, InMemory, Matrix, Part, TrainingHistory, TrainingRows, Vector, fit, predict
+from taxifare.training import Epoch, InMemory, Matrix, Part, TrainingHistory, TrainingRows, Vector, fit, predict, quote
 
 if TYPE_CHECKING:
     import keras
@@ -72,8 +73,8 @@ def fit_from_scratch(
 
 def fit_streamed(
     trips: BaseTrips, settings: Settings, on_epoch: Callable[[Epoch], None] | None = None
-) -> tuple["keras.Model", TrainingHistory, Vector]:
-    """Returns a network fitted to the training trips from random weights, how it went, and its errors on held trips.
+) -> tuple["keras.Model", TrainingHistory, tuple[Vector, float]]:
+    """Returns a network fitted to the training trips from random weights, how it went, and its `held_errors`.
 
     The trips stream from their file; in memory are a sample, for the scales and the map, and the held trips, which
     decide when to stop: a tenth, at most 50,000.
@@ -96,7 +97,14 @@ def fit_streamed(
         settings,
         on_epoch,
     )
-    return network, history, predict(network, features[:held]) - fares_usd[:held]
+    return network, history, held_errors(network, features[:held], fares_usd[:held])
+
+
+def held_errors(network: "keras.Model", features: Matrix, fares_usd: Vector) -> tuple[Vector, float]:
+    """Returns predicted minus paid (n,) on trips that were not trained on, and the correction that they allow."""
+    predicted_usd, upper_usd = quote(network, features).T
+    errors_usd = predicted_usd - fares_usd
+    return errors_usd, correction_share(errors_usd, upper_usd - predicted_usd)
 
 
 class _Streamed(TrainingRows):

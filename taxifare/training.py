@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -24,6 +25,13 @@ PREDICTION_ROWS = 16_384
 
 FEW_ROWS = 256
 """Up to so many rows are predicted at once: someone is waiting for a fare."""
+
+
+UPPER_MEMBERS = 2
+"""How many of a network's members, its last, learn the upper fare instead of the middle one."""
+
+UPPER_QUANTILE = 0.6
+"""The upper fare is one that three rides in five do not exceed; the middle one, every other ride."""
 
 
 class TrainingError(RuntimeError):
@@ -85,7 +93,7 @@ class Epoch:
 
     Attributes:
         number: 0 is the state before training, 1 the first pass.
-        loss: Mean absolute error over the pass, USD; of epoch 0, null.
+        loss: Mean `quantile_loss` over the pass, USD; of epoch 0, null.
         validation_mae: Mean absolute error on the validation rows afterwards, USD.
         seconds: What it took.
     """
@@ -180,6 +188,8 @@ def fit(
             on_epoch(epoch)
         return epoch
 
+    if network.loss is not quantile_loss:
+        _compile(network, quantile_loss)
     epochs = [finished(0, float("nan"), started)]
     best, best_state = epochs[0], state_of(network)
     for number in range(1, max_epochs + 1):
@@ -229,33 +239,73 @@ def _batches(training: TrainingRows, width: int, batch_size: int, seed: Sequence
     return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
-def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Returns the fares (n,) in USD that the network predicts for features (n, k), about a million a second.
+def quantile_loss(fares_usd: "tf.Tensor", said_usd: "tf.Tensor") -> "tf.Tensor":
+    """Returns what training makes small: the members' mean absolute error, that of the upper ones tilted.
 
-    The first call for a network compiles it, which takes about a second, one time for few rows and one for many;
-    later calls do not, because the rows are filled up to one of the two numbers.
+    An upper member's error counts 2q when its fare is too low and 2(1 - q) when it is too high, which is least at the
+    quantile q of the fares (Koenker and Bassett 1978).
+
+    Args:
+        fares_usd: Paid fares (n, 1).
+        said_usd: What each member says (n, m), the upper ones last.
+    """
+    from keras import ops
+
+    tilt = np.zeros(said_usd.shape[-1], dtype=np.float32)
+    tilt[-UPPER_MEMBERS:] = 2 * UPPER_QUANTILE - 1
+    errors_usd = fares_usd - said_usd
+    return ops.mean(ops.abs(errors_usd) + tilt * errors_usd)
+
+
+def save(network: "keras.Model", path: Path) -> None:
+    """Saves the network with its optimizer so that Keras alone loads it: the loss of the file is one of Keras' own."""
+    _compile(network, "mae")
+    network.save(path)
+
+
+def _compile(network: "keras.Model", loss: object) -> None:
+    """Sets the loss; weights and optimizer stay as they are."""
+    # Graphs are not compiled by XLA: on a month of trips that takes longer than it saves.
+    network.compile(optimizer=network.optimizer, loss=loss, jit_compile=False, steps_per_execution=16)
+
+
+def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Returns the fares (n,) in USD that the network predicts for features (n, k): the first column of `quote`."""
+    return quote(network, features)[:, 0]
+
+
+def quote(network: "keras.Model", features: npt.ArrayLike) -> Matrix:
+    """Returns the fare and the upper fare (n, 2) in USD for features (n, k), about a million trips a second.
+
+    The upper fare is never below the fare. The first call for a network compiles it, which takes about a second, one
+    time for few rows and one for many; later calls do not, because the rows are filled up to one of the two numbers.
     """
     x = np.ascontiguousarray(features, dtype=np.float32)
-    fares = np.empty(len(x), dtype=np.float32)
+    quotes = np.empty((len(x), 2), dtype=np.float32)
     at_once = FEW_ROWS if len(x) <= FEW_ROWS else PREDICTION_ROWS
     for start in range(0, len(x), at_once):
         rows = x[start : start + at_once]
         full = np.pad(rows, ((0, at_once - len(rows)), (0, 0)))
-        fares[start : start + len(rows)] = np.asarray(_compiled(network)(full))[: len(rows)]
-    return fares
+        quotes[start : start + len(rows)] = np.asarray(_compiled(network)(full))[: len(rows)]
+    return quotes
 
 
 def _compiled(network: "keras.Model") -> Callable[[Matrix], npt.ArrayLike]:
-    """Returns the mean of the network's members as one function, compiled by XLA for each number of rows.
+    """Returns the means of the network's members as one function, compiled by XLA for each number of rows.
 
     That is twice as fast as op by op. It reads the network's weights at every call, and stays with the network.
     """
     import tensorflow as tf
 
     if not hasattr(network, "compiled_prediction"):
-        network.compiled_prediction = tf.function(
-            lambda rows: tf.reduce_mean(network(rows, training=False), axis=1), jit_compile=True
-        )
+
+        def means(rows: tf.Tensor) -> tf.Tensor:
+            said_usd = network(rows, training=False)
+            fares_usd = tf.reduce_mean(said_usd[:, :-UPPER_MEMBERS], axis=1)
+            upper_usd = tf.reduce_mean(said_usd[:, -UPPER_MEMBERS:], axis=1)
+            return tf.stack([fares_usd, tf.maximum(fares_usd, upper_usd)], axis=1)
+
+        network.compiled_prediction = tf.function(means, jit_compile=True)
     function: Callable[[Matrix], npt.ArrayLike] = network.compiled_prediction
     return function
 

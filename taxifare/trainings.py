@@ -34,12 +34,11 @@ from taxifare.challengers import Challenger, Learned, Lesson, Parent, renewed, w
 from taxifare.evaluation import Exposure
 from taxifare.renewal import fit_base
 from taxifare.settings import ChallengerName, Settings
-from taxifare.training import TrainingError, predict, restore, state_of
+from taxifare.training import Matrix, TrainingError, quote, restore, save, state_of
 
 if TYPE_CHECKING:
     import keras
 
-Matrix = npt.NDArray[np.float32]
 Material: TypeAlias = Lesson | Path
 """What is learned from: a lesson, or the file of the base trips."""
 
@@ -63,7 +62,7 @@ class Model(BaseModel):
         lineage: Key of the training from random weights that it descends from.
         parent: Name of the model that it continues, None where it began from random weights.
         exposure: What it has been trained on.
-        correction_usd: What it offers to raise its fares by.
+        correction_share: How far towards its upper fares it offers to go against its bias.
         seconds: What its training took.
     """
 
@@ -75,7 +74,7 @@ class Model(BaseModel):
     lineage: str
     parent: str | None
     exposure: tuple[Exposure, ...]
-    correction_usd: float
+    correction_share: float
     seconds: float
 
 
@@ -173,8 +172,9 @@ class Trainings:
         return self._shelf.entry(key)
 
     def predictions(self, model: Model) -> npt.NDArray[np.float32]:
-        """Returns the model's fares of the validation trips, shape (n,)."""
-        return self._shelf.predictions(model.key)
+        """Returns the model's fares and corrected fares of the validation trips, shape (n, 2)."""
+        fares_usd, upper_usd = self._shelf.quotes(model.key).T
+        return np.column_stack([fares_usd, fares_usd + model.correction_share * (upper_usd - fares_usd)])
 
     def forget_states(self, keys: Iterable[str]) -> None:
         """Ensures that the states of these trainings take no room: nothing will start from them."""
@@ -211,6 +211,7 @@ class _Shelf:
             name=facts["name"],
             exposure=model.exposure,
             errors_usd=errors_usd,
+            correction_share=facts["correction_share"],
             learned_trips=facts["learned_trips"],
             seconds=facts["seconds"],
             parent_version=model.parent,
@@ -224,25 +225,26 @@ class _Shelf:
             "name": entry.name,
             "learned_trips": entry.learned_trips,
             "seconds": entry.seconds,
+            "correction_share": entry.correction_share,
             "model": entry.model.model_dump(mode="json"),
         }
         self._write(self._entry(key), facts=np.array(json.dumps(facts)), errors_usd=entry.errors_usd)
 
-    def predictions(self, key: str) -> npt.NDArray[np.float32]:
-        """Returns the fares that the model of the training predicts."""
+    def quotes(self, key: str) -> Matrix:
+        """Returns the fares and upper fares (n, 2) that the model of the training predicts."""
         with np.load(self._predictions(key)) as file:
-            fares_usd: npt.NDArray[np.float32] = file["fares_usd"]
-        return fares_usd
+            quotes_usd: Matrix = file["quotes_usd"]
+        return quotes_usd
 
-    def put_predictions(self, key: str, fares_usd: npt.NDArray[np.float32]) -> None:
+    def put_quotes(self, key: str, quotes_usd: Matrix) -> None:
         """Ensures that the predictions are there."""
-        self._write(self._predictions(key), fares_usd=fares_usd)
+        self._write(self._predictions(key), quotes_usd=quotes_usd)
 
     def put_network(self, key: str, network: "keras.Model", *, is_new: bool) -> None:
         """Ensures that the network's state is there; of one from random weights the network itself, too."""
         if is_new:
             unfinished = self.folder / f".{key}.{os.getpid()}.keras"
-            network.save(unfinished)
+            save(network, unfinished)
             unfinished.replace(self._network(key))
         state = {f"{number:03d}": values for number, values in enumerate(state_of(network))}
         self._write(self._state(key), **state)
@@ -353,7 +355,7 @@ def _do(shelf: _Shelf, assignment: Assignment, material: Material, settings: Set
             lineage=lineage,
             parent=challenger.parent_version,
             exposure=challenger.exposure,
-            correction_usd=challenger.correction_usd,
+            correction_share=challenger.correction_share,
             seconds=challenger.seconds,
         )
         if lineage == assignment.key:
@@ -366,6 +368,7 @@ def _do(shelf: _Shelf, assignment: Assignment, material: Material, settings: Set
             name=challenger.name,
             exposure=challenger.exposure,
             errors_usd=challenger.errors_usd,
+            correction_share=challenger.correction_share,
             learned_trips=challenger.learned_trips,
             seconds=challenger.seconds,
             parent_version=challenger.parent_version,
@@ -378,7 +381,7 @@ def _predict(shelf: _Shelf, model: Model, network: "keras.Model") -> None:
     """Ensures that what the model predicts is there."""
     if shelf.rows not in _validation:
         _validation[shelf.rows] = shelf.validation()
-    shelf.put_predictions(model.key, predict(network, _validation[shelf.rows]))
+    shelf.put_quotes(model.key, quote(network, _validation[shelf.rows]))
 
 
 def _challenger(work: Work, material: Material, parent: Parent | None, settings: Settings) -> Challenger:

@@ -304,6 +304,6 @@ class TestTheCity:
         features = compute_features(kept.trips, CHICAGO).to_numpy()
         fares_usd = kept.trips["fare_amount"].to_numpy(np.float32)
         network = build_network(
-            features, fares_usd, CHICAGO, learning_rate=0.005, seed=1, architecture=Architecture((16,))
+            features, fares_usd, CHICAGO, learning_rate=0.005, seed=1, architecture=Architecture(dense_widths=(16,))
         )
         assert np.isfinite(predict(network, features)).all()

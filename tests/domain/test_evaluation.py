@@ -28,8 +28,8 @@ from taxifare.evaluation import (
     Scores,
     Vector,
     Verdict,
-    bias_correction_usd,
     compare_slices,
+    correction_share,
     judge,
     leaked,
     mean_interval,
@@ -247,48 +247,59 @@ def test_scored_nothing_and_unscorable_exclude_each_other() -> None:
 # The correction of the bias
 
 
-def cost_of(errors_usd: Vector, correction_usd: float) -> float:
+def cost_of(errors_usd: Vector, raised_by_usd: Vector) -> float:
     """The share that a correction adds to the mean absolute error."""
-    return float(np.abs(errors_usd + correction_usd).mean() / np.abs(errors_usd).mean()) - 1
+    return float(np.abs(errors_usd + raised_by_usd).mean() / np.abs(errors_usd).mean()) - 1
 
 
-def test_a_correction_that_costs_nothing_is_the_whole_bias() -> None:
+def test_a_correction_that_costs_nothing_takes_the_whole_bias() -> None:
     """Two rides too cheap by 1 and 3 USD: with 2 USD more each is off by 1, and no longer to one side."""
-    assert bias_correction_usd(np.array([-1.0, -3.0])) == 2.0
-    assert bias_correction_usd(np.array([1.0, 3.0, 2.0])) == -2.0
-    assert bias_correction_usd(np.array([-1.0, 1.0])) == 0.0
-    assert bias_correction_usd(np.zeros(3)) == 0.0
+    assert correction_share(np.array([-1.0, -3.0]), np.array([4.0, 4.0])) == 0.5
+    assert correction_share(np.array([-1.0, -3.0]), np.array([1.0, 1.0])) == 1.0, "never beyond the upper fare"
+
+
+def test_a_correction_never_lowers_fares_and_needs_somewhere_to_go() -> None:
+    assert correction_share(np.array([1.0, 3.0, 2.0]), np.ones(3)) == 0.0
+    assert correction_share(np.array([-1.0, 1.0]), np.ones(2)) == 0.0
+    assert correction_share(np.array([-1.0, -3.0]), np.zeros(2)) == 0.0
 
 
 def test_a_correction_that_would_cost_more_goes_as_far_as_one_per_cent() -> None:
     """99 rides exact and one 100 USD too cheap: c more costs 0.98 c a ride, of 1 USD; 0.0102 c is affordable."""
     errors_usd = np.array([0.0] * 99 + [-100.0])
-    correction_usd = bias_correction_usd(errors_usd)
-    assert correction_usd == pytest.approx(0.01 / 0.98, rel=1e-6)
-    assert cost_of(errors_usd, correction_usd) == pytest.approx(CORRECTION_COST, rel=1e-6)
+    share = correction_share(errors_usd, np.ones(100))
+    assert share == pytest.approx(0.01 / 0.98, rel=1e-6)
+    assert cost_of(errors_usd, share * np.ones(100)) == pytest.approx(CORRECTION_COST, rel=1e-6)
 
 
-@given(hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(-200, 200, allow_subnormal=False)))
-def test_a_correction_is_cheap_goes_against_the_bias_and_never_beyond_it(errors_usd: Vector) -> None:
-    correction_usd, bias_usd = bias_correction_usd(errors_usd), float(errors_usd.mean())
-    assert correction_usd * bias_usd <= 0
-    assert abs(correction_usd) <= abs(bias_usd)
-    mae_usd = float(np.abs(errors_usd).mean())
-    assert np.abs(errors_usd + correction_usd).mean() <= (1 + CORRECTION_COST) * mae_usd + 1e-9
-    if correction_usd != -bias_usd:  # Then it is as large as it can be: a little more is too dear.
-        beyond = correction_usd - 0.01 * bias_usd
-        assert np.abs(errors_usd + beyond).mean() > (1 + CORRECTION_COST) * mae_usd - 1e-9
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.just(2), st.integers(1, 60)),
+        elements=st.floats(-200, 200, allow_subnormal=False),
+    )
+)
+def test_a_correction_is_cheap_goes_against_the_bias_and_never_beyond_it(rows: Vector) -> None:
+    errors_usd, raises_usd = rows[0], np.abs(rows[1])
+    share, mae_usd = correction_share(errors_usd, raises_usd), float(np.abs(errors_usd).mean())
+    assert 0 <= share <= 1
+    raised_usd = errors_usd + share * raises_usd
+    assert raised_usd.mean() <= max(0.0, errors_usd.mean()) + 1e-6
+    assert np.abs(raised_usd).mean() <= (1 + CORRECTION_COST) * mae_usd + 1e-9
 
 
-def test_what_held_trips_say_holds_for_later_ones() -> None:
+def test_what_held_trips_say_holds_for_later_ones_and_uncertain_rides_are_raised_more() -> None:
     """A network that makes the absolute error least says the median, and rides are dear by surprise."""
     draws = np.random.default_rng(1)
-    luck_usd = draws.lognormal(0.5, 0.75, (2, 20_000))
-    held, later = np.median(luck_usd) - luck_usd
-    correction_usd = bias_correction_usd(held)
-    assert 0 < correction_usd < -held.mean()
-    assert abs(later.mean() + correction_usd) < abs(later.mean())
-    assert cost_of(later, correction_usd) < CORRECTION_COST + 0.002
+    spread_usd = draws.uniform(0.1, 3.0, (2, 20_000))
+    held, later = spread_usd * (np.exp(0.5) - draws.lognormal(0.5, 0.75, (2, 20_000)))
+    upper_usd = spread_usd * (np.exp(0.5 + 0.75 * 0.2533) - np.exp(0.5))  # the 60th percentile of a log-normal
+    share = correction_share(held, upper_usd[0])
+    assert 0 < share < 1
+    assert abs((later + share * upper_usd[1]).mean()) < abs(later.mean())
+    assert cost_of(later, share * upper_usd[1]) < CORRECTION_COST + 0.002
+    same_for_all = np.full(20_000, share * upper_usd[1].mean())
+    assert cost_of(later, share * upper_usd[1]) < cost_of(later, same_for_all)
 
 
 # Every verdict
