@@ -22,7 +22,8 @@ from taxifare_dagster.production import unshown_promotions
 from taxifare_dagster.whole_month import retrain_from_lake
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
-"""Runs with this tag are run one at a time (`dagster.yaml`)."""
+STUDY_TAG = {"taxifare/pipeline": "study"}
+"""Runs with the same of these tags are run one at a time (`dagster.yaml`); a study takes minutes to hours."""
 
 base_job = dg.define_asset_job(
     "base_job",
@@ -42,6 +43,7 @@ monthly_job = dg.define_asset_job(
 replay_job = dg.define_asset_job(
     "replay_job",
     selection=dg.AssetSelection.groups(REPLAY_GROUP),
+    tags=STUDY_TAG,
     description="What if: replay months under several policies, write the report. Killed, it goes on when run again.",
 )
 
@@ -269,7 +271,8 @@ def search_settings(
 
 
 @dg.job(
-    description="Search better hyperparameters, for a person to adopt. Killed or stopped, it goes on when run again."
+    tags=STUDY_TAG,
+    description="Search better hyperparameters, for a person to adopt. Killed or stopped, it goes on when run again.",
 )
 def tuning_job() -> None:
     """Searches better hyperparameters."""

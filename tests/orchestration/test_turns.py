@@ -2,13 +2,15 @@
 
 import threading
 import time
+from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from taxifare.notify import DeliveryError
 from taxifare_dagster import turns
-from taxifare_dagster.catalog import MONTHLY_ASSETS
+from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL
 from tests.orchestration.world import FEBRUARY, JANUARY, MARCH, World, failures
 
 
@@ -146,3 +148,19 @@ def test_a_month_says_what_it_was_compared_with_and_what_it_rehearsed(compared_j
     assert compared_january.metadata("staging_model", JANUARY)["production_version"] == "1"
     assert set(compared_january.metadata("rehearsal_trips", JANUARY)["editions"]) == {"base"}
     assert compared_january.evidence(JANUARY).production_version == "1"
+
+
+def test_whatever_trains_takes_turns(started: World) -> None:
+    """Two cores: one month, one study, one step that trains from production; each job says which it is."""
+    limits = yaml.safe_load((Path(turns.__file__).parent / "dagster.yaml").read_text())["concurrency"]
+    limited = {(limit["key"], limit.get("value")): limit["limit"] for limit in limits["runs"]["tag_concurrency_limits"]}
+    assert set(limited.values()) == {1}
+    assert ("dagster/backfill", None) in limited
+    jobs = {"base_job": "monthly", "monthly_job": "monthly", "whole_month_job": "monthly"}
+    jobs |= {"tuning_job": "study", "replay_job": "study"}
+    for job, kind in jobs.items():
+        assert started.definitions.resolve_job_def(job).tags["taxifare/pipeline"] == kind
+        assert ("taxifare/pipeline", kind) in limited
+    for asset in ("base_model", "staging_model"):
+        assert started.definitions.resolve_assets_def(asset).op.pool == PRODUCTION_POOL
+    assert limits["pools"] == {"default_limit": 1, "granularity": "op"}
