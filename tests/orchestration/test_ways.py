@@ -1,7 +1,7 @@
 """Six months in each way there is to run them, one of them broken at first: the same results as one at a time.
 
-Months one at a time are run in this process, as the sensor requests them; every other way goes through `make dev`,
-by the mutations that its UI sends.
+Months one at a time are run in this process, as the sensor requests them, and newest first as well; every other way
+goes through `make dev`, by the mutations that its UI sends.
 """
 
 import shutil
@@ -66,6 +66,7 @@ class Site:
             ui = Ui(url)
             for sensor in ("new_month_sensor", "approval_sensor", "production_sensor"):
                 ui.stop_sensor(sensor)
+                eventually(lambda: "STARTED" not in {tick["status"] for tick in ui.ticks(sensor)}, "the end of a tick")  # noqa: B023
             yield ui
 
     def results(self) -> dict[str, dict[str, Any]]:
@@ -97,15 +98,14 @@ def name_of(month: Month) -> str:
     return f"taxi_{month.year}_{month.month:02}.parquet"
 
 
-def ended(ui: Ui, within_s: float = 420, **tags: str) -> dict[str, Run]:
-    """The last run of each month, once there are runs and all have ended."""
-    runs = eventually(lambda: all_ended(ui.runs(**tags)), f"the end of the runs with {tags}", within_s, every_s=2)
-    return {str(run.partition): run for run in runs}
+def ended(ui: Ui, months: int, within_s: float = 600, **tags: str) -> dict[str, Run]:
+    """The run of each month, oldest first, once there are so many and all have ended."""
 
+    def found() -> dict[str, Run]:
+        runs = {str(run.partition): run for run in ui.runs(**tags) if run.partition and run.is_finished}
+        return dict(sorted(runs.items())) if len(runs) == months else {}
 
-def all_ended(runs: list[Run]) -> list[Run]:
-    of_months = [run for run in runs if run.partition]
-    return of_months if all(run.is_finished for run in runs) else []
+    return eventually(found, f"the end of {months} runs with {tags}", within_s, every_s=2)
 
 
 @pytest.fixture(scope="module")
@@ -145,112 +145,93 @@ def one_at_a_time(base: Site, city: Path, tmp_path_factory: pytest.TempPathFacto
     return site
 
 
+@pytest.fixture(scope="module")
+def newest_first(base: Site, city: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Newest month first, as if somebody materialized one after the other by hand."""
+    site = base.copy(tmp_path_factory.mktemp("newest_first"))
+    publish(site, city)
+    for month in reversed(MONTHS):
+        assert failures(site.world.run_month(month)) == {}
+    return site
+
+
+def test_newest_month_first_is_as_oldest_first(newest_first: Site, one_at_a_time: Site) -> None:
+    assert newest_first.results() == one_at_a_time.results()
+    for key in KEYS:
+        assert newest_first.shown(key) == one_at_a_time.shown(key)
+
+
 @dataclass(frozen=True)
-class Backfills:
-    """A backfill of the assets while April's file is broken, then one of the job for what is missing.
+class Season:
+    """Six months in a real installation, in every way its UI offers.
 
     Attributes:
-        first: The last run of each month of the first, and what it says where it failed.
-        status: Where it ended.
-        second: Those of the second.
-        site: Where they were.
+        backfill: The runs of a backfill of the assets, by month; April's file is broken.
+        errors: What those say that failed.
+        status: Where that backfill ended.
+        refusal: What a single run over all six says.
+        by_hand: The run of June, launched when April was mended.
+        job_backfill: The runs of a backfill of `monthly_job` over April and May, launched at the same time.
+        trained: When each month was trained.
+        site: Where all this was.
     """
 
-    first: dict[str, Run]
+    backfill: dict[str, Run]
     errors: dict[str, str]
     status: str
-    second: dict[str, Run]
-    site: Site
-
-
-@pytest.fixture(scope="module")
-def backfills(base: Site, city: Path, tmp_path_factory: pytest.TempPathFactory) -> Backfills:
-    site = base.copy(tmp_path_factory.mktemp("backfills"))
-    with site.dev() as ui:
-        publish(site, city)
-        april = site.trips / name_of(MONTHS[3])
-        april.write_bytes(april.read_bytes()[:-500])
-        launched = ui.backfill(MONTHLY_ASSETS, KEYS)
-        eventually(lambda: len(ui.runs(**{"dagster/backfill": launched})) == len(KEYS), "a run a month", 120)
-        first = ended(ui, **{"dagster/backfill": launched})
-        errors = {key: ui.errors(run.id) for key, run in first.items() if run.status == "FAILURE"}
-        is_over = "COMPLETED_SUCCESS", "COMPLETED_FAILED"
-        status = eventually(
-            lambda: found if (found := ui.backfill_status(launched)) in is_over else None, "the backfill's end", 120
-        )
-        publish(site, city, (MONTHS[3],))
-        again = ui.backfill_job("monthly_job", sorted(errors))
-        eventually(lambda: len(ui.runs(**{"dagster/backfill": again})) == len(errors), "a run for each of these", 120)
-        second = ended(ui, **{"dagster/backfill": again})
-    return Backfills(first, errors, status, second, site)
-
-
-def test_a_broken_month_is_seen_and_so_are_those_that_would_learn_without_it(backfills: Backfills) -> None:
-    assert {key: run.status for key, run in sorted(backfills.first.items())} == {
-        key: "SUCCESS" if key < APRIL else "FAILURE" for key in KEYS
-    }
-    assert backfills.status == "COMPLETED_FAILED"
-    assert all(name_of(MONTHS[3]) in said for said in backfills.errors.values())
-
-
-def test_a_backfill_of_assets_mended_by_one_of_the_job_is_as_one_month_at_a_time(
-    backfills: Backfills, one_at_a_time: Site
-) -> None:
-    assert {run.status for run in backfills.second.values()} == {"SUCCESS"}
-    assert backfills.site.results() == one_at_a_time.results()
-    for key in KEYS:
-        assert backfills.site.shown(key) == one_at_a_time.shown(key)
-    versions = backfills.site.world.versions()
-    assert sorted(versions.values()) == sorted(["base", *map(str, MONTHS)]), "no month has two"
-
-
-def test_months_of_a_backfill_take_turns(backfills: Backfills) -> None:
-    for runs in (backfills.first, backfills.second):
-        spans = sorted((run.started or 0.0, run.ended or 0.0) for run in runs.values())
-        assert all(before[1] <= after[0] for before, after in pairwise(spans))
-
-
-@dataclass(frozen=True)
-class ByHand:
-    """All six launched at once, the newest first, and a range as a single run before that.
-
-    Attributes:
-        refusal: What the single run says.
-        runs: The run of each month.
-        trained: When each trained.
-        site: Where they were.
-    """
-
     refusal: str
-    runs: dict[str, Run]
+    by_hand: Run
+    job_backfill: dict[str, Run]
     trained: list[tuple[float, float]]
     site: Site
 
 
 @pytest.fixture(scope="module")
-def by_hand(base: Site, city: Path, tmp_path_factory: pytest.TempPathFactory) -> ByHand:
-    site = base.copy(tmp_path_factory.mktemp("by_hand"))
+def season(base: Site, city: Path, tmp_path_factory: pytest.TempPathFactory) -> Season:
+    site = base.copy(tmp_path_factory.mktemp("season"))
     with site.dev() as ui:
         publish(site, city)
-        single = ui.finished(ui.materialize_range(MONTHLY_ASSETS, KEYS[0], KEYS[-1]))
-        launched = [ui.materialize(MONTHLY_ASSETS, key) for key in reversed(KEYS)]
-        runs = {str(run.partition): run for run in (ui.finished(run, 600) for run in launched)}
-        trained = [span for run in runs.values() if (span := run.interval("staging_model")) is not None]
-        return ByHand(ui.errors(single.id), runs, sorted(trained), site)
+        april = site.trips / name_of(MONTHS[3])
+        april.write_bytes(april.read_bytes()[:-500])
+        launched = ui.backfill(MONTHLY_ASSETS, KEYS)
+        backfill = ended(ui, len(KEYS), **{"dagster/backfill": launched})
+        errors = {key: ui.errors(run.id) for key, run in backfill.items() if run.status == "FAILURE"}
+        single = ui.materialize_range(MONTHLY_ASSETS, KEYS[0], KEYS[-1])
+        over = {"COMPLETED_SUCCESS", "COMPLETED_FAILED"}
+        status = eventually(lambda: {ui.backfill_status(launched)} & over, "the end of the backfill").pop()
+        refusal = ui.errors(ui.finished(single).id)
+
+        publish(site, city, MONTHS[3:4])
+        by_hand = ui.materialize(MONTHLY_ASSETS, KEYS[5])
+        again = ui.backfill_job("monthly_job", KEYS[3:5])
+        job_backfill = ended(ui, 2, **{"dagster/backfill": again})
+        june = ui.finished(by_hand, 300)
+        trained = [ui.run(run.id).interval("staging_model") for run in ui.runs()]
+    return Season(backfill, errors, status, refusal, june, job_backfill, sorted(span for span in trained if span), site)
 
 
-def test_a_range_as_a_single_run_is_refused_before_anything_is_done(by_hand: ByHand) -> None:
-    assert f"this one is of {KEYS[0]} to {KEYS[-1]}: each month has its own comparison" in by_hand.refusal
+def test_a_broken_month_is_seen_and_so_are_those_that_would_learn_without_it(season: Season) -> None:
+    statuses = {key: run.status for key, run in season.backfill.items()}
+    assert statuses == {key: "SUCCESS" if key < APRIL else "FAILURE" for key in KEYS}
+    assert season.status == "COMPLETED_FAILED"
+    assert all(name_of(MONTHS[3]) in said for said in season.errors.values())
 
 
-def test_months_by_hand_and_newest_first_are_as_one_at_a_time(by_hand: ByHand, one_at_a_time: Site) -> None:
-    assert {run.status for run in by_hand.runs.values()} == {"SUCCESS"}
-    assert by_hand.site.results() == one_at_a_time.results()
+def test_a_range_as_a_single_run_is_refused_before_anything_is_done(season: Season) -> None:
+    assert f"this one is of {KEYS[0]} to {KEYS[-1]}: each month has its own comparison" in season.refusal
+
+
+def test_after_mending_everything_is_as_one_month_at_a_time(season: Season, one_at_a_time: Site) -> None:
+    assert {run.status for run in (season.by_hand, *season.job_backfill.values())} == {"SUCCESS"}
+    assert season.site.results() == one_at_a_time.results()
     for key in KEYS:
-        assert by_hand.site.shown(key) == one_at_a_time.shown(key)
-    assert sorted(by_hand.site.world.versions().values()) == sorted(["base", *map(str, MONTHS)])
+        assert season.site.shown(key) == one_at_a_time.shown(key)
+    assert sorted(season.site.world.versions().values()) == sorted(["base", *map(str, MONTHS)]), "no month has two"
 
 
-def test_two_months_by_hand_may_be_at_work_but_one_trains(by_hand: ByHand) -> None:
-    assert len(by_hand.trained) == len(KEYS)
-    assert all(before[1] <= after[0] for before, after in pairwise(by_hand.trained))
+def test_months_of_a_backfill_take_turns_and_never_do_two_train(season: Season) -> None:
+    for runs in (season.backfill, season.job_backfill):
+        spans = sorted((run.started or 0.0, run.ended or 0.0) for run in runs.values())
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    assert len(season.trained) >= len(KEYS)
+    assert all(before[1] <= after[0] for before, after in pairwise(season.trained))
