@@ -109,7 +109,9 @@ def _errors(replay: Replay) -> "Figure":
     saved.set(ylabel="USD, all rides up to then")
     saved.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _mark_rules(replay, errors, saved)
-    errors.legend(loc="upper left", frameon=False, ncols=len(replay.policies))
+    figure.legend(
+        *errors.get_legend_handles_labels(), loc="outside upper right", frameon=False, ncols=len(replay.policies)
+    )
     return figure
 
 
@@ -129,7 +131,9 @@ def _staleness(replay: Replay) -> "Figure":
         skills.plot(dates, shares, label=policy, **_LOOKS[policy])
     skills.set(ylabel="skill, %")
     _mark_rules(replay, hard, skills)
-    skills.legend(loc="lower left", frameon=False, ncols=len(replay.policies))
+    figure.legend(
+        *skills.get_legend_handles_labels(), loc="outside upper right", frameon=False, ncols=len(replay.policies)
+    )
     return figure
 
 
