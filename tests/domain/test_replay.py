@@ -333,7 +333,9 @@ def test_the_headline_speaks_of_dollars(found: Replay) -> None:
 
 def test_rules_are_marked_with_their_dates(found: Replay) -> None:
     assert [str(rule.since) for rule in found.rules] == ["2015-03-22"]
-    assert "2015-03-22: Bridge and tunnel tolls 5.33 to 5.54 USD" in render(found)
+    page = render(found)
+    assert "2015-03-22, Bridge and tunnel tolls 5.33 to 5.54 USD" in page
+    assert ">2015-03-22<" in page, "its date stands beside its line"
 
 
 def test_figures_are_pictures_too(found: Replay) -> None:
