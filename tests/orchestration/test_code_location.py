@@ -106,7 +106,7 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
         return {key.to_user_string() for key in graph.get(dg.AssetKey(asset)).parent_keys}
 
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == MONTHLY | {
-        "base_trips", "base_model", "production_model",
+        "base_trips", "base_model", "production_model", "replayed_months", "replay_report",
     }  # fmt: skip
     assert upstream("raw_new_data") == set()
     assert upstream("preprocessed_data") == {"raw_new_data"}
@@ -130,7 +130,7 @@ def test_only_months_are_partitioned_and_production_is_made_by_decisions_only(de
 def test_every_asset_says_what_it_is_and_whose(definitions: dg.Definitions) -> None:
     for spec in definitions.resolve_all_asset_specs():
         name = spec.key.to_user_string()
-        assert spec.group_name in {"trips", "models"}, name
+        assert spec.group_name in {"trips", "models", "replay"}, name
         assert spec.owners == ["team:taxifare"], name
         assert spec.kinds, name
         assert len(spec.description or "") > 60, name
