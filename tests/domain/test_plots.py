@@ -24,6 +24,7 @@ HISTORY = TrainingHistory(
     ),
     best_epoch=2,
     seconds=3.1,
+    trips=1000,
 )
 
 
@@ -121,7 +122,7 @@ def test_the_curve_starts_with_the_untrained_network_and_marks_the_weights_kept(
 
 
 def test_a_network_that_was_not_trained_has_a_curve_of_one_point() -> None:
-    assert size(plots.training_curve(TrainingHistory(HISTORY.epochs[:1], 0, 0.1)))
+    assert size(plots.training_curve(TrainingHistory(HISTORY.epochs[:1], 0, 0.1, trips=1000)))
 
 
 def test_a_large_month_is_drawn_from_a_sample_and_counted_whole(january: pd.DataFrame, drawn: "list[Figure]") -> None:
