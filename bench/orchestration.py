@@ -1,8 +1,8 @@
 """What a month costs beyond its own work: until the first step, between the steps, imports, and after the last step.
 
 The software as its operator has it: a base model in production, `make dev`, and months as the sensor requests them. The
-parts are read from Dagster's log. MLflow is imported before the first step, TensorFlow inside the steps; that is measured
-apart, in fresh interpreters, and taken off the steps: the rest is the month's own work.
+parts are read from Dagster's log. MLflow is imported before the first step, TensorFlow within the steps; its import is
+measured apart, in fresh interpreters, and taken off the steps: the rest is the month's own work.
 
     .venv/bin/python bench/orchestration.py                          # three months of 20,000 trips
     .venv/bin/python bench/orchestration.py --months 6 --trips 1000
