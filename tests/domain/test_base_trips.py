@@ -177,11 +177,12 @@ def test_the_trips_go_to_another_process(published: pd.DataFrame, settings: Sett
 class TestTraining:
     def test_is_the_same_for_the_same_seed(self, published: pd.DataFrame, settings: Settings) -> None:
         trips = gather_base(in_parts(published, TRIPS), settings).trips
-        (one, one_history, one_errors), (two, two_history, two_errors) = (
+        (one, one_history, (one_errors, one_share)), (two, two_history, (two_errors, two_share)) = (
             fit_streamed(trips, settings) for _ in range(2)
         )
         assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
         assert np.array_equal(one_errors, two_errors)
+        assert one_share == two_share
         assert one_history.epochs[-1].validation_mae == two_history.epochs[-1].validation_mae
         assert one_history.trips == trips.training_trips - len(one_errors)
 

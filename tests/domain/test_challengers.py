@@ -34,7 +34,7 @@ from taxifare.rehearsal import exposure_of, reservoir
 from taxifare.renewal import Candidate, appraise_production, retrain_whole_month
 from taxifare.scratch import predict_trips
 from taxifare.settings import Settings
-from taxifare.training import TrainingError, TrainingHistory, TrainingRows, fit
+from taxifare.training import TrainingError, TrainingHistory, TrainingRows, fit, quantile_loss
 from taxifare.trips import Edition, edition_of
 from tests.small import base_file, clean_base, clean_month, run_tags, small_settings, train, version_of
 
@@ -54,6 +54,7 @@ def learned(name: str, errors_usd: npt.ArrayLike) -> Learned:
         name=name,
         exposure=(),
         errors_usd=np.asarray(errors_usd, dtype=np.float64),
+        correction_share=0.0,
         learned_trips=100,
         seconds=1.5,
         parent_version=None,
@@ -392,9 +393,8 @@ def test_the_loss_of_the_first_step_is_the_parents(year: Year) -> None:
     """One step with all trips in it: its loss is measured before its weights move."""
     parent = year.registry.load(version_of(year.base))
     shown = year.lesson.trips[~year.lesson.is_held]
-    expected = np.abs(
-        member_fares(parent.network, shown, year.settings) - shown["fare_amount"].to_numpy()[:, None]
-    ).mean()
+    paid_usd = shown["fare_amount"].to_numpy(np.float32)[:, None]
+    expected = quantile_loss(paid_usd, member_fares(parent.network, shown, year.settings))
     one_step = year.settings.model_copy(update={"batch_size": len(shown), "max_epochs": 1})
     history = warm(year.lesson, parent, one_step).history
     assert history is not None

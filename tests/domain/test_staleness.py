@@ -114,7 +114,7 @@ def footing(network: object, trips: pd.DataFrame, settings: Settings) -> Footing
 
 @pytest.fixture(scope="module")
 def base(real_trips: Path) -> pd.DataFrame:
-    return Folder(real_trips).read_base().trips
+    return Folder(real_trips).read_base().whole().trips
 
 
 def changed(base: pd.DataFrame, learned: tuple[str, str], then: pd.DataFrame, now: pd.DataFrame) -> Change:

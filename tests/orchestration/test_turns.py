@@ -1,7 +1,5 @@
 """Order: who decides on months, whose turn it is, and what a month's result depends on – never on who ran it when."""
 
-import threading
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -78,18 +76,21 @@ class TestGate:
     def test_a_month_of_a_backfill_waits_for_the_decision_on_the_one_before(
         self, gate: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(turns, "_PAUSE_S", 0.05)
+        """The decision falls while February waits: in its second pause."""
         assert failures(gate.run_month(JANUARY)) == {}
+        pauses: list[float] = []
 
-        def decide_soon() -> None:
-            time.sleep(1.0)
-            assert failures(gate.ask(JANUARY)) == {}
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            assert len(pauses) <= 2, "it went on waiting after the decision"
+            if len(pauses) == 2:
+                asked = gate.approvals.request(gate.evidence(JANUARY))
+                token = gate.approvals.token(asked)
+                gate.approvals.decide(asked.id, "approve", "policy gate", "PROMOTE", token, override=True)
 
-        policy = threading.Thread(target=decide_soon)
-        policy.start()
-        result = gate.run_month(FEBRUARY)
-        policy.join()
-        assert failures(result) == {}
+        monkeypatch.setattr(turns.time, "sleep", pause)
+        assert failures(gate.run_month(FEBRUARY)) == {}
+        assert len(pauses) == 2
         assert gate.evidence(FEBRUARY).production_version == "2"
 
     def test_it_does_not_wait_for_ever(self, gate: World, monkeypatch: pytest.MonkeyPatch) -> None:
