@@ -1,6 +1,8 @@
 """Order: who decides on months, whose turn it is, and what a month's result depends on – never on who ran it when."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -88,7 +90,7 @@ class TestGate:
                 token = gate.approvals.token(asked)
                 gate.approvals.decide(asked.id, "approve", "policy gate", "PROMOTE", token, override=True)
 
-        monkeypatch.setattr(turns.time, "sleep", pause)
+        monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
         assert failures(gate.run_month(FEBRUARY)) == {}
         assert len(pauses) == 2
         assert gate.evidence(FEBRUARY).production_version == "2"
