@@ -30,8 +30,7 @@ guard: .venv/installed  ## a login and a known host before Dagster's webserver, 
 	$(BIN)/python -m taxifare_dagster.guard
 
 test: .venv/installed .venv/emulators/installed  ## all tests; those that miss a server or a browser say so and are skipped
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not end_to_end" $(ARGS)
-	$(BIN)/python -m pytest -m end_to_end $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: .venv/installed  ## the tests that start no server
 	$(BIN)/python -m pytest -m "not end_to_end" $(ARGS)
