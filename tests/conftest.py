@@ -1,10 +1,12 @@
 """What all tests share: an environment without settings, small months, an MLflow store, databases for the ledger."""
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -154,6 +156,9 @@ def bigquery(
 def _storage() -> Iterator[str]:
     with FakeGCSServer() as server:
         del os.environ["STORAGE_EMULATOR_HOST"]
+        # It logs every request into a pipe that its wrapper never reads, and stands still once that is full.
+        assert server._process is not None
+        Thread(target=shutil.copyfileobj, args=(server._process.stderr, io.BytesIO()), daemon=True).start()
         yield server.url
 
 

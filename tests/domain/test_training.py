@@ -168,7 +168,7 @@ def test_predictions_do_not_depend_on_how_many_rows_come_together(trained):
     assert together[-7:] == pytest.approx(predict(network, many[-7:]), rel=1e-5)
     assert predict(network, many[:0]).shape == (0,)
     assert together[:100] == pytest.approx(predict(network, np.asfortranarray(many[:100])), rel=1e-5)
-    assert network.compiled_prediction.experimental_get_tracing_count() == 2  # one for few rows, one for many
+    assert network.means_of_members.experimental_get_tracing_count() == 1
 
 
 def test_predictions_follow_the_weights(trained):
