@@ -29,11 +29,13 @@ dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port
 guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
 	$(BIN)/python -m taxifare_dagster.guard
 
+# Tests that start servers and browsers have the machine to themselves; the others share its cores.
 test: .venv/installed .venv/emulators/installed  ## all tests; those that miss a server or a browser say so and are skipped
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not end_to_end"
+	$(BIN)/python -m pytest -m end_to_end
 
 test-fast: .venv/installed  ## the tests that start no server
-	$(BIN)/python -m pytest -m "not end_to_end" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not end_to_end" $(ARGS)
 
 lint: .venv/installed  ## ruff, its formatter and mypy
 	$(BIN)/ruff check .
