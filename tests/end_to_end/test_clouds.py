@@ -116,7 +116,7 @@ def test_trips_in_bigquery_and_everything_made_of_them_in_buckets(
     from google.cloud import storage
 
     names = {blob.name for blob in storage.Client(PROJECT).list_blobs(bucket.removeprefix("gs://"))}
-    assets = ("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model")
+    assets = ("raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model")
     assert {name.split("/")[1] for name in names if name.startswith("lake/") and "2015-01-01" in name} == set(assets)
     assert any(name.startswith("mlflow/") and name.endswith("network.keras") for name in names)
     assert not any(Path(name).name.startswith(".") for name in names), "nothing unfinished is left"

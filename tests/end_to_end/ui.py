@@ -125,10 +125,15 @@ class Ui:
     # Sensors
 
     def stop_sensor(self, name: str) -> None:
-        """What the sensor's switch does."""
+        """What the sensor's switch does, again where the daemon is just entering the sensor into its tables."""
         sensor = self.query(_SENSOR, selector={**REPOSITORY, "sensorName": name})["sensorOrError"]
         mutation = "mutation ($id: String!) { stopSensor(id: $id) { __typename } }"
-        assert self.query(mutation, id=sensor["id"])["stopSensor"]["__typename"] == "StopSensorMutationResult"
+
+        def stopped() -> bool:
+            answer = self.query(mutation, id=sensor["id"])["stopSensor"]["__typename"]
+            return bool(answer == "StopSensorMutationResult")
+
+        eventually(stopped, f"{name} to stop", within_s=10)
 
     def start_sensor(self, name: str) -> None:
         """What the sensor's switch does."""
