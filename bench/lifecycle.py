@@ -70,7 +70,7 @@ def bench_month(settings: Settings, registry: ModelRegistry) -> None:
     """Prints speed and memory of a million-trip month, and of scoring it with the registered model."""
     raw, seconds = timed(lambda: raw_month(settings))
     print(f"simulating {len(raw):,} trips: {seconds:.2f} s")
-    processed, seconds = timed(lambda: preprocess(raw, settings.city_facts).trips)
+    processed, seconds = timed(lambda: preprocess(raw, settings.city_facts, settings.target_facts).trips)
     print(f"cleaning and features: {len(raw) / seconds:,.0f} trips/s; peak memory so far {peak_mib():,.0f} MiB")
     tags: Mapping[str, str] = {"asset": "staging_model", "month": str(MONTH), "dagster_run": "bench"}
     candidate, seconds = timed(lambda: renew(processed, None, None, registry, settings, run_tags=tags))

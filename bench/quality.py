@@ -33,6 +33,7 @@ from taxifare.evaluation import correction_share
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.settings import Settings
+from taxifare.targets import FARE
 from taxifare.training import InMemory, fit, predict, quote
 from taxifare.trips import as_trip_table
 
@@ -78,11 +79,11 @@ class Rows:
 
     trips: pd.DataFrame
     features: np.ndarray
-    fares_usd: np.ndarray
+    targets: np.ndarray
     stops: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.fares_usd)
+        return len(self.targets)
 
 
 @dataclass(frozen=True)
@@ -90,23 +91,23 @@ class Result:
     """What came of a model: errors in USD (seeds, trips), and the seconds of one training."""
 
     name: str
-    errors_usd: np.ndarray
+    errors: np.ndarray
     seconds: float
 
     @property
-    def maes_usd(self) -> np.ndarray:
+    def maes(self) -> np.ndarray:
         """Mean absolute error of each seed."""
-        return np.abs(self.errors_usd).mean(axis=1)
+        return np.abs(self.errors).mean(axis=1)
 
     @property
-    def rmse_usd(self) -> float:
+    def rmse(self) -> float:
         """Root mean squared error, averaged over the seeds."""
-        return float(np.sqrt((self.errors_usd**2).mean(axis=1)).mean())
+        return float(np.sqrt((self.errors**2).mean(axis=1)).mean())
 
     @property
-    def absolute_usd(self) -> np.ndarray:
+    def absolute(self) -> np.ndarray:
         """Absolute error of each trip, averaged over the seeds."""
-        return np.abs(self.errors_usd).mean(axis=0)
+        return np.abs(self.errors).mean(axis=0)
 
 
 Learner = Callable[[Rows, Rows, int], np.ndarray]
@@ -152,7 +153,7 @@ def load(rows: int | None, judged_year: int) -> tuple[Rows, Rows]:
     """Returns the trips to learn from, at most `rows` drawn at random, and the later ones to be judged by."""
     files = ["taxi_base_2009_2014", *(f"taxi_2015_{month:02d}" for month in range(1, 7))]
     tables = [as_trip_table(pd.read_parquet(REAL_TRIPS / f"{name}.parquet"), name) for name in files]
-    trips = clean(pd.concat(tables, ignore_index=True), NEW_YORK).trips
+    trips = clean(pd.concat(tables, ignore_index=True), NEW_YORK, FARE).trips
     year = trips["pickup_datetime"].dt.year
     train = trips[year < judged_year]
     if rows is not None:
@@ -170,7 +171,7 @@ def judge_model(name: str, learner: Learner, train: Rows, judge: Rows, seeds: in
     errors, started = [], time.perf_counter()
     for seed in range(1, seeds + 1):
         keras.backend.clear_session()
-        errors.append(learner(train, judge, seed) - judge.fares_usd)
+        errors.append(learner(train, judge, seed) - judge.targets)
     return Result(name, np.array(errors), (time.perf_counter() - started) / seeds)
 
 
@@ -181,13 +182,13 @@ def compare(models: dict[str, tuple[Learner, int]], train: Rows, judge: Rows) ->
     for name, (learner, seeds) in models.items():
         result = judge_model(name, learner, train, judge, seeds)
         results.append(result)
-        ours, maes = results[0], result.maes_usd
-        more = result.absolute_usd - ours.absolute_usd
+        ours, maes = results[0], result.maes
+        more = result.absolute - ours.absolute
         half = 1.96 * more.std() / np.sqrt(len(more))
         print(
-            f"{result.name:<27}{maes.mean():>8.4f}{maes.std():>9.4f}{result.rmse_usd:>8.3f}{result.errors_usd.mean():>+8.3f}"
+            f"{result.name:<27}{maes.mean():>8.4f}{maes.std():>9.4f}{result.rmse:>8.3f}{result.errors.mean():>+8.3f}"
             f"{result.seconds:>9.1f}   {more.mean():+.4f} ± {half:.4f} ({more.mean() / maes.mean():+.1%})"
-            f" {1 - ours.rmse_usd / result.rmse_usd:+.1%}",
+            f" {1 - ours.rmse / result.rmse:+.1%}",
             flush=True,
         )
     return results
@@ -197,7 +198,7 @@ def draw(results: list[Result], title: str, file: Path) -> None:
     """Keeps the errors of the models as a picture."""
     figure = Figure(figsize=(8, 0.45 * len(results) + 1.2), layout="constrained")
     axes = figure.subplots()
-    maes = [result.maes_usd for result in results]
+    maes = [result.maes for result in results]
     colours = ["#1f77b4" if result.name.startswith("the network") else "#999999" for result in results]
     bars = axes.barh(
         [result.name for result in results],
@@ -219,27 +220,27 @@ def compare_speed(train: Rows, judge: Rows) -> None:
     seconds = {}
     for name, learner in {"the network": network_of(Architecture()), "the course's network": course_network}.items():
         keras.backend.clear_session()
-        predicted_usd = learner(train, judge, 1)
+        predicted = learner(train, judge, 1)
         seconds[name], epochs = TIMES[name]
-        mae_usd = np.abs(predicted_usd - judge.fares_usd).mean()
+        mae = np.abs(predicted - judge.targets).mean()
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{name:<27}{mae_usd:>8.4f}{seconds[name]:>12.1f}{epochs / seconds[name]:>10.2f}{peak_mib:>10.0f}")
+        print(f"{name:<27}{mae:>8.4f}{seconds[name]:>12.1f}{epochs / seconds[name]:>10.2f}{peak_mib:>10.0f}")
     ours, course = seconds.values()
     print(f"the network takes {ours / course:.2f} of the course's time")
 
 
 def constant(train: Rows, judge: Rows, _seed: int) -> np.ndarray:
-    return np.full(len(judge), np.median(train.fares_usd))
+    return np.full(len(judge), np.median(train.targets))
 
 
 def linear(train: Rows, judge: Rows, _seed: int) -> np.ndarray:
     kilometre = NAMES.index("haversine_km")
-    return np.polyval(np.polyfit(train.features[:, kilometre], train.fares_usd, 1), judge.features[:, kilometre])
+    return np.polyval(np.polyfit(train.features[:, kilometre], train.targets, 1), judge.features[:, kilometre])
 
 
 def lightgbm_same_features(train: Rows, judge: Rows, seed: int) -> np.ndarray:
     def dataset(rows: np.ndarray) -> lightgbm.Dataset:
-        return lightgbm.Dataset(train.features[rows], train.fares_usd[rows])
+        return lightgbm.Dataset(train.features[rows], train.targets[rows])
 
     booster = lightgbm.train(
         LIGHTGBM | {"seed": seed},
@@ -266,17 +267,17 @@ def network_of(shape: Architecture) -> Learner:
 
 def corrected_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
     network = trained(Architecture(), train, seed)
-    held_usd, held_upper_usd = quote(network, train.features[train.stops]).T
-    share = correction_share(held_usd - train.fares_usd[train.stops], held_upper_usd - held_usd)
-    fares_usd, upper_usd = quote(network, judge.features).T
-    return fares_usd + share * (upper_usd - fares_usd)
+    held, held_upper = quote(network, train.features[train.stops]).T
+    share = correction_share(held - train.targets[train.stops], held_upper - held)
+    predicted, upper = quote(network, judge.features).T
+    return predicted + share * (upper - predicted)
 
 
 def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:
     """Returns the network fitted to the trips, once for each shape, number of trips and seed."""
     key = (shape, len(train), seed)
     if key not in NETWORKS:
-        x, y, stops = train.features, train.fares_usd, train.stops
+        x, y, stops = train.features, train.targets, train.stops
         rate = SETTINGS.learning_rate
         network = build_network(x[~stops], y[~stops], NEW_YORK, learning_rate=rate, seed=seed, architecture=shape)
         history = fit(
@@ -296,7 +297,7 @@ def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:
 
 def course_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
     """Trains the course's network on the course's features, re-created from their public description."""
-    x, y, stops = course_preprocess(train.trips), train.fares_usd, train.stops
+    x, y, stops = course_preprocess(train.trips), train.targets, train.stops
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     network = keras.Sequential(

@@ -179,7 +179,10 @@ class Approvals:
     def from_settings(cls, settings: Settings, registry: Registry) -> "Approvals":
         """Approvals as the settings say; connects to nothing yet, but makes the secret if there is none."""
         return cls(
-            Ledger(settings.ledger_url), registry, approval_secret(settings), valid_days=settings.request_valid_days
+            Ledger(settings.ledger_url, settings.target_facts.unit),
+            registry,
+            approval_secret(settings),
+            valid_days=settings.request_valid_days,
         )
 
     # Asking
@@ -190,9 +193,15 @@ class Approvals:
         Open requests on the same subject become void. So does this one, at once, if production changed since.
 
         Raises:
+            ApprovalError: The evidence is about another target than the ledger.
             NotAdoptedError: The registry's production version is unknown to the ledger.
             RegistryBehindError: The request is stored, the registry could not be told.
         """
+        if evidence.unit != self.ledger.unit:
+            raise ApprovalError(
+                f"{evidence.subject}: expected evidence in {self.ledger.unit}, received it in {evidence.unit}: it was "
+                "gathered for another target. Set TARGET back, or use another TAXIFARE_HOME"
+            )
         self.repair()
         now = self.now()
         request = Request(

@@ -29,8 +29,9 @@ from taxifare.cleaning import clean, is_duplicate, row_hashes
 from taxifare.evaluation import Exposure
 from taxifare.features import compute_features
 from taxifare.settings import Settings
-from taxifare.sources.base import BasePublication, Publication
+from taxifare.sources.base import BasePublication, Publication, ensure_target
 from taxifare.splitting import last_training_time
+from taxifare.targets import TARGETS, Target, TargetName
 from taxifare.trips import COLUMN_NAMES, TRIP_COLUMNS, Edition, Kind, TripTableError
 
 BASE = "base"
@@ -66,11 +67,14 @@ _PANDAS_TYPES = {pa.large_string(): pd.StringDtype("pyarrow"), pa.int32(): pd.In
 class BaseTrips:
     """Clean trips of the base years in an open file, without features: training trips in random order, then the rest.
 
+    Each comes with its `target`, which is computed when it is read.
+
     Args:
         file: What `gather_base` made, or a copy of it; closed when nobody has the trips any more.
 
     Attributes:
         edition: Which trips these are.
+        target: What they were cleaned for.
 
     Raises:
         TripTableError: The file is not of that form.
@@ -81,9 +85,10 @@ class BaseTrips:
         finalize(self, file.close)
         self._parquet = pq.ParquetFile(file)
         marks = self._parquet.schema_arrow.metadata or {}
-        if b"subject" not in marks or "is_validation" not in self._parquet.schema_arrow.names:
+        if b"target" not in marks or "is_validation" not in self._parquet.schema_arrow.names:
             raise TripTableError("the file of the base trips is of an earlier version: materialize base_trips again")
         self.edition = Edition(marks[b"subject"].decode(), marks[b"revision"].decode())
+        self.target: Target = TARGETS[marks[b"target"].decode()]
 
     def __reduce__(self) -> tuple[Callable[[bytes], "BaseTrips"], tuple[bytes]]:
         """Lets the trips go to another process, as the bytes of their file."""
@@ -127,7 +132,7 @@ class BaseTrips:
         )
 
     def parts(self) -> Iterator[pd.DataFrame]:
-        """Yields all trips, with `is_validation`, at most `GROUP_TRIPS` at a time."""
+        """Yields all trips, with `is_validation` and `target`, at most `GROUP_TRIPS` at a time."""
         for group in range(self._parquet.metadata.num_row_groups):
             yield self._read(group)
 
@@ -163,7 +168,8 @@ class BaseTrips:
                 yield group
 
     def _read(self, group: int) -> pd.DataFrame:
-        return self.edition.stamp(_frame(self._parquet.read_row_group(group, use_threads=False)))
+        trips = _frame(self._parquet.read_row_group(group, use_threads=False))
+        return self.edition.stamp(trips.assign(target=self.target.of(trips)))
 
 
 def _from_bytes(content: bytes) -> BaseTrips:
@@ -194,25 +200,27 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
     and nameless: they are gone with the process, however it ends.
 
     Raises:
-        SourceError: The source cannot be read.
+        SourceError: The source cannot be read, or no trip tells the target.
         SplitError: There are too few trips.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
-    published_trips, left_out, dropped = 0, Counter[str](), Counter[str]()
+    published_trips, known, left_out, dropped = 0, 0, Counter[str](), Counter[str]()
     with ExitStack() as files:
         shards = [_Shard(settings.home, files) for _ in range(_SHARDS)]
         for trips in _together(published.parts, left_out):
             published_trips += len(trips)
-            cleaned = clean(trips, settings.city_facts)
+            known += int(trips[settings.target_facts.column].count())
+            cleaned = clean(trips, settings.city_facts, settings.target_facts)
             dropped.update(cleaned.dropped)
             _scatter(cleaned.trips, shards, settings.seed)
             _drop_needless(shards, settings.dataset_size)
+        ensure_target(settings.target_facts, known, published_trips, published.origin)
         edition = Edition(BASE, published.revision)
         kept, repeated, moment = _survey(shards, settings.dataset_size)
         dropped["duplicate"] += repeated
         left_out["not_drawn"] += published_trips - dropped.total() - kept
         file = TemporaryFile(dir=settings.home)  # noqa: SIM115 - BaseTrips closes it
-        _write(_drawn(shards, settings.dataset_size), moment, edition, file)
+        _write(_drawn(shards, settings.dataset_size), moment, edition, settings.target, file)
     return Gathered(BaseTrips(file), published_trips, left_out, dropped)
 
 
@@ -301,10 +309,16 @@ def _survey(shards: Iterable[_Shard], dataset_size: int | None) -> tuple[int, in
     return kept, repeated, last_training_time(latest, min(round(kept * VALIDATION_SHARE), VALIDATION_TRIPS))
 
 
-def _write(drawn: Iterable[tuple[pa.Table, int]], moment: np.datetime64, edition: Edition, file: IO[bytes]) -> None:
+def _write(
+    drawn: Iterable[tuple[pa.Table, int]],
+    moment: np.datetime64,
+    edition: Edition,
+    target: TargetName,
+    file: IO[bytes],
+) -> None:
     """Writes the trips up to the moment in the order they come, then those after it."""
     schema = _SCHEMA.append(pa.field("is_validation", pa.bool_()))
-    marks = {"subject": edition.subject, "revision": edition.revision}
+    marks = {"subject": edition.subject, "revision": edition.revision, "target": target}
     with pq.ParquetWriter(file, schema.with_metadata(marks)) as writer:
         waiting, validation = [], []
         for trips, _ in drawn:

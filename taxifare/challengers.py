@@ -52,7 +52,7 @@ class Lesson:
     """What challengers learn a month from.
 
     Attributes:
-        trips: The month's training trips and the rehearsed ones, with features, `subject` and `revision`.
+        trips: The month's training trips and the rehearsed ones, with features, target, `subject` and `revision`.
         is_held: Which of them decide, and are not trained on; trips of the month only.
     """
 
@@ -96,7 +96,7 @@ class Learned:
     Attributes:
         name: The way.
         exposure: All it has been trained on.
-        errors_usd: Predicted minus paid, of each held trip.
+        errors: Predicted minus actual, of each held trip.
         correction_share: How far it offers to go against its bias, see `evaluation.correction_share`.
         learned_trips: How many trips it learned from this time.
         seconds: What that took.
@@ -106,7 +106,7 @@ class Learned:
 
     name: str
     exposure: tuple[Exposure, ...]
-    errors_usd: npt.NDArray[np.floating]
+    errors: npt.NDArray[np.floating]
     correction_share: float
     learned_trips: int
     seconds: float
@@ -114,9 +114,9 @@ class Learned:
     version: str | None = None
 
     @property
-    def mae_usd(self) -> float:
+    def mae(self) -> float:
         """Mean absolute error on the held trips."""
-        return float(np.abs(self.errors_usd).mean())
+        return float(np.abs(self.errors).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class Standing:
         name: Which one.
         learned_trips: How many trips it learned from.
         seconds: What that took.
-        mae_usd: Its error on the held trips.
+        mae: Its error on the held trips.
         gain: How much better than the first challenger, per held trip, with an interval for all comparisons together;
             None for the first.
         is_staged: Whether it was chosen.
@@ -152,7 +152,7 @@ class Standing:
     name: str
     learned_trips: int
     seconds: float
-    mae_usd: float
+    mae: float
     gain: Interval | None
     is_staged: bool
 
@@ -163,16 +163,17 @@ def lesson_of(trips: pd.DataFrame, rehearsed: pd.DataFrame | None, settings: Set
     Args:
         trips: The month's preprocessed trips.
         rehearsed: Trips of `rehearsal.reservoir`, None for none.
-        settings: City and seed.
+        settings: City, target and seed.
     """
     edition, names = edition_of(trips), list(feature_names(settings.city_facts))
-    month = trips.loc[~trips["is_validation"], [*COLUMN_NAMES, *names]]
+    month = trips.loc[~trips["is_validation"], [*COLUMN_NAMES, "target", *names]]
     month = month.assign(subject=edition.subject, revision=edition.revision)
     held = np.random.default_rng(settings.seed).random(len(month)) < HELD_SHARE
     if rehearsed is None or rehearsed.empty:
         return Lesson(month, held)
+    known = rehearsed.assign(target=settings.target_facts.of(rehearsed))
     features = compute_features(rehearsed, settings.city_facts)
-    both = pd.concat([month, pd.concat([rehearsed, features], axis=1)], ignore_index=True)
+    both = pd.concat([month, pd.concat([known, features], axis=1)], ignore_index=True)
     return Lesson(both, np.concatenate([held, np.zeros(len(rehearsed), dtype=bool)]))
 
 
@@ -241,17 +242,15 @@ def choose(challengers: Sequence[Contestant]) -> tuple[Contestant, list[Standing
     """
     first, others = challengers[0], challengers[1:]
     confidence = 1 - 0.05 / max(len(others), 1)
-    gains = {
-        other.name: mean_interval(np.abs(first.errors_usd) - np.abs(other.errors_usd), confidence) for other in others
-    }
-    better = [other for other in others if gains[other.name].low_usd > 0]
-    chosen = min(better, key=lambda challenger: challenger.mae_usd, default=first)
+    gains = {other.name: mean_interval(np.abs(first.errors) - np.abs(other.errors), confidence) for other in others}
+    better = [other for other in others if gains[other.name].low > 0]
+    chosen = min(better, key=lambda challenger: challenger.mae, default=first)
     standings = [
         Standing(
             name=challenger.name,
             learned_trips=challenger.learned_trips,
             seconds=challenger.seconds,
-            mae_usd=challenger.mae_usd,
+            mae=challenger.mae,
             gain=gains.get(challenger.name),
             is_staged=challenger is chosen,
         )
@@ -275,12 +274,12 @@ def _windows(lesson: Lesson, settings: Settings) -> Mapping[ChallengerName, Less
 def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
     """Returns the parent, trained on with the whole lesson."""
     started, network = time.perf_counter(), parent.network
-    features, fares_usd = _arrays(lesson.trips, settings)
+    features, targets = _arrays(lesson.trips, settings)
     history = fit(
         network,
-        InMemory(features, fares_usd, ~lesson.is_held),
+        InMemory(features, targets, ~lesson.is_held),
         features[lesson.is_held],
-        fares_usd[lesson.is_held],
+        targets[lesson.is_held],
         learning_rate=settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR,
         batch_size=settings.batch_size,
         patience=settings.patience,
@@ -288,12 +287,12 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
         seed=settings.seed,
         on_epoch=_named("warm", on_epoch),
     )
-    errors_usd, share = held_errors(network, features[lesson.is_held], fares_usd[lesson.is_held])
+    errors, share = held_errors(network, features[lesson.is_held], targets[lesson.is_held])
     return Challenger(
         name="warm",
         network=network,
         exposure=union_of(parent.exposure, exposure_of(lesson.trips)),
-        errors_usd=errors_usd,
+        errors=errors,
         correction_share=share,
         learned_trips=int((~lesson.is_held).sum()),
         seconds=time.perf_counter() - started,
@@ -305,12 +304,12 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
 def _as_it_is(lesson: Lesson, model: Parent, settings: Settings) -> Challenger:
     """Returns a registered version as a challenger."""
     started = time.perf_counter()
-    errors_usd, share = held_errors(model.network, *_arrays(lesson.held, settings))
+    errors, share = held_errors(model.network, *_arrays(lesson.held, settings))
     return Challenger(
         name="whole month",
         network=model.network,
         exposure=model.exposure,
-        errors_usd=errors_usd,
+        errors=errors,
         correction_share=share,
         learned_trips=0,
         seconds=time.perf_counter() - started,
@@ -323,12 +322,12 @@ def _from_scratch(name: ChallengerName, lesson: Lesson, settings: Settings, on_e
     """Returns a new network, trained on the lesson."""
     started = time.perf_counter()
     network, history = fit_from_scratch(lesson.trips, settings, stops=lesson.is_held, on_epoch=_named(name, on_epoch))
-    errors_usd, share = held_errors(network, *_arrays(lesson.held, settings))
+    errors, share = held_errors(network, *_arrays(lesson.held, settings))
     return Challenger(
         name=name,
         network=network,
         exposure=exposure_of(lesson.trips),
-        errors_usd=errors_usd,
+        errors=errors,
         correction_share=share,
         learned_trips=int((~lesson.is_held).sum()),
         seconds=time.perf_counter() - started,
@@ -343,6 +342,6 @@ def _named(name: str, on_epoch: OnEpoch | None) -> Callable[[Epoch], None] | Non
 
 
 def _arrays(trips: pd.DataFrame, settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Returns features (n, k) and fares (n,)."""
+    """Returns features (n, k) and targets (n,)."""
     features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
-    return features, trips["fare_amount"].to_numpy(np.float32)
+    return features, trips["target"].to_numpy(np.float32)

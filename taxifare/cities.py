@@ -38,7 +38,6 @@ class City:
         grid_angle_deg: Clockwise angle from north to the avenues of the street grid.
         airports: Airports whose trips are priced or behave differently.
         rules: Dated fare and toll changes, oldest first.
-        max_fare_usd: Fares at or above it are defects, not rides.
         max_passengers: Passenger counts above it are defects.
         night_hours: First hour of the night and first hour after it.
         rush_hours: First hour of the weekday evening rush and first hour after it.
@@ -50,13 +49,12 @@ class City:
     grid_angle_deg: float
     airports: tuple[Airport, ...]
     rules: tuple[Rule, ...]
-    max_fare_usd: float
     max_passengers: int
     night_hours: tuple[int, int]
     rush_hours: tuple[int, int]
 
 
-# Box, fare and passenger limits are those of the Le Wagon course's cleaning; they keep 97.3 % of the public trips.
+# Box and passenger limit are those of the Le Wagon course's cleaning; they keep 97.3 % of the public trips.
 # Rules and dates: Taxi and Limousine Commission, Port Authority and MTA schedules, each visible in the trips.
 NEW_YORK = City(
     name="New York",
@@ -78,7 +76,6 @@ NEW_YORK = City(
         Rule("tolls_2013_03", date(2013, 3, 3), "Bridge and tunnel tolls 4.80 to 5.33 USD"),
         Rule("tolls_2015_03", date(2015, 3, 22), "Bridge and tunnel tolls 5.33 to 5.54 USD"),
     ),
-    max_fare_usd=400.0,
     max_passengers=7,
     night_hours=(20, 6),
     rush_hours=(16, 20),
@@ -99,7 +96,6 @@ CHICAGO = City(
         Airport("MDW", -87.7522, 41.7868, radius_km=1.8),
     ),
     rules=(Rule("fares_2016_01", date(2016, 1, 1), "1.80 to 2.25 USD a mile, about 15 % a ride"),),
-    max_fare_usd=400.0,
     max_passengers=7,
     night_hours=(20, 6),
     rush_hours=(16, 19),

@@ -1,4 +1,4 @@
-"""Cleaning: which published trips are rides that can be priced, and why the others are not."""
+"""Cleaning: which published trips are rides that can be learned from, and why the others are not."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.cities import City
+from taxifare.targets import Target
 from taxifare.trips import COLUMN_NAMES, COORDINATES, TripTableError
 
 MINIMUM_SHARE_KEPT = 0.8
@@ -23,7 +24,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Trips that can be priced, and what was left out.
+    """Trips that can be learned from, and what was left out.
 
     Attributes:
         trips: The kept rows in their order, with every column they came with and a fresh index.
@@ -45,21 +46,25 @@ class Cleaned:
         return len(self.trips) / total if total else 1.0
 
 
-def clean(trips: pd.DataFrame, city: City) -> Cleaned:
-    """Returns the trips that can be priced, and how many were dropped by which rule.
+def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
+    """Returns the trips that can be learned from, and how many were dropped by which rule.
 
-    The rules, in order (limits: the Le Wagon course's, in `cities.py`):
+    The rules, in order (limits: the Le Wagon course's, in `cities.py` and `targets.py`):
 
-    1. `missing_value`: a coordinate or the fare is null. A null passenger count is no reason and stays null.
+    1. `missing_value`: a coordinate is null, or what the target is made of. A null passenger count is no reason and
+       stays null.
     2. `duplicate`: equal to an earlier trip in everything but its key, nulls counting as equal.
     3. `zero_coordinate`: a coordinate is exactly 0, which is what a meter without a satellite fix writes.
     4. `outside_city`: an end lies outside the city's box, whose edges belong to it.
     5. `passenger_count`: not in 1 … `city.max_passengers`.
-    6. `fare`: not strictly between 0 and `city.max_fare_usd`.
+    6. `fare` or `duration`, the target: not strictly between 0 and `target.most`.
+
+    What a ride cost is no reason to doubt how long it took, nor the other way round.
 
     Args:
         trips: A trip table (`trips.as_trip_table`); further columns are carried along and play no part.
         city: Where the trips are.
+        target: What is to be learned of them.
 
     Raises:
         TripTableError: A column of the trip table is missing.
@@ -68,20 +73,20 @@ def clean(trips: pd.DataFrame, city: City) -> Cleaned:
     if missing:
         raise TripTableError(f"cleaning: missing columns {', '.join(missing)}; expected a trip table")
     coordinates = {name: trips[name].to_numpy(dtype=np.float64) for name in COORDINATES}
-    fare_usd = trips["fare_amount"].to_numpy(dtype=np.float64)
+    values = target.of(trips).to_numpy(dtype=np.float64)
     passengers_known = trips["passenger_count"].notna().to_numpy()
     passengers = trips["passenger_count"].to_numpy(dtype=np.int64, na_value=0)
 
     broken = {
-        "missing_value": _any(np.isnan(values) for values in (*coordinates.values(), fare_usd)),
+        "missing_value": _any(np.isnan(column) for column in (*coordinates.values(), values)),
         "duplicate": is_duplicate(trips),
-        "zero_coordinate": _any(values == 0 for values in coordinates.values()),
+        "zero_coordinate": _any(column == 0 for column in coordinates.values()),
         "outside_city": _any(
-            ~_between(values, city.longitude_range_deg if "longitude" in name else city.latitude_range_deg)
-            for name, values in coordinates.items()
+            ~_between(column, city.longitude_range_deg if "longitude" in name else city.latitude_range_deg)
+            for name, column in coordinates.items()
         ),
         "passenger_count": passengers_known & ~_between(passengers, (1, city.max_passengers)),
-        "fare": ~((fare_usd > 0) & (fare_usd < city.max_fare_usd)),
+        target.name: ~((values > 0) & (values < target.most)),
     }
     kept = np.ones(len(trips), dtype=np.bool_)
     dropped = {}

@@ -27,6 +27,7 @@ from taxifare.replay_report import headline, render
 from taxifare.settings import ChallengerNames, RowCount, Settings
 from taxifare.sources import SourceError, make_source
 from taxifare.stock import take_stock
+from taxifare.targets import TARGETS
 from taxifare.training import TrainingError
 from taxifare.tuning import Finding, adopt, latest_finding, searched_settings
 
@@ -59,7 +60,7 @@ def requests(
         table.add_row(
             request.id,
             request.verdict,
-            "–" if gain is None else describe_gain(gain),
+            "–" if gain is None else describe_gain(gain, request.evidence.unit),
             request.production_version or "nothing",
             _state(approvals, request),
             f"{request.valid_until:%Y-%m-%d}",
@@ -178,13 +179,14 @@ def show_learning_curve(
                 repeats=repeats,
                 on_progress=lambda share: progress.update(task, completed=share),
             )
-    table = Table("training trips", "MAE, USD", "95 % interval", "linear on distance, USD")
+    unit = settings.target_facts.unit
+    table = Table("training trips", f"MAE, {unit}", "95 % interval", f"linear on distance, {unit}")
     for level in levels:
         table.add_row(
             f"{level.trips:,}",
-            f"{level.interval.mean_usd:.3f}",
-            f"{level.interval.low_usd:.3f} to {level.interval.high_usd:.3f}" if repeats > 1 else "–",
-            f"{level.reference_mae_usd:.3f}",
+            f"{level.interval.mean:.3f}",
+            f"{level.interval.low:.3f} to {level.interval.high:.3f}" if repeats > 1 else "–",
+            f"{level.reference_mae:.3f}",
         )
     terminal.print(table)
     if output is not None:
@@ -316,16 +318,18 @@ def _terminal() -> Console:
 
 def _summary_table(found: Replay) -> Table:
     """Returns the policies of a replay."""
-    numbers = ("mean MAE, USD", "off in all, USD", "promotions", "regretted", "above the best, USD", "training, s")
+    unit = TARGETS[found.target].unit
+    errors = (f"mean MAE, {unit}", f"off in all, {unit}")
+    numbers = (*errors, "promotions", "regretted", f"above the best, {unit}", "training, s")
     table = Table("policy", *(Column(name, justify="right") for name in numbers))
     for one in map(found.summary, found.policies):
         table.add_row(
             one.policy,
-            f"{one.mean_mae_usd:.3f}",
-            f"{one.total_usd:,.0f}",
+            f"{one.mean_mae:.3f}",
+            f"{one.total:,.0f}",
             str(one.promotions),
             str(one.regretted),
-            f"{one.mean_regret_usd:.3f}",
+            f"{one.mean_regret:.3f}",
             f"{one.training_seconds:,.0f}",
         )
     return table
@@ -344,11 +348,11 @@ def _tuning_evidence(finding: Finding) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in finding.trials.items() if count)
     found = f"{finding.subject}, {finding.found_at:%Y-%m-%d %H:%M} UTC, trials: {counts}. "
     if finding.winner == finding.present:
-        return f"{found}No trial was better than the settings of the time: {finding.winner_mae_usd:.3f} USD."
+        return f"{found}No trial was better than the settings of the time: {finding.winner_mae:.3f} {finding.unit}."
     if finding.gain is None:
-        return f"{found}MAE {finding.winner_mae_usd:.3f} USD; the settings of the time gave no usable network."
-    advice = "" if finding.gain.low_usd > 0 else " That is no more than chance: better keep the settings."
-    return f"{found}Gain on held trips that chose nothing: {describe_gain(finding.gain)}.{advice}"
+        return f"{found}MAE {finding.winner_mae:.3f} {finding.unit}; the settings of the time gave no usable network."
+    advice = "" if finding.gain.low > 0 else " That is no more than chance: better keep the settings."
+    return f"{found}Gain on held trips that chose nothing: {describe_gain(finding.gain, finding.unit)}.{advice}"
 
 
 def _state(approvals: Approvals, request: Request) -> str:

@@ -11,6 +11,7 @@ from taxifare.approval import Approvals
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import NoBaseError, make_source
+from taxifare.sources.base import ensure_target
 
 TIMEOUT_SECONDS = 5
 
@@ -42,6 +43,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "ledger and MLflow": lambda: _agreement(approvals, registry),
         "chat": lambda: _chat(settings),
     }
+    if settings.target == "duration":
+        parts["drop-off times"] = lambda: _dropoffs(settings)
     for part, says in parts.items():
         try:
             yield Finding(part, True, says())
@@ -72,6 +75,16 @@ def _published(settings: Settings) -> str:
     except NoBaseError:
         base = "no base years"
     return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
+
+
+def _dropoffs(settings: Settings) -> str:
+    """Returns how many trips of the latest month say when they ended; reads that month."""
+    source, target = make_source(settings), settings.target_facts
+    month = max(source.months())
+    published = source.read_month(month)
+    known, trips = int(published.trips[target.column].count()), len(published.trips)
+    ensure_target(target, known, trips, f"{published.origin}: month {month}")
+    return f"{known / trips:.1%} of the trips of {month} have one"
 
 
 def _ledger(approvals: Approvals) -> str:

@@ -1,7 +1,8 @@
 """From two models' predictions on the same trips to a verdict a person can check.
 
-An error is predicted minus actual, so a negative bias means that rides are priced too low. A gain is what a passenger's
-ride is priced better by: |error of production| minus |error of staging|, per trip; positive means staging is better.
+Numbers are in the target's unit: USD for fares, minutes for durations (`targets.py`). An error is predicted minus
+actual, so a negative bias means that predictions are too low. A gain is how much closer a trip is predicted: |error of
+production| minus |error of staging|; positive means staging is better.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, model_validator
 
 from taxifare.cities import City
 from taxifare.settings import Settings
+from taxifare.targets import Unit
 
 Vector = npt.NDArray[np.floating]
 
@@ -47,29 +49,29 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _finite_or_text(bound_usd: float) -> float | str:
+def _finite_or_text(bound: float) -> float | str:
     """Returns the bound as JSON has it, which knows no infinity: `-inf` and `inf` are read back as numbers."""
-    return bound_usd if math.isfinite(bound_usd) else str(bound_usd)
+    return bound if math.isfinite(bound) else str(bound)
 
 
 Bound = Annotated[float, PlainSerializer(_finite_or_text, when_used="json")]
 
 
 class Interval(_Frozen):
-    """A mean per trip in USD with its confidence interval; infinite bounds where the trips are too few to say."""
+    """A mean per trip with its confidence interval; infinite bounds where the trips are too few to say."""
 
-    mean_usd: float
-    low_usd: Bound
-    high_usd: Bound
+    mean: float
+    low: Bound
+    high: Bound
 
 
 class Scores(_Frozen):
-    """How far predictions are from fares, per trip: mean absolute error, root mean squared error, mean error (bias)."""
+    """How far predictions are off, per trip: mean absolute error, root mean squared error, mean error (bias)."""
 
     trips: int
-    mae_usd: float
-    rmse_usd: float
-    bias_usd: float
+    mae: float
+    rmse: float
+    bias: float
 
 
 class SliceComparison(_Frozen):
@@ -96,15 +98,15 @@ class Contender(_Frozen):
     Attributes:
         version: Its number.
         run_id: The MLflow run that scored it.
-        scores: Of its fares.
-        correction_usd: What it offers to raise them by against its bias, on average, see `correction_share`.
-        corrected: Scores of the raised fares.
+        scores: Of its predictions.
+        correction: What it offers to raise them by against its bias, on average, see `correction_share`.
+        corrected: Scores of the raised predictions.
     """
 
     version: str
     run_id: str
     scores: Scores
-    correction_usd: float
+    correction: float
     corrected: Scores
 
 
@@ -142,10 +144,11 @@ class Evidence(_Frozen):
     Attributes:
         subject: The month `YYYY-MM`, or `base` for the first model.
         revision: Revision of the trips both models were scored on.
+        unit: What all its numbers are in.
         staging: The version asked about.
         production_version: What was in production, None where nothing was.
         production: Its scores, None where there is no production or it cannot be scored.
-        difficulty_mae_usd: Error of a plain rate per km on the same trips: how hard they are for anybody.
+        difficulty_mae: Error of a plain rate per km on the same trips: how hard they are for anybody.
         gain: Paired difference, None where there is nothing to compare with.
         slices: The same on kinds of trips.
         verdict: What follows.
@@ -154,10 +157,11 @@ class Evidence(_Frozen):
 
     subject: str
     revision: str
+    unit: Unit
     staging: Contender
     production_version: str | None
     production: Contender | None
-    difficulty_mae_usd: float
+    difficulty_mae: float
     gain: Interval | None
     slices: tuple[SliceComparison, ...]
     verdict: Verdict
@@ -170,37 +174,37 @@ class Evidence(_Frozen):
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def score(predicted_usd: Vector, actual_usd: Vector) -> Scores:
-    """Returns how far predictions are from fares.
+def score(predicted: Vector, actual: Vector) -> Scores:
+    """Returns how far predictions are off.
 
     Args:
-        predicted_usd: Predicted fares, shape (n,).
-        actual_usd: Paid fares of the same trips, shape (n,).
+        predicted: Predictions, shape (n,).
+        actual: What they should have been, shape (n,).
 
     Raises:
         EvaluationError: No trips, unequal lengths, or a value that is not a finite number.
 
     >>> score(np.array([10.0, 7.0]), np.array([9.0, 10.0]))
-    Scores(trips=2, mae_usd=2.0, rmse_usd=2.23606797749979, bias_usd=-1.0)
+    Scores(trips=2, mae=2.0, rmse=2.23606797749979, bias=-1.0)
     """
-    errors_usd = _errors_usd(predicted_usd, actual_usd)
+    errors = _errors(predicted, actual)
     return Scores(
-        trips=len(errors_usd),
-        mae_usd=float(np.abs(errors_usd).mean()),
-        rmse_usd=float(np.sqrt(np.square(errors_usd).mean())),
-        bias_usd=float(errors_usd.mean()),
+        trips=len(errors),
+        mae=float(np.abs(errors).mean()),
+        rmse=float(np.sqrt(np.square(errors).mean())),
+        bias=float(errors.mean()),
     )
 
 
-def contend(version: str, run_id: str, predicted_usd: Vector, corrected_usd: Vector, actual_usd: Vector) -> Contender:
+def contend(version: str, run_id: str, predicted: Vector, corrected: Vector, actual: Vector) -> Contender:
     """Returns a version as it was scored.
 
     Args:
         version: Its number.
         run_id: The MLflow run that scored it.
-        predicted_usd: Its fares of the validation trips, shape (n,).
-        corrected_usd: The fares that it offers against its bias, shape (n,).
-        actual_usd: Paid fares of the same trips, shape (n,).
+        predicted: Its predictions of the validation trips, shape (n,).
+        corrected: The predictions that it offers against its bias, shape (n,).
+        actual: What they should have been, shape (n,).
 
     Raises:
         EvaluationError: As `score`.
@@ -208,9 +212,9 @@ def contend(version: str, run_id: str, predicted_usd: Vector, corrected_usd: Vec
     return Contender(
         version=version,
         run_id=run_id,
-        scores=score(predicted_usd, actual_usd),
-        correction_usd=float(np.subtract(corrected_usd, predicted_usd, dtype=np.float64).mean()),
-        corrected=score(corrected_usd, actual_usd),
+        scores=score(predicted, actual),
+        correction=float(np.subtract(corrected, predicted, dtype=np.float64).mean()),
+        corrected=score(corrected, actual),
     )
 
 
@@ -218,64 +222,65 @@ CORRECTION_COST = 0.01
 """Share of the mean absolute error that a correction of the bias may cost."""
 
 
-def correction_share(errors_usd: Vector, raises_usd: Vector) -> float:
-    """Returns how much of the way to the upper fare to go against the bias: no further than the mean error is zero.
+def correction_share(errors: Vector, raises: Vector) -> float:
+    """Returns how much of the way to the upper prediction to go against the bias: until the mean error is zero at most.
 
-    A model that makes the mean absolute error least prices at the median of what a ride may cost, and rides have more
-    ways to be dear than cheap: the fares come to less than what is paid. The median is the best single price; who adds
-    up many of them wants the sum right. Going towards a higher quantile raises each fare by as much as its ride is
-    uncertain, which costs less than raising all by the same; it goes as far as costs 1 % of the MAE.
+    A model that makes the mean absolute error least predicts the median of what a ride may cost or take, and rides have
+    more ways to be dear or long than cheap or short: the predictions come to less than the truth. The median is the
+    best single answer; who adds up many of them wants the sum right. Going towards a higher quantile raises each by as
+    much as its ride is uncertain, which costs less than raising all by the same; it goes as far as costs 1 % of the
+    MAE.
 
     Args:
-        errors_usd: Predicted minus actual on trips the model was not trained on, shape (n,), n > 0.
-        raises_usd: How far the upper fare of each is above the predicted one, shape (n,), none below zero.
+        errors: Predicted minus actual on trips the model was not trained on, shape (n,), n > 0.
+        raises: How far the upper prediction of each is above the predicted one, shape (n,), none below zero.
 
     >>> correction_share(np.array([0.0, 0.0, 0.0, -4.0]), np.array([0.0, 0.0, 0.0, 2.0]))
     1.0
     >>> round(correction_share(np.array([0.0, 0.0, 0.0, -4.0]), np.array([1.0, 1.0, 1.0, 1.0])), 6)
     0.02
     """
-    most_usd = (1 + CORRECTION_COST) * float(np.abs(errors_usd).mean())
-    raise_usd = float(raises_usd.mean())
+    bearable = (1 + CORRECTION_COST) * float(np.abs(errors).mean())
+    mean_raise = float(raises.mean())
     least, most = 0.0, 0.0
-    if raise_usd > 0:
-        most = min(1.0, max(0.0, -float(errors_usd.mean()) / raise_usd))
-    if np.abs(errors_usd + most * raises_usd).mean() <= most_usd:
+    if mean_raise > 0:
+        most = min(1.0, max(0.0, -float(errors.mean()) / mean_raise))
+    if np.abs(errors + most * raises).mean() <= bearable:
         return most
     # The error is convex in the share, so what is affordable is an interval from 0 on.
     for _ in range(40):
         middle = (least + most) / 2
-        if np.abs(errors_usd + middle * raises_usd).mean() <= most_usd:
+        if np.abs(errors + middle * raises).mean() <= bearable:
             least = middle
         else:
             most = middle
     return least
 
 
-def mean_interval(values_usd: Vector, confidence: float = 0.95) -> Interval:
+def mean_interval(values: Vector, confidence: float = 0.95) -> Interval:
     """Returns the mean with its interval, for 95 % mean ± 1.96 · s / √n.
 
-    The normal interval is used because on the paired differences of real fares it covers as often as the bootstrap
+    The normal interval is used because on the paired differences of real trips it covers as often as the bootstrap
     from 100 trips on (`tests/domain/test_evaluation.py`) and takes no time. Under two values nothing is known of the
     spread and the bounds are infinite.
 
     >>> mean_interval(np.array([0.0, 2.0, 0.0, 2.0])).model_dump()
-    {'mean_usd': 1.0, 'low_usd': -0.13158..., 'high_usd': 2.13158...}
+    {'mean': 1.0, 'low': -0.13158..., 'high': 2.13158...}
     """
-    mean_usd = float(values_usd.mean())
-    if len(values_usd) < 2:
-        return Interval(mean_usd=mean_usd, low_usd=-math.inf, high_usd=math.inf)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean=mean, low=-math.inf, high=math.inf)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    half_width_usd = z * float(values_usd.std(ddof=1)) / math.sqrt(len(values_usd))
-    return Interval(mean_usd=mean_usd, low_usd=mean_usd - half_width_usd, high_usd=mean_usd + half_width_usd)
+    half_width = z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(mean=mean, low=mean - half_width, high=mean + half_width)
 
 
-def reference_mae_usd(training: pd.DataFrame, validation: pd.DataFrame) -> float:
+def reference_mae(training: pd.DataFrame, validation: pd.DataFrame) -> float:
     """Returns the difficulty of the validation trips: the MAE of a rate per km fitted on the training trips.
 
-    The reference – a flag drop and a rate per km – knows this month's prices and nothing else, so it follows every
-    change of them: a month that is hard for it is a hard month, not a sign of a stale model. Fitted by least squares
-    on `haversine_km`.
+    The reference – a constant and a rate per km, like a meter's flag drop and price – knows this month's trips and
+    nothing else, so it follows every change: a month that is hard for it is a hard month, not a sign of a stale model.
+    Fitted by least squares on `haversine_km`.
 
     Args:
         training: Clean trips with features, of the same month.
@@ -290,30 +295,30 @@ def reference_mae_usd(training: pd.DataFrame, validation: pd.DataFrame) -> float
         )
     distances_km = training["haversine_km"].to_numpy(np.float64)
     design = np.column_stack([np.ones(len(distances_km)), distances_km])
-    (flag_drop_usd, usd_per_km), *_ = np.linalg.lstsq(design, training["fare_amount"].to_numpy(np.float64), rcond=None)
-    predicted_usd = flag_drop_usd + usd_per_km * validation["haversine_km"].to_numpy(np.float64)
-    return score(predicted_usd, validation["fare_amount"].to_numpy(np.float64)).mae_usd
+    (constant, per_km), *_ = np.linalg.lstsq(design, training["target"].to_numpy(np.float64), rcond=None)
+    predicted = constant + per_km * validation["haversine_km"].to_numpy(np.float64)
+    return score(predicted, validation["target"].to_numpy(np.float64)).mae
 
 
-def skill(mae_usd: float, difficulty_mae_usd: float) -> float:
+def skill(mae: float, difficulty_mae: float) -> float:
     """Returns the share of the reference's error that a model avoids: 1 - MAE / difficulty; 0 is a mere rate per km.
 
     >>> skill(2.0, 4.0)
     0.5
     """
-    return 1 - mae_usd / difficulty_mae_usd
+    return 1 - mae / difficulty_mae
 
 
 class Footing(_Frozen):
     """How well a model did where: its MAE on a month's validation trips, and their difficulty."""
 
-    mae_usd: float
-    difficulty_mae_usd: float
+    mae: float
+    difficulty_mae: float
 
     @property
     def skill(self) -> float:
         """Share of the reference's error that it avoided."""
-        return skill(self.mae_usd, self.difficulty_mae_usd)
+        return skill(self.mae, self.difficulty_mae)
 
 
 class Change(_Frozen):
@@ -322,29 +327,31 @@ class Change(_Frozen):
     Attributes:
         then: How it did when it was approved.
         now: How it does on this month.
+        unit: What its numbers are in.
         tolerance: Most skill that it may have lost.
         rules: Dated rules that have come into force since it was trained, in words.
     """
 
     then: Footing
     now: Footing
+    unit: Unit
     tolerance: float
     rules: tuple[str, ...] = ()
 
     @property
-    def rise_usd(self) -> float:
+    def rise(self) -> float:
         """How much more it errs."""
-        return self.now.mae_usd - self.then.mae_usd
+        return self.now.mae - self.then.mae
 
     @property
-    def harder_usd(self) -> float:
+    def harder(self) -> float:
         """How much more it would err by the month's difficulty alone, had it kept its skill."""
-        return (1 - self.then.skill) * (self.now.difficulty_mae_usd - self.then.difficulty_mae_usd)
+        return (1 - self.then.skill) * (self.now.difficulty_mae - self.then.difficulty_mae)
 
     @property
-    def staler_usd(self) -> float:
+    def staler(self) -> float:
         """How much more it errs for want of skill: the rest."""
-        return self.rise_usd - self.harder_usd
+        return self.rise - self.harder
 
     @property
     def is_stale(self) -> bool:
@@ -354,13 +361,13 @@ class Change(_Frozen):
     @property
     def said(self) -> str:
         """The change in words."""
-        hardness = "harder" if self.harder_usd >= 0 else "easier"
-        fit = "less well" if self.staler_usd >= 0 else "better"
+        hardness = "harder" if self.harder >= 0 else "easier"
+        fit = "less well" if self.staler >= 0 else "better"
         parts = (
-            f"The error went from {self.then.mae_usd:.2f} to {self.now.mae_usd:.2f} USD a ride ({self.rise_usd:+.2f}): "
-            f"{self.harder_usd:+.2f} because the month is {hardness} for anybody (a rate per km errs by "
-            f"{self.now.difficulty_mae_usd:.2f} USD instead of {self.then.difficulty_mae_usd:.2f}), "
-            f"{self.staler_usd:+.2f} because the model fits it {fit} "
+            f"The error went from {self.then.mae:.2f} to {self.now.mae:.2f} {self.unit} a ride ({self.rise:+.2f}): "
+            f"{self.harder:+.2f} because the month is {hardness} for anybody (a rate per km errs by "
+            f"{self.now.difficulty_mae:.2f} {self.unit} instead of {self.then.difficulty_mae:.2f}), "
+            f"{self.staler:+.2f} because the model fits it {fit} "
             f"(skill {self.now.skill:.1%} instead of {self.then.skill:.1%}).",
             "The model is stale." if self.is_stale else "The model is not stale.",
             f"In force since it was trained: {'; '.join(self.rules)}." if self.rules else "",
@@ -369,7 +376,13 @@ class Change(_Frozen):
 
 
 def explain_change(
-    then: Footing, now: Footing, exposure: Sequence[Exposure], validation: pd.DataFrame, city: City, tolerance: float
+    then: Footing,
+    now: Footing,
+    exposure: Sequence[Exposure],
+    validation: pd.DataFrame,
+    city: City,
+    unit: Unit,
+    tolerance: float,
 ) -> Change:
     """Returns why a model errs more or less than when it was approved: a harder month, lost skill, dated rules.
 
@@ -379,6 +392,7 @@ def explain_change(
         exposure: What it has been trained on.
         validation: The validation trips.
         city: Gives the dated rules.
+        unit: What the errors are in.
         tolerance: Most skill that it may lose before it is stale.
     """
     learned = max(entry.last_pickup for entry in exposure)
@@ -386,6 +400,7 @@ def explain_change(
     return Change(
         then=then,
         now=now,
+        unit=unit,
         tolerance=tolerance,
         rules=tuple(
             f"{rule.since} {rule.description}" for rule in city.rules if learned < pd.Timestamp(rule.since) <= last
@@ -418,37 +433,37 @@ def slice_masks(trips: pd.DataFrame, city: City) -> dict[str, npt.NDArray[np.boo
 
 
 def compare_slices(
-    production_usd: Vector, staging_usd: Vector, trips: pd.DataFrame, city: City
+    production_predicted: Vector, staging_predicted: Vector, trips: pd.DataFrame, city: City
 ) -> tuple[SliceComparison, ...]:
     """Returns both models' scores on each slice that has at least `MINIMUM_SLICE_TRIPS` trips.
 
     Args:
-        production_usd: Production's predictions, shape (n,).
-        staging_usd: Staging's predictions of the same trips, shape (n,).
-        trips: The trips with features and `fare_amount`, n rows.
+        production_predicted: Production's predictions, shape (n,).
+        staging_predicted: Staging's predictions of the same trips, shape (n,).
+        trips: The trips with features and `target`, n rows.
         city: Gives the airports.
     """
-    actual_usd = trips["fare_amount"].to_numpy(np.float64)
-    gains_usd = paired_gains_usd(production_usd, staging_usd, actual_usd)
+    actual = trips["target"].to_numpy(np.float64)
+    gains = paired_gains(production_predicted, staging_predicted, actual)
     return tuple(
         SliceComparison(
             name=name,
-            production=score(production_usd[mask], actual_usd[mask]),
-            staging=score(staging_usd[mask], actual_usd[mask]),
-            gain=mean_interval(gains_usd[mask]),
+            production=score(production_predicted[mask], actual[mask]),
+            staging=score(staging_predicted[mask], actual[mask]),
+            gain=mean_interval(gains[mask]),
         )
         for name, mask in slice_masks(trips, city).items()
         if mask.sum() >= MINIMUM_SLICE_TRIPS
     )
 
 
-def paired_gains_usd(production_usd: Vector, staging_usd: Vector, actual_usd: Vector) -> Vector:
+def paired_gains(production_predicted: Vector, staging_predicted: Vector, actual: Vector) -> Vector:
     """Returns per trip how much closer staging was than production: positive means staging is better.
 
-    >>> paired_gains_usd(np.array([12.0]), np.array([9.5]), np.array([10.0]))
+    >>> paired_gains(np.array([12.0]), np.array([9.5]), np.array([10.0]))
     array([1.5])
     """
-    return np.abs(_errors_usd(production_usd, actual_usd)) - np.abs(_errors_usd(staging_usd, actual_usd))
+    return np.abs(_errors(production_predicted, actual)) - np.abs(_errors(staging_predicted, actual))
 
 
 def union_of(*exposures: Iterable[Exposure]) -> tuple[Exposure, ...]:
@@ -481,9 +496,9 @@ def judge(
     revision: str,
     trips: pd.DataFrame,
     production: Appraisal,
-    production_usd: pd.Series | None,
+    production_predicted: pd.Series | None,
     staging: Appraisal,
-    staging_usd: pd.Series,
+    staging_predicted: pd.Series,
     city: City,
     settings: Settings,
 ) -> Evidence:
@@ -497,13 +512,13 @@ def judge(
     Args:
         subject: The month, or `base`.
         revision: Revision of the trips.
-        trips: All clean trips of the subject with features, `fare_amount`, `key` and `is_validation`.
+        trips: All clean trips of the subject with features, `target`, `key` and `is_validation`.
         production: What came of scoring production.
-        production_usd: Its predictions by trip key, None where it was not scored.
+        production_predicted: Its predictions by trip key, None where it was not scored.
         staging: What came of scoring staging.
-        staging_usd: Its predictions by trip key.
+        staging_predicted: Its predictions by trip key.
         city: Gives the slices.
-        settings: Gives the tolerances.
+        settings: Gives the target and the tolerances.
 
     Raises:
         EvaluationError: Staging was not scored, or predictions are not of exactly the validation trips as they are now.
@@ -511,16 +526,16 @@ def judge(
     if staging.contender is None:
         raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
     training, validation = trips[~trips["is_validation"]], trips[trips["is_validation"]]
-    staging_predictions = _predictions(staging_usd, validation, staging.contender, "staging")
+    staging_predictions = _predictions(staging_predicted, validation, staging.contender, "staging")
 
     gain: Interval | None = None
     slices: tuple[SliceComparison, ...] = ()
     if production.contender is not None:
-        if production_usd is None:
+        if production_predicted is None:
             raise EvaluationError(f"production version {production.version} was scored, its predictions are missing")
-        production_predictions = _predictions(production_usd, validation, production.contender, "production")
-        actual_usd = validation["fare_amount"].to_numpy(np.float64)
-        gain = mean_interval(paired_gains_usd(production_predictions, staging_predictions, actual_usd))
+        production_predictions = _predictions(production_predicted, validation, production.contender, "production")
+        actual = validation["target"].to_numpy(np.float64)
+        gain = mean_interval(paired_gains(production_predictions, staging_predictions, actual))
         slices = compare_slices(production_predictions, staging_predictions, validation, city)
 
     verdict, reasons = _verdict(
@@ -534,10 +549,11 @@ def judge(
     return Evidence(
         subject=subject,
         revision=revision,
+        unit=settings.target_facts.unit,
         staging=staging.contender,
         production_version=production.version,
         production=production.contender,
-        difficulty_mae_usd=reference_mae_usd(training, validation),
+        difficulty_mae=reference_mae(training, validation),
         gain=gain,
         slices=slices,
         verdict=verdict,
@@ -567,78 +583,78 @@ def _verdict(
         return Verdict.COLD_START, ("nothing is in production, so there is nothing to compare with",)
     if production.contender is None or staging.contender is None or gain is None:
         return Verdict.UNSCORABLE, (f"production version {production.version} cannot be scored: {production.fault}",)
-    if gain.high_usd < 0:
-        return Verdict.REJECT, (f"staging is worse: {describe_gain(gain)}",)
-    if gain.low_usd <= settings.minimum_gain_usd:
+    unit = settings.target_facts.unit
+    if gain.high < 0:
+        return Verdict.REJECT, (f"staging is worse: {describe_gain(gain, unit)}",)
+    if gain.low <= settings.minimum_gain:
         return Verdict.HOLD, (
-            f"a gain of at least {settings.minimum_gain_usd:.2f} USD a trip is not shown: {describe_gain(gain)}",
+            f"a gain of at least {settings.minimum_gain:.2f} {unit} a trip is not shown: {describe_gain(gain, unit)}",
         )
     objections = _objections(production.contender.scores, staging.contender.scores, slices, settings)
     if objections:
         return Verdict.HOLD, objections
-    return Verdict.PROMOTE, (f"staging is better: {describe_gain(gain)}",)
+    return Verdict.PROMOTE, (f"staging is better: {describe_gain(gain, unit)}",)
 
 
 def _objections(
     production: Scores, staging: Scores, slices: Sequence[SliceComparison], settings: Settings
 ) -> tuple[str, ...]:
     """Returns what speaks against a model that is better on the whole: slices and bias beyond their tolerance."""
+    unit = settings.target_facts.unit
     objections = tuple(
-        f"{part.name} trips get worse: {describe_gain(part.gain)} on {part.staging.trips} trips, "
-        f"tolerated are {settings.slice_tolerance_usd:.2f} USD"
+        f"{part.name} trips get worse: {describe_gain(part.gain, unit)} on {part.staging.trips} trips, "
+        f"tolerated are {settings.slice_tolerance:.2f} {unit}"
         for part in slices
-        if part.gain.high_usd < -settings.slice_tolerance_usd
+        if part.gain.high < -settings.slice_tolerance
     )
-    growth_usd = abs(staging.bias_usd) - abs(production.bias_usd)
-    if growth_usd > settings.bias_tolerance_usd:
+    growth = abs(staging.bias) - abs(production.bias)
+    if growth > settings.bias_tolerance:
         objections += (
-            f"the bias grows from {production.bias_usd:+.2f} to {staging.bias_usd:+.2f} USD a trip, "
-            f"tolerated are {settings.bias_tolerance_usd:.2f} USD",
+            f"the bias grows from {production.bias:+.2f} to {staging.bias:+.2f} {unit} a trip, "
+            f"tolerated are {settings.bias_tolerance:.2f} {unit}",
         )
     return objections
 
 
-def describe_gain(gain: Interval) -> str:
+def describe_gain(gain: Interval, unit: Unit) -> str:
     """Returns the gain in words, with its 95 % interval.
 
-    >>> describe_gain(Interval(mean_usd=-0.05, low_usd=-0.08, high_usd=-0.02))
+    >>> describe_gain(Interval(mean=-0.05, low=-0.08, high=-0.02), "USD")
     '-0.050 USD a trip (95 % interval -0.080 to -0.020)'
     """
-    return f"{gain.mean_usd:+.3f} USD a trip (95 % interval {gain.low_usd:+.3f} to {gain.high_usd:+.3f})"
+    return f"{gain.mean:+.3f} {unit} a trip (95 % interval {gain.low:+.3f} to {gain.high:+.3f})"
 
 
-def _predictions(predictions_usd: pd.Series, validation: pd.DataFrame, contender: Contender, whose: str) -> Vector:
+def _predictions(predictions: pd.Series, validation: pd.DataFrame, contender: Contender, whose: str) -> Vector:
     """Returns the predictions in the order of the validation trips; a comparison on other trips is an error.
 
     Keys alone do not tell: where a source has none they are numbers, and a restated month has the same ones. So the
-    scores on record must be those of the predictions on the fares as they are now.
+    scores on record must be those of the predictions on the trips as they are now.
     """
     keys = pd.Index(validation["key"])
-    predicted = pd.Index(predictions_usd.index)
+    predicted = pd.Index(predictions.index)
     if len(keys) != len(predicted) or not keys.sort_values().equals(predicted.sort_values().astype(keys.dtype)):
         raise EvaluationError(
             f"{whose} was scored on other trips: expected the {len(keys)} validation trips, received predictions "
             f"for {len(predicted)}, {len(keys.intersection(predicted))} of them the same"
         )
-    predicted_usd = predictions_usd.reindex(keys).to_numpy(np.float64)
-    mae_usd = score(predicted_usd, validation["fare_amount"].to_numpy(np.float64)).mae_usd
-    if not math.isclose(mae_usd, contender.scores.mae_usd, rel_tol=1e-6, abs_tol=1e-6):
+    predicted = predictions.reindex(keys).to_numpy(np.float64)
+    mae = score(predicted, validation["target"].to_numpy(np.float64)).mae
+    if not math.isclose(mae, contender.scores.mae, rel_tol=1e-6, abs_tol=1e-6):
         raise EvaluationError(
             f"{whose} was scored on other trips: version {contender.version} has an MAE of "
-            f"{contender.scores.mae_usd:.6f} USD on record and {mae_usd:.6f} USD on these; score it again"
+            f"{contender.scores.mae:.6f} on record and {mae:.6f} on these; score it again"
         )
-    return predicted_usd
+    return predicted
 
 
-def _errors_usd(predicted_usd: Vector, actual_usd: Vector) -> Vector:
+def _errors(predicted: Vector, actual: Vector) -> Vector:
     """Returns predicted minus actual; both finite and of one shape (n,), n > 0."""
-    if predicted_usd.shape != actual_usd.shape or predicted_usd.ndim != 1 or not len(predicted_usd):
+    if predicted.shape != actual.shape or predicted.ndim != 1 or not len(predicted):
         raise EvaluationError(
-            f"expected one prediction a fare and at least one, received {predicted_usd.shape} and {actual_usd.shape}"
+            f"expected one prediction a trip and at least one, received {predicted.shape} and {actual.shape}"
         )
-    errors_usd = np.asarray(predicted_usd, np.float64) - np.asarray(actual_usd, np.float64)
-    if not np.isfinite(errors_usd).all():
-        raise EvaluationError(
-            f"{int((~np.isfinite(errors_usd)).sum())} of {len(errors_usd)} errors are not finite numbers"
-        )
-    return errors_usd
+    errors = np.asarray(predicted, np.float64) - np.asarray(actual, np.float64)
+    if not np.isfinite(errors).all():
+        raise EvaluationError(f"{int((~np.isfinite(errors)).sum())} of {len(errors)} errors are not finite numbers")
+    return errors

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare import plots
-from taxifare.evaluation import Interval, reference_mae_usd, score
+from taxifare.evaluation import Interval, reference_mae, score
 from taxifare.features import feature_names
 from taxifare.registry import SUBJECT_TAG, ModelRegistry
 from taxifare.scratch import architecture_of, fit_from_scratch, predict_trips
@@ -40,15 +40,15 @@ class Level:
 
     Attributes:
         trips: Training trips of each fit, those that decide when to stop included.
-        maes_usd: Error of each repeat on the test trips.
+        maes: Error of each repeat on the test trips.
         interval: Mean of the repeats with its 95 % interval by Student's t; infinite bounds from a single one.
-        reference_mae_usd: Mean error of a plain rate per km fitted to the same samples.
+        reference_mae: Mean error of a plain rate per km fitted to the same samples.
     """
 
     trips: int
-    maes_usd: tuple[float, ...]
+    maes: tuple[float, ...]
     interval: Interval
-    reference_mae_usd: float
+    reference_mae: float
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def learning_curve(
             done += cost
             report(1.0)
         levels = tuple(_level(size, [measured[_Point(size, repeat)] for repeat in range(repeats)]) for size in fitting)
-        png = plots.learning_curve(levels)
+        png = plots.learning_curve(levels, settings.target_facts.unit)
         registry.log_figure(run_id, "learning_curve", png)
     return levels, png
 
@@ -137,12 +137,12 @@ def _measure(
         network, history = fit_from_scratch(
             sample, own, on_epoch=lambda epoch: report(epoch.number / settings.max_epochs)
         )
-        scores = score(predict_trips(network, test, settings), test["fare_amount"].to_numpy(np.float64))
+        scores = score(predict_trips(network, test, settings), test["target"].to_numpy(np.float64))
         metrics = {
-            "mae": scores.mae_usd,
-            "rmse": scores.rmse_usd,
-            "bias": scores.bias_usd,
-            "reference_mae": reference_mae_usd(sample, test),
+            "mae": scores.mae,
+            "rmse": scores.rmse,
+            "bias": scores.bias,
+            "reference_mae": reference_mae(sample, test),
             "training_seconds": history.seconds,
         }
         registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in history.epochs if epoch.number])
@@ -166,28 +166,28 @@ def _measure(
 
 def _level(trips: int, measured: Sequence[Mapping[str, float]]) -> Level:
     """Returns the repeats of one size, summed up."""
-    maes_usd = np.array([metrics["mae"] for metrics in measured])
+    maes = np.array([metrics["mae"] for metrics in measured])
     return Level(
         trips=trips,
-        maes_usd=tuple(maes_usd.tolist()),
-        interval=student_interval(maes_usd),
-        reference_mae_usd=float(np.mean([metrics["reference_mae"] for metrics in measured])),
+        maes=tuple(maes.tolist()),
+        interval=student_interval(maes),
+        reference_mae=float(np.mean([metrics["reference_mae"] for metrics in measured])),
     )
 
 
-def student_interval(values_usd: npt.NDArray[np.floating]) -> Interval:
+def student_interval(values: npt.NDArray[np.floating]) -> Interval:
     """Returns the mean with its 95 % interval by Student's t: few repeats are far from the normal distribution.
 
     >>> student_interval(np.array([1.0, 2.0, 3.0])).model_dump()
-    {'mean_usd': 2.0, 'low_usd': -0.48413..., 'high_usd': 4.48413...}
+    {'mean': 2.0, 'low': -0.48413..., 'high': 4.48413...}
     """
     from scipy import stats
 
-    mean_usd, count = float(values_usd.mean()), len(values_usd)
+    mean, count = float(values.mean()), len(values)
     if count < 2:
-        return Interval(mean_usd=mean_usd, low_usd=-math.inf, high_usd=math.inf)
-    half_width_usd = float(stats.t.ppf(0.975, count - 1)) * float(values_usd.std(ddof=1)) / math.sqrt(count)
-    return Interval(mean_usd=mean_usd, low_usd=mean_usd - half_width_usd, high_usd=mean_usd + half_width_usd)
+        return Interval(mean=mean, low=-math.inf, high=math.inf)
+    half_width = float(stats.t.ppf(0.975, count - 1)) * float(values.std(ddof=1)) / math.sqrt(count)
+    return Interval(mean=mean, low=mean - half_width, high=mean + half_width)
 
 
 def _tags(point: _Point, curve: str) -> dict[str, str]:
@@ -209,7 +209,7 @@ def _fingerprint(trips: pd.DataFrame, settings: Settings) -> str:
         "features": feature_names(settings.city_facts),
         "architecture": asdict(architecture_of(settings)),
         "settings": settings.model_dump(
-            mode="json", include={"learning_rate", "batch_size", "patience", "max_epochs", "seed"}
+            mode="json", include={"target", "learning_rate", "batch_size", "patience", "max_epochs", "seed"}
         ),
     }
     return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect, Engine, make_url
 
 from taxifare.evaluation import Evidence, Verdict
+from taxifare.targets import Unit
 
 SCHEMA_REVISION = "0001"
 LOCK_SECONDS = 30
@@ -29,7 +30,7 @@ ADVISORY_LOCK = 0x74617869
 
 
 class LedgerError(RuntimeError):
-    """A ledger that cannot be opened, or was written by another release."""
+    """A ledger that cannot be opened, was written by another release, or decides about another target."""
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -378,12 +379,14 @@ class Ledger:
 
     Args:
         url: SQLAlchemy URL, `sqlite:///…` or `postgresql://…`.
+        unit: Of the target: a ledger says which version of one model is production.
 
     Raises:
-        LedgerError: On use: the database cannot be reached, or was written by a newer release.
+        LedgerError: On use: the database cannot be reached, was written by a newer release, or is another target's.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, unit: Unit) -> None:
+        self.unit: Unit = unit
         self._url = make_url(url)
         if self._url.drivername in {"postgres", "postgresql"}:
             self._url = self._url.set(drivername="postgresql+psycopg")
@@ -442,7 +445,20 @@ class Ledger:
                 with self._begin(exclusive=True) as connection:
                     if _schema_revision(connection) != SCHEMA_REVISION:
                         self._upgrade(connection)
+            self._ensure_target()
             self._migrated = True
+
+    def _ensure_target(self) -> None:
+        """Ensures that what has been asked so far was about this target."""
+        last = sa.select(REQUESTS.c.evidence).order_by(REQUESTS.c.number.desc()).limit(1)
+        with self._begin(exclusive=False) as connection:
+            evidence = connection.execute(last).scalar()
+        unit = self.unit if evidence is None else json.loads(evidence).get("unit", "no unit, of an earlier release")
+        if unit != self.unit:
+            raise LedgerError(
+                f"{self!r} decides about another model: expected requests in {self.unit}, received one in {unit}. Set "
+                "TARGET back, or use another TAXIFARE_HOME or DATABASE_URL"
+            )
 
     def _upgrade(self, connection: Connection) -> None:
         from alembic import command

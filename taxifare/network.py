@@ -1,22 +1,22 @@
-"""The network: from features to fares, made of stock Keras parts only, so that loading it needs no code of ours.
+"""The network: from features to the target, made of stock Keras parts only, so that loading it needs no code of ours.
 
 Trips are told apart mostly by where they start and end, so most of what the network learns stands in tables that are
 looked up, which costs next to nothing, and the dense layers stay narrow:
 
 - cells: a vector for every corner of the squares of a map, at several sizes, for pickups and for drop-offs. The map is
   turned to the streets: its squares are blocks. A place's vector is interpolated between the four corners around it, so
-  that fares do not jump at a square's edge.
+  that predictions do not jump at a square's edge.
 - ways: the vectors of a map of its own, averaged over points along the straight way from end to end, and the same times
   the distance: what lies between – rivers, bridges, slow streets – is paid for by everybody who passes.
 - distances: a vector for every step of each distance on a logarithmic scale, interpolated as well: flat fares around
   the airports and the flag drop are kinks that a dense layer learns slowly.
 - hours: a vector for every hour of the week.
 
-On these, several members – small stacks of dense layers with weights of their own – each say a fare, learn from their
-own error, and are averaged. Two more say an upper fare, which a correction of the bias is made from
-(`training.quote`). The fare is scaled and shifted by the dated rules and the trend: a fare rise multiplies, whatever
-the trip. The trend acts there only, and stops at the training rows' last day: it can neither bend what a trip costs nor
-run away.
+On these, several members – small stacks of dense layers with weights of their own – each say what the target is, learn
+from their own error, and are averaged. Two more say an upper one, which a correction of the bias is made from
+(`training.quote`). What they say is scaled and shifted by the dated rules and the trend: a fare rise multiplies,
+whatever the trip; to durations a rule is a date like any other. The trend acts there only, and stops at the training
+rows' last day: it can neither bend what a trip costs nor run away.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Architecture:
     A width of 0 leaves a part out.
 
     Attributes:
-        members: Stacks of dense layers whose fares are averaged; `UPPER_MEMBERS` more say the upper fare.
+        members: Stacks of dense layers whose answers are averaged; `UPPER_MEMBERS` more say the upper one.
         dense_widths: Units of a member's dense layers, first to last.
         cells_km: Sizes of the map's squares.
         cell_width: Numbers in a cell's vector.
@@ -79,38 +79,38 @@ class Architecture:
 
 def build_network(
     features: Matrix,
-    fares_usd: npt.NDArray[np.floating],
+    targets: npt.NDArray[np.floating],
     city: City,
     *,
     learning_rate: float,
     seed: int,
     architecture: Architecture | None = None,
 ) -> "keras.Model":
-    """Returns an untrained, compiled network that takes features (n, k) and returns each member's fare in USD (n, m).
+    """Returns an untrained, compiled network that takes features (n, k) and returns what each member says (n, m).
 
-    It starts from the median fare. A feature that never varies in the training rows starts with no say: the dated
-    rule of a later year must not disturb fares before a renewal has seen what it does.
+    It starts from the median target. A feature that never varies in the training rows starts with no say: the dated
+    rule of a later year must not disturb predictions before a renewal has seen what it does.
 
     Args:
         features: Training features (n, k), float32, those of `feature_names(city)`; scales and the map are taken from
             them.
-        fares_usd: Training fares (n,).
+        targets: Training targets (n,).
         city: Gives the names of the features and the angle of the streets.
         learning_rate: Step size of Adam.
         seed: Seed of the initial weights.
         architecture: Shape of the network.
 
     Raises:
-        ValueError: There is no row, or features and fares do not fit the city and each other.
+        ValueError: There is no row, or features and targets do not fit the city and each other.
     """
     import keras
     from keras import ops
 
-    names, features, fares_usd = feature_names(city), np.asarray(features), np.asarray(fares_usd)
-    if features.shape != (len(fares_usd), len(names)) or not len(features):
+    names, features, targets = feature_names(city), np.asarray(features), np.asarray(targets)
+    if features.shape != (len(targets), len(names)) or not len(features):
         raise ValueError(
-            f"expected features (n, {len(names)}) and fares (n,) with n > 0, "
-            f"received {features.shape} and {fares_usd.shape}"
+            f"expected features (n, {len(names)}) and targets (n,) with n > 0, "
+            f"received {features.shape} and {targets.shape}"
         )
     shape = architecture or Architecture()
     keras.utils.set_random_seed(seed)
@@ -132,8 +132,8 @@ def build_network(
     if shape.hour_width:
         parts.append(_hours(inputs, names, shape))
     hidden = keras.layers.Concatenate()(parts) if len(parts) > 1 else plain
-    plain_fare_usd = _members(hidden, plain, varies[timeless], fares_usd, shape)
-    network = keras.Model(inputs, _under_rules(plain_fare_usd, scaled, names), name="taxifare")
+    plain_target = _members(hidden, plain, varies[timeless], targets, shape)
+    network = keras.Model(inputs, _under_rules(plain_target, scaled, names), name="taxifare")
     # Graphs are not compiled by XLA: on a month of trips that takes longer than it saves.
     network.compile(
         optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False, steps_per_execution=16
@@ -156,15 +156,15 @@ def _scaled(inputs: Any, features: Matrix, names: Sequence[str]) -> tuple[Any, n
 
 
 def _members(
-    hidden: Any, plain: Any, varies: npt.NDArray[np.bool_], fares_usd: npt.NDArray[np.floating], shape: Architecture
+    hidden: Any, plain: Any, varies: npt.NDArray[np.bool_], targets: npt.NDArray[np.floating], shape: Architecture
 ) -> Any:
-    """Returns the fare (n, member) that each member says, before rules and trend.
+    """Returns what each member says (n, member), before rules and trend.
 
     Args:
         hidden: What the members see, the plain features first.
-        plain: The plain features, which also act on the fare directly.
+        plain: The plain features, which also act on the answer directly.
         varies: Which of the plain features vary in the training rows.
-        fares_usd: Training fares.
+        targets: Training targets.
         shape: Number and widths.
     """
     import keras
@@ -178,14 +178,14 @@ def _members(
         said = keras.layers.EinsumDense(
             "bmi,mij->bmj", (members, width), bias_axes="mj", activation="relu", name=f"dense_{number}"
         )(said)
-    start = _constant(np.median(fares_usd))
-    said = keras.layers.EinsumDense("bmi,mi->bm", (members,), bias_axes="m", bias_initializer=start, name="fare_usd")(
+    start = _constant(np.median(targets))
+    said = keras.layers.EinsumDense("bmi,mi->bm", (members,), bias_axes="m", bias_initializer=start, name="target")(
         said
     )
-    layer = keras.layers.Dense(members, use_bias=False, name="plain_fare_usd")
-    plain_fare_usd = said + layer(plain)
+    layer = keras.layers.Dense(members, use_bias=False, name="plain_target")
+    plain_target = said + layer(plain)
     _silence(layer, varies)
-    return plain_fare_usd
+    return plain_target
 
 
 def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Any]:
@@ -280,15 +280,15 @@ def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> Any:
     return keras.layers.Embedding(7 * 24, shape.hour_width, _small(), name="hours")(number)
 
 
-def _under_rules(plain_fare_usd: Any, scaled: Any, names: Sequence[str]) -> Any:
-    """Returns the plain fare, scaled and shifted by the rules in force and the trend."""
+def _under_rules(plain_target: Any, scaled: Any, names: Sequence[str]) -> Any:
+    """Returns the plain answer, scaled and shifted by the rules in force and the trend."""
     import keras
 
     columns = [column for column, name in enumerate(names) if name == "trend_years" or name in _RULES]
     rules = _columns(scaled, columns)
     factor = 1 + keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
-    shift_usd = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_shift_usd")(rules)
-    return plain_fare_usd * factor + shift_usd
+    shift = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_shift")(rules)
+    return plain_target * factor + shift
 
 
 def _to_streets(city: City) -> Matrix:

@@ -24,6 +24,7 @@ from taxifare.approval import APPROVABLE, Approvals, Decision, by_verdict
 from taxifare.evaluation import Contender, Interval, Verdict
 from taxifare.ledger import Delivery, Request
 from taxifare.settings import Settings
+from taxifare.targets import Unit
 
 _log = logging.getLogger(__name__)
 
@@ -243,20 +244,21 @@ def message(
     key = f"Request {request.id}" + (f", reminder {reminder}" if reminder else "")
     lines = [
         # The course's format: other software reads this line.
-        f"Evaluation MAE: {_usd(production.mae_usd if production else None)}"
-        f" - New training MAE: {_usd(staging.mae_usd)}",
+        f"Evaluation MAE: {_amount(production.mae if production else None)} - New training MAE: {_amount(staging.mae)}",
         f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
         *(f"- {reason}" for reason in evidence.reasons),
     ]
     if evidence.gain is not None:
-        lines.append(f"Gain a trip: {_interval(evidence.gain)}, on the same {staging.trips:,} trips")
+        lines.append(f"Gain a trip: {_interval(evidence.gain, evidence.unit)}, on the same {staging.trips:,} trips")
     if evidence.slices:
-        worst = min(evidence.slices, key=lambda slice_: slice_.gain.mean_usd)
-        lines.append(f"Worst slice: {worst.name}, gain {_interval(worst.gain)}, on {worst.staging.trips:,} trips")
+        worst = min(evidence.slices, key=lambda slice_: slice_.gain.mean)
+        lines.append(
+            f"Worst slice: {worst.name}, gain {_interval(worst.gain, evidence.unit)}, on {worst.staging.trips:,} trips"
+        )
     lines += [
-        f"Bias: production {_signed(production.bias_usd if production else None)}, staging {_signed(staging.bias_usd)}",
+        f"Bias: production {_signed(production.bias if production else None)}, staging {_signed(staging.bias)}",
         f"With its correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
-        f"Difficulty: a plain rate per km is {_usd(evidence.difficulty_mae_usd)} off on these trips",
+        f"Difficulty: a plain rate per km is {_amount(evidence.difficulty_mae)} off on these trips",
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
     ]
@@ -382,7 +384,7 @@ def send_reminders(
     return [request.id for request in due]
 
 
-def _usd(amount: float | None) -> str:
+def _amount(amount: float | None) -> str:
     return "none" if amount is None else f"{amount:.2f}"
 
 
@@ -391,14 +393,14 @@ def _signed(amount: float | None) -> str:
 
 
 def _corrected(contender: Contender | None) -> str:
-    """Bias and error of the fares that a version raises against its bias."""
+    """Bias and error of the predictions that a version raises against its bias."""
     if contender is None:
         return "none"
-    return f"{_signed(contender.corrected.bias_usd)} at an MAE of {_usd(contender.corrected.mae_usd)}"
+    return f"{_signed(contender.corrected.bias)} at an MAE of {_amount(contender.corrected.mae)}"
 
 
-def _interval(interval: Interval) -> str:
-    return f"{interval.mean_usd:+.3f} USD (95 % interval {interval.low_usd:+.3f} to {interval.high_usd:+.3f})"
+def _interval(interval: Interval, unit: Unit) -> str:
+    return f"{interval.mean:+.3f} {unit} (95 % interval {interval.low:+.3f} to {interval.high:+.3f})"
 
 
 def _moment(moment: datetime) -> str:

@@ -1,8 +1,9 @@
 """Models in MLflow: log, register, load, aliases, exposure. The one module that talks to MLflow.
 
-A registered model is a pyfunc that takes raw trips and returns fares. Its feature code is pickled by value, so a
-version always computes the features it was trained with, whatever this repository has become since, and loads in a
-process that has no `taxifare` at all. The Keras network lies beside it with its optimizer, so that training can go on.
+A registered model is a pyfunc that takes raw trips and returns the target: fares in USD, or durations in minutes. Its
+feature code is pickled by value, so a version always computes the features it was trained with, whatever this
+repository has become since, and loads in a process that has no `taxifare` at all. The Keras network lies beside it with
+its optimizer, so that training can go on.
 """
 
 import json
@@ -90,7 +91,10 @@ class ModelRegistry:
     def from_settings(cls, settings: Settings) -> "ModelRegistry":
         """Returns the registry the settings name; connects to nothing."""
         registry = cls(
-            settings.tracking_uri, settings.mlflow_experiment, settings.model_name, settings.mlflow_artifact_location
+            settings.tracking_uri,
+            settings.mlflow_experiment,
+            settings.registered_model,
+            settings.mlflow_artifact_location,
         )
         if settings.mlflow_tracking_username is not None and settings.mlflow_tracking_password is not None:
             # MLflow takes its login from the environment only; settings may come from .env, which it does not read.
@@ -233,14 +237,14 @@ class ModelRegistry:
             run_id: The active MLflow run that trained it.
             fingerprint: Identifies the inputs of the training, see `find`.
             tags: More tags of the version.
-            correction_share: How far towards its upper fares it goes when it is asked for corrected ones.
+            correction_share: How far towards its upper predictions it goes when it is asked for corrected ones.
         """
         with _as_registry_error("log and register a model"), tempfile.TemporaryDirectory() as folder:
             save(network, Path(folder) / _NETWORK_FILE)
             with _quiet_mlflow(), _pickled_by_value():
                 logged = self._mlflow.pyfunc.log_model(
                     name="model",
-                    python_model=_fare_model(city, correction_share),
+                    python_model=_pyfunc_model(city, correction_share),
                     artifacts={"network": str(Path(folder) / _NETWORK_FILE)},
                     signature=_signature(),
                     metadata={
@@ -374,18 +378,18 @@ class ModelRegistry:
             path.write_bytes(png)
             self._client.log_artifact(run_id, str(path))
 
-    def log_predictions(self, run_id: str, predictions_usd: pd.Series) -> None:
-        """Keeps predictions (USD, indexed by trip key) with the run, so that two models can be paired trip by trip."""
+    def log_predictions(self, run_id: str, predictions: pd.Series) -> None:
+        """Keeps predictions, indexed by trip key, with the run, so that two models can be paired trip by trip."""
         with _as_registry_error(f"log predictions to run {run_id}"), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / _PREDICTIONS_FILE
-            predictions_usd.rename("predicted_usd").rename_axis("key").to_frame().to_parquet(path)
+            predictions.rename("predicted").rename_axis("key").to_frame().to_parquet(path)
             self._client.log_artifact(run_id, str(path))
 
     def read_predictions(self, run_id: str) -> pd.Series:
-        """Returns the predictions kept with the run, in USD, indexed by trip key."""
+        """Returns the predictions kept with the run, indexed by trip key."""
         with _as_registry_error(f"read the predictions of run {run_id}"), tempfile.TemporaryDirectory() as folder:
             path = self._client.download_artifacts(run_id, _PREDICTIONS_FILE, folder)
-            return pd.read_parquet(path)["predicted_usd"]
+            return pd.read_parquet(path)["predicted"]
 
     # Pages
 
@@ -416,7 +420,7 @@ class LoadedModel:
         model: The MLflow pyfunc model.
         exposure: What it has been trained on.
         features: Names of the features its network takes, in order.
-        correction_share: How far towards its upper fares it offers to go against its bias.
+        correction_share: How far towards its upper predictions it offers to go against its bias.
     """
 
     version: str
@@ -432,7 +436,7 @@ class LoadedModel:
         return network
 
     def predict(self, trips: pd.DataFrame, *, corrected: bool = False) -> npt.NDArray[np.float32]:
-        """Returns predicted fares in USD, shape (n,), of raw trips with the columns known at pickup.
+        """Returns predictions in the target's unit, shape (n,), of raw trips with the columns known at pickup.
 
         Args:
             trips: n trips.
@@ -443,26 +447,26 @@ class LoadedModel:
         """
         known_at_pickup = trips[list(KNOWN_AT_PICKUP)]
         try:
-            fares_usd = np.asarray(self.model.predict(known_at_pickup, {"corrected": corrected}), dtype=np.float32)
+            predicted = np.asarray(self.model.predict(known_at_pickup, {"corrected": corrected}), dtype=np.float32)
         except Exception as error:
             raise VersionUnusableError(f"version {self.version} does not predict: {error}") from error
-        if fares_usd.shape != (len(trips),) or not np.isfinite(fares_usd).all():
+        if predicted.shape != (len(trips),) or not np.isfinite(predicted).all():
             raise VersionUnusableError(
-                f"version {self.version}: expected {len(trips)} finite fares, received shape {fares_usd.shape} "
-                f"with {int((~np.isfinite(fares_usd)).sum())} that are not finite"
+                f"version {self.version}: expected {len(trips)} finite predictions, received shape {predicted.shape} "
+                f"with {int((~np.isfinite(predicted)).sum())} that are not finite"
             )
-        return fares_usd
+        return predicted
 
 
-def _fare_model(city: City, correction_share: float) -> Any:
+def _pyfunc_model(city: City, correction_share: float) -> Any:
     """Returns the pyfunc that wraps a network with its features; everything of this repository in it goes by value."""
     import mlflow
 
     from taxifare.features import compute_features
     from taxifare.training import quote
 
-    class FareModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        """Raw trips in, fares in USD out."""
+    class TripModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        """Raw trips in, the target out."""
 
         def load_context(self, context: Any) -> None:
             import keras
@@ -472,14 +476,14 @@ def _fare_model(city: City, correction_share: float) -> Any:
         def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
             del context  # the signature is MLflow's
             share = np.float32(correction_share if (params or {}).get("corrected") else 0.0)
-            fares_usd, upper_usd = quote(self.network, compute_features(model_input, city).to_numpy()).T
-            return fares_usd + share * (upper_usd - fares_usd)
+            predicted, upper = quote(self.network, compute_features(model_input, city).to_numpy()).T
+            return predicted + share * (upper - predicted)
 
-    return FareModel()
+    return TripModel()
 
 
 def _signature() -> Any:
-    """Returns the model's signature: the trip columns known at pickup in, fares out, corrected ones on demand."""
+    """Returns the model's signature: the trip columns known at pickup in, the target out, corrected on demand."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType

@@ -92,7 +92,7 @@ def editions_before(
         month: The month to be learned.
         source: Where months are that have not been run, or have been restated since.
         stored: Gives a month's raw trips where it has been run, None otherwise.
-        settings: City, first month, and the fewest trips of a month.
+        settings: City, target, first month, and the fewest trips of a month.
 
     Raises:
         SourceError: A published month cannot be read.
@@ -104,7 +104,7 @@ def editions_before(
         if raw is None or edition_of(raw).revision != revision:
             published = source.read_month(earlier)
             raw = Edition(str(earlier), published.revision).stamp(published.trips)
-        cleaned = clean(raw, settings.city_facts)
+        cleaned = clean(raw, settings.city_facts, settings.target_facts)
         is_sound = len(raw) >= settings.minimum_trips and raw["key"].is_unique
         if is_sound and cleaned.share_kept >= MINIMUM_SHARE_KEPT:
             yield edition_of(raw).stamp(cleaned.trips)

@@ -35,7 +35,7 @@ from taxifare.evaluation import (
     Footing,
     contend,
     explain_change,
-    reference_mae_usd,
+    reference_mae,
     skill,
 )
 from taxifare.features import compute_features, feature_names
@@ -43,6 +43,7 @@ from taxifare.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, LoadedModel, ModelRe
 from taxifare.rehearsal import exposure_of
 from taxifare.scratch import fit_streamed
 from taxifare.settings import Settings
+from taxifare.targets import Target
 from taxifare.training import TrainingHistory, peak_memory_mib
 from taxifare.trips import Edition, edition_of
 
@@ -52,12 +53,15 @@ if TYPE_CHECKING:
 FOOTING_TAG = "footing"
 """On a version: its error and the difficulty of the trips when it was appraised last, see `evaluation.Footing`."""
 
+TARGET_MARK = "target"
+"""Says in the `attrs` of preprocessed trips what they were made ready for."""
+
 _HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """Trips ready to learn from: clean, with their features and `is_validation`, and what cleaning dropped by rule."""
+    """Trips ready to learn from: clean, with target, features and `is_validation`; what cleaning dropped by rule."""
 
     trips: pd.DataFrame
     dropped: Mapping[str, int]
@@ -96,17 +100,19 @@ class _Trained:
     standings: tuple[Standing, ...] = ()
 
 
-def preprocess(trips: pd.DataFrame, city: City) -> Preprocessed:
-    """Returns the clean trips with features, one row a trip, and the number of trips dropped by each rule.
+def preprocess(trips: pd.DataFrame, city: City, target: Target) -> Preprocessed:
+    """Returns the clean trips with target and features, one row a trip, and the number of trips dropped by each rule.
 
     Args:
         trips: A stamped trip table with `is_validation`.
         city: Gives the rules and the geometry.
+        target: What is to be learned of them.
     """
-    cleaned: Cleaned = clean(trips, city)
-    kept = cleaned.trips.reset_index(drop=True)
-    processed = pd.concat([kept, compute_features(kept, city)], axis=1)
-    return Preprocessed(edition_of(trips).stamp(processed), cleaned.dropped)
+    cleaned: Cleaned = clean(trips, city, target)
+    kept = cleaned.trips.assign(target=target.of(cleaned.trips))
+    processed = edition_of(trips).stamp(pd.concat([kept, compute_features(kept, city)], axis=1))
+    processed.attrs[TARGET_MARK] = target.name
+    return Preprocessed(processed, cleaned.dropped)
 
 
 def appraise_production(
@@ -191,14 +197,14 @@ def fit_base(trips: BaseTrips, settings: Settings, on_epoch: OnEpoch | None = No
         TrainingError: Training gave no usable network.
     """
     told = None if on_epoch is None else lambda epoch: on_epoch(BASE, epoch)
-    network, history, (errors_usd, share) = fit_streamed(trips, settings, on_epoch=told)
+    network, history, (errors, share) = fit_streamed(trips, settings, on_epoch=told)
     return Challenger(
         name=BASE,
         network=network,
         exposure=trips.exposure,
-        errors_usd=errors_usd,
+        errors=errors,
         correction_share=share,
-        learned_trips=trips.training_trips - len(errors_usd),
+        learned_trips=trips.training_trips - len(errors),
         seconds=history.seconds,
         parent_version=None,
         history=history,
@@ -243,7 +249,7 @@ def renew(
         chosen, standings = choose(challenge(lesson, parent, whole, settings, on_epoch))
         is_new = chosen.name in {"recent", "since rule"}
         seconds = {f"challenger_seconds/{standing.name}": standing.seconds for standing in standings}
-        errors = {f"challenger_mae/{standing.name}": standing.mae_usd for standing in standings}
+        errors = {f"challenger_mae/{standing.name}": standing.mae for standing in standings}
         return _Trained(
             network=chosen.network,
             exposure=chosen.exposure,
@@ -334,9 +340,16 @@ def change_since_approval(
     if FOOTING_TAG not in tags:
         raise EvaluationError(f"version {appraisal.version} has no tag {FOOTING_TAG}: materialize its month again")
     then = Footing.model_validate_json(tags[FOOTING_TAG])
-    now = Footing(mae_usd=appraisal.contender.scores.mae_usd, difficulty_mae_usd=difficulty_of(trips))
-    validation = trips[trips["is_validation"]]
-    return explain_change(then, now, appraisal.exposure, validation, settings.city_facts, settings.staleness_tolerance)
+    now = Footing(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty_of(trips))
+    return explain_change(
+        then,
+        now,
+        appraisal.exposure,
+        trips[trips["is_validation"]],
+        settings.city_facts,
+        settings.target_facts.unit,
+        settings.staleness_tolerance,
+    )
 
 
 def whole_month_of(trips: pd.DataFrame) -> pd.DataFrame:
@@ -345,13 +358,13 @@ def whole_month_of(trips: pd.DataFrame) -> pd.DataFrame:
 
 
 def difficulty_of(trips: pd.DataFrame) -> float:
-    """Returns how hard the validation trips are, USD, see `evaluation.reference_mae_usd`."""
-    return reference_mae_usd(trips[~trips["is_validation"]], trips[trips["is_validation"]])
+    """Returns how hard the validation trips are, see `evaluation.reference_mae`."""
+    return reference_mae(trips[~trips["is_validation"]], trips[trips["is_validation"]])
 
 
 def skill_of(trips: pd.DataFrame, contender: Contender) -> float:
     """Returns the contender's skill on the validation trips, see `evaluation.skill`."""
-    return skill(contender.scores.mae_usd, difficulty_of(trips))
+    return skill(contender.scores.mae, difficulty_of(trips))
 
 
 def _candidate(
@@ -367,7 +380,7 @@ def _candidate(
     edition = edition_of(trips)
     with registry.run(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
         # A month that cannot be judged is an error before it is learned from: no version is left behind.
-        difficulty_usd = difficulty_of(trips)
+        difficulty = difficulty_of(trips)
         known, trained = registry.find(fingerprint), None
         if known is None:
             trained = learn()
@@ -379,7 +392,7 @@ def _candidate(
         appraisal = _appraise(trips, version, registry, run_id)
         if appraisal.contender is None:
             raise VersionUnusableError(appraisal.fault)
-        footing = Footing(mae_usd=appraisal.contender.scores.mae_usd, difficulty_mae_usd=difficulty_usd)
+        footing = Footing(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
         registry.tag(version, {"skill": f"{footing.skill:.6f}", FOOTING_TAG: footing.model_dump_json()})
     if trained is None:
         return Candidate(appraisal, parent_version, None)
@@ -448,20 +461,19 @@ def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id
     validation = trips[trips["is_validation"]]
     try:
         model = registry.load(version)
-        predicted_usd, corrected_usd = model.predict(validation), model.predict(validation, corrected=True)
+        predicted, raised = model.predict(validation), model.predict(validation, corrected=True)
     except VersionUnusableError as error:
         return Appraisal(version=version, fault=str(error))
-    fares_usd = validation["fare_amount"].to_numpy(np.float64)
-    contender = contend(version, run_id, predicted_usd, corrected_usd, fares_usd)
+    contender = contend(version, run_id, predicted, raised, validation["target"].to_numpy(np.float64))
     scores, corrected = contender.scores, contender.corrected
-    registry.log_predictions(run_id, pd.Series(predicted_usd, index=validation["key"]))
+    registry.log_predictions(run_id, pd.Series(predicted, index=validation["key"]))
     registry.log(
         run_id,
-        metrics={"mae": scores.mae_usd, "rmse": scores.rmse_usd, "bias": scores.bias_usd}
+        metrics={"mae": scores.mae, "rmse": scores.rmse, "bias": scores.bias}
         | {
-            "corrected_mae": corrected.mae_usd,
-            "corrected_rmse": corrected.rmse_usd,
-            "corrected_bias": corrected.bias_usd,
+            "corrected_mae": corrected.mae,
+            "corrected_rmse": corrected.rmse,
+            "corrected_bias": corrected.bias,
         },
     )
     return Appraisal(version=version, contender=contender, exposure=model.exposure)
@@ -487,7 +499,7 @@ def _fingerprint(
         "features": feature_names(settings.city_facts),
         "settings": settings.model_dump(
             mode="json",
-            include={*_HYPERPARAMETERS, "validation_share", "dataset_size", "rehearsal_trips", "challengers"},
+            include={*_HYPERPARAMETERS, "target", "validation_share", "dataset_size", "rehearsal_trips", "challengers"},
         ),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

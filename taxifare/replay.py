@@ -10,7 +10,7 @@ What is in production in a month was decided on earlier months alone.
 | `always` | every month |
 | `never` | never, and trains nothing |
 | `naive` | when staging's error is the lower of the two, by however little |
-| `threshold` | the course's rule: when it is the lower of the two, and below 2.5 USD |
+| `threshold` | the course's rule about fares: when it is the lower of the two, and below 2.5 USD |
 """
 
 import hashlib
@@ -42,6 +42,7 @@ from taxifare.scratch import architecture_of
 from taxifare.settings import ChallengerName, Settings
 from taxifare.sources.base import TripSource
 from taxifare.splitting import split_by_time
+from taxifare.targets import TargetName
 from taxifare.trainings import Assignment, Entry, Model, Trainings, Work, key_of
 from taxifare.trips import Edition, edition_of
 
@@ -63,13 +64,13 @@ _CODE = (
         "scratch",
         "splitting",
     ),
-    *("training", "trainings"),
+    *("targets", "training", "trainings"),
 )
 """The modules that a training's result depends on: what an earlier version of them has trained is not taken over."""
 
 _SETTINGS = frozenset(
-    {"city", "validation_share", "dataset_size", "rehearsal_trips", "learning_rate", "batch_size", "patience"}
-    | {"max_epochs", "dense_width_factor", "seed"}
+    {"city", "target", "validation_share", "dataset_size", "rehearsal_trips", "learning_rate", "batch_size"}
+    | {"patience", "max_epochs", "dense_width_factor", "seed"}
 )
 
 
@@ -91,7 +92,7 @@ class MonthFacts(_Frozen):
     month: str
     trips: int
     validation_trips: int
-    difficulty_mae_usd: float
+    difficulty_mae: float
 
 
 class DatedRule(_Frozen):
@@ -108,9 +109,9 @@ class Decision(_Frozen):
         policy: Who decided.
         month: When; what was decided holds from the next month on.
         production: Name of the model that priced the month's rides.
-        production_mae_usd: Its error.
+        production_mae: Its error.
         staging: Name of the challenger that was staged, None where none was trained.
-        staging_mae_usd: Its error.
+        staging_mae: Its error.
         gain: Staging against production, per trip.
         verdict: What the evidence said, whoever decided.
         is_promoted: Whether staging became production.
@@ -118,23 +119,23 @@ class Decision(_Frozen):
         is_regretted: Whether the next month showed that the replaced model would surely have been better; None where
             nothing was promoted, or where there is no next month. No policy goes back by itself: a person might have.
         best: Name of the model with the least error among those that existed when the month began.
-        regret_usd: How much less that one's error was than production's.
+        regret: How much less that one's error was than production's.
         training_seconds: What the policy's trainings took that month.
     """
 
     policy: PolicyName
     month: str
     production: str
-    production_mae_usd: float
+    production_mae: float
     staging: str | None
-    staging_mae_usd: float | None
+    staging_mae: float | None
     gain: Interval | None
     verdict: Verdict | None
     is_promoted: bool
     reason: str
     is_regretted: bool | None
     best: str
-    regret_usd: float
+    regret: float
     training_seconds: float
 
 
@@ -143,22 +144,22 @@ class Summary(_Frozen):
 
     Attributes:
         policy: Which one.
-        mean_mae_usd: Mean of the months' errors.
-        mae_per_trip_usd: Error per trip of all months.
-        total_usd: What riders over- and underpaid in all.
+        mean_mae: Mean of the months' errors.
+        mae_per_trip: Error per trip of all months.
+        total: The errors of all trips together, in the target's unit, see `Target.total`.
         promotions: How often production was replaced.
         regretted: How many of these the next month regretted, see `Decision`.
-        mean_regret_usd: Mean of the months' regrets.
+        mean_regret: Mean of the months' regrets.
         training_seconds: What its trainings took, shared ones included.
     """
 
     policy: PolicyName
-    mean_mae_usd: float
-    mae_per_trip_usd: float
-    total_usd: float
+    mean_mae: float
+    mae_per_trip: float
+    total: float
     promotions: int
     regretted: int
-    mean_regret_usd: float
+    mean_regret: float
     training_seconds: float
 
 
@@ -167,22 +168,24 @@ class Replay(_Frozen):
 
     Attributes:
         city: Its name.
+        target: What was predicted; gives the unit of all errors.
         challengers: The ways to renew that competed.
         base_seconds: What the first model's training took, which every policy starts from.
         months: In order.
         rules: Dated rules that came into force in these months, in order.
         models: Every model that was staged or in production under a policy, by the month it learned last.
-        mae_usd: Its error on every month's validation trips, a row a model and a column a month.
+        mae: Its error on every month's validation trips, a row a model and a column a month.
         decisions: By policy, then by month.
     """
 
     city: str
+    target: TargetName
     challengers: tuple[ChallengerName, ...]
     base_seconds: float
     months: tuple[MonthFacts, ...]
     rules: tuple[DatedRule, ...]
     models: tuple[Model, ...]
-    mae_usd: tuple[tuple[float, ...], ...]
+    mae: tuple[tuple[float, ...], ...]
     decisions: tuple[Decision, ...]
 
     @property
@@ -197,17 +200,17 @@ class Replay(_Frozen):
     def summary(self, policy: PolicyName) -> Summary:
         """Returns a policy over all months."""
         decisions = self.decisions_of(policy)
-        maes_usd = np.array([decision.production_mae_usd for decision in decisions])
+        maes = np.array([decision.production_mae for decision in decisions])
         trips = np.array([facts.trips for facts in self.months])
-        total_usd = float(maes_usd @ trips)
+        total = float(maes @ trips)
         return Summary(
             policy=policy,
-            mean_mae_usd=float(maes_usd.mean()),
-            mae_per_trip_usd=total_usd / int(trips.sum()),
-            total_usd=total_usd,
+            mean_mae=float(maes.mean()),
+            mae_per_trip=total / int(trips.sum()),
+            total=total,
             promotions=sum(decision.is_promoted for decision in decisions),
             regretted=sum(bool(decision.is_regretted) for decision in decisions),
-            mean_regret_usd=float(np.mean([decision.regret_usd for decision in decisions])),
+            mean_regret=float(np.mean([decision.regret for decision in decisions])),
             training_seconds=sum(decision.training_seconds for decision in decisions),
         )
 
@@ -286,21 +289,21 @@ def _always(evidence: Evidence) -> tuple[bool, str]:
 
 
 def _naive(evidence: Evidence) -> tuple[bool, str]:
-    staging_usd, production_usd = evidence.staging.scores.mae_usd, _production_mae_usd(evidence)
-    is_lower = staging_usd < production_usd
-    return is_lower, f"{staging_usd:.3f} USD is {'' if is_lower else 'not '}less than {production_usd:.3f}"
+    staging_mae, production_mae = evidence.staging.scores.mae, _production_mae(evidence)
+    is_lower = staging_mae < production_mae
+    return is_lower, f"{staging_mae:.3f} {evidence.unit} is {'' if is_lower else 'not '}less than {production_mae:.3f}"
 
 
 def _threshold(evidence: Evidence) -> tuple[bool, str]:
     is_lower, why = _naive(evidence)
-    is_good = evidence.staging.scores.mae_usd < COURSE_THRESHOLD_USD
+    is_good = evidence.staging.scores.mae < COURSE_THRESHOLD_USD
     return is_lower and is_good, f"{why}, and {'' if is_good else 'not '}less than {COURSE_THRESHOLD_USD}"
 
 
-def _production_mae_usd(evidence: Evidence) -> float:
+def _production_mae(evidence: Evidence) -> float:
     if evidence.production is None:
         raise ReplayError(f"{evidence.subject}: expected a production model that was scored, received none")
-    return evidence.production.scores.mae_usd
+    return evidence.production.scores.mae
 
 
 _RULES: Mapping[PolicyName, Rule] = {"gate": _gate, "always": _always, "naive": _naive, "threshold": _threshold}
@@ -322,17 +325,23 @@ def replay(
 
     Args:
         source: Whose trips: its base years, cut into months, and its months.
-        settings: Challengers, hyperparameters, seed and the verdict's tolerances.
+        settings: Target, challengers, hyperparameters, seed and the verdict's tolerances.
         first: The first month to judge; there must be trips before it.
         last: The last one.
         policies: Who decides.
         on_progress: Told of each month that is done.
 
     Raises:
-        ReplayError: A month has no trips or too few, or another replay is at work.
+        ReplayError: A month has no trips or too few, another replay is at work, or the course's rule, which is about
+            fares, is asked about durations.
         SourceError: The source does not give its trips.
         TrainingError: A training gave no usable network.
     """
+    if "threshold" in policies and settings.target != "fare":
+        raise ReplayError(
+            f"expected policies that TARGET={settings.target} allows, received threshold: the course's rule is about "
+            f"fares below {COURSE_THRESHOLD_USD} USD"
+        )
     history = History(source, first)
     own = settings.model_copy(update={"first_month": first, "last_month": last})
     base, materials = _materials(history, own)
@@ -375,7 +384,7 @@ def _month(month: Month, history: History, settings: Settings) -> pd.DataFrame:
     if is_validation is None:
         is_validation = split_by_time(published.trips, settings.validation_share)
     raw = Edition(str(month), published.revision).stamp(published.trips.assign(is_validation=is_validation))
-    trips = preprocess(raw, settings.city_facts).trips
+    trips = preprocess(raw, settings.city_facts, settings.target_facts).trips
     faults = [
         fault
         for fault, is_at_fault in (
@@ -498,7 +507,7 @@ def _decide(
     if not contest:
         return _Judged(policy, number, course.production, None, None, False, "nothing is trained", 0.0)
     material, staging = materials[number], choose(contest)[0].model
-    (production, production_usd), (challenger, challenger_usd) = (
+    (production, production_predicted), (challenger, challenger_predicted) = (
         _appraisal(model, material, trainings) for model in (course.production, staging)
     )
     evidence = judge(
@@ -506,9 +515,9 @@ def _decide(
         revision=edition_of(material.trips).revision,
         trips=material.trips,
         production=production,
-        production_usd=production_usd,
+        production_predicted=production_predicted,
         staging=challenger,
-        staging_usd=challenger_usd,
+        staging_predicted=challenger_predicted,
         city=settings.city_facts,
         settings=settings,
     )
@@ -521,13 +530,13 @@ def _decide(
 
 
 def _appraisal(model: Model, material: _Material, trainings: Trainings) -> tuple[Appraisal, pd.Series]:
-    """Returns what came of scoring a model on a month, and its fares by trip key."""
+    """Returns what came of scoring a model on a month, and its predictions by trip key."""
     validation = _validation(material)
-    predicted_usd, corrected_usd = trainings.predictions(model)[material.rows].T
-    fares_usd = validation["fare_amount"].to_numpy(np.float64)
-    contender = contend(model.name, "replay", predicted_usd, corrected_usd, fares_usd)
+    predicted, corrected = trainings.predictions(model)[material.rows].T
+    targets = validation["target"].to_numpy(np.float64)
+    contender = contend(model.name, "replay", predicted, corrected, targets)
     appraisal = Appraisal(version=model.name, contender=contender, exposure=model.exposure)
-    return appraisal, pd.Series(predicted_usd, index=validation["key"])
+    return appraisal, pd.Series(predicted, index=validation["key"])
 
 
 def _told(
@@ -541,35 +550,35 @@ def _told(
     order = {BASE: -1} | {str(material.month): number for number, material in enumerate(materials)}
     found = {model.key: model for one in judged for model in (one.production, one.staging) if model is not None}
     models = sorted(found.values(), key=lambda model: order[model.subject])
-    fares_usd = np.concatenate([_validation(material)["fare_amount"].to_numpy(np.float64) for material in materials])
+    targets = np.concatenate([_validation(material)["target"].to_numpy(np.float64) for material in materials])
     starts = [material.rows.start for material in materials]
-    counts = np.diff([*starts, len(fares_usd)])
-    errors_usd = {model.key: np.abs(trainings.predictions(model)[:, 0] - fares_usd) for model in models}
-    mae_usd = np.array([np.add.reduceat(errors_usd[model.key], starts) / counts for model in models])
+    counts = np.diff([*starts, len(targets)])
+    errors = {model.key: np.abs(trainings.predictions(model)[:, 0] - targets) for model in models}
+    mae = np.array([np.add.reduceat(errors[model.key], starts) / counts for model in models])
 
     def decision(one: _Judged) -> Decision:
         known = [number for number, model in enumerate(models) if order[model.subject] < one.month]
-        best = min(known, key=lambda number: mae_usd[number, one.month])
-        production_mae_usd = float(mae_usd[models.index(one.production), one.month])
+        best = min(known, key=lambda number: mae[number, one.month])
+        production_mae = float(mae[models.index(one.production), one.month])
         is_regretted = None
         if one.is_promoted and one.staging is not None and one.month + 1 < len(materials):
             rows = materials[one.month + 1].rows
-            gains_usd = errors_usd[one.production.key][rows] - errors_usd[one.staging.key][rows]
-            is_regretted = mean_interval(gains_usd).high_usd < 0
+            gains = errors[one.production.key][rows] - errors[one.staging.key][rows]
+            is_regretted = mean_interval(gains).high < 0
         return Decision(
             policy=one.policy,
             month=str(materials[one.month].month),
             production=one.production.name,
-            production_mae_usd=production_mae_usd,
+            production_mae=production_mae,
             staging=None if one.staging is None else one.staging.name,
-            staging_mae_usd=None if one.evidence is None else one.evidence.staging.scores.mae_usd,
+            staging_mae=None if one.evidence is None else one.evidence.staging.scores.mae,
             gain=None if one.evidence is None else one.evidence.gain,
             verdict=None if one.evidence is None else one.evidence.verdict,
             is_promoted=one.is_promoted,
             reason=one.reason,
             is_regretted=is_regretted,
             best=models[best].name,
-            regret_usd=production_mae_usd - float(mae_usd[best, one.month]),
+            regret=production_mae - float(mae[best, one.month]),
             training_seconds=one.training_seconds,
         )
 
@@ -577,6 +586,7 @@ def _told(
     first, end = materials[0].month.start_time, (materials[-1].month + 1).start_time
     return Replay(
         city=settings.city_facts.name,
+        target=settings.target,
         challengers=settings.challengers,
         base_seconds=first_model.seconds,
         months=tuple(
@@ -584,7 +594,7 @@ def _told(
                 month=str(material.month),
                 trips=len(material.trips),
                 validation_trips=int(count),
-                difficulty_mae_usd=difficulty_of(material.trips),
+                difficulty_mae=difficulty_of(material.trips),
             )
             for material, count in zip(materials, counts, strict=True)
         ),
@@ -594,7 +604,7 @@ def _told(
             if first <= pd.Timestamp(rule.since) < end
         ),
         models=tuple(models),
-        mae_usd=tuple(tuple(row) for row in mae_usd.tolist()),
+        mae=tuple(tuple(row) for row in mae.tolist()),
         decisions=tuple(decision(one) for policy in policies for one in judged if one.policy == policy),
     )
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from taxifare.evaluation import skill
 from taxifare.replay import Decision, PolicyName, Replay
+from taxifare.targets import TARGETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,23 +31,24 @@ _LOOKS: Mapping[PolicyName, Mapping[str, Any]] = {
     "threshold": {"color": "#2563eb", "linewidth": 1.3, "linestyle": (0, (4, 3)), "zorder": 4},
 }
 _WIDTH_IN = 11.0
-_CENTS_SHOWN = 60
-"""Beyond so many cents above the month's best the heat map says no more than that."""
+_SHOWN = 60
+"""Beyond so many cents, or seconds, above the month's best the heat map says no more than that."""
 
 
 def headline(replay: Replay) -> str:
-    """Returns the replay in one sentence with dollars: the first policy against never and always promoting."""
+    """Returns the replay in one sentence: the first policy against never and always promoting, in the target's unit."""
+    what, unit = replay.target, TARGETS[replay.target].unit
     first, *others = (replay.summary(policy) for policy in replay.policies)
     against = [other for other in others if other.policy in {"never", "always"}] or others[:2]
     compared = " and ".join(
-        f"{abs(other.total_usd - first.total_usd):,.0f} USD {'less' if other.total_usd >= first.total_usd else 'more'} "
+        f"{abs(other.total - first.total):,.0f} {unit} {'less' if other.total >= first.total else 'more'} "
         f"than under “{other.policy}”"
         for other in against
     )
     return (
-        f"Under the policy “{first.policy}”, from {replay.months[0].month} to {replay.months[-1].month}, a fare was "
-        f"off by {first.mae_per_trip_usd:.2f} USD a ride, with {_times(first.promotions, 'promotion')}. "
-        f"On {_trips(replay):,} rides that is {compared or f'{first.total_usd:,.0f} USD'}."
+        f"Under the policy “{first.policy}”, from {replay.months[0].month} to {replay.months[-1].month}, a {what} was "
+        f"off by {first.mae_per_trip:.2f} {unit} a ride, with {_times(first.promotions, 'promotion')}. "
+        f"On {_trips(replay):,} rides that is {compared or f'{first.total:,.0f} {unit}'}."
     )
 
 
@@ -58,15 +60,16 @@ def render(replay: Replay) -> str:
     environment = Environment(loader=PackageLoader("taxifare"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("replay.html").render(
         replay=replay,
+        target=TARGETS[replay.target],
         headline=headline(replay),
         trips=_trips(replay),
         meanings=MEANINGS,
         summaries=[replay.summary(policy) for policy in replay.policies],
-        least_mae_usd=min(replay.summary(policy).mean_mae_usd for policy in replay.policies),
+        least_mae=min(replay.summary(policy).mean_mae for policy in replay.policies),
         # The figures are drawn here, from numbers and names that matplotlib escapes.
         figures={name: Markup(_svg(figure)) for name, figure in figures(replay).items()},  # noqa: S704
         skills={
-            facts.month: skill(decision.production_mae_usd, facts.difficulty_mae_usd)
+            facts.month: skill(decision.production_mae, facts.difficulty_mae)
             for facts, decision in zip(replay.months, replay.decisions_of(replay.policies[0]), strict=True)
         },
     )
@@ -97,16 +100,19 @@ def _svg(figure: "Figure") -> str:
 
 def _errors(replay: Replay) -> "Figure":
     """Returns the error a ride over time, and what each policy has saved by then against the dearest one."""
-    dearest = max(replay.policies, key=lambda policy: replay.summary(policy).total_usd)
-    figure, (errors, saved) = _axes("How far off was a fare?", f"What has been saved by then against “{dearest}”?")
+    dearest = max(replay.policies, key=lambda policy: replay.summary(policy).total)
+    target = TARGETS[replay.target]
+    figure, (errors, saved) = _axes(
+        f"How far off was a {target.name}?", f"What has been saved by then against “{dearest}”?"
+    )
     dates, trips = _dates(replay), np.array([facts.trips for facts in replay.months])
-    worst = _maes_usd(replay.decisions_of(dearest))
+    worst = _maes(replay.decisions_of(dearest))
     for policy in replay.policies:
-        maes_usd = _maes_usd(replay.decisions_of(policy))
-        errors.plot(dates, maes_usd, label=policy, **_LOOKS[policy])
-        saved.plot(dates, np.cumsum((worst - maes_usd) * trips), **_LOOKS[policy])
-    errors.set(ylabel="mean absolute error, USD a ride")
-    saved.set(ylabel="USD, all rides up to then")
+        maes = _maes(replay.decisions_of(policy))
+        errors.plot(dates, maes, label=policy, **_LOOKS[policy])
+        saved.plot(dates, np.cumsum((worst - maes) * trips), **_LOOKS[policy])
+    errors.set(ylabel=f"mean absolute error, {target.unit} a ride")
+    saved.set(ylabel=f"{target.unit}, all rides up to then")
     saved.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _mark_rules(replay, errors, saved)
     figure.legend(
@@ -120,13 +126,13 @@ def _staleness(replay: Replay) -> "Figure":
     figure, (hard, skills) = _axes(
         "How hard is the month for anybody?", "How much of that does production avoid? A fall is staleness"
     )
-    dates, difficulties_usd = _dates(replay), np.array([facts.difficulty_mae_usd for facts in replay.months])
-    hard.plot(dates, difficulties_usd, color="#111827", linewidth=1.6)
-    hard.set(ylabel="error of a plain rate per km, USD")
+    dates, difficulties = _dates(replay), np.array([facts.difficulty_mae for facts in replay.months])
+    hard.plot(dates, difficulties, color="#111827", linewidth=1.6)
+    hard.set(ylabel=f"error of a plain rate per km, {TARGETS[replay.target].unit}")
     for policy in replay.policies:
         shares = [
-            100 * skill(mae_usd, difficulty_usd)
-            for mae_usd, difficulty_usd in zip(_maes_usd(replay.decisions_of(policy)), difficulties_usd, strict=True)
+            100 * skill(mae, difficulty)
+            for mae, difficulty in zip(_maes(replay.decisions_of(policy)), difficulties, strict=True)
         ]
         skills.plot(dates, shares, label=policy, **_LOOKS[policy])
     skills.set(ylabel="skill, %")
@@ -138,21 +144,22 @@ def _staleness(replay: Replay) -> "Figure":
 
 
 def _matrix(replay: Replay) -> "Figure":
-    """Returns every model on every month, as cents above the best of the month."""
+    """Returns every model on every month, as cents, or seconds, above the best of the month."""
     from matplotlib.figure import Figure
 
-    maes_usd = np.array(replay.mae_usd)
-    cents = 100 * (maes_usd - maes_usd.min(axis=0))
+    maes = np.array(replay.mae)
+    target = TARGETS[replay.target]
+    above = target.small_units * (maes - maes.min(axis=0))
     order = {facts.month: number for number, facts in enumerate(replay.months)}
     learned = np.array([order.get(model.subject, -1) for model in replay.models])
     is_past = np.arange(len(replay.months)) <= learned[:, None]
     figure = Figure(figsize=(_WIDTH_IN, min(9.0, 2.0 + 0.2 * len(learned))), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
-        cents,
+        above,
         cmap="YlOrRd",
         vmin=0,
-        vmax=_CENTS_SHOWN,
+        vmax=_SHOWN,
         alpha=np.where(is_past, 0.35, 1.0),
         aspect="auto",
         interpolation="nearest",
@@ -171,7 +178,7 @@ def _matrix(replay: Replay) -> "Figure":
         ylabel="month that the model learned last",
     )
     axes.legend(loc="lower left", framealpha=0.9)
-    figure.colorbar(image, ax=axes, label="cents a ride above the month’s best", extend="max", pad=0.01)
+    figure.colorbar(image, ax=axes, label=f"{target.small_unit} a ride above the month’s best", extend="max", pad=0.01)
     return figure
 
 
@@ -215,9 +222,9 @@ def _dates(replay: Replay) -> npt.NDArray[np.datetime64]:
     return np.array([f"{facts.month}-15" for facts in replay.months], dtype="datetime64[D]")
 
 
-def _maes_usd(decisions: Sequence[Decision]) -> npt.NDArray[np.float64]:
+def _maes(decisions: Sequence[Decision]) -> npt.NDArray[np.float64]:
     """Returns production's error in each month."""
-    return np.array([decision.production_mae_usd for decision in decisions])
+    return np.array([decision.production_mae for decision in decisions])
 
 
 def _trips(replay: Replay) -> int:

@@ -56,16 +56,16 @@ def fit_from_scratch(
     Raises:
         TrainingError: Training gave no usable network.
     """
-    features, fares_usd = _arrays(trips, settings)
+    features, targets = _arrays(trips, settings)
     draws = np.random.default_rng(settings.seed)
     if stops is None:
         stops = draws.random(len(trips)) < EARLY_STOPPING_SHARE
     learned = np.flatnonzero(~stops)
     sample = learned if len(learned) <= SAMPLE_TRIPS else draws.choice(learned, SAMPLE_TRIPS, replace=False)
     return _fit(
-        InMemory(features, fares_usd, ~stops),
-        (features[sample], fares_usd[sample]),
-        (features[stops], fares_usd[stops]),
+        InMemory(features, targets, ~stops),
+        (features[sample], targets[sample]),
+        (features[stops], targets[stops]),
         settings,
         on_epoch,
     )
@@ -89,22 +89,22 @@ def fit_streamed(
     """
     held = min(math.ceil(trips.training_trips * EARLY_STOPPING_SHARE), EARLY_STOPPING_TRIPS)
     first = trips.first_training(held + SAMPLE_TRIPS)
-    features, fares_usd = _arrays(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
+    features, targets = _arrays(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
     network, history = _fit(
         _Streamed(trips, held, settings),
-        (features[held:], fares_usd[held:]),
-        (features[:held], fares_usd[:held]),
+        (features[held:], targets[held:]),
+        (features[:held], targets[:held]),
         settings,
         on_epoch,
     )
-    return network, history, held_errors(network, features[:held], fares_usd[:held])
+    return network, history, held_errors(network, features[:held], targets[:held])
 
 
-def held_errors(network: "keras.Model", features: Matrix, fares_usd: Vector) -> tuple[Vector, float]:
-    """Returns predicted minus paid (n,) on trips that were not trained on, and the correction that they allow."""
-    predicted_usd, upper_usd = quote(network, features).T
-    errors_usd = predicted_usd - fares_usd
-    return errors_usd, correction_share(errors_usd, upper_usd - predicted_usd)
+def held_errors(network: "keras.Model", features: Matrix, targets: Vector) -> tuple[Vector, float]:
+    """Returns predicted minus actual (n,) on trips that were not trained on, and the correction that they allow."""
+    predicted, upper = quote(network, features).T
+    errors = predicted - targets
+    return errors, correction_share(errors, upper - predicted)
 
 
 class _Streamed(TrainingRows):
@@ -125,7 +125,7 @@ class _Streamed(TrainingRows):
         trips = self._trips.training_part(number)
         features = compute_features(trips, self._settings.city_facts)
         rows = np.arange(self._held[number], len(trips))
-        return features.to_numpy(np.float32), trips["fare_amount"].to_numpy(np.float32), rows
+        return features.to_numpy(np.float32), trips["target"].to_numpy(np.float32), rows
 
 
 def _fit(
@@ -158,11 +158,11 @@ def _fit(
 
 
 def predict_trips(network: "keras.Model", trips: pd.DataFrame, settings: Settings) -> npt.NDArray[np.float64]:
-    """Returns the fares in USD that the network predicts for trips with features, shape (n,)."""
+    """Returns what the network predicts for trips with features, shape (n,)."""
     return predict(network, _arrays(trips, settings)[0]).astype(np.float64)
 
 
 def _arrays(trips: pd.DataFrame, settings: Settings) -> tuple[Matrix, Vector]:
-    """Returns features (n, k) and fares (n,)."""
+    """Returns features (n, k) and targets (n,)."""
     features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
-    return features, trips["fare_amount"].to_numpy(np.float32)
+    return features, trips["target"].to_numpy(np.float32)

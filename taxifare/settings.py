@@ -14,6 +14,7 @@ from upath import UPath
 
 from taxifare.cities import CITIES, City
 from taxifare.months import Month, parse_month
+from taxifare.targets import TARGETS, Target, TargetName
 
 
 def _month(value: object) -> object:
@@ -80,9 +81,14 @@ class Settings(BaseSettings):
         description="Folder or bucket of the files of a new experiment; empty: the MLflow server's, or TAXIFARE_HOME",
     )
     mlflow_experiment: str = Field("taxifare", description="MLflow experiment of every run", min_length=1)
-    model_name: str = Field("taxifare", description="Name of the registered model", min_length=1)
+    model_name: OptionalText = Field(
+        None, description="Name of the registered model; empty: taxifare, or taxifare-duration for TARGET=duration"
+    )
 
-    # Which trips
+    # What is predicted of which trips
+    target: TargetName = Field(
+        "fare", description="What is predicted: fare (USD), or duration (minutes) where the source has drop-off times"
+    )
     city: Literal["new-york", "chicago"] = Field(
         "new-york", description="City whose box, airports and dated rules apply: new-york or chicago"
     )
@@ -174,9 +180,15 @@ class Settings(BaseSettings):
     )
 
     # The verdict
-    minimum_gain_usd: float = Field(0.01, description="Least gain per trip worth a promotion, USD", ge=0)
-    slice_tolerance_usd: float = Field(0.25, description="Most a slice may get worse per trip, USD", ge=0)
-    bias_tolerance_usd: float = Field(0.2, description="Most the absolute bias may grow per trip, USD", ge=0)
+    minimum_gain: float = Field(
+        0.01, description="Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration", ge=0
+    )
+    slice_tolerance: float = Field(
+        0.25, description="Most a slice may get worse per trip, in USD, or minutes for TARGET=duration", ge=0
+    )
+    bias_tolerance: float = Field(
+        0.2, description="Most the absolute bias may grow per trip, in USD, or minutes for TARGET=duration", ge=0
+    )
     staleness_tolerance: float = Field(
         0.05, description="Most the skill of production may fall below its skill when promoted", ge=0, le=1
     )
@@ -227,6 +239,14 @@ class Settings(BaseSettings):
             raise ValueError(f"TRIP_SOURCE={self.trip_source} has trips of CITY=new-york, received {self.city}")
         if self.trip_source == "folder" and self.trip_folder is None:
             raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
+        if self.target == "duration" and (
+            self.trip_source == "lewagon"
+            or (self.trip_source == "bigquery" and self.bigquery_table.startswith("wagon-public-datasets."))
+        ):
+            raise ValueError(
+                f"TARGET=duration needs drop-off times, and the course's trips of TRIP_SOURCE={self.trip_source} have "
+                "none; simulator, tlc and chicago do, folder and bigquery where there is a column dropoff_datetime"
+            )
         if (self.chat_base_url is None) != (self.chat_channel is None):
             raise ValueError("CHAT_BASE_URL and CHAT_CHANNEL go together: set both or neither")
         if (self.mlflow_tracking_username is None) != (self.mlflow_tracking_password is None):
@@ -261,3 +281,13 @@ class Settings(BaseSettings):
     def city_facts(self) -> City:
         """The city's box, airports and rules."""
         return CITIES[self.city]
+
+    @property
+    def target_facts(self) -> Target:
+        """The target's unit, limits and words."""
+        return TARGETS[self.target]
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered model: each target has its own."""
+        return self.model_name or self.target_facts.model_name

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float32]
 Part = tuple[Matrix, Vector, npt.NDArray[np.int64]]
-"""Features (n, k), fares (n,) in USD, and the numbers of the rows among them that are trained on."""
+"""Features (n, k), targets (n,), and the numbers of the rows among them that are trained on."""
 
 PREDICTION_ROWS = 2_048
 """Rows predicted at once: enough to keep two cores busy, few enough for their caches."""
 
 UPPER_MEMBERS = 2
-"""How many of a network's members, its last, learn the upper fare instead of the middle one."""
+"""How many of a network's members, its last, learn the upper prediction instead of the middle one."""
 
 UPPER_QUANTILE = 0.6
-"""The upper fare is one that three rides in five do not exceed; the middle one, every other ride."""
+"""The upper prediction is one that three rides in five do not exceed; the middle one, every other ride."""
 
 
 class TrainingError(RuntimeError):
@@ -56,7 +56,7 @@ class InMemory(TrainingRows):
 
     Args:
         features: (n, k).
-        fares_usd: (n,).
+        targets: (n,).
         chosen: Which rows are trained on, shape (n,); None is all. Choosing them here saves a copy.
 
     Raises:
@@ -64,9 +64,9 @@ class InMemory(TrainingRows):
     """
 
     def __init__(
-        self, features: npt.ArrayLike, fares_usd: npt.ArrayLike, chosen: npt.NDArray[np.bool_] | None = None
+        self, features: npt.ArrayLike, targets: npt.ArrayLike, chosen: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        x, y = _rows(features, fares_usd, "training")
+        x, y = _rows(features, targets, "training")
         rows = np.arange(len(x)) if chosen is None else np.flatnonzero(chosen)
         if not len(rows):
             raise TrainingError(f"training rows: none of {len(x):,} rows is chosen, expected one at least")
@@ -89,8 +89,8 @@ class Epoch:
 
     Attributes:
         number: 0 is the state before training, 1 the first pass.
-        loss: Mean `quantile_loss` over the pass, USD; of epoch 0, null.
-        validation_mae: Mean absolute error on the validation rows afterwards, USD.
+        loss: Mean `quantile_loss` over the pass; of epoch 0, null.
+        validation_mae: Mean absolute error on the validation rows afterwards.
         seconds: What it took.
     """
 
@@ -129,7 +129,7 @@ class TrainingHistory:
 
     @property
     def best_validation_mae(self) -> float:
-        """The least mean absolute error on the validation rows, USD."""
+        """The least mean absolute error on the validation rows."""
         return self.epochs[self.best_epoch].validation_mae
 
 
@@ -137,7 +137,7 @@ def fit(
     network: "keras.Model",
     training: TrainingRows,
     validation_features: npt.ArrayLike,
-    validation_fares: npt.ArrayLike,
+    validation_targets: npt.ArrayLike,
     *,
     learning_rate: float,
     batch_size: int,
@@ -158,7 +158,7 @@ def fit(
         network: A compiled network: new from `build_network`, or loaded.
         training: The rows to learn from.
         validation_features: (m, k); the rows that decide when to stop.
-        validation_fares: (m,) in USD.
+        validation_targets: (m,).
         learning_rate: Step size of the first epoch.
         batch_size: Rows a step.
         patience: Epochs without improvement before training stops.
@@ -172,7 +172,7 @@ def fit(
     import keras
 
     started = time.perf_counter()
-    x_validation, y_validation = _rows(validation_features, validation_fares, "validation")
+    x_validation, y_validation = _rows(validation_features, validation_targets, "validation")
     keras.utils.set_random_seed(seed)
 
     def finished(number: int, loss: float, since: float) -> Epoch:
@@ -209,19 +209,19 @@ def peak_memory_mib() -> float:
 
 
 def _batches(training: TrainingRows, width: int, batch_size: int, seed: Sequence[int]) -> "tf.data.Dataset":
-    """Returns one pass over the rows in random order, in batches of features (b, width) and fares (b, 1)."""
+    """Returns one pass over the rows in random order, in batches of features (b, width) and targets (b, 1)."""
     import tensorflow as tf
 
     def parts() -> Iterator[Part]:
         draws = np.random.default_rng(seed)
         for number in draws.permutation(len(training.counts)):
-            features, fares_usd, rows = training.part(int(number))
-            yield features, fares_usd, draws.permutation(rows)
+            features, targets, rows = training.part(int(number))
+            yield features, targets, draws.permutation(rows)
 
-    def batches_of(features: "tf.Tensor", fares_usd: "tf.Tensor", rows: "tf.Tensor") -> "tf.data.Dataset":
+    def batches_of(features: "tf.Tensor", targets: "tf.Tensor", rows: "tf.Tensor") -> "tf.data.Dataset":
         def batch(start: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
             chosen = rows[start : start + batch_size]
-            return tf.gather(features, chosen), tf.gather(fares_usd, chosen)[:, None]
+            return tf.gather(features, chosen), tf.gather(targets, chosen)[:, None]
 
         return tf.data.Dataset.range(0, tf.size(rows, tf.int64), batch_size).map(batch)
 
@@ -235,22 +235,22 @@ def _batches(training: TrainingRows, width: int, batch_size: int, seed: Sequence
     return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
-def quantile_loss(fares_usd: "tf.Tensor", said_usd: "tf.Tensor") -> "tf.Tensor":
+def quantile_loss(targets: "tf.Tensor", said: "tf.Tensor") -> "tf.Tensor":
     """Returns what training makes small: the members' mean absolute error, that of the upper ones tilted.
 
-    An upper member's error counts 2q when its fare is too low and 2(1 - q) when it is too high, which is least at the
-    quantile q of the fares (Koenker and Bassett 1978).
+    An upper member's error counts 2q when it says too little and 2(1 - q) when it says too much, which is least at the
+    quantile q of the targets (Koenker and Bassett 1978).
 
     Args:
-        fares_usd: Paid fares (n, 1).
-        said_usd: What each member says (n, m), the upper ones last.
+        targets: What they should say (n, 1).
+        said: What each member says (n, m), the upper ones last.
     """
     from keras import ops
 
-    tilt = np.zeros(said_usd.shape[-1], dtype=np.float32)
+    tilt = np.zeros(said.shape[-1], dtype=np.float32)
     tilt[-UPPER_MEMBERS:] = 2 * UPPER_QUANTILE - 1
-    errors_usd = fares_usd - said_usd
-    return ops.mean(ops.abs(errors_usd) + tilt * errors_usd)
+    errors = targets - said
+    return ops.mean(ops.abs(errors) + tilt * errors)
 
 
 def save(network: "keras.Model", path: Path) -> None:
@@ -266,14 +266,14 @@ def _compile(network: "keras.Model", loss: object) -> None:
 
 
 def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Returns the fares (n,) in USD that the network predicts for features (n, k): the first column of `quote`."""
+    """Returns what the network predicts (n,) for features (n, k): the first column of `quote`."""
     return quote(network, features)[:, 0]
 
 
 def quote(network: "keras.Model", features: npt.ArrayLike) -> Matrix:
-    """Returns the fare and the upper fare (n, 2) in USD for features (n, k), about 130,000 trips a second.
+    """Returns the prediction and the upper one (n, 2) for features (n, k), about 130,000 trips a second.
 
-    The upper fare is never below the fare. The first call for a network traces it, which takes a fifth of a second.
+    The upper one is never below the other. The first call for a network traces it, which takes a fifth of a second.
     """
     x = np.ascontiguousarray(features, dtype=np.float32)
     means = _means(network)
@@ -294,10 +294,10 @@ def _means(network: "keras.Model") -> Callable[[Matrix], npt.ArrayLike]:
     if not hasattr(network, "means_of_members"):
 
         def means(rows: tf.Tensor) -> tf.Tensor:
-            said_usd = network(rows, training=False)
-            fares_usd = tf.reduce_mean(said_usd[:, :-UPPER_MEMBERS], axis=1)
-            upper_usd = tf.reduce_mean(said_usd[:, -UPPER_MEMBERS:], axis=1)
-            return tf.stack([fares_usd, tf.maximum(fares_usd, upper_usd)], axis=1)
+            said = network(rows, training=False)
+            middle = tf.reduce_mean(said[:, :-UPPER_MEMBERS], axis=1)
+            upper = tf.reduce_mean(said[:, -UPPER_MEMBERS:], axis=1)
+            return tf.stack([middle, tf.maximum(middle, upper)], axis=1)
 
         rows = tf.TensorSpec((None, network.input_shape[1]), tf.float32)
         network.means_of_members = tf.function(means, input_signature=[rows], autograph=False)
@@ -305,16 +305,16 @@ def _means(network: "keras.Model") -> Callable[[Matrix], npt.ArrayLike]:
     return function
 
 
-def _rows(features: npt.ArrayLike, fares: npt.ArrayLike, part: str) -> tuple[Matrix, npt.NDArray[np.float32]]:
-    """Returns features and fares as contiguous float32, or raises where there are none or they are of no use."""
+def _rows(features: npt.ArrayLike, targets: npt.ArrayLike, part: str) -> tuple[Matrix, npt.NDArray[np.float32]]:
+    """Returns features and targets as contiguous float32, or raises where there are none or they are of no use."""
     x = np.ascontiguousarray(features, dtype=np.float32)
-    y = np.ascontiguousarray(fares, dtype=np.float32)
+    y = np.ascontiguousarray(targets, dtype=np.float32)
     if not len(x) or x.ndim != 2 or y.shape != (len(x),):
         raise TrainingError(
-            f"{part} rows: expected features (n, k) and fares (n,) with n > 0, received {x.shape} and {y.shape}"
+            f"{part} rows: expected features (n, k) and targets (n,) with n > 0, received {x.shape} and {y.shape}"
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise TrainingError(f"{part} rows: expected finite features and fares, received null or infinite ones")
+        raise TrainingError(f"{part} rows: expected finite features and targets, received null or infinite ones")
     return x, y
 
 

@@ -62,7 +62,7 @@ class Model(BaseModel):
         lineage: Key of the training from random weights that it descends from.
         parent: Name of the model that it continues, None where it began from random weights.
         exposure: What it has been trained on.
-        correction_share: How far towards its upper fares it offers to go against its bias.
+        correction_share: How far towards its upper predictions it offers to go against its bias.
         seconds: What its training took.
     """
 
@@ -172,9 +172,9 @@ class Trainings:
         return self._shelf.entry(key)
 
     def predictions(self, model: Model) -> npt.NDArray[np.float32]:
-        """Returns the model's fares and corrected fares of the validation trips, shape (n, 2)."""
-        fares_usd, upper_usd = self._shelf.quotes(model.key).T
-        return np.column_stack([fares_usd, fares_usd + model.correction_share * (upper_usd - fares_usd)])
+        """Returns the model's predictions and corrected ones of the validation trips, shape (n, 2)."""
+        predicted, upper = self._shelf.quotes(model.key).T
+        return np.column_stack([predicted, predicted + model.correction_share * (upper - predicted)])
 
     def forget_states(self, keys: Iterable[str]) -> None:
         """Ensures that the states of these trainings take no room: nothing will start from them."""
@@ -205,12 +205,12 @@ class _Shelf:
     def entry(self, key: str) -> Entry:
         """Returns what came of the training."""
         with np.load(self._entry(key)) as file:
-            facts, errors_usd = json.loads(str(file["facts"])), file["errors_usd"]
+            facts, errors = json.loads(str(file["facts"])), file["errors"]
         model = Model.model_validate(facts["model"])
         return Entry(
             name=facts["name"],
             exposure=model.exposure,
-            errors_usd=errors_usd,
+            errors=errors,
             correction_share=facts["correction_share"],
             learned_trips=facts["learned_trips"],
             seconds=facts["seconds"],
@@ -228,17 +228,17 @@ class _Shelf:
             "correction_share": entry.correction_share,
             "model": entry.model.model_dump(mode="json"),
         }
-        self._write(self._entry(key), facts=np.array(json.dumps(facts)), errors_usd=entry.errors_usd)
+        self._write(self._entry(key), facts=np.array(json.dumps(facts)), errors=entry.errors)
 
     def quotes(self, key: str) -> Matrix:
-        """Returns the fares and upper fares (n, 2) that the model of the training predicts."""
+        """Returns the predictions and upper ones (n, 2) of the training's model."""
         with np.load(self._predictions(key)) as file:
-            quotes_usd: Matrix = file["quotes_usd"]
-        return quotes_usd
+            quotes: Matrix = file["quotes"]
+        return quotes
 
-    def put_quotes(self, key: str, quotes_usd: Matrix) -> None:
+    def put_quotes(self, key: str, quotes: Matrix) -> None:
         """Ensures that the predictions are there."""
-        self._write(self._predictions(key), quotes_usd=quotes_usd)
+        self._write(self._predictions(key), quotes=quotes)
 
     def put_network(self, key: str, network: "keras.Model", *, is_new: bool) -> None:
         """Ensures that the network's state is there; of one from random weights the network itself, too."""
@@ -367,7 +367,7 @@ def _do(shelf: _Shelf, assignment: Assignment, material: Material, settings: Set
         Entry(
             name=challenger.name,
             exposure=challenger.exposure,
-            errors_usd=challenger.errors_usd,
+            errors=challenger.errors,
             correction_share=challenger.correction_share,
             learned_trips=challenger.learned_trips,
             seconds=challenger.seconds,

@@ -25,12 +25,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from taxifare import plots
-from taxifare.evaluation import EvaluationError, Interval, mean_interval, paired_gains_usd, score
+from taxifare.evaluation import EvaluationError, Interval, mean_interval, paired_gains, score
 from taxifare.features import feature_names
 from taxifare.registry import SUBJECT_TAG, ModelRegistry
 from taxifare.scratch import architecture_of, fit_from_scratch, predict_trips
 from taxifare.settings import Settings
 from taxifare.splitting import split_by_time
+from taxifare.targets import Unit
 from taxifare.training import Epoch, TrainingError
 from taxifare.trips import edition_of
 
@@ -62,7 +63,7 @@ class Trial:
         number: Counts from 0, the present settings; a trial that is run again keeps its number.
         state: How it ended; `pruned` is given up early, `failed` gave no usable network.
         settings: What it tried.
-        mae_usd: Its error on the held trips that choose; None unless complete.
+        mae: Its error on the held trips that choose; None unless complete.
         seconds: What it took.
         fault: Why it failed, None where it did not.
         run_id: Its MLflow run.
@@ -71,7 +72,7 @@ class Trial:
     number: int
     state: State
     settings: Values
-    mae_usd: float | None
+    mae: float | None
     seconds: float
     fault: str | None
     run_id: str
@@ -84,13 +85,13 @@ class Progress:
     Attributes:
         trial: The trial.
         finished: Trials finished so far, those of earlier runs of the search included.
-        best_mae_usd: The least error so far, None where no trial is complete.
+        best_mae: The least error so far, None where no trial is complete.
         seconds_left: How long the search may go on, by the mean time of a trial.
     """
 
     trial: Trial
     finished: int
-    best_mae_usd: float | None
+    best_mae: float | None
     seconds_left: float
 
 
@@ -101,13 +102,14 @@ class Finding(BaseModel):
         study: Name of the Optuna study.
         subject: Month, or `base`.
         revision: Of the subject's trips.
+        unit: What errors and gain are in.
         run_id: The MLflow run of the search; its trials are nested in it.
         found_at: When.
         trials: Number of trials by state.
         present: The settings that were in force.
         winner: The settings that won.
-        present_mae_usd: Error of the present settings on the held trips that choose, None where they do not train.
-        winner_mae_usd: The winner's.
+        present_mae: Error of the present settings on the held trips that choose, None where they do not train.
+        winner_mae: The winner's.
         gain: How much closer the winner is per trip on the held trips that chose nothing; None where the present
             settings won or do not train.
     """
@@ -117,13 +119,14 @@ class Finding(BaseModel):
     study: str
     subject: str
     revision: str
+    unit: Unit
     run_id: str
     found_at: datetime
     trials: dict[str, int]
     present: dict[str, int | float]
     winner: dict[str, int | float]
-    present_mae_usd: float | None
-    winner_mae_usd: float
+    present_mae: float | None
+    winner_mae: float
     gain: Interval | None
 
     @property
@@ -200,14 +203,15 @@ def tune(
                 left_s = _seconds_left(study, trials, deadline)
                 if on_trial is not None:
                     done = _finished(study)
-                    best_mae_usd = min((trial.mae_usd for trial in done if trial.mae_usd is not None), default=None)
-                    on_trial(Progress(done[-1], len(done), best_mae_usd, left_s))
+                    best_mae = min((trial.mae for trial in done if trial.mae is not None), default=None)
+                    on_trial(Progress(done[-1], len(done), best_mae, left_s))
             done = _finished(study)
             evidence = _evidence(done, rows, registry)
             found = Finding(
                 study=study.study_name,
                 subject=edition.subject,
                 revision=edition.revision,
+                unit=settings.target_facts.unit,
                 run_id=run_id,
                 found_at=datetime.now(UTC),
                 present=dict(present),
@@ -215,7 +219,7 @@ def tune(
             )
             search = Search(found, done, _importances(study))
             registry.log(run_id, metrics=_metrics(found))
-            registry.log_figure(run_id, "tuning", plots.tuning(search.trials, search.importances))
+            registry.log_figure(run_id, "tuning", plots.tuning(search.trials, search.importances, found.unit))
             study.set_user_attr(_FINDING, found.model_dump(mode="json"))
     return search
 
@@ -265,7 +269,7 @@ def _fingerprint(trips: pd.DataFrame, settings: Settings) -> str:
         "features": feature_names(settings.city_facts),
         "architecture": asdict(architecture_of(settings)),
         "settings": settings.model_dump(
-            mode="json", include={"seed", "validation_share", *searched_settings(settings)}
+            mode="json", include={"seed", "target", "validation_share", *searched_settings(settings)}
         ),
     }
     return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]
@@ -361,13 +365,13 @@ def _run_trial(study: "optuna.Study", rows: _Rows, registry: ModelRegistry, sett
         ) as run_id:
             trial.set_user_attr(_RUN, run_id)
             registry.log(run_id, params={**values, "seed": settings.seed, "training_set_size": len(rows.learned)})
-            mae_usd = _fit_and_score(trial, run_id, rows, registry, settings.model_copy(update=dict(values)))
+            mae = _fit_and_score(trial, run_id, rows, registry, settings.model_copy(update=dict(values)))
     except (TrainingError, EvaluationError) as error:
         trial.set_user_attr(_FAULT, str(error))
         study.tell(trial, state=TrialState.FAIL)
     else:
-        state = TrialState.PRUNED if mae_usd is None else TrialState.COMPLETE
-        study.tell(trial, mae_usd, state=state)
+        state = TrialState.PRUNED if mae is None else TrialState.COMPLETE
+        study.tell(trial, mae, state=state)
     # Keras keeps something of every network it has built.
     keras.utils.clear_session()
 
@@ -400,20 +404,20 @@ def _fit_and_score(
             run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
         )
         registry.tag_run(run_id, {"epochs": str(max(len(epochs) - 1, 0))})
-    predicted_usd, fares_usd = predict_trips(network, rows.held, settings), _fares_usd(rows)
-    scores = score(predicted_usd[rows.choosing], fares_usd[rows.choosing])
-    registry.log_predictions(run_id, pd.Series(predicted_usd, index=rows.held["key"]))
+    predicted, targets = predict_trips(network, rows.held, settings), _targets(rows)
+    scores = score(predicted[rows.choosing], targets[rows.choosing])
+    registry.log_predictions(run_id, pd.Series(predicted, index=rows.held["key"]))
     registry.log(
         run_id,
         metrics={
-            "mae": scores.mae_usd,
-            "rmse": scores.rmse_usd,
-            "bias": scores.bias_usd,
+            "mae": scores.mae,
+            "rmse": scores.rmse,
+            "bias": scores.bias,
             "best_epoch": history.best_epoch,
             "training_seconds": history.seconds,
         },
     )
-    return scores.mae_usd
+    return scores.mae
 
 
 def _seconds_left(study: "optuna.Study", trials: int | None, deadline: float | None) -> float:
@@ -429,37 +433,37 @@ def _seconds_left(study: "optuna.Study", trials: int | None, deadline: float | N
 
 def _evidence(done: Sequence[Trial], rows: _Rows, registry: ModelRegistry) -> Mapping[str, Any]:
     """Returns the fields of a finding that follow from the trials: the best one, and what it gains."""
-    errors_usd = {trial.number: trial.mae_usd for trial in done if trial.mae_usd is not None}
-    if not errors_usd:
+    errors = {trial.number: trial.mae for trial in done if trial.mae is not None}
+    if not errors:
         faults = [trial.fault for trial in done if trial.fault is not None]
         raise TuningError(f"none of {len(done)} trials gave a usable network; the first: {faults[0]}")
     by_number = {trial.number: trial for trial in done}
-    best = min(errors_usd, key=lambda number: errors_usd[number])
+    best = min(errors, key=lambda number: errors[number])
     gain = None
-    if 0 in errors_usd and best != 0:
-        before_usd, after_usd = (
+    if 0 in errors and best != 0:
+        before, after = (
             registry.read_predictions(by_number[number].run_id).loc[rows.held["key"]].to_numpy(np.float64)
             for number in (0, best)
         )
-        gain = mean_interval(paired_gains_usd(before_usd, after_usd, _fares_usd(rows))[~rows.choosing])
+        gain = mean_interval(paired_gains(before, after, _targets(rows))[~rows.choosing])
     states = [trial.state for trial in done]
     return {
         "trials": {state: states.count(state) for state in get_args(State)},
         "winner": dict(by_number[best].settings),
-        "present_mae_usd": errors_usd.get(0),
-        "winner_mae_usd": errors_usd[best],
+        "present_mae": errors.get(0),
+        "winner_mae": errors[best],
         "gain": gain,
     }
 
 
 def _metrics(finding: Finding) -> Mapping[str, float]:
     """Returns what the MLflow run of the search shows, the winner's settings among it."""
-    measured = {"mae": finding.winner_mae_usd} | {f"winner_{name}": value for name, value in finding.winner.items()}
-    if finding.present_mae_usd is not None:
-        measured["present_mae"] = finding.present_mae_usd
+    measured = {"mae": finding.winner_mae} | {f"winner_{name}": value for name, value in finding.winner.items()}
+    if finding.present_mae is not None:
+        measured["present_mae"] = finding.present_mae
     if finding.gain is not None:
         gain = finding.gain
-        measured |= {"gain": gain.mean_usd, "gain_low": gain.low_usd, "gain_high": gain.high_usd}
+        measured |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
     return measured | {f"trials_{state}": count for state, count in finding.trials.items()}
 
 
@@ -489,7 +493,7 @@ def _finished(study: "optuna.Study") -> tuple[Trial, ...]:
             number=_origin(trial),
             state=states[trial.state],
             settings=trial.params,
-            mae_usd=trial.value if trial.state is TrialState.COMPLETE else None,
+            mae=trial.value if trial.state is TrialState.COMPLETE else None,
             seconds=trial.duration.total_seconds() if trial.duration is not None else 0.0,
             fault=trial.user_attrs.get(_FAULT),
             run_id=trial.user_attrs[_RUN],
@@ -503,6 +507,6 @@ def _origin(trial: "optuna.Trial | FrozenTrial") -> int:
     return int(trial.user_attrs.get(_ORIGIN, trial.number))
 
 
-def _fares_usd(rows: _Rows) -> npt.NDArray[np.float64]:
-    """Returns the fares of the held trips."""
-    return rows.held["fare_amount"].to_numpy(np.float64)
+def _targets(rows: _Rows) -> npt.NDArray[np.float64]:
+    """Returns the targets of the held trips."""
+    return rows.held["target"].to_numpy(np.float64)

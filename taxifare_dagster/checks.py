@@ -12,7 +12,7 @@ import pandas as pd
 
 from taxifare.base_trips import BaseTrips
 from taxifare.cleaning import MINIMUM_SHARE_KEPT
-from taxifare.evaluation import Appraisal, EvaluationError, Evidence, Verdict, judge
+from taxifare.evaluation import Appraisal, Contender, EvaluationError, Evidence, Verdict, judge
 from taxifare.features import feature_names
 from taxifare.months import bounds, month_of_partition
 from taxifare.registry import ModelRegistry
@@ -87,7 +87,7 @@ def raw_new_data_checks(
         _spec(name, "preprocessed_data", description, blocking=True, reads=["raw_new_data"])
         for name, description in {
             "keeps_most_trips": "Cleaning keeps at least 80 % of the trips",
-            "has_no_nulls": "Features and fares have no nulls",
+            "has_no_nulls": "Features and targets have no nulls",
         }.items()
     ]
 )
@@ -98,7 +98,7 @@ def preprocessed_data_checks(
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether enough of the month can be learned from."""
     share_kept = len(preprocessed_data) / len(raw_new_data)
-    needed = [*feature_names(settings.city_facts), "fare_amount"]
+    needed = [*feature_names(settings.city_facts), "target"]
     nulls = {name: int(count) for name, count in preprocessed_data[needed].isna().sum().items() if count}
     yield _result(
         "preprocessed_data",
@@ -136,9 +136,12 @@ def production_is_not_stale(
         description=change.said,
         metadata={
             "why": change.said,
-            "rise_usd": metadata.rounded(change.rise_usd),
-            "rise_by_a_harder_month_usd": metadata.rounded(change.harder_usd),
-            "rise_by_lost_skill_usd": metadata.rounded(change.staler_usd),
+            **metadata.measured(
+                change.unit,
+                rise=change.rise,
+                rise_by_a_harder_month=change.harder,
+                rise_by_lost_skill=change.staler,
+            ),
             "rules_not_learned": "; ".join(change.rules) or "none",
             "skill": change.now.skill,
             "skill_when_approved": change.then.skill,
@@ -168,20 +171,12 @@ def staging_model_checks(
 ) -> Iterator[dg.AssetCheckResult]:
     """The comparison of the two models on the same validation trips, which the request to a person is made from."""
     evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
-    worse = [part.name for part in evidence.slices if part.gain.high_usd < -settings.slice_tolerance_usd]
-    bias = {
-        "staging_bias_usd": evidence.staging.scores.bias_usd,
-        "staging_corrected_bias_usd": evidence.staging.corrected.bias_usd,
-        "staging_corrected_mae_usd": evidence.staging.corrected.mae_usd,
-    }
-    growth_usd = 0.0
+    worse = [part.name for part in evidence.slices if part.gain.high < -settings.slice_tolerance]
+    bias = _bias("staging", evidence.staging)
+    growth = 0.0
     if evidence.production is not None:
-        bias |= {
-            "production_bias_usd": evidence.production.scores.bias_usd,
-            "production_corrected_bias_usd": evidence.production.corrected.bias_usd,
-            "production_corrected_mae_usd": evidence.production.corrected.mae_usd,
-        }
-        growth_usd = abs(bias["staging_bias_usd"]) - abs(bias["production_bias_usd"])
+        bias |= _bias("production", evidence.production)
+        growth = abs(evidence.staging.scores.bias) - abs(evidence.production.scores.bias)
     asset = "staging_model"
     yield _result(
         asset,
@@ -191,11 +186,26 @@ def staging_model_checks(
         warn=True,
     )
     yield _result(asset, "keeps_every_slice", passed=not worse, shown={"slices_worse": ", ".join(worse)}, warn=True)
-    yield _result(asset, "keeps_bias", passed=growth_usd <= settings.bias_tolerance_usd, shown=bias, warn=True)
+    yield _result(
+        asset,
+        "keeps_bias",
+        passed=growth <= settings.bias_tolerance,
+        shown=metadata.measured(evidence.unit, **bias),
+        warn=True,
+    )
     leak = evidence.verdict is Verdict.LEAK
     yield _result(
         asset, "has_no_leak", passed=not leak, shown={"leak": "; ".join(evidence.reasons) if leak else "none"}
     )
+
+
+def _bias(name: str, contender: Contender) -> dict[str, float]:
+    """Returns a version's bias, as it is and corrected."""
+    return {
+        f"{name}_bias": contender.scores.bias,
+        f"{name}_corrected_bias": contender.corrected.bias,
+        f"{name}_corrected_mae": contender.corrected.mae,
+    }
 
 
 @dg.asset_check(asset="base_model", name=BASE_CHECK, additional_ins={"base_trips": dg.AssetIn("base_trips")})
@@ -209,7 +219,7 @@ def base_beats_reference(
     sample = base_trips.preprocessed(settings.city_facts)
     evidence = compare(sample, Appraisal(version=None), base_model, registry, settings)
     return dg.AssetCheckResult(
-        passed=evidence.staging.scores.mae_usd < evidence.difficulty_mae_usd,
+        passed=evidence.staging.scores.mae < evidence.difficulty_mae,
         severity=dg.AssetCheckSeverity.WARN,
         metadata=dict(metadata.comparison(evidence)),
     )
@@ -227,9 +237,11 @@ def compare(
         revision=edition.revision,
         trips=trips,
         production=production,
-        production_usd=None if production.contender is None else registry.read_predictions(production.contender.run_id),
+        production_predicted=(
+            None if production.contender is None else registry.read_predictions(production.contender.run_id)
+        ),
         staging=staging,
-        staging_usd=registry.read_predictions(staging.contender.run_id),
+        staging_predicted=registry.read_predictions(staging.contender.run_id),
         city=settings.city_facts,
         settings=settings,
     )

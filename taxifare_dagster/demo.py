@@ -143,7 +143,7 @@ def main() -> None:
     if len(subjects) == 1:
         raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
     terminal.print(f"Trips: {settings.trip_source}. Decisions: {POLICY}. State: {settings.home}\n")
-    table = _table()
+    table = _table(settings)
     with _progress(terminal, len(subjects) + 2) as step:
         step("preparing the state folder (Dagster, MLflow, ledger)")
         prepare_home(settings)
@@ -169,9 +169,11 @@ def main() -> None:
     )
 
 
-def _table() -> Table:
+def _table(settings: Settings) -> Table:
     """Returns the empty table of months."""
-    table = Table(title="Errors in USD a ride; the gain is how much closer staging is on the same trips")
+    table = Table(
+        title=f"Errors in {settings.target_facts.unit} a ride; the gain is how much closer staging is on the same trips"
+    )
     for name, justify in {
         "month": "left", "trips": "right", "production MAE": "right", "staging MAE": "right",
         "gain [95 % interval]": "left", "verdict": "left", "decision": "left", "seconds": "right",
@@ -187,9 +189,9 @@ def _add_row(table: Table, demo: Demo, request: Request, seconds: float) -> None
     table.add_row(
         request.subject,
         f"{demo.trips_of(request.subject):,}",
-        "–" if evidence.production is None else f"{evidence.production.scores.mae_usd:.3f}",
-        f"{evidence.staging.scores.mae_usd:.3f}",
-        "–" if gain is None else f"{gain.mean_usd:+.3f} [{gain.low_usd:+.3f}, {gain.high_usd:+.3f}]",
+        "–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}",
+        f"{evidence.staging.scores.mae:.3f}",
+        "–" if gain is None else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
         request.verdict,
         "–" if outcome is None else outcome.state,
         f"{seconds:.1f}" if seconds else "before",

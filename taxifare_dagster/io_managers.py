@@ -9,12 +9,36 @@ from pydantic import BaseModel
 from upath import UPath
 
 from taxifare.base_trips import BaseTrips
+from taxifare.renewal import TARGET_MARK
+from taxifare.targets import TargetName
 
 Value = TypeVar("Value")
 
 
 class LakeIOManager(dg.UPathIOManager, Generic[Value]):
-    """Writes a value beside its place and moves it there, so that a killed run leaves the earlier value whole."""
+    """Writes a value beside its place and moves it there, so that a killed run leaves the earlier value whole.
+
+    Args:
+        base_path: The lake.
+        target: What its trips are to be learned for; those that were made ready for another target are refused.
+    """
+
+    def __init__(self, base_path: UPath, target: TargetName) -> None:
+        super().__init__(base_path=base_path)
+        self._target = target
+
+    def ensure_ours(self, made_for: str, path: UPath) -> None:
+        """Ensures that a file was made for this target.
+
+        Raises:
+            dg.Failure: It was made for another one.
+        """
+        if made_for != self._target:
+            raise dg.Failure(
+                f"{path}: expected trips for TARGET={self._target}, received trips for TARGET={made_for}. Set TARGET "
+                "back, or use another TAXIFARE_HOME (and STORAGE_URI, DATABASE_URL)",
+                allow_retries=False,
+            )
 
     def make_directory(self, path: UPath) -> None:
         """Ensures that a local folder exists; a bucket needs none, and would be made where it is missing."""
@@ -61,7 +85,9 @@ class ParquetIOManager(LakeIOManager[pd.DataFrame]):
 
     def _read(self, path: UPath) -> pd.DataFrame:
         with path.open("rb") as file, pd.option_context("mode.string_storage", "pyarrow"):
-            return pd.read_parquet(file)
+            trips = pd.read_parquet(file)
+        self.ensure_ours(trips.attrs.get(TARGET_MARK, self._target), path)
+        return trips
 
 
 class BaseTripsIOManager(LakeIOManager[BaseTrips]):
@@ -77,14 +103,19 @@ class BaseTripsIOManager(LakeIOManager[BaseTrips]):
     def load_from_path(self, context: dg.InputContext, path: UPath) -> BaseTrips:
         """Returns the trips; of a file in a bucket, the parts are fetched each time they are asked for."""
         del context
-        return BaseTrips(path.open("rb"))
+        return self._open(path)
 
     def stored(self) -> BaseTrips | None:
         """Returns what the lake holds of the base years; None where it holds nothing."""
         try:
-            return BaseTrips((self._base_path / "base_trips").with_suffix(self.extension).open("rb"))
+            return self._open((self._base_path / "base_trips").with_suffix(self.extension))
         except FileNotFoundError:
             return None
+
+    def _open(self, path: UPath) -> BaseTrips:
+        trips = BaseTrips(path.open("rb"))
+        self.ensure_ours(trips.target.name, path)
+        return trips
 
 
 class JsonIOManager(LakeIOManager[BaseModel]):

@@ -234,15 +234,16 @@ def search_settings(
     base_trips_io: dg.ResourceParam[BaseTripsIOManager],
 ) -> None:
     """Searches better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
+    unit = settings.target_facts.unit
 
     def report(progress: Progress) -> None:
         trial = progress.trial
         context.log.info(
             "trial %d: %s; %d finished, least error %s; at most %.0f minutes left",
             trial.number,
-            trial.fault or (f"{trial.mae_usd:.3f} USD" if trial.mae_usd is not None else "given up early"),
+            trial.fault or (f"{trial.mae:.3f} {unit}" if trial.mae is not None else "given up early"),
             progress.finished,
-            "none yet" if progress.best_mae_usd is None else f"{progress.best_mae_usd:.3f} USD",
+            "none yet" if progress.best_mae is None else f"{progress.best_mae:.3f} {unit}",
             progress.seconds_left / 60,
         )
 
@@ -261,10 +262,10 @@ def search_settings(
         {
             "settings": dg.MetadataValue.md("\n".join(("```", *found.env_lines, "```"))),
             "adopt": "taxifare tuned --write --by … --reason …",
-            "gain": "none" if found.gain is None else describe_gain(found.gain),
-            "winner_mae_usd": metadata.rounded(found.winner_mae_usd),
+            "gain": "none" if found.gain is None else describe_gain(found.gain, found.unit),
+            **metadata.measured(found.unit, winner_mae=found.winner_mae),
             "trials": dg.MetadataValue.json(found.trials),
-            "search": metadata.plot(plots.tuning(search.trials, search.importances)),
+            "search": metadata.plot(plots.tuning(search.trials, search.importances, found.unit)),
             "mlflow_run": found.run_id,
         }
     )

@@ -15,7 +15,8 @@ from taxifare.cities import City
 from taxifare.evaluation import Evidence, Interval, Scores, SliceComparison, describe_gain
 from taxifare.features import feature_names
 from taxifare.ledger import Promotion
-from taxifare.replay import Summary
+from taxifare.replay import Replay
+from taxifare.targets import TARGETS, Target, Unit
 from taxifare.trips import TRIP_COLUMNS, Column
 
 Metadata = Mapping[str, Any]
@@ -33,10 +34,11 @@ def trip_schema() -> dg.TableSchema:
     return dg.TableSchema([*map(_trip_column, TRIP_COLUMNS), _IS_VALIDATION])
 
 
-def preprocessed_schema(city: City) -> dg.TableSchema:
-    """Returns the columns of clean trips with their features for the Columns panel."""
+def preprocessed_schema(city: City, target: Target) -> dg.TableSchema:
+    """Returns the columns of clean trips with their target and features for the Columns panel."""
     features = [dg.TableColumn(name, "float32", description="Feature") for name in feature_names(city)]
-    return dg.TableSchema([*map(_trip_column, TRIP_COLUMNS), _IS_VALIDATION, *features])
+    predicted = dg.TableColumn("target", "number", description=f"What is predicted: the {target.name} ({target.unit})")
+    return dg.TableSchema([*map(_trip_column, TRIP_COLUMNS), _IS_VALIDATION, predicted, *features])
 
 
 def _trip_column(column: Column) -> dg.TableColumn:
@@ -64,6 +66,15 @@ def rounded(value: float) -> float:
     return round(value, 4)
 
 
+def measured(unit: Unit, **values: float) -> dict[str, float]:
+    """Returns numbers in the target's unit under the names that all pages show them by.
+
+    >>> measured("min", mae=2.123456)
+    {'mae_min': 2.1235}
+    """
+    return {f"{name}_{unit.lower()}": rounded(value) for name, value in values.items()}
+
+
 def plot(png: bytes) -> dg.MarkdownMetadataValue:
     """Returns a PNG as metadata that the UI shows as a picture."""
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
@@ -77,25 +88,21 @@ def dropped(counts: Mapping[str, int]) -> dg.TableMetadataValue:
     )
 
 
-def scores(found: Scores) -> Metadata:
+def scores(found: Scores, unit: Unit) -> Metadata:
     """Returns scores as numbers, which the UI draws over the months."""
-    return {
-        "mae_usd": rounded(found.mae_usd),
-        "rmse_usd": rounded(found.rmse_usd),
-        "bias_usd": rounded(found.bias_usd),
-        "validation_trips": found.trips,
-    }
+    errors = measured(unit, mae=found.mae, rmse=found.rmse, bias=found.bias)
+    return {**errors, "validation_trips": found.trips}
 
 
-def standings(found: Iterable[Standing]) -> dg.TableMetadataValue:
+def standings(found: Iterable[Standing], unit: Unit) -> dg.TableMetadataValue:
     """Returns the challengers of a month as a table."""
     columns = {
         "challenger": "string",
         "staged": "bool",
         "trips": "int",
         "seconds": "float",
-        "MAE on held trips, USD": "float",
-        "gain, USD": "string",
+        f"MAE on held trips, {unit}": "float",
+        f"gain, {unit}": "string",
     }
     records = [
         dg.TableRecord(
@@ -107,8 +114,8 @@ def standings(found: Iterable[Standing]) -> dg.TableMetadataValue:
                         standing.is_staged,
                         standing.learned_trips,
                         round(standing.seconds, 1),
-                        round(standing.mae_usd, 3),
-                        "" if standing.gain is None else describe_gain(standing.gain),
+                        round(standing.mae, 3),
+                        "" if standing.gain is None else describe_gain(standing.gain, unit),
                     ),
                     strict=True,
                 )
@@ -121,38 +128,40 @@ def standings(found: Iterable[Standing]) -> dg.TableMetadataValue:
     )
 
 
-def slices(parts: Iterable[SliceComparison]) -> dg.TableMetadataValue:
+def slices(parts: Iterable[SliceComparison], unit: Unit) -> dg.TableMetadataValue:
     """Returns the comparison on each slice as a table."""
+    production, staging, gain = f"production MAE, {unit}", f"staging MAE, {unit}", f"gain, {unit}"
     records = [
         dg.TableRecord(
             {
                 "slice": part.name,
                 "trips": part.staging.trips,
-                "production MAE, USD": round(part.production.mae_usd, 3),
-                "staging MAE, USD": round(part.staging.mae_usd, 3),
-                "gain, USD": round(part.gain.mean_usd, 3),
-                "from": round(part.gain.low_usd, 3),
-                "to": round(part.gain.high_usd, 3),
+                production: round(part.production.mae, 3),
+                staging: round(part.staging.mae, 3),
+                gain: round(part.gain.mean, 3),
+                "from": round(part.gain.low, 3),
+                "to": round(part.gain.high, 3),
             }
         )
         for part in parts
     ]
     types = {"slice": "string", "trips": "int"}
-    names = ["slice", "trips", "production MAE, USD", "staging MAE, USD", "gain, USD", "from", "to"]
+    names = ["slice", "trips", production, staging, gain, "from", "to"]
     return dg.MetadataValue.table(
         records, schema=dg.TableSchema([dg.TableColumn(name, types.get(name, "float")) for name in names])
     )
 
 
-def summaries(found: Iterable[Summary]) -> dg.TableMetadataValue:
+def summaries(found: Replay) -> dg.TableMetadataValue:
     """Returns the policies of a replay as a table."""
+    unit = TARGETS[found.target].unit
     columns = {
         "policy": "string",
-        "mean MAE, USD": "float",
-        "off in all, USD": "float",
+        f"mean MAE, {unit}": "float",
+        f"off in all, {unit}": "float",
         "promotions": "int",
         "regretted": "int",
-        "regret, USD a ride": "float",
+        f"regret, {unit} a ride": "float",
         "training, s": "float",
     }
     records = [
@@ -162,18 +171,18 @@ def summaries(found: Iterable[Summary]) -> dg.TableMetadataValue:
                     columns,
                     (
                         one.policy,
-                        round(one.mean_mae_usd, 4),
-                        round(one.total_usd),
+                        round(one.mean_mae, 4),
+                        round(one.total),
                         one.promotions,
                         one.regretted,
-                        round(one.mean_regret_usd, 4),
+                        round(one.mean_regret, 4),
                         round(one.training_seconds),
                     ),
                     strict=True,
                 )
             )
         )
-        for one in found
+        for one in map(found.summary, found.policies)
     ]
     return dg.MetadataValue.table(
         records, schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
@@ -187,16 +196,15 @@ def comparison(evidence: Evidence) -> Metadata:
         "reasons": "; ".join(evidence.reasons),
         "staging_version": evidence.staging.version,
         "production_version": evidence.production_version or "none",
-        "staging_mae_usd": rounded(evidence.staging.scores.mae_usd),
-        "difficulty_mae_usd": rounded(evidence.difficulty_mae_usd),
+        **measured(evidence.unit, staging_mae=evidence.staging.scores.mae, difficulty_mae=evidence.difficulty_mae),
         "evidence": dg.MetadataValue.json(evidence.model_dump(mode="json")),
     }
     if evidence.production is not None:
-        numbers["production_mae_usd"] = rounded(evidence.production.scores.mae_usd)
+        numbers |= measured(evidence.unit, production_mae=evidence.production.scores.mae)
     if evidence.gain is not None:
-        numbers |= interval(evidence.gain)
+        numbers |= interval(evidence.gain, evidence.unit)
     if evidence.slices:
-        numbers["slices"] = slices(evidence.slices)
+        numbers["slices"] = slices(evidence.slices, evidence.unit)
     return numbers
 
 
@@ -237,7 +245,7 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
     }
 
 
-def interval(gain: Interval) -> Metadata:
+def interval(gain: Interval, unit: Unit) -> Metadata:
     """Returns the gain and its bounds; bounds that are infinite are left out, for the UI draws numbers."""
-    bounds = {"gain_usd": gain.mean_usd, "gain_low_usd": gain.low_usd, "gain_high_usd": gain.high_usd}
-    return {name: rounded(value) for name, value in bounds.items() if math.isfinite(value)}
+    bounds = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
+    return measured(unit, **{name: value for name, value in bounds.items() if math.isfinite(value)})

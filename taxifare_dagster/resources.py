@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from upath import UPath
 
 from taxifare.approval import Approvals
 from taxifare.notify import notifiers
@@ -34,9 +33,9 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
             description="Requests and decisions",
         ),
         "notifiers": notifiers(settings),
-        "parquet_io": _lake_resource(ParquetIOManager, settings.lake),
-        "base_trips_io": _lake_resource(BaseTripsIOManager, settings.lake),
-        "json_io": _lake_resource(JsonIOManager, settings.lake),
+        "parquet_io": _lake_resource(ParquetIOManager, settings),
+        "base_trips_io": _lake_resource(BaseTripsIOManager, settings),
+        "json_io": _lake_resource(JsonIOManager, settings),
     }
 
 
@@ -48,7 +47,7 @@ def _bigquery_client(settings: Settings) -> "AbstractContextManager[Client]":
     return BigQueryResource(project=settings.bigquery_project, location=settings.bigquery_location).get_client()
 
 
-def _lake_resource(manager: type[LakeIOManager[Any]], lake: UPath) -> dg.IOManagerDefinition:
+def _lake_resource(manager: type[LakeIOManager[Any]], settings: Settings) -> dg.IOManagerDefinition:
     """Returns the IO manager; it says what to do where checks of months are run without one, or several months as one.
 
     The UI's "Execute all" does the first. Dagster fails as well, but before any check of ours, and without a word on
@@ -74,7 +73,7 @@ def _lake_resource(manager: type[LakeIOManager[Any]], lake: UPath) -> dg.IOManag
                     "the checks from there, or materialize the month.",
                     allow_retries=False,
                 )
-        return manager(base_path=lake)
+        return manager(settings.lake, settings.target)
 
     return dg.IOManagerDefinition(io_manager, description="Values of assets in the lake")
 

@@ -20,7 +20,7 @@ SECRET = b"a secret that only messages show"
 
 
 def scores(mae: float, bias: float = -0.3) -> Scores:
-    return Scores(trips=4000, mae_usd=mae, rmse_usd=2 * mae, bias_usd=bias)
+    return Scores(trips=4000, mae=mae, rmse=2 * mae, bias=bias)
 
 
 def evidence(
@@ -33,8 +33,8 @@ def evidence(
     mae: float = 2.10,
 ) -> Evidence:
     """Evidence on a month, as the comparison makes it; a cold start where nothing is in production."""
-    gain = Interval(mean_usd=2.31 - mae, low_usd=2.31 - mae - 0.04, high_usd=2.31 - mae + 0.04)
-    few = Interval(mean_usd=-0.02, low_usd=float("-inf"), high_usd=float("inf"))
+    gain = Interval(mean=2.31 - mae, low=2.31 - mae - 0.04, high=2.31 - mae + 0.04)
+    few = Interval(mean=-0.02, low=float("-inf"), high=float("inf"))
     slices = (
         SliceComparison(name="airport", production=scores(4.2), staging=scores(4.22), gain=few),
         SliceComparison(name="night", production=scores(1.9), staging=scores(1.7), gain=gain),
@@ -42,12 +42,11 @@ def evidence(
     return Evidence(
         subject=subject,
         revision=revision,
-        staging=contender(staging, scores(mae, -0.25), run_id="run-s", correction_usd=0.2),
+        unit="USD",
+        staging=contender(staging, scores(mae, -0.25), run_id="run-s", correction=0.2),
         production_version=production,
-        production=contender(production, scores(2.31, -0.45), run_id="run-p", correction_usd=0.4)
-        if production
-        else None,
-        difficulty_mae_usd=2.48,
+        production=contender(production, scores(2.31, -0.45), run_id="run-p", correction=0.4) if production else None,
+        difficulty_mae=2.48,
         gain=gain if production else None,
         slices=slices if production else (),
         verdict=verdict if production else Verdict.COLD_START,
@@ -55,12 +54,10 @@ def evidence(
     )
 
 
-def contender(version: str, of_fares: Scores, *, run_id: str = "r", correction_usd: float = 0.0) -> Contender:
+def contender(version: str, of_fares: Scores, *, run_id: str = "r", correction: float = 0.0) -> Contender:
     """A version with these scores, and with those of its corrected fares: as far off, and less to one side."""
-    corrected = of_fares.model_copy(update={"bias_usd": of_fares.bias_usd + correction_usd})
-    return Contender(
-        version=version, run_id=run_id, scores=of_fares, correction_usd=correction_usd, corrected=corrected
-    )
+    corrected = of_fares.model_copy(update={"bias": of_fares.bias + correction})
+    return Contender(version=version, run_id=run_id, scores=of_fares, correction=correction, corrected=corrected)
 
 
 class Clock:
@@ -139,7 +136,7 @@ class Office:
     @classmethod
     def open(cls, url: str, registry: Registry | None = None) -> "Office":
         registry, clock = registry or MemoryRegistry(), Clock()
-        return cls(Approvals(Ledger(url), registry, SECRET, valid_days=30, clock=clock), registry, clock)
+        return cls(Approvals(Ledger(url, "USD"), registry, SECRET, valid_days=30, clock=clock), registry, clock)
 
     def ask(self, *args: str | None, **kwargs: object) -> Request:
         return self.approvals.request(evidence(*args, **kwargs))

@@ -41,7 +41,7 @@ def raw_month(settings: Settings, month: str) -> pd.DataFrame:
 
 def clean_month(settings: Settings, month: str) -> pd.DataFrame:
     """The same, clean and with features."""
-    return preprocess(raw_month(settings, month), settings.city_facts).trips
+    return preprocess(raw_month(settings, month), settings.city_facts, settings.target_facts).trips
 
 
 def clean_base(settings: Settings) -> pd.DataFrame:

@@ -150,6 +150,7 @@ def from_trip_table(trips: pd.DataFrame, prefix: str) -> pd.DataFrame:
                 "trip_id": prefix + trips["key"].astype(str),
                 "trip_start_timestamp": quarter_hours(trips["pickup_datetime"].dt.floor("15min")),
                 "trip_end_timestamp": quarter_hours(trips["dropoff_datetime"]),
+                "trip_seconds": (trips["dropoff_datetime"] - trips["pickup_datetime"]).dt.total_seconds(),
                 "fare": trips["fare_amount"] - tolls,
                 "tolls": tolls,
                 **{

@@ -10,6 +10,7 @@ from typing import Protocol
 import pandas as pd
 
 from taxifare.months import Month, bounds
+from taxifare.targets import Target
 from taxifare.trips import TripTableError, as_trip_table
 
 
@@ -128,6 +129,25 @@ def unchanged(publication: Publication, revision: str) -> Publication:
             "changed while they were read: try again"
         )
     return publication
+
+
+def ensure_target(target: Target, known: int, trips: int, origin: str) -> None:
+    """Ensures that trips as published tell the target; single ones that do not are cleaning's business.
+
+    Args:
+        target: What is to be learned of them.
+        known: How many of them have a value in the target's column.
+        trips: How many there are.
+        origin: Where they are from.
+
+    Raises:
+        SourceError: None of them does; names the origin and the column.
+    """
+    if trips and not known:
+        raise SourceError(
+            f"{origin}: column {target.column}: expected values, which TARGET={target.name} needs, received none in "
+            f"{trips:,} trips"
+        )
 
 
 def new_york_now() -> pd.Timestamp:

@@ -51,9 +51,9 @@ def base_model(
     """
     sample = base_trips.preprocessed(settings.city_facts)
     candidate = train_base(
-        base_trips, registry, settings, run_tags=_run_tags(context, sample), on_epoch=_reporter(context)
+        base_trips, registry, settings, run_tags=_run_tags(context, sample), on_epoch=_reporter(context, settings)
     )
-    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, sample, registry))
+    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, sample, registry, settings))
 
 
 @dg.asset(
@@ -72,11 +72,11 @@ def production_eval_mae(
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
-    """Mean absolute error of the production model on the month's validation trips, USD a ride.
+    """Mean absolute error of the production model on the month's validation trips, in USD or minutes a ride.
 
-    Plotted over the months it shows how the model ages. Read it beside `difficulty_mae_usd`, the error of a plain rate
-    per km on the same trips: a hard month raises both, a stale model only the first. The value says so when nothing is
-    in production, or when what is cannot be scored.
+    Plotted over the months it shows how the model ages. Read it beside `difficulty_mae_usd` (or `_min`), the error of a
+    plain rate per km on the same trips: a hard month raises both, a stale model only the first. The value says so when
+    nothing is in production, or when what is cannot be scored.
     """
     version = production_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(
@@ -87,7 +87,7 @@ def production_eval_mae(
         metadata={
             "production_version": version or "none",
             "revision": edition_of(preprocessed_data).revision,
-            **_appraisal_metadata(appraisal, preprocessed_data, registry),
+            **_appraisal_metadata(appraisal, preprocessed_data, registry, settings),
         },
     )
 
@@ -129,7 +129,7 @@ def staging_model(
             registry,
             settings,
             run_tags=_run_tags(context, preprocessed_data),
-            on_epoch=_reporter(context),
+            on_epoch=_reporter(context, settings),
         )
 
     try:
@@ -145,7 +145,7 @@ def staging_model(
         candidate = train_from(None if base == production else base)
     shown = {"production_version": production or "none"} | ({} if fault is None else {"production_fault": fault})
     return dg.Output(
-        candidate.appraisal, metadata={**_candidate_metadata(candidate, preprocessed_data, registry), **shown}
+        candidate.appraisal, metadata={**_candidate_metadata(candidate, preprocessed_data, registry, settings), **shown}
     )
 
 
@@ -186,48 +186,58 @@ def _run_tags(context: dg.AssetExecutionContext, trips: pd.DataFrame) -> dict[st
     }
 
 
-def _reporter(context: dg.AssetExecutionContext) -> OnEpoch:
+def _reporter(context: dg.AssetExecutionContext, settings: Settings) -> OnEpoch:
     """Returns what writes the progress of training to the run's log."""
 
     def report(challenger: str, epoch: Epoch) -> None:
         context.log.info(
-            "%s, epoch %d: loss %.3f, error on early-stopping trips %.3f USD (%.1f s)",
+            "%s, epoch %d: loss %.3f, error on early-stopping trips %.3f %s (%.1f s)",
             challenger,
             epoch.number,
             epoch.loss,
             epoch.validation_mae,
+            settings.target_facts.unit,
             epoch.seconds,
         )
 
     return report
 
 
-def _appraisal_metadata(appraisal: Appraisal, trips: pd.DataFrame, registry: ModelRegistry) -> Mapping[str, Any]:
+def _appraisal_metadata(
+    appraisal: Appraisal, trips: pd.DataFrame, registry: ModelRegistry, settings: Settings
+) -> Mapping[str, Any]:
     """Returns what is shown of a scored version, or why it was not scored."""
     if appraisal.contender is None:
         return {"not_scored": appraisal.fault or "nothing is in production"}
-    run_id = appraisal.contender.run_id
+    run_id, target = appraisal.contender.run_id, settings.target_facts
+    predictions, validation = registry.read_predictions(run_id), trips[trips["is_validation"]]
     shown: dict[str, Any] = {
-        **metadata.scores(appraisal.contender.scores),
-        "correction_usd": metadata.rounded(appraisal.contender.correction_usd),
-        "corrected_mae_usd": metadata.rounded(appraisal.contender.corrected.mae_usd),
-        "corrected_bias_usd": metadata.rounded(appraisal.contender.corrected.bias_usd),
-        "difficulty_mae_usd": metadata.rounded(difficulty_of(trips)),
+        **metadata.scores(appraisal.contender.scores, target.unit),
+        **metadata.measured(
+            target.unit,
+            correction=appraisal.contender.correction,
+            corrected_mae=appraisal.contender.corrected.mae,
+            corrected_bias=appraisal.contender.corrected.bias,
+            difficulty_mae=difficulty_of(trips),
+        ),
         "skill": metadata.rounded(skill_of(trips, appraisal.contender)),
         "mlflow_run": run_id,
-        "errors": metadata.plot(plots.errors_by_hour(registry.read_predictions(run_id), trips[trips["is_validation"]])),
+        "errors": metadata.plot(plots.errors_by_hour(predictions, validation, target)),
     }
     if (url := registry.run_url(run_id)) is not None:
         shown["mlflow_page"] = dg.MetadataValue.url(url)
     return shown
 
 
-def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: ModelRegistry) -> Mapping[str, Any]:
+def _candidate_metadata(
+    candidate: Candidate, trips: pd.DataFrame, registry: ModelRegistry, settings: Settings
+) -> Mapping[str, Any]:
     """Returns what is shown of a trained version."""
+    unit = settings.target_facts.unit
     shown: dict[str, Any] = {
         "version": str(candidate.appraisal.version),
         "parent_version": candidate.parent_version or "none",
-        **_appraisal_metadata(candidate.appraisal, trips, registry),
+        **_appraisal_metadata(candidate.appraisal, trips, registry, settings),
     }
     if candidate.history is None and not candidate.standings:
         shown["reused"] = "a version of the same trips, parent and settings was registered before"
@@ -239,10 +249,10 @@ def _candidate_metadata(candidate: Candidate, trips: pd.DataFrame, registry: Mod
             "epochs_per_s": metadata.rounded(candidate.history.epochs_per_s),
             "trips_per_s": round(candidate.history.trips_per_s),
             "peak_memory_mib": round(peak_memory_mib()),
-            "loss_curve": metadata.plot(plots.training_curve(candidate.history)),
+            "loss_curve": metadata.plot(plots.training_curve(candidate.history, unit)),
         }
     if candidate.standings:
-        shown["challengers"] = metadata.standings(candidate.standings)
+        shown["challengers"] = metadata.standings(candidate.standings, unit)
         shown["challengers_seconds"] = round(sum(standing.seconds for standing in candidate.standings), 1)
     exposure = [entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]
     return shown | {"revision": edition_of(trips).revision, "exposure": dg.MetadataValue.json(exposure)}

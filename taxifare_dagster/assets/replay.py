@@ -64,7 +64,7 @@ def replayed_months(
         metadata={
             "months": len(found.months),
             "models": len(found.models),
-            "summary": metadata.summaries([found.summary(policy) for policy in found.policies]),
+            "summary": metadata.summaries(found),
         },
     )
 
@@ -80,7 +80,7 @@ def replay_report(replayed_months: Replay, settings: dg.ResourceParam[Settings])
         metadata={
             "headline": headline(replayed_months),
             "report": dg.MetadataValue.path(path),
-            "summary": metadata.summaries([replayed_months.summary(policy) for policy in replayed_months.policies]),
+            "summary": metadata.summaries(replayed_months),
             **drawn,
         }
     )

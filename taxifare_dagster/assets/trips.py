@@ -11,7 +11,7 @@ from taxifare.months import Month, month_of_partition, partition_key
 from taxifare.rehearsal import editions_before, exposure_of, reservoir
 from taxifare.renewal import preprocess
 from taxifare.settings import Settings
-from taxifare.sources.base import TripSource
+from taxifare.sources.base import TripSource, ensure_target
 from taxifare.splitting import split_by_time
 from taxifare.training import peak_memory_mib
 from taxifare.trips import Edition, edition_of
@@ -32,7 +32,9 @@ def raw_new_data(
     again. The table shows the published rows that are no trips of the month or were not drawn.
     """
     month = month_of_partition(context.partition_key)
-    published = source.read_month(month)
+    published, target = source.read_month(month), settings.target_facts
+    known = int(published.trips[target.column].count())
+    ensure_target(target, known, len(published.trips), f"{published.origin}: month {month}")
     is_validation = published.is_validation
     if is_validation is None:
         is_validation = split_by_time(published.trips, settings.validation_share)
@@ -53,21 +55,21 @@ def raw_new_data(
 
 @dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
 def preprocessed_data(raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]) -> dg.Output[pd.DataFrame]:
-    """Clean trips of the month with their features and the fare, one row a trip.
+    """Clean trips of the month with their features and the target, one row a trip.
 
-    Features use only what is known at pickup. The plots show where rides start, what they cost and when they start;
-    the table shows how many trips each cleaning rule dropped.
+    Features use only what is known at pickup. The plots show where rides start, what they cost (or how long they take)
+    and when they start; the table shows how many trips each cleaning rule dropped.
     """
-    done = preprocess(raw_new_data, settings.city_facts)
+    done = preprocess(raw_new_data, settings.city_facts, settings.target_facts)
     return dg.Output(
         done.trips,
         metadata={
             "dagster/partition_row_count": len(done.trips),
-            "dagster/column_schema": metadata.preprocessed_schema(settings.city_facts),
+            "dagster/column_schema": metadata.preprocessed_schema(settings.city_facts, settings.target_facts),
             "revision": edition_of(done.trips).revision,
             "share_kept": len(done.trips) / len(raw_new_data),
             "dropped": metadata.dropped(done.dropped),
-            "overview": metadata.plot(plots.trips_overview(done.trips)),
+            "overview": metadata.plot(plots.trips_overview(done.trips, settings.target_facts)),
         },
     )
 
@@ -96,7 +98,7 @@ def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[
             "validation_trips": done.trips.validation_trips,
             "dropped": metadata.dropped(done.dropped),
             "peak_memory_mib": round(peak_memory_mib()),
-            "overview": metadata.plot(plots.trips_overview(sample)),
+            "overview": metadata.plot(plots.trips_overview(sample, settings.target_facts)),
         },
     )
 

@@ -30,7 +30,7 @@ FOLDERS = tempfile.TemporaryDirectory(prefix="taxifare-machine-")
 def empty_ledger() -> Path:
     """A ledger without entries, to copy: migrating one for each example would take longer than the example."""
     path = Path(FOLDERS.name) / "empty.db"
-    with Ledger(f"sqlite:///{path}").writing():
+    with Ledger(f"sqlite:///{path}", "USD").writing():
         pass
     return path
 

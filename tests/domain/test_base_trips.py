@@ -20,6 +20,7 @@ from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import BasePublication, Publication, SourceError
 from taxifare.splitting import SplitError
+from taxifare.targets import DURATION, FARE
 from taxifare.trips import COLUMN_NAMES, TripTableError
 from tests.small import small_settings
 
@@ -58,7 +59,7 @@ def all_trips(trips: BaseTrips) -> pd.DataFrame:
 
 def test_every_clean_trip_is_in_the_file_once(published: pd.DataFrame, settings: Settings) -> None:
     gathered = gather_base(in_parts(published, 500), settings)
-    kept = clean(published, settings.city_facts)
+    kept = clean(published, settings.city_facts, settings.target_facts)
     found = all_trips(gathered.trips).sort_values("key", ignore_index=True)
     pd.testing.assert_frame_equal(found[list(COLUMN_NAMES)], kept.trips.sort_values("key", ignore_index=True))
     assert gathered.published_trips == TRIPS
@@ -127,7 +128,7 @@ def test_training_trips_come_in_random_order(published: pd.DataFrame, settings: 
 class TestDatasetSize:
     def test_draws_over_all_years(self, published: pd.DataFrame, settings: Settings) -> None:
         gathered = gather_base(in_parts(published, 500), settings.model_copy(update={"dataset_size": 1_000}))
-        found, kept = all_trips(gathered.trips), clean(published, settings.city_facts).trips
+        found, kept = all_trips(gathered.trips), clean(published, settings.city_facts, settings.target_facts).trips
         assert len(found) == 1_000
         assert gathered.left_out["not_drawn"] == len(kept) - 1_000
         assert found["pickup_datetime"].dt.year.value_counts().between(110, 230).all()
@@ -144,7 +145,7 @@ class TestDatasetSize:
         self, published: pd.DataFrame, settings: Settings, size: int | None
     ) -> None:
         found = gather_base(in_parts(published, 500), settings.model_copy(update={"dataset_size": size})).trips
-        assert len(all_trips(found)) == len(clean(published, settings.city_facts).trips)
+        assert len(all_trips(found)) == len(clean(published, settings.city_facts, settings.target_facts).trips)
 
 
 def test_a_file_of_another_form_says_what_to_do(tmp_path: Path, published: pd.DataFrame) -> None:
@@ -174,6 +175,28 @@ def test_the_trips_go_to_another_process(published: pd.DataFrame, settings: Sett
     assert pq.ParquetFile(io.BytesIO(content(trips))).metadata.num_rows == len(all_trips(trips))
 
 
+def test_the_file_says_what_it_was_cleaned_for_and_each_trip_its_target(
+    published: pd.DataFrame, settings: Settings
+) -> None:
+    for target in (FARE, DURATION):
+        own = settings.model_copy(update={"target": target.name})
+        trips = gather_base(in_parts(published, 500), own).trips
+        assert trips.target == target
+        assert all_trips(trips)["target"].to_numpy() == pytest.approx(target.of(all_trips(trips)).to_numpy())
+        assert all_trips(trips)["target"].between(0, target.most, inclusive="neither").all()
+
+
+def test_base_years_without_drop_off_times_are_an_error_that_names_them(
+    published: pd.DataFrame, settings: Settings
+) -> None:
+    own = settings.model_copy(update={"target": "duration"})
+    times = published["dropoff_datetime"]
+    gather_base(in_parts(published.assign(dropoff_datetime=times.where(published.index > 5_000)), 500), own)
+    told = f"a test: column dropoff_datetime: expected values, .* received none in {len(published):,} trips"
+    with pytest.raises(SourceError, match=told):
+        gather_base(in_parts(published.assign(dropoff_datetime=pd.NaT), 500), own)
+
+
 class TestTraining:
     def test_is_the_same_for_the_same_seed(self, published: pd.DataFrame, settings: Settings) -> None:
         trips = gather_base(in_parts(published, TRIPS), settings).trips
@@ -196,9 +219,9 @@ class TestTraining:
         assert len(trips.training_counts) > 5
         both = trips.preprocessed(settings.city_facts, None)
         training, validation = both[~both["is_validation"]], both[both["is_validation"]]
-        paid_usd = validation["fare_amount"].to_numpy()
+        actual = validation["target"].to_numpy()
         maes = [
-            np.abs(predict_trips(network, validation, settings) - paid_usd).mean()
+            np.abs(predict_trips(network, validation, settings) - actual).mean()
             for network in (fit_streamed(trips, settings)[0], fit_from_scratch(training, settings)[0])
         ]
         assert maes[0] == pytest.approx(maes[1], rel=0.05)

@@ -48,12 +48,12 @@ ALL = ("warm", "whole month", "recent", "since rule")
 # Choosing
 
 
-def learned(name: str, errors_usd: npt.ArrayLike) -> Learned:
+def learned(name: str, errors: npt.ArrayLike) -> Learned:
     """What came of a way that is this far off on each held trip."""
     return Learned(
         name=name,
         exposure=(),
-        errors_usd=np.asarray(errors_usd, dtype=np.float64),
+        errors=np.asarray(errors, dtype=np.float64),
         correction_share=0.0,
         learned_trips=100,
         seconds=1.5,
@@ -66,11 +66,11 @@ def test_the_one_that_is_better_beyond_chance_is_staged() -> None:
     first, better = learned("warm", [2, -4] * 100), learned("recent", [1, -1] * 100)
     chosen, (of_first, of_better) = choose([first, better])
     assert chosen is better
-    assert (of_first.mae_usd, of_first.gain, of_first.is_staged) == (3.0, None, False)
-    assert (of_better.mae_usd, of_better.is_staged) == (1.0, True)
+    assert (of_first.mae, of_first.gain, of_first.is_staged) == (3.0, None, False)
+    assert (of_better.mae, of_better.is_staged) == (1.0, True)
     assert of_better.gain is not None
-    assert of_better.gain.mean_usd == 2.0
-    assert of_better.gain.low_usd == pytest.approx(2 - 1.95996 * 1.00251 / 200**0.5, abs=1e-4)
+    assert of_better.gain.mean == 2.0
+    assert of_better.gain.low == pytest.approx(2 - 1.95996 * 1.00251 / 200**0.5, abs=1e-4)
     assert (of_better.learned_trips, of_better.seconds) == (100, 1.5)
 
 
@@ -92,7 +92,7 @@ def test_without_a_rival_the_first_is_staged() -> None:
 def test_one_held_trip_shows_nothing() -> None:
     chosen, standings = choose([learned("warm", [5.0]), learned("recent", [0.0])])
     assert chosen.name == "warm"
-    assert standings[1].gain == Interval(mean_usd=5.0, low_usd=float("-inf"), high_usd=float("inf"))
+    assert standings[1].gain == Interval(mean=5.0, low=float("-inf"), high=float("inf"))
 
 
 def test_the_more_compete_the_more_has_to_be_shown() -> None:
@@ -104,7 +104,7 @@ def test_the_more_compete_the_more_has_to_be_shown() -> None:
     alone, together = choose([first, second])[1][1].gain, choose([first, second, third])[1][1].gain
     assert alone is not None
     assert together is not None
-    ratio = (together.high_usd - together.low_usd) / (alone.high_usd - alone.low_usd)
+    ratio = (together.high - together.low) / (alone.high - alone.low)
     assert ratio == pytest.approx(2.24140 / 1.95996, abs=1e-4)  # quantiles at 0.9875 and 0.975
 
 
@@ -115,9 +115,9 @@ def test_who_is_staged_is_never_surely_worse_than_any_other(seed: int, rivals: i
     field = [learned(str(number), draws.normal(0, draws.uniform(0.5, 3), 300)) for number in range(1 + rivals)]
     chosen, standings = choose(field)
     assert sum(standing.is_staged for standing in standings) == 1
-    assert chosen.mae_usd <= field[0].mae_usd
-    better = [standing for standing in standings if standing.gain is not None and standing.gain.low_usd > 0]
-    assert chosen.mae_usd == min((standing.mae_usd for standing in better), default=field[0].mae_usd)
+    assert chosen.mae <= field[0].mae
+    better = [standing for standing in standings if standing.gain is not None and standing.gain.low > 0]
+    assert chosen.mae == min((standing.mae for standing in better), default=field[0].mae)
 
 
 def test_luck_displaces_the_first_of_four_equals_in_at_most_one_month_of_twenty() -> None:
@@ -353,13 +353,13 @@ def test_all_are_judged_on_the_same_held_trips_and_none_has_learned_from_them(ye
     assert [challenger.name for challenger in year.challengers] == ["warm", "recent", "since rule"]
     held = rows_of(year.lesson.held, year.settings)
     validation = rows_of(year.january[year.january["is_validation"]], year.settings)
-    paid = year.lesson.held["fare_amount"].to_numpy()
+    paid = year.lesson.held["target"].to_numpy()
     for challenger in year.challengers:
         found = {row.tobytes() for row in year.learned[challenger.name]}
         assert not found & (held | validation), challenger.name
         assert len(year.learned[challenger.name]) == challenger.learned_trips
         np.testing.assert_allclose(
-            challenger.errors_usd, predict_trips(challenger.network, year.lesson.held, year.settings) - paid, atol=1e-3
+            challenger.errors, predict_trips(challenger.network, year.lesson.held, year.settings) - paid, atol=1e-3
         )
     assert len(year.learned["warm"]) == len(year.lesson.trips) - len(held)
     assert len(year.learned["recent"]) < len(year.learned["warm"])
@@ -380,7 +380,7 @@ def test_each_has_seen_what_it_was_shown(year: Year) -> None:
 
 def test_warm_starts_at_its_parents_error_and_its_optimizer_goes_on(year: Year) -> None:
     parent = year.registry.load(version_of(year.base))
-    before = np.abs(predict_trips(parent.network, year.lesson.held, year.settings) - year.lesson.held["fare_amount"])
+    before = np.abs(predict_trips(parent.network, year.lesson.held, year.settings) - year.lesson.held["target"])
     warmed = year.challengers[0]
     assert warmed.history is not None
     assert warmed.history.epochs[0].validation_mae == pytest.approx(float(before.mean()), abs=1e-4)
@@ -393,8 +393,8 @@ def test_the_loss_of_the_first_step_is_the_parents(year: Year) -> None:
     """One step with all trips in it: its loss is measured before its weights move."""
     parent = year.registry.load(version_of(year.base))
     shown = year.lesson.trips[~year.lesson.is_held]
-    paid_usd = shown["fare_amount"].to_numpy(np.float32)[:, None]
-    expected = quantile_loss(paid_usd, member_fares(parent.network, shown, year.settings))
+    actual = shown["target"].to_numpy(np.float32)[:, None]
+    expected = quantile_loss(actual, member_fares(parent.network, shown, year.settings))
     one_step = year.settings.model_copy(update={"batch_size": len(shown), "max_epochs": 1})
     history = warm(year.lesson, parent, one_step).history
     assert history is not None
@@ -416,7 +416,7 @@ def test_only_the_winner_is_registered_and_all_are_told_of(year: Year) -> None:
     assert data.params["challenger"] == staged.name
     assert data.params["learned_trips"] == str(staged.learned_trips)
     for name, standing in standings.items():
-        assert data.metrics[f"challenger_mae/{name}"] == pytest.approx(standing.mae_usd)
+        assert data.metrics[f"challenger_mae/{name}"] == pytest.approx(standing.mae)
         assert data.metrics[f"challenger_seconds/{name}"] == pytest.approx(standing.seconds)
         assert 0 < standing.seconds < 120
     assert year.registry.staging_version() == "2"
@@ -424,10 +424,8 @@ def test_only_the_winner_is_registered_and_all_are_told_of(year: Year) -> None:
 
 def test_the_same_seed_and_trips_give_the_same_errors_to_a_tenth_of_a_cent(year: Year) -> None:
     """Once by hand and once in the month's run: from the loaded parent, or from random weights."""
-    by_hand = {challenger.name: challenger.mae_usd for challenger in year.challengers}
-    assert {standing.name: standing.mae_usd for standing in year.candidate.standings} == pytest.approx(
-        by_hand, abs=1e-3
-    )
+    by_hand = {challenger.name: challenger.mae for challenger in year.challengers}
+    assert {standing.name: standing.mae for standing in year.candidate.standings} == pytest.approx(by_hand, abs=1e-3)
 
 
 def test_the_same_month_again_is_the_same_version(year: Year) -> None:
@@ -447,7 +445,7 @@ def test_a_month_that_cannot_be_learned_or_judged_leaves_no_version(year: Year) 
         (trips.assign(is_validation=True), year.settings, EvaluationError, "received 0 and"),
         (trips.assign(is_validation=False), year.settings, EvaluationError, "1 validation trip at least"),
         (spoiled(trips, "passengers"), year.settings, TrainingError, "expected finite features and fares"),
-        (spoiled(trips, "fare_amount"), year.settings, EvaluationError, "not finite numbers"),
+        (spoiled(trips, "target"), year.settings, EvaluationError, "not finite numbers"),
         (trips, off, TrainingError, "expected finite numbers"),
         (trips.assign(is_validation=trips.index >= 2), year.settings, TrainingError, "rows: "),
     ]
@@ -470,8 +468,8 @@ def test_a_feature_that_never_varies_is_learned_around(year: Year) -> None:
     still = year.january.assign(**dict.fromkeys(names, np.float32(1)))
     settings = year.settings.model_copy(update={"challengers": ("warm", "recent"), "max_epochs": 1})
     for challenger in challenge(lesson_of(still, None, settings), year.registry.load("1"), None, settings):
-        assert np.isfinite(challenger.errors_usd).all()
-        assert challenger.mae_usd < 10
+        assert np.isfinite(challenger.errors).all()
+        assert challenger.mae < 10
 
 
 # After the approval
@@ -573,9 +571,9 @@ def judge_on(trips: pd.DataFrame, staging: str, production: str, year: Year, run
         revision=edition_of(trips).revision,
         trips=trips,
         production=of_production,
-        production_usd=fares(of_production),
+        production_predicted=fares(of_production),
         staging=of_staging,
-        staging_usd=fares(of_staging),
+        staging_predicted=fares(of_staging),
         city=year.settings.city_facts,
         settings=year.settings,
     ).verdict
@@ -601,13 +599,13 @@ def test_the_registered_model_raises_its_fares_only_when_asked_to(year: Year) ->
 def test_the_appraisal_scores_both_and_mlflow_is_told(year: Year) -> None:
     contender = year.candidate.appraisal.contender
     assert contender is not None
-    assert contender.correction_usd > 0
-    assert contender.corrected.bias_usd == pytest.approx(contender.scores.bias_usd + contender.correction_usd, abs=1e-5)
+    assert contender.correction > 0
+    assert contender.corrected.bias == pytest.approx(contender.scores.bias + contender.correction, abs=1e-5)
     assert contender.corrected.trips == contender.scores.trips
     metrics = year.run_of(year.candidate).data.metrics
-    assert metrics["corrected_bias"] == pytest.approx(contender.corrected.bias_usd)
-    assert metrics["corrected_mae"] == pytest.approx(contender.corrected.mae_usd)
-    assert metrics["corrected_rmse"] == pytest.approx(contender.corrected.rmse_usd)
+    assert metrics["corrected_bias"] == pytest.approx(contender.corrected.bias)
+    assert metrics["corrected_mae"] == pytest.approx(contender.corrected.mae)
+    assert metrics["corrected_rmse"] == pytest.approx(contender.corrected.rmse)
 
 
 def test_a_cold_month_is_learned_from_random_weights_only(year: Year, tmp_path: Path) -> None:

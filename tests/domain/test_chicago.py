@@ -20,6 +20,7 @@ from taxifare.sources import chicago as module
 from taxifare.sources.base import NoBaseError
 from taxifare.sources.chicago import Chicago
 from taxifare.sources.web import PassingWebError, Web
+from taxifare.targets import FARE
 from taxifare.training import predict
 from tests.socrata import Portal, from_tfx, portal_server, published
 
@@ -119,7 +120,7 @@ class TestRows:
         portal.data_sets["wrvz-psew"].loc[1, "tolls"] = None
         january = source.read_month(JANUARY).trips
         assert january["fare_amount"].tolist() == [7.25, 8.75, 8.75]
-        assert str(january["dropoff_datetime"][0]) == "2015-01-31 23:45:00"
+        assert str(january["dropoff_datetime"][0]) == "2015-01-01 00:10:00", "600 seconds, not the rounded end"
         assert january["passenger_count"].isna().all()
         assert january["key"].tolist() == ["t007", "t014", "t021"]
         assert january.loc[0, ["pickup_longitude", "dropoff_latitude"]].tolist() == [-87.91, 41.88]
@@ -134,7 +135,7 @@ class TestRows:
         source.read_month(JANUARY)
         (page,) = [query for query, _ in portal.asked if "$order" in query]
         assert "*" not in page["$select"]
-        assert {"tips", "trip_miles", "trip_seconds"}.isdisjoint(page["$select"].split(", "))
+        assert {"tips", "trip_miles", "trip_end_timestamp"}.isdisjoint(page["$select"].split(", "))
 
     def test_pages_are_asked_in_order_and_put_together(
         self, portal: Portal, source: Chicago, monkeypatch: pytest.MonkeyPatch
@@ -299,11 +300,11 @@ class TestTheCity:
         portal.data_sets["wrvz-psew"] = from_tfx(TRIPS_FILE)
         base = changed(source, first_month=parse_month("2013-07")).read_base().whole()
         assert base.dropped == {"not_drawn": 0, "no_centroid": 109}
-        kept = clean(base.trips, CHICAGO)
+        kept = clean(base.trips, CHICAGO, FARE)
         assert kept.share_kept > 0.95
         features = compute_features(kept.trips, CHICAGO).to_numpy()
-        fares_usd = kept.trips["fare_amount"].to_numpy(np.float32)
+        targets = kept.trips["fare_amount"].to_numpy(np.float32)
         network = build_network(
-            features, fares_usd, CHICAGO, learning_rate=0.005, seed=1, architecture=Architecture(dense_widths=(16,))
+            features, targets, CHICAGO, learning_rate=0.005, seed=1, architecture=Architecture(dense_widths=(16,))
         )
         assert np.isfinite(predict(network, features)).all()

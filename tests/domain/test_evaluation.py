@@ -33,8 +33,8 @@ from taxifare.evaluation import (
     judge,
     leaked,
     mean_interval,
-    paired_gains_usd,
-    reference_mae_usd,
+    paired_gains,
+    reference_mae,
     score,
     skill,
     slice_masks,
@@ -60,7 +60,7 @@ def rides(number: int = 1_000) -> pd.DataFrame:
         {
             "key": pd.Series([f"ride {row}" for row in range(number)], dtype="string[pyarrow]"),
             "pickup_datetime": pickups,
-            "fare_amount": 5 + 2 * kilometres + rng.normal(0, 1, number),
+            "target": 5 + 2 * kilometres + rng.normal(0, 1, number),
             "haversine_km": kilometres.astype(np.float32),
             "is_night": ((pickups.hour >= 20) | (pickups.hour < 6)).astype(np.float32),
             "is_rush": ((pickups.hour >= 16) & (pickups.hour < 20)).astype(np.float32),
@@ -73,24 +73,24 @@ def rides(number: int = 1_000) -> pd.DataFrame:
 AIRPORTS = ("jfk", "lga", "ewr")
 RIDES = rides()
 VALIDATION = RIDES[RIDES["is_validation"]]
-PAID = VALIDATION["fare_amount"].to_numpy()
+PAID = VALIDATION["target"].to_numpy()
 
 
-def off_by(errors_usd: npt.ArrayLike) -> pd.Series:
+def off_by(errors: npt.ArrayLike) -> pd.Series:
     """Predictions of the validation rides that are wrong by so much."""
-    return pd.Series(PAID + np.asarray(errors_usd), index=VALIDATION["key"])
+    return pd.Series(PAID + np.asarray(errors), index=VALIDATION["key"])
 
 
-def scored(version: str, predicted_usd: pd.Series, *exposure: Exposure, trips: pd.DataFrame = VALIDATION) -> Appraisal:
+def scored(version: str, predicted: pd.Series, *exposure: Exposure, trips: pd.DataFrame = VALIDATION) -> Appraisal:
     """What scoring a version comes to that predicts these fares."""
-    paid = trips.set_index("key")["fare_amount"]
-    scores = score(predicted_usd.reindex(paid.index).to_numpy(np.float64), paid.to_numpy())
+    paid = trips.set_index("key")["target"]
+    scores = score(predicted.reindex(paid.index).to_numpy(np.float64), paid.to_numpy())
     return Appraisal(version=version, contender=contender(version, scores), exposure=exposure)
 
 
 def judged(
-    production_usd: pd.Series | None,
-    staging_usd: pd.Series,
+    production_predicted: pd.Series | None,
+    staging_predicted: pd.Series,
     *,
     production: Appraisal | None = None,
     staging: Appraisal | None = None,
@@ -98,24 +98,24 @@ def judged(
     **tolerances: float,
 ) -> Evidence:
     """The evidence on two models' predictions; version 1 is production and knows the years before."""
-    if production is None and production_usd is not None:
-        production = scored("1", production_usd, DECEMBER)
+    if production is None and production_predicted is not None:
+        production = scored("1", production_predicted, DECEMBER)
     return judge(
         subject="2015-01",
         revision="r1",
         trips=trips,
         production=production or Appraisal(version=None),
-        production_usd=production_usd,
-        staging=staging or scored("2", staging_usd, DECEMBER),
-        staging_usd=staging_usd,
+        production_predicted=production_predicted,
+        staging=staging or scored("2", staging_predicted, DECEMBER),
+        staging_predicted=staging_predicted,
         city=NEW_YORK,
         settings=small_settings(NO_SETTINGS, **tolerances),
     )
 
 
-def noise(size_usd: float, seed: int = 1) -> npt.NDArray[np.float64]:
+def noise(size: float, seed: int = 1) -> npt.NDArray[np.float64]:
     """Errors of both signs."""
-    return np.random.default_rng(seed).normal(0, size_usd, len(PAID))
+    return np.random.default_rng(seed).normal(0, size, len(PAID))
 
 
 # Numbers by hand
@@ -124,50 +124,50 @@ def noise(size_usd: float, seed: int = 1) -> npt.NDArray[np.float64]:
 def test_four_rides_by_hand() -> None:
     """Paid 10, 20, 30, 40; predicted 11, 18, 30, 44: errors +1, -2, 0, +4."""
     scores = score(np.array([11.0, 18.0, 30.0, 44.0]), np.array([10.0, 20.0, 30.0, 40.0]))
-    assert scores == Scores(trips=4, mae_usd=7 / 4, rmse_usd=math.sqrt(21 / 4), bias_usd=3 / 4)
+    assert scores == Scores(trips=4, mae=7 / 4, rmse=math.sqrt(21 / 4), bias=3 / 4)
 
 
 def test_a_ride_priced_too_low_has_a_negative_error() -> None:
-    assert score(np.array([8.0]), np.array([10.0])).bias_usd == -2
+    assert score(np.array([8.0]), np.array([10.0])).bias == -2
 
 
 def test_the_gain_of_each_ride_by_hand() -> None:
     """Production is 3, 1 and 2 off, staging 1, 2 and 2: the first ride gains 2 USD, the second loses 1."""
-    gains = paired_gains_usd(np.array([13.0, 19.0, 32.0]), np.array([9.0, 22.0, 28.0]), np.array([10.0, 20.0, 30.0]))
+    gains = paired_gains(np.array([13.0, 19.0, 32.0]), np.array([9.0, 22.0, 28.0]), np.array([10.0, 20.0, 30.0]))
     assert gains.tolist() == [2, -1, 0]
 
 
 def test_an_interval_by_hand() -> None:
     """1, 2, 3, 4, 5: mean 3, standard deviation √2.5, half width 1.96 · √2.5 / √5 = 1.386."""
     interval = mean_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
-    assert interval.mean_usd == 3
-    assert interval.low_usd == pytest.approx(3 - 1.385904, abs=1e-6)
-    assert interval.high_usd == pytest.approx(3 + 1.385904, abs=1e-6)
+    assert interval.mean == 3
+    assert interval.low == pytest.approx(3 - 1.385904, abs=1e-6)
+    assert interval.high == pytest.approx(3 + 1.385904, abs=1e-6)
 
 
 def test_one_ride_says_nothing_of_the_spread() -> None:
-    assert mean_interval(np.array([2.0])) == Interval(mean_usd=2, low_usd=-math.inf, high_usd=math.inf)
+    assert mean_interval(np.array([2.0])) == Interval(mean=2, low=-math.inf, high=math.inf)
 
 
 def test_the_difficulty_is_the_error_of_a_line_through_the_training_rides() -> None:
     """Training rides cost 3 + 2 a km to the cent; the two validation rides are 1 and 2 USD off that line."""
-    training = pd.DataFrame({"haversine_km": [1.0, 2.0, 5.0], "fare_amount": [5.0, 7.0, 13.0]})
-    validation = pd.DataFrame({"haversine_km": [1.0, 3.0], "fare_amount": [6.0, 7.0]})
-    assert reference_mae_usd(training, validation) == pytest.approx(1.5)
+    training = pd.DataFrame({"haversine_km": [1.0, 2.0, 5.0], "target": [5.0, 7.0, 13.0]})
+    validation = pd.DataFrame({"haversine_km": [1.0, 3.0], "target": [6.0, 7.0]})
+    assert reference_mae(training, validation) == pytest.approx(1.5)
 
 
 def test_dearer_rides_are_no_harder() -> None:
     """A new tariff is in the month's own training rides: the reference follows it, the difficulty stays."""
     training, validation = RIDES[~RIDES["is_validation"]], VALIDATION
-    before = reference_mae_usd(training, validation)
-    after = reference_mae_usd(*(part.assign(fare_amount=part["fare_amount"] + 3) for part in (training, validation)))
+    before = reference_mae(training, validation)
+    after = reference_mae(*(part.assign(target=part["target"] + 3) for part in (training, validation)))
     assert after == pytest.approx(before)
 
 
 @pytest.mark.parametrize(("training", "validation"), [(1, 5), (5, 0)])
 def test_no_difficulty_without_rides(training: int, validation: int) -> None:
     with pytest.raises(EvaluationError, match=f"received {training} and {validation}"):
-        reference_mae_usd(RIDES.head(training), RIDES.head(validation))
+        reference_mae(RIDES.head(training), RIDES.head(validation))
 
 
 def test_skill_is_the_share_of_the_error_avoided() -> None:
@@ -186,7 +186,7 @@ def test_a_prediction_that_is_no_number_is_an_error(wrong: float) -> None:
 
 @pytest.mark.parametrize("shape", [(0,), (2,), (3, 1)])
 def test_predictions_that_are_not_one_a_ride_are_an_error(shape: tuple[int, ...]) -> None:
-    with pytest.raises(EvaluationError, match="one prediction a fare"):
+    with pytest.raises(EvaluationError, match="one prediction a trip"):
         score(np.ones(shape), np.ones(0 if shape == (0,) else 3))
 
 
@@ -213,11 +213,11 @@ def test_models_scored_on_other_rides_are_not_compared(whose: str, other: Callab
 
 def test_rides_with_the_same_keys_in_another_edition_of_the_month_are_other_rides() -> None:
     """Where a source has no keys they are numbers, and the restated month has the same ones."""
-    production_usd, staging_usd = off_by(noise(2)), off_by(noise(1))
-    restated = RIDES.assign(fare_amount=RIDES["fare_amount"] * 1.1)
-    staging = scored("2", staging_usd, trips=restated[restated["is_validation"]])
+    production_predicted, staging_predicted = off_by(noise(2)), off_by(noise(1))
+    restated = RIDES.assign(target=RIDES["target"] * 1.1)
+    staging = scored("2", staging_predicted, trips=restated[restated["is_validation"]])
     with pytest.raises(EvaluationError, match=r"production was scored on other trips: version 1 .* score it again"):
-        judged(production_usd, staging_usd, staging=staging, trips=restated)
+        judged(production_predicted, staging_predicted, staging=staging, trips=restated)
 
 
 def test_staging_that_was_not_scored_is_an_error() -> None:
@@ -247,9 +247,9 @@ def test_scored_nothing_and_unscorable_exclude_each_other() -> None:
 # The correction of the bias
 
 
-def cost_of(errors_usd: Vector, raised_by_usd: Vector) -> float:
+def cost_of(errors: Vector, raised_by: Vector) -> float:
     """The share that a correction adds to the mean absolute error."""
-    return float(np.abs(errors_usd + raised_by_usd).mean() / np.abs(errors_usd).mean()) - 1
+    return float(np.abs(errors + raised_by).mean() / np.abs(errors).mean()) - 1
 
 
 def test_a_correction_that_costs_nothing_takes_the_whole_bias() -> None:
@@ -266,10 +266,10 @@ def test_a_correction_never_lowers_fares_and_needs_somewhere_to_go() -> None:
 
 def test_a_correction_that_would_cost_more_goes_as_far_as_one_per_cent() -> None:
     """99 rides exact and one 100 USD too cheap: c more costs 0.98 c a ride, of 1 USD; 0.0102 c is affordable."""
-    errors_usd = np.array([0.0] * 99 + [-100.0])
-    share = correction_share(errors_usd, np.ones(100))
+    errors = np.array([0.0] * 99 + [-100.0])
+    share = correction_share(errors, np.ones(100))
     assert share == pytest.approx(0.01 / 0.98, rel=1e-6)
-    assert cost_of(errors_usd, share * np.ones(100)) == pytest.approx(CORRECTION_COST, rel=1e-6)
+    assert cost_of(errors, share * np.ones(100)) == pytest.approx(CORRECTION_COST, rel=1e-6)
 
 
 @given(
@@ -280,26 +280,26 @@ def test_a_correction_that_would_cost_more_goes_as_far_as_one_per_cent() -> None
     )
 )
 def test_a_correction_is_cheap_goes_against_the_bias_and_never_beyond_it(rows: Vector) -> None:
-    errors_usd, raises_usd = rows[0], np.abs(rows[1])
-    share, mae_usd = correction_share(errors_usd, raises_usd), float(np.abs(errors_usd).mean())
+    errors, raises = rows[0], np.abs(rows[1])
+    share, mae = correction_share(errors, raises), float(np.abs(errors).mean())
     assert 0 <= share <= 1
-    raised_usd = errors_usd + share * raises_usd
-    assert raised_usd.mean() <= max(0.0, errors_usd.mean()) + 1e-6
-    assert np.abs(raised_usd).mean() <= (1 + CORRECTION_COST) * mae_usd + 1e-9
+    raised = errors + share * raises
+    assert raised.mean() <= max(0.0, errors.mean()) + 1e-6
+    assert np.abs(raised).mean() <= (1 + CORRECTION_COST) * mae + 1e-9
 
 
 def test_what_held_trips_say_holds_for_later_ones_and_uncertain_rides_are_raised_more() -> None:
     """A network that makes the absolute error least says the median, and rides are dear by surprise."""
     draws = np.random.default_rng(1)
-    spread_usd = draws.uniform(0.1, 3.0, (2, 20_000))
-    held, later = spread_usd * (np.exp(0.5) - draws.lognormal(0.5, 0.75, (2, 20_000)))
-    upper_usd = spread_usd * (np.exp(0.5 + 0.75 * 0.2533) - np.exp(0.5))  # the 60th percentile of a log-normal
-    share = correction_share(held, upper_usd[0])
+    spread = draws.uniform(0.1, 3.0, (2, 20_000))
+    held, later = spread * (np.exp(0.5) - draws.lognormal(0.5, 0.75, (2, 20_000)))
+    upper = spread * (np.exp(0.5 + 0.75 * 0.2533) - np.exp(0.5))  # the 60th percentile of a log-normal
+    share = correction_share(held, upper[0])
     assert 0 < share < 1
-    assert abs((later + share * upper_usd[1]).mean()) < abs(later.mean())
-    assert cost_of(later, share * upper_usd[1]) < CORRECTION_COST + 0.002
-    same_for_all = np.full(20_000, share * upper_usd[1].mean())
-    assert cost_of(later, share * upper_usd[1]) < cost_of(later, same_for_all)
+    assert abs((later + share * upper[1]).mean()) < abs(later.mean())
+    assert cost_of(later, share * upper[1]) < CORRECTION_COST + 0.002
+    same_for_all = np.full(20_000, share * upper[1].mean())
+    assert cost_of(later, share * upper[1]) < cost_of(later, same_for_all)
 
 
 # Every verdict
@@ -309,7 +309,7 @@ def test_a_better_staging_is_promoted() -> None:
     evidence = judged(off_by(noise(3)), off_by(noise(1)))
     assert evidence.verdict is Verdict.PROMOTE
     assert evidence.gain is not None
-    assert evidence.gain.low_usd > 0
+    assert evidence.gain.low > 0
     assert evidence.reasons[0].startswith("staging is better: +")
 
 
@@ -317,78 +317,78 @@ def test_a_worse_staging_is_rejected() -> None:
     evidence = judged(off_by(noise(1)), off_by(noise(3)))
     assert evidence.verdict is Verdict.REJECT
     assert evidence.gain is not None
-    assert evidence.gain.high_usd < 0
+    assert evidence.gain.high < 0
     assert evidence.reasons[0].startswith("staging is worse: -")
 
 
 def test_a_model_compared_with_itself_gains_exactly_nothing() -> None:
     evidence = judged(off_by(noise(2)), off_by(noise(2)))
     assert evidence.verdict is Verdict.HOLD
-    assert evidence.gain == Interval(mean_usd=0, low_usd=0, high_usd=0)
+    assert evidence.gain == Interval(mean=0, low=0, high=0)
 
 
 def test_swapping_the_models_swaps_the_sign() -> None:
     one, other = judged(off_by(noise(3)), off_by(noise(1))).gain, judged(off_by(noise(1)), off_by(noise(3))).gain
     assert one is not None
     assert other is not None
-    assert (other.mean_usd, other.low_usd, other.high_usd) == (-one.mean_usd, -one.high_usd, -one.low_usd)
+    assert (other.mean, other.low, other.high) == (-one.mean, -one.high, -one.low)
 
 
 def test_a_gain_too_small_to_be_sure_of_is_held() -> None:
     evidence = judged(off_by(noise(2, seed=1)), off_by(noise(1.98, seed=2)))
     assert evidence.verdict is Verdict.HOLD
     assert evidence.gain is not None
-    assert evidence.gain.low_usd < 0 < evidence.gain.high_usd
+    assert evidence.gain.low < 0 < evidence.gain.high
 
 
 def test_a_sure_gain_that_is_too_small_to_be_worth_it_is_held() -> None:
     """Half a cent a ride, on every ride: as sure as can be."""
     evidence = judged(off_by(1.0), off_by(0.995))
     assert evidence.gain is not None
-    assert evidence.gain.low_usd > 0
+    assert evidence.gain.low > 0
     assert evidence.verdict is Verdict.HOLD
     assert "at least 0.01 USD" in evidence.reasons[0]
-    assert judged(off_by(1.0), off_by(0.995), minimum_gain_usd=0.0).verdict is Verdict.PROMOTE
+    assert judged(off_by(1.0), off_by(0.995), minimum_gain=0.0).verdict is Verdict.PROMOTE
 
 
 def test_a_gain_of_exactly_the_least_useful_one_does_not_exceed_it() -> None:
-    evidence = judged(off_by(1.0), off_by(0.5), minimum_gain_usd=0.5, bias_tolerance_usd=9)
+    evidence = judged(off_by(1.0), off_by(0.5), minimum_gain=0.5, bias_tolerance=9)
     assert evidence.gain is not None
-    assert evidence.gain.low_usd == pytest.approx(0.5)
-    held = judged(off_by(1.0), off_by(0.5), minimum_gain_usd=evidence.gain.low_usd, bias_tolerance_usd=9)
+    assert evidence.gain.low == pytest.approx(0.5)
+    held = judged(off_by(1.0), off_by(0.5), minimum_gain=evidence.gain.low, bias_tolerance=9)
     assert held.verdict is Verdict.HOLD
 
 
 def test_a_better_model_that_is_worse_at_night_is_held() -> None:
     is_night = VALIDATION["is_night"].to_numpy() > 0
-    production_usd, staging_usd = off_by(noise(3)), off_by(noise(0.2))
-    worse_at_night = staging_usd + np.where(is_night, 4 * np.sign(noise(1)), 0)
-    assert judged(production_usd, staging_usd).verdict is Verdict.PROMOTE
-    evidence = judged(production_usd, worse_at_night, minimum_gain_usd=0)
+    production_predicted, staging_predicted = off_by(noise(3)), off_by(noise(0.2))
+    worse_at_night = staging_predicted + np.where(is_night, 4 * np.sign(noise(1)), 0)
+    assert judged(production_predicted, staging_predicted).verdict is Verdict.PROMOTE
+    evidence = judged(production_predicted, worse_at_night, minimum_gain=0)
     assert evidence.gain is not None
-    assert evidence.gain.low_usd > 0, "it is better on the whole"
+    assert evidence.gain.low > 0, "it is better on the whole"
     assert evidence.verdict is Verdict.HOLD
     assert [reason.split(":")[0] for reason in evidence.reasons] == ["night trips get worse"]
-    assert judged(production_usd, worse_at_night, slice_tolerance_usd=5).verdict is Verdict.PROMOTE
+    assert judged(production_predicted, worse_at_night, slice_tolerance=5).verdict is Verdict.PROMOTE
 
 
 def test_a_slice_may_get_worse_within_its_tolerance() -> None:
     is_night = VALIDATION["is_night"].to_numpy() > 0
     swings = np.sign(noise(1))
-    production_usd, staging_usd = off_by(2 * swings), off_by(np.where(is_night, 2.2, 0.5) * swings)
-    assert judged(production_usd, staging_usd, slice_tolerance_usd=0.25).verdict is Verdict.PROMOTE
-    assert judged(production_usd, staging_usd, slice_tolerance_usd=0.15).verdict is Verdict.HOLD
+    production_predicted, staging_predicted = off_by(2 * swings), off_by(np.where(is_night, 2.2, 0.5) * swings)
+    assert judged(production_predicted, staging_predicted, slice_tolerance=0.25).verdict is Verdict.PROMOTE
+    assert judged(production_predicted, staging_predicted, slice_tolerance=0.15).verdict is Verdict.HOLD
 
 
 def test_a_better_model_that_prices_all_rides_too_low_is_held() -> None:
     """Production is off by 3 either way, staging by 1 one way: closer on every ride, and a loss on every ride."""
-    production_usd, staging_usd = off_by(3 * np.where(np.arange(len(PAID)) % 2, 1, -1)), off_by(-1.0)
-    evidence = judged(production_usd, staging_usd)
+    production_predicted, staging_predicted = off_by(3 * np.where(np.arange(len(PAID)) % 2, 1, -1)), off_by(-1.0)
+    evidence = judged(production_predicted, staging_predicted)
     assert evidence.gain is not None
-    assert evidence.gain.low_usd > 0
+    assert evidence.gain.low > 0
     assert evidence.verdict is Verdict.HOLD
     assert evidence.reasons == ("the bias grows from +0.00 to -1.00 USD a trip, tolerated are 0.20 USD",)
-    assert judged(production_usd, staging_usd, bias_tolerance_usd=1.0).verdict is Verdict.PROMOTE
+    assert judged(production_predicted, staging_predicted, bias_tolerance=1.0).verdict is Verdict.PROMOTE
 
 
 def test_a_bias_that_changes_sides_has_not_grown() -> None:
@@ -465,7 +465,7 @@ def test_base_years_that_reach_into_the_month_leak() -> None:
 def test_a_month_that_is_restated_is_no_news_to_a_model_of_its_first_edition() -> None:
     """Other rows, other revision, the same hours: the model knows the prices of exactly these hours."""
     first_edition = trained_until(LAST)
-    restated = RIDES.assign(key=[f"new key {row}" for row in range(len(RIDES))], fare_amount=RIDES["fare_amount"] + 0.5)
+    restated = RIDES.assign(key=[f"new key {row}" for row in range(len(RIDES))], target=RIDES["target"] + 0.5)
     assert leaked([first_edition], restated[restated["is_validation"]]) == first_edition
 
 
@@ -500,13 +500,15 @@ def test_a_slice_of_few_rides_is_not_judged() -> None:
 
 def test_a_slice_has_both_models_scores_and_its_own_gain() -> None:
     is_night = VALIDATION["is_night"].to_numpy() > 0
-    production_usd, staging_usd = PAID + 2, PAID + np.where(is_night, -3, 1)
+    production_predicted, staging_predicted = PAID + 2, PAID + np.where(is_night, -3, 1)
     night = next(
-        part for part in compare_slices(production_usd, staging_usd, VALIDATION, NEW_YORK) if part.name == "night"
+        part
+        for part in compare_slices(production_predicted, staging_predicted, VALIDATION, NEW_YORK)
+        if part.name == "night"
     )
     assert night.staging.trips == is_night.sum()
-    assert (night.production.bias_usd, night.staging.bias_usd) == (pytest.approx(2), pytest.approx(-3))
-    assert night.gain.mean_usd == pytest.approx(-1)
+    assert (night.production.bias, night.staging.bias) == (pytest.approx(2), pytest.approx(-3))
+    assert night.gain.mean == pytest.approx(-1)
 
 
 # The evidence as a document
@@ -516,17 +518,19 @@ def test_evidence_survives_json_with_infinite_bounds() -> None:
     """One validation ride: a mean, and no idea how sure it is."""
     one = RIDES.iloc[:-199].assign(is_validation=[False] * 800 + [True])
     ride = one[one["is_validation"]]
-    production_usd, staging_usd = (pd.Series(ride["fare_amount"].to_numpy() + by, index=ride["key"]) for by in (2, 1))
+    production_predicted, staging_predicted = (
+        pd.Series(ride["target"].to_numpy() + by, index=ride["key"]) for by in (2, 1)
+    )
     evidence = judged(
-        production_usd,
-        staging_usd,
-        production=scored("1", production_usd, trips=ride),
-        staging=scored("2", staging_usd, trips=ride),
+        production_predicted,
+        staging_predicted,
+        production=scored("1", production_predicted, trips=ride),
+        staging=scored("2", staging_predicted, trips=ride),
         trips=one,
     )
     assert evidence.verdict is Verdict.HOLD
     assert evidence.gain is not None
-    assert evidence.gain.low_usd == -math.inf
+    assert evidence.gain.low == -math.inf
     for text in (evidence.model_dump_json(), json.dumps(evidence.model_dump(mode="json"), allow_nan=False)):
         assert Evidence.model_validate_json(text) == evidence
         assert Evidence.model_validate(json.loads(text)).digest == evidence.digest
@@ -548,7 +552,8 @@ CHANGES: dict[str, object] = {
     "subject": "2015-02",
     "revision": "r2",
     "production_version": "9",
-    "difficulty_mae_usd": 1.0,
+    "unit": "min",
+    "difficulty_mae": 1.0,
     "gain": None,
     "slices": (),
     "verdict": Verdict.HOLD,
@@ -572,8 +577,8 @@ def test_whatever_is_shown_differs_in_the_digest(name: str) -> None:
 def test_the_gain_is_antisymmetric(paid: Vector, seed: int) -> None:
     rng = np.random.default_rng(seed)
     one, other = paid + rng.normal(0, 3, len(paid)), paid + rng.normal(0, 2, len(paid))
-    np.testing.assert_array_equal(paired_gains_usd(one, other, paid), -paired_gains_usd(other, one, paid))
-    assert not paired_gains_usd(one, one, paid).any()
+    np.testing.assert_array_equal(paired_gains(one, other, paid), -paired_gains(other, one, paid))
+    assert not paired_gains(one, one, paid).any()
 
 
 @hypothesis_settings(deadline=None)
@@ -584,7 +589,7 @@ def test_scores_do_not_depend_on_order_nor_on_a_shift_of_all_fares(paid: Vector,
     scores = score(predicted, paid)
     for same in (score(predicted[order], paid[order]), score(predicted + shift, paid + shift)):
         assert same.model_dump() == pytest.approx(scores.model_dump(), abs=1e-9)
-    assert abs(scores.bias_usd) <= scores.mae_usd + 1e-12 <= scores.rmse_usd + 1e-9
+    assert abs(scores.bias) <= scores.mae + 1e-12 <= scores.rmse + 1e-9
 
 
 @hypothesis_settings(deadline=None)
@@ -592,8 +597,8 @@ def test_scores_do_not_depend_on_order_nor_on_a_shift_of_all_fares(paid: Vector,
 def test_scores_in_cents_are_a_hundred_times_those_in_dollars(paid: Vector, seed: int, factor: float) -> None:
     predicted = paid + np.random.default_rng(seed).normal(0, 3, len(paid))
     dollars, other = score(predicted, paid), score(predicted * factor, paid * factor)
-    assert (other.mae_usd, other.rmse_usd, other.bias_usd) == pytest.approx(
-        (dollars.mae_usd * factor, dollars.rmse_usd * factor, dollars.bias_usd * factor), abs=1e-9
+    assert (other.mae, other.rmse, other.bias) == pytest.approx(
+        (dollars.mae * factor, dollars.rmse * factor, dollars.bias * factor), abs=1e-9
     )
 
 
@@ -601,20 +606,20 @@ def test_scores_in_cents_are_a_hundred_times_those_in_dollars(paid: Vector, seed
 @given(st.integers(0, 1000))
 def test_the_order_of_rides_and_of_predictions_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    production_usd, staging_usd = off_by(noise(2.2)), off_by(noise(2, seed=2))
-    evidence = judged(production_usd, staging_usd)
+    production_predicted, staging_predicted = off_by(noise(2.2)), off_by(noise(2, seed=2))
+    evidence = judged(production_predicted, staging_predicted)
     shuffled = judged(
-        production_usd.sample(frac=1, random_state=seed),
-        staging_usd.sample(frac=1, random_state=seed + 1),
-        production=scored("1", production_usd, DECEMBER),
-        staging=scored("2", staging_usd, DECEMBER),
+        production_predicted.sample(frac=1, random_state=seed),
+        staging_predicted.sample(frac=1, random_state=seed + 1),
+        production=scored("1", production_predicted, DECEMBER),
+        staging=scored("2", staging_predicted, DECEMBER),
         trips=RIDES.iloc[rng.permutation(len(RIDES))],
     )
     assert shuffled.verdict == evidence.verdict
     assert shuffled.gain is not None
     assert evidence.gain is not None
     assert shuffled.gain.model_dump() == pytest.approx(evidence.gain.model_dump())
-    assert shuffled.difficulty_mae_usd == pytest.approx(evidence.difficulty_mae_usd)
+    assert shuffled.difficulty_mae == pytest.approx(evidence.difficulty_mae)
 
 
 # Coverage of the interval
@@ -631,7 +636,7 @@ def paired_differences(number: int) -> npt.NDArray[np.float64]:
     size = 0.1 * paid * np.where(rng.random(number) < 0.07, 6, 1)
     shared = rng.standard_t(3, number)
     production, staging = (size * (shared + 0.45 * rng.standard_t(3, number)) for _ in range(2))
-    return paired_gains_usd(paid + production, paid + 0.97 * staging, paid)
+    return paired_gains(paid + production, paid + 0.97 * staging, paid)
 
 
 def covers(samples: npt.NDArray[np.float64], truth: float) -> float:
@@ -660,9 +665,9 @@ def test_the_interval_covers(population: npt.NDArray[np.float64], trips: int, le
     drawn = np.random.default_rng(trips).integers(0, len(population), (4_000_000 // trips // 2, trips))
     samples = population[drawn]
     first = mean_interval(samples[0])
-    assert (first.high_usd - first.mean_usd) == pytest.approx(
-        1.959964 * samples[0].std(ddof=1) / math.sqrt(trips), rel=1e-6
-    ), "the many at once are computed as mean_interval does"
+    assert (first.high - first.mean) == pytest.approx(1.959964 * samples[0].std(ddof=1) / math.sqrt(trips), rel=1e-6), (
+        "the many at once are computed as mean_interval does"
+    )
     assert least <= covers(samples, population.mean()) <= 0.98
 
 

@@ -56,25 +56,25 @@ def course(real_trips: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.Dat
         renewed = warm(lesson_of(now, rehearsed, settings), model, settings)
         validation = now[now["is_validation"]]
         features = validation[list(feature_names(settings.city_facts))].to_numpy(np.float32)
-        renewed_usd, upper_usd = quote(renewed.network, features).T.astype(np.float64)
-        corrected_usd = renewed_usd + renewed.correction_share * (upper_usd - renewed_usd)
+        middle, upper = quote(renewed.network, features).T.astype(np.float64)
+        raised = middle + renewed.correction_share * (upper - middle)
         renewed_state = state_of(network)
         restore(network, frozen_state)
-        frozen_usd = predict_trips(network, validation, settings)
+        before = predict_trips(network, validation, settings)
         restore(network, renewed_state)
-        paid = validation["fare_amount"].to_numpy(np.float64)
-        frozen, after = score(frozen_usd, paid), score(renewed_usd, paid)
-        corrected = score(corrected_usd, paid)
+        paid = validation["target"].to_numpy(np.float64)
+        frozen, after = score(before, paid), score(middle, paid)
+        corrected = score(raised, paid)
         months.append(
             {
                 "month": str(month),
                 "trips": len(validation),
-                "frozen": frozen.mae_usd,
-                "renewed": after.mae_usd,
+                "frozen": frozen.mae,
+                "renewed": after.mae,
                 "difficulty": difficulty_of(now),
-                "bias": after.bias_usd,
-                "corrected": corrected.mae_usd,
-                "corrected_bias": corrected.bias_usd,
+                "bias": after.bias,
+                "corrected": corrected.mae,
+                "corrected_bias": corrected.bias,
             }
         )
         model = Version(str(month), renewed.exposure, renewed.network)
@@ -85,7 +85,7 @@ def course(real_trips: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.Dat
 def ready(subject: str, trips: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Clean trips with features, split."""
     split = trips.assign(is_validation=split_by_time(trips, settings.validation_share))
-    return preprocess(Edition(subject, "r1").stamp(split), settings.city_facts).trips
+    return preprocess(Edition(subject, "r1").stamp(split), settings.city_facts, settings.target_facts).trips
 
 
 def test_renewal_recovers_four_fifths_of_what_the_frozen_model_loses_within_two_months(course: pd.DataFrame) -> None:

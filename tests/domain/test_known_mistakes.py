@@ -68,26 +68,30 @@ def test_what_is_guarded_elsewhere_is_guarded_there(mistake: str) -> None:
 
 def scored(version: str, usd: pd.Series, trips: pd.DataFrame) -> Appraisal:
     """What scoring a version on these trips comes to."""
-    paid = trips.set_index("key")["fare_amount"]
+    paid = trips.set_index("key")["target"]
     scores = score(usd.reindex(paid.index).to_numpy(np.float64), paid.to_numpy())
     return Appraisal(version=version, contender=contender(version, scores))
 
 
-def predicted(trips: pd.DataFrame, off_usd: float, seed: int = 1) -> pd.Series:
+def predicted(trips: pd.DataFrame, off: float, seed: int = 1) -> pd.Series:
     """Predictions that are off by so much, in both directions."""
-    errors = np.random.default_rng(seed).normal(0, off_usd, len(trips))
-    return pd.Series(trips["fare_amount"].to_numpy() + errors, index=trips["key"])
+    errors = np.random.default_rng(seed).normal(0, off, len(trips))
+    return pd.Series(trips["target"].to_numpy() + errors, index=trips["key"])
 
 
-def judged(trips: pd.DataFrame, production: Appraisal, production_usd: pd.Series | None, usd: pd.Series) -> Evidence:
+def judged(
+    trips: pd.DataFrame, production: Appraisal, production_predicted: pd.Series | None, predictions: pd.Series
+) -> Evidence:
     return judge(
         subject="2015-01",
         revision="r1",
         trips=trips,
         production=production,
-        production_usd=production_usd,
-        staging=scored("2", usd, trips[trips["is_validation"]].set_index("key").loc[usd.index].reset_index()),
-        staging_usd=usd,
+        production_predicted=production_predicted,
+        staging=scored(
+            "2", predictions, trips[trips["is_validation"]].set_index("key").loc[predictions.index].reset_index()
+        ),
+        staging_predicted=predictions,
         city=NEW_YORK,
         settings=small_settings(Path("nowhere")),
     )
@@ -108,7 +112,7 @@ def test_rows_paired_by_position(january: pd.DataFrame) -> None:
     champion, challenger = predicted(validation, 2.0), predicted(validation, 2.0).sample(frac=1, random_state=2)
     evidence = judged(january, scored("1", champion, validation), champion, challenger)
     assert evidence.gain is not None
-    assert evidence.gain.mean_usd == pytest.approx(0)
+    assert evidence.gain.mean == pytest.approx(0)
     assert evidence.verdict is Verdict.HOLD
 
 
@@ -116,7 +120,7 @@ def test_comparing_with_a_number_stored_from_other_data(january: pd.DataFrame) -
     """Production's MAE was read from its run of last month: a harder month made every challenger look worse."""
     validation = january[january["is_validation"]]
     champion, challenger = predicted(validation, 2.0), predicted(validation, 1.9, seed=2)
-    last_month = validation.assign(fare_amount=validation["fare_amount"] * 1.2)
+    last_month = validation.assign(target=validation["target"] * 1.2)
     stored = scored("1", champion, last_month)
     with pytest.raises(EvaluationError, match="production was scored on other trips"):
         judged(january, stored, champion, challenger)
@@ -141,7 +145,7 @@ def test_a_comparison_the_wrong_way_round(january: pd.DataFrame) -> None:
     worse = judged(january, scored("1", good, validation), good, bad)
     assert (better.verdict, worse.verdict) == (Verdict.PROMOTE, Verdict.REJECT)
     assert better.production is not None
-    assert better.staging.scores.mae_usd < better.production.scores.mae_usd
+    assert better.staging.scores.mae < better.production.scores.mae
 
 
 # The promotion
@@ -150,7 +154,7 @@ def test_a_comparison_the_wrong_way_round(january: pd.DataFrame) -> None:
 def registered(registry: ModelRegistry, january: pd.DataFrame, *names: str) -> list[str]:
     """Versions of a network nobody has trained."""
     features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
-    fares = january["fare_amount"].to_numpy(np.float32)
+    fares = january["target"].to_numpy(np.float32)
     network = build_network(
         features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,))
     )

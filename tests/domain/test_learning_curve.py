@@ -116,9 +116,9 @@ def test_sizes_go_up_to_what_there_is(curve: Curve) -> None:
 
 def test_more_trips_make_a_better_network_and_the_reference_hardly_better(curve: Curve) -> None:
     few, _, every = curve.levels
-    assert every.interval.mean_usd < few.interval.mean_usd
-    gained = few.interval.mean_usd - every.interval.mean_usd
-    assert gained > few.reference_mae_usd - every.reference_mae_usd
+    assert every.interval.mean < few.interval.mean
+    gained = few.interval.mean - every.interval.mean
+    assert gained > few.reference_mae - every.reference_mae
 
 
 def test_every_fit_is_judged_on_the_same_later_trips(curve: Curve) -> None:
@@ -152,7 +152,7 @@ def test_each_point_is_a_run_nested_in_that_of_the_curve(curve: Curve) -> None:
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
     assert {run.info.status for run in (*runs.values(), parent)} == {"FINISHED"}
     maes = sorted(run.data.metrics["mae"] for run in runs.values())
-    assert maes == sorted(mae for level in curve.levels for mae in level.maes_usd)
+    assert maes == sorted(mae for level in curve.levels for mae in level.maes)
     (figure,) = curve.registry._client.list_artifacts(parent.info.run_id)
     assert figure.path == "learning_curve.png"
 
@@ -193,7 +193,7 @@ def test_a_killed_curve_goes_on_with_the_point_it_was_killed_in(
         name: run.info.run_id for name, run in killed.items()
     }
     assert {run.info.status for run in after.values()} == {"FINISHED"}
-    assert levels[0].maes_usd == (killed["100 trips, repeat 0"].data.metrics["mae"],)
+    assert levels[0].maes == (killed["100 trips, repeat 0"].data.metrics["mae"],)
 
 
 @pytest.mark.parametrize(("sizes", "repeats"), [([10_000_000], 1), ([], 1), ([100], 0)])
@@ -206,9 +206,7 @@ def test_the_interval_covers_with_few_repeats() -> None:
     """Of 4,000 times three repeats; the normal interval would cover 81 %."""
     rng = np.random.default_rng(0)
     intervals = [student_interval(rng.normal(2.0, 0.1, 3)) for _ in range(4000)]
-    assert np.mean([interval.low_usd <= 2.0 <= interval.high_usd for interval in intervals]) == pytest.approx(
-        0.95, abs=0.01
-    )
+    assert np.mean([interval.low <= 2.0 <= interval.high for interval in intervals]) == pytest.approx(0.95, abs=0.01)
 
 
 def test_the_plot_has_a_logarithmic_axis_the_band_and_the_reference(
@@ -216,17 +214,17 @@ def test_the_plot_has_a_logarithmic_axis_the_band_and_the_reference(
 ) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr(plots, "_png", lambda figure: figures.append(figure) or b"")
-    plots.learning_curve(curve.levels)
+    plots.learning_curve(curve.levels, "USD")
     (axis,) = figures[0].axes
     network, reference = axis.lines
     assert axis.get_xscale() == "log"
     assert "trips" in axis.get_xlabel()
     assert "USD" in axis.get_ylabel()
-    np.testing.assert_allclose(network.get_ydata(), [level.interval.mean_usd for level in curve.levels])
-    np.testing.assert_allclose(reference.get_ydata(), [level.reference_mae_usd for level in curve.levels])
+    np.testing.assert_allclose(network.get_ydata(), [level.interval.mean for level in curve.levels])
+    np.testing.assert_allclose(reference.get_ydata(), [level.reference_mae for level in curve.levels])
     (band,) = [drawn for drawn in axis.collections if drawn.get_label() == "95 % interval of the mean"]
     box = band.get_datalim(axis.transData)
-    assert box.y0 == pytest.approx(min(level.interval.low_usd for level in curve.levels))
+    assert box.y0 == pytest.approx(min(level.interval.low for level in curve.levels))
 
 
 # The command

@@ -66,7 +66,7 @@ def promoted(name: str, *, sequence: int = 2, version: str = "2", digest: str = 
 @pytest.fixture
 def ledger(ledger_url: str) -> Ledger:
     """A ledger with one entry of each kind."""
-    ledger = Ledger(ledger_url)
+    ledger = Ledger(ledger_url, "USD")
     with ledger.writing() as book:
         book.add_request(make_request())
         book.settle(make_outcome())
@@ -177,23 +177,23 @@ def test_moments_are_kept_in_utc_whatever_zone_they_come_in(ledger: Ledger) -> N
 
 
 def test_making_a_ledger_touches_nothing(tmp_path: Path) -> None:
-    Ledger(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'ledger.db'}")
-    Ledger("postgresql://nobody@127.0.0.1:1/nowhere")
+    Ledger(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'ledger.db'}", "USD")
+    Ledger("postgresql://nobody@127.0.0.1:1/nowhere", "USD")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_on_the_way_to_the_ledger_are_made(tmp_path: Path) -> None:
-    with Ledger(f"sqlite:///{tmp_path / 'a' / 'b' / 'ledger.db'}").reading() as book:
+    with Ledger(f"sqlite:///{tmp_path / 'a' / 'b' / 'ledger.db'}", "USD").reading() as book:
         assert book.requests() == []
 
 
 def test_an_unreachable_ledger_says_which_without_its_password(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LedgerError, match="cannot be opened"), Ledger(f"sqlite:///{tmp_path}").reading():
+    with pytest.raises(LedgerError, match="cannot be opened"), Ledger(f"sqlite:///{tmp_path}", "USD").reading():
         pass
     with (
         pytest.raises(LedgerError, match=r"127\.0\.0\.1:1") as caught,
-        Ledger("postgresql://me:hush@127.0.0.1:1/x").reading(),
+        Ledger("postgresql://me:hush@127.0.0.1:1/x", "USD").reading(),
     ):
         pass
     assert "hush" not in str(caught.value)
@@ -202,8 +202,18 @@ def test_an_unreachable_ledger_says_which_without_its_password(tmp_path: Path) -
 def test_a_ledger_of_a_later_release_is_left_alone(ledger: Ledger, ledger_url: str) -> None:
     execute(ledger, "UPDATE alembic_version SET version_num = '9999'")
     known = f"another release of taxifare; this one knows {SCHEMA_REVISION}"
-    with pytest.raises(LedgerError, match=known), Ledger(ledger_url).reading():
+    with pytest.raises(LedgerError, match=known), Ledger(ledger_url, "USD").reading():
         pass
+
+
+def test_a_ledger_of_another_target_says_what_to_do(ledger: Ledger, ledger_url: str) -> None:
+    told = (
+        "expected requests in min, received one in USD. Set TARGET back, or use another TAXIFARE_HOME or DATABASE_URL"
+    )
+    with pytest.raises(LedgerError, match=told), Ledger(ledger_url, "min").reading():
+        pass
+    with Ledger(ledger_url, "USD").reading() as book:
+        assert book.requests()
 
 
 def test_migrations_lead_to_the_tables_the_code_believes_in(ledger: Ledger) -> None:
@@ -221,7 +231,7 @@ def test_migrations_lead_to_the_tables_the_code_believes_in(ledger: Ledger) -> N
 
 def test_processes_that_start_at_once_migrate_once(ledger_url: str) -> None:
     def use() -> int:
-        with Ledger(ledger_url).writing() as book:
+        with Ledger(ledger_url, "USD").writing() as book:
             return len(book.requests())
 
     assert in_processes([use] * 4) == [0] * 4

@@ -34,35 +34,35 @@ def features() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def fares_usd(features: np.ndarray) -> np.ndarray:
+def targets(features: np.ndarray) -> np.ndarray:
     return (2.5 + 2 * features[:, column("grid_km")]).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def network(features, fares_usd):
-    return build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
+def network(features, targets):
+    return build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
 
 
 def test_it_takes_the_features_and_a_fare_is_the_mean_of_its_members(network, features):
     assert network.input_shape == (None, len(NAMES))
-    said_usd = np.asarray(network(features))
-    assert said_usd.shape == (len(features), SMALL.members + UPPER_MEMBERS)
-    assert np.ptp(said_usd, axis=1).max() > 0
-    middle_usd, upper_usd = (said_usd[:, : SMALL.members], said_usd[:, SMALL.members :])
-    np.testing.assert_allclose(predict(network, features), middle_usd.mean(axis=1), rtol=1e-5)
-    at_least = np.maximum(upper_usd.mean(axis=1), middle_usd.mean(axis=1))
+    said = np.asarray(network(features))
+    assert said.shape == (len(features), SMALL.members + UPPER_MEMBERS)
+    assert np.ptp(said, axis=1).max() > 0
+    middle, upper = (said[:, : SMALL.members], said[:, SMALL.members :])
+    np.testing.assert_allclose(predict(network, features), middle.mean(axis=1), rtol=1e-5)
+    at_least = np.maximum(upper.mean(axis=1), middle.mean(axis=1))
     np.testing.assert_allclose(quote(network, features)[:, 1], at_least, rtol=1e-5)
 
 
-def test_it_starts_near_the_median_fare(network, features, fares_usd):
+def test_it_starts_near_the_median_fare(network, features, targets):
     predicted = predict(network, features)
     assert np.isfinite(predicted).all()
-    assert np.median(predicted) == pytest.approx(np.median(fares_usd), abs=3)
+    assert np.median(predicted) == pytest.approx(np.median(targets), abs=3)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(network, features, fares_usd):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(network, features, targets):
     def weights(seed: int) -> np.ndarray:
-        built = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=seed, architecture=SMALL)
+        built = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=seed, architecture=SMALL)
         return np.concatenate([np.ravel(array) for array in built.get_weights()])
 
     here = np.concatenate([np.ravel(array) for array in network.get_weights()])
@@ -76,8 +76,8 @@ def test_a_rule_that_came_after_the_training_rows_says_nothing(network, features
     assert np.array_equal(predict(network, features), predict(network, after))
 
 
-def test_the_trend_stops_at_the_last_training_day(features, fares_usd):
-    network = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
+def test_the_trend_stops_at_the_last_training_day(features, targets):
+    network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
     factor = network.get_layer("rules_factor")
     factor.set_weights([np.full_like(factor.get_weights()[0], 0.1)])
     assert (features[:, column("trend_years")] < 15).all()
@@ -96,9 +96,9 @@ def test_a_place_off_the_map_has_a_finite_fare(network, features):
     assert np.isfinite(predict(network, far)).all()
 
 
-def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, fares_usd):
+def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, targets):
     """Walking 6 km east metre by metre, with random tables."""
-    network = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
+    network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
     walk = np.repeat(features[1:2], 6000, axis=0)
     walk[:, column("dropoff_east_km")] += np.arange(6000, dtype=np.float32) / 1000
     fares = predict(network, walk)
@@ -106,10 +106,10 @@ def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, fares_usd):
     assert np.abs(np.diff(fares)).max() < 0.01
 
 
-def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, fares_usd):
+def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, targets):
     """A trip 6 km along the avenues: a square half-way is on its way, one 3 km across from there is not."""
     only_ways = Architecture(cell_width=0, distance_width=0, hour_width=0, dense_widths=(8,))
-    network = build_network(features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=only_ways)
+    network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=only_ways)
     trip = features[1:2].copy()
     sine, cosine = np.sin(np.radians(29)), np.cos(np.radians(29))
     start = np.array([trip[0, column("pickup_east_km")], trip[0, column("pickup_north_km")]])
@@ -135,15 +135,15 @@ def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, 
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_one_or_two_trips_are_enough_to_build_it(features, fares_usd, rows):
-    few, their_fares = features[:rows], fares_usd[:rows]
+def test_one_or_two_trips_are_enough_to_build_it(features, targets, rows):
+    few, their_fares = features[:rows], targets[:rows]
     network = build_network(few, their_fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
     assert np.isfinite(predict(network, features)).all()
 
 
-def test_rows_that_do_not_fit_are_an_error(features, fares_usd):
-    expected = r"expected features \(n, 34\) and fares \(n,\) with n > 0, received"
-    for x, y in ((features[:0], fares_usd[:0]), (features[:, 1:], fares_usd), (features, fares_usd[1:])):
+def test_rows_that_do_not_fit_are_an_error(features, targets):
+    expected = r"expected features \(n, 34\) and targets \(n,\) with n > 0, received"
+    for x, y in ((features[:0], targets[:0]), (features[:, 1:], targets), (features, targets[1:])):
         with pytest.raises(ValueError, match=expected):
             build_network(x, y, NEW_YORK, learning_rate=0.001, seed=1)
 

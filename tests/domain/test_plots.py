@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from taxifare import plots
+from taxifare.targets import FARE
 from taxifare.training import Epoch, TrainingHistory
 
 if TYPE_CHECKING:
@@ -53,24 +54,24 @@ def size(png: bytes) -> tuple[int, int]:
 def errors(january: pd.DataFrame) -> pd.Series:
     """Predictions that are 1 USD too high before noon and 3 USD too low from noon on, in another order of rides."""
     after_noon = january["pickup_datetime"].dt.hour >= 12
-    predicted = january["fare_amount"] + np.where(after_noon, -3.0, 1.0)
+    predicted = january["target"] + np.where(after_noon, -3.0, 1.0)
     return pd.Series(predicted.to_numpy(), index=january["key"]).sample(frac=1, random_state=1)
 
 
 def test_each_figure_is_a_png_of_bearable_size(january: pd.DataFrame) -> None:
     for png, panels in (
-        (plots.trips_overview(january), 3),
-        (plots.training_curve(HISTORY), 1),
-        (plots.errors_by_hour(errors(january), january), 2),
+        (plots.trips_overview(january, FARE), 3),
+        (plots.training_curve(HISTORY, "USD"), 1),
+        (plots.errors_by_hour(errors(january), january, FARE), 2),
     ):
         assert size(png) == (400 * panels, 320)
         assert len(png) < 200_000
 
 
 def test_every_panel_asks_a_question_and_every_axis_has_a_unit(january: pd.DataFrame, drawn: "list[Figure]") -> None:
-    plots.trips_overview(january)
-    plots.training_curve(HISTORY)
-    plots.errors_by_hour(errors(january), january)
+    plots.trips_overview(january, FARE)
+    plots.training_curve(HISTORY, "USD")
+    plots.errors_by_hour(errors(january), january, FARE)
     for axes in (axes for figure in drawn for axes in figure.axes):
         assert axes.get_title()
         for label in (axes.get_xlabel(), axes.get_ylabel()):
@@ -79,7 +80,7 @@ def test_every_panel_asks_a_question_and_every_axis_has_a_unit(january: pd.DataF
 
 def test_errors_are_of_the_rides_they_belong_to(january: pd.DataFrame, drawn: "list[Figure]") -> None:
     """Predictions come by key and in any order; on other rides' fares the bars would be another month's."""
-    plots.errors_by_hour(errors(january), january)
+    plots.errors_by_hour(errors(january), january, FARE)
     by_hour, pairs = drawn[0].axes
     heights = [bar.get_height() for bar in by_hour.patches]
     hours = january["pickup_datetime"].dt.hour.unique()
@@ -90,7 +91,7 @@ def test_errors_are_of_the_rides_they_belong_to(january: pd.DataFrame, drawn: "l
     assert bias[9] == pytest.approx(1.0), "priced too high"
     assert bias[18] == pytest.approx(-3.0), "priced too low"
     paid, predicted = np.asarray(pairs.collections[0].get_offsets()).T
-    np.testing.assert_allclose(paid, january["fare_amount"])
+    np.testing.assert_allclose(paid, january["target"])
     assert set(np.round(predicted - paid, 6)) == {1.0, -3.0}
 
 
@@ -99,20 +100,20 @@ def test_predictions_read_back_from_parquet_find_their_rides(
 ) -> None:
     """Their keys come back in another text type."""
     errors(january).rename("usd").to_frame().to_parquet(tmp_path / "predictions.parquet")
-    plots.errors_by_hour(pd.read_parquet(tmp_path / "predictions.parquet")["usd"], january)
+    plots.errors_by_hour(pd.read_parquet(tmp_path / "predictions.parquet")["usd"], january, FARE)
     assert drawn[0].axes[0].patches[9].get_height() == pytest.approx(1.0)
 
 
 def test_hours_without_rides_are_empty_and_stay_in_their_place(january: pd.DataFrame, drawn: "list[Figure]") -> None:
     evening = january[january["pickup_datetime"].dt.hour >= 18]
-    plots.errors_by_hour(errors(evening), evening)
+    plots.errors_by_hour(errors(evening), evening, FARE)
     heights = np.array([bar.get_height() for bar in drawn[0].axes[0].patches])
     assert np.isnan(heights[:18]).all()
     np.testing.assert_allclose(heights[18:], 3.0)
 
 
 def test_the_curve_starts_with_the_untrained_network_and_marks_the_weights_kept(drawn: "list[Figure]") -> None:
-    plots.training_curve(HISTORY)
+    plots.training_curve(HISTORY, "USD")
     loss, stopping, kept = drawn[0].axes[0].lines
     assert loss.get_xdata().tolist() == [1, 2, 3]
     assert loss.get_ydata().tolist() == [4.0, 3.5, 3.4]
@@ -122,12 +123,12 @@ def test_the_curve_starts_with_the_untrained_network_and_marks_the_weights_kept(
 
 
 def test_a_network_that_was_not_trained_has_a_curve_of_one_point() -> None:
-    assert size(plots.training_curve(TrainingHistory(HISTORY.epochs[:1], 0, 0.1, trips=1000)))
+    assert size(plots.training_curve(TrainingHistory(HISTORY.epochs[:1], 0, 0.1, trips=1000), "USD"))
 
 
 def test_a_large_month_is_drawn_from_a_sample_and_counted_whole(january: pd.DataFrame, drawn: "list[Figure]") -> None:
     large = pd.concat([january] * 30, ignore_index=True)
-    plots.trips_overview(large)
+    plots.trips_overview(large, FARE)
     place, price, hours = drawn[0].axes
     assert len(place.collections[0].get_offsets()) == len(price.collections[0].get_offsets()) == 20_000
     assert sum(bar.get_height() for bar in hours.patches) == pytest.approx(100)
@@ -135,6 +136,6 @@ def test_a_large_month_is_drawn_from_a_sample_and_counted_whole(january: pd.Data
 
 def test_no_figure_stays_in_memory(january: pd.DataFrame) -> None:
     """The pyplot interface keeps every figure until it is closed, in a process that runs for months."""
-    plots.trips_overview(january)
+    plots.trips_overview(january, FARE)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

@@ -30,9 +30,9 @@ def version(registry: ModelRegistry, january: pd.DataFrame) -> str:
     """A registered version: random weights are enough to be stored."""
     names = feature_names(NEW_YORK)
     features = january[list(names)].to_numpy(np.float32)
-    fares_usd = january["fare_amount"].to_numpy(np.float32)
+    targets = january["fare_amount"].to_numpy(np.float32)
     network = build_network(
-        features, fares_usd, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,))
+        features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,))
     )
     with registry.run("a test", {"asset": "staging_model"}) as run_id:
         registry.log_predictions(run_id, pd.Series([7.5], index=["a"]))

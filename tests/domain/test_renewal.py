@@ -73,9 +73,9 @@ def evidence_of(
         revision=edition_of(trips).revision,
         trips=trips,
         production=production,
-        production_usd=None if scored is None else registry.read_predictions(scored.run_id),
+        production_predicted=None if scored is None else registry.read_predictions(scored.run_id),
         staging=staging,
-        staging_usd=registry.read_predictions(staging.contender.run_id),
+        staging_predicted=registry.read_predictions(staging.contender.run_id),
         city=settings.city_facts,
         settings=settings,
     )
@@ -124,7 +124,7 @@ def validation_of(trips: pd.DataFrame) -> pd.DataFrame:
 def mae_by_hand(registry: ModelRegistry, version: str, trips: pd.DataFrame) -> float:
     """The error of the saved weights, loaded back, on the validation rides."""
     rides = validation_of(trips)
-    return float((registry.load(version).predict(rides).astype(np.float64) - rides["fare_amount"]).abs().mean())
+    return float((registry.load(version).predict(rides).astype(np.float64) - rides["target"]).abs().mean())
 
 
 def run_of(month: Month, appraisal: Appraisal) -> "Run":
@@ -142,7 +142,7 @@ def test_the_mae_is_that_of_the_saved_weights(month: Month) -> None:
         assert appraisal.contender is not None
         assert appraisal.version is not None
         by_hand = mae_by_hand(month.registry, appraisal.version, month.trips)
-        assert appraisal.contender.scores.mae_usd == pytest.approx(by_hand, rel=1e-6)
+        assert appraisal.contender.scores.mae == pytest.approx(by_hand, rel=1e-6)
         assert run_of(month, appraisal).data.metrics["mae"] == pytest.approx(by_hand, rel=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_the_mae_is_not_the_best_epoch_seen_in_training(month: Month) -> None:
     history = month.candidate.history
     assert history is not None
     assert month.candidate.appraisal.contender is not None
-    mae = month.candidate.appraisal.contender.scores.mae_usd
+    mae = month.candidate.appraisal.contender.scores.mae
     assert all(epoch.validation_mae != pytest.approx(mae, abs=1e-9) for epoch in history.epochs)
 
 
@@ -192,7 +192,7 @@ def test_a_renewal_starts_from_its_parent_with_small_steps(month: Month) -> None
     training = month.trips[~month.trips["is_validation"]]
     stops = np.random.default_rng(month.settings.seed).random(len(training)) < HELD_SHARE
     np.testing.assert_array_equal(training.loc[stops, names].to_numpy(np.float32), renewal.stopping)
-    assert start == pytest.approx(float(np.abs(predicted - training.loc[stops, "fare_amount"]).mean()), rel=1e-5)
+    assert start == pytest.approx(float(np.abs(predicted - training.loc[stops, "target"]).mean()), rel=1e-5)
 
 
 def test_the_optimizer_goes_on_too(month: Month) -> None:
@@ -220,9 +220,9 @@ def test_a_whole_month_ends_in_a_verdict(month: Month) -> None:
     assert evidence.verdict in {Verdict.PROMOTE, Verdict.HOLD, Verdict.REJECT}
     assert evidence.gain is not None
     assert evidence.production is not None
-    mae_gain = evidence.production.scores.mae_usd - evidence.staging.scores.mae_usd
-    assert evidence.gain.mean_usd == pytest.approx(mae_gain), "the mean difference is the difference of the means"
-    assert evidence.difficulty_mae_usd == pytest.approx(difficulty_of(month.trips))
+    mae_gain = evidence.production.scores.mae - evidence.staging.scores.mae
+    assert evidence.gain.mean == pytest.approx(mae_gain), "the mean difference is the difference of the means"
+    assert evidence.difficulty_mae == pytest.approx(difficulty_of(month.trips))
 
 
 def test_production_trained_on_the_month_cannot_judge_it(month: Month) -> None:
@@ -440,9 +440,9 @@ def test_runs_carry_scores_and_curves(month: Month) -> None:
     assert month.candidate.history is not None
     scores = month.candidate.appraisal.contender.scores
     assert {name: run.data.metrics[name] for name in ("mae", "rmse", "bias")} == {
-        "mae": scores.mae_usd,
-        "rmse": scores.rmse_usd,
-        "bias": scores.bias_usd,
+        "mae": scores.mae,
+        "rmse": scores.rmse,
+        "bias": scores.bias,
     }
     client = mlflow.MlflowClient(month.registry.tracking_uri)
     curves = {
@@ -474,7 +474,7 @@ def test_progress_is_told_epoch_by_epoch(month: Month) -> None:
 
 def test_preprocessing_keeps_the_edition_the_split_and_the_keys(settings: Settings) -> None:
     raw = raw_month(settings, "2015-01")
-    done = preprocess(raw, settings.city_facts)
+    done = preprocess(raw, settings.city_facts, settings.target_facts)
     assert edition_of(done.trips) == edition_of(raw)
     assert len(done.trips) + sum(done.dropped.values()) == len(raw)
     kept = raw.set_index("key").loc[done.trips["key"]]

@@ -97,9 +97,9 @@ def test_the_gate_promotes_on_evidence_only(found: Replay) -> None:
 def test_naive_and_threshold_look_at_two_numbers(found: Replay) -> None:
     for policy, limit in (("naive", np.inf), ("threshold", 2.5)):
         for decision in found.decisions_of(policy):
-            assert decision.staging_mae_usd is not None
-            is_lower = decision.staging_mae_usd < decision.production_mae_usd
-            assert decision.is_promoted == (is_lower and decision.staging_mae_usd < limit)
+            assert decision.staging_mae is not None
+            is_lower = decision.staging_mae < decision.production_mae
+            assert decision.is_promoted == (is_lower and decision.staging_mae < limit)
 
 
 def test_what_is_in_production_was_decided_on_earlier_months(found: Replay) -> None:
@@ -111,7 +111,7 @@ def test_what_is_in_production_was_decided_on_earlier_months(found: Replay) -> N
 
 
 def test_policies_differ_where_they_decide_differently(found: Replay) -> None:
-    maes = {policy: found.summary(policy).mean_mae_usd for policy in POLICIES}
+    maes = {policy: found.summary(policy).mean_mae for policy in POLICIES}
     assert maes["always"] < maes["never"]
     assert maes["gate"] < maes["never"]
 
@@ -120,7 +120,7 @@ def test_policies_differ_where_they_decide_differently(found: Replay) -> None:
 
 
 def test_every_model_is_scored_on_every_month(found: Replay) -> None:
-    maes = np.array(found.mae_usd)
+    maes = np.array(found.mae)
     assert maes.shape == (len(found.models), 3)
     assert np.isfinite(maes).all()
     names = [model.name for model in found.models]
@@ -128,9 +128,9 @@ def test_every_model_is_scored_on_every_month(found: Replay) -> None:
     months = [facts.month for facts in found.months]
     for decision in found.decisions:
         month = months.index(decision.month)
-        assert decision.production_mae_usd == maes[names.index(decision.production), month]
+        assert decision.production_mae == maes[names.index(decision.production), month]
         if decision.staging is not None:
-            assert decision.staging_mae_usd == pytest.approx(maes[names.index(decision.staging), month], rel=1e-6)
+            assert decision.staging_mae == pytest.approx(maes[names.index(decision.staging), month], rel=1e-6)
 
 
 def test_regret_is_against_the_best_model_that_existed(found: Replay) -> None:
@@ -138,18 +138,18 @@ def test_regret_is_against_the_best_model_that_existed(found: Replay) -> None:
     for decision in found.decisions:
         month = [facts.month for facts in found.months].index(decision.month)
         existed = [number for number, subject in enumerate(subjects) if subject == "base" or subject < decision.month]
-        best = min(existed, key=lambda number: found.mae_usd[number][month])
+        best = min(existed, key=lambda number: found.mae[number][month])
         assert decision.best == names[best]
-        assert decision.regret_usd == pytest.approx(decision.production_mae_usd - found.mae_usd[best][month])
-        assert decision.regret_usd >= 0
+        assert decision.regret == pytest.approx(decision.production_mae - found.mae[best][month])
+        assert decision.regret >= 0
 
 
 def test_dollars_are_errors_times_rides(found: Replay) -> None:
     summary, decisions = found.summary("gate"), found.decisions_of("gate")
-    dollars = [one.production_mae_usd * facts.trips for one, facts in zip(decisions, found.months, strict=True)]
-    assert summary.total_usd == pytest.approx(sum(dollars))
-    assert summary.mae_per_trip_usd == pytest.approx(sum(dollars) / sum(facts.trips for facts in found.months))
-    assert summary.mean_mae_usd == pytest.approx(np.mean([one.production_mae_usd for one in decisions]))
+    dollars = [one.production_mae * facts.trips for one, facts in zip(decisions, found.months, strict=True)]
+    assert summary.total == pytest.approx(sum(dollars))
+    assert summary.mae_per_trip == pytest.approx(sum(dollars) / sum(facts.trips for facts in found.months))
+    assert summary.mean_mae == pytest.approx(np.mean([one.production_mae for one in decisions]))
 
 
 def test_only_promotions_can_be_regretted(found: Replay) -> None:
@@ -327,8 +327,8 @@ def test_the_report_tells_every_decision(found: Replay) -> None:
 def test_the_headline_speaks_of_dollars(found: Replay) -> None:
     gate, never = found.summary("gate"), found.summary("never")
     said = headline(found)
-    assert f"{gate.mae_per_trip_usd:.2f} USD a ride" in said
-    assert f"{never.total_usd - gate.total_usd:,.0f} USD less than under “never”" in said
+    assert f"{gate.mae_per_trip:.2f} USD a ride" in said
+    assert f"{never.total - gate.total:,.0f} USD less than under “never”" in said
 
 
 def test_rules_are_marked_with_their_dates(found: Replay) -> None:

@@ -78,6 +78,7 @@ def test_dataset_sizes_are_written_as_in_the_course(written: str, rows: int | No
         ("SIMULATOR_SCENARIO", "meteor", "'as-it-was', 'fare-rise' or 'slow-traffic'"),
         ("SIMULATOR_TRIPS_PER_MONTH", "0", "greater than or equal to 1"),
         ("CHALLENGERS", "warm, lukewarm", "'warm', 'whole month', 'recent' or 'since rule'"),
+        ("TARGET", "tip", "'fare' or 'duration'"),
         ("REHEARSAL_TRIPS", "-1", "greater than or equal to 0"),
     ],
 )
@@ -97,11 +98,24 @@ def test_an_unknown_value_is_refused_by_name(
         ({"first_month": "2015-06", "last_month": "2015-01"}, "LAST_MONTH 2015-01 is before FIRST_MONTH 2015-06"),
         ({"trip_source": "folder"}, "TRIP_SOURCE=folder needs TRIP_FOLDER"),
         ({"chat_base_url": "https://chat"}, "CHAT_BASE_URL and CHAT_CHANNEL go together"),
+        ({"target": "duration", "trip_source": "lewagon"}, "TRIP_SOURCE=lewagon have none; simulator, tlc and chicago"),
+        ({"target": "duration", "trip_source": "bigquery"}, "TRIP_SOURCE=bigquery have none; simulator, tlc and"),
     ],
 )
 def test_settings_that_need_each_other_are_refused_apart(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         Defaults(**settings)
+
+
+def test_each_target_has_its_own_registered_model_unless_one_is_named() -> None:
+    names = [Defaults(target=target).registered_model for target in ("fare", "duration")]
+    assert names == ["taxifare", "taxifare-duration"]
+    assert Defaults(target="duration", model_name="minutes").registered_model == "minutes"
+
+
+@pytest.mark.parametrize("source", [{"trip_source": "bigquery", "bigquery_table": "ours.trips.all"}, {}])
+def test_durations_are_learned_from_tables_of_ones_own_and_the_simulator(source: dict[str, Any]) -> None:
+    assert Defaults(target="duration", **source).target_facts.unit == "min"
 
 
 def test_challengers_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

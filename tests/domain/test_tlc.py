@@ -19,6 +19,7 @@ from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceErr
 from taxifare.sources.simulator import Simulator
 from taxifare.sources.tlc import Tlc, Zones, read_trips
 from taxifare.sources.web import Web, WebError
+from taxifare.targets import FARE
 from tests.publisher import ZONES, Publisher, publisher_server, tlc_files, tlc_month, zones_zip
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tlc"
@@ -169,7 +170,7 @@ def test_the_fare_is_meter_and_tolls(commission: Tlc) -> None:
 def test_rides_between_the_same_zones_are_not_duplicates(commission: Tlc) -> None:
     """Thousands of rides share their places to the last digit; times tell them apart."""
     march = commission.read_month(MARCH).trips
-    assert clean(march, NEW_YORK).dropped["duplicate"] == 0
+    assert clean(march, NEW_YORK, FARE).dropped["duplicate"] == 0
     within = march[(march["pickup_longitude"] == march["dropoff_longitude"])]
     assert len(within) > 50
     assert compute_features(within, NEW_YORK).notna().all(axis=None)
@@ -345,7 +346,7 @@ def test_a_real_month_of_green_taxis(real: Tlc) -> None:
     assert len(january.trips) == 56_551 - 2 - 643
     assert january.dropped == {"outside_month": 2, "unknown_zone": 643, "not_drawn": 0}
     assert january.trips["passenger_count"].isna().sum() > 3_000
-    assert clean(january.trips, NEW_YORK).share_kept > 0.98
+    assert clean(january.trips, NEW_YORK, FARE).share_kept > 0.98
     assert len(real.read_base().whole().trips) == 64_215 - 4 - 745
 
 

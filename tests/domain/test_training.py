@@ -11,6 +11,7 @@ from taxifare.cities import NEW_YORK
 from taxifare.cleaning import clean
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
+from taxifare.targets import FARE
 from taxifare.training import PREDICTION_ROWS, InMemory, TrainingError, fit, predict, quantile_loss, quote, save
 from taxifare.trips import as_trip_table
 
@@ -74,9 +75,9 @@ def test_half_of_the_rides_cost_more_than_the_fare_and_two_in_five_more_than_the
     fares = (5 + 2 * np.random.default_rng(4).lognormal(0, 1, 6000)).astype(np.float32)
     network = new_network(features, fares)
     fit(network, InMemory(features, fares, np.arange(6000) < 5000), features[5000:], fares[5000:], **FAST)
-    middle_usd, upper_usd = quote(network, features[5000:]).T
-    assert np.mean(fares[5000:] > middle_usd) == pytest.approx(0.5, abs=0.05)
-    assert np.mean(fares[5000:] > upper_usd) == pytest.approx(0.4, abs=0.05)
+    middle, upper = quote(network, features[5000:]).T
+    assert np.mean(fares[5000:] > middle) == pytest.approx(0.5, abs=0.05)
+    assert np.mean(fares[5000:] > upper) == pytest.approx(0.4, abs=0.05)
 
 
 def test_the_same_seed_repeats_itself_to_a_hundredth_of_a_cent(trained):
@@ -146,8 +147,8 @@ def test_a_feature_that_never_varied_can_be_learned_when_it_does():
         ((TRAIN[0][:0], TRAIN[1][:0]), VALIDATION, r"training rows: expected .* received \(0, 34\) and \(0,\)"),
         (TRAIN, (VALIDATION[0][:0], VALIDATION[1][:0]), "validation rows: expected"),
         ((TRAIN[0], TRAIN[1][1:]), VALIDATION, "training rows: expected"),
-        ((TRAIN[0], TRAIN[1] * np.nan), VALIDATION, "training rows: expected finite features and fares"),
-        ((TRAIN[0] * np.inf, TRAIN[1]), VALIDATION, "training rows: expected finite features and fares"),
+        ((TRAIN[0], TRAIN[1] * np.nan), VALIDATION, "training rows: expected finite features and targets"),
+        ((TRAIN[0] * np.inf, TRAIN[1]), VALIDATION, "training rows: expected finite features and targets"),
     ],
 )
 def test_rows_of_no_use_are_an_error(train, validation, message):
@@ -182,7 +183,7 @@ def test_predictions_follow_the_weights(trained):
 @pytest.mark.skipif(not REAL_TRIPS.exists(), reason=f"no real trips at {REAL_TRIPS}")
 def test_thirty_thousand_real_trips_beat_the_course_and_a_renewal_does_no_harm():
     def month(name: str, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        trips = clean(as_trip_table(pd.read_parquet(REAL_TRIPS / f"{name}.parquet"), name), NEW_YORK).trips
+        trips = clean(as_trip_table(pd.read_parquet(REAL_TRIPS / f"{name}.parquet"), name), NEW_YORK, FARE).trips
         trips = trips if rows is None else trips.sample(rows, random_state=1)
         return compute_features(trips, NEW_YORK).to_numpy(), trips["fare_amount"].to_numpy(np.float32)
 

@@ -161,7 +161,7 @@ class Company:
 
     def books(self) -> Books:
         """What the ledger says now."""
-        with Ledger(f"sqlite:///{self.folder / 'state' / 'ledger.db'}").reading() as book:
+        with Ledger(f"sqlite:///{self.folder / 'state' / 'ledger.db'}", "USD").reading() as book:
             outcomes = {outcome.request_id: outcome for outcome in book.outcomes()}
             return Books(book.requests(), outcomes, book.deliveries(), book.promotions(), book.refusals())
 

@@ -98,7 +98,7 @@ def turns(instance: dg.DagsterInstance) -> int:
 
 def read(folder: Path) -> Books:
     """What the demo's ledger says now."""
-    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}").reading() as book:
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").reading() as book:
         outcomes = {outcome.request_id: outcome for outcome in book.outcomes()}
         return Books(book.requests(), outcomes, book.deliveries(), book.promotions(), book.refusals())
 
@@ -137,8 +137,8 @@ def test_the_table_tells_what_the_ledger_has(story: Story) -> None:
     for request in story.books.requests:
         _trips, production, staging, _gain, verdict, decision, _seconds = rows(story.second.stdout)[request.subject]
         evidence = request.evidence
-        assert staging == f"{evidence.staging.scores.mae_usd:.3f}"
-        assert production == ("–" if evidence.production is None else f"{evidence.production.scores.mae_usd:.3f}")
+        assert staging == f"{evidence.staging.scores.mae:.3f}"
+        assert production == ("–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}")
         assert (verdict, decision) == (request.verdict, story.books.outcomes[request.id].state)
 
 

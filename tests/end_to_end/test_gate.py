@@ -155,7 +155,7 @@ def environment(settings: Settings, login: Login = ADMINISTRATOR) -> dict[str, s
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MLFLOW_TRACKING_USERNAME": login.user,
         "MLFLOW_TRACKING_PASSWORD": login.password,
-        "MODEL_NAME": settings.model_name,
+        "MODEL_NAME": settings.registered_model,
         "APPROVAL_SECRET": SECRET.decode(),
     }
 
@@ -205,9 +205,9 @@ class Garage:
             revision=edition.revision,
             trips=self.trips,
             production=old,
-            production_usd=self.registry.read_predictions(old.contender.run_id),
+            production_predicted=self.registry.read_predictions(old.contender.run_id),
             staging=new,
-            staging_usd=self.registry.read_predictions(new.contender.run_id),
+            staging_predicted=self.registry.read_predictions(new.contender.run_id),
             city=self.settings.city_facts,
             settings=self.settings,
         )
@@ -231,7 +231,7 @@ def garage(tracking: Tracking, january: pd.DataFrame, tmp_path_factory: pytest.T
         last_pickup=january["pickup_datetime"].max(),
     )
     appraised = {}
-    for name, dearer_usd, exposure in (
+    for name, dearer, exposure in (
         ("good", 3.0, BASE_YEARS),
         ("equal", 3.0, BASE_YEARS),
         ("dear", 103.0, BASE_YEARS),
@@ -239,7 +239,7 @@ def garage(tracking: Tracking, january: pd.DataFrame, tmp_path_factory: pytest.T
     ):
         with registry.run(name, run_tags(name, "2015-01", "garage")) as run_id:
             version = registry.register(
-                network(january, settings, dearer_usd),
+                network(january, settings, dearer),
                 settings.city_facts,
                 (exposure,),
                 run_id=run_id,
@@ -252,12 +252,12 @@ def garage(tracking: Tracking, january: pd.DataFrame, tmp_path_factory: pytest.T
     return Garage(registry, settings, january, appraised)
 
 
-def network(trips: pd.DataFrame, settings: Settings, dearer_usd: float) -> "keras.Model":
+def network(trips: pd.DataFrame, settings: Settings, dearer: float) -> "keras.Model":
     """An untrained network that begins at the median fare, and so much above."""
     names = feature_names(settings.city_facts)
-    fares_usd = trips["fare_amount"].to_numpy("float32")
+    targets = trips["fare_amount"].to_numpy("float32")
     features = trips[list(names)].to_numpy("float32")
-    return build_network(features, fares_usd + dearer_usd, settings.city_facts, learning_rate=0.001, seed=1)
+    return build_network(features, targets + dearer, settings.city_facts, learning_rate=0.001, seed=1)
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def garage_alias(garage: Garage, version: str | None) -> None:
     """Ensures where the garage's alias points."""
     ModelRegistry.from_settings(garage.settings)  # logs in again: between tests nobody is
     if version is None:
-        garage.registry._client.delete_registered_model_alias(garage.settings.model_name, "production")
+        garage.registry._client.delete_registered_model_alias(garage.settings.registered_model, "production")
     else:
         garage.registry.set_production(version)
 
@@ -292,7 +292,7 @@ def test_a_planted_worse_model_is_rejected_and_passes_only_with_an_override(show
     evidence = garage.evidence("good", "dear")
     assert evidence.verdict is Verdict.REJECT
     assert evidence.gain is not None
-    assert evidence.gain.high_usd < 0
+    assert evidence.gain.high < 0
     request = showroom.approvals.request(evidence)
     with pytest.raises(AgainstVerdictError, match="REJECT; approving it takes an override"):
         showroom.approve(request)
@@ -310,21 +310,21 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert evidence.verdict is Verdict.PROMOTE
     assert evidence.gain is not None
     assert reverse.gain is not None
-    assert evidence.gain.mean_usd == pytest.approx(-reverse.gain.mean_usd)
-    assert evidence.gain.low_usd > 0
+    assert evidence.gain.mean == pytest.approx(-reverse.gain.mean)
+    assert evidence.gain.low > 0
     assert evidence.production is not None
-    assert evidence.production.scores.mae_usd > evidence.staging.scores.mae_usd
+    assert evidence.production.scores.mae > evidence.staging.scores.mae
     # And the person reads it the right way round: the error of production first, and a gain with its sign.
     dearer = showroom.approvals.request(reverse)
     text = message(dearer, showroom.approvals.token(dearer), gate_settings).text
     good, dear = evidence.staging.scores, evidence.production.scores
-    assert text.startswith(f"Evaluation MAE: {good.mae_usd:.2f} - New training MAE: {dear.mae_usd:.2f}\n")
+    assert text.startswith(f"Evaluation MAE: {good.mae:.2f} - New training MAE: {dear.mae:.2f}\n")
     assert "Gain a trip: -" in text
 
 
 def test_a_model_compared_with_itself_gains_nothing_and_is_held(showroom: Office, garage: Garage) -> None:
     evidence = garage.evidence("good", "equal")
-    assert (evidence.verdict, evidence.gain and evidence.gain.mean_usd) == (Verdict.HOLD, 0)
+    assert (evidence.verdict, evidence.gain and evidence.gain.mean) == (Verdict.HOLD, 0)
     with pytest.raises(AgainstVerdictError):
         showroom.approve(showroom.approvals.request(evidence))
     # The very same version is not even a question.
@@ -539,7 +539,7 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
     """Every second time the request itself arrives and only MLflow's answer is lost."""
     stride = 1 if gate_settings.ledger_url.startswith("sqlite") else 7
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = ModelRegistry(address, gate_settings.mlflow_experiment, gate_settings.model_name)
+        distant = ModelRegistry(address, gate_settings.mlflow_experiment, gate_settings.registered_model)
         office = Office.open(gate_settings.ledger_url, distant)
         distant.prepare()
         for step in count(0, stride):
@@ -612,7 +612,7 @@ def test_a_decision_killed_before_the_alias_is_reported_by_the_doctor_and_finish
     request = today(office).ask("2015-01", "2", "1")
     doomed = Office.open(
         gate_settings.ledger_url,
-        Fatal(gate_settings.tracking_uri, gate_settings.mlflow_experiment, gate_settings.model_name),
+        Fatal(gate_settings.tracking_uri, gate_settings.mlflow_experiment, gate_settings.registered_model),
     )
     process = multiprocessing.get_context("fork").Process(target=lambda: doomed.approve(request))
     process.start()
@@ -767,7 +767,7 @@ def test_no_secret_is_left_where_others_look(tracking: Tracking, tmp_path: Path)
 def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings) -> None:
     """MLflow may hash the password anew for each of them, and its client asks twice to set a tag once."""
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = ModelRegistry(address, gate_settings.mlflow_experiment, gate_settings.model_name)
+        distant = ModelRegistry(address, gate_settings.mlflow_experiment, gate_settings.registered_model)
         distant.prepare()
         there = Office.open(gate_settings.ledger_url, distant)
         request = there.ask("2015-01", "2", "1")

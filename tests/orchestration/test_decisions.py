@@ -68,7 +68,7 @@ def test_an_answer_that_does_not_count_fails_and_is_on_record(
 
 
 def test_approving_against_the_verdict_takes_an_override(compared_january: World) -> None:
-    world = compared_january.under(minimum_gain_usd=100.0)
+    world = compared_january.under(minimum_gain=100.0)
     assert failures(world.run("monthly_job", month=JANUARY, assets=["staging_model"])) == {}
     assert failures(world.ask(JANUARY)) == {}
     request = world.request(JANUARY)

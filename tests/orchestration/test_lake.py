@@ -18,7 +18,7 @@ from tests.small import base_file, raw_month, small_settings
 
 APPRAISAL = Appraisal(
     version="7",
-    contender=contender("7", Scores(trips=3, mae_usd=1 / 3, rmse_usd=0.1 + 0.2, bias_usd=-1e-9), correction_usd=1 / 7),
+    contender=contender("7", Scores(trips=3, mae=1 / 3, rmse=0.1 + 0.2, bias=-1e-9), correction=1 / 7),
     exposure=(
         Exposure(
             subject="2015-01",
@@ -61,7 +61,7 @@ def files_in(lake: UPath) -> list[str]:
 
 
 def test_a_month_keeps_its_types_and_its_edition(lake: UPath, trips: pd.DataFrame) -> None:
-    manager = ParquetIOManager(base_path=lake)
+    manager = ParquetIOManager(lake, "fare")
     write(manager, trips)
     found = read(manager, pd.DataFrame)
     pd.testing.assert_frame_equal(found, trips)
@@ -71,7 +71,7 @@ def test_a_month_keeps_its_types_and_its_edition(lake: UPath, trips: pd.DataFram
 
 
 def test_a_later_edition_replaces_an_earlier_one(lake: UPath, trips: pd.DataFrame) -> None:
-    manager = ParquetIOManager(base_path=lake)
+    manager = ParquetIOManager(lake, "fare")
     write(manager, trips)
     write(manager, Edition("2015-01", "r2").stamp(trips[:10].copy()))
     assert edition_of(read(manager, pd.DataFrame)).revision == "r2"
@@ -79,7 +79,7 @@ def test_a_later_edition_replaces_an_earlier_one(lake: UPath, trips: pd.DataFram
 
 
 def test_models_come_back_to_the_last_digit(lake: UPath) -> None:
-    manager = JsonIOManager(base_path=lake)
+    manager = JsonIOManager(lake, "fare")
     write(manager, APPRAISAL)
     assert read(manager, Appraisal) == APPRAISAL
     assert files_in(lake) == ["2015-01-01.json"]
@@ -96,16 +96,16 @@ class DyingParquetIOManager(ParquetIOManager):
 
 
 def test_a_writer_that_dies_leaves_the_earlier_month_whole(lake: UPath, trips: pd.DataFrame) -> None:
-    write(ParquetIOManager(base_path=lake), trips)
+    write(ParquetIOManager(lake, "fare"), trips)
     with pytest.raises(KeyboardInterrupt):
-        write(DyingParquetIOManager(base_path=lake), trips[:10].copy())
-    pd.testing.assert_frame_equal(read(ParquetIOManager(base_path=lake), pd.DataFrame), trips)
+        write(DyingParquetIOManager(lake, "fare"), trips[:10].copy())
+    pd.testing.assert_frame_equal(read(ParquetIOManager(lake, "fare"), pd.DataFrame), trips)
     assert files_in(lake) == ["2015-01-01.parquet"]
 
 
 def test_a_writer_that_dies_leaves_no_first_half_of_a_month(lake: UPath, trips: pd.DataFrame) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write(DyingParquetIOManager(base_path=lake), trips)
+        write(DyingParquetIOManager(lake, "fare"), trips)
     assert files_in(lake) == []
 
 
@@ -114,7 +114,7 @@ def write_base(manager: BaseTripsIOManager, trips: BaseTrips) -> None:
 
 
 def stored_base(lake: UPath) -> pd.DataFrame:
-    found = BaseTripsIOManager(base_path=lake).stored()
+    found = BaseTripsIOManager(lake, "fare").stored()
     assert found is not None
     return pd.concat(found.parts(), ignore_index=True)
 
@@ -132,11 +132,11 @@ class DyingBaseTripsIOManager(BaseTripsIOManager):
 def test_the_base_years_come_back_a_part_at_a_time_and_survive_a_writer_that_dies(lake: UPath, tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
     trips = base_file(settings)
-    assert BaseTripsIOManager(base_path=lake).stored() is None
-    write_base(BaseTripsIOManager(base_path=lake), trips)
+    assert BaseTripsIOManager(lake, "fare").stored() is None
+    write_base(BaseTripsIOManager(lake, "fare"), trips)
     pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.parts(), ignore_index=True))
     with pytest.raises(KeyboardInterrupt):
-        write_base(DyingBaseTripsIOManager(base_path=lake), base_file(small_settings(tmp_path, seed=2)))
+        write_base(DyingBaseTripsIOManager(lake, "fare"), base_file(small_settings(tmp_path, seed=2)))
     pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.parts(), ignore_index=True))
     assert files_in(lake) == ["base_trips.parquet"]
 
@@ -162,5 +162,5 @@ def test_a_bucket_that_is_missing_is_not_made(bucket: str, trips: pd.DataFrame, 
 
     lake = small_settings(tmp_path, storage_uri=f"{bucket}-misspelt/lake").lake
     with pytest.raises(FileNotFoundError):
-        write(ParquetIOManager(base_path=lake), trips)
+        write(ParquetIOManager(lake, "fare"), trips)
     assert f"{bucket}-misspelt" not in {f"gs://{found.name}" for found in storage.Client("wagoncab").list_buckets()}

@@ -53,7 +53,7 @@ BAD_MONTHS = {
 
 def remove_artifacts(world: World, version: str) -> None:
     """Ensures that a registered version has lost its files."""
-    uri = world.registry._client.get_model_version_download_uri(world.settings.model_name, version)
+    uri = world.registry._client.get_model_version_download_uri(world.settings.registered_model, version)
     folder = Path(urlparse(uri).path)
     assert world.settings.home in folder.parents
     shutil.rmtree(folder)
@@ -102,12 +102,12 @@ class TestJanuaryAsItWas:
         staging = january.metadata("staging_model", JANUARY)
         evidence = january.evidence(JANUARY)
         assert evidence.production is not None
-        assert production["mae_usd"] == round(evidence.production.scores.mae_usd, 4)
-        assert staging["mae_usd"] == round(evidence.staging.scores.mae_usd, 4)
+        assert production["mae_usd"] == round(evidence.production.scores.mae, 4)
+        assert staging["mae_usd"] == round(evidence.staging.scores.mae, 4)
         assert production["production_version"] == staging["parent_version"] == evidence.production_version == "1"
         assert staging["version"] == evidence.staging.version == "2"
         assert production["difficulty_mae_usd"] == staging["difficulty_mae_usd"]
-        assert production["difficulty_mae_usd"] == round(evidence.difficulty_mae_usd, 4)
+        assert production["difficulty_mae_usd"] == round(evidence.difficulty_mae, 4)
         assert 1 <= staging["epochs"] <= 2
         assert [entry["subject"] for entry in staging["exposure"]] == ["base", "2015-01"]
         for picture in (production["errors"], staging["errors"], staging["loss_curve"]):
@@ -147,7 +147,7 @@ class TestEveryVerdictIsAnAnswer:
     """Comparisons never fail a run: what they find is for a person to hear."""
 
     def test_hold(self, compared_january: World) -> None:
-        world = compared_january.under(minimum_gain_usd=100.0)
+        world = compared_january.under(minimum_gain=100.0)
         result = world.run("monthly_job", month=JANUARY, assets=["staging_model"])
         assert failures(result) == {}
         assert failed_checks(result) == {"staging_beats_production"}
@@ -170,7 +170,7 @@ class TestEveryVerdictIsAnAnswer:
         evidence = started.evidence(JANUARY)
         assert evidence.verdict is Verdict.REJECT
         assert evidence.gain is not None
-        assert evidence.gain.high_usd < 0
+        assert evidence.gain.high < 0
         assert {checks_of(result)[name].severity for name in failed_checks(result)} == {dg.AssetCheckSeverity.WARN}
 
     def test_cold_start(self, empty: World) -> None:
@@ -196,7 +196,7 @@ class TestEveryVerdictIsAnAnswer:
         """It loads, but its weights are not numbers: that is said, and the person gets something to decide on."""
         import keras
 
-        uri = started.registry._client.get_model_version_download_uri(started.settings.model_name, "1")
+        uri = started.registry._client.get_model_version_download_uri(started.settings.registered_model, "1")
         (path,) = Path(urlparse(uri).path).rglob("network.keras")
         network = keras.models.load_model(path)
         network.set_weights([weights * float("nan") for weights in network.get_weights()])

@@ -31,9 +31,9 @@ def test_the_gate_replayed_is_the_lifecycle(started: World) -> None:
     for decision, evidence, facts in zip(found.decisions, evidences, found.months, strict=True):
         assert evidence.production is not None
         assert decision.verdict is evidence.verdict
-        assert decision.production_mae_usd == pytest.approx(evidence.production.scores.mae_usd, rel=1e-5)
-        assert decision.staging_mae_usd == pytest.approx(evidence.staging.scores.mae_usd, rel=1e-5)
-        assert facts.difficulty_mae_usd == pytest.approx(evidence.difficulty_mae_usd, rel=1e-9)
+        assert decision.production_mae == pytest.approx(evidence.production.scores.mae, rel=1e-5)
+        assert decision.staging_mae == pytest.approx(evidence.staging.scores.mae, rel=1e-5)
+        assert facts.difficulty_mae == pytest.approx(evidence.difficulty_mae, rel=1e-9)
         assert facts.validation_trips == evidence.staging.scores.trips
     for (before, after), (earlier, later) in zip(pairwise(evidences), pairwise(found.decisions), strict=True):
         has_moved = before.production_version != after.production_version

@@ -128,7 +128,7 @@ class TestApprovalSensor:
         """The UI runs assets through Dagster's implicit job, without the tags and the name of `monthly_job`."""
         assert compared_january.ask(JANUARY).success
         earlier = compared_january.request(JANUARY)
-        world = compared_january.under(minimum_gain_usd=100.0)
+        world = compared_january.under(minimum_gain=100.0)
         ui = world.definitions.resolve_implicit_global_asset_job_def()
         result = ui.execute_in_process(
             instance=world.instance,

@@ -274,7 +274,7 @@ class World:
 
     def versions(self) -> dict[str, str]:
         """The month of each registered version."""
-        found = self.registry._client.search_model_versions(f"name = '{self.settings.model_name}'")
+        found = self.registry._client.search_model_versions(f"name = '{self.settings.registered_model}'")
         return {str(version.version): version.tags.get("month", "whole month") for version in found}
 
     def mlflow_runs(self, dagster_run: str) -> dict[str, Any]:
