@@ -15,8 +15,9 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -31,7 +32,8 @@ from taxifare.cities import NEW_YORK
 from taxifare.cleaning import clean
 from taxifare.evaluation import correction_share
 from taxifare.features import compute_features, feature_names
-from taxifare.network import Architecture, build_network
+from taxifare.network import ARCHITECTURES, Architecture, build_network
+from taxifare.scratch import architecture_of
 from taxifare.settings import Settings
 from taxifare.targets import FARE
 from taxifare.training import InMemory, fit, predict, quote
@@ -60,17 +62,19 @@ TIMES: dict[str, tuple[float, int]] = {}
 
 TREND = ("trend_years", *(rule.name for rule in NEW_YORK.rules))
 
-ABLATIONS = {
-    "the network": Architecture(),
-    "without cells": Architecture(cell_width=0),
-    "without ways": Architecture(way_width=0),
-    "without distance steps": Architecture(distance_width=0),
-    "without hours of the week": Architecture(hour_width=0),
-    "dense layers only": Architecture(cell_width=0, way_width=0, distance_width=0, hour_width=0),
-    "one size of cells": Architecture(cells_km=(0.5,)),
-    "one member": Architecture(members=1),
-    "half the dense units": Architecture(dense_widths=(64, 32)),
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "the network": {},
+    "without cells": {"cell_width": 0},
+    "without ways": {"way_width": 0},
+    "without distance steps": {"distance_width": 0},
+    "without hours of the week": {"hour_width": 0},
+    "dense layers only": {"cell_width": 0, "way_width": 0, "distance_width": 0, "hour_width": 0},
+    "one size of cells": {"cells_km": (0.5,)},
+    "half the dense units": {"dense_widths": (64, 32)},
+    "the shape for fewer trips": asdict(min(ARCHITECTURES.items())[1]),
+    "the shape for more trips": asdict(max(ARCHITECTURES.items())[1]),
 }
+"""What is different from the network for so many trips."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def main() -> None:
 
     if arguments.only != "ablations":
         models: dict[str, tuple[Learner, int]] = {
-            "the network": (network_of(Architecture()), arguments.seeds),
+            "the network": (network_with(), arguments.seeds),
             "the network, corrected": (corrected_network, arguments.seeds),
             "constant (median)": (constant, 1),
             "linear on haversine": (linear, 1),
@@ -141,7 +145,7 @@ def main() -> None:
         if arguments.figures:
             draw(results, f"Judged on {arguments.judge}", arguments.figures / "model-quality.png")
     if arguments.only != "models":
-        parts = {name: (network_of(shape), arguments.seeds) for name, shape in ABLATIONS.items()}
+        parts = {name: (network_with(**change), arguments.seeds) for name, change in ABLATIONS.items()}
         results = compare(parts, train, judge)
         if arguments.figures:
             draw(results, "What each part is worth", arguments.figures / "model-ablations.png")
@@ -218,7 +222,7 @@ def compare_speed(train: Rows, judge: Rows) -> None:
     """Prints the seconds to the least error on the trips that decide when to stop, and the share of the course's."""
     print(f"\n{len(train):,} trips{'':<14}{'MAE':>8}{'to best, s':>12}{'epochs/s':>10}{'peak MiB':>10}")
     seconds = {}
-    for name, learner in {"the network": network_of(Architecture()), "the course's network": course_network}.items():
+    for name, learner in {"the network": network_with(), "the course's network": course_network}.items():
         keras.backend.clear_session()
         predicted = learner(train, judge, 1)
         seconds[name], epochs = TIMES[name]
@@ -258,19 +262,23 @@ def lightgbm_without_trend(train: Rows, judge: Rows, seed: int) -> np.ndarray:
     return lightgbm_same_features(without[0], without[1], seed)
 
 
-def network_of(shape: Architecture) -> Learner:
+def network_with(**change: Any) -> Learner:
     def learn(train: Rows, judge: Rows, seed: int) -> np.ndarray:
-        return predict(trained(shape, train, seed), judge.features)
+        return predict(trained(replace(usual(train), **change), train, seed), judge.features)
 
     return learn
 
 
 def corrected_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
-    network = trained(Architecture(), train, seed)
+    network = trained(usual(train), train, seed)
     held, held_upper = quote(network, train.features[train.stops]).T
     share = correction_share(held - train.targets[train.stops], held_upper - held)
     predicted, upper = quote(network, judge.features).T
     return predicted + share * (upper - predicted)
+
+
+def usual(train: Rows) -> Architecture:
+    return architecture_of(SETTINGS, int((~train.stops).sum()))
 
 
 def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:

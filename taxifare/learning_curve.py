@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from taxifare import plots
 from taxifare.evaluation import Interval, reference_mae, score
 from taxifare.features import feature_names
 from taxifare.registry import SUBJECT_TAG, ModelRegistry
-from taxifare.scratch import architecture_of, fit_from_scratch, predict_trips
+from taxifare.scratch import architectures_of, fit_from_scratch, predict_trips
 from taxifare.settings import Settings
 from taxifare.trips import edition_of
 
@@ -207,7 +207,7 @@ def _fingerprint(trips: pd.DataFrame, settings: Settings) -> str:
         "trips": len(trips),
         "test_trips": int(trips["is_validation"].sum()),
         "features": feature_names(settings.city_facts),
-        "architecture": asdict(architecture_of(settings)),
+        "architectures": str(architectures_of(settings)),
         "settings": settings.model_dump(
             mode="json", include={"target", "learning_rate", "batch_size", "patience", "max_epochs", "seed"}
         ),

@@ -19,7 +19,7 @@ whatever the trip; to durations a rule is a date like any other. The trend acts 
 rows' last day: it can neither bend what a trip costs nor run away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ _SHORTEST_KM = 0.03
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a network. The defaults won on the real trips of 2014, see `bench/quality.py`.
+    """The shape of a network. The defaults won on the real trips of 2014, all earlier ones given (`bench/quality.py`).
 
     A width of 0 leaves a part out.
 
@@ -75,6 +75,13 @@ class Architecture:
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
+
+
+ARCHITECTURES: Mapping[int, Architecture] = {
+    0: Architecture(members=1, way_width=8, way_points=6),
+    300_000: Architecture(),
+}
+"""The shape of a new network by the least number of training trips: fewer do not fill the larger one."""
 
 
 def build_network(

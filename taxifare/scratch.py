@@ -12,7 +12,7 @@ import pandas as pd
 from taxifare.base_trips import SAMPLE_TRIPS, BaseTrips
 from taxifare.evaluation import correction_share
 from taxifare.features import compute_features, feature_names
-from taxifare.network import Architecture, build_network
+from taxifare.network import ARCHITECTURES, Architecture, build_network
 from taxifare.settings import Settings
 from taxifare.training import Epoch, InMemory, Matrix, Part, TrainingHistory, TrainingRows, Vector, fit, predict, quote
 
@@ -27,15 +27,28 @@ EARLY_STOPPING_TRIPS = 50_000
 """Most base trips that decide when to stop: they tell errors of two cents apart."""
 
 
-def architecture_of(settings: Settings) -> Architecture:
-    """Returns the shape of a new network: the usual one with its dense layers `dense_width_factor` times as wide.
+def architectures_of(settings: Settings) -> dict[int, Architecture]:
+    """Returns the shapes of new networks by the least number of training trips.
 
-    >>> architecture_of(Settings(_env_file=None, dense_width_factor=0.5)).dense_widths
+    They are the usual ones with dense layers `dense_width_factor` times as wide.
+    """
+    return {
+        least: replace(
+            usual,
+            dense_widths=tuple(max(1, round(width * settings.dense_width_factor)) for width in usual.dense_widths),
+        )
+        for least, usual in ARCHITECTURES.items()
+    }
+
+
+def architecture_of(settings: Settings, trips: int) -> Architecture:
+    """Returns the shape of a new network for so many training trips.
+
+    >>> architecture_of(Settings(_env_file=None, dense_width_factor=0.5), 1_000_000).dense_widths
     (64, 32)
     """
-    usual = Architecture()
-    widths = tuple(max(1, round(width * settings.dense_width_factor)) for width in usual.dense_widths)
-    return replace(usual, dense_widths=widths)
+    shapes = architectures_of(settings)
+    return shapes[max(least for least in shapes if least <= trips)]
 
 
 def fit_from_scratch(
@@ -141,7 +154,7 @@ def _fit(
         settings.city_facts,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
-        architecture=architecture_of(settings),
+        architecture=architecture_of(settings, sum(training.counts)),
     )
     history = fit(
         network,

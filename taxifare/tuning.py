@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -28,7 +28,7 @@ from taxifare import plots
 from taxifare.evaluation import EvaluationError, Interval, mean_interval, paired_gains, score
 from taxifare.features import feature_names
 from taxifare.registry import SUBJECT_TAG, ModelRegistry
-from taxifare.scratch import architecture_of, fit_from_scratch, predict_trips
+from taxifare.scratch import architectures_of, fit_from_scratch, predict_trips
 from taxifare.settings import Settings
 from taxifare.splitting import split_by_time
 from taxifare.targets import Unit
@@ -267,7 +267,7 @@ def _fingerprint(trips: pd.DataFrame, settings: Settings) -> str:
         "trips": len(trips),
         "held_share": HELD_SHARE,
         "features": feature_names(settings.city_facts),
-        "architecture": asdict(architecture_of(settings)),
+        "architectures": str(architectures_of(settings)),
         "settings": settings.model_dump(
             mode="json", include={"seed", "target", "validation_share", *searched_settings(settings)}
         ),

@@ -444,7 +444,7 @@ def test_a_month_that_cannot_be_learned_or_judged_leaves_no_version(year: Year) 
         (trips.head(1), year.settings, EvaluationError, "expected 2 training trips and 1 validation trip"),
         (trips.assign(is_validation=True), year.settings, EvaluationError, "received 0 and"),
         (trips.assign(is_validation=False), year.settings, EvaluationError, "1 validation trip at least"),
-        (spoiled(trips, "passengers"), year.settings, TrainingError, "expected finite features and fares"),
+        (spoiled(trips, "passengers"), year.settings, TrainingError, "expected finite features and targets"),
         (spoiled(trips, "target"), year.settings, EvaluationError, "not finite numbers"),
         (trips, off, TrainingError, "expected finite numbers"),
         (trips.assign(is_validation=trips.index >= 2), year.settings, TrainingError, "rows: "),

@@ -62,7 +62,7 @@ def test_a_value_that_is_no_number_is_an_error_before_the_first_step(
     january: pd.DataFrame, quick: Settings, column: str, lost: float
 ) -> None:
     spoiled = january.head(200).assign(**{column: january[column].head(200).where(january.index[:200] != 7, lost)})
-    with pytest.raises(TrainingError, match="training rows: expected finite features and fares"):
+    with pytest.raises(TrainingError, match="training rows: expected finite features and targets"):
         fit_from_scratch(spoiled, quick, stops=stops_of(spoiled, range(100, 200)))
 
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 from taxifare.cities import NEW_YORK
 from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
+from taxifare.scratch import architecture_of
+from taxifare.settings import Settings
 from taxifare.training import UPPER_MEMBERS, predict, quote, save
 from tests.domain.test_features import JFK, TIMES_SQUARE, trip
 
@@ -160,3 +162,9 @@ def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
     )
     subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "fares.npy"), predict(network, features), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("trips", "members", "way_width"), [(1, 1, 8), (299_999, 1, 8), (300_000, 4, 16)])
+def test_few_trips_get_a_smaller_network(trips, members, way_width):
+    shape = architecture_of(Settings(_env_file=None), trips)
+    assert (shape.members, shape.way_width) == (members, way_width)

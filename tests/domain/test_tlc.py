@@ -375,5 +375,6 @@ def test_the_real_zones_lie_where_they_should(real: Tlc) -> None:
             }
         ),
         NEW_YORK,
+        FARE,
     )
     assert inside.dropped["outside_city"] == 0, inside.dropped

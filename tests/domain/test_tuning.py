@@ -378,7 +378,7 @@ def test_adopted_settings_are_those_of_the_next_fit_and_all_else_is_as_it_was(
     adopted = Settings()
     winner = found.search.finding.winner
     assert searched_settings(adopted) == winner
-    usual = architecture_of(found.settings).dense_widths[0]
+    usual = architecture_of(found.settings, len(found.trips)).dense_widths[0]
     given: dict[str, Any] = {}
 
     def seen(*rest: Any, **named: Any) -> TrainingHistory:
@@ -387,7 +387,7 @@ def test_adopted_settings_are_those_of_the_next_fit_and_all_else_is_as_it_was(
 
     monkeypatch.setattr(taxifare.scratch, "fit", seen)
     network, _ = fit_from_scratch(found.trips, adopted)
-    members = architecture_of(adopted).members + UPPER_MEMBERS
+    members = architecture_of(adopted, len(found.trips)).members + UPPER_MEMBERS
     assert network.get_layer("dense_0").units == members * round(usual * winner["dense_width_factor"])
     assert {name: given[name] for name in winner if name in given} == {
         name: value for name, value in winner.items() if name != "dense_width_factor"

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.publisher import Publisher, publisher_server
+from tests.socrata import from_tfx, portal_server, published
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.real_trips, pytest.mark.timeout(600)]
 
@@ -111,6 +112,22 @@ def test_green_taxis_of_january_2024(publisher: Publisher, demo: Callable[..., T
     assert "in the lake" in told.listed
     assert peak_mib_of_children() < 2_048
     assert publisher.methods().count("GET") == 3, "two months and the zones, each downloaded once"
+
+
+def test_how_long_chicagos_rides_of_june_2014_took(demo: Callable[..., Told]) -> None:
+    """The same assets in minutes: by TARGET alone, from rides that say how many seconds they took."""
+    file = DATA / "chicago" / "tfx_chicago_taxi_data.csv"
+    if not file.exists():
+        pytest.skip("the real trips are not here: expected ../shared/data/chicago beside the repository")
+    with portal_server() as portal:
+        portal.data_sets = {"wrvz-psew": from_tfx(file), "ajtu-isnz": published(pd.DataFrame())}
+        city = {"CITY": "chicago", "TRIP_SOURCE": "chicago", "CHICAGO_URL": portal.url}
+        told = demo("2014-06", TARGET="duration", **city)
+    took_min = (told.rows["dropoff_datetime"] - told.rows["pickup_datetime"]).dt.total_seconds() / 60
+    assert (took_min % 15 != 0).mean() > 0.8, "by the second, not by the rounded ends"
+    assert {"mae_min", "difficulty_mae_min"} <= set(told.staging)
+    assert not [name for name in told.staging if name.endswith("_usd")]
+    assert "in the lake" in told.listed
 
 
 def test_the_courses_january_2015(publisher: Publisher, demo: Callable[..., Told], real_trips: Path) -> None:
