@@ -438,7 +438,8 @@ def test_a_version_that_predicts_nonsense_is_unusable(
     spoiled.set_weights([weights * np.float32("nan") for weights in trained.network.get_weights()])
     spoiled.compile(optimizer="adam", loss="mae")
     model = registry.load(put(registry, spoiled))
-    with pytest.raises(VersionUnusableError, match=r"version 1: expected 5 finite predictions, received shape \(5,\) with 5"):
+    told = r"version 1: expected 5 finite predictions, received shape \(5,\) with 5"
+    with pytest.raises(VersionUnusableError, match=told):
         model.predict(january.head(5))
 
 

@@ -13,14 +13,20 @@ import pytest
 
 from taxifare.cities import NEW_YORK
 from taxifare.cleaning import clean
+from taxifare.evaluation import reference_mae, score
 from taxifare.features import compute_features, haversine_km
 from taxifare.months import parse_month
+from taxifare.renewal import preprocess
+from taxifare.scratch import fit_from_scratch, predict_trips
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
 from taxifare.sources.simulator import Simulator
 from taxifare.sources.tlc import Tlc, Zones, read_trips
 from taxifare.sources.web import Web, WebError
-from taxifare.targets import FARE
+from taxifare.splitting import split_by_time
+from taxifare.targets import DURATION, FARE
+from taxifare.trips import Edition
 from tests.publisher import ZONES, Publisher, publisher_server, tlc_files, tlc_month, zones_zip
+from tests.small import small_settings
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tlc"
 
@@ -348,6 +354,21 @@ def test_a_real_month_of_green_taxis(real: Tlc) -> None:
     assert january.trips["passenger_count"].isna().sum() > 3_000
     assert clean(january.trips, NEW_YORK, FARE).share_kept > 0.98
     assert len(real.read_base().whole().trips) == 64_215 - 4 - 745
+
+
+@pytest.mark.real_trips
+def test_how_long_the_rides_of_a_real_month_took(real: Tlc, tmp_path: Path) -> None:
+    """The same features and network say more of the minutes than a constant and a rate per km."""
+    settings = small_settings(tmp_path, target="duration", max_epochs=2)
+    trips = real.read_month(parse_month("2024-01")).trips
+    raw = Edition("2024-01", "r").stamp(trips.assign(is_validation=split_by_time(trips, 0.2)))
+    done = preprocess(raw, NEW_YORK, DURATION)
+    assert done.dropped["duration"] == 250, "they ended when they began, before, or hours later"
+    assert done.dropped["missing_value"] == 0
+    training, validation = (done.trips[done.trips["is_validation"] == part] for part in (False, True))
+    network, _ = fit_from_scratch(training, settings)
+    found = score(predict_trips(network, validation, settings), validation["target"].to_numpy())
+    assert found.mae < 0.85 * reference_mae(training, validation)
 
 
 @pytest.mark.real_trips

@@ -94,7 +94,8 @@ class TestJanuaryAsItWas:
         clean = pd.read_parquet(lake / "preprocessed_data" / "2015-01-01.parquet")
         schema = january.metadata("preprocessed_data", JANUARY)["dagster/column_schema"]
         assert list(clean.columns) == [column.name for column in schema.columns]
-        assert clean.attrs == {"subject": "2015-01", "revision": january.publisher.months()[JANUARY]}
+        revision = january.publisher.months()[JANUARY]
+        assert clean.attrs == {"subject": "2015-01", "revision": revision, "target": "fare"}
         assert len(clean) == january.metadata("preprocessed_data", JANUARY)["dagster/partition_row_count"]
 
     def test_models_show_numbers_versions_and_pictures(self, january: World) -> None:
