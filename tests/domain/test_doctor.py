@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from taxifare.doctor import Finding, examine
+from taxifare.months import parse_month
 from taxifare.registry import ModelRegistry
 from taxifare.settings import Settings
+from taxifare.sources import make_source
 from tests.small import small_settings
 from tests.socrata import from_trip_table, portal_server, published
 
@@ -67,6 +69,22 @@ def test_a_source_may_have_no_base_years(tmp_path: Path, open_registry: Open, fi
         found = findings(settings)["trips"]
     assert found.is_well, found.says
     assert found.says.startswith(f"chicago: {base} and ")
+
+
+@pytest.mark.parametrize("has_times", [True, False])
+def test_for_durations_the_latest_month_is_asked_for_drop_off_times(
+    tmp_path: Path, open_registry: Open, has_times: bool
+) -> None:
+    rides = make_source(small_settings(tmp_path)).read_month(parse_month("2015-01")).trips
+    columns = rides.columns if has_times else rides.columns.drop("dropoff_datetime")
+    rides[columns].to_parquet(tmp_path / "taxi_2015_01.parquet")
+    settings = small_settings(tmp_path, target="duration", trip_source="folder", trip_folder=tmp_path)
+    open_registry(settings)
+    found = findings(settings)["drop-off times"]
+    assert found.is_well is has_times
+    expected = "100.0% of the trips of 2015-01 have one" if has_times else "column dropoff_datetime: expected values"
+    assert expected in found.says
+    assert "drop-off times" not in findings(settings.model_copy(update={"target": "fare"}))
 
 
 def test_a_portal_that_refuses_is_found_with_what_to_do(tmp_path: Path, open_registry: Open) -> None:
