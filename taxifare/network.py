@@ -15,8 +15,8 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
 On these, several members – small stacks of dense layers with weights of their own – each say what the target is, learn
 from their own error, and are averaged. Two more say an upper one, which a correction of the bias is made from
 (`training.quote`). What they say is scaled and shifted by the dated rules and the trend: a fare rise multiplies,
-whatever the trip; to durations a rule is a date like any other. The trend acts there only, and stops at the training
-rows' last day: it can neither bend what a trip costs nor run away.
+whatever the trip; to durations a rule is a date like any other. The trend acts there only, and, as
+every feature, goes no further than in the training rows: it can neither bend what a trip costs nor run away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -123,7 +123,7 @@ def build_network(
     keras.utils.set_random_seed(seed)
 
     inputs = keras.Input((len(names),), name="features")
-    scaled, varies = _scaled(inputs, features, names)
+    scaled, varies = _scaled(inputs, features)
     timeless = [column for column, name in enumerate(names) if name != "trend_years"]
     plain = _columns(scaled, timeless)
     parts = [plain]
@@ -149,17 +149,22 @@ def build_network(
     return network
 
 
-def _scaled(inputs: Any, features: Matrix, names: Sequence[str]) -> tuple[Any, npt.NDArray[np.bool_]]:
-    """Returns the features with mean 0 and variance 1, the trend capped; and which of them vary at all."""
+def _scaled(inputs: Any, features: Matrix) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """Returns the features with mean 0 and variance 1, none beyond what training rows knew; and which of them vary.
+
+    A trend runs away, and so does the season where the base years are a few months: to a network that knows one
+    December, January is far out. A feature that never varied has no limits, for a renewal may yet see what it does.
+    """
     import keras
+    from keras import ops
 
     varies = np.ptp(features, axis=0) > 0
     variance = np.where(varies, features.var(axis=0, dtype=np.float64), 1.0)
-    trend = list(names).index("trend_years")
-    cap = np.full(len(names), np.finfo(np.float32).max, dtype=np.float32)
-    cap[trend] = features[:, trend].max()
+    limit = np.finfo(np.float32).max
+    lowest, highest = np.where(varies, features.min(axis=0), -limit), np.where(varies, features.max(axis=0), limit)
     scale = keras.layers.Normalization(mean=features.mean(axis=0, dtype=np.float64), variance=variance, name="scaled")
-    return scale(keras.ops.minimum(inputs, cap)), varies
+    within = ops.minimum(ops.maximum(inputs, lowest.astype(np.float32)), highest.astype(np.float32))
+    return scale(within), varies
 
 
 def _members(

@@ -91,6 +91,17 @@ def test_the_trend_stops_at_the_last_training_day(features, targets):
     assert not np.array_equal(predict(network, last), predict(network, before))
 
 
+def test_a_season_that_was_never_seen_is_taken_for_the_nearest_that_was(features, targets):
+    """Whoever knows one December knows nothing of January, and must not guess from how December went."""
+    december, last, january = features.copy(), features.copy(), features.copy()
+    december[:, column("year_sin")] = np.linspace(-0.5, 0, len(features))
+    network = build_network(december, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
+    last[:, column("year_sin")] = 0
+    january[:, column("year_sin")] = 0.4
+    assert np.array_equal(predict(network, last), predict(network, january))
+    assert not np.array_equal(predict(network, last), predict(network, december))
+
+
 def test_a_place_off_the_map_has_a_finite_fare(network, features):
     far = features[:2].copy()
     far[0, [column("pickup_east_km"), column("dropoff_north_km")]] = 1e6
