@@ -13,7 +13,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
@@ -94,19 +94,6 @@ class Registry(Protocol):
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a version; raises if there is no such version."""
-
-
-@dataclass(frozen=True)
-class Restatement:
-    """What a month's new revision means for requests made on older ones.
-
-    Attributes:
-        voided: Requests that were open, and are void now.
-        decided: Decisions that rest on trips the source has since corrected.
-    """
-
-    voided: tuple[Request, ...]
-    decided: tuple[Outcome, ...]
 
 
 def by_verdict(verdict: Verdict) -> Decision:
@@ -404,17 +391,22 @@ class Approvals:
             )
         return alias
 
-    def void_restated(self, subject: str, revision: str) -> Restatement:
-        """What a subject's new revision changes: its open requests on other revisions are void from now on."""
+    def void_restated(self, subject: str, revision: str) -> tuple[Request, ...]:
+        """The open requests on other revisions of a subject, which is restated; they are void from now on."""
         now = self.now()
         with self.ledger.writing() as book:
-            stale = {r.id: r for r in book.requests() if r.subject == subject and r.revision != revision}
-            voided = tuple(r for r in book.open_requests() if r.id in stale)
+            open_requests = book.open_requests()
+            voided = tuple(r for r in open_requests if r.subject == subject and r.revision != revision)
             for request in voided:
                 book.settle(_void(request, f"{subject} restated as {revision}", now))
-            decided = tuple(o for o in book.outcomes() if o.request_id in stale and o.by is not None)
         self._project_entry(f"restatement of {subject}")
-        return Restatement(voided, decided)
+        return voided
+
+    def decided_on_other_editions(self, request: Request) -> tuple[Outcome, ...]:
+        """The decisions on the same subject that rest on trips which the source has since corrected."""
+        with self.ledger.reading() as book:
+            other = {r.id for r in book.requests() if r.subject == request.subject and r.revision != request.revision}
+            return tuple(o for o in book.outcomes() if o.request_id in other and o.by is not None)
 
     def expire(self, now: datetime | None = None) -> tuple[Request, ...]:
         """The requests that nobody answered in time; they are expired from now on."""

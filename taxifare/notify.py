@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
@@ -22,7 +22,7 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_a
 
 from taxifare.approval import APPROVABLE, Approvals, Decision, by_verdict
 from taxifare.evaluation import Contender, Interval, Verdict
-from taxifare.ledger import Delivery, Request
+from taxifare.ledger import Delivery, Outcome, Request
 from taxifare.settings import Settings
 from taxifare.targets import Unit
 
@@ -235,9 +235,24 @@ def notifiers(settings: Settings) -> tuple[Notifier, ...]:
 
 
 def message(
-    request: Request, token: str, settings: Settings, *, reminder: int = 0, comparison_page: str | None = None
+    request: Request,
+    token: str,
+    settings: Settings,
+    *,
+    reminder: int = 0,
+    restated: Sequence[Outcome] = (),
+    comparison_page: str | None = None,
 ) -> Message:
-    """The question, as plain text a person can judge by: the numbers, what they mean, and where to answer."""
+    """The question, as plain text a person can judge by: the numbers, what they mean, and where to answer.
+
+    Args:
+        request: What is asked.
+        token: Goes into the links that answer it.
+        settings: For the links.
+        reminder: 0 for the question itself, n for its n-th reminder.
+        restated: Decisions on earlier editions of the same trips.
+        comparison_page: Where MLflow shows the two runs side by side, None without a server.
+    """
     evidence = request.evidence
     production = evidence.production.scores if evidence.production else None
     staging = evidence.staging.scores
@@ -247,6 +262,11 @@ def message(
         f"Evaluation MAE: {_amount(production.mae if production else None)} - New training MAE: {_amount(staging.mae)}",
         f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
         *(f"- {reason}" for reason in evidence.reasons),
+        *(
+            f"Restated: that {earlier.request_id} was {earlier.state} by {earlier.by}, {_moment(earlier.at)}, "
+            "rests on an earlier edition of these trips"
+            for earlier in restated
+        ),
     ]
     if evidence.gain is not None:
         lines.append(f"Gain a trip: {_interval(evidence.gain, evidence.unit)}, on the same {staging.trips:,} trips")
@@ -337,8 +357,14 @@ def send_request(
         DeliveryError: It could not be delivered; the request stays, and sending again asks nobody twice.
     """
     request = approvals.find(request_id)
-    token = approvals.token(request)
-    text = message(request, token, settings, reminder=reminder, comparison_page=comparison_page)
+    text = message(
+        request,
+        approvals.token(request),
+        settings,
+        reminder=reminder,
+        restated=approvals.decided_on_other_editions(request),
+        comparison_page=comparison_page,
+    )
     for attempt in Retrying(
         retry=retry_if_exception_type(PassingDeliveryError),
         stop=stop_after_attempt(ATTEMPTS),

@@ -71,14 +71,7 @@ def send_approval_message(
         raise dg.Failure(
             f"{config.subject} has not been compared yet: materialize its assets first", allow_retries=False
         )
-    restatement = approvals.void_restated(evidence.subject, evidence.revision)
-    for outcome in restatement.decided:
-        context.log.warning(
-            "%s is restated as %s; the decision on %s rested on the earlier edition",
-            evidence.subject,
-            evidence.revision,
-            outcome.request_id,
-        )
+    approvals.void_restated(evidence.subject, evidence.revision)
     request = approvals.request(evidence)
     page = _comparison_page(evidence, settings)
     undelivered: list[DeliveryError] = []

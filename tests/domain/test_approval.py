@@ -155,12 +155,14 @@ def test_a_restated_month_voids_its_open_request_and_names_the_decisions_that_re
     opened = office.ask("2015-01", "3", "1")
     other = office.ask("2015-02", "4", "1")
 
-    restatement = office.approvals.void_restated("2015-01", "r2")
-
-    assert restatement.voided == (opened,)
-    assert [outcome.request_id for outcome in restatement.decided] == [decided.id]
+    assert office.approvals.void_restated("2015-01", "r2") == (opened,)
     assert office.approvals.open_requests() == (other,)
-    assert office.approvals.void_restated("2015-01", "r2").voided == ()
+    assert office.approvals.void_restated("2015-01", "r2") == ()
+
+    again = office.ask("2015-01", "5", "1", revision="r2")
+    assert [outcome.request_id for outcome in office.approvals.decided_on_other_editions(again)] == [decided.id]
+    assert office.approvals.decided_on_other_editions(other) == ()
+    assert office.approvals.decided_on_other_editions(decided) == ()
 
 
 def test_a_request_nobody_answers_expires_and_can_be_asked_again(office: Office) -> None:
