@@ -395,8 +395,11 @@ class Approvals:
         """The open requests on other revisions of a subject, which is restated; they are void from now on."""
         now = self.now()
         with self.ledger.writing() as book:
-            open_requests = book.open_requests()
-            voided = tuple(r for r in open_requests if r.subject == subject and r.revision != revision)
+            voided = tuple(
+                request
+                for request in book.open_requests()
+                if request.subject == subject and request.revision != revision
+            )
             for request in voided:
                 book.settle(_void(request, f"{subject} restated as {revision}", now))
         self._project_entry(f"restatement of {subject}")

@@ -31,7 +31,7 @@ from taxifare.features import compute_features
 from taxifare.settings import Settings
 from taxifare.sources.base import BasePublication, Publication, ensure_target
 from taxifare.splitting import last_training_time
-from taxifare.targets import TARGETS, Target, TargetName
+from taxifare.targets import TARGET_MARK, TARGETS, Target, TargetName
 from taxifare.trips import COLUMN_NAMES, TRIP_COLUMNS, Edition, Kind, TripTableError
 
 BASE = "base"
@@ -85,10 +85,10 @@ class BaseTrips:
         finalize(self, file.close)
         self._parquet = pq.ParquetFile(file)
         marks = self._parquet.schema_arrow.metadata or {}
-        if b"target" not in marks or "is_validation" not in self._parquet.schema_arrow.names:
+        if TARGET_MARK.encode() not in marks or "is_validation" not in self._parquet.schema_arrow.names:
             raise TripTableError("the file of the base trips is of an earlier version: materialize base_trips again")
         self.edition = Edition(marks[b"subject"].decode(), marks[b"revision"].decode())
-        self.target: Target = TARGETS[marks[b"target"].decode()]
+        self.target: Target = TARGETS[marks[TARGET_MARK.encode()].decode()]
 
     def __reduce__(self) -> tuple[Callable[[bytes], "BaseTrips"], tuple[bytes]]:
         """Lets the trips go to another process, as the bytes of their file."""
@@ -318,7 +318,7 @@ def _write(
 ) -> None:
     """Writes the trips up to the moment in the order they come, then those after it."""
     schema = _SCHEMA.append(pa.field("is_validation", pa.bool_()))
-    marks = {"subject": edition.subject, "revision": edition.revision, "target": target}
+    marks = {"subject": edition.subject, "revision": edition.revision, TARGET_MARK: target}
     with pq.ParquetWriter(file, schema.with_metadata(marks)) as writer:
         waiting, validation = [], []
         for trips, _ in drawn:

@@ -23,7 +23,7 @@ import pandas as pd
 from taxifare.evaluation import Exposure, Interval, mean_interval, union_of
 from taxifare.features import compute_features, feature_names
 from taxifare.rehearsal import exposure_of
-from taxifare.scratch import fit_from_scratch, held_errors
+from taxifare.scratch import arrays_of, fit_from_scratch, held_errors
 from taxifare.settings import ChallengerName, Settings
 from taxifare.training import Epoch, InMemory, TrainingHistory, fit
 from taxifare.trips import COLUMN_NAMES, edition_of
@@ -274,7 +274,7 @@ def _windows(lesson: Lesson, settings: Settings) -> Mapping[ChallengerName, Less
 def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
     """Returns the parent, trained on with the whole lesson."""
     started, network = time.perf_counter(), parent.network
-    features, targets = _arrays(lesson.trips, settings)
+    features, targets = arrays_of(lesson.trips, settings)
     history = fit(
         network,
         InMemory(features, targets, ~lesson.is_held),
@@ -304,7 +304,7 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
 def _as_it_is(lesson: Lesson, model: Parent, settings: Settings) -> Challenger:
     """Returns a registered version as a challenger."""
     started = time.perf_counter()
-    errors, share = held_errors(model.network, *_arrays(lesson.held, settings))
+    errors, share = held_errors(model.network, *arrays_of(lesson.held, settings))
     return Challenger(
         name="whole month",
         network=model.network,
@@ -322,7 +322,7 @@ def _from_scratch(name: ChallengerName, lesson: Lesson, settings: Settings, on_e
     """Returns a new network, trained on the lesson."""
     started = time.perf_counter()
     network, history = fit_from_scratch(lesson.trips, settings, stops=lesson.is_held, on_epoch=_named(name, on_epoch))
-    errors, share = held_errors(network, *_arrays(lesson.held, settings))
+    errors, share = held_errors(network, *arrays_of(lesson.held, settings))
     return Challenger(
         name=name,
         network=network,
@@ -339,9 +339,3 @@ def _from_scratch(name: ChallengerName, lesson: Lesson, settings: Settings, on_e
 def _named(name: str, on_epoch: OnEpoch | None) -> Callable[[Epoch], None] | None:
     """Returns what tells of a challenger's epochs."""
     return None if on_epoch is None else lambda epoch: on_epoch(name, epoch)
-
-
-def _arrays(trips: pd.DataFrame, settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Returns features (n, k) and targets (n,)."""
-    features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
-    return features, trips["target"].to_numpy(np.float32)

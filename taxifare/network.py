@@ -15,8 +15,8 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
 On these, several members – small stacks of dense layers with weights of their own – each say what the target is, learn
 from their own error, and are averaged. Two more say an upper one, which a correction of the bias is made from
 (`training.quote`). What they say is scaled and shifted by the dated rules and the trend: a fare rise multiplies,
-whatever the trip; to durations a rule is a date like any other. The trend acts there only, and, as
-every feature, goes no further than in the training rows: it can neither bend what a trip costs nor run away.
+whatever the trip; to durations a rule is a date like any other. The trend acts there only, and goes no further than in
+the training rows, as every feature: it can neither bend what a trip costs nor run away.
 """
 
 from collections.abc import Mapping, Sequence

@@ -43,7 +43,7 @@ from taxifare.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, LoadedModel, ModelRe
 from taxifare.rehearsal import exposure_of
 from taxifare.scratch import fit_streamed
 from taxifare.settings import Settings
-from taxifare.targets import Target
+from taxifare.targets import TARGET_MARK, Target
 from taxifare.training import TrainingHistory, peak_memory_mib
 from taxifare.trips import Edition, edition_of
 
@@ -52,9 +52,6 @@ if TYPE_CHECKING:
 
 FOOTING_TAG = "footing"
 """On a version: its error and the difficulty of the trips when it was appraised last, see `evaluation.Footing`."""
-
-TARGET_MARK = "target"
-"""Says in the `attrs` of preprocessed trips what they were made ready for."""
 
 _HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 

@@ -38,7 +38,6 @@ from taxifare.history import History
 from taxifare.months import Month, months_between
 from taxifare.rehearsal import reservoirs
 from taxifare.renewal import difficulty_of, preprocess, whole_month_of
-from taxifare.scratch import architectures_of
 from taxifare.settings import ChallengerName, Settings
 from taxifare.sources.base import TripSource
 from taxifare.splitting import split_by_time
@@ -645,10 +644,10 @@ def _folder(settings: Settings) -> Iterator[Path]:
     from filelock import FileLock, Timeout
 
     code = {name: hashlib.sha256(Path(__file__).with_name(f"{name}.py").read_bytes()).hexdigest() for name in _CODE}
-    features, shapes = feature_names(settings.city_facts), str(architectures_of(settings))
+    features = feature_names(settings.city_facts)
     packages = [version(package) for package in ("keras", "numpy", "tensorflow")]
     inputs = settings.model_dump(mode="json", include=set(_SETTINGS))
-    folder = settings.home / "replay" / key_of(inputs, features, shapes, code, packages)
+    folder = settings.home / "replay" / key_of(inputs, features, code, packages)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):

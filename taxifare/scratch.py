@@ -69,7 +69,7 @@ def fit_from_scratch(
     Raises:
         TrainingError: Training gave no usable network.
     """
-    features, targets = _arrays(trips, settings)
+    features, targets = arrays_of(trips, settings)
     draws = np.random.default_rng(settings.seed)
     if stops is None:
         stops = draws.random(len(trips)) < EARLY_STOPPING_SHARE
@@ -102,7 +102,7 @@ def fit_streamed(
     """
     held = min(math.ceil(trips.training_trips * EARLY_STOPPING_SHARE), EARLY_STOPPING_TRIPS)
     first = trips.first_training(held + SAMPLE_TRIPS)
-    features, targets = _arrays(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
+    features, targets = arrays_of(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
     network, history = _fit(
         _Streamed(trips, held, settings),
         (features[held:], targets[held:]),
@@ -172,10 +172,10 @@ def _fit(
 
 def predict_trips(network: "keras.Model", trips: pd.DataFrame, settings: Settings) -> npt.NDArray[np.float64]:
     """Returns what the network predicts for trips with features, shape (n,)."""
-    return predict(network, _arrays(trips, settings)[0]).astype(np.float64)
+    return predict(network, arrays_of(trips, settings)[0]).astype(np.float64)
 
 
-def _arrays(trips: pd.DataFrame, settings: Settings) -> tuple[Matrix, Vector]:
+def arrays_of(trips: pd.DataFrame, settings: Settings) -> tuple[Matrix, Vector]:
     """Returns features (n, k) and targets (n,)."""
     features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
     return features, trips["target"].to_numpy(np.float32)

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 from upath import UPath
 
 from taxifare.base_trips import BaseTrips
-from taxifare.renewal import TARGET_MARK
-from taxifare.targets import TargetName
+from taxifare.targets import TARGET_MARK, TargetName
 
 Value = TypeVar("Value")
 
