@@ -125,15 +125,23 @@ class Ui:
     # Sensors
 
     def stop_sensor(self, name: str) -> None:
-        """What the sensor's switch does, again where the daemon is just entering the sensor into its tables."""
-        sensor = self.query(_SENSOR, selector={**REPOSITORY, "sensorName": name})["sensorOrError"]
+        """What the sensor's switch does, pressed until it holds.
+
+        At the end of a tick Dagster's daemon writes back the state it read a moment before, the switch with it.
+        """
         mutation = "mutation ($id: String!) { stopSensor(id: $id) { __typename } }"
 
         def stopped() -> bool:
-            answer = self.query(mutation, id=sensor["id"])["stopSensor"]["__typename"]
-            return bool(answer == "StopSensorMutationResult")
+            sensor = self._sensor(name)
+            if sensor["sensorState"]["status"] == "STOPPED":
+                return all(tick["status"] != "STARTED" for tick in self.ticks(name))
+            self.query(mutation, id=sensor["id"])
+            return False
 
-        eventually(stopped, f"{name} to stop", within_s=10)
+        for _ in range(2):
+            eventually(stopped, f"{name} to stop", within_s=60)
+            time.sleep(1)
+        assert stopped(), f"{name} was started again"
 
     def start_sensor(self, name: str) -> None:
         """What the sensor's switch does."""
@@ -143,9 +151,12 @@ class Ui:
 
     def ticks(self, name: str) -> list[dict[str, Any]]:
         """The sensor's last ticks, newest first."""
-        sensor = self.query(_SENSOR, selector={**REPOSITORY, "sensorName": name})["sensorOrError"]
-        ticks: list[dict[str, Any]] = sensor["sensorState"]["ticks"]
+        ticks: list[dict[str, Any]] = self._sensor(name)["sensorState"]["ticks"]
         return ticks
+
+    def _sensor(self, name: str) -> dict[str, Any]:
+        sensor: dict[str, Any] = self.query(_SENSOR, selector={**REPOSITORY, "sensorName": name})["sensorOrError"]
+        return sensor
 
     # What there is
 
