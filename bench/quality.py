@@ -294,7 +294,7 @@ def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:
             learning_rate=rate,
             batch_size=SETTINGS.batch_size,
             patience=SETTINGS.patience,
-            max_epochs=SETTINGS.max_epochs,
+            max_epochs=SETTINGS.max_epochs * shape.epochs_factor,
             seed=seed,
         )
         until_best = history.epochs[: history.best_epoch + 1]

@@ -5,7 +5,8 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
 
 - cells: a vector for every corner of the squares of a map, at several sizes, for pickups and for drop-offs. The map is
   turned to the streets: its squares are blocks. A place's vector is interpolated between the four corners around it, so
-  that predictions do not jump at a square's edge.
+  that predictions do not jump at a square's edge, and in training each end is moved a little, so that neighbours
+  learn from each other.
 - ways: the vectors of a map of its own, averaged over points along the straight way from end to end, and the same times
   the distance: what lies between – rivers, bridges, slow streets – is paid for by everybody who passes.
 - distances: a vector for every step of each distance on a logarithmic scale, interpolated as well: flat fares around
@@ -57,28 +58,40 @@ class Architecture:
         dense_widths: Units of a member's dense layers, first to last.
         cells_km: Sizes of the map's squares.
         cell_width: Numbers in a cell's vector.
+        jitter_km: How far, in each direction, an end is from its place in training (standard deviation).
         way_cell_km: Size of the squares that ways are made of.
         way_width: Numbers in a way's vector.
         way_points: Points along a way.
         distance_steps: Steps of each distance.
         distance_width: Numbers in a step's vector.
         hour_width: Numbers in the vector of an hour of the week.
+        epochs_factor: How many times `MAX_EPOCHS` a fit from random weights may take.
     """
 
     members: int = 4
     dense_widths: tuple[int, ...] = (128, 64)
-    cells_km: tuple[float, ...] = (0.2, 0.6, 2.0)
+    cells_km: tuple[float, ...] = (0.1, 0.3, 1.0)
     cell_width: int = 4
+    jitter_km: float = 0.08
     way_cell_km: float = 0.5
     way_width: int = 16
     way_points: int = 8
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
+    epochs_factor: int = 2
 
 
 ARCHITECTURES: Mapping[int, Architecture] = {
-    0: Architecture(members=1, way_width=8, way_points=6),
+    0: Architecture(
+        members=1,
+        dense_widths=(80, 40),
+        cells_km=(0.2, 0.8),
+        way_cell_km=0.8,
+        way_width=8,
+        way_points=4,
+        epochs_factor=1,
+    ),
     300_000: Architecture(),
 }
 """The shape of a new network by the least number of training trips: fewer do not fill the larger one."""
@@ -129,6 +142,8 @@ def build_network(
     parts = [plain]
     to_streets = _to_streets(city)
     ends_km = ops.matmul(_ends(inputs, names), to_streets)
+    if shape.jitter_km:
+        ends_km = keras.layers.GaussianNoise(shape.jitter_km, seed=seed, name="jitter")(ends_km)
     edges_km = _map_edges(features, names, to_streets)
     if shape.cell_width:
         parts += _cells(ends_km, edges_km, shape)
@@ -141,10 +156,8 @@ def build_network(
     hidden = keras.layers.Concatenate()(parts) if len(parts) > 1 else plain
     plain_target = _members(hidden, plain, varies[timeless], targets, shape)
     network = keras.Model(inputs, _under_rules(plain_target, scaled, names), name="taxifare")
-    # Graphs are not compiled by XLA: on a month of trips that takes longer than it saves.
-    network.compile(
-        optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False, steps_per_execution=16
-    )
+    # So that a saved network keeps its optimizer; `training.fit` has a loss of its own.
+    network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False)
     network.optimizer.build(network.trainable_variables)
     return network
 
@@ -251,7 +264,8 @@ def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) ->
     )
 
     table = keras.layers.Embedding(int(corners.prod()), shape.way_width, _small(), name="ways")
-    vectors = ops.einsum("np,npw->nw", weights / shape.way_points, table(ops.cast(numbers, "int32")))
+    # Not as an einsum: TensorFlow would multiply a tiny matrix for each trip.
+    vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights / shape.way_points, -1), axis=1)
     length_km = ops.sum(ops.abs(ends_km[:, 1] - ends_km[:, 0]), axis=1, keepdims=True)
     return [vectors, vectors * length_km]
 

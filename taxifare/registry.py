@@ -29,7 +29,6 @@ from taxifare.cities import City
 from taxifare.evaluation import Exposure
 from taxifare.features import feature_names
 from taxifare.settings import Settings
-from taxifare.training import save
 from taxifare.trips import KNOWN_AT_PICKUP
 
 if TYPE_CHECKING:
@@ -240,7 +239,7 @@ class ModelRegistry:
             correction_share: How far towards its upper predictions it goes when it is asked for corrected ones.
         """
         with _as_registry_error("log and register a model"), tempfile.TemporaryDirectory() as folder:
-            save(network, Path(folder) / _NETWORK_FILE)
+            network.save(Path(folder) / _NETWORK_FILE)
             with _quiet_mlflow(), _pickled_by_value():
                 logged = self._mlflow.pyfunc.log_model(
                     name="model",

@@ -149,12 +149,13 @@ def _fit(
     on_epoch: Callable[[Epoch], None] | None,
 ) -> tuple["keras.Model", TrainingHistory]:
     """Returns a network fitted to the rows, its scales and map taken from the sample, stopped by the stops."""
+    architecture = architecture_of(settings, sum(training.counts))
     network = build_network(
         *sample,
         settings.city_facts,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
-        architecture=architecture_of(settings, sum(training.counts)),
+        architecture=architecture,
     )
     history = fit(
         network,
@@ -163,7 +164,7 @@ def _fit(
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
         patience=settings.patience,
-        max_epochs=settings.max_epochs,
+        max_epochs=settings.max_epochs * architecture.epochs_factor,
         seed=settings.seed,
         on_epoch=on_epoch,
     )

@@ -34,7 +34,7 @@ from taxifare.challengers import Challenger, Learned, Lesson, Parent, renewed, w
 from taxifare.evaluation import Exposure
 from taxifare.renewal import fit_base
 from taxifare.settings import ChallengerName, Settings
-from taxifare.training import Matrix, TrainingError, quote, restore, save, state_of
+from taxifare.training import Matrix, TrainingError, quote, restore, state_of
 
 if TYPE_CHECKING:
     import keras
@@ -244,7 +244,7 @@ class _Shelf:
         """Ensures that the network's state is there; of one from random weights the network itself, too."""
         if is_new:
             unfinished = self.folder / f".{key}.{os.getpid()}.keras"
-            save(network, unfinished)
+            network.save(unfinished)
             unfinished.replace(self._network(key))
         state = {f"{number:03d}": values for number, values in enumerate(state_of(network))}
         self._write(self._state(key), **state)

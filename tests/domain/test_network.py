@@ -12,7 +12,7 @@ from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.scratch import architecture_of
 from taxifare.settings import Settings
-from taxifare.training import UPPER_MEMBERS, predict, quote, save
+from taxifare.training import UPPER_MEMBERS, predict, quote
 from tests.domain.test_features import JFK, TIMES_SQUARE, trip
 
 NAMES = feature_names(NEW_YORK)
@@ -119,6 +119,14 @@ def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, targets):
     assert np.abs(np.diff(fares)).max() < 0.01
 
 
+def test_places_are_moved_in_training_only_and_by_as_much_as_is_said(network, features):
+    jitter = network.get_layer("jitter")
+    ends_km = np.zeros((5000, 2, 2), dtype=np.float32)
+    assert np.asarray(jitter(ends_km, training=True)).std() == pytest.approx(SMALL.jitter_km, rel=0.05)
+    assert np.array_equal(network(features, training=False), network(features, training=False))
+    assert not np.array_equal(network(features, training=True), network(features, training=True))
+
+
 def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, targets):
     """A trip 6 km along the avenues: a square half-way is on its way, one 3 km across from there is not."""
     only_ways = Architecture(cell_width=0, distance_width=0, hour_width=0, dense_widths=(8,))
@@ -162,7 +170,7 @@ def test_rows_that_do_not_fit_are_an_error(features, targets):
 
 
 def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
-    save(network, tmp_path / "network.keras")
+    network.save(tmp_path / "network.keras")
     np.save(tmp_path / "features.npy", features)
     program = (
         "import sys, keras, numpy as np\n"
@@ -175,7 +183,7 @@ def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "fares.npy"), predict(network, features), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("trips", "members", "way_width"), [(1, 1, 8), (299_999, 1, 8), (300_000, 4, 16)])
-def test_few_trips_get_a_smaller_network(trips, members, way_width):
+@pytest.mark.parametrize(("trips", "members", "epochs_factor"), [(1, 1, 1), (299_999, 1, 1), (300_000, 4, 2)])
+def test_few_trips_get_a_smaller_network_that_learns_for_a_shorter_time(trips, members, epochs_factor):
     shape = architecture_of(Settings(_env_file=None), trips)
-    assert (shape.members, shape.way_width) == (members, way_width)
+    assert (shape.members, shape.epochs_factor) == (members, epochs_factor)
