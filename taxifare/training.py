@@ -222,7 +222,7 @@ def _shuffled(training: TrainingRows, seed: Sequence[int]) -> Iterator[Part]:
 def _learner(network: "keras.Model", batch_size: int) -> "Callable[[Matrix, Vector, npt.NDArray[np.int64]], tf.Tensor]":
     """Returns a function that learns from the rows of a part in their order and returns the sum of their losses.
 
-    It is one graph for all steps: `keras.Model.fit` takes half as long again, for it returns to Python between steps
+    It is one graph for all steps: `keras.Model.fit` takes a third longer, for it returns to Python between steps
     and leaves the gradients of tables sparse, which Adam then adds up twice, for its mean and for its variance.
     """
     import tensorflow as tf
