@@ -13,11 +13,11 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
   the airports and the flag drop are kinks that a dense layer learns slowly.
 - hours: a vector for every hour of the week.
 
-On these, several members – small stacks of dense layers with weights of their own – each say what the target is, learn
-from their own error, and are averaged. Two more say an upper one, which a correction of the bias is made from
-(`training.quote`). What they say is scaled and shifted by the dated rules and the trend: a fare rise multiplies,
-whatever the trip; to durations a rule is a date like any other. The trend acts there only, and goes no further than in
-the training rows, as every feature: it can neither bend what a trip costs nor run away.
+On these, dense layers say two things: the target, and an upper one, which a correction of the bias is made from
+(`training.quote`). Where there are trips enough, several members with tables and layers of their own each say both,
+learn from their own errors, and are averaged. What they say is scaled and shifted by the dated rules and the trend: a
+fare rise multiplies, whatever the trip; to durations a rule is a date like any other. The trend acts there only, and
+goes no further than in the training rows, as every feature: it can neither bend what a trip costs nor run away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,6 @@ import numpy.typing as npt
 
 from taxifare.cities import CITIES, City
 from taxifare.features import feature_names
-from taxifare.training import UPPER_MEMBERS
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +53,7 @@ class Architecture:
     A width of 0 leaves a part out.
 
     Attributes:
-        members: Stacks of dense layers whose answers are averaged; `UPPER_MEMBERS` more say the upper one.
+        members: Sets of tables and dense layers whose answers are averaged.
         dense_widths: Units of a member's dense layers, first to last.
         cells_km: Sizes of the map's squares.
         cell_width: Numbers in a cell's vector.
@@ -85,7 +84,7 @@ class Architecture:
 ARCHITECTURES: Mapping[int, Architecture] = {
     0: Architecture(
         members=1,
-        dense_widths=(80, 40),
+        dense_widths=(64, 32),
         cells_km=(0.2, 0.8),
         way_cell_km=0.8,
         way_width=8,
@@ -106,7 +105,7 @@ def build_network(
     seed: int,
     architecture: Architecture | None = None,
 ) -> "keras.Model":
-    """Returns an untrained, compiled network that takes features (n, k) and returns what each member says (n, m).
+    """Returns an untrained, compiled network from features (n, k) to what its members say (n, 2 members).
 
     It starts from the median target. A feature that never varies in the training rows starts with no say: the dated
     rule of a later year must not disturb predictions before a renewal has seen what it does.
@@ -143,19 +142,22 @@ def build_network(
     to_streets = _to_streets(city)
     ends_km = ops.matmul(_ends(inputs, names), to_streets)
     if shape.jitter_km:
-        ends_km = keras.layers.GaussianNoise(shape.jitter_km, seed=seed, name="jitter")(ends_km)
+        ends_km = keras.layers.GaussianNoise(shape.jitter_km, name="jitter")(ends_km)
     edges_km = _map_edges(features, names, to_streets)
-    if shape.cell_width:
-        parts += _cells(ends_km, edges_km, shape)
-    if shape.way_width:
-        parts += _ways(ends_km, edges_km, shape)
-    if shape.distance_width:
-        parts.append(_distances(inputs, features, names, shape))
-    if shape.hour_width:
-        parts.append(_hours(inputs, names, shape))
-    hidden = keras.layers.Concatenate()(parts) if len(parts) > 1 else plain
-    plain_target = _members(hidden, plain, varies[timeless], targets, shape)
-    network = keras.Model(inputs, _under_rules(plain_target, scaled, names), name="taxifare")
+    said = []
+    for member in range(shape.members):
+        parts = [plain]
+        if shape.cell_width:
+            parts += _cells(ends_km, edges_km, shape, member)
+        if shape.way_width:
+            parts += _ways(ends_km, edges_km, shape, member)
+        if shape.distance_width:
+            parts.append(_distances(inputs, features, names, shape, member))
+        if shape.hour_width:
+            parts.append(_hours(inputs, names, shape, member))
+        said.append(_answers(parts, varies[timeless], targets, shape, member))
+    plain_targets = ops.concatenate([*(each[:, :1] for each in said), *(each[:, 1:] for each in said)], axis=1)
+    network = keras.Model(inputs, _under_rules(plain_targets, scaled, names), name="taxifare")
     # So that a saved network keeps its optimizer; `training.fit` has a loss of its own.
     network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False)
     network.optimizer.build(network.trainable_variables)
@@ -180,40 +182,35 @@ def _scaled(inputs: Any, features: Matrix) -> tuple[Any, npt.NDArray[np.bool_]]:
     return scale(within), varies
 
 
-def _members(
-    hidden: Any, plain: Any, varies: npt.NDArray[np.bool_], targets: npt.NDArray[np.floating], shape: Architecture
+def _answers(
+    parts: list[Any], varies: npt.NDArray[np.bool_], targets: npt.NDArray[np.floating], shape: Architecture, member: int
 ) -> Any:
-    """Returns what each member says (n, member), before rules and trend.
+    """Returns a member's two answers (n, 2), the middle and the upper one, before rules and trend.
 
     Args:
-        hidden: What the members see, the plain features first.
-        plain: The plain features, which also act on the answer directly.
+        parts: What the member sees, first the plain features, which also act on the answers directly.
         varies: Which of the plain features vary in the training rows.
         targets: Training targets.
-        shape: Number and widths.
+        shape: Widths.
+        member: Its number.
     """
     import keras
 
-    members = shape.members + UPPER_MEMBERS
-    first, *rest = shape.dense_widths
-    layer = keras.layers.Dense(members * first, activation="relu", name="dense_0")
-    said = keras.layers.Reshape((members, first))(layer(hidden))
-    _silence(layer, varies)
-    for number, width in enumerate(rest, start=1):
-        said = keras.layers.EinsumDense(
-            "bmi,mij->bmj", (members, width), bias_axes="mj", activation="relu", name=f"dense_{number}"
-        )(said)
+    plain = parts[0]
+    hidden = keras.layers.Concatenate()(parts) if len(parts) > 1 else plain
+    for number, width in enumerate(shape.dense_widths):
+        layer = keras.layers.Dense(width, activation="relu", name=f"dense_{number}_{member}")
+        hidden = layer(hidden)
+        if number == 0:
+            _silence(layer, varies)
     start = _constant(np.median(targets))
-    said = keras.layers.EinsumDense("bmi,mi->bm", (members,), bias_axes="m", bias_initializer=start, name="target")(
-        said
-    )
-    layer = keras.layers.Dense(members, use_bias=False, name="plain_target")
-    plain_target = said + layer(plain)
+    layer = keras.layers.Dense(2, use_bias=False, name=f"plain_target_{member}")
+    said = keras.layers.Dense(2, bias_initializer=start, name=f"target_{member}")(hidden) + layer(plain)
     _silence(layer, varies)
-    return plain_target
+    return said
 
 
-def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Any]:
+def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture, member: int) -> list[Any]:
     """Returns the interpolated vectors of both ends at all sizes, and the products of the two ends' vectors.
 
     The four corners of a square are weighted with the areas of the opposite rectangles (bilinear interpolation).
@@ -239,12 +236,12 @@ def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -
     numbers = ops.stack([south_west, south_west + 1, south_west + row, south_west + row + 1], axis=-1)
     weights = ops.stack([(1 - east) * (1 - north), (1 - east) * north, east * (1 - north), east * north], axis=-1)
 
-    table = keras.layers.Embedding(int(counts.sum()), shape.cell_width, _small(), name="cells")
+    table = keras.layers.Embedding(int(counts.sum()), shape.cell_width, _small(), name=f"cells_{member}")
     vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights, -1), axis=-2)
     return [keras.layers.Flatten()(vectors), keras.layers.Flatten()(vectors[:, 0] * vectors[:, 1])]
 
 
-def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Any]:
+def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture, member: int) -> list[Any]:
     """Returns the mean vector of the points along the straight way from end to end, and the same times its length."""
     import keras
     from keras import ops
@@ -263,14 +260,14 @@ def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) ->
         [(1 - across) * (1 - along), (1 - across) * along, across * (1 - along), across * along], axis=1
     )
 
-    table = keras.layers.Embedding(int(corners.prod()), shape.way_width, _small(), name="ways")
+    table = keras.layers.Embedding(int(corners.prod()), shape.way_width, _small(), name=f"ways_{member}")
     # Not as an einsum: TensorFlow would multiply a tiny matrix for each trip.
     vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights / shape.way_points, -1), axis=1)
     length_km = ops.sum(ops.abs(ends_km[:, 1] - ends_km[:, 0]), axis=1, keepdims=True)
     return [vectors, vectors * length_km]
 
 
-def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> Any:
+def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture, member: int) -> Any:
     """Returns the interpolated vectors of the distances: of the trip, and of its ends to the airports."""
     import keras
     from keras import ops
@@ -291,19 +288,19 @@ def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Archi
     within = ops.expand_dims(place - step, -1)
     number = ops.cast(step + first, "int32")
     table = keras.layers.Embedding(
-        len(columns) * shape.distance_steps, shape.distance_width, _small(), name="distances"
+        len(columns) * shape.distance_steps, shape.distance_width, _small(), name=f"distances_{member}"
     )
     return keras.layers.Flatten()(table(number) * (1 - within) + table(number + 1) * within)
 
 
-def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> Any:
+def _hours(inputs: Any, names: Sequence[str], shape: Architecture, member: int) -> Any:
     """Returns the vector of the hour of the week."""
     import keras
     from keras import ops
 
     hour, weekday = (inputs[:, list(names).index(name)] for name in ("hour", "weekday"))
     number = ops.cast(ops.clip(weekday * 24 + ops.floor(hour), 0.0, 7 * 24 - 1.0), "int32")
-    return keras.layers.Embedding(7 * 24, shape.hour_width, _small(), name="hours")(number)
+    return keras.layers.Embedding(7 * 24, shape.hour_width, _small(), name=f"hours_{member}")(number)
 
 
 def _under_rules(plain_target: Any, scaled: Any, names: Sequence[str]) -> Any:

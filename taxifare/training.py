@@ -23,9 +23,6 @@ Part = tuple[Matrix, Vector, npt.NDArray[np.int64]]
 PREDICTION_ROWS = 2_048
 """Rows predicted at once: enough to keep two cores busy, few enough for their caches."""
 
-UPPER_MEMBERS = 2
-"""How many of a network's members, its last, learn the upper prediction instead of the middle one."""
-
 UPPER_QUANTILE = 0.6
 """The upper prediction is one that three rides in five do not exceed; the middle one, every other ride."""
 
@@ -174,6 +171,9 @@ def fit(
     started = time.perf_counter()
     x_validation, y_validation = _rows(validation_features, validation_targets, "validation")
     keras.utils.set_random_seed(seed)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.GaussianNoise):
+            layer.seed_generator.state.assign([seed, 0])
 
     def finished(number: int, loss: float, since: float) -> Epoch:
         mae = float(np.abs(predict(network, x_validation) - y_validation).mean(dtype=np.float64))
@@ -253,19 +253,19 @@ def _learner(network: "keras.Model", batch_size: int) -> "Callable[[Matrix, Vect
 
 
 def quantile_loss(targets: "tf.Tensor", said: "tf.Tensor") -> "tf.Tensor":
-    """Returns what training makes small: the members' mean absolute error, that of the upper ones tilted.
+    """Returns what training makes small: the members' mean absolute error, that of their upper answers tilted.
 
-    An upper member's error counts 2q when it says too little and 2(1 - q) when it says too much, which is least at the
+    An upper answer's error counts 2q when it says too little and 2(1 - q) when it says too much, which is least at the
     quantile q of the targets (Koenker and Bassett 1978).
 
     Args:
         targets: What they should say (n, 1).
-        said: What each member says (n, m), the upper ones last.
+        said: What the members say (n, 2 members), the upper answers last.
     """
     from keras import ops
 
     tilt = np.zeros(said.shape[-1], dtype=np.float32)
-    tilt[-UPPER_MEMBERS:] = 2 * UPPER_QUANTILE - 1
+    tilt[len(tilt) // 2 :] = 2 * UPPER_QUANTILE - 1
     errors = targets - said
     return ops.mean(ops.abs(errors) + tilt * errors)
 
@@ -300,8 +300,7 @@ def _means(network: "keras.Model") -> Callable[[Matrix], npt.ArrayLike]:
 
         def means(rows: tf.Tensor) -> tf.Tensor:
             said = network(rows, training=False)
-            middle = tf.reduce_mean(said[:, :-UPPER_MEMBERS], axis=1)
-            upper = tf.reduce_mean(said[:, -UPPER_MEMBERS:], axis=1)
+            middle, upper = (tf.reduce_mean(half, axis=1) for half in tf.split(said, 2, axis=1))
             return tf.stack([middle, tf.maximum(middle, upper)], axis=1)
 
         rows = tf.TensorSpec((None, network.input_shape[1]), tf.float32)

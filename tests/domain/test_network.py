@@ -12,7 +12,7 @@ from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.scratch import architecture_of
 from taxifare.settings import Settings
-from taxifare.training import UPPER_MEMBERS, predict, quote
+from taxifare.training import predict, quote
 from tests.domain.test_features import JFK, TIMES_SQUARE, trip
 
 NAMES = feature_names(NEW_YORK)
@@ -48,7 +48,7 @@ def network(features, targets):
 def test_it_takes_the_features_and_a_fare_is_the_mean_of_its_members(network, features):
     assert network.input_shape == (None, len(NAMES))
     said = np.asarray(network(features))
-    assert said.shape == (len(features), SMALL.members + UPPER_MEMBERS)
+    assert said.shape == (len(features), 2 * SMALL.members)
     assert np.ptp(said, axis=1).max() > 0
     middle, upper = (said[:, : SMALL.members], said[:, SMALL.members :])
     np.testing.assert_allclose(predict(network, features), middle.mean(axis=1), rtol=1e-5)
@@ -129,7 +129,7 @@ def test_places_are_moved_in_training_only_and_by_as_much_as_is_said(network, fe
 
 def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, targets):
     """A trip 6 km along the avenues: a square half-way is on its way, one 3 km across from there is not."""
-    only_ways = Architecture(cell_width=0, distance_width=0, hour_width=0, dense_widths=(8,))
+    only_ways = Architecture(members=1, cell_width=0, distance_width=0, hour_width=0, dense_widths=(8,))
     network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=only_ways)
     trip = features[1:2].copy()
     sine, cosine = np.sin(np.radians(29)), np.cos(np.radians(29))
@@ -147,7 +147,7 @@ def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, 
         """The corners of the map whose vectors the fare depends on."""
         with tf.GradientTape() as tape:
             fare = tf.reduce_sum(network(at(place_1, place_2)))
-        slopes = tape.gradient(fare, network.get_layer("ways").trainable_weights[0])
+        slopes = tape.gradient(fare, network.get_layer("ways_0").trainable_weights[0])
         return set(slopes.indices.numpy()[np.abs(slopes.values.numpy()).sum(axis=1) > 0].tolist())
 
     on_the_way = squares_that_price(start, end)

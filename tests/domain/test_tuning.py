@@ -23,7 +23,7 @@ from taxifare.evaluation import mean_interval
 from taxifare.registry import ModelRegistry
 from taxifare.scratch import architecture_of, fit_from_scratch
 from taxifare.settings import Settings
-from taxifare.training import UPPER_MEMBERS, TrainingHistory, fit
+from taxifare.training import TrainingHistory, fit
 from taxifare.tuning import Progress, Search, TuningError, adopt, latest_finding, searched_settings, tune
 from tests.small import clean_base, small_settings
 
@@ -387,8 +387,7 @@ def test_adopted_settings_are_those_of_the_next_fit_and_all_else_is_as_it_was(
 
     monkeypatch.setattr(taxifare.scratch, "fit", seen)
     network, _ = fit_from_scratch(found.trips, adopted)
-    members = architecture_of(adopted, len(found.trips)).members + UPPER_MEMBERS
-    assert network.get_layer("dense_0").units == members * round(usual * winner["dense_width_factor"])
+    assert network.get_layer("dense_0_0").units == round(usual * winner["dense_width_factor"])
     assert {name: given[name] for name in winner if name in given} == {
         name: value for name, value in winner.items() if name != "dense_width_factor"
     }
