@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HELD_SHARE = 0.2
 """Share of the month's training trips, drawn at random, that decides when to stop and which challenger is staged."""
 
-RENEWAL_LEARNING_RATE_FACTOR = 0.2
+RENEWAL_LEARNING_RATE_FACTOR = 0.1
 RENEWAL_EPOCHS = 2
 """A month is a fraction of what production has learned from: a few small steps refine it, more of them forget. Chosen
 on July 2012 to February 2013, see `docs/model.md`."""

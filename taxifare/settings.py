@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     validation_share: float = Field(
         0.2, description="Share of a month's trips, the latest, kept for validation", gt=0, lt=1
     )
-    learning_rate: float = Field(0.01, description="Learning rate of the first fit; renewals use a fifth", gt=0)
+    learning_rate: float = Field(0.01, description="Learning rate of the first fit; renewals use a tenth", gt=0)
     batch_size: int = Field(512, description="Trips per training step", ge=1)
     patience: int = Field(2, description="Epochs without improvement before training stops", ge=1)
     max_epochs: int = Field(
