@@ -138,7 +138,6 @@ def build_network(
     scaled, varies = _scaled(inputs, features)
     timeless = [column for column, name in enumerate(names) if name != "trend_years"]
     plain = _columns(scaled, timeless)
-    parts = [plain]
     to_streets = _to_streets(city)
     ends_km = ops.matmul(_ends(inputs, names), to_streets)
     if shape.jitter_km:
