@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import keras
 
 Matrix = npt.NDArray[np.float32]
+Parts = tuple[Any, ...]
+"""What a member sees of a table, in which the members' vectors stand beside each other and are looked up at once."""
 
 _ENDS = ("pickup_east_km", "pickup_north_km", "dropoff_east_km", "dropoff_north_km")
 _RULES = frozenset(rule.name for city in CITIES.values() for rule in city.rules)
@@ -143,18 +145,21 @@ def build_network(
     if shape.jitter_km:
         ends_km = keras.layers.GaussianNoise(shape.jitter_km, name="jitter")(ends_km)
     edges_km = _map_edges(features, names, to_streets)
-    said = []
-    for member in range(shape.members):
-        parts = [plain]
-        if shape.cell_width:
-            parts += _cells(ends_km, edges_km, shape, member)
-        if shape.way_width:
-            parts += _ways(ends_km, edges_km, shape, member)
-        if shape.distance_width:
-            parts.append(_distances(inputs, features, names, shape, member))
-        if shape.hour_width:
-            parts.append(_hours(inputs, names, shape, member))
-        said.append(_answers(parts, varies[timeless], targets, shape, member))
+    tables = []
+    if shape.cell_width:
+        tables.append(_cells(ends_km, edges_km, shape))
+    if shape.way_width:
+        tables.append(_ways(ends_km, edges_km, shape))
+    if shape.distance_width:
+        tables.append(_distances(inputs, features, names, shape))
+    if shape.hour_width:
+        tables.append(_hours(inputs, names, shape))
+    said = [
+        _answers(
+            [plain, *(part for table in tables for part in table[member])], varies[timeless], targets, shape, member
+        )
+        for member in range(shape.members)
+    ]
     plain_targets = ops.concatenate([*(each[:, :1] for each in said), *(each[:, 1:] for each in said)], axis=1)
     network = keras.Model(inputs, _under_rules(plain_targets, scaled, names), name="taxifare")
     # So that a saved network keeps its optimizer; `training.fit` has a loss of its own.
@@ -182,7 +187,11 @@ def _scaled(inputs: Any, features: Matrix) -> tuple[Any, npt.NDArray[np.bool_]]:
 
 
 def _answers(
-    parts: list[Any], varies: npt.NDArray[np.bool_], targets: npt.NDArray[np.floating], shape: Architecture, member: int
+    parts: Sequence[Any],
+    varies: npt.NDArray[np.bool_],
+    targets: npt.NDArray[np.floating],
+    shape: Architecture,
+    member: int,
 ) -> Any:
     """Returns a member's two answers (n, 2), the middle and the upper one, before rules and trend.
 
@@ -209,8 +218,8 @@ def _answers(
     return said
 
 
-def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture, member: int) -> list[Any]:
-    """Returns the interpolated vectors of both ends at all sizes, and the products of the two ends' vectors.
+def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Parts]:
+    """Returns for each member the vectors of both ends at all sizes, interpolated, and the products of the two ends'.
 
     The four corners of a square are weighted with the areas of the opposite rectangles (bilinear interpolation).
     """
@@ -235,13 +244,16 @@ def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture, m
     numbers = ops.stack([south_west, south_west + 1, south_west + row, south_west + row + 1], axis=-1)
     weights = ops.stack([(1 - east) * (1 - north), (1 - east) * north, east * (1 - north), east * north], axis=-1)
 
-    table = keras.layers.Embedding(int(counts.sum()), shape.cell_width, _small(), name=f"cells_{member}")
+    table = keras.layers.Embedding(int(counts.sum()), shape.members * shape.cell_width, _small(), name="cells")
     vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights, -1), axis=-2)
-    return [keras.layers.Flatten()(vectors), keras.layers.Flatten()(vectors[:, 0] * vectors[:, 1])]
+    return [
+        (keras.layers.Flatten()(own), keras.layers.Flatten()(own[:, 0] * own[:, 1]))
+        for own in ops.split(vectors, shape.members, axis=-1)
+    ]
 
 
-def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture, member: int) -> list[Any]:
-    """Returns the mean vector of the points along the straight way from end to end, and the same times its length."""
+def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Parts]:
+    """Returns for each member the mean vector of points along the straight way, and the same times its length."""
     import keras
     from keras import ops
 
@@ -259,15 +271,15 @@ def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture, me
         [(1 - across) * (1 - along), (1 - across) * along, across * (1 - along), across * along], axis=1
     )
 
-    table = keras.layers.Embedding(int(corners.prod()), shape.way_width, _small(), name=f"ways_{member}")
+    table = keras.layers.Embedding(int(corners.prod()), shape.members * shape.way_width, _small(), name="ways")
     # Not as an einsum: TensorFlow would multiply a tiny matrix for each trip.
     vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights / shape.way_points, -1), axis=1)
     length_km = ops.sum(ops.abs(ends_km[:, 1] - ends_km[:, 0]), axis=1, keepdims=True)
-    return [vectors, vectors * length_km]
+    return [(own, own * length_km) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
-def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture, member: int) -> Any:
-    """Returns the interpolated vectors of the distances: of the trip, and of its ends to the airports."""
+def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> list[Parts]:
+    """Returns for each member the interpolated vectors of the trip's distance and of its ends' to the airports."""
     import keras
     from keras import ops
 
@@ -287,19 +299,21 @@ def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Archi
     within = ops.expand_dims(place - step, -1)
     number = ops.cast(step + first, "int32")
     table = keras.layers.Embedding(
-        len(columns) * shape.distance_steps, shape.distance_width, _small(), name=f"distances_{member}"
+        len(columns) * shape.distance_steps, shape.members * shape.distance_width, _small(), name="distances"
     )
-    return keras.layers.Flatten()(table(number) * (1 - within) + table(number + 1) * within)
+    vectors = table(number) * (1 - within) + table(number + 1) * within
+    return [(keras.layers.Flatten()(own),) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
-def _hours(inputs: Any, names: Sequence[str], shape: Architecture, member: int) -> Any:
-    """Returns the vector of the hour of the week."""
+def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> list[Parts]:
+    """Returns for each member the vector of the hour of the week."""
     import keras
     from keras import ops
 
     hour, weekday = (inputs[:, list(names).index(name)] for name in ("hour", "weekday"))
     number = ops.cast(ops.clip(weekday * 24 + ops.floor(hour), 0.0, 7 * 24 - 1.0), "int32")
-    return keras.layers.Embedding(7 * 24, shape.hour_width, _small(), name=f"hours_{member}")(number)
+    vectors = keras.layers.Embedding(7 * 24, shape.members * shape.hour_width, _small(), name="hours")(number)
+    return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
 def _under_rules(plain_target: Any, scaled: Any, names: Sequence[str]) -> Any:

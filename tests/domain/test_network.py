@@ -147,7 +147,7 @@ def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, 
         """The corners of the map whose vectors the fare depends on."""
         with tf.GradientTape() as tape:
             fare = tf.reduce_sum(network(at(place_1, place_2)))
-        slopes = tape.gradient(fare, network.get_layer("ways_0").trainable_weights[0])
+        slopes = tape.gradient(fare, network.get_layer("ways").trainable_weights[0])
         return set(slopes.indices.numpy()[np.abs(slopes.values.numpy()).sum(axis=1) > 0].tolist())
 
     on_the_way = squares_that_price(start, end)

@@ -50,7 +50,8 @@ def test_the_first_month_is_noticed_run_compared_and_asked_about(
     company: Company, first_questions: dict[str, Question]
 ) -> None:
     question = first_questions["2015-01"]
-    run = company.ui.runs("monthly_job", "2015-01-01")[0]
+    # The question may come before the run that it is about has ended.
+    run = company.ui.finished(company.ui.runs("monthly_job", "2015-01-01")[0].id)
     assert (run.status, run.tags["taxifare/because"]) == ("SUCCESS", "2015-01 is due: new")
     assert question.verdict == Verdict.COLD_START
     assert question.errors[1] == f"{metadata_of(company, 'staging_model', run)['mae_usd']:.2f}"
