@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 ADA: dict[str, object] = {"decided_by": "Ada", "reason": "the numbers"}
 REPLACES_FIRST = "to replace 1,"
+HALF_A_CENT = 0.0051
+"""Messages round errors to cents, assets show four digits of them."""
 SUBJECTS = [f"2015-{month:02}" for month in range(1, 6)]
 MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model")
 
@@ -54,7 +56,9 @@ def test_the_first_month_is_noticed_run_compared_and_asked_about(
     run = company.ui.finished(company.ui.runs("monthly_job", "2015-01-01")[0].id)
     assert (run.status, run.tags["taxifare/because"]) == ("SUCCESS", "2015-01 is due: new")
     assert question.verdict == Verdict.COLD_START
-    assert question.errors[1] == f"{metadata_of(company, 'staging_model', run)['mae_usd']:.2f}"
+    assert float(question.errors[1]) == pytest.approx(
+        metadata_of(company, "staging_model", run)["mae_usd"], abs=HALF_A_CENT
+    )
 
 
 # The second act: the base model goes into production
@@ -171,8 +175,8 @@ def test_every_month_is_asked_about_once(company: Company, spring: Spring) -> No
 def test_messages_begin_as_in_the_course_with_the_errors_that_the_assets_show(company: Company, spring: Spring) -> None:
     for run in spring.runs:
         production, staging = company.questions((run.partition or "")[:7])[-1].errors
-        assert production == f"{metadata_of(company, 'production_eval_mae', run)['mae_usd']:.2f}"
-        assert staging == f"{metadata_of(company, 'staging_model', run)['mae_usd']:.2f}"
+        shown = [metadata_of(company, asset, run)["mae_usd"] for asset in ("production_eval_mae", "staging_model")]
+        assert [float(production), float(staging)] == pytest.approx(shown, abs=HALF_A_CENT)
 
 
 def test_there_is_one_staging_version_for_each_month_and_production(company: Company, spring: Spring) -> None:
