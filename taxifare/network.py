@@ -162,7 +162,8 @@ def build_network(
     ]
     plain_targets = ops.concatenate([*(each[:, :1] for each in said), *(each[:, 1:] for each in said)], axis=1)
     network = keras.Model(inputs, _under_rules(plain_targets, scaled, names), name="taxifare")
-    # So that a saved network keeps its optimizer; `training.fit` has a loss of its own.
+    # So that a saved network keeps its optimizer; `training.fit` has a loss of its own. Whoever loads it predicts
+    # without XLA: on a month of trips compiling takes longer than it saves.
     network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False)
     network.optimizer.build(network.trainable_variables)
     return network

@@ -173,6 +173,13 @@ def test_predictions_do_not_depend_on_how_many_rows_come_together(trained):
     assert network.means_of_members.experimental_get_tracing_count() == 1
 
 
+def test_a_network_is_traced_once_however_often_it_is_trained(trained):
+    network = keras.models.load_model(trained[0])
+    for batch_size in (500, 1000):
+        fit(network, InMemory(*TRAIN), *VALIDATION, **FAST | {"batch_size": batch_size, "max_epochs": 1})
+    assert network.learner.experimental_get_tracing_count() == 1
+
+
 def test_predictions_follow_the_weights(trained):
     network = keras.models.load_model(trained[0])
     before = predict(network, TRAIN[0][:5])

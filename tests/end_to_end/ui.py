@@ -134,14 +134,13 @@ class Ui:
         def stopped() -> bool:
             sensor = self._sensor(name)
             if sensor["sensorState"]["status"] == "STOPPED":
-                return all(tick["status"] != "STARTED" for tick in self.ticks(name))
+                return all(tick["status"] != "STARTED" for tick in sensor["sensorState"]["ticks"])
             self.query(mutation, id=sensor["id"])
             return False
 
-        for _ in range(2):
-            eventually(stopped, f"{name} to stop", within_s=60)
-            time.sleep(1)
-        assert stopped(), f"{name} was started again"
+        eventually(stopped, f"{name} to stop", within_s=60)
+        time.sleep(1)
+        eventually(stopped, f"{name} to stay stopped", within_s=60)
 
     def start_sensor(self, name: str) -> None:
         """What the sensor's switch does."""
