@@ -16,8 +16,10 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
 On these, dense layers say two things: the target, and an upper one, which a correction of the bias is made from
 (`training.quote`). Where there are trips enough, several members with tables and layers of their own each say both,
 learn from their own errors, and are averaged. What they say is scaled and shifted by the dated rules and the trend: a
-fare rise multiplies, whatever the trip; to durations a rule is a date like any other. The trend acts there only, and
-goes no further than in the training rows, as every feature: it can neither bend what a trip costs nor run away.
+fare rise multiplies, whatever the trip; to durations a rule is a date like any other. The trend is a level of prices
+that may change its course once a year, so that the last one is that of the last year, not of a line through all; more
+levels would learn seasons. It acts there only, and goes no further than in the training rows, as every feature: it can
+neither bend what a trip costs nor run away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +68,8 @@ class Architecture:
         distance_steps: Steps of each distance.
         distance_width: Numbers in a step's vector.
         hour_width: Numbers in the vector of an hour of the week.
+        levels_a_year: How many levels prices have in a year; they go straight from one to the next. 0 is one straight
+            line over all years.
         epochs_factor: How many times `MAX_EPOCHS` a fit from random weights may take.
     """
 
@@ -80,6 +84,7 @@ class Architecture:
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
+    levels_a_year: int = 1
     epochs_factor: int = 2
 
 
@@ -161,7 +166,7 @@ def build_network(
         for member in range(shape.members)
     ]
     plain_targets = ops.concatenate([*(each[:, :1] for each in said), *(each[:, 1:] for each in said)], axis=1)
-    network = keras.Model(inputs, _under_rules(plain_targets, scaled, names), name="taxifare")
+    network = keras.Model(inputs, _under_rules(plain_targets, inputs, scaled, features, names, shape), name="taxifare")
     # So that a saved network keeps its optimizer; `training.fit` has a loss of its own. Whoever loads it predicts
     # without XLA: on a month of trips compiling takes longer than it saves.
     network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False)
@@ -296,13 +301,10 @@ def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Archi
 
     logarithms = ops.log(_columns(inputs, columns) + _SHORTEST_KM)
     place = ops.clip((logarithms - lowest) * (last_step / span).astype(np.float32), 0.0, last_step - 0.001)
-    step = ops.floor(place)
-    within = ops.expand_dims(place - step, -1)
-    number = ops.cast(step + first, "int32")
     table = keras.layers.Embedding(
         len(columns) * shape.distance_steps, shape.members * shape.distance_width, _small(), name="distances"
     )
-    vectors = table(number) * (1 - within) + table(number + 1) * within
+    vectors = _interpolated(table, place, first)
     return [(keras.layers.Flatten()(own),) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
@@ -317,15 +319,34 @@ def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> list[Parts
     return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
-def _under_rules(plain_target: Any, scaled: Any, names: Sequence[str]) -> Any:
-    """Returns the plain answer, scaled and shifted by the rules in force and the trend."""
+def _under_rules(
+    plain_targets: Any, inputs: Any, scaled: Any, features: Matrix, names: Sequence[str], shape: Architecture
+) -> Any:
+    """Returns the plain answers, scaled and shifted by the rules in force and by the level of prices at the time."""
     import keras
+    from keras import ops
 
-    columns = [column for column, name in enumerate(names) if name == "trend_years" or name in _RULES]
-    rules = _columns(scaled, columns)
-    factor = 1 + keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
+    rules = _columns(scaled, [column for column, name in enumerate(names) if name in _RULES])
+    factor = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
     shift = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_shift")(rules)
-    return plain_target * factor + shift
+
+    trend = list(names).index("trend_years")
+    first_year, span_years = features[:, trend].min(), np.ptp(features[:, trend])
+    last_step = max(1, round(float(span_years) * shape.levels_a_year))
+    steps_a_year = last_step / np.maximum(span_years, np.float32(1e-3))
+    place = ops.clip((inputs[:, trend] - first_year) * steps_a_year, 0.0, last_step - 0.001)
+    level = _interpolated(keras.layers.Embedding(last_step + 1, 2, "zeros", name="levels"), place)
+    return plain_targets * (1 + factor + level[:, :1]) + shift + level[:, 1:]
+
+
+def _interpolated(table: "keras.layers.Embedding", place: Any, first: Any = 0) -> Any:
+    """Returns the vectors at places between the rows of a table, counted from `first`: those of both, weighted."""
+    from keras import ops
+
+    step = ops.floor(place)
+    within = ops.expand_dims(place - step, -1)
+    number = ops.cast(step + first, "int32")
+    return table(number) * (1 - within) + table(number + 1) * within
 
 
 def _to_streets(city: City) -> Matrix:

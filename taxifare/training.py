@@ -23,8 +23,8 @@ Part = tuple[Matrix, Vector, npt.NDArray[np.int64]]
 PREDICTION_ROWS = 2_048
 """Rows predicted at once: enough to keep two cores busy, few enough for their caches."""
 
-UPPER_QUANTILE = 0.6
-"""The upper prediction is one that three rides in five do not exceed; the middle one, every other ride."""
+UPPER_QUANTILE = 0.7
+"""The upper prediction is one that seven rides in ten do not exceed; the middle one, every other ride."""
 
 
 class TrainingError(RuntimeError):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from taxifare.features import compute_features, feature_names
 from taxifare.network import Architecture, build_network
 from taxifare.scratch import architecture_of
 from taxifare.settings import Settings
-from taxifare.training import predict, quote
+from taxifare.training import InMemory, fit, predict, quote
 from tests.domain.test_features import JFK, TIMES_SQUARE, trip
 
 NAMES = feature_names(NEW_YORK)
@@ -80,8 +81,8 @@ def test_a_rule_that_came_after_the_training_rows_says_nothing(network, features
 
 def test_the_trend_stops_at_the_last_training_day(features, targets):
     network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
-    factor = network.get_layer("rules_factor")
-    factor.set_weights([np.full_like(factor.get_weights()[0], 0.1)])
+    levels = network.get_layer("levels")
+    levels.set_weights([np.linspace([0, 0], [0.1, 1], len(levels.get_weights()[0]))])
     assert (features[:, column("trend_years")] < 15).all()
     last, beyond, before = features.copy(), features.copy(), features.copy()
     last[:, column("trend_years")] = features[:, column("trend_years")].max()
@@ -89,6 +90,36 @@ def test_the_trend_stops_at_the_last_training_day(features, targets):
     before[:, column("trend_years")] = features[:, column("trend_years")].min()
     assert np.array_equal(predict(network, last), predict(network, beyond))
     assert not np.array_equal(predict(network, last), predict(network, before))
+
+
+def test_prices_have_a_level_for_each_turn_of_a_year_and_go_straight_between(features, targets):
+    years, at = features.copy(), features[:5].copy()
+    years[:, column("trend_years")] = np.linspace(9, 11, len(features))
+    network = build_network(years, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
+    network.get_layer("levels").set_weights([np.array([[0, 0], [0, 1], [0, 5]])])
+    at[:] = at[0]
+    at[:, column("trend_years")] = [9, 9.5, 10, 10.75, 11]
+    fares = predict(network, at)
+    assert fares - fares[0] == pytest.approx([0, 0.5, 1, 4, 5], abs=0.01)
+
+
+def test_the_last_level_is_that_of_the_last_year_not_of_a_line_through_all(features, targets):
+    years, later = features.copy(), features.copy()
+    years[:, column("trend_years")] = np.random.default_rng(0).uniform(9, 14, len(features))
+    rise = np.maximum(years[:, column("trend_years")] - 13, 0)
+    later[:, column("trend_years")] = 14.2
+    missed = {}
+    for levels_a_year in (0, 1):
+        shape = replace(SMALL, levels_a_year=levels_a_year)
+        network = build_network(years, targets, NEW_YORK, learning_rate=0.02, seed=1, architecture=shape)
+        fit(
+            network,
+            InMemory(years, targets * (1 + 0.5 * rise)),
+            *(later, targets * 1.5),
+            **{"learning_rate": 0.02, "batch_size": 64, "patience": 30, "max_epochs": 30, "seed": 1},
+        )
+        missed[levels_a_year] = abs(np.median(predict(network, later) / (targets * 1.5)) - 1)
+    assert missed[1] < 0.5 * missed[0]
 
 
 def test_a_season_that_was_never_seen_is_taken_for_the_nearest_that_was(features, targets):

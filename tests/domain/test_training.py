@@ -69,7 +69,7 @@ def test_the_saved_network_is_that_of_the_best_epoch(trained):
     assert mae(keras.models.load_model(path), VALIDATION) == pytest.approx(history.best_validation_mae, abs=1e-6)
 
 
-def test_half_of_the_rides_cost_more_than_the_fare_and_two_in_five_more_than_the_upper_one():
+def test_half_of_the_rides_cost_more_than_the_fare_and_three_in_ten_more_than_the_upper_one():
     """Rides whose luck is known to be skewed: 5 USD and a log-normal surcharge."""
     features, _ = trips(6000, seed=3)
     fares = (5 + 2 * np.random.default_rng(4).lognormal(0, 1, 6000)).astype(np.float32)
@@ -77,7 +77,7 @@ def test_half_of_the_rides_cost_more_than_the_fare_and_two_in_five_more_than_the
     fit(network, InMemory(features, fares, np.arange(6000) < 5000), features[5000:], fares[5000:], **FAST)
     middle, upper = quote(network, features[5000:]).T
     assert np.mean(fares[5000:] > middle) == pytest.approx(0.5, abs=0.05)
-    assert np.mean(fares[5000:] > upper) == pytest.approx(0.4, abs=0.05)
+    assert np.mean(fares[5000:] > upper) == pytest.approx(0.3, abs=0.05)
 
 
 def test_the_same_seed_repeats_itself_to_a_hundredth_of_a_cent(trained):
