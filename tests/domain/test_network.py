@@ -116,7 +116,11 @@ def test_the_last_level_is_that_of_the_last_year_not_of_a_line_through_all(featu
             network,
             InMemory(years, targets * (1 + 0.5 * rise)),
             *(later, targets * 1.5),
-            **{"learning_rate": 0.02, "batch_size": 64, "patience": 30, "max_epochs": 30, "seed": 1},
+            learning_rate=0.02,
+            batch_size=64,
+            patience=30,
+            max_epochs=30,
+            seed=1,
         )
         missed[levels_a_year] = abs(np.median(predict(network, later) / (targets * 1.5)) - 1)
     assert missed[1] < 0.5 * missed[0]
