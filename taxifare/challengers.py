@@ -37,7 +37,7 @@ HELD_SHARE = 0.2
 RENEWAL_LEARNING_RATE_FACTOR = 0.1
 RENEWAL_EPOCHS = 2
 """A month is a fraction of what production has learned from: a few small steps refine it, more of them forget. Chosen
-on July 2012 to February 2013, see `docs/model.md`."""
+on July 2012 to December 2013, see `docs/model.md`."""
 
 RECENT_MONTHS = 12
 FEWEST_TRIPS = 1_000
