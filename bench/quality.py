@@ -70,7 +70,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without hours of the week": {"hour_width": 0},
     "dense layers only": {"cell_width": 0, "way_width": 0, "distance_width": 0, "hour_width": 0},
     "one size of cells": {"cells_km": (0.5,)},
-    "half the dense units": {"dense_widths": (64, 32)},
+    "dense layers of 32 and 16": {"dense_widths": (32, 16)},
+    "places not moved": {"jitter_km": 0.0},
+    "a straight trend": {"levels_a_year": 0},
     "the shape for fewer trips": asdict(min(ARCHITECTURES.items())[1]),
     "the shape for more trips": asdict(max(ARCHITECTURES.items())[1]),
 }
