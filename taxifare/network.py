@@ -300,11 +300,11 @@ def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Archi
     first = (np.arange(len(columns)) * shape.distance_steps).astype(np.float32)
 
     logarithms = ops.log(_columns(inputs, columns) + _SHORTEST_KM)
-    place = ops.clip((logarithms - lowest) * (last_step / span).astype(np.float32), 0.0, last_step - 0.001)
+    place = (logarithms - lowest) * (last_step / span).astype(np.float32)
     table = keras.layers.Embedding(
         len(columns) * shape.distance_steps, shape.members * shape.distance_width, _small(), name="distances"
     )
-    vectors = _interpolated(table, place, first)
+    vectors = _interpolated(table, place, last_step, first)
     return [(keras.layers.Flatten()(own),) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
@@ -324,7 +324,6 @@ def _under_rules(
 ) -> Any:
     """Returns the plain answers, scaled and shifted by the rules in force and by the level of prices at the time."""
     import keras
-    from keras import ops
 
     rules = _columns(scaled, [column for column, name in enumerate(names) if name in _RULES])
     factor = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
@@ -334,15 +333,19 @@ def _under_rules(
     first_year, span_years = features[:, trend].min(), np.ptp(features[:, trend])
     last_step = max(1, round(float(span_years) * shape.levels_a_year))
     steps_a_year = last_step / np.maximum(span_years, np.float32(1e-3))
-    place = ops.clip((inputs[:, trend] - first_year) * steps_a_year, 0.0, last_step - 0.001)
-    level = _interpolated(keras.layers.Embedding(last_step + 1, 2, "zeros", name="levels"), place)
+    place = (inputs[:, trend] - first_year) * steps_a_year
+    level = _interpolated(keras.layers.Embedding(last_step + 1, 2, "zeros", name="levels"), place, last_step)
     return plain_targets * (1 + factor + level[:, :1]) + shift + level[:, 1:]
 
 
-def _interpolated(table: "keras.layers.Embedding", place: Any, first: Any = 0) -> Any:
-    """Returns the vectors at places between the rows of a table, counted from `first`: those of both, weighted."""
+def _interpolated(table: "keras.layers.Embedding", place: Any, last_step: int, first: Any = 0) -> Any:
+    """Returns the vectors at places between the rows of a table, those of both weighted; beyond an end, the end's.
+
+    Places run from 0, the row `first`, to `last_step`.
+    """
     from keras import ops
 
+    place = ops.clip(place, 0.0, last_step - 0.001)
     step = ops.floor(place)
     within = ops.expand_dims(place - step, -1)
     number = ops.cast(step + first, "int32")
