@@ -68,9 +68,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without ways": {"way_width": 0},
     "without distance steps": {"distance_width": 0},
     "without hours of the week": {"hour_width": 0},
-    "dense layers only": {"cell_width": 0, "way_width": 0, "distance_width": 0, "hour_width": 0},
+    "without weeks of the year": {"week_width": 0},
+    "dense layers only": {"cell_width": 0, "way_width": 0, "distance_width": 0, "hour_width": 0, "week_width": 0},
     "one size of cells": {"cells_km": (0.5,)},
-    "dense layers of 32 and 16": {"dense_widths": (32, 16)},
+    "dense layers of 64 and 32": {"dense_widths": (64, 32)},
+    "one member": {"members": 1},
     "places not moved": {"jitter_km": 0.0},
     "a straight trend": {"levels_a_year": 0},
     "the shape for fewer trips": asdict(min(ARCHITECTURES.items())[1]),
@@ -288,13 +290,13 @@ def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:
     key = (shape, len(train), seed)
     if key not in NETWORKS:
         x, y, stops = train.features, train.targets, train.stops
-        rate = SETTINGS.learning_rate
+        rate = SETTINGS.learning_rate * shape.batch_factor**0.5
         network = build_network(x[~stops], y[~stops], NEW_YORK, learning_rate=rate, seed=seed, architecture=shape)
         history = fit(
             network,
             *(InMemory(x, y, ~stops), x[stops], y[stops]),
             learning_rate=rate,
-            batch_size=SETTINGS.batch_size,
+            batch_size=SETTINGS.batch_size * shape.batch_factor,
             patience=SETTINGS.patience,
             max_epochs=SETTINGS.max_epochs * shape.epochs_factor,
             seed=seed,

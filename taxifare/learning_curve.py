@@ -134,9 +134,7 @@ def _measure(
     batch_size = min(settings.batch_size, math.ceil(point.trips / LEAST_STEPS_PER_EPOCH))
     own = settings.model_copy(update={"seed": settings.seed + point.repeat, "batch_size": batch_size})
     with registry.run(f"{point.trips} trips, repeat {point.repeat}", _tags(point, curve)) as run_id:
-        network, history = fit_from_scratch(
-            sample, own, on_epoch=lambda epoch: report(epoch.number / settings.max_epochs)
-        )
+        network, history = fit_from_scratch(sample, own, on_epoch=lambda epoch: report(epoch.number / epoch.last))
         scores = score(predict_trips(network, test, settings), test["target"].to_numpy(np.float64))
         metrics = {
             "mae": scores.mae,
@@ -151,10 +149,10 @@ def _measure(
             params={
                 "training_set_size": point.trips,
                 "val_set_size": len(test),
-                "learning_rate": settings.learning_rate,
-                "batch_size": batch_size,
+                "learning_rate": history.learning_rate,
+                "batch_size": history.batch_size,
                 "patience": settings.patience,
-                "max_epochs": settings.max_epochs,
+                "max_epochs": history.epochs[0].last,
                 "seed": own.seed,
             },
             metrics=metrics,

@@ -11,7 +11,8 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
   the distance: what lies between – rivers, bridges, slow streets – is paid for by everybody who passes.
 - distances: a vector for every step of each distance on a logarithmic scale, interpolated as well: flat fares around
   the airports and the flag drop are kinks that a dense layer learns slowly.
-- hours: a vector for every hour of the week.
+- hours and weeks: a vector for every hour of the week, and one for every week of the year, interpolated: streets are
+  empty around Christmas and slow in December, every year anew.
 
 On these, dense layers say two things: the target, and an upper one, which a correction of the bias is made from
 (`training.quote`). Where there are trips enough, several members with tables and layers of their own each say both,
@@ -23,7 +24,7 @@ neither bend what a trip costs nor run away.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ _RULES = frozenset(rule.name for city in CITIES.values() for rule in city.rules)
 
 # Share of the trips beyond the edge of the map on each side; their cells are those of the edge.
 _OFF_THE_MAP = 0.002
+
+_WEEKS = 52
 
 # Distances are told apart on a logarithmic scale from about this length on.
 _SHORTEST_KM = 0.03
@@ -68,13 +71,16 @@ class Architecture:
         distance_steps: Steps of each distance.
         distance_width: Numbers in a step's vector.
         hour_width: Numbers in the vector of an hour of the week.
+        week_width: Numbers in the vector of a week of the year.
         levels_a_year: How many levels prices have in a year; they go straight from one to the next. 0 is one straight
             line over all years.
         epochs_factor: How many times `MAX_EPOCHS` a fit from random weights may take.
+        batch_factor: How many times `BATCH_SIZE` trips a step of such a fit takes. The learning rate is multiplied by
+            the square root, which keeps Adam's noise (Malladi et al. 2022).
     """
 
     members: int = 4
-    dense_widths: tuple[int, ...] = (128, 64)
+    dense_widths: tuple[int, ...] = (256, 128)
     cells_km: tuple[float, ...] = (0.1, 0.3, 1.0)
     cell_width: int = 4
     jitter_km: float = 0.08
@@ -84,23 +90,22 @@ class Architecture:
     distance_steps: int = 24
     distance_width: int = 4
     hour_width: int = 8
+    week_width: int = 8
     levels_a_year: int = 1
     epochs_factor: int = 2
+    batch_factor: int = 4
 
+
+_MIDDLE = Architecture(
+    members=2, dense_widths=(128, 64), cells_km=(0.2, 0.8), way_cell_km=0.8, way_width=8, way_points=4
+)
 
 ARCHITECTURES: Mapping[int, Architecture] = {
-    0: Architecture(
-        members=1,
-        dense_widths=(64, 32),
-        cells_km=(0.2, 0.8),
-        way_cell_km=0.8,
-        way_width=8,
-        way_points=4,
-        epochs_factor=1,
-    ),
+    0: replace(_MIDDLE, members=1, dense_widths=(64, 32), epochs_factor=1, batch_factor=1),
+    120_000: _MIDDLE,
     300_000: Architecture(),
 }
-"""The shape of a new network by the least number of training trips: fewer do not fill the larger one."""
+"""The shape of a new network by the least number of training trips: fewer do not fill a larger one."""
 
 
 def build_network(
@@ -142,7 +147,8 @@ def build_network(
     keras.utils.set_random_seed(seed)
 
     inputs = keras.Input((len(names),), name="features")
-    scaled, varies = _scaled(inputs, features)
+    within, varies = _within(inputs, features)
+    scaled = _scaled(within, features, varies)
     timeless = [column for column, name in enumerate(names) if name != "trend_years"]
     plain = _columns(scaled, timeless)
     to_streets = _to_streets(city)
@@ -159,6 +165,8 @@ def build_network(
         tables.append(_distances(inputs, features, names, shape))
     if shape.hour_width:
         tables.append(_hours(inputs, names, shape))
+    if shape.week_width:
+        tables.append(_weeks(within, names, shape))
     said = [
         _answers(
             [plain, *(part for table in tables for part in table[member])], varies[timeless], targets, shape, member
@@ -174,22 +182,28 @@ def build_network(
     return network
 
 
-def _scaled(inputs: Any, features: Matrix) -> tuple[Any, npt.NDArray[np.bool_]]:
-    """Returns the features with mean 0 and variance 1, none beyond what training rows knew; and which of them vary.
+def _within(inputs: Any, features: Matrix) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """Returns the features, none beyond what training rows knew; and which of them vary there.
 
     A trend runs away, and so does the season where the base years are a few months: to a network that knows one
     December, January is far out. A feature that never varied has no limits, for a renewal may yet see what it does.
     """
-    import keras
     from keras import ops
 
     varies = np.ptp(features, axis=0) > 0
-    variance = np.where(varies, features.var(axis=0, dtype=np.float64), 1.0)
     limit = np.finfo(np.float32).max
     lowest, highest = np.where(varies, features.min(axis=0), -limit), np.where(varies, features.max(axis=0), limit)
-    scale = keras.layers.Normalization(mean=features.mean(axis=0, dtype=np.float64), variance=variance, name="scaled")
-    within = ops.minimum(ops.maximum(inputs, lowest.astype(np.float32)), highest.astype(np.float32))
-    return scale(within), varies
+    return ops.minimum(ops.maximum(inputs, lowest.astype(np.float32)), highest.astype(np.float32)), varies
+
+
+def _scaled(within: Any, features: Matrix, varies: npt.NDArray[np.bool_]) -> Any:
+    """Returns the features with mean 0 and variance 1 over the training rows."""
+    import keras
+
+    variance = np.where(varies, features.var(axis=0, dtype=np.float64), 1.0)
+    return keras.layers.Normalization(mean=features.mean(axis=0, dtype=np.float64), variance=variance, name="scaled")(
+        within
+    )
 
 
 def _answers(
@@ -316,6 +330,22 @@ def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> list[Parts
     hour, weekday = (inputs[:, list(names).index(name)] for name in ("hour", "weekday"))
     number = ops.cast(ops.clip(weekday * 24 + ops.floor(hour), 0.0, 7 * 24 - 1.0), "int32")
     vectors = keras.layers.Embedding(7 * 24, shape.members * shape.hour_width, _small(), name="hours")(number)
+    return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
+
+
+def _weeks(within: Any, names: Sequence[str], shape: Architecture) -> list[Parts]:
+    """Returns for each member the interpolated vector of the time of the year; the last week leads to the first."""
+    import keras
+    from keras import ops
+
+    sine, cosine = (within[:, list(names).index(name)] for name in ("year_sin", "year_cos"))
+    turns = ops.arctan2(sine, cosine) / (2 * np.pi)
+    place = (turns - ops.floor(turns)) * _WEEKS
+    week = ops.floor(place)
+    share = ops.expand_dims(place - week, -1)
+    table = keras.layers.Embedding(_WEEKS, shape.members * shape.week_width, _small(), name="weeks")
+    this, following = (table(ops.cast(ops.mod(number, _WEEKS), "int32")) for number in (week, week + 1))
+    vectors = this * (1 - share) + following * share
     return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
 
 

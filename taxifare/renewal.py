@@ -15,7 +15,6 @@ import pandas as pd
 
 from taxifare.base_trips import BASE, BaseTrips
 from taxifare.challengers import (
-    RENEWAL_LEARNING_RATE_FACTOR,
     Challenger,
     OnEpoch,
     Standing,
@@ -170,7 +169,7 @@ def train_base(
             correction_share=learned.correction_share,
             parent_version=None,
             history=learned.history,
-            params={"context": "training", "learning_rate": settings.learning_rate},
+            params={"context": "training"},
             metrics={"training_seconds": learned.seconds},
         )
 
@@ -244,7 +243,6 @@ def renew(
         parent, whole = (_loaded(version, registry, settings) for version in (parent_version, whole_version))
         lesson = lesson_of(trips, rehearsed, settings)
         chosen, standings = choose(challenge(lesson, parent, whole, settings, on_epoch))
-        is_new = chosen.name in {"recent", "since rule"}
         seconds = {f"challenger_seconds/{standing.name}": standing.seconds for standing in standings}
         errors = {f"challenger_mae/{standing.name}": standing.mae for standing in standings}
         return _Trained(
@@ -257,7 +255,6 @@ def renew(
                 "context": "renewal",
                 "challenger": chosen.name,
                 "learned_trips": chosen.learned_trips,
-                "learning_rate": settings.learning_rate * (1 if is_new else RENEWAL_LEARNING_RATE_FACTOR),
             },
             metrics=seconds | errors,
             version=chosen.version,
@@ -408,20 +405,20 @@ def _registered(
     """Returns the version of what was trained, and its parent; logs how it was trained."""
     registry.log(
         run_id,
-        params=settings.model_dump(include=set(_HYPERPARAMETERS))
-        | dict(facts)
-        | dict(trained.params)
-        | {"parent_version": trained.parent_version},
+        params={**facts, **trained.params, "parent_version": trained.parent_version},
         metrics=trained.metrics,
     )
-    if trained.history is not None:
-        epochs = trained.history.epochs
+    if (history := trained.history) is not None:
+        epochs = history.epochs
         registry.log(
             run_id,
-            params={"best_epoch": trained.history.best_epoch},
+            # What the fit was given: larger networks and renewals do not take the settings as they are.
+            params=settings.model_dump(include={"patience", "dense_width_factor", "seed"})
+            | {"learning_rate": history.learning_rate, "batch_size": history.batch_size}
+            | {"max_epochs": epochs[0].last, "best_epoch": history.best_epoch},
             metrics={
-                "epochs_per_second": trained.history.epochs_per_s,
-                "trips_per_second": trained.history.trips_per_s,
+                "epochs_per_second": history.epochs_per_s,
+                "trips_per_second": history.trips_per_s,
                 "peak_memory_mib": peak_memory_mib(),
             },
         )

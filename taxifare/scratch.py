@@ -45,7 +45,7 @@ def architecture_of(settings: Settings, trips: int) -> Architecture:
     """Returns the shape of a new network for so many training trips.
 
     >>> architecture_of(Settings(_env_file=None, dense_width_factor=0.5), 1_000_000).dense_widths
-    (64, 32)
+    (128, 64)
     """
     shapes = architectures_of(settings)
     return shapes[max(least for least in shapes if least <= trips)]
@@ -150,10 +150,11 @@ def _fit(
 ) -> tuple["keras.Model", TrainingHistory]:
     """Returns a network fitted to the rows, its scales and map taken from the sample, stopped by the stops."""
     architecture = architecture_of(settings, sum(training.counts))
+    learning_rate = settings.learning_rate * math.sqrt(architecture.batch_factor)
     network = build_network(
         *sample,
         settings.city_facts,
-        learning_rate=settings.learning_rate,
+        learning_rate=learning_rate,
         seed=settings.seed,
         architecture=architecture,
     )
@@ -161,8 +162,8 @@ def _fit(
         network,
         training,
         *stops,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
+        learning_rate=learning_rate,
+        batch_size=settings.batch_size * architecture.batch_factor,
         patience=settings.patience,
         max_epochs=settings.max_epochs * architecture.epochs_factor,
         seed=settings.seed,

@@ -163,12 +163,18 @@ class Settings(BaseSettings):
     validation_share: float = Field(
         0.2, description="Share of a month's trips, the latest, kept for validation", gt=0, lt=1
     )
-    learning_rate: float = Field(0.01, description="Learning rate of the first fit; renewals use a tenth", gt=0)
-    batch_size: int = Field(512, description="Trips per training step", ge=1)
+    learning_rate: float = Field(
+        0.01,
+        description="Learning rate of a fit; twice as high from 120,000 trips on, a tenth as high in renewals",
+        gt=0,
+    )
+    batch_size: int = Field(
+        512, description="Trips per training step; four times as many from 120,000 trips on, except in renewals", ge=1
+    )
     patience: int = Field(2, description="Epochs without improvement before training stops", ge=1)
     max_epochs: int = Field(
         4,
-        description="Most epochs of a fit, twice as many from 300,000 trips on; the learning rate falls to 0 over them",
+        description="Most epochs of a fit, twice as many from 120,000 trips on; the learning rate falls to 0 over them",
         ge=1,
     )
     dense_width_factor: float = Field(

@@ -86,12 +86,14 @@ class Epoch:
 
     Attributes:
         number: 0 is the state before training, 1 the first pass.
+        last: The number of the last one, if training is not stopped before.
         loss: Mean `quantile_loss` over the pass; of epoch 0, null.
         validation_mae: Mean absolute error on the validation rows afterwards.
         seconds: What it took.
     """
 
     number: int
+    last: int
     loss: float
     validation_mae: float
     seconds: float
@@ -106,12 +108,16 @@ class TrainingHistory:
         best_epoch: The number of the epoch with the least error on the validation rows.
         seconds: What the whole fit took.
         trips: How many rows an epoch trains on.
+        learning_rate: Step size of the first epoch.
+        batch_size: Rows a step.
     """
 
     epochs: tuple[Epoch, ...] = field(repr=False)
     best_epoch: int
     seconds: float
     trips: int
+    learning_rate: float
+    batch_size: int
 
     @property
     def epochs_per_s(self) -> float:
@@ -179,7 +185,7 @@ def fit(
         mae = float(np.abs(predict(network, x_validation) - y_validation).mean(dtype=np.float64))
         if not np.isfinite(mae) or (number > 0 and not np.isfinite(loss)):
             raise TrainingError(f"epoch {number}: loss {loss}, validation error {mae}; expected finite numbers")
-        epoch = Epoch(number, loss, mae, time.perf_counter() - since)
+        epoch = Epoch(number, max_epochs, loss, mae, time.perf_counter() - since)
         if on_epoch is not None:
             on_epoch(epoch)
         return epoch
@@ -198,7 +204,8 @@ def fit(
         elif number - best.number >= patience:
             break
     restore(network, best_state)
-    return TrainingHistory(tuple(epochs), best.number, time.perf_counter() - started, sum(training.counts))
+    seconds = time.perf_counter() - started
+    return TrainingHistory(tuple(epochs), best.number, seconds, sum(training.counts), learning_rate, batch_size)
 
 
 def peak_memory_mib() -> float:

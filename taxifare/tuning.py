@@ -385,8 +385,8 @@ def _fit_and_score(
     epochs: list[Epoch] = []
 
     def watch(epoch: Epoch) -> None:
-        before = _QUARTERS * (epoch.number - 1) // settings.max_epochs
-        quarter = _QUARTERS * epoch.number // settings.max_epochs
+        before = _QUARTERS * (epoch.number - 1) // epoch.last
+        quarter = _QUARTERS * epoch.number // epoch.last
         epochs.append(epoch)
         if epoch.number and quarter > before:
             trial.report(epoch.validation_mae, quarter)

@@ -5,12 +5,13 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
 from taxifare.cities import NEW_YORK
 from taxifare.features import compute_features, feature_names
-from taxifare.network import Architecture, build_network
+from taxifare.network import ARCHITECTURES, Architecture, build_network
 from taxifare.scratch import architecture_of
 from taxifare.settings import Settings
 from taxifare.training import InMemory, fit, predict, quote
@@ -137,6 +138,28 @@ def test_a_season_that_was_never_seen_is_taken_for_the_nearest_that_was(features
     assert not np.array_equal(predict(network, last), predict(network, december))
 
 
+def test_a_week_of_the_year_has_a_fare_of_its_own_and_the_last_one_leads_to_the_first(features, targets):
+    """The same ride on every day of 2013."""
+    shape = replace(SMALL, members=1)
+    day = pd.date_range("2013-01-01", "2013-12-31")
+    dated = pd.concat([trip(TIMES_SQUARE, JFK, f"{date:%Y-%m-%d} 10:00:00") for date in day], ignore_index=True)
+    season = [column("year_sin"), column("year_cos")]
+    rides = np.repeat(features[:1], len(day), axis=0)
+    rides[:, season] = compute_features(dated, NEW_YORK).to_numpy()[:, season]
+    network = build_network(rides, targets[: len(day)], NEW_YORK, learning_rate=0.001, seed=1, architecture=shape)
+    table, plain = network.get_layer("weeks").get_weights()[0], predict(network, rides)
+
+    def days_that_change_with(week: int) -> list[int]:
+        changed = table.copy()
+        changed[week] += 1
+        network.get_layer("weeks").set_weights([changed])
+        return (day[np.abs(predict(network, rides) - plain) > 1e-5].dayofyear).tolist()
+
+    assert len(table) == 52
+    assert days_that_change_with(5) == list(range(30, 44))
+    assert days_that_change_with(0) == [*range(1, 9), *range(360, 366)]
+
+
 def test_a_place_off_the_map_has_a_finite_fare(network, features):
     far = features[:2].copy()
     far[0, [column("pickup_east_km"), column("dropoff_north_km")]] = 1e6
@@ -164,7 +187,7 @@ def test_places_are_moved_in_training_only_and_by_as_much_as_is_said(network, fe
 
 def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, targets):
     """A trip 6 km along the avenues: a square half-way is on its way, one 3 km across from there is not."""
-    only_ways = Architecture(members=1, cell_width=0, distance_width=0, hour_width=0, dense_widths=(8,))
+    only_ways = Architecture(members=1, cell_width=0, distance_width=0, hour_width=0, week_width=0, dense_widths=(8,))
     network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=only_ways)
     trip = features[1:2].copy()
     sine, cosine = np.sin(np.radians(29)), np.cos(np.radians(29))
@@ -182,8 +205,8 @@ def test_what_lies_on_the_way_counts_and_what_lies_beside_it_does_not(features, 
         """The corners of the map whose vectors the fare depends on."""
         with tf.GradientTape() as tape:
             fare = tf.reduce_sum(network(at(place_1, place_2)))
-        slopes = tape.gradient(fare, network.get_layer("ways").trainable_weights[0])
-        return set(slopes.indices.numpy()[np.abs(slopes.values.numpy()).sum(axis=1) > 0].tolist())
+        slopes = tf.convert_to_tensor(tape.gradient(fare, network.get_layer("ways").trainable_weights[0]))
+        return set(np.flatnonzero(np.abs(slopes.numpy()).sum(axis=1)).tolist())
 
     on_the_way = squares_that_price(start, end)
     assert squares_that_price(middle, middle) & on_the_way
@@ -218,7 +241,12 @@ def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "fares.npy"), predict(network, features), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("trips", "members", "epochs_factor"), [(1, 1, 1), (299_999, 1, 1), (300_000, 4, 2)])
-def test_few_trips_get_a_smaller_network_that_learns_for_a_shorter_time(trips, members, epochs_factor):
-    shape = architecture_of(Settings(_env_file=None), trips)
-    assert (shape.members, shape.epochs_factor) == (members, epochs_factor)
+@pytest.mark.parametrize(("trips", "members"), [(1, 1), (119_999, 1), (120_000, 2), (299_999, 2), (300_000, 4)])
+def test_fewer_trips_get_a_smaller_network(trips, members):
+    assert architecture_of(Settings(_env_file=None), trips).members == members
+
+
+def test_the_smallest_network_learns_for_the_epochs_and_with_the_steps_that_are_set():
+    smallest, *larger = ARCHITECTURES.values()
+    assert (smallest.epochs_factor, smallest.batch_factor) == (1, 1)
+    assert {(shape.epochs_factor, shape.batch_factor) for shape in larger} == {(2, 4)}

@@ -2,6 +2,7 @@
 
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 
 HISTORY = TrainingHistory(
     epochs=(
-        Epoch(0, float("nan"), 9.0, 0.1),
-        Epoch(1, 4.0, 3.0, 1.0),
-        Epoch(2, 3.5, 2.5, 1.0),
-        Epoch(3, 3.4, 2.6, 1.0),
+        Epoch(0, 3, float("nan"), 9.0, 0.1),
+        Epoch(1, 3, 4.0, 3.0, 1.0),
+        Epoch(2, 3, 3.5, 2.5, 1.0),
+        Epoch(3, 3, 3.4, 2.6, 1.0),
     ),
     best_epoch=2,
     seconds=3.1,
     trips=1000,
+    learning_rate=0.01,
+    batch_size=512,
 )
 
 
@@ -123,7 +126,7 @@ def test_the_curve_starts_with_the_untrained_network_and_marks_the_weights_kept(
 
 
 def test_a_network_that_was_not_trained_has_a_curve_of_one_point() -> None:
-    assert size(plots.training_curve(TrainingHistory(HISTORY.epochs[:1], 0, 0.1, trips=1000), "USD"))
+    assert size(plots.training_curve(replace(HISTORY, epochs=HISTORY.epochs[:1]), "USD"))
 
 
 def test_a_large_month_is_drawn_from_a_sample_and_counted_whole(january: pd.DataFrame, drawn: "list[Figure]") -> None:
