@@ -4,15 +4,15 @@ Trips are told apart mostly by where they start and end, so most of what the net
 looked up, which costs next to nothing, and the dense layers stay narrow:
 
 - cells: a vector for every corner of the squares of a map, at several sizes, for pickups and for drop-offs. The map is
-  turned to the streets: its squares are blocks. A place's vector is interpolated between the four corners around it, so
-  that predictions do not jump at a square's edge, and in training each end is moved a little, so that neighbours
-  learn from each other.
+  turned to the streets: its squares are blocks; further members' maps are turned further, so that they err elsewhere.
+  A place's vector is interpolated between the four corners around it, so that predictions do not jump at a square's
+  edge, and in training each end is moved a little, so that neighbours learn from each other.
 - ways: the vectors of a map of its own, averaged over points along the straight way from end to end, and the same times
   the distance: what lies between – rivers, bridges, slow streets – is paid for by everybody who passes.
 - distances: a vector for every step of each distance on a logarithmic scale, interpolated as well: flat fares around
   the airports and the flag drop are kinks that a dense layer learns slowly.
-- hours and weeks: a vector for every hour of the week, and one for every week of the year, interpolated: streets are
-  empty around Christmas and slow in December, every year anew.
+- hours and weeks: a vector for every hour of the week, and one for every week of the year, interpolated too: streets
+  are empty between Christmas and New Year, every year anew.
 
 On these, dense layers say two things: the target, and an upper one, which a correction of the bias is made from
 (`training.quote`). Where there are trips enough, several members with tables and layers of their own each say both,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Matrix = npt.NDArray[np.float32]
 Parts = tuple[Any, ...]
-"""What a member sees of a table, in which the members' vectors stand beside each other and are looked up at once."""
+"""What a member sees of a table. Where members look up the same rows, their vectors stand beside each other there."""
 
 _ENDS = ("pickup_east_km", "pickup_north_km", "dropoff_east_km", "dropoff_north_km")
 _RULES = frozenset(rule.name for city in CITIES.values() for rule in city.rules)
@@ -47,7 +47,7 @@ _RULES = frozenset(rule.name for city in CITIES.values() for rule in city.rules)
 # Share of the trips beyond the edge of the map on each side; their cells are those of the edge.
 _OFF_THE_MAP = 0.002
 
-_WEEKS = 52
+_HOURS, _WEEKS = 7 * 24, 52
 
 # Distances are told apart on a logarithmic scale from about this length on.
 _SHORTEST_KM = 0.03
@@ -151,16 +151,16 @@ def build_network(
     scaled = _scaled(within, features, varies)
     timeless = [column for column, name in enumerate(names) if name != "trend_years"]
     plain = _columns(scaled, timeless)
-    to_streets = _to_streets(city)
+    to_streets = _turn(city.grid_angle_deg)
     ends_km = ops.matmul(_ends(inputs, names), to_streets)
     if shape.jitter_km:
         ends_km = keras.layers.GaussianNoise(shape.jitter_km, name="jitter")(ends_km)
-    edges_km = _map_edges(features, names, to_streets)
+    known_km = features[:, [names.index(name) for name in _ENDS]].reshape(-1, 2) @ to_streets
     tables = []
     if shape.cell_width:
-        tables.append(_cells(ends_km, edges_km, shape))
+        tables.append([_cells(ends_km, known_km, shape, member) for member in range(shape.members)])
     if shape.way_width:
-        tables.append(_ways(ends_km, edges_km, shape))
+        tables.append(_ways(ends_km, _map_edges(known_km), shape))
     if shape.distance_width:
         tables.append(_distances(inputs, features, names, shape))
     if shape.hour_width:
@@ -238,15 +238,22 @@ def _answers(
     return said
 
 
-def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Parts]:
-    """Returns for each member the vectors of both ends at all sizes, interpolated, and the products of the two ends'.
+def _cells(ends_km: Any, known_km: Matrix, shape: Architecture, member: int) -> Parts:
+    """Returns a member's vectors of both ends at all sizes, interpolated, and the products of the two ends'.
 
     The four corners of a square are weighted with the areas of the opposite rectangles (bilinear interpolation).
+
+    Args:
+        ends_km: Positions (n, end, axis) along the streets.
+        known_km: Positions (m, axis) of the ends of the training rows.
+        shape: Sizes and widths.
+        member: Its number, which the angle of its map depends on.
     """
     import keras
     from keras import ops
 
-    west_south, east_north = edges_km
+    turn = _turn(90 * member / shape.members)
+    west_south, east_north = _map_edges(known_km @ turn)
     size_km = np.array(shape.cells_km, dtype=np.float32)
     corners = np.ceil((east_north - west_south)[:, None] / size_km).astype(np.int64).clip(1) + 1
     # One table holds the corners of all sizes, first those of pickups, then those of drop-offs.
@@ -255,7 +262,7 @@ def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -
 
     # Sizes are the last axis throughout: adding a vector along any other, Keras 3.15 may take it for a bias of the
     # first axis of equal length (keras.src.backend.tensorflow.numpy.add).
-    positions_km = ops.expand_dims(ends_km - west_south, -1)
+    positions_km = ops.expand_dims(ops.matmul(ends_km, turn) - west_south, -1)
     place = ops.minimum(ops.relu(positions_km / size_km), (corners - 1.001).astype(np.float32))
     corner = ops.floor(place)
     east, north = (place - corner)[:, :, 0], (place - corner)[:, :, 1]
@@ -264,12 +271,9 @@ def _cells(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -
     numbers = ops.stack([south_west, south_west + 1, south_west + row, south_west + row + 1], axis=-1)
     weights = ops.stack([(1 - east) * (1 - north), (1 - east) * north, east * (1 - north), east * north], axis=-1)
 
-    table = keras.layers.Embedding(int(counts.sum()), shape.members * shape.cell_width, _small(), name="cells")
+    table = keras.layers.Embedding(int(counts.sum()), shape.cell_width, _small(), name=f"cells_{member}")
     vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights, -1), axis=-2)
-    return [
-        (keras.layers.Flatten()(own), keras.layers.Flatten()(own[:, 0] * own[:, 1]))
-        for own in ops.split(vectors, shape.members, axis=-1)
-    ]
+    return keras.layers.Flatten()(vectors), keras.layers.Flatten()(vectors[:, 0] * vectors[:, 1])
 
 
 def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Parts]:
@@ -323,29 +327,25 @@ def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Archi
 
 
 def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> list[Parts]:
-    """Returns for each member the vector of the hour of the week."""
+    """Returns for each member the interpolated vector of the hour of the week."""
     import keras
     from keras import ops
 
     hour, weekday = (inputs[:, list(names).index(name)] for name in ("hour", "weekday"))
-    number = ops.cast(ops.clip(weekday * 24 + ops.floor(hour), 0.0, 7 * 24 - 1.0), "int32")
-    vectors = keras.layers.Embedding(7 * 24, shape.members * shape.hour_width, _small(), name="hours")(number)
+    table = keras.layers.Embedding(_HOURS, shape.members * shape.hour_width, _small(), name="hours")
+    vectors = _around(table, weekday * 24 + hour, _HOURS)
     return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
 def _weeks(within: Any, names: Sequence[str], shape: Architecture) -> list[Parts]:
-    """Returns for each member the interpolated vector of the time of the year; the last week leads to the first."""
+    """Returns for each member the interpolated vector of the week of the year."""
     import keras
     from keras import ops
 
     sine, cosine = (within[:, list(names).index(name)] for name in ("year_sin", "year_cos"))
     turns = ops.arctan2(sine, cosine) / (2 * np.pi)
-    place = (turns - ops.floor(turns)) * _WEEKS
-    week = ops.floor(place)
-    share = ops.expand_dims(place - week, -1)
     table = keras.layers.Embedding(_WEEKS, shape.members * shape.week_width, _small(), name="weeks")
-    this, following = (table(ops.cast(ops.mod(number, _WEEKS), "int32")) for number in (week, week + 1))
-    vectors = this * (1 - share) + following * share
+    vectors = _around(table, turns * _WEEKS, _WEEKS)
     return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
@@ -382,9 +382,19 @@ def _interpolated(table: "keras.layers.Embedding", place: Any, last_step: int, f
     return table(number) * (1 - within) + table(number + 1) * within
 
 
-def _to_streets(city: City) -> Matrix:
-    """Returns the matrix that turns (east, north) into (across, along) the avenues of the city's grid."""
-    angle = np.radians(city.grid_angle_deg)
+def _around(table: "keras.layers.Embedding", place: Any, rows: int) -> Any:
+    """Returns the vectors at places between the rows of a table whose last row leads to the first one again."""
+    from keras import ops
+
+    step = ops.floor(place)
+    within = ops.expand_dims(place - step, -1)
+    this, following = (table(ops.cast(ops.mod(row, rows), "int32")) for row in (step, step + 1))
+    return this * (1 - within) + following * within
+
+
+def _turn(angle_deg: float) -> Matrix:
+    """Returns the matrix that turns (east, north) into (across, along) avenues that run so far clockwise from north."""
+    angle = np.radians(angle_deg)
     return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], dtype=np.float32)
 
 
@@ -404,10 +414,9 @@ def _columns(matrix: Any, columns: Sequence[int]) -> Any:
     return slices[0] if len(slices) == 1 else ops.concatenate(slices, axis=1)
 
 
-def _map_edges(features: Matrix, names: Sequence[str], to_streets: Matrix) -> tuple[Matrix, Matrix]:
-    """Returns the two opposite corners (axis,) of where nearly all trips start and end, in km along the streets."""
-    ends = features[:, [list(names).index(name) for name in _ENDS]].reshape(-1, 2) @ to_streets
-    low, high = np.quantile(ends, (_OFF_THE_MAP, 1 - _OFF_THE_MAP), axis=0).astype(np.float32)
+def _map_edges(known_km: Matrix) -> tuple[Matrix, Matrix]:
+    """Returns the two opposite corners (axis,) of where nearly all of the positions (n, axis) are, in km."""
+    low, high = np.quantile(known_km, (_OFF_THE_MAP, 1 - _OFF_THE_MAP), axis=0).astype(np.float32)
     return low, high
 
 

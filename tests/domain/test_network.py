@@ -177,6 +177,42 @@ def test_a_fare_does_not_jump_at_the_edge_of_a_cell(features, targets):
     assert np.abs(np.diff(fares)).max() < 0.01
 
 
+def test_each_member_has_a_map_turned_by_another_angle(features, targets):
+    """The places whose fares one corner decides fill a square of 2 km; the second member's stands on its point."""
+    shape = Architecture(
+        members=2,
+        dense_widths=(),
+        cells_km=(1.0,),
+        **dict.fromkeys(("way_width", "distance_width", "hour_width", "week_width"), 0),
+    )
+    rng = np.random.default_rng(0)
+    city = np.repeat(features[1:2], 2000, axis=0)
+    ends = [column(f"{end}_{axis}_km") for end in ("pickup", "dropoff") for axis in ("east", "north")]
+    city[:, ends] = rng.uniform(-8, 8, (2000, 4))
+    network = build_network(city, np.resize(targets, 2000), NEW_YORK, learning_rate=0.01, seed=1, architecture=shape)
+    steps_km = np.arange(-2, 2, 0.05, dtype=np.float32)
+    along_km, across_km = (axis.ravel() for axis in np.meshgrid(steps_km, steps_km))
+    sine, cosine = np.sin(np.radians(NEW_YORK.grid_angle_deg)), np.cos(np.radians(NEW_YORK.grid_angle_deg))
+    around = np.repeat(city[:1], len(along_km), axis=0)
+    around[:, column("pickup_east_km")] = along_km * sine + across_km * cosine
+    around[:, column("pickup_north_km")] = along_km * cosine - across_km * sine
+    plain, extents_km = predict(network, around), []
+    for member in range(shape.members):
+        layer = network.get_layer(f"cells_{member}")
+        with tf.GradientTape() as tape:
+            fare = tf.reduce_sum(network(around[[len(around) // 2 + len(steps_km) // 2]]))
+        nearest = np.abs(tf.convert_to_tensor(tape.gradient(fare, layer.weights[0]))).sum(axis=1)
+        table = layer.get_weights()[0]
+        nearest[len(table) // 2 :] = 0
+        changed = table.copy()
+        changed[nearest.argmax()] += 10
+        layer.set_weights([changed])
+        decided = np.abs(predict(network, around) - plain) > 1e-3
+        layer.set_weights([table])
+        extents_km.append([np.ptp(along_km[decided]), np.ptp((along_km + across_km)[decided]) / 2**0.5])
+    np.testing.assert_allclose(extents_km, [[2, 2 * 2**0.5], [2 * 2**0.5, 2]], atol=0.15)
+
+
 def test_places_are_moved_in_training_only_and_by_as_much_as_is_said(network, features):
     jitter = network.get_layer("jitter")
     ends_km = np.zeros((5000, 2, 2), dtype=np.float32)
