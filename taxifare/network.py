@@ -201,9 +201,8 @@ def _scaled(within: Any, features: Matrix, varies: npt.NDArray[np.bool_]) -> Any
     import keras
 
     variance = np.where(varies, features.var(axis=0, dtype=np.float64), 1.0)
-    return keras.layers.Normalization(mean=features.mean(axis=0, dtype=np.float64), variance=variance, name="scaled")(
-        within
-    )
+    scale = keras.layers.Normalization(mean=features.mean(axis=0, dtype=np.float64), variance=variance, name="scaled")
+    return scale(within)
 
 
 def _answers(
