@@ -32,11 +32,11 @@ from taxifare.cities import NEW_YORK
 from taxifare.cleaning import clean
 from taxifare.evaluation import correction_share
 from taxifare.features import compute_features, feature_names
-from taxifare.network import ARCHITECTURES, Architecture, build_network
-from taxifare.scratch import architecture_of
+from taxifare.network import ARCHITECTURES, Architecture
+from taxifare.scratch import architecture_of, fit_rows
 from taxifare.settings import Settings
 from taxifare.targets import FARE
-from taxifare.training import InMemory, fit, predict, quote
+from taxifare.training import InMemory, predict, quote
 from taxifare.trips import as_trip_table
 
 REAL_TRIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "nyc_kaggle_format"
@@ -290,16 +290,12 @@ def trained(shape: Architecture, train: Rows, seed: int) -> keras.Model:
     key = (shape, len(train), seed)
     if key not in NETWORKS:
         x, y, stops = train.features, train.targets, train.stops
-        rate = SETTINGS.learning_rate * shape.batch_factor**0.5
-        network = build_network(x[~stops], y[~stops], NEW_YORK, learning_rate=rate, seed=seed, architecture=shape)
-        history = fit(
-            network,
-            *(InMemory(x, y, ~stops), x[stops], y[stops]),
-            learning_rate=rate,
-            batch_size=SETTINGS.batch_size * shape.batch_factor,
-            patience=SETTINGS.patience,
-            max_epochs=SETTINGS.max_epochs * shape.epochs_factor,
-            seed=seed,
+        network, history = fit_rows(
+            InMemory(x, y, ~stops),
+            (x[~stops], y[~stops]),
+            (x[stops], y[stops]),
+            SETTINGS.model_copy(update={"seed": seed}),
+            architecture=shape,
         )
         until_best = history.epochs[: history.best_epoch + 1]
         TIMES["the network"] = sum(epoch.seconds for epoch in until_best), history.best_epoch

@@ -11,8 +11,8 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
   the distance: what lies between – rivers, bridges, slow streets – is paid for by everybody who passes.
 - distances: a vector for every step of each distance on a logarithmic scale, interpolated as well: flat fares around
   the airports and the flag drop are kinks that a dense layer learns slowly.
-- hours and weeks: a vector for every hour of the week, and one for every week of the year, interpolated too: streets
-  are empty between Christmas and New Year, every year anew.
+- hours and weeks: a vector for every hour of the week, and one for every week of the year, interpolated too:
+  holidays and full streets come back every year.
 
 On these, dense layers say two things: the target, and an upper one, which a correction of the bias is made from
 (`training.quote`). Where there are trips enough, several members with tables and layers of their own each say both,
@@ -23,7 +23,7 @@ levels would learn seasons. It acts there only, and goes no further than in the 
 neither bend what a trip costs nor run away.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -374,20 +374,23 @@ def _interpolated(table: "keras.layers.Embedding", place: Any, last_step: int, f
     """
     from keras import ops
 
-    place = ops.clip(place, 0.0, last_step - 0.001)
-    step = ops.floor(place)
-    within = ops.expand_dims(place - step, -1)
-    number = ops.cast(step + first, "int32")
-    return table(number) * (1 - within) + table(number + 1) * within
+    return _between(table, ops.clip(place, 0.0, last_step - 0.001), lambda step: step + first)
 
 
 def _around(table: "keras.layers.Embedding", place: Any, rows: int) -> Any:
     """Returns the vectors at places between the rows of a table whose last row leads to the first one again."""
     from keras import ops
 
+    return _between(table, place, lambda step: ops.mod(step, rows))
+
+
+def _between(table: "keras.layers.Embedding", place: Any, row_of: Callable[[Any], Any]) -> Any:
+    """Returns the vectors of the steps before and after places, weighted; `row_of` gives the row of a step."""
+    from keras import ops
+
     step = ops.floor(place)
     within = ops.expand_dims(place - step, -1)
-    this, following = (table(ops.cast(ops.mod(row, rows), "int32")) for row in (step, step + 1))
+    this, following = (table(ops.cast(row_of(at), "int32")) for at in (step, step + 1))
     return this * (1 - within) + following * within
 
 

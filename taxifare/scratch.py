@@ -75,7 +75,7 @@ def fit_from_scratch(
         stops = draws.random(len(trips)) < EARLY_STOPPING_SHARE
     learned = np.flatnonzero(~stops)
     sample = learned if len(learned) <= SAMPLE_TRIPS else draws.choice(learned, SAMPLE_TRIPS, replace=False)
-    return _fit(
+    return fit_rows(
         InMemory(features, targets, ~stops),
         (features[sample], targets[sample]),
         (features[stops], targets[stops]),
@@ -103,7 +103,7 @@ def fit_streamed(
     held = min(math.ceil(trips.training_trips * EARLY_STOPPING_SHARE), EARLY_STOPPING_TRIPS)
     first = trips.first_training(held + SAMPLE_TRIPS)
     features, targets = arrays_of(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
-    network, history = _fit(
+    network, history = fit_rows(
         _Streamed(trips, held, settings),
         (features[held:], targets[held:]),
         (features[:held], targets[:held]),
@@ -141,15 +141,29 @@ class _Streamed(TrainingRows):
         return features.to_numpy(np.float32), trips["target"].to_numpy(np.float32), rows
 
 
-def _fit(
+def fit_rows(
     training: TrainingRows,
     sample: tuple[Matrix, Vector],
     stops: tuple[Matrix, Vector],
     settings: Settings,
-    on_epoch: Callable[[Epoch], None] | None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    *,
+    architecture: Architecture | None = None,
 ) -> tuple["keras.Model", TrainingHistory]:
-    """Returns a network fitted to the rows, its scales and map taken from the sample, stopped by the stops."""
-    architecture = architecture_of(settings, sum(training.counts))
+    """Returns a network fitted to the rows from random weights, and how it went.
+
+    Args:
+        training: The rows to learn from.
+        sample: Features (m, k) and targets (m,) that scales and map are taken from.
+        stops: Features and targets of the rows that decide when to stop.
+        settings: Hyperparameters and seed.
+        on_epoch: Told of each epoch.
+        architecture: Shape of the network; None is that for the number of rows.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+    """
+    architecture = architecture or architecture_of(settings, sum(training.counts))
     learning_rate = settings.learning_rate * math.sqrt(architecture.batch_factor)
     network = build_network(
         *sample,

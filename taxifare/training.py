@@ -286,7 +286,7 @@ def predict(network: "keras.Model", features: npt.ArrayLike) -> npt.NDArray[np.f
 
 
 def quote(network: "keras.Model", features: npt.ArrayLike) -> Matrix:
-    """Returns the prediction and the upper one (n, 2) for features (n, k), 190,000 trips a second and more.
+    """Returns the prediction and the upper one (n, 2) for features (n, k), 90,000 trips a second and more.
 
     The upper one is never below the other. The first call for a network traces it, which takes a fifth of a second.
     """
