@@ -137,8 +137,8 @@ def main() -> None:
 
     if arguments.only != "ablations":
         models: dict[str, tuple[Learner, int]] = {
-            "the network": (network_with(), arguments.seeds),
             "the network, corrected": (corrected_network, arguments.seeds),
+            "the network": (network_with(), arguments.seeds),
             "constant (median)": (constant, 1),
             "linear on haversine": (linear, 1),
             "LightGBM, same features": (lightgbm_same_features, arguments.seeds),

@@ -264,11 +264,11 @@ def test_a_correction_never_lowers_fares_and_needs_somewhere_to_go() -> None:
     assert correction_share(np.array([-1.0, -3.0]), np.zeros(2)) == 0.0
 
 
-def test_a_correction_that_would_cost_more_goes_as_far_as_one_per_cent() -> None:
-    """99 rides exact and one 100 USD too cheap: c more costs 0.98 c a ride, of 1 USD; 0.0102 c is affordable."""
+def test_a_correction_that_would_cost_more_goes_as_far_as_one_and_a_quarter_per_cent() -> None:
+    """99 rides exact and one 100 USD too cheap: c more costs 0.98 c a ride, of 1 USD; 0.0128 is affordable."""
     errors = np.array([0.0] * 99 + [-100.0])
     share = correction_share(errors, np.ones(100))
-    assert share == pytest.approx(0.01 / 0.98, rel=1e-6)
+    assert share == pytest.approx(0.0125 / 0.98, rel=1e-6)
     assert cost_of(errors, share * np.ones(100)) == pytest.approx(CORRECTION_COST, rel=1e-6)
 
 
