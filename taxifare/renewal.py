@@ -40,7 +40,7 @@ from taxifare.evaluation import (
 from taxifare.features import compute_features, feature_names
 from taxifare.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, LoadedModel, ModelRegistry, VersionUnusableError
 from taxifare.rehearsal import exposure_of
-from taxifare.scratch import fit_streamed
+from taxifare.scratch import architectures_of, fit_streamed
 from taxifare.settings import Settings
 from taxifare.targets import TARGET_MARK, Target
 from taxifare.training import TrainingHistory, peak_memory_mib
@@ -491,6 +491,7 @@ def _fingerprint(
         "rehearsed": [] if rehearsed is None else [entry.model_dump(mode="json") for entry in exposure_of(rehearsed)],
         "parents": parents,
         "features": feature_names(settings.city_facts),
+        "architectures": str(architectures_of(settings)),
         "settings": settings.model_dump(
             mode="json",
             include={*_HYPERPARAMETERS, "target", "validation_share", "dataset_size", "rehearsal_trips", "challengers"},

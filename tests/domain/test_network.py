@@ -286,3 +286,9 @@ def test_the_smallest_network_learns_for_the_epochs_and_with_the_steps_that_are_
     smallest, *larger = ARCHITECTURES.values()
     assert (smallest.epochs_factor, smallest.batch_factor) == (1, 1)
     assert {(shape.epochs_factor, shape.batch_factor) for shape in larger} == {(2, 4)}
+
+
+@pytest.mark.parametrize("setting", ["learning_rate", "batch_size", "max_epochs"])
+def test_the_settings_say_from_how_many_trips_on_a_fit_is_given_more(setting):
+    told = Settings.model_fields[setting].description
+    assert f"from {sorted(ARCHITECTURES)[1]:,} trips on" in told

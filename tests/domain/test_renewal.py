@@ -14,6 +14,7 @@ import taxifare.renewal
 from taxifare.challengers import HELD_SHARE, RENEWAL_EPOCHS, RENEWAL_LEARNING_RATE_FACTOR
 from taxifare.evaluation import Appraisal, Evidence, Verdict, judge
 from taxifare.features import feature_names
+from taxifare.network import Architecture
 from taxifare.registry import ModelRegistry, RegistryError, VersionUnusableError
 from taxifare.rehearsal import reservoir
 from taxifare.renewal import (
@@ -269,6 +270,13 @@ def test_all_that_a_training_depends_on_is_in_its_fingerprint(month: Month) -> N
     samples = (rehearsed, rehearsed[:-1], restated)
     fingerprints |= {fingerprint(month.trips, month.settings, rehearsed=sample) for sample in samples}
     assert len(fingerprints) == len(settings) + 3 + len(samples)
+
+
+def test_a_network_of_another_shape_is_another_training(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes the network and runs a month again must not be given the version of before."""
+    before = taxifare.renewal._fingerprint(month.trips, month.settings)
+    monkeypatch.setattr("taxifare.scratch.ARCHITECTURES", {0: Architecture(members=3)})
+    assert taxifare.renewal._fingerprint(month.trips, month.settings) != before
 
 
 def test_another_revision_or_parent_gives_another_version(month: Month) -> None:
