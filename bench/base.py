@@ -17,11 +17,11 @@ from pathlib import Path
 
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
-from taxifare.base_trips import gather_base
-from taxifare.scratch import fit_streamed
+from taxifare.model.fitting import peak_memory_mib
 from taxifare.settings import Settings
 from taxifare.sources import make_source
-from taxifare.training import peak_memory_mib
+from taxifare.training.base_trips import gather_base
+from taxifare.training.from_random_weights import fit_streamed
 
 BASELINE = 1_000_000
 MOST_MEMORY_MIB = 4 * 1024

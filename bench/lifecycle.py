@@ -16,15 +16,16 @@ from typing import TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from taxifare.features import compute_features
-from taxifare.months import parse_month
-from taxifare.registry import ModelRegistry
-from taxifare.renewal import appraise_production, preprocess, renew
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.simulator import Simulator
-from taxifare.splitting import split_by_time
-from taxifare.trips import Edition
+from taxifare.training.renewal import appraise_production, renew
+from taxifare.trips.editions import Edition
+from taxifare.trips.features import compute_features
+from taxifare.trips.months import parse_month
+from taxifare.trips.preparation import preprocess
+from taxifare.trips.splitting import split_by_time
 
 MONTH = parse_month("2015-01")
 TRIPS = 1_000_000

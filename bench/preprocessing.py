@@ -17,11 +17,11 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 import numpy as np
 import pandas as pd
 
-from taxifare.cities import NEW_YORK
-from taxifare.cleaning import clean
-from taxifare.features import compute_features
-from taxifare.targets import FARE
-from taxifare.trips import as_trip_table
+from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.cleaning import clean
+from taxifare.trips.features import compute_features
+from taxifare.trips.table import as_trip_table
+from taxifare.trips.targets import FARE
 
 ROWS = 1_000_000
 COURSE_ROWS = 20_000

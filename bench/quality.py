@@ -27,16 +27,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from preprocessing import course_preprocess
 
-from taxifare.cities import NEW_YORK
-from taxifare.cleaning import clean
-from taxifare.evaluation import correction_share
-from taxifare.features import compute_features, feature_names
-from taxifare.network import ARCHITECTURES, Architecture
-from taxifare.scratch import architecture_of, fit_rows
+from taxifare.model.correction import correction_share
+from taxifare.model.fitting import InMemory, peak_memory_mib, predict, quote
+from taxifare.model.network import ARCHITECTURES, Architecture
 from taxifare.settings import Settings
-from taxifare.targets import FARE
-from taxifare.training import InMemory, peak_memory_mib, predict, quote
-from taxifare.trips import as_trip_table
+from taxifare.training.from_random_weights import architecture_of, fit_rows
+from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.cleaning import clean
+from taxifare.trips.features import compute_features, feature_names
+from taxifare.trips.table import as_trip_table
+from taxifare.trips.targets import FARE
 
 REAL_TRIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "nyc_kaggle_format"
 NAMES = feature_names(NEW_YORK)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from taxifare.months import parse_month
 from taxifare.sources.simulator import FLAG_DROP_USD, UNIT_KM, Simulator
-from taxifare.trips import as_trip_table
+from taxifare.trips.months import parse_month
+from taxifare.trips.table import as_trip_table
 
 MONTH = parse_month("2015-01")
 CITY = Simulator(

@@ -22,10 +22,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxifare.months import parse_month
 from taxifare.sources.base import checked_month
 from taxifare.sources.files import read_rows
 from taxifare.sources.tlc import Zones, read_trips
+from taxifare.trips.months import parse_month
 
 CSV_ROWS = 100_000
 TLC_ROWS = 3_000_000

@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
-from taxifare.cities import CITIES, City
-from taxifare.months import Month, parse_month
-from taxifare.targets import TARGETS, Target, TargetName
+from taxifare.trips.cities import CITIES, City
+from taxifare.trips.months import Month, parse_month
+from taxifare.trips.targets import TARGETS, Target, TargetName
 
 
 def _month(value: object) -> object:

@@ -10,17 +10,20 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from taxifare.base_trips import BaseTrips
-from taxifare.cleaning import MINIMUM_SHARE_KEPT
-from taxifare.evaluation import Appraisal, Contender, EvaluationError, Evidence, Verdict, judge
-from taxifare.features import feature_names
-from taxifare.months import bounds, month_of_partition
-from taxifare.registry import ModelRegistry
-from taxifare.renewal import change_since_approval
+from taxifare.gate.evidence import Appraisal, Contender, Evidence, Verdict
+from taxifare.gate.scores import EvaluationError
+from taxifare.gate.verdict import judge
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
-from taxifare.trips import DTYPES, TRIP_COLUMNS, edition_of
+from taxifare.training.base_trips import BaseTrips
+from taxifare.training.renewal import change_since_approval
+from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT
+from taxifare.trips.editions import edition_of
+from taxifare.trips.features import feature_names
+from taxifare.trips.months import bounds
+from taxifare.trips.table import DTYPES, TRIP_COLUMNS
 from taxifare_dagster import metadata
-from taxifare_dagster.partitions import months
+from taxifare_dagster.partitions import month_of_partition, months
 
 COMPARISON_CHECK = "staging_beats_production"
 BASE_CHECK = "base_beats_reference"

@@ -6,7 +6,7 @@ The one place that uses the log's check history, which is not part of Dagster's 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 
-from taxifare.evaluation import Evidence
+from taxifare.gate.evidence import Evidence
 from taxifare_dagster.checks import BASE_CHECK, COMPARISON_CHECK
 
 _EVALUATIONS_READ = 1000

@@ -15,19 +15,18 @@ from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from taxifare.approval import Approvals, by_verdict
-from taxifare.base_trips import BASE
-from taxifare.evaluation import Evidence
-from taxifare.ledger import Request
-from taxifare.months import partition_key
-from taxifare.notify import message
-from taxifare.registry import ModelRegistry
+from taxifare.approval.approvals import Approvals, by_verdict
+from taxifare.approval.message import message
+from taxifare.approval.records import Request
+from taxifare.gate.evidence import Evidence
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
+from taxifare.trips.editions import BASE
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.definitions import build_definitions
 from taxifare_dagster.home import prepare_home
-from taxifare_dagster.partitions import months
+from taxifare_dagster.partitions import months, partition_key
 
 DECIDED_BY = "demo policy"
 POLICY = "approve the base model and every PROMOTE, reject the rest"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from taxifare.approval import Approvals
-from taxifare.registry import ModelRegistry
+from taxifare.approval.approvals import Approvals
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 
 _AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]

@@ -8,8 +8,8 @@ import pandas as pd
 from pydantic import BaseModel
 from upath import UPath
 
-from taxifare.base_trips import BaseTrips
-from taxifare.targets import TARGET_MARK, TargetName
+from taxifare.training.base_trips import BaseTrips
+from taxifare.trips.targets import TARGET_MARK, TargetName
 
 Value = TypeVar("Value")
 

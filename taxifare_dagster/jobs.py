@@ -5,19 +5,22 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from taxifare import plots
-from taxifare.approval import Approvals, Decision, by_verdict
-from taxifare.base_trips import BASE
-from taxifare.evaluation import Evidence, describe_gain
-from taxifare.months import parse_month, partition_key
-from taxifare.notify import DeliveryError, Notifier, send_reminders, send_request
-from taxifare.registry import ModelRegistry
+from taxifare.approval.approvals import Approvals, Decision, by_verdict
+from taxifare.approval.channels import DeliveryError, Notifier
+from taxifare.approval.delivery import send_reminders, send_request
+from taxifare.gate.evidence import Evidence
+from taxifare.gate.scores import describe_gain
+from taxifare.model.registry import ModelRegistry
+from taxifare.reports import figures
 from taxifare.settings import Settings
-from taxifare.tuning import Progress, tune
+from taxifare.studies.tuning import Progress, tune
+from taxifare.trips.editions import BASE
+from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
+from taxifare_dagster.partitions import partition_key
 from taxifare_dagster.production import unshown_promotions
 from taxifare_dagster.whole_month import retrain_from_lake
 
@@ -251,6 +254,8 @@ def search_settings(
     search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
     found = search.finding
     context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))
+    picture = figures.tuning(search.trials, search.importances, found.unit)
+    registry.log_figure(found.run_id, "tuning", picture)
     context.add_output_metadata(
         {
             "settings": dg.MetadataValue.md("\n".join(("```", *found.env_lines, "```"))),
@@ -258,7 +263,7 @@ def search_settings(
             "gain": "none" if found.gain is None else describe_gain(found.gain, found.unit),
             **metadata.measured(found.unit, winner_mae=found.winner_mae),
             "trials": dg.MetadataValue.json(found.trials),
-            "search": metadata.plot(plots.tuning(search.trials, search.importances, found.unit)),
+            "search": metadata.plot(picture),
             "mlflow_run": found.run_id,
         }
     )

@@ -1,4 +1,4 @@
-"""What Dagster's pages show of domain values: tables, schemas, plots. No decisions here."""
+"""What Dagster's pages show of domain values: tables, schemas, figures. No decisions here."""
 
 import base64
 import math
@@ -9,15 +9,17 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from taxifare import plots
-from taxifare.challengers import Standing
-from taxifare.cities import City
-from taxifare.evaluation import Evidence, Interval, Scores, SliceComparison, describe_gain
-from taxifare.features import feature_names
-from taxifare.ledger import Promotion
-from taxifare.replay import Replay
-from taxifare.targets import TARGETS, Target, Unit
-from taxifare.trips import TRIP_COLUMNS, Column
+from taxifare.approval.records import Promotion
+from taxifare.gate.evidence import Evidence
+from taxifare.gate.scores import Interval, Scores, describe_gain
+from taxifare.gate.slices import SliceComparison
+from taxifare.replay.results import Replay
+from taxifare.reports import figures
+from taxifare.training.challengers import Standing
+from taxifare.trips.cities import City
+from taxifare.trips.features import feature_names
+from taxifare.trips.table import TRIP_COLUMNS, Column
+from taxifare.trips.targets import TARGETS, Target, Unit
 
 Metadata = Mapping[str, Any]
 
@@ -241,7 +243,7 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
         "promoted_at": entry.promoted_at.isoformat(timespec="seconds"),
         "sequence": entry.sequence,
         "history": history(entries),
-        "timeline": plot(plots.production_timeline(entries, entry.promoted_at + _TIMELINE_MARGIN)),
+        "timeline": plot(figures.production_timeline(entries, entry.promoted_at + _TIMELINE_MARGIN)),
     }
 
 

@@ -4,10 +4,28 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from taxifare.months import partition_key
 from taxifare.settings import Settings
+from taxifare.trips.months import Month, parse_month
 
 _settings = Settings()
+
+
+def partition_key(month: Month) -> str:
+    """Returns the month's Dagster partition key, its first day.
+
+    >>> partition_key(parse_month("2015-01"))
+    '2015-01-01'
+    """
+    return f"{month}-01"
+
+
+def month_of_partition(key: str) -> Month:
+    """Returns the month of a Dagster partition key.
+
+    >>> month_of_partition("2015-01-01")
+    Period('2015-01', 'M')
+    """
+    return parse_month(key.removesuffix("-01") if key.count("-") == 2 else key)
 
 
 def _months_after(end: datetime) -> list[datetime]:

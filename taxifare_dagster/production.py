@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from taxifare.approval import Approvals
+from taxifare.approval.approvals import Approvals
 from taxifare_dagster import metadata
 
 PRODUCTION_MODEL = dg.AssetKey("production_model")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from taxifare.approval import Approvals
-from taxifare.notify import notifiers
-from taxifare.registry import ModelRegistry
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.channels import notifiers
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare_dagster.catalog import MONTHLY_ASSETS

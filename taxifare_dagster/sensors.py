@@ -1,19 +1,19 @@
-"""Sensors: thin shells over `taxifare.agenda`, which says what is due."""
+"""Sensors: thin shells over `taxifare.approval.due`, which says what is due."""
 
 import time
 from collections.abc import Sequence
 
 import dagster as dg
 
-from taxifare.agenda import next_month, to_ask, to_retrain
-from taxifare.approval import Approvals
-from taxifare.base_trips import BASE
-from taxifare.months import partition_key
-from taxifare.notify import Notifier
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.channels import Notifier
+from taxifare.approval.due import next_month, to_ask, to_retrain
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
+from taxifare.trips.editions import BASE
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.jobs import approval_job, base_job, monthly_job, whole_month_job
+from taxifare_dagster.partitions import partition_key
 from taxifare_dagster.production import unshown_promotions
 from taxifare_dagster.turns import base_revision, covered_months, revisions_of, undecided
 

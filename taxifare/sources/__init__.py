@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING
 
 from taxifare.settings import Settings
 from taxifare.sources import bigquery
-from taxifare.sources.base import (
-    BasePublication,
-    MonthNotPublishedError,
-    NoBaseError,
-    Publication,
-    SourceError,
-    TripSource,
-)
+from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError, TripSource
 from taxifare.sources.chicago import Chicago
 from taxifare.sources.folder import Folder
 from taxifare.sources.lewagon import LeWagon
 from taxifare.sources.simulator import Simulator
 from taxifare.sources.tlc import Tlc
 from taxifare.sources.web import Web
+from taxifare.trips.publication import BasePublication, Publication
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client

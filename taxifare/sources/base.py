@@ -1,17 +1,13 @@
 """What every source of trips promises."""
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import pandas as pd
 
-from taxifare.months import Month, bounds
-from taxifare.targets import Target
-from taxifare.trips import TripTableError, as_trip_table
+from taxifare.trips.months import Month, bounds
+from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.table import TripTableError, as_trip_table
+from taxifare.trips.targets import Target
 
 
 class SourceError(RuntimeError):
@@ -24,49 +20,6 @@ class MonthNotPublishedError(SourceError):
 
 class NoBaseError(SourceError):
     """The source has no years before the first month, and says so; one that does not answer is another error."""
-
-
-@dataclass(frozen=True)
-class Publication:
-    """Trips as a source published them.
-
-    Attributes:
-        trips: A trip table (see `taxifare.trips`), unclean as published.
-        revision: Identifies the content: equal exactly when the content is equal.
-        origin: Where it was read, for people.
-        is_validation: Which trips are for validation, by their index, where the source publishes that; else None.
-        dropped: Published rows that are no trips of the table or were not drawn, by reason; empty where all are here.
-    """
-
-    trips: pd.DataFrame
-    revision: str
-    origin: str
-    is_validation: pd.Series | None = None
-    dropped: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class BasePublication:
-    """The trips of the base years as a source published them, in parts: they may be more than memory holds.
-
-    Attributes:
-        parts: Read one after the other, when they are asked for; together they are the base years.
-        revision: Identifies the content of all parts.
-        origin: Where they are read, for people.
-    """
-
-    parts: Iterable[Publication]
-    revision: str
-    origin: str
-
-    def whole(self) -> Publication:
-        """Returns all parts together, sorted by pickup time, for what needs them in memory."""
-        dropped, trips = Counter[str](), []
-        for part in self.parts:
-            dropped.update(part.dropped)
-            trips.append(part.trips)
-        together = pd.concat(trips).sort_values("pickup_datetime", kind="stable", ignore_index=True)
-        return Publication(together, self.revision, self.origin, dropped=dropped)
 
 
 class TripSource(Protocol):
@@ -106,15 +59,6 @@ class TripSource(Protocol):
             SourceError: It cannot be known now.
         """
         ...
-
-
-def digest(facts: object) -> str:
-    """Returns a short text that changes when one of the facts does, which are what JSON can hold.
-
-    >>> digest([1, "2015-01"])
-    'ba8ac91e56ce3c97'
-    """
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def unchanged(publication: Publication, revision: str) -> Publication:

@@ -18,19 +18,18 @@ import pandas as pd
 import pyarrow as pa
 import requests
 
-from taxifare.months import Month, bounds
 from taxifare.sources.base import (
-    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
-    Publication,
     SourceError,
     TripSource,
     checked_month,
     checked_trips,
     new_york_now,
 )
-from taxifare.trips import TRIP_COLUMNS, TripTableError, check_column_names
+from taxifare.trips.months import Month, bounds
+from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.table import TRIP_COLUMNS, TripTableError, check_column_names
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

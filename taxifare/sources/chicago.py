@@ -14,20 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from taxifare.months import Month, bounds, parse_month
-from taxifare.sources.base import (
-    BasePublication,
-    MonthNotPublishedError,
-    NoBaseError,
-    Publication,
-    SourceError,
-    TripSource,
-    checked_month,
-    digest,
-    unchanged,
-)
+from taxifare.digests import digest
+from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError, TripSource, checked_month, unchanged
 from taxifare.sources.web import Web
-from taxifare.trips import COORDINATES
+from taxifare.trips.months import Month, bounds, parse_month
+from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.table import COORDINATES
 
 DATA_SETS = {"wrvz-psew": (None, parse_month("2023-12")), "ajtu-isnz": (parse_month("2024-01"), None)}
 """The portal's data sets, with the first and last month that is read from each."""

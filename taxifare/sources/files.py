@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from taxifare.sources.base import SourceError
-from taxifare.trips import TRIP_COLUMNS
+from taxifare.trips.table import TRIP_COLUMNS
 
 FORMATS = (".parquet", ".csv", ".csv.gz")
 """Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from taxifare.months import Month, parse_month
 from taxifare.sources.base import (
-    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
-    Publication,
     SourceError,
     TripSource,
     checked_month,
     checked_trips,
 )
 from taxifare.sources.files import FORMATS, read_parts, read_rows
+from taxifare.trips.months import Month, parse_month
+from taxifare.trips.publication import BasePublication, Publication
 
 _MONTH_CODES = {"%Y": r"(?P<year>\d{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
 

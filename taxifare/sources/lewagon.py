@@ -10,20 +10,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from taxifare.months import Month, bounds, parse_month
+from taxifare.digests import digest
 from taxifare.sources.base import (
-    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
-    Publication,
     SourceError,
     TripSource,
     checked_month,
     checked_trips,
-    digest,
 )
 from taxifare.sources.files import read_rows
 from taxifare.sources.web import Web, WebError, shown
+from taxifare.trips.months import Month, bounds, parse_month
+from taxifare.trips.publication import BasePublication, Publication
 
 PARTS = ("train", "val")
 MONTHS = {

@@ -21,18 +21,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxifare.cities import NEW_YORK
-from taxifare.months import Month, months_between, parse_month
-from taxifare.sources.base import (
-    BasePublication,
-    MonthNotPublishedError,
-    NoBaseError,
-    Publication,
-    TripSource,
-    digest,
-    new_york_now,
-)
-from taxifare.trips import DTYPES, as_trip_table
+from taxifare.digests import digest
+from taxifare.sources.base import MonthNotPublishedError, NoBaseError, TripSource, new_york_now
+from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.months import Month, months_between, parse_month
+from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.table import DTYPES, as_trip_table
 
 Scenario = Literal["as-it-was", "fare-rise", "slow-traffic"]
 Floats = npt.NDArray[np.float64]

@@ -21,21 +21,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from taxifare.months import Month, bounds, months_between
+from taxifare.digests import digest
 from taxifare.sources.base import (
-    BasePublication,
     MonthNotPublishedError,
     NoBaseError,
-    Publication,
     SourceError,
     TripSource,
     checked_month,
-    digest,
     new_york_now,
     unchanged,
 )
 from taxifare.sources.web import Web, WebError, shown
-from taxifare.trips import DTYPES
+from taxifare.trips.months import Month, bounds, months_between
+from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.table import DTYPES
 
 Color = Literal["yellow", "green"]
 Rows = dict[str, npt.NDArray[Any]]

@@ -6,18 +6,19 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from taxifare import plots
-from taxifare.agenda import to_retrain
-from taxifare.approval import Approvals
-from taxifare.base_trips import BASE, BaseTrips
-from taxifare.challengers import OnEpoch
-from taxifare.evaluation import Appraisal
-from taxifare.registry import ModelRegistry, VersionUnusableError
-from taxifare.renewal import Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.due import to_retrain
+from taxifare.gate.evidence import Appraisal
+from taxifare.model.fitting import Epoch, TrainingError, peak_memory_mib
+from taxifare.model.packaging import VersionUnusableError
+from taxifare.model.registry import ModelRegistry
+from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
-from taxifare.training import Epoch, TrainingError, peak_memory_mib
-from taxifare.trips import edition_of
+from taxifare.training.base_trips import BaseTrips
+from taxifare.training.challengers import OnEpoch
+from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
+from taxifare.trips.editions import BASE, edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import ParquetIOManager
@@ -222,7 +223,7 @@ def _appraisal_metadata(
         ),
         "skill": metadata.rounded(skill_of(trips, appraisal.contender)),
         "mlflow_run": run_id,
-        "errors": metadata.plot(plots.errors_by_hour(predictions, validation, target)),
+        "errors": metadata.plot(figures.errors_by_hour(predictions, validation, target)),
     }
     if (url := registry.run_url(run_id)) is not None:
         shown["mlflow_page"] = dg.MetadataValue.url(url)
@@ -249,7 +250,7 @@ def _candidate_metadata(
             "epochs_per_s": metadata.rounded(candidate.history.epochs_per_s),
             "trips_per_s": round(candidate.history.trips_per_s),
             "peak_memory_mib": round(peak_memory_mib()),
-            "loss_curve": metadata.plot(plots.training_curve(candidate.history, unit)),
+            "loss_curve": metadata.plot(figures.training_curve(candidate.history, unit)),
         }
     if candidate.standings:
         shown["challengers"] = metadata.standings(candidate.standings, unit)

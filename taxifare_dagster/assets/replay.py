@@ -5,11 +5,13 @@ from typing import get_args
 import dagster as dg
 from pydantic import Field, TypeAdapter
 
-from taxifare.months import parse_month
-from taxifare.replay import PolicyName, Progress, Replay, replay
-from taxifare.replay_report import figures, headline, png, render
+from taxifare.replay.policies import PolicyName
+from taxifare.replay.replaying import Progress, replay
+from taxifare.replay.results import Replay
+from taxifare.reports.replay_page import figures, headline, png, render
 from taxifare.settings import ChallengerNames, Settings
 from taxifare.sources.base import TripSource
+from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, OWNERS, REPLAY_GROUP
 

@@ -5,20 +5,21 @@ from itertools import chain
 import dagster as dg
 import pandas as pd
 
-from taxifare import plots
-from taxifare.base_trips import BaseTrips, gather_base
-from taxifare.months import Month, month_of_partition, partition_key
-from taxifare.rehearsal import editions_before, exposure_of, reservoir
-from taxifare.renewal import preprocess
+from taxifare.model.exposure import exposure_of
+from taxifare.model.fitting import peak_memory_mib
+from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource, ensure_target
-from taxifare.splitting import split_by_time
-from taxifare.training import peak_memory_mib
-from taxifare.trips import Edition, edition_of
+from taxifare.training.base_trips import BaseTrips, gather_base
+from taxifare.training.rehearsal import editions_before, reservoir
+from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.months import Month
+from taxifare.trips.preparation import preprocess
+from taxifare.trips.splitting import split_by_time
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
-from taxifare_dagster.partitions import months
+from taxifare_dagster.partitions import month_of_partition, months, partition_key
 
 
 @dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
@@ -69,7 +70,7 @@ def preprocessed_data(raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Set
             "revision": edition_of(done.trips).revision,
             "share_kept": len(done.trips) / len(raw_new_data),
             "dropped": metadata.dropped(done.dropped),
-            "overview": metadata.plot(plots.trips_overview(done.trips, settings.target_facts)),
+            "overview": metadata.plot(figures.trips_overview(done.trips, settings.target_facts)),
         },
     )
 
@@ -98,7 +99,7 @@ def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[
             "validation_trips": done.trips.validation_trips,
             "dropped": metadata.dropped(done.dropped),
             "peak_memory_mib": round(peak_memory_mib()),
-            "overview": metadata.plot(plots.trips_overview(sample, settings.target_facts)),
+            "overview": metadata.plot(figures.trips_overview(sample, settings.target_facts)),
         },
     )
 

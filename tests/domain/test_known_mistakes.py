@@ -13,22 +13,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxifare.cities import NEW_YORK
-from taxifare.evaluation import Appraisal, EvaluationError, Evidence, Verdict, judge, score
-from taxifare.features import feature_names
-from taxifare.ledger import State
-from taxifare.months import parse_month
-from taxifare.network import Architecture, build_network
-from taxifare.notify import DeliveryError, Message, PassingDeliveryError, send_request
-from taxifare.registry import ModelRegistry
+from taxifare.approval.channels import DeliveryError, Message, PassingDeliveryError
+from taxifare.approval.delivery import send_request
+from taxifare.approval.records import State
+from taxifare.gate.evidence import Appraisal, Evidence, Verdict
+from taxifare.gate.scores import EvaluationError, score
+from taxifare.gate.verdict import judge
+from taxifare.model.network import Architecture, build_network
+from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, checked_month
 from taxifare.sources.simulator import Simulator
-from tests.approvals import MemoryRegistry, Office, contender
-from tests.approvals import evidence as evidence_on
-from tests.small import raw_month, small_settings
+from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.features import feature_names
+from taxifare.trips.months import parse_month
+from tests.support.approvals import MemoryRegistry, Office, contender
+from tests.support.approvals import evidence as evidence_on
+from tests.support.places import REPOSITORY
+from tests.support.small import raw_month, small_settings
 
-REPOSITORY = Path(__file__).parents[2]
 A_MOMENT = pd.Timedelta(1, "us")
 
 ELSEWHERE = {
@@ -43,7 +46,7 @@ ELSEWHERE = {
     "a registry outage taken for an empty registry": (
         "test_registry.py::test_a_server_that_does_not_answer_is_an_error",
         "test_renewal.py::test_a_registry_that_does_not_answer_is_no_cold_start",
-        "test_approval.py::test_a_registry_that_is_down_is_never_taken_for_an_empty_one",
+        "test_approvals.py::test_a_registry_that_is_down_is_never_taken_for_an_empty_one",
     ),
     "running a month twice registers two versions": (
         "test_renewal.py::test_the_same_inputs_give_the_same_version_untrained_and_the_same_verdict",
@@ -60,7 +63,7 @@ ELSEWHERE = {
 def test_what_is_guarded_elsewhere_is_guarded_there(mistake: str) -> None:
     for guard in ELSEWHERE[mistake]:
         file, test = guard.split("::")
-        assert f"def {test}(" in (Path(__file__).parent / file).read_text(), guard
+        assert f"def {test}(" in next((REPOSITORY / "tests" / "domain").rglob(file)).read_text(), guard
 
 
 # The comparison

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from taxifare.settings import Settings
+from tests.support.places import REPOSITORY
 
-SAMPLE = Path(__file__).parents[2] / ".env.sample"
+SAMPLE = REPOSITORY / ".env.sample"
 
 
 class Defaults(Settings):

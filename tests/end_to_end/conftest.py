@@ -15,9 +15,10 @@ import requests
 import yaml
 from playwright.sync_api import Page, expect, sync_playwright
 
-from taxifare.ledger import Delivery, Ledger, Outcome, Promotion, Refusal, Request
-from tests.end_to_end.ui import Run, Ui, eventually
-from tests.servers import Chat, chat_server, dagster_dev, mlflow_server
+from taxifare.approval.ledger import Ledger
+from taxifare.approval.records import Delivery, Outcome, Promotion, Refusal, Request
+from tests.support.servers import Chat, chat_server, dagster_dev, mlflow_server
+from tests.support.ui import Run, Ui, eventually
 
 CHANNEL = "batch 1234"
 COURSE_FORMAT = re.compile(r"Evaluation MAE: (none|\d+\.\d\d) - New training MAE: (\d+\.\d\d)\n")

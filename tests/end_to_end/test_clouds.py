@@ -14,12 +14,13 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from tests.google_cloud import PROJECT, TOKEN, BigQueryServer
-from tests.socrata import from_tfx, portal_server
+from tests.support.google_cloud import PROJECT, TOKEN, BigQueryServer
+from tests.support.places import DATA
+from tests.support.socrata import from_tfx, portal_server
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.real_trips, pytest.mark.timeout(900)]
 
-CHICAGO_TRIPS = Path(__file__).parents[3] / "shared" / "data" / "chicago" / "tfx_chicago_taxi_data.csv"
+CHICAGO_TRIPS = DATA / "chicago" / "tfx_chicago_taxi_data.csv"
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from taxifare.evaluation import Verdict
+from taxifare.gate.evidence import Verdict
 from tests.end_to_end.conftest import CHANNEL, SMALL, Company, Question
-from tests.end_to_end.ui import Ui, eventually
-from tests.servers import chat_server, dagster_dev, mlflow_server
+from tests.support.servers import chat_server, dagster_dev, mlflow_server
+from tests.support.ui import Ui, eventually
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 

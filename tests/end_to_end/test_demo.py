@@ -10,10 +10,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from taxifare.ledger import Ledger, State
+from taxifare.approval.ledger import Ledger
+from taxifare.approval.records import State
 from taxifare_dagster.catalog import PRODUCTION_POOL
 from tests.end_to_end.conftest import SMALL, Books
-from tests.end_to_end.ui import eventually
+from tests.support.ui import eventually
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 

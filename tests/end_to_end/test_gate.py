@@ -27,26 +27,25 @@ import requests
 import yaml
 from typer.testing import CliRunner, Result
 
-from taxifare.approval import (
-    AgainstVerdictError,
-    RegistryBehindError,
-    SettledError,
-    TokenError,
-)
-from taxifare.cli import app
-from taxifare.evaluation import Appraisal, Evidence, Exposure, Verdict, judge
-from taxifare.features import feature_names
-from taxifare.ledger import State
-from taxifare.network import build_network
-from taxifare.notify import DeliveryError, WagonChat, message, send_request
-from taxifare.registry import ModelRegistry, RegistryError
-from taxifare.renewal import appraise_production
+from taxifare.approval.channels import DeliveryError, WagonChat
+from taxifare.approval.delivery import send_request
+from taxifare.approval.errors import AgainstVerdictError, RegistryBehindError, SettledError, TokenError
+from taxifare.approval.message import message
+from taxifare.approval.records import State
+from taxifare.cli.main import app
+from taxifare.gate.evidence import Appraisal, Evidence, Verdict
+from taxifare.gate.verdict import judge
+from taxifare.model.exposure import Exposure
+from taxifare.model.network import build_network
+from taxifare.model.registry import ModelRegistry, RegistryError
 from taxifare.settings import Settings
-from taxifare.trips import edition_of
+from taxifare.training.renewal import appraise_production
+from taxifare.trips.editions import edition_of
+from taxifare.trips.features import feature_names
 from taxifare_dagster.definitions import build_definitions
-from tests.approvals import SECRET, Office, in_processes
-from tests.servers import Login, chat_server, free_port, mlflow_server, webhook_server
-from tests.small import run_tags, small_settings
+from tests.support.approvals import SECRET, Office, in_processes
+from tests.support.servers import Login, chat_server, free_port, mlflow_server, webhook_server
+from tests.support.small import run_tags, small_settings
 
 if TYPE_CHECKING:
     import keras

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from tests.servers import free_port, server_process
+from tests.support.servers import free_port, server_process
 
 pytestmark = pytest.mark.end_to_end
 

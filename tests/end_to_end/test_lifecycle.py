@@ -13,10 +13,10 @@ from itertools import combinations
 
 import pytest
 
-from taxifare.evaluation import Verdict
-from taxifare.ledger import State
+from taxifare.approval.records import State
+from taxifare.gate.evidence import Verdict
 from tests.end_to_end.conftest import Books, Company, Question
-from tests.end_to_end.ui import Run, eventually
+from tests.support.ui import Run, eventually
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 

@@ -14,12 +14,12 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from tests.publisher import Publisher, publisher_server
-from tests.socrata import from_tfx, portal_server, published
+from tests.support.places import DATA
+from tests.support.publisher import Publisher, publisher_server
+from tests.support.socrata import from_tfx, portal_server, published
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.real_trips, pytest.mark.timeout(600)]
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PARTS = ("train", "val")
 
 

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page, expect
 
-from taxifare.evaluation import Verdict
+from taxifare.gate.evidence import Verdict
 from tests.end_to_end.conftest import Company, Question
-from tests.end_to_end.ui import eventually
+from tests.support.ui import eventually
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.orchestration.world import JANUARY, World, failures
+from tests.support.world import JANUARY, World, failures
 
 
 def pytest_configure(config: pytest.Config) -> None:

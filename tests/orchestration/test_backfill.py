@@ -16,11 +16,10 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
-from taxifare.months import months_between
+from taxifare.trips.months import months_between
 from taxifare_dagster.catalog import MONTHLY_ASSETS
-from tests.orchestration.world import JANUARY, MARCH, World, failures
-
-ROOT = Path(__file__).parents[2]
+from tests.support.places import REPOSITORY
+from tests.support.world import JANUARY, MARCH, World, failures
 
 
 def environment_of(world: World, **changes: str) -> dict[str, str]:
@@ -34,7 +33,7 @@ def environment_of(world: World, **changes: str) -> dict[str, str]:
         "TAXIFARE_HOME": str(world.settings.home),
         "DAGSTER_HOME": str(world.settings.home / "dagster"),
         "APPROVAL_SECRET": "known to these tests only",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(REPOSITORY),
     }
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return kept | {name.upper(): str(value) for name, value in settings.items()} | own | changes
@@ -59,7 +58,7 @@ if __name__ == "__main__":
 def test_a_month_with_a_process_for_each_step(started: World, tmp_path: Path) -> None:
     script = tmp_path / "month_in_processes.py"
     script.write_text(MONTH_IN_PROCESSES)
-    environment = environment_of(started, EXECUTOR="multiprocess") | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    environment = environment_of(started, EXECUTOR="multiprocess") | {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
     finished = subprocess.run(
         [sys.executable, str(script)],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
@@ -85,7 +84,7 @@ run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordi
 CODE_LOCATION = """
 from pathlib import Path
 from taxifare_dagster.definitions import build_definitions
-from tests.orchestration.world import world_settings
+from tests.support.world import world_settings
 defs = build_definitions(world_settings(Path({home!r})))
 """
 

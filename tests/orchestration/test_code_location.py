@@ -11,9 +11,8 @@ import pytest
 
 from taxifare_dagster import partitions
 from taxifare_dagster.definitions import build_definitions
-from tests.orchestration.world import world_settings
-
-ROOT = Path(__file__).parents[2]
+from tests.support.places import REPOSITORY
+from tests.support.world import world_settings
 
 MONTHLY = {"raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model"}
 DATA_CHECKS = {
@@ -43,7 +42,7 @@ assert not heavy, f"loading the code location imported {sorted(heavy)}"
 def bare_environment(home: Path) -> dict[str, str]:
     """The environment of a process that starts from nothing, with its state in a folder."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return kept | {"TAXIFARE_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    return kept | {"TAXIFARE_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
 
 
 def test_the_code_location_loads_from_nothing(tmp_path: Path) -> None:

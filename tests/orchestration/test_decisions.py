@@ -6,10 +6,10 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.test_utils import create_run_for_test
 
-from taxifare.ledger import State
-from taxifare.notify import DeliveryError
+from taxifare.approval.channels import DeliveryError
+from taxifare.approval.records import State
 from taxifare_dagster.comparisons import compared
-from tests.orchestration.world import FEBRUARY, JANUARY, Chat, World, failures
+from tests.support.world import FEBRUARY, JANUARY, Chat, World, failures
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from taxifare.evaluation import Verdict
-from taxifare.ledger import LedgerError
+from taxifare.approval.ledger import LedgerError
+from taxifare.gate.evidence import Verdict
 from taxifare.sources import make_source
-from tests.orchestration.world import JANUARY, World, checks_of, failures
+from tests.support.world import JANUARY, World, checks_of, failures
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 from upath import UPath
 
-from taxifare.base_trips import BaseTrips
-from taxifare.evaluation import Appraisal, Exposure, Scores
-from taxifare.trips import DTYPES, TRIP_COLUMNS, Edition, edition_of
+from taxifare.gate.evidence import Appraisal
+from taxifare.gate.scores import Scores
+from taxifare.model.exposure import Exposure
+from taxifare.training.base_trips import BaseTrips
+from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.table import DTYPES, TRIP_COLUMNS
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, ParquetIOManager
-from tests.approvals import contender
-from tests.small import base_file, raw_month, small_settings
+from tests.support.approvals import contender
+from tests.support.small import base_file, raw_month, small_settings
 
 APPRAISAL = Appraisal(
     version="7",

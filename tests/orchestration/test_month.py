@@ -8,9 +8,9 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from taxifare.evaluation import Verdict
+from taxifare.gate.evidence import Verdict
 from taxifare_dagster.comparisons import compared
-from tests.orchestration.world import FEBRUARY, JANUARY, World, checks_of, failed_checks, failures
+from tests.support.world import FEBRUARY, JANUARY, World, checks_of, failed_checks, failures
 
 ALL_CHECKS = {
     "has_trip_columns", "is_within_month", "has_enough_trips", "has_unique_keys",

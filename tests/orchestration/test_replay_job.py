@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from taxifare.evaluation import Evidence, Verdict
-from taxifare.replay import replay
-from tests.orchestration.world import FEBRUARY, JANUARY, World, failures
+from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.replay.replaying import replay
+from tests.support.world import FEBRUARY, JANUARY, World, failures
 
 MONTHS = (JANUARY, FEBRUARY)
 

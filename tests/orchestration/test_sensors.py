@@ -6,12 +6,12 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from taxifare.evaluation import Verdict
-from taxifare.notify import DeliveryError
-from taxifare.registry import RegistryError
+from taxifare.approval.channels import DeliveryError
+from taxifare.gate.evidence import Verdict
+from taxifare.model.registry import RegistryError
 from taxifare.sources.base import NoBaseError, SourceError
 from taxifare_dagster import sensors
-from tests.orchestration.world import FEBRUARY, JANUARY, World, failures
+from tests.support.world import FEBRUARY, JANUARY, World, failures
 
 
 class TestNewMonthSensor:

@@ -5,9 +5,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-import taxifare.tuning
-from taxifare.tuning import latest_finding
-from tests.orchestration.world import JANUARY, World, failures
+import taxifare.studies.tuning
+from taxifare.studies.tuning import latest_finding
+from tests.support.world import JANUARY, World, failures
 
 
 def search(world: World, **budget: object) -> dg.ExecuteInProcessResult:
@@ -46,7 +46,7 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
 
 
 def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit, fits = taxifare.tuning.fit_from_scratch, []
+    fit, fits = taxifare.studies.tuning.fit_from_scratch, []
 
     def fit_once(*given: Any, **named: Any) -> Any:
         fits.append(named)
@@ -54,7 +54,7 @@ def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: p
             raise OSError("the disk is full")
         return fit(*given, **named)
 
-    monkeypatch.setattr(taxifare.tuning, "fit_from_scratch", fit_once)
+    monkeypatch.setattr(taxifare.studies.tuning, "fit_from_scratch", fit_once)
     assert "the disk is full" in failures(search(trained, trials=2))["search_settings"]
     result = search(trained, trials=2)
     assert failures(result) == {}

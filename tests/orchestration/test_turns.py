@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from taxifare.notify import DeliveryError
+from taxifare.approval.channels import DeliveryError
 from taxifare_dagster import turns
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL
-from tests.orchestration.world import FEBRUARY, JANUARY, MARCH, World, failures
+from tests.support.world import FEBRUARY, JANUARY, MARCH, World, failures
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from taxifare.months import Month, months_between
 from taxifare.sources import make_source
+from taxifare.trips.months import Month, months_between
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.comparisons import compared
-from tests.end_to_end.ui import Run, Ui, eventually
-from tests.orchestration.world import JANUARY, Publisher, World, _move_mlflow_store, failures, world_settings
-from tests.servers import dagster_dev
+from tests.support.servers import dagster_dev
+from tests.support.ui import Run, Ui, eventually
+from tests.support.world import JANUARY, Publisher, World, _move_mlflow_store, failures, world_settings
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 

@@ -1,0 +1,210 @@
+"""Channels: the ways in which a message reaches people, one class each."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Protocol
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from taxifare.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 5
+
+PASSING_STATUS = frozenset({408, 425, 429})
+
+
+class DeliveryError(RuntimeError):
+    """A message that could not be delivered, and will not be by trying again."""
+
+
+class PassingDeliveryError(DeliveryError):
+    """A message that could not be delivered now: no connection, no answer in time, or a server in trouble."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A text to deliver.
+
+    Attributes:
+        key: Its last line, by which it is recognised in a channel.
+        text: The whole, as plain text.
+        links: The links in it, name and address; each stands in the text as `name: address`.
+    """
+
+    key: str
+    text: str
+    links: tuple[tuple[str, str], ...] = ()
+
+
+class Notifier(Protocol):
+    """A way to reach people."""
+
+    @property
+    def channel(self) -> str:
+        """Where messages go; deliveries are recorded under it."""
+
+    def deliver(self, message: Message) -> None:
+        """Delivers a message, in one attempt; raises PassingDeliveryError or DeliveryError."""
+
+
+class Console:
+    """Writes messages to the log."""
+
+    channel = "log"
+
+    def deliver(self, message: Message) -> None:
+        """Logs the message."""
+        _log.info("%s", message.text)
+
+
+class WagonChat:
+    """Posts messages to a channel of the Wagon chat: `POST {base_url}/{channel}/messages` with author and content."""
+
+    def __init__(self, base_url: str, channel: str, author: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._url = f"{base_url.rstrip('/')}/{quote(channel, safe='')}/messages"
+        self._author = author
+        self._timeout = timeout
+
+    @property
+    def channel(self) -> str:
+        """The address of the channel's messages."""
+        return self._url
+
+    def deliver(self, message: Message) -> None:
+        """Posts the message, unless it is in the channel already.
+
+        Raises:
+            PassingDeliveryError: No connection, no answer in time, 429 or 5xx.
+            DeliveryError: Any other refusal; names the address and the status.
+        """
+        if self._shows(message.key):
+            return
+        content = {"author": self._author, "content": message.text}
+        _post(self._url, content, message.key, shown_as=self._url, timeout=self._timeout)
+
+    def _shows(self, key: str) -> bool:
+        """Whether the channel is known to show the message; a chat that cannot be read shows nothing."""
+        try:
+            answer = requests.get(self._url, timeout=self._timeout)
+            found = answer.json() if answer.ok else []
+        except requests.RequestException:
+            return False
+        posts = found.get("messages", []) if isinstance(found, dict) else found
+        return isinstance(posts, list) and any(key in _lines(post) for post in posts)
+
+
+def _lines(post: object) -> list[str]:
+    content = post.get("content") if isinstance(post, dict) else None
+    return content.splitlines() if isinstance(content, str) else []
+
+
+class SlackWebhook:
+    """Posts messages to an incoming webhook of Slack, or of Mattermost, Rocket.Chat and others that speak its format.
+
+    The address is a secret: whoever knows it can post. Records and errors name its host and a hash of it.
+    """
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._url = url
+        self._timeout = timeout
+
+    @property
+    def channel(self) -> str:
+        """The webhook's host, and what tells it from others there."""
+        return f"webhook {urlsplit(self._url).hostname} {_fingerprint(self._url)}"
+
+    def deliver(self, message: Message) -> None:
+        """Posts the message, its first line bold and its links by name.
+
+        Raises:
+            PassingDeliveryError: No connection, no answer in time, 429 or 5xx.
+            DeliveryError: Any other refusal.
+        """
+        _post(self._url, {"text": in_slack_format(message)}, message.key, shown_as=self.channel, timeout=self._timeout)
+
+
+class Service:
+    """Sends messages through apprise: mail, Teams, Telegram, Discord and a hundred others, by their apprise address."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @property
+    def channel(self) -> str:
+        """The service, and what tells its address from others there; the address itself may hold a password."""
+        return f"{urlsplit(self._url).scheme} {_fingerprint(self._url)}"
+
+    def deliver(self, message: Message) -> None:
+        """Sends the message with its first line as the title.
+
+        Raises:
+            DeliveryError: The address is not one of apprise's.
+            PassingDeliveryError: The service did not take it; apprise does not say why.
+        """
+        import apprise
+
+        service = apprise.Apprise()
+        if not service.add(self._url):
+            raise DeliveryError(f"{self.channel}: not an address that apprise knows")
+        title, _, body = message.text.partition("\n")
+        if not service.notify(title=title, body=body):
+            raise PassingDeliveryError(f"{self.channel}: the service did not take the message")
+
+
+def in_slack_format(message: Message) -> str:
+    r"""The message in Slack's markup: the first line bold, links by name, nothing else of it taken for markup.
+
+    >>> url = "https://x.example/?a=1&b"
+    >>> print(in_slack_format(Message("key", f"A < B\nSee: {url}\nkey", (("See", url),))))
+    *A &lt; B*
+    <https://x.example/?a=1&amp;b|See>
+    key
+    """
+    text = escape(message.text, quote=False)
+    for label, url in message.links:
+        text = text.replace(escape(f"{label}: {url}", quote=False), f"<{escape(url, quote=False)}|{label}>")
+    first, _, rest = text.partition("\n")
+    return f"*{first}*\n{rest}"
+
+
+def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, timeout: float) -> None:
+    """Posts JSON, in one attempt; raises PassingDeliveryError or DeliveryError, which call the address `shown_as`."""
+    try:
+        answer = requests.post(
+            url, json=content, headers={"Idempotency-Key": key}, timeout=timeout, allow_redirects=False
+        )
+    except requests.RequestException as error:
+        # An address that is none stays none; whatever else happens between two machines may pass.
+        fault = DeliveryError if isinstance(error, ValueError) else PassingDeliveryError
+        if shown_as == url:
+            raise fault(f"POST {url}: {error}") from error
+        # The transport's own words, and its traceback, would tell the address.
+        raise fault(f"POST {shown_as}: {type(error).__name__}") from None
+    if answer.ok and not answer.is_redirect:
+        return
+    passing = answer.status_code >= 500 or answer.status_code in PASSING_STATUS
+    fault = PassingDeliveryError if passing else DeliveryError
+    raise fault(f"POST {shown_as} answered {answer.status_code} {answer.reason}: {answer.text[:200]}")
+
+
+def _fingerprint(secret: str) -> str:
+    """What tells a secret from another without telling it."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+def notifiers(settings: Settings) -> tuple[Notifier, ...]:
+    """How the settings say that people are reached, every way of them; the log where they say none."""
+    found: list[Notifier] = []
+    if settings.chat_base_url is not None and settings.chat_channel is not None:
+        found.append(WagonChat(settings.chat_base_url, settings.chat_channel, settings.chat_author))
+    if settings.slack_webhook_url is not None:
+        found.append(SlackWebhook(settings.slack_webhook_url.get_secret_value()))
+    if settings.notify_urls is not None:
+        found += map(Service, settings.notify_urls.get_secret_value().split())
+    return tuple(found) or (Console(),)

@@ -1,0 +1,56 @@
+"""Everything about requests, decisions and production that a person has to know, as errors."""
+
+from taxifare.approval.records import Outcome
+
+
+class ApprovalError(RuntimeError):
+    """Something about requests, decisions or the production version that a person has to know."""
+
+
+class NotAdoptedError(ApprovalError):
+    """The registry has a production version that the ledger never heard of."""
+
+
+class RegistryBehindError(ApprovalError):
+    """The ledger has the entry, the production alias could not be set; the next command that reaches it catches up."""
+
+
+class RollbackError(ApprovalError):
+    """A rollback to a version that was never production, or is production already."""
+
+
+class DecisionRefusedError(ApprovalError):
+    """A decision that does not count; the attempt is on record."""
+
+
+class UnknownRequestError(DecisionRefusedError):
+    """There is no such request."""
+
+
+class TokenError(DecisionRefusedError):
+    """The token is not the one the message showed."""
+
+
+class UnsignedError(DecisionRefusedError):
+    """Nobody is named as deciding, or no reason is given."""
+
+
+class AgainstVerdictError(DecisionRefusedError):
+    """Approving what the evidence does not support takes an explicit override."""
+
+
+class SettledError(DecisionRefusedError):
+    """The request is no longer open: decided, expired, or void.
+
+    Attributes:
+        outcome: How it ended.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+    def __str__(self) -> str:
+        ended = self.outcome
+        by = f" by {ended.by}" if ended.by else ""
+        return f"{ended.request_id} is {ended.state}{by} since {ended.at:%Y-%m-%d %H:%M} UTC: {ended.reason}"

@@ -1,0 +1,277 @@
+"""The record of what was asked, what was decided and which version was production when: append-only tables.
+
+The database itself keeps the promises, so that no code path can break them. Triggers refuse UPDATE and DELETE. A
+request has one outcome, because the outcome's primary key is the request. A promotion extends the last one and names
+the version it replaces, and it is of the version that was shown and approved, because foreign keys say so.
+SQLite by default, PostgreSQL by `DATABASE_URL`.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from taxifare.approval.records import (
+    Delivery,
+    Outcome,
+    Promotion,
+    Refusal,
+    Request,
+    State,
+    _outcome,
+    _promotion,
+    _request,
+)
+from taxifare.approval.tables import DELIVERIES, OUTCOMES, PROJECTIONS, PROMOTIONS, REFUSALS, REQUESTS
+from taxifare.trips.targets import Unit
+
+SCHEMA_REVISION = "0001"
+
+LOCK_SECONDS = 30
+
+# Any constant does, as long as nothing else in the same PostgreSQL database locks it: "taxi" in ASCII.
+ADVISORY_LOCK = 0x74617869
+
+
+class LedgerError(RuntimeError):
+    """A ledger that cannot be opened, was written by another release, or decides about another target."""
+
+
+class Book:
+    """The ledger's entries as seen, and added to, within one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _rows(self, select: sa.Select[Any]) -> list[Mapping[str, Any]]:
+        return [dict(row) for row in self._connection.execute(select).mappings()]
+
+    def _add(self, table: sa.Table, **values: object) -> None:
+        self._connection.execute(table.insert().values(**values))
+
+    def request(self, request_id: str) -> Request | None:
+        """The request, None if there is none of that name."""
+        rows = self._rows(sa.select(REQUESTS).where(REQUESTS.c.id == request_id))
+        return _request(rows[0]) if rows else None
+
+    def requests(self) -> list[Request]:
+        """Every request, oldest first."""
+        return [_request(row) for row in self._rows(sa.select(REQUESTS).order_by(REQUESTS.c.number))]
+
+    def open_requests(self) -> list[Request]:
+        """Requests without an outcome, oldest first."""
+        settled = sa.select(OUTCOMES.c.request_id)
+        select = sa.select(REQUESTS).where(REQUESTS.c.id.not_in(settled))
+        return [_request(row) for row in self._rows(select.order_by(REQUESTS.c.number))]
+
+    def outcome(self, request_id: str) -> Outcome | None:
+        """How the request ended, None while it is open."""
+        rows = self._rows(sa.select(OUTCOMES).where(OUTCOMES.c.request_id == request_id))
+        return _outcome(rows[0]) if rows else None
+
+    def outcomes(self) -> list[Outcome]:
+        """Every outcome, oldest first."""
+        return [_outcome(row) for row in self._rows(sa.select(OUTCOMES).order_by(OUTCOMES.c.at))]
+
+    def promotions(self) -> list[Promotion]:
+        """Every promotion and rollback, in their order."""
+        return [_promotion(row) for row in self._rows(sa.select(PROMOTIONS).order_by(PROMOTIONS.c.sequence))]
+
+    def last_promotion(self) -> Promotion | None:
+        """The promotion in force, None where nothing was ever promoted."""
+        rows = self._rows(sa.select(PROMOTIONS).order_by(PROMOTIONS.c.sequence.desc()).limit(1))
+        return _promotion(rows[0]) if rows else None
+
+    def refusals(self) -> list[Refusal]:
+        """Every refused attempt, oldest first."""
+        rows = self._rows(sa.select(REFUSALS).order_by(REFUSALS.c.id))
+        return [Refusal(**{name: value for name, value in row.items() if name != "id"}) for row in rows]
+
+    def deliveries(self, request_id: str | None = None) -> list[Delivery]:
+        """Messages that arrived, of one request or of all, oldest first."""
+        select = sa.select(DELIVERIES).order_by(DELIVERIES.c.delivered_at, DELIVERIES.c.reminder)
+        if request_id is not None:
+            select = select.where(DELIVERIES.c.request_id == request_id)
+        return [Delivery(**row) for row in self._rows(select)]
+
+    def pending(self) -> dict[str, tuple[str, ...]]:
+        """Events whose effects are not known to be in the model registry, with the versions they are about."""
+        versions: dict[str, tuple[str, ...]] = {}
+        done = sa.select(PROJECTIONS.c.event)
+        requests = sa.select(("request " + REQUESTS.c.id).label("event"), REQUESTS.c.staging_version)
+        outcomes = sa.select(("outcome " + REQUESTS.c.id).label("event"), REQUESTS.c.staging_version).join(OUTCOMES)
+        sequence = sa.cast(PROMOTIONS.c.sequence, sa.Text)
+        promotions = sa.select(
+            ("promotion " + sequence).label("event"), PROMOTIONS.c.version, PROMOTIONS.c.replaced_version
+        )
+        for select in (requests, outcomes, promotions):
+            events = select.subquery()
+            for event, *about in self._connection.execute(sa.select(events).where(events.c.event.not_in(done))):
+                versions[event] = tuple(version for version in about if version is not None)
+        return versions
+
+    def add_request(self, request: Request) -> None:
+        """Asks; IntegrityError if the same evidence was asked about before."""
+        values = asdict(request)
+        self._add(REQUESTS, evidence=values.pop("evidence_json"), **values)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Ends a request; IntegrityError if it has ended already."""
+        self._add(OUTCOMES, **asdict(outcome))
+
+    def promote(self, promotion: Promotion) -> None:
+        """Extends the history.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: The sequence is taken, the replaced version is not production, or the version
+                is not the one that the request showed and somebody approved.
+        """
+        previous = promotion.sequence - 1 or None
+        decision = State.APPROVED if promotion.request_id else None
+        self._add(PROMOTIONS, previous=previous, decision=decision, **asdict(promotion))
+
+    def add_refusal(self, refusal: Refusal) -> None:
+        """Records an attempt that was turned away."""
+        self._add(REFUSALS, **asdict(refusal))
+
+    def add_delivery(self, delivery: Delivery) -> None:
+        """Records that a message arrived; IntegrityError if it is recorded already."""
+        self._add(DELIVERIES, **asdict(delivery))
+
+    def add_projection(self, event: str, at: datetime) -> None:
+        """Records that an event's effects are in the model registry."""
+        self._add(PROJECTIONS, event=event, at=at)
+
+
+class Ledger:
+    """The ledger in a database. Making one connects to nothing; first use creates or migrates the tables.
+
+    Args:
+        url: SQLAlchemy URL, `sqlite:///…` or `postgresql://…`.
+        unit: Of the target: a ledger says which version of one model is production.
+
+    Raises:
+        LedgerError: On use: the database cannot be reached, was written by a newer release, or is another target's.
+    """
+
+    def __init__(self, url: str, unit: Unit) -> None:
+        self.unit: Unit = unit
+        self._url = make_url(url)
+        if self._url.drivername in {"postgres", "postgresql"}:
+            self._url = self._url.set(drivername="postgresql+psycopg")
+        self._migrating = threading.Lock()
+        self._migrated = False
+
+    def __repr__(self) -> str:
+        return f"Ledger({self._url.render_as_string(hide_password=True)!r})"
+
+    @contextmanager
+    def reading(self) -> Iterator[Book]:
+        """A consistent view of the entries."""
+        self._migrate()
+        with self._begin(exclusive=False) as connection:
+            yield Book(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[Book]:
+        """A transaction that adds entries, all or none; one at a time, so that what it reads stays true to its end."""
+        self._migrate()
+        with self._begin(exclusive=True) as connection:
+            yield Book(connection)
+
+    @contextmanager
+    def _begin(self, *, exclusive: bool) -> Iterator[Connection]:
+        try:
+            connection = self._engine.connect()
+        except sa.exc.OperationalError as error:
+            raise LedgerError(f"{self!r} cannot be opened: {error.orig}") from error
+        with connection.execution_options(taxifare_exclusive=exclusive) as open_connection, open_connection.begin():
+            if exclusive and self._engine.dialect.name == "postgresql":
+                open_connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                open_connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+            yield open_connection
+
+    @cached_property
+    def _engine(self) -> Engine:
+        # No pool: a connection kept across a fork or a restart of the server is a fault waiting; opening one is cheap.
+        if not self._url.drivername.startswith("sqlite"):
+            return sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10})
+        if self._url.database:
+            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_SECONDS})
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _migrate(self) -> None:
+        """Ensures that the tables are of this release; of several processes starting at once, one does the work."""
+        with self._migrating:
+            if self._migrated:
+                return
+            with self._begin(exclusive=False) as connection:
+                found = _schema_revision(connection)
+            if found != SCHEMA_REVISION:
+                with self._begin(exclusive=True) as connection:
+                    if _schema_revision(connection) != SCHEMA_REVISION:
+                        self._upgrade(connection)
+            self._ensure_target()
+            self._migrated = True
+
+    def _ensure_target(self) -> None:
+        """Ensures that what has been asked so far was about this target."""
+        last = sa.select(REQUESTS.c.evidence).order_by(REQUESTS.c.number.desc()).limit(1)
+        with self._begin(exclusive=False) as connection:
+            evidence = connection.execute(last).scalar()
+        unit = self.unit if evidence is None else json.loads(evidence).get("unit", "no unit, of an earlier release")
+        if unit != self.unit:
+            raise LedgerError(
+                f"{self!r} decides about another model: expected requests in {self.unit}, received one in {unit}. Set "
+                "TARGET back, or use another TAXIFARE_HOME or DATABASE_URL"
+            )
+
+    def _upgrade(self, connection: Connection) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        try:
+            command.upgrade(config, SCHEMA_REVISION)
+        except CommandError as error:
+            raise LedgerError(
+                f"{self!r} was written by another release of taxifare; this one knows {SCHEMA_REVISION}: {error}"
+            ) from error
+
+
+def _schema_revision(connection: Connection) -> str | None:
+    """The revision of the tables in the database, None where there are none; found without importing Alembic."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Python's sqlite3 starts transactions by its own rules; the ledger says itself when, see _begin_sqlite.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA synchronous = FULL")
+    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A plain BEGIN lets two writers read the same state first and only then find out about each other.
+    exclusive = connection.get_execution_options().get("taxifare_exclusive", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if exclusive else "BEGIN")

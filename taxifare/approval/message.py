@@ -1,0 +1,143 @@
+"""The message that asks a person for a decision: the numbers, what they mean, and where to answer."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from urllib.parse import quote
+
+from taxifare.approval.approvals import APPROVABLE, Decision, by_verdict
+from taxifare.approval.channels import Message
+from taxifare.approval.records import Outcome, Request
+from taxifare.gate.evidence import Contender, Verdict
+from taxifare.gate.scores import Interval
+from taxifare.settings import Settings
+from taxifare.trips.targets import Unit
+
+CODE_LOCATION = "taxifare_dagster.definitions"
+
+VERDICT_IN_WORDS = {
+    Verdict.PROMOTE: "the new model is better",
+    Verdict.HOLD: "no difference worth a promotion",
+    Verdict.REJECT: "the new model is worse",
+    Verdict.COLD_START: "nothing is in production yet",
+    Verdict.UNSCORABLE: "the production model could not be scored",
+    Verdict.LEAK: "a model has been trained on the trips it was scored on",
+}
+
+
+def message(
+    request: Request,
+    token: str,
+    settings: Settings,
+    *,
+    reminder: int = 0,
+    restated: Sequence[Outcome] = (),
+    comparison_page: str | None = None,
+) -> Message:
+    """The question, as plain text a person can judge by: the numbers, what they mean, and where to answer.
+
+    Args:
+        request: What is asked.
+        token: Goes into the links that answer it.
+        settings: For the links.
+        reminder: 0 for the question itself, n for its n-th reminder.
+        restated: Decisions on earlier editions of the same trips.
+        comparison_page: Where MLflow shows the two runs side by side, None without a server.
+    """
+    evidence = request.evidence
+    production = evidence.production.scores if evidence.production else None
+    staging = evidence.staging.scores
+    key = f"Request {request.id}" + (f", reminder {reminder}" if reminder else "")
+    lines = [
+        # The course's format: other software reads this line.
+        f"Evaluation MAE: {_amount(production.mae if production else None)} - New training MAE: {_amount(staging.mae)}",
+        f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
+        *(f"- {reason}" for reason in evidence.reasons),
+        *(
+            f"Restated: that {earlier.request_id} was {earlier.state} by {earlier.by}, {_moment(earlier.at)}, "
+            "rests on an earlier edition of these trips"
+            for earlier in restated
+        ),
+    ]
+    if evidence.gain is not None:
+        lines.append(f"Gain a trip: {_interval(evidence.gain, evidence.unit)}, on the same {staging.trips:,} trips")
+    if evidence.slices:
+        worst = min(evidence.slices, key=lambda slice_: slice_.gain.mean)
+        lines.append(
+            f"Worst slice: {worst.name}, gain {_interval(worst.gain, evidence.unit)}, on {worst.staging.trips:,} trips"
+        )
+    lines += [
+        f"Bias: production {_signed(production.bias if production else None)}, staging {_signed(staging.bias)}",
+        f"With its correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
+        f"Difficulty: a plain rate per km is {_amount(evidence.difficulty_mae)} off on these trips",
+        f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
+        f" evidence {request.evidence_digest[:12]}",
+    ]
+    links = [("See", subject_link(request.subject, settings))]
+    if comparison_page:
+        links.append(("Compare the runs", comparison_page))
+    if settings.approval_policy == "gate":
+        lines.append(f"The policy decides to {by_verdict(request.verdict)}; asked {_moment(request.requested_at)}")
+    else:
+        lines.append(f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}")
+        if request.verdict not in APPROVABLE:
+            lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
+        links += [
+            ("Approve", decision_link(request, token, "approve", settings)),
+            ("Reject", decision_link(request, token, "reject", settings)),
+        ]
+    lines += [*(f"{name}: {address}" for name, address in links), key]
+    return Message(key, "\n".join(lines), tuple(links))
+
+
+def subject_link(subject: str, settings: Settings) -> str:
+    """Address of the subject's staging model in Dagster's UI."""
+    assets = f"{settings.dagster_url.rstrip('/')}/assets"
+    return (
+        f"{assets}/base_model"
+        if subject == "base"
+        else f"{assets}/staging_model?view=partitions&partition={subject}-01"
+    )
+
+
+def decision_link(request: Request, token: str, decision: Decision, settings: Settings) -> str:
+    """Address of Dagster's launchpad with `decision_job` filled in, but for who and why."""
+    config = "\n".join(
+        [
+            "ops:",
+            "  decide:",
+            "    config:",
+            f"      request: {json.dumps(request.id)}",
+            f"      token: {json.dumps(token)}",
+            f"      decision: {decision}",
+            '      decided_by: ""',
+            '      reason: ""',
+            "      override: false",
+            "",
+        ]
+    )
+    job = f"{settings.dagster_url.rstrip('/')}/locations/{CODE_LOCATION}/jobs/decision_job"
+    return f"{job}/playground/setup?config={quote(config, safe='')}"
+
+
+def _amount(amount: float | None) -> str:
+    return "none" if amount is None else f"{amount:.2f}"
+
+
+def _signed(amount: float | None) -> str:
+    return "none" if amount is None else f"{amount:+.2f}"
+
+
+def _corrected(contender: Contender | None) -> str:
+    """Bias and error of the predictions that a version raises against its bias."""
+    if contender is None:
+        return "none"
+    return f"{_signed(contender.corrected.bias)} at an MAE of {_amount(contender.corrected.mae)}"
+
+
+def _interval(interval: Interval, unit: Unit) -> str:
+    return f"{interval.mean:+.3f} {unit} (95 % interval {interval.low:+.3f} to {interval.high:+.3f})"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

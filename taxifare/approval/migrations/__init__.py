@@ -1,0 +1,1 @@
+"""How the ledger's tables came to be, step by step (Alembic); `taxifare.approval.ledger` runs what is missing on first use."""

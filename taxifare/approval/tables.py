@@ -1,0 +1,134 @@
+"""The ledger's tables: the database itself keeps the promises that their keys and checks make."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """A moment, always aware and in UTC: SQLite forgets the zone, PostgreSQL answers in the session's."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """The moment in UTC; raises ValueError for one without a zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone; the ledger keeps moments")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """The moment, aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+METADATA = sa.MetaData()
+
+REQUESTS = sa.Table(
+    "requests",
+    METADATA,
+    # The order they were asked in, whatever the clock said.
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("revision", sa.Text, nullable=False),
+    sa.Column("staging_version", sa.Text, nullable=False),
+    sa.Column("production_version", sa.Text),
+    sa.Column("verdict", sa.Text, nullable=False),
+    # Text, not JSON: kept exactly as it was shown, and PostgreSQL's JSON refuses the infinite bounds of an interval.
+    sa.Column("evidence", sa.Text, nullable=False),
+    # The digest covers subject, versions and numbers. A unique key over the versions themselves would let a cold start
+    # be asked twice: NULL is never equal to NULL.
+    sa.Column("evidence_digest", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("requested_at", UtcDateTime, nullable=False),
+    sa.Column("valid_until", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("evidence_digest", "round", name="asked_once"),
+    sa.UniqueConstraint("id", "staging_version", "evidence_digest", name="what_was_shown"),
+)
+
+OUTCOMES = sa.Table(
+    "outcomes",
+    METADATA,
+    sa.Column("request_id", sa.Text, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("by", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("override", sa.Boolean, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.CheckConstraint("state IN ('approved', 'rejected', 'expired', 'void')", name="known_state"),
+    sa.CheckConstraint("(state IN ('approved', 'rejected')) = (by IS NOT NULL)", name="decisions_are_signed"),
+    sa.UniqueConstraint("request_id", "state", name="what_was_decided"),
+)
+
+PROMOTIONS = sa.Table(
+    "promotions",
+    METADATA,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("previous", sa.Integer),
+    sa.Column("replaced_version", sa.Text),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, unique=True),
+    sa.Column("decision", sa.Text),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence_digest", sa.Text),
+    sa.Column("promoted_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("sequence", "version", name="one_version_at_a_time"),
+    # Compare-and-swap: entry n + 1 exists only on top of entry n, and only if that really was the version it replaces.
+    sa.ForeignKeyConstraint(
+        ["previous", "replaced_version"], ["promotions.sequence", "promotions.version"], name="extends_the_last"
+    ),
+    # What is promoted is what somebody approved, and what was approved is what was shown.
+    sa.ForeignKeyConstraint(["request_id", "decision"], ["outcomes.request_id", "outcomes.state"], name="was_approved"),
+    sa.ForeignKeyConstraint(
+        ["request_id", "version", "evidence_digest"],
+        ["requests.id", "requests.staging_version", "requests.evidence_digest"],
+        name="was_shown",
+    ),
+    sa.CheckConstraint(
+        "(sequence = 1 AND previous IS NULL AND replaced_version IS NULL)"
+        " OR (sequence > 1 AND previous = sequence - 1 AND replaced_version IS NOT NULL)",
+        name="no_gaps",
+    ),
+    sa.CheckConstraint(
+        "(kind = 'promotion' AND request_id IS NOT NULL AND decision = 'approved' AND evidence_digest IS NOT NULL)"
+        " OR (kind = 'rollback' AND request_id IS NULL)",
+        name="promotions_have_a_decision",
+    ),
+)
+
+REFUSALS = sa.Table(
+    "refusals",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    # Not a foreign key: an attempt on a request that never existed is recorded too.
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
+DELIVERIES = sa.Table(
+    "deliveries",
+    METADATA,
+    sa.Column("request_id", sa.Text, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("reminder", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("delivered_at", UtcDateTime, nullable=False),
+)
+
+PROJECTIONS = sa.Table(
+    "projections",
+    METADATA,
+    sa.Column("event", sa.Text, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+)

@@ -1,0 +1,127 @@
+"""Evidence: everything that a decision rests on, as it is shown, kept and digested."""
+
+import hashlib
+from enum import StrEnum
+
+import numpy as np
+from pydantic import model_validator
+
+from taxifare.gate.scores import Interval, Scores, Vector, _Frozen, score
+from taxifare.gate.slices import SliceComparison
+from taxifare.model.exposure import Exposure
+from taxifare.trips.targets import Unit
+
+
+class Verdict(StrEnum):
+    """What the evidence says about replacing production by staging."""
+
+    PROMOTE = "PROMOTE"
+    HOLD = "HOLD"
+    REJECT = "REJECT"
+    COLD_START = "COLD_START"
+    UNSCORABLE = "UNSCORABLE"
+    LEAK = "LEAK"
+
+
+class Contender(_Frozen):
+    """A registered version as it was scored: which one, in which MLflow run, how well.
+
+    Attributes:
+        version: Its number.
+        run_id: The MLflow run that scored it.
+        scores: Of its predictions.
+        correction: What it offers to raise them by against its bias, on average, see `correction_share`.
+        corrected: Scores of the raised predictions.
+    """
+
+    version: str
+    run_id: str
+    scores: Scores
+    correction: float
+    corrected: Scores
+
+
+class Appraisal(_Frozen):
+    """What came of scoring a version on the validation trips of a month.
+
+    Exactly one of three: scored (`contender`), nothing to score (`version` is None), or a version that exists but
+    cannot be loaded or scored (`fault` says why). The three are never confused.
+
+    Attributes:
+        version: The version, None where nothing is in production.
+        contender: Its scores, None unless it was scored.
+        exposure: What it has been trained on.
+        fault: Why it could not be scored.
+    """
+
+    version: str | None
+    contender: Contender | None = None
+    exposure: tuple[Exposure, ...] = ()
+    fault: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_three(self) -> "Appraisal":
+        """Ensures that scored, nothing and unscorable exclude each other."""
+        if (self.version is None) != (self.contender is None and self.fault is None):
+            raise ValueError("a version is either scored or has a fault; without a version there is neither")
+        if self.contender is not None and (self.fault is not None or self.contender.version != self.version):
+            raise ValueError("a scored version has no fault and is the version named")
+        return self
+
+
+class Evidence(_Frozen):
+    """Everything a decision rests on; what was shown is what is promoted, so it has a digest.
+
+    Attributes:
+        subject: The month `YYYY-MM`, or `base` for the first model.
+        revision: Revision of the trips both models were scored on.
+        unit: What all its numbers are in.
+        staging: The version asked about.
+        production_version: What was in production, None where nothing was.
+        production: Its scores, None where there is no production or it cannot be scored.
+        difficulty_mae: Error of a plain rate per km on the same trips: how hard they are for anybody.
+        gain: Paired difference, None where there is nothing to compare with.
+        slices: The same on kinds of trips.
+        verdict: What follows.
+        reasons: Why, in words.
+    """
+
+    subject: str
+    revision: str
+    unit: Unit
+    staging: Contender
+    production_version: str | None
+    production: Contender | None
+    difficulty_mae: float
+    gain: Interval | None
+    slices: tuple[SliceComparison, ...]
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the evidence's JSON, without the MLflow runs that happened to produce it."""
+        content = self.model_dump_json(exclude={"staging": {"run_id"}, "production": {"run_id"}})
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def contend(version: str, run_id: str, predicted: Vector, corrected: Vector, actual: Vector) -> Contender:
+    """Returns a version as it was scored.
+
+    Args:
+        version: Its number.
+        run_id: The MLflow run that scored it.
+        predicted: Its predictions of the validation trips, shape (n,).
+        corrected: The predictions that it offers against its bias, shape (n,).
+        actual: What they should have been, shape (n,).
+
+    Raises:
+        EvaluationError: As `score`.
+    """
+    return Contender(
+        version=version,
+        run_id=run_id,
+        scores=score(predicted, actual),
+        correction=float(np.subtract(corrected, predicted, dtype=np.float64).mean()),
+        corrected=score(corrected, actual),
+    )

@@ -1,0 +1,109 @@
+"""Staleness: whether production errs more because the month is harder, or because it has lost skill."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from taxifare.gate.scores import _Frozen, skill
+from taxifare.model.exposure import Exposure
+from taxifare.trips.cities import City
+from taxifare.trips.targets import Unit
+
+
+class Footing(_Frozen):
+    """How well a model did where: its MAE on a month's validation trips, and their difficulty."""
+
+    mae: float
+    difficulty_mae: float
+
+    @property
+    def skill(self) -> float:
+        """Share of the reference's error that it avoided."""
+        return skill(self.mae, self.difficulty_mae)
+
+
+class Change(_Frozen):
+    """Why the error of a model is another one than when it was approved.
+
+    Attributes:
+        then: How it did when it was approved.
+        now: How it does on this month.
+        unit: What its numbers are in.
+        tolerance: Most skill that it may have lost.
+        rules: Dated rules that have come into force since it was trained, in words.
+    """
+
+    then: Footing
+    now: Footing
+    unit: Unit
+    tolerance: float
+    rules: tuple[str, ...] = ()
+
+    @property
+    def rise(self) -> float:
+        """How much more it errs."""
+        return self.now.mae - self.then.mae
+
+    @property
+    def harder(self) -> float:
+        """How much more it would err by the month's difficulty alone, had it kept its skill."""
+        return (1 - self.then.skill) * (self.now.difficulty_mae - self.then.difficulty_mae)
+
+    @property
+    def staler(self) -> float:
+        """How much more it errs for want of skill: the rest."""
+        return self.rise - self.harder
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it has lost more skill than is tolerated; a hard month alone makes no model stale."""
+        return self.now.skill < self.then.skill - self.tolerance
+
+    @property
+    def said(self) -> str:
+        """The change in words."""
+        hardness = "harder" if self.harder >= 0 else "easier"
+        fit = "less well" if self.staler >= 0 else "better"
+        parts = (
+            f"The error went from {self.then.mae:.2f} to {self.now.mae:.2f} {self.unit} a ride ({self.rise:+.2f}): "
+            f"{self.harder:+.2f} because the month is {hardness} for anybody (a rate per km errs by "
+            f"{self.now.difficulty_mae:.2f} {self.unit} instead of {self.then.difficulty_mae:.2f}), "
+            f"{self.staler:+.2f} because the model fits it {fit} "
+            f"(skill {self.now.skill:.1%} instead of {self.then.skill:.1%}).",
+            "The model is stale." if self.is_stale else "The model is not stale.",
+            f"In force since it was trained: {'; '.join(self.rules)}." if self.rules else "",
+        )
+        return " ".join(part for part in parts if part)
+
+
+def explain_change(
+    then: Footing,
+    now: Footing,
+    exposure: Sequence[Exposure],
+    validation: pd.DataFrame,
+    city: City,
+    unit: Unit,
+    tolerance: float,
+) -> Change:
+    """Returns why a model errs more or less than when it was approved: a harder month, lost skill, dated rules.
+
+    Args:
+        then: How it did when it was approved.
+        now: How it does on the validation trips.
+        exposure: What it has been trained on.
+        validation: The validation trips.
+        city: Gives the dated rules.
+        unit: What the errors are in.
+        tolerance: Most skill that it may lose before it is stale.
+    """
+    learned = max(entry.last_pickup for entry in exposure)
+    last = validation["pickup_datetime"].max()
+    return Change(
+        then=then,
+        now=now,
+        unit=unit,
+        tolerance=tolerance,
+        rules=tuple(
+            f"{rule.since} {rule.description}" for rule in city.rules if learned < pd.Timestamp(rule.since) <= last
+        ),
+    )

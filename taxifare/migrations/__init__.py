@@ -1,1 +1,0 @@
-"""How the ledger's tables came to be, step by step (Alembic); `taxifare.ledger` runs what is missing on first use."""

@@ -1,0 +1,143 @@
+"""How a network travels: a pyfunc that carries its feature code by value, and what comes of loading one."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.model.exposure import Exposure
+from taxifare.trips.cities import City
+from taxifare.trips.table import KNOWN_AT_PICKUP
+
+if TYPE_CHECKING:
+    import keras
+
+_NAMED_PACKAGES = ("cloudpickle", "keras", "mlflow", "numpy", "pandas", "tensorflow")
+
+
+class VersionUnusableError(RuntimeError):
+    """A registered version exists but cannot be loaded or does not predict; says which and why."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A registered version in memory.
+
+    Attributes:
+        version: Its number.
+        model: The MLflow pyfunc model.
+        exposure: What it has been trained on.
+        features: Names of the features its network takes, in order.
+        correction_share: How far towards its upper predictions it offers to go against its bias.
+    """
+
+    version: str
+    model: Any
+    exposure: tuple[Exposure, ...]
+    features: tuple[str, ...]
+    correction_share: float
+
+    @property
+    def network(self) -> "keras.Model":
+        """The Keras network with its optimizer, to go on training from; a private copy each time it is loaded."""
+        network: keras.Model = self.model.unwrap_python_model().network
+        return network
+
+    def predict(self, trips: pd.DataFrame, *, corrected: bool = False) -> npt.NDArray[np.float32]:
+        """Returns predictions in the target's unit, shape (n,), of raw trips with the columns known at pickup.
+
+        Args:
+            trips: n trips.
+            corrected: Whether to go against the bias, see `evaluation.correction_share`.
+
+        Raises:
+            VersionUnusableError: The model raises, or returns anything but n finite numbers.
+        """
+        known_at_pickup = trips[list(KNOWN_AT_PICKUP)]
+        try:
+            predicted = np.asarray(self.model.predict(known_at_pickup, {"corrected": corrected}), dtype=np.float32)
+        except Exception as error:
+            raise VersionUnusableError(f"version {self.version} does not predict: {error}") from error
+        if predicted.shape != (len(trips),) or not np.isfinite(predicted).all():
+            raise VersionUnusableError(
+                f"version {self.version}: expected {len(trips)} finite predictions, received shape {predicted.shape} "
+                f"with {int((~np.isfinite(predicted)).sum())} that are not finite"
+            )
+        return predicted
+
+
+def _pyfunc_model(city: City, correction_share: float) -> Any:
+    """Returns the pyfunc that wraps a network with its features; everything of this repository in it goes by value."""
+    import mlflow
+
+    from taxifare.model.fitting import quote
+    from taxifare.trips.features import compute_features
+
+    class TripModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        """Raw trips in, the target out."""
+
+        def load_context(self, context: Any) -> None:
+            import keras
+
+            self.network = keras.models.load_model(context.artifacts["network"])
+
+        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+            del context  # the signature is MLflow's
+            share = np.float32(correction_share if (params or {}).get("corrected") else 0.0)
+            predicted, upper = quote(self.network, compute_features(model_input, city).to_numpy()).T
+            return predicted + share * (upper - predicted)
+
+    return TripModel()
+
+
+def _signature() -> Any:
+    """Returns the model's signature: the trip columns known at pickup in, the target out, corrected on demand."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    types = {"pickup_datetime": "datetime", "passenger_count": AnyType()}
+    inputs = [ColSpec(types.get(name, "double"), name) for name in KNOWN_AT_PICKUP]
+    corrected = ParamSchema([ParamSpec("corrected", "boolean", default=False)])
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec("float")]), params=corrected)
+
+
+def _requirements() -> list[str]:
+    """Returns the packages a registered model needs, at the versions installed here."""
+    from importlib.metadata import version
+
+    return [f"{package}=={version(package)}" for package in _NAMED_PACKAGES]
+
+
+@contextmanager
+def _pickled_by_value() -> Iterator[None]:
+    """Makes pickles carry the code of this package instead of a reference to it."""
+    import cloudpickle
+
+    import taxifare
+
+    cloudpickle.register_pickle_by_value(taxifare)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(taxifare)
+
+
+@contextmanager
+def _quiet_mlflow() -> Iterator[None]:
+    """Silences MLflow's advice against pickles and for input examples: both are decided here on purpose."""
+    logger = logging.getLogger("mlflow.pyfunc")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,135 @@
+"""Whether everything outside the code is in order: one finding for each part, in words."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import requests
+from upath import UPath
+
+from taxifare.approval.approvals import Approvals
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.sources import NoBaseError, make_source
+from taxifare.sources.base import ensure_target
+
+TIMEOUT_SECONDS = 5
+
+
+class DisorderError(RuntimeError):
+    """A part that answers, but not as it should; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the examination of one part came to."""
+
+    part: str
+    is_well: bool
+    says: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yields a finding for each part, whether it is well or not; nothing is repaired."""
+    registry = ModelRegistry.from_settings(settings)
+    approvals = Approvals.from_settings(settings, registry)
+    parts: dict[str, Callable[[], str]] = {
+        "state folder": lambda: _writable(UPath(str(settings.home))),
+        "lake": lambda: _writable(settings.lake),
+        "trips": lambda: _published(settings),
+        "ledger": lambda: _ledger(approvals),
+        "MLflow": lambda: _registry(registry),
+        "MLflow's files": lambda: _artifacts(settings, registry),
+        "ledger and MLflow": lambda: _agreement(approvals, registry),
+        "chat": lambda: _chat(settings),
+    }
+    if settings.target == "duration":
+        parts["drop-off times"] = lambda: _dropoffs(settings)
+    for part, says in parts.items():
+        try:
+            yield Finding(part, True, says())
+        # Whatever a part raises is the finding; the examination goes on to the next.
+        except Exception as error:  # noqa: BLE001
+            yield Finding(part, False, f"{type(error).__name__}: {error}")
+
+
+def _writable(folder: UPath) -> str:
+    """Returns that the folder can be written to."""
+    if folder.protocol in {"", "file"}:  # a bucket needs no folders, and would be made where it is missing
+        folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".doctor-{uuid4().hex}"
+    probe.write_text("")
+    probe.unlink()
+    return f"{folder} can be written to"
+
+
+def _published(settings: Settings) -> str:
+    """Returns what the source has."""
+    source = make_source(settings)
+    months = sorted(source.months())
+    if not months:
+        raise DisorderError(f"{settings.trip_source} has no month of trips")
+    try:
+        source.base_revision()
+        base = "base years"
+    except NoBaseError:
+        base = "no base years"
+    return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
+
+
+def _dropoffs(settings: Settings) -> str:
+    """Returns how many trips of the latest month say when they ended; reads that month."""
+    source, target = make_source(settings), settings.target_facts
+    month = max(source.months())
+    published = source.read_month(month)
+    known, trips = int(published.trips[target.column].count()), len(published.trips)
+    ensure_target(target, known, trips, f"{published.origin}: month {month}")
+    return f"{known / trips:.1%} of the trips of {month} have one"
+
+
+def _ledger(approvals: Approvals) -> str:
+    """Returns how much the ledger holds."""
+    waiting = len(approvals.open_requests())
+    return f"{len(approvals.requests())} requests, {waiting} of them wait, {len(approvals.history())} promotions"
+
+
+def _registry(registry: ModelRegistry) -> str:
+    """Returns what MLflow says is in production."""
+    production, staging = registry.production_version(), registry.staging_version()
+    return f"production is version {production or 'none'}, staging is version {staging or 'none'}"
+
+
+def _artifacts(settings: Settings, registry: ModelRegistry) -> str:
+    """Returns where the files of runs and models are; to a bucket of ours a file is written and removed."""
+    place, wanted = registry.artifacts(), settings.mlflow_artifact_location
+    if wanted is not None and not place.startswith(wanted.rstrip("/")):
+        raise DisorderError(
+            f"the files of experiment {settings.mlflow_experiment} are in {place}, MLFLOW_ARTIFACT_LOCATION says "
+            f"{wanted}: an experiment keeps the place it was created with; name a new one in MLFLOW_EXPERIMENT"
+        )
+    return f"in {place}" if wanted is None else _writable(UPath(wanted))
+
+
+def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
+    """Returns that ledger and registry tell the same story."""
+    with approvals.ledger.reading() as book:
+        last, pending = book.last_promotion(), book.pending()
+    recorded, alias = None if last is None else last.version, registry.production_version()
+    if recorded != alias:
+        raise DisorderError(
+            f"the ledger says version {recorded or 'none'} is production, MLflow says {alias or 'none'}: "
+            "a command was killed or somebody moved the alias by hand; the next command or run repairs it"
+        )
+    if pending:
+        raise DisorderError(f"MLflow has not been told of {', '.join(pending)}; the next command or run tells it")
+    return "they agree"
+
+
+def _chat(settings: Settings) -> str:
+    """Returns that the chat answers, or that messages go to the log."""
+    if settings.chat_base_url is None:
+        return "none is set; messages go to the log"
+    answer = requests.get(settings.chat_base_url, timeout=TIMEOUT_SECONDS)
+    if answer.status_code >= requests.codes.internal_server_error:
+        raise DisorderError(f"{settings.chat_base_url} answers {answer.status_code} {answer.reason}")
+    return f"{settings.chat_base_url} answers"

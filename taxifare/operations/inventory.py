@@ -1,0 +1,70 @@
+"""What the source has of each month, and what has become of it here: in the lake, restated, decided."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.records import Outcome, Request
+from taxifare.sources.base import TripSource
+from taxifare.trips.months import Month
+
+
+@dataclass(frozen=True)
+class MonthInStock:
+    """A month.
+
+    Attributes:
+        month: The month.
+        published: Its revision at the source, None where the source does not have it.
+        in_lake: Its revision in the lake, None where the lake does not have it.
+        decided: The latest decision on it, in words; empty where there was none.
+    """
+
+    month: Month
+    published: str | None
+    in_lake: str | None
+    decided: str
+
+    @property
+    def state(self) -> str:
+        """Where it stands, in a word or two.
+
+        >>> from taxifare.trips.months import parse_month
+        >>> MonthInStock(parse_month("2015-01"), "b2", "a1", "").state
+        'restated'
+        """
+        if self.published is None:
+            return "no longer published"
+        if self.in_lake is None:
+            return "published"
+        return "in the lake" if self.in_lake == self.published else "restated"
+
+
+def take_stock(source: TripSource, approvals: Approvals, in_lake: Mapping[Month, str]) -> Iterator[MonthInStock]:
+    """Yields the months that the source or the lake has, oldest first.
+
+    Args:
+        source: Says what is published.
+        approvals: Say what was decided.
+        in_lake: The months in the lake and their revisions.
+
+    Raises:
+        SourceError: The source does not answer.
+    """
+    published = source.months()
+    with approvals.ledger.reading() as book:
+        requests, outcomes = book.requests(), book.outcomes()
+    for month in sorted({*published, *in_lake}):
+        revision = published.get(month)
+        yield MonthInStock(month, revision, in_lake.get(month), _decided(month, revision, requests, outcomes))
+
+
+def _decided(month: Month, revision: str | None, requests: Collection[Request], outcomes: Collection[Outcome]) -> str:
+    """Returns the latest decision on a month in words, and whether it rested on an earlier edition."""
+    asked = {request.id: request for request in requests if request.subject == str(month)}
+    answers = [outcome for outcome in outcomes if outcome.by is not None and outcome.request_id in asked]
+    if not answers:
+        return ""
+    last = max(answers, key=lambda outcome: outcome.at)
+    restated = revision is not None and asked[last.request_id].revision != revision
+    return f"{last.state} by {last.by}" + (", on an earlier edition" if restated else "")

@@ -1,0 +1,4 @@
+"""Figures and pages made from plain data.
+
+Nothing below imports this package; nothing here computes what it shows.
+"""

@@ -1,0 +1,207 @@
+"""The learning curve: how much error more trips remove. The course's experiment, with repeats and intervals.
+
+Each point is a fit from random weights to a random sample of the training trips, judged on the latest trips, and is one
+MLflow run. A point that has its run is not fitted again, so a curve that was interrupted goes on.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from taxifare.gate.scores import Interval, reference_mae, score, student_interval
+from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
+from taxifare.settings import Settings
+from taxifare.training.from_random_weights import architectures_of, fit_from_scratch, predict_trips
+from taxifare.trips.editions import edition_of
+from taxifare.trips.features import feature_names
+
+LEAST_STEPS_PER_EPOCH = 100
+"""A small sample is given in smaller batches: at 512 trips a step, 1,000 trips are two steps and a network that has
+hardly moved, which says nothing of the trips. From 51,200 trips on the batch size is the setting's."""
+
+_FIXED_COST_TRIPS = 20_000
+"""What building, compiling and judging a network costs, in trips of training; for the time left."""
+
+
+class LearningCurveError(ValueError):
+    """A learning curve that cannot be drawn; says what was asked and what there is."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """All repeats of one size.
+
+    Attributes:
+        trips: Training trips of each fit, those that decide when to stop included.
+        maes: Error of each repeat on the test trips.
+        interval: Mean of the repeats with its 95 % interval by Student's t; infinite bounds from a single one.
+        reference_mae: Mean error of a plain rate per km fitted to the same samples.
+    """
+
+    trips: int
+    maes: tuple[float, ...]
+    interval: Interval
+    reference_mae: float
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """The curve.
+
+    Attributes:
+        levels: One a size, smallest first.
+        run_id: The MLflow run that holds it; whoever draws the curve keeps the picture there.
+    """
+
+    levels: tuple[Level, ...]
+    run_id: str
+
+
+@dataclass(frozen=True)
+class _Point:
+    trips: int
+    repeat: int
+
+
+def learning_curve(
+    trips: pd.DataFrame,
+    registry: ModelRegistry,
+    settings: Settings,
+    *,
+    sizes: Sequence[int | None],
+    repeats: int,
+    on_progress: Callable[[float], None] | None = None,
+) -> LearningCurve:
+    """Returns the error at each size, smallest first, and the MLflow run that it stays with.
+
+    A repeat draws its trips anew, a larger size on top of a smaller one, and starts from other weights. At all trips
+    repeats differ by their weights and their order only, and the interval is narrower for that reason alone.
+
+    Args:
+        trips: Preprocessed trips; those of `is_validation`, the latest, are the test trips of every fit.
+        registry: Where the curve and its points are logged, as one MLflow run with a nested run for each point.
+        settings: Hyperparameters and seed.
+        sizes: Numbers of training trips; None is all. Those beyond all are left out.
+        repeats: Fits of each size.
+        on_progress: Told the share of the work that is done, from 0 to 1, after each epoch.
+
+    Raises:
+        LearningCurveError: No size or no repeat is left.
+        TrainingError: A fit gave no usable network.
+        RegistryError: MLflow does not answer.
+    """
+    training, test = trips[~trips["is_validation"]], trips[trips["is_validation"]]
+    asked = {len(training) if size is None else size for size in sizes}
+    fitting = sorted(size for size in asked if 0 < size <= len(training))
+    if not fitting or repeats < 1:
+        raise LearningCurveError(
+            f"expected sizes up to {len(training):,} training trips and at least 1 repeat, "
+            f"received sizes {list(sizes)} and {repeats} repeats"
+        )
+    points = [_Point(size, repeat) for repeat in range(repeats) for size in fitting]
+    curve = _fingerprint(trips, settings)
+    tags = {"asset": "learning_curve", SUBJECT_TAG: edition_of(trips).subject, "curve": curve}
+    with registry.run(f"learning curve {edition_of(trips).subject}", tags) as run_id:
+        known = {point: registry.finished(_tags(point, curve)) for point in points}
+        measured = {point: metrics for point, metrics in known.items() if metrics is not None}
+        missing = [point for point in points if point not in measured]
+        work = sum(point.trips + _FIXED_COST_TRIPS for point in missing)
+        done = 0
+        for point in missing:
+            cost = point.trips + _FIXED_COST_TRIPS
+
+            def report(share: float, done: int = done, cost: int = cost) -> None:
+                if on_progress is not None:
+                    on_progress((done + cost * share) / work)
+
+            measured[point] = _measure(point, training, test, registry, settings, curve, report)
+            done += cost
+            report(1.0)
+        levels = tuple(_level(size, [measured[_Point(size, repeat)] for repeat in range(repeats)]) for size in fitting)
+    return LearningCurve(levels, run_id)
+
+
+def _measure(
+    point: _Point,
+    training: pd.DataFrame,
+    test: pd.DataFrame,
+    registry: ModelRegistry,
+    settings: Settings,
+    curve: str,
+    report: Callable[[float], None],
+) -> Mapping[str, float]:
+    """Returns what one fit came to, and logs it as an MLflow run."""
+    import keras
+
+    order = np.random.default_rng([settings.seed, point.repeat]).permutation(len(training))
+    sample = training.iloc[np.sort(order[: point.trips])]
+    batch_size = min(settings.batch_size, math.ceil(point.trips / LEAST_STEPS_PER_EPOCH))
+    own = settings.model_copy(update={"seed": settings.seed + point.repeat, "batch_size": batch_size})
+    with registry.run(f"{point.trips} trips, repeat {point.repeat}", _tags(point, curve)) as run_id:
+        network, history = fit_from_scratch(sample, own, on_epoch=lambda epoch: report(epoch.number / epoch.last))
+        scores = score(predict_trips(network, test, settings), test["target"].to_numpy(np.float64))
+        metrics = {
+            "mae": scores.mae,
+            "rmse": scores.rmse,
+            "bias": scores.bias,
+            "reference_mae": reference_mae(sample, test),
+            "training_seconds": history.seconds,
+        }
+        registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in history.epochs if epoch.number])
+        registry.log(
+            run_id,
+            params={
+                "training_set_size": point.trips,
+                "val_set_size": len(test),
+                "learning_rate": history.learning_rate,
+                "batch_size": history.batch_size,
+                "patience": settings.patience,
+                "max_epochs": history.epochs[0].last,
+                "seed": own.seed,
+            },
+            metrics=metrics,
+        )
+    # Keras keeps something of every network it has built.
+    keras.utils.clear_session()
+    return metrics
+
+
+def _level(trips: int, measured: Sequence[Mapping[str, float]]) -> Level:
+    """Returns the repeats of one size, summed up."""
+    maes = np.array([metrics["mae"] for metrics in measured])
+    return Level(
+        trips=trips,
+        maes=tuple(maes.tolist()),
+        interval=student_interval(maes),
+        reference_mae=float(np.mean([metrics["reference_mae"] for metrics in measured])),
+    )
+
+
+def _tags(point: _Point, curve: str) -> dict[str, str]:
+    """Returns what identifies the MLflow run of a point."""
+    return {
+        "asset": "learning_curve_point",
+        "curve": curve,
+        "trips": str(point.trips),
+        "repeat": str(point.repeat),
+    }
+
+
+def _fingerprint(trips: pd.DataFrame, settings: Settings) -> str:
+    """Returns a hash of everything that the points of a curve have in common."""
+    common = {
+        "revision": edition_of(trips).revision,
+        "trips": len(trips),
+        "test_trips": int(trips["is_validation"].sum()),
+        "features": feature_names(settings.city_facts),
+        "architectures": str(architectures_of(settings)),
+        "settings": settings.model_dump(
+            mode="json", include={"target", "learning_rate", "batch_size", "patience", "max_epochs", "seed"}
+        ),
+    }
+    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,344 @@
+"""Challengers: several ways to renew the model with a month, learned from the same trips; the best one is staged.
+
+| challenger | starts from | learns from |
+|---|---|---|
+| `warm` | production's weights and optimizer | the month and the rehearsal |
+| `whole month` | production retrained on the whole of its own month, after its approval | nothing more |
+| `recent` | random weights | the last twelve months |
+| `since rule` | random weights | the trips since the last dated rule: fares before it are of another world |
+
+A fifth of the month's training trips is held: it decides when each stops and which one is staged. The validation trips
+are not asked until then, so that the verdict compares two models, not the luckiest of several with one.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.gate.scores import Interval, mean_interval
+from taxifare.model.exposure import Exposure, exposure_of, union_of
+from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit
+from taxifare.settings import ChallengerName, Settings
+from taxifare.training.from_random_weights import arrays_of, fit_from_scratch, held_errors
+from taxifare.trips.editions import edition_of
+from taxifare.trips.features import compute_features, feature_names
+from taxifare.trips.table import COLUMN_NAMES
+
+if TYPE_CHECKING:
+    import keras
+
+HELD_SHARE = 0.2
+"""Share of the month's training trips, drawn at random, that decides when to stop and which challenger is staged."""
+
+RENEWAL_LEARNING_RATE_FACTOR = 0.1
+
+RENEWAL_EPOCHS = 2
+"""A month is a fraction of what production has learned from: a few small steps refine it, more of them forget. Chosen
+on July 2012 to December 2013, see `docs/model.md`."""
+
+RECENT_MONTHS = 12
+
+FEWEST_TRIPS = 1_000
+"""With fewer trips a network from random weights is not worth its seconds."""
+
+OnEpoch = Callable[[str, Epoch], None]
+"""Told the challenger's name and each epoch."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What challengers learn a month from.
+
+    Attributes:
+        trips: The month's training trips and the rehearsed ones, with features, target, `subject` and `revision`.
+        is_held: Which of them decide, and are not trained on; trips of the month only.
+    """
+
+    trips: pd.DataFrame
+    is_held: npt.NDArray[np.bool_]
+
+    @property
+    def held(self) -> pd.DataFrame:
+        """The held trips."""
+        return self.trips[self.is_held]
+
+    def since(self, first: pd.Timestamp) -> "Lesson":
+        """Returns the lesson without the trips before a moment; held trips stay, so that all are judged by the same."""
+        stays = self.is_held | (self.trips["pickup_datetime"] >= first).to_numpy()
+        return Lesson(self.trips[stays], self.is_held[stays])
+
+
+class Parent(Protocol):
+    """A version to start from, or to take as it is."""
+
+    @property
+    def version(self) -> str:
+        """Its number."""
+        ...
+
+    @property
+    def exposure(self) -> tuple[Exposure, ...]:
+        """What it has been trained on."""
+        ...
+
+    @property
+    def network(self) -> "keras.Model":
+        """Its network with its optimizer, which may be trained on."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What came of renewing a model in one way.
+
+    Attributes:
+        name: The way.
+        exposure: All it has been trained on.
+        errors: Predicted minus actual, of each held trip.
+        correction_share: How far it offers to go against its bias, see `evaluation.correction_share`.
+        learned_trips: How many trips it learned from this time.
+        seconds: What that took.
+        parent_version: Where it started from, None where from random weights.
+        version: Its version where it is registered already.
+    """
+
+    name: str
+    exposure: tuple[Exposure, ...]
+    errors: npt.NDArray[np.floating]
+    correction_share: float
+    learned_trips: int
+    seconds: float
+    parent_version: str | None
+    version: str | None = None
+
+    @property
+    def mae(self) -> float:
+        """Mean absolute error on the held trips."""
+        return float(np.abs(self.errors).mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenger(Learned):
+    """What came of it, in memory.
+
+    Attributes:
+        network: With the weights it would be registered with.
+        history: How training went, None where there was none.
+    """
+
+    network: "keras.Model"
+    history: TrainingHistory | None = None
+
+
+Contestant = TypeVar("Contestant", bound=Learned)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a challenger did beside the others, for people.
+
+    Attributes:
+        name: Which one.
+        learned_trips: How many trips it learned from.
+        seconds: What that took.
+        mae: Its error on the held trips.
+        gain: How much better than the first challenger, per held trip, with an interval for all comparisons together;
+            None for the first.
+        is_staged: Whether it was chosen.
+    """
+
+    name: str
+    learned_trips: int
+    seconds: float
+    mae: float
+    gain: Interval | None
+    is_staged: bool
+
+
+def lesson_of(trips: pd.DataFrame, rehearsed: pd.DataFrame | None, settings: Settings) -> Lesson:
+    """Returns what to learn from a month.
+
+    Args:
+        trips: The month's preprocessed trips.
+        rehearsed: Trips of `rehearsal.reservoir`, None for none.
+        settings: City, target and seed.
+    """
+    edition, names = edition_of(trips), list(feature_names(settings.city_facts))
+    month = trips.loc[~trips["is_validation"], [*COLUMN_NAMES, "target", *names]]
+    month = month.assign(subject=edition.subject, revision=edition.revision)
+    held = np.random.default_rng(settings.seed).random(len(month)) < HELD_SHARE
+    if rehearsed is None or rehearsed.empty:
+        return Lesson(month, held)
+    known = rehearsed.assign(target=settings.target_facts.of(rehearsed))
+    features = compute_features(rehearsed, settings.city_facts)
+    both = pd.concat([month, pd.concat([known, features], axis=1)], ignore_index=True)
+    return Lesson(both, np.concatenate([held, np.zeros(len(rehearsed), dtype=bool)]))
+
+
+def challenge(
+    lesson: Lesson,
+    parent: Parent | None,
+    whole_month: Parent | None,
+    settings: Settings,
+    on_epoch: OnEpoch | None = None,
+) -> list[Challenger]:
+    """Returns the challengers of `ways`, in their order.
+
+    Raises:
+        TrainingError: A training gave no usable network.
+    """
+    names = ways(lesson, settings, has_parent=parent is not None, has_whole_month=whole_month is not None)
+    return [renewed(name, lesson, parent, whole_month, settings, on_epoch) for name in names]
+
+
+def ways(lesson: Lesson, settings: Settings, *, has_parent: bool, has_whole_month: bool) -> tuple[ChallengerName, ...]:
+    """Returns the ways that the settings ask for and the month allows, the one that stays in doubt first.
+
+    Without a parent those from random weights compete alone. The scratch ones are left out where they would have too
+    few trips, unless nothing else is left.
+    """
+    names: list[ChallengerName] = []
+    if has_parent:
+        names.append("warm")
+        if has_whole_month and "whole month" in settings.challengers:
+            names.append("whole month")
+    for name, window in _windows(lesson, settings).items():
+        if name in settings.challengers and (~window.is_held).sum() >= FEWEST_TRIPS:
+            names.append(name)
+    return tuple(names) or ("recent",)
+
+
+def renewed(
+    name: ChallengerName,
+    lesson: Lesson,
+    parent: Parent | None,
+    whole_month: Parent | None,
+    settings: Settings,
+    on_epoch: OnEpoch | None = None,
+) -> Challenger:
+    """Returns what comes of one way.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+        ValueError: The way needs a model that is not given.
+    """
+    if name == "warm" and parent is not None:
+        return warm(lesson, parent, settings, on_epoch)
+    if name == "whole month" and whole_month is not None:
+        return _as_it_is(lesson, whole_month, settings)
+    if name in {"warm", "whole month"}:
+        raise ValueError(f"{name}: expected a model to start from, received none")
+    return _from_scratch(name, _windows(lesson, settings).get(name, lesson), settings, on_epoch)
+
+
+def choose(challengers: Sequence[Contestant]) -> tuple[Contestant, list[Standing]]:
+    """Returns the challenger to stage and how all of them stand.
+
+    The first stays unless another is better on the held trips beyond chance: the 95 % is shared out over the
+    comparisons (Bonferroni), so that many challengers do not make a lucky one. Of those that are, the one with the
+    least error wins.
+    """
+    first, others = challengers[0], challengers[1:]
+    confidence = 1 - 0.05 / max(len(others), 1)
+    gains = {other.name: mean_interval(np.abs(first.errors) - np.abs(other.errors), confidence) for other in others}
+    better = [other for other in others if gains[other.name].low > 0]
+    chosen = min(better, key=lambda challenger: challenger.mae, default=first)
+    standings = [
+        Standing(
+            name=challenger.name,
+            learned_trips=challenger.learned_trips,
+            seconds=challenger.seconds,
+            mae=challenger.mae,
+            gain=gains.get(challenger.name),
+            is_staged=challenger is chosen,
+        )
+        for challenger in challengers
+    ]
+    return chosen, standings
+
+
+def _windows(lesson: Lesson, settings: Settings) -> Mapping[ChallengerName, Lesson]:
+    """Returns what each challenger from random weights learns from; windows of the same trips count once."""
+    last = lesson.held["pickup_datetime"].max()
+    recent = last - pd.DateOffset(months=RECENT_MONTHS)
+    dated = [pd.Timestamp(rule.since) for rule in settings.city_facts.rules if pd.Timestamp(rule.since) <= last]
+    windows: dict[ChallengerName, Lesson] = {"recent": lesson.since(recent)}
+    since_rule = lesson.since(max(dated, default=recent))
+    if len(since_rule.trips) != len(windows["recent"].trips):
+        windows["since rule"] = since_rule
+    return windows
+
+
+def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
+    """Returns the parent, trained on with the whole lesson."""
+    started, network = time.perf_counter(), parent.network
+    features, targets = arrays_of(lesson.trips, settings)
+    history = fit(
+        network,
+        InMemory(features, targets, ~lesson.is_held),
+        features[lesson.is_held],
+        targets[lesson.is_held],
+        learning_rate=settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR,
+        batch_size=settings.batch_size,
+        patience=settings.patience,
+        max_epochs=min(settings.max_epochs, RENEWAL_EPOCHS),
+        seed=settings.seed,
+        on_epoch=_named("warm", on_epoch),
+    )
+    errors, share = held_errors(network, features[lesson.is_held], targets[lesson.is_held])
+    return Challenger(
+        name="warm",
+        network=network,
+        exposure=union_of(parent.exposure, exposure_of(lesson.trips)),
+        errors=errors,
+        correction_share=share,
+        learned_trips=int((~lesson.is_held).sum()),
+        seconds=time.perf_counter() - started,
+        parent_version=parent.version,
+        history=history,
+    )
+
+
+def _as_it_is(lesson: Lesson, model: Parent, settings: Settings) -> Challenger:
+    """Returns a registered version as a challenger."""
+    started = time.perf_counter()
+    errors, share = held_errors(model.network, *arrays_of(lesson.held, settings))
+    return Challenger(
+        name="whole month",
+        network=model.network,
+        exposure=model.exposure,
+        errors=errors,
+        correction_share=share,
+        learned_trips=0,
+        seconds=time.perf_counter() - started,
+        parent_version=None,
+        version=model.version,
+    )
+
+
+def _from_scratch(name: ChallengerName, lesson: Lesson, settings: Settings, on_epoch: OnEpoch | None) -> Challenger:
+    """Returns a new network, trained on the lesson."""
+    started = time.perf_counter()
+    network, history = fit_from_scratch(lesson.trips, settings, stops=lesson.is_held, on_epoch=_named(name, on_epoch))
+    errors, share = held_errors(network, *arrays_of(lesson.held, settings))
+    return Challenger(
+        name=name,
+        network=network,
+        exposure=exposure_of(lesson.trips),
+        errors=errors,
+        correction_share=share,
+        learned_trips=int((~lesson.is_held).sum()),
+        seconds=time.perf_counter() - started,
+        parent_version=None,
+        history=history,
+    )
+
+
+def _named(name: str, on_epoch: OnEpoch | None) -> Callable[[Epoch], None] | None:
+    """Returns what tells of a challenger's epochs."""
+    return None if on_epoch is None else lambda epoch: on_epoch(name, epoch)

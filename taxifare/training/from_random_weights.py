@@ -1,0 +1,207 @@
+"""A fit from random weights under given settings: the base model, a trial of tuning, a point of the learning curve."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.model.correction import correction_share
+from taxifare.model.fitting import (
+    Epoch,
+    InMemory,
+    Matrix,
+    Part,
+    TrainingHistory,
+    TrainingRows,
+    Vector,
+    fit,
+    predict,
+    quote,
+)
+from taxifare.model.network import ARCHITECTURES, Architecture, build_network
+from taxifare.settings import Settings
+from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
+from taxifare.trips.features import compute_features, feature_names
+
+if TYPE_CHECKING:
+    import keras
+
+EARLY_STOPPING_SHARE = 0.1
+"""Share of the training trips, drawn at random, that decides when to stop: validation trips must not be asked twice."""
+
+EARLY_STOPPING_TRIPS = 50_000
+"""Most base trips that decide when to stop: they tell errors of two cents apart."""
+
+
+def architectures_of(settings: Settings) -> dict[int, Architecture]:
+    """Returns the shapes of new networks by the least number of training trips.
+
+    They are the usual ones with dense layers `dense_width_factor` times as wide.
+    """
+    return {
+        least: replace(
+            usual,
+            dense_widths=tuple(max(1, round(width * settings.dense_width_factor)) for width in usual.dense_widths),
+        )
+        for least, usual in ARCHITECTURES.items()
+    }
+
+
+def architecture_of(settings: Settings, trips: int) -> Architecture:
+    """Returns the shape of a new network for so many training trips.
+
+    >>> architecture_of(Settings(_env_file=None, dense_width_factor=0.5), 1_000_000).dense_widths
+    (128, 64)
+    """
+    shapes = architectures_of(settings)
+    return shapes[max(least for least in shapes if least <= trips)]
+
+
+def fit_from_scratch(
+    trips: pd.DataFrame,
+    settings: Settings,
+    *,
+    stops: npt.NDArray[np.bool_] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> tuple["keras.Model", TrainingHistory]:
+    """Returns a network fitted to the trips from random weights, and how it went.
+
+    Args:
+        trips: Clean trips with features, n of them.
+        settings: Hyperparameters and seed.
+        stops: Which trips decide when to stop and are not trained on, shape (n,); None draws a tenth at random.
+        on_epoch: Told of each epoch; what it raises ends the fit.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+    """
+    features, targets = arrays_of(trips, settings)
+    draws = np.random.default_rng(settings.seed)
+    if stops is None:
+        stops = draws.random(len(trips)) < EARLY_STOPPING_SHARE
+    learned = np.flatnonzero(~stops)
+    sample = learned if len(learned) <= SAMPLE_TRIPS else draws.choice(learned, SAMPLE_TRIPS, replace=False)
+    return fit_rows(
+        InMemory(features, targets, ~stops),
+        (features[sample], targets[sample]),
+        (features[stops], targets[stops]),
+        settings,
+        on_epoch,
+    )
+
+
+def fit_streamed(
+    trips: BaseTrips, settings: Settings, on_epoch: Callable[[Epoch], None] | None = None
+) -> tuple["keras.Model", TrainingHistory, tuple[Vector, float]]:
+    """Returns a network fitted to the training trips from random weights, how it went, and its `held_errors`.
+
+    The trips stream from their file; in memory are a sample, for the scales and the map, and the held trips, which
+    decide when to stop: a tenth, at most 50,000.
+
+    Args:
+        trips: The base years.
+        settings: Hyperparameters and seed.
+        on_epoch: Told of each epoch.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+    """
+    held = min(math.ceil(trips.training_trips * EARLY_STOPPING_SHARE), EARLY_STOPPING_TRIPS)
+    first = trips.first_training(held + SAMPLE_TRIPS)
+    features, targets = arrays_of(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
+    network, history = fit_rows(
+        _Streamed(trips, held, settings),
+        (features[held:], targets[held:]),
+        (features[:held], targets[:held]),
+        settings,
+        on_epoch,
+    )
+    return network, history, held_errors(network, features[:held], targets[:held])
+
+
+def held_errors(network: "keras.Model", features: Matrix, targets: Vector) -> tuple[Vector, float]:
+    """Returns predicted minus actual (n,) on trips that were not trained on, and the correction that they allow."""
+    predicted, upper = quote(network, features).T
+    errors = predicted - targets
+    return errors, correction_share(errors, upper - predicted)
+
+
+class _Streamed(TrainingRows):
+    """Training trips of the base years but the first ones, with features when they are asked for."""
+
+    def __init__(self, trips: BaseTrips, held: int, settings: Settings) -> None:
+        before = np.cumsum([0, *trips.training_counts[:-1]])
+        self._trips, self._settings = trips, settings
+        self._held = np.clip(held - before, 0, trips.training_counts)
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many trips of each part are trained on."""
+        return [int(count) for count in self._trips.training_counts - self._held]
+
+    def part(self, number: int) -> Part:
+        """Returns a part."""
+        trips = self._trips.training_part(number)
+        features = compute_features(trips, self._settings.city_facts)
+        rows = np.arange(self._held[number], len(trips))
+        return features.to_numpy(np.float32), trips["target"].to_numpy(np.float32), rows
+
+
+def fit_rows(
+    training: TrainingRows,
+    sample: tuple[Matrix, Vector],
+    stops: tuple[Matrix, Vector],
+    settings: Settings,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    *,
+    architecture: Architecture | None = None,
+) -> tuple["keras.Model", TrainingHistory]:
+    """Returns a network fitted to the rows from random weights, and how it went.
+
+    Args:
+        training: The rows to learn from.
+        sample: Features (m, k) and targets (m,) that scales and map are taken from.
+        stops: Features and targets of the rows that decide when to stop.
+        settings: Hyperparameters and seed.
+        on_epoch: Told of each epoch.
+        architecture: Shape of the network; None is that for the number of rows.
+
+    Raises:
+        TrainingError: Training gave no usable network.
+    """
+    architecture = architecture or architecture_of(settings, sum(training.counts))
+    learning_rate = settings.learning_rate * math.sqrt(architecture.batch_factor)
+    network = build_network(
+        *sample,
+        settings.city_facts,
+        learning_rate=learning_rate,
+        seed=settings.seed,
+        architecture=architecture,
+    )
+    history = fit(
+        network,
+        training,
+        *stops,
+        learning_rate=learning_rate,
+        batch_size=settings.batch_size * architecture.batch_factor,
+        patience=settings.patience,
+        max_epochs=settings.max_epochs * architecture.epochs_factor,
+        seed=settings.seed,
+        on_epoch=on_epoch,
+    )
+    return network, history
+
+
+def predict_trips(network: "keras.Model", trips: pd.DataFrame, settings: Settings) -> npt.NDArray[np.float64]:
+    """Returns what the network predicts for trips with features, shape (n,)."""
+    return predict(network, arrays_of(trips, settings)[0]).astype(np.float64)
+
+
+def arrays_of(trips: pd.DataFrame, settings: Settings) -> tuple[Matrix, Vector]:
+    """Returns features (n, k) and targets (n,)."""
+    features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
+    return features, trips["target"].to_numpy(np.float32)

@@ -1,0 +1,112 @@
+"""Rehearsal: a bounded sample of the trips before a month, so that learning the month does not forget the years."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from taxifare.settings import Settings
+from taxifare.sources.base import TripSource
+from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, clean, row_hashes
+from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.months import Month
+from taxifare.trips.table import COLUMN_NAMES, DTYPES, TRIP_COLUMNS
+
+HALF_LIFE_YEARS = 1.0
+"""A trip a year older is half as likely to be kept: traffic drifts, and rare routes still have to be remembered."""
+
+_ORIGIN = pd.Timestamp("2000-01-01")
+
+_YEAR = pd.Timedelta(days=365.2425)
+
+_DTYPES = {column.name: DTYPES[column.kind] for column in TRIP_COLUMNS} | {
+    "subject": "object",
+    "revision": "object",
+    "wait": "float64",
+}
+
+
+def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.DataFrame:
+    """Returns at most `size` trips drawn from the editions, newer ones likelier, sorted by pickup time.
+
+    Each trip waits for an exponential time, half as long for each year that it is newer; the shortest waits stay. That
+    is weighted sampling without replacement (Efraimidis and Spirakis 2006) with forward decay (Cormode et al.
+    2009): a trip's rank never changes, so the sample is the same whichever edition comes first, and a sample of samples
+    is the sample of the whole. A restated month is drawn anew, the others are not.
+
+    Args:
+        editions: Stamped clean trips, an edition at once or in parts, each in memory only while it is drawn from.
+        size: Most trips to keep.
+        seed: Of the draws.
+
+    Returns:
+        The columns of the trip table, with `subject` and `revision` of the edition each trip is from.
+    """
+    kept = _nothing()
+    for trips in editions:
+        kept = _drawn_from(kept, trips, size, seed)
+    return _in_order(kept)
+
+
+def reservoirs(editions: Iterable[Iterable[pd.DataFrame]], size: int, seed: int) -> Iterator[pd.DataFrame]:
+    """Yields `reservoir` of the first edition, of the first two, and so on, each edition, in parts, drawn from once."""
+    kept = _nothing()
+    for parts in editions:
+        for trips in parts:
+            kept = _drawn_from(kept, trips, size, seed)
+        yield _in_order(kept)
+
+
+def _nothing() -> pd.DataFrame:
+    """Returns the sample of no edition."""
+    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in _DTYPES.items()})
+
+
+def _drawn_from(kept: pd.DataFrame, trips: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
+    """Returns the sample, with an edition drawn from as well; `wait` is what each trip waits for."""
+    edition = edition_of(trips)
+    name = f"{seed}:{edition.subject}:{edition.revision}"
+    salt = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+    years = ((trips["pickup_datetime"] - _ORIGIN) / _YEAR).to_numpy(np.float64)
+    # A hash of the trip is as good a draw as any, and the same however an edition is divided into parts.
+    wait = -np.log((row_hashes(trips, salt) + 0.5) / 2**64) * 2 ** (-years / HALF_LIFE_YEARS)
+    drawn = np.sort(np.argsort(wait, kind="stable")[:size])
+    sample = trips[list(COLUMN_NAMES)].iloc[drawn]
+    sample = sample.assign(subject=edition.subject, revision=edition.revision, wait=wait[drawn])
+    return sample if kept.empty else pd.concat([kept, sample]).nsmallest(size, "wait")
+
+
+def _in_order(kept: pd.DataFrame) -> pd.DataFrame:
+    """Returns the sample by pickup time."""
+    return kept.sort_values(["pickup_datetime", "wait"], ignore_index=True).drop(columns="wait")
+
+
+def editions_before(
+    month: Month, source: TripSource, stored: Callable[[Month], pd.DataFrame | None], settings: Settings
+) -> Iterator[pd.DataFrame]:
+    """Yields the clean trips of each published month from `FIRST_MONTH` until before this one, oldest first.
+
+    What is yielded depends on what is published, not on which months have been run: months run in any order, or at
+    the same time, rehearse the same trips. A month that the checks would stop is left out.
+
+    Args:
+        month: The month to be learned.
+        source: Where months are that have not been run, or have been restated since.
+        stored: Gives a month's raw trips where it has been run, None otherwise.
+        settings: City, target, first month, and the fewest trips of a month.
+
+    Raises:
+        SourceError: A published month cannot be read.
+    """
+    for earlier, revision in source.months().items():
+        if not settings.first_month <= earlier < month:
+            continue
+        raw = stored(earlier)
+        if raw is None or edition_of(raw).revision != revision:
+            published = source.read_month(earlier)
+            raw = Edition(str(earlier), published.revision).stamp(published.trips)
+        cleaned = clean(raw, settings.city_facts, settings.target_facts)
+        is_sound = len(raw) >= settings.minimum_trips and raw["key"].is_unique
+        if is_sound and cleaned.share_kept >= MINIMUM_SHARE_KEPT:
+            yield edition_of(raw).stamp(cleaned.trips)

@@ -1,0 +1,141 @@
+"""Cleaning: which published trips are rides that can be learned from, and why the others are not."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.trips.cities import City
+from taxifare.trips.table import COLUMN_NAMES, COORDINATES, TripTableError
+from taxifare.trips.targets import Target
+
+MINIMUM_SHARE_KEPT = 0.8
+"""Cleaning keeps 97 % of real trips; a month that loses a fifth has another format or another fault."""
+
+_IDENTITY = tuple(name for name in COLUMN_NAMES if name != "key")
+
+# Multipliers of SplitMix64 (Steele, Lea and Flood 2014), a mixer whose output bits all depend on all input bits.
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Trips that can be learned from, and what was left out.
+
+    Attributes:
+        trips: The kept rows in their order, with every column they came with and a fresh index.
+        dropped: Rows dropped by rule, in the order the rules apply; a rule that dropped nothing counts zero. A row
+            that breaks several rules is counted under the first.
+    """
+
+    trips: pd.DataFrame
+    dropped: dict[str, int]
+
+    @property
+    def share_kept(self) -> float:
+        """Kept rows as a share of all rows, 1 where there were none.
+
+        >>> Cleaned(pd.DataFrame({"fare_amount": [5.0, 6.0, 7.0]}), {"duplicate": 1}).share_kept
+        0.75
+        """
+        total = len(self.trips) + sum(self.dropped.values())
+        return len(self.trips) / total if total else 1.0
+
+
+def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
+    """Returns the trips that can be learned from, and how many were dropped by which rule.
+
+    The rules, in order (limits: the Le Wagon course's, in `cities.py` and `targets.py`):
+
+    1. `missing_value`: a coordinate is null, or what the target is made of. A null passenger count is no reason and
+       stays null.
+    2. `duplicate`: equal to an earlier trip in everything but its key, nulls counting as equal.
+    3. `zero_coordinate`: a coordinate is exactly 0, which is what a meter without a satellite fix writes.
+    4. `outside_city`: an end lies outside the city's box, whose edges belong to it.
+    5. `passenger_count`: not in 1 … `city.max_passengers`.
+    6. `fare` or `duration`, the target: not strictly between 0 and `target.most`.
+
+    What a ride cost is no reason to doubt how long it took, nor the other way round.
+
+    Args:
+        trips: A trip table (`trips.as_trip_table`); further columns are carried along and play no part.
+        city: Where the trips are.
+        target: What is to be learned of them.
+
+    Raises:
+        TripTableError: A column of the trip table is missing.
+    """
+    missing = [name for name in _IDENTITY if name not in trips.columns]
+    if missing:
+        raise TripTableError(f"cleaning: missing columns {', '.join(missing)}; expected a trip table")
+    coordinates = {name: trips[name].to_numpy(dtype=np.float64) for name in COORDINATES}
+    values = target.of(trips).to_numpy(dtype=np.float64)
+    passengers_known = trips["passenger_count"].notna().to_numpy()
+    passengers = trips["passenger_count"].to_numpy(dtype=np.int64, na_value=0)
+
+    broken = {
+        "missing_value": _any(np.isnan(column) for column in (*coordinates.values(), values)),
+        "duplicate": is_duplicate(trips),
+        "zero_coordinate": _any(column == 0 for column in coordinates.values()),
+        "outside_city": _any(
+            ~_between(column, city.longitude_range_deg if "longitude" in name else city.latitude_range_deg)
+            for name, column in coordinates.items()
+        ),
+        "passenger_count": passengers_known & ~_between(passengers, (1, city.max_passengers)),
+        target.name: ~((values > 0) & (values < target.most)),
+    }
+    kept = np.ones(len(trips), dtype=np.bool_)
+    dropped = {}
+    for rule, breaks in broken.items():
+        dropped[rule] = int(np.count_nonzero(kept & breaks))
+        kept &= ~breaks
+    return Cleaned(trips=trips[kept].reset_index(drop=True), dropped=dropped)
+
+
+def _any(conditions: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+    """Returns, row by row, whether one of the conditions holds."""
+    return np.asarray(np.logical_or.reduce(list(conditions)))
+
+
+def _between(values: npt.NDArray[Any], limits: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """Returns, row by row, whether the value lies within the limits, both included; a null does not."""
+    return (values >= limits[0]) & (values <= limits[1])
+
+
+def is_duplicate(trips: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Returns, row by row, whether an earlier row is equal in everything but its key.
+
+    Rows are hashed to 64 bits first; only rows that share a hash, which are few, are compared value by value.
+    """
+    hashes = row_hashes(trips)
+    ordered = np.sort(hashes)
+    shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    duplicate = np.zeros(len(trips), dtype=np.bool_)
+    if len(shared):
+        candidates = np.flatnonzero(np.isin(hashes, shared))
+        duplicate[candidates] = trips[list(_IDENTITY)].iloc[candidates].duplicated().to_numpy()
+    return duplicate
+
+
+def row_hashes(trips: pd.DataFrame, seed: int = 0) -> npt.NDArray[np.uint64]:
+    """Returns a 64-bit hash of each row's values but its key: equal rows have equal hashes, other seeds other ones."""
+    hashes = np.full(len(trips), seed % 2**64, dtype=np.uint64)
+    for name in _IDENTITY:
+        column = trips[name]
+        if pd.api.types.is_datetime64_any_dtype(column.dtype):
+            bits = column.to_numpy().view(np.uint64)
+        else:
+            # Adding zero makes -0.0 the 0.0 it equals; nulls become the one NaN.
+            bits = (column.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0).view(np.uint64)
+        hashes ^= bits
+        hashes ^= hashes >> np.uint64(30)
+        hashes *= _MIX_1
+        hashes ^= hashes >> np.uint64(27)
+        hashes *= _MIX_2
+        hashes ^= hashes >> np.uint64(31)
+    return hashes

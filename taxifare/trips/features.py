@@ -1,0 +1,247 @@
+"""Features: what a network is told of a trip, from that trip and the city's facts alone.
+
+What has to be learned from trips (scales, cells, weights) lives in the network. A registered model carries this
+module and `cities` with it by value, so both need nothing but numpy and pandas.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.trips.cities import City
+
+Vector = npt.NDArray[np.float32]
+
+EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
+
+KM_PER_DEGREE = EARTH_RADIUS_KM * np.pi / 180
+
+MISSING_PASSENGERS = 1
+"""What a null passenger count is taken for: the count of 70 % of the trips."""
+
+_MICROSECONDS_PER_MINUTE = 60_000_000
+
+_MINUTES_PER_DAY = 1440
+
+_MINUTES_PER_WEEK = 7 * _MINUTES_PER_DAY
+
+_FIRST_MINUTE_OF_WEEK = 3 * _MINUTES_PER_DAY  # 1970-01-01 was a Thursday, three days after a Monday
+
+_SATURDAY = 5
+
+_DAYS_PER_YEAR = 365.2425
+
+_TREND_ORIGIN = np.datetime64("2000-01-01", "D")
+
+
+def feature_names(city: City) -> tuple[str, ...]:
+    """Returns the names of the features, in the order of the columns of `compute_features`.
+
+    >>> from taxifare.trips.cities import NEW_YORK
+    >>> feature_names(NEW_YORK)[:4]
+    ('haversine_km', 'grid_km', 'pickup_jfk_km', 'dropoff_jfk_km')
+    """
+    airport_names = (f"{end}_{airport.code.lower()}_km" for airport in city.airports for end in ("pickup", "dropoff"))
+    return (
+        *("haversine_km", "grid_km"),
+        *airport_names,
+        *("pickup_east_km", "pickup_north_km", "dropoff_east_km", "dropoff_north_km"),
+        *("east_km", "north_km", "bearing_sin", "bearing_cos"),
+        *("weekday", "hour", "hour_sin_1", "hour_cos_1", "hour_sin_2", "hour_cos_2"),
+        *("week_sin", "week_cos", "is_night", "is_rush", "year_sin", "year_cos"),
+        "passengers",
+        *(rule.name for rule in city.rules),
+        "trend_years",
+    )
+
+
+def compute_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:
+    """Returns the features of each trip: one float32 column for each of `feature_names`, without nulls.
+
+    | feature | unit | meaning |
+    |---|---|---|
+    | `haversine_km` | km | great-circle distance of the ends |
+    | `grid_km` | km | distance along the streets of the city's rotated grid |
+    | `east_km`, `north_km` | km | signed way from pickup to drop-off |
+    | `bearing_sin`, `bearing_cos` | - | its direction, clockwise from north; 0, 1 where the ends coincide |
+    | `pickup_east_km` … `dropoff_north_km` | km | position of an end, from the middle of the city's box |
+    | `pickup_jfk_km` … | km | distance of an end to an airport |
+    | `hour`, `hour_sin_1` … | h, - | time of day, and its first two harmonics |
+    | `weekday`, `week_sin`, `week_cos` | 0 Monday … 6, - | day, and time in the week |
+    | `is_night`, `is_rush` | 0/1 | the city's night hours; its evening rush, Monday to Friday |
+    | `year_sin`, `year_cos` | - | season |
+    | `trend_years` | years | since 2000, by day |
+    | a rule's name | 0/1 | whether the dated rule was in force |
+    | `passengers` | - | null counts as `MISSING_PASSENGERS` |
+
+    Positions are projected as x = R·cos(middle latitude)·Δlongitude, y = R·Δlatitude: within a city's box that is
+    right to 0.3 %. Nothing that is known only after the pickup is read.
+
+    Args:
+        trips: Rows with the trip-table columns known at pickup; others are not looked at.
+        city: Where the trips are.
+
+    Returns:
+        A frame with the trips' index, in one block of memory: its values can be taken without a copy.
+
+    Raises:
+        ValueError: A coordinate is null or infinite, or a pickup time is null; names the column.
+    """
+    longitudes = [_finite(trips, f"{end}_longitude") for end in ("pickup", "dropoff")]
+    latitudes = [_finite(trips, f"{end}_latitude") for end in ("pickup", "dropoff")]
+    columns = _geometry(longitudes, latitudes, city) | _calendar(_times(trips), city)
+    columns["passengers"] = trips["passenger_count"].to_numpy(dtype=np.float32, na_value=MISSING_PASSENGERS)
+
+    names = feature_names(city)
+    block = np.empty((len(names), len(trips)), dtype=np.float32)
+    for row, name in zip(block, names, strict=True):
+        row[:] = columns[name]
+    return pd.DataFrame(block.T, columns=list(names), index=trips.index, copy=False)
+
+
+def haversine_km(
+    longitude_1: npt.ArrayLike,
+    latitude_1: npt.ArrayLike,
+    longitude_2: npt.ArrayLike,
+    latitude_2: npt.ArrayLike,
+) -> npt.NDArray[np.float64]:
+    """Returns the great-circle distance of points given in degrees, in km.
+
+    2 R asin √(sin²(Δφ/2) + cos φ₁ cos φ₂ sin²(Δλ/2)), with the Earth's mean radius.
+
+    >>> float(haversine_km(-73.9857, 40.7484, -73.7781, 40.6413).round(3))
+    21.17
+    """
+    phi_1, phi_2 = np.radians(latitude_1), np.radians(latitude_2)
+    half_way = np.sin((phi_2 - phi_1) / 2) ** 2
+    half_way = (
+        half_way + np.cos(phi_1) * np.cos(phi_2) * np.sin(np.radians(np.subtract(longitude_2, longitude_1)) / 2) ** 2
+    )
+    return np.asarray(2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(half_way)))
+
+
+def project_km(
+    longitude_deg: npt.NDArray[np.float64], latitude_deg: npt.NDArray[np.float64], city: City
+) -> tuple[Vector, Vector]:
+    """Returns how far east and north of the middle of the city's box points given in degrees are, in km."""
+    middle_longitude = sum(city.longitude_range_deg) / 2
+    middle_latitude = sum(city.latitude_range_deg) / 2
+    east_km_per_degree = KM_PER_DEGREE * np.cos(np.radians(middle_latitude))
+    return (
+        ((longitude_deg - middle_longitude) * east_km_per_degree).astype(np.float32),
+        ((latitude_deg - middle_latitude) * KM_PER_DEGREE).astype(np.float32),
+    )
+
+
+def grid_distance_km(east_km: Vector, north_km: Vector, grid_angle_deg: float) -> Vector:
+    """Returns the length of a way that follows a rotated street grid: |along the avenues| + |across them|.
+
+    >>> round(float(grid_distance_km(np.float32([1]), np.float32([1]), 45.0)[0]), 4)
+    1.4142
+    """
+    sine, cosine = (
+        np.float32(np.sin(np.radians(grid_angle_deg))),
+        np.float32(np.cos(np.radians(grid_angle_deg))),
+    )
+    return np.abs(east_km * sine + north_km * cosine) + np.abs(east_km * cosine - north_km * sine)
+
+
+def _geometry(
+    longitudes: list[npt.NDArray[np.float64]], latitudes: list[npt.NDArray[np.float64]], city: City
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns the features that depend on where a trip starts and ends."""
+    ends = {
+        end: project_km(longitude, latitude, city)
+        for end, longitude, latitude in zip(("pickup", "dropoff"), longitudes, latitudes, strict=True)
+    }
+    east_km = ends["dropoff"][0] - ends["pickup"][0]
+    north_km = ends["dropoff"][1] - ends["pickup"][1]
+    straight_km = np.hypot(east_km, north_km)
+    moved = straight_km > 0
+    columns: dict[str, npt.NDArray[Any]] = {
+        "haversine_km": haversine_km(longitudes[0], latitudes[0], longitudes[1], latitudes[1]),
+        "grid_km": grid_distance_km(east_km, north_km, city.grid_angle_deg),
+        "east_km": east_km,
+        "north_km": north_km,
+        "bearing_sin": np.divide(east_km, straight_km, out=np.zeros_like(east_km), where=moved),
+        "bearing_cos": np.divide(north_km, straight_km, out=np.ones_like(north_km), where=moved),
+    }
+    for end, (end_east_km, end_north_km) in ends.items():
+        columns[f"{end}_east_km"] = end_east_km
+        columns[f"{end}_north_km"] = end_north_km
+    for airport in city.airports:
+        here = project_km(np.array(airport.longitude_deg), np.array(airport.latitude_deg), city)
+        for end, (end_east_km, end_north_km) in ends.items():
+            columns[f"{end}_{airport.code.lower()}_km"] = np.hypot(end_east_km - here[0], end_north_km - here[1])
+    return columns
+
+
+def _calendar(times: npt.NDArray[np.int64], city: City) -> dict[str, npt.NDArray[Any]]:
+    """Returns the features that depend on when a trip starts; `times` are microseconds since 1970.
+
+    They repeat every week or are the same all day, so that they are computed once a minute of the week and once a
+    day, and looked up for each trip.
+    """
+    minutes = times // _MICROSECONDS_PER_MINUTE
+    minute_of_week = (minutes + _FIRST_MINUTE_OF_WEEK) % _MINUTES_PER_WEEK
+    columns = {name: values[minute_of_week] for name, values in _by_minute_of_week(city).items()}
+    days = minutes // _MINUTES_PER_DAY
+    first_day, last_day = (int(days.min()), int(days.max())) if len(days) else (0, 0)
+    day = days - first_day
+    return columns | {name: values[day] for name, values in _by_day(first_day, last_day, city).items()}
+
+
+def _by_minute_of_week(city: City) -> dict[str, Vector]:
+    """Returns the features of the 10,080 minutes of a week that starts on Monday at midnight."""
+    weekday, minute = np.divmod(np.arange(_MINUTES_PER_WEEK), _MINUTES_PER_DAY)
+    hour = minute / 60
+    day_turn = 2 * np.pi * minute / _MINUTES_PER_DAY
+    week_turn = 2 * np.pi * np.arange(_MINUTES_PER_WEEK) / _MINUTES_PER_WEEK
+    night_from, night_to = city.night_hours
+    rush_from, rush_to = city.rush_hours
+    columns = {
+        "hour": hour,
+        "hour_sin_1": np.sin(day_turn),
+        "hour_cos_1": np.cos(day_turn),
+        "hour_sin_2": np.sin(2 * day_turn),
+        "hour_cos_2": np.cos(2 * day_turn),
+        "weekday": weekday,
+        "week_sin": np.sin(week_turn),
+        "week_cos": np.cos(week_turn),
+        "is_night": (hour >= night_from) | (hour < night_to),
+        "is_rush": (hour >= rush_from) & (hour < rush_to) & (weekday < _SATURDAY),
+    }
+    return {name: values.astype(np.float32) for name, values in columns.items()}
+
+
+def _by_day(first_day: int, last_day: int, city: City) -> dict[str, Vector]:
+    """Returns the features of the days from first to last, counted from 1970-01-01."""
+    days = np.arange(first_day, last_day + 1).astype("datetime64[D]")
+    new_year = days.astype("datetime64[Y]").astype("datetime64[D]")
+    season = 2 * np.pi * (days - new_year).astype(np.float64) / _DAYS_PER_YEAR
+    columns = {
+        "year_sin": np.sin(season),
+        "year_cos": np.cos(season),
+        "trend_years": (days - _TREND_ORIGIN).astype(np.float64) / _DAYS_PER_YEAR,
+    } | {rule.name: days >= np.datetime64(rule.since, "D") for rule in city.rules}
+    return {name: values.astype(np.float32) for name, values in columns.items()}
+
+
+def _finite(trips: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
+    """Returns the column's numbers, or raises where one is null or infinite."""
+    values = trips[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    unfit = len(values) - int(np.count_nonzero(np.isfinite(values)))
+    if unfit:
+        raise ValueError(f"column {name}: {unfit:,} of {len(values):,} values are null or infinite, expected degrees")
+    return values
+
+
+def _times(trips: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Returns the pickup times in microseconds since 1970, or raises where one is null."""
+    times = trips["pickup_datetime"].to_numpy().astype("datetime64[us]")
+    unfit = int(np.count_nonzero(np.isnat(times)))
+    if unfit:
+        raise ValueError(f"column pickup_datetime: {unfit:,} of {len(times):,} values are null, expected a time")
+    return times.view(np.int64)

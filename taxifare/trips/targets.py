@@ -1,0 +1,101 @@
+"""Targets: what a model predicts of a trip – its fare, or how long it takes. Facts and words, no behaviour.
+
+A target is known after the trip, and is never a feature. Features and network are the same for both; whatever else is
+said of a target anywhere – units, limits, words – is said here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+TargetName = Literal["fare", "duration"]
+
+Unit = Literal["USD", "min"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model predicts.
+
+    Attributes:
+        name: What it is called, in settings, rules and sentences.
+        unit: Of predictions, errors and tolerances.
+        column: The column of the trip table without which a trip has no target.
+        of: Returns the target of each trip, in its unit, null where the column is null.
+        most: At or above it, and at or below zero, is a defect, not a ride.
+        model_name: Name of the registered model, unless MODEL_NAME says otherwise.
+        question: What a picture of it over the distance answers.
+        truth: What it turned out to be, in one word.
+        total: What the errors of all rides come to, in words.
+        small_unit: What small differences are told in.
+        small_units: How many of these a unit has.
+    """
+
+    name: TargetName
+    unit: Unit
+    column: str
+    of: Callable[[pd.DataFrame], pd.Series]
+    most: float
+    model_name: str
+    question: str
+    truth: str
+    total: str
+    small_unit: str
+    small_units: int
+
+
+def _fares(trips: pd.DataFrame) -> pd.Series:
+    """Returns what was paid for each trip, USD.
+
+    >>> _fares(pd.DataFrame({"fare_amount": [7.5, None]})).tolist()
+    [7.5, nan]
+    """
+    return trips["fare_amount"].astype("float64")
+
+
+def _durations(trips: pd.DataFrame) -> pd.Series:
+    """Returns how long each trip took, in minutes: from pickup to drop-off, which before the pickup is negative.
+
+    >>> times = pd.to_datetime(["2015-01-01 10:00:00", "2015-01-01 10:12:30", None])
+    >>> _durations(pd.DataFrame({"pickup_datetime": times[[0, 1, 0]], "dropoff_datetime": times[[1, 0, 2]]})).tolist()
+    [12.5, -12.5, nan]
+    """
+    return (trips["dropoff_datetime"] - trips["pickup_datetime"]).dt.total_seconds() / 60
+
+
+# The limit of fares is the Le Wagon course's. Of 55,906 green-taxi rides of January 2024, 24 took two to three hours,
+# 14 three to five, and 206 longer, most of them close to a day: meters that nobody stopped.
+FARE = Target(
+    name="fare",
+    unit="USD",
+    column="fare_amount",
+    of=_fares,
+    most=400.0,
+    model_name="taxifare",
+    question="What do they cost?",
+    truth="paid",
+    total="what riders over- and underpaid in all",
+    small_unit="cents",
+    small_units=100,
+)
+
+DURATION = Target(
+    name="duration",
+    unit="min",
+    column="dropoff_datetime",
+    of=_durations,
+    most=180.0,
+    model_name="taxifare-duration",
+    question="How long do they take?",
+    truth="taken",
+    total="how far off all rides were together",
+    small_unit="seconds",
+    small_units=60,
+)
+
+TARGETS: dict[str, Target] = {"fare": FARE, "duration": DURATION}
+
+TARGET_MARK = "target"
+"""Says in the `attrs` and file marks of preprocessed trips what they were made ready for."""

@@ -1,0 +1,11 @@
+"""The `taxifare` command, told what only the orchestration knows: what is in its lake."""
+
+from taxifare.cli.main import Surroundings, app
+from taxifare_dagster.lake import editions
+
+SURROUNDINGS = Surroundings(editions_in_lake=editions)
+
+
+def main() -> None:
+    """Runs the command."""
+    app(obj=SURROUNDINGS)

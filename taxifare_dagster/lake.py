@@ -1,0 +1,23 @@
+"""Where the lake's files lie and what they are called: the one place that knows, whoever writes or reads them."""
+
+import json
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+from upath import UPath
+
+from taxifare.trips.months import Month, parse_month
+
+_RAW_TRIPS = "raw_new_data"
+
+
+def editions(lake: UPath) -> dict[Month, str]:
+    """Returns the months of which raw trips are in the lake, with their revisions; reads only the end of files."""
+    return dict(_editions(lake / _RAW_TRIPS))
+
+
+def _editions(folder: UPath) -> Iterator[tuple[Month, str]]:
+    for path in folder.glob("????-??-01.parquet") if folder.exists() else ():
+        with path.open("rb") as file:
+            marks = json.loads((pq.read_schema(file).metadata or {})[b"PANDAS_ATTRS"])
+        yield parse_month(path.stem.removesuffix("-01")), marks["revision"]

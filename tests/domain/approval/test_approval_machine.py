@@ -1,0 +1,184 @@
+"""Whatever happens, in whatever order, crashes included: one production version, and a record of how it came to be."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from taxifare.approval.errors import DecisionRefusedError, RollbackError
+from taxifare.approval.ledger import Ledger
+from taxifare.approval.records import Outcome, Promotion, Request, State
+from taxifare.gate.evidence import Verdict
+from tests.support.approvals import Office
+
+SUBJECTS = st.sampled_from(["2015-01", "2015-02", "2015-03"])
+PEOPLE = st.sampled_from(["Ada", "Bob"])
+
+
+class Killed(BaseException):
+    """Stands for the end of a process: no handler in the code sees it, and open transactions are lost."""
+
+
+FOLDERS = tempfile.TemporaryDirectory(prefix="taxifare-machine-")
+
+
+@cache
+def empty_ledger() -> Path:
+    """A ledger without entries, to copy: migrating one for each example would take longer than the example."""
+    path = Path(FOLDERS.name) / "empty.db"
+    with Ledger(f"sqlite:///{path}", "USD").writing():
+        pass
+    return path
+
+
+class ApprovalMachine(RuleBasedStateMachine):
+    """Months run, people decide, sources restate, people go back, time passes, processes die."""
+
+    requests: Bundle[Request] = Bundle("requests")
+
+    @initialize()
+    def open(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=FOLDERS.name))
+        shutil.copy(empty_ledger(), self.folder / "ledger.db")
+        self.office = Office.open(f"sqlite:///{self.folder / 'ledger.db'}")
+        self.versions = 0
+        self.seen_history: tuple[Promotion, ...] = ()
+        self.seen_outcomes: dict[str, Outcome] = {}
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def attempt(self, command: Callable[[], object], dies_at: int) -> None:
+        """Runs a command; its process dies at the `dies_at`-th call of the registry, where there are so many."""
+        calls = 0
+
+        def hook(_call: str) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == dies_at:
+                raise Killed
+
+        self.office.registry.before = self.office.registry.after = hook
+        try:
+            command()
+        except (DecisionRefusedError, RollbackError, Killed):
+            pass
+        finally:
+            self.office.registry.before = self.office.registry.after = lambda _call: None
+
+    @rule(
+        target=requests,
+        subject=SUBJECTS,
+        revision=st.sampled_from(["r1", "r2"]),
+        verdict=st.sampled_from([Verdict.PROMOTE, Verdict.PROMOTE, Verdict.HOLD, Verdict.LEAK]),
+        stale=st.booleans(),
+        dies_at=st.integers(0, 8),
+    )
+    def a_month_runs(self, subject: str, revision: str, verdict: Verdict, stale: bool, dies_at: int) -> Request:
+        history = self.office.approvals.history()
+        production = (history[0 if stale else -1]).version if history else None
+        self.versions += 1
+
+        def run() -> Request:
+            return self.office.ask(subject, str(self.versions), production, revision=revision, verdict=verdict)
+
+        self.attempt(run, dies_at)
+        return run()
+
+    @rule(request=requests, by=PEOPLE, approve=st.booleans(), override=st.booleans(), dies_at=st.integers(0, 8))
+    def somebody_decides(self, request: Request, by: str, approve: bool, override: bool, dies_at: int) -> None:
+        decision = "approve" if approve else "reject"
+        self.attempt(lambda: self.office.decide(request, decision, by, override=override), dies_at)
+
+    @rule(request=requests)
+    def somebody_forges(self, request: Request) -> None:
+        approvals = self.office.approvals
+        before = approvals.outcome(request.id)
+        self.attempt(lambda: approvals.decide(request.id, "approve", "Eve", "forged", "0" * 32, override=True), 0)
+        assert approvals.outcome(request.id) == before
+
+    @rule(request=requests)
+    def the_evidence_comes_again(self, request: Request) -> None:
+        assert self.office.approvals.request(request.evidence) == request
+
+    @rule(subject=SUBJECTS, revision=st.sampled_from(["r1", "r2", "r3"]), dies_at=st.integers(0, 4))
+    def a_month_is_restated(self, subject: str, revision: str, dies_at: int) -> None:
+        self.attempt(lambda: self.office.approvals.void_restated(subject, revision), dies_at)
+
+    @rule(
+        by=PEOPLE, back=st.integers(0, 5), reason=st.sampled_from(["complaints", "airport"]), dies_at=st.integers(0, 8)
+    )
+    def somebody_goes_back(self, by: str, back: int, reason: str, dies_at: int) -> None:
+        history = self.office.approvals.history()
+        to = history[-back].version if 0 < back <= len(history) else None
+        self.attempt(lambda: self.office.approvals.rollback(to, by=by, reason=reason), dies_at)
+
+    @rule(days=st.integers(-10, 40), dies_at=st.integers(0, 4))
+    def time_passes(self, days: int, dies_at: int) -> None:
+        self.office.clock.move(days=days)
+        self.attempt(self.office.approvals.expire, dies_at)
+
+    @rule(alias=st.sampled_from([None, "1", "2"]))
+    def somebody_moves_the_alias_by_hand(self, alias: str | None) -> None:
+        if self.office.approvals.history():
+            self.office.registry.alias = alias
+
+    @invariant()
+    def production_is_the_last_entry_and_the_alias(self) -> None:
+        production = self.office.approvals.production()
+        history = self.office.approvals.history()
+        assert production == self.office.registry.alias == (history[-1].version if history else None)
+
+    @invariant()
+    def history_only_grows_and_has_no_gaps(self) -> None:
+        history = self.office.approvals.history()
+        assert history[: len(self.seen_history)] == self.seen_history
+        assert [entry.sequence for entry in history] == list(range(1, len(history) + 1))
+        replaced = [None, *(entry.version for entry in history)][: len(history)]
+        assert [entry.replaced_version for entry in history] == replaced
+        self.seen_history = history
+
+    @invariant()
+    def every_promotion_has_its_decision_and_every_approval_its_promotion(self) -> None:
+        approvals = self.office.approvals
+        promoted = {entry.request_id: entry for entry in approvals.history() if entry.kind == "promotion"}
+        approved = {
+            request.id: request for request in approvals.requests() if approvals.state(request) == State.APPROVED
+        }
+        assert promoted.keys() == approved.keys()
+        for name, request in approved.items():
+            assert promoted[name].version == request.staging_version
+            assert promoted[name].evidence_digest == request.evidence_digest
+            assert promoted[name].replaced_version == request.production_version
+
+    @invariant()
+    def no_decision_is_lost_or_changed(self) -> None:
+        with self.office.approvals.ledger.reading() as book:
+            outcomes = {outcome.request_id: outcome for outcome in book.outcomes()}
+        assert outcomes | self.seen_outcomes == outcomes
+        self.seen_outcomes = outcomes
+
+    @invariant()
+    def open_requests_are_about_what_is_in_production_and_one_a_month(self) -> None:
+        waiting = self.office.approvals.open_requests()
+        history = self.office.approvals.history()
+        assert {request.production_version for request in waiting} <= {history[-1].version if history else None}
+        assert len({request.subject for request in waiting}) == len(waiting)
+
+    @invariant()
+    def tags_tell_how_each_version_fared(self) -> None:
+        approvals = self.office.approvals
+        for request in approvals.requests():
+            tags = self.office.registry.tags[request.staging_version]
+            assert (tags["request"], tags["decision"]) == (request.id, approvals.state(request))
+
+
+TestApprovals = ApprovalMachine.TestCase
+TestApprovals.settings = settings(
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,469 @@
+"""What is due next: each rule by itself, and a world in which following the agenda comes to an end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from taxifare.approval.due import Due, Why, next_month, to_ask, undecided_before
+from taxifare.approval.records import Delivery, Outcome, Request, State
+from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.trips.months import Month, parse_month
+from tests.support.approvals import evidence as evidence_on
+
+JANUARY, FEBRUARY, MARCH = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
+PUBLISHED = {JANUARY: "r1", FEBRUARY: "r1", MARCH: "r1"}
+CHANNELS = ("chat",)
+NOW = datetime(2015, 2, 1, 9, tzinfo=UTC)
+
+
+def compared(subject: str, staging: str, production: str | None, *, revision: str = "r1", run: str = "run") -> Evidence:
+    """The evidence on a subject, gathered in an MLflow run."""
+    found = evidence_on(subject, staging, production, revision=revision)
+    return found.model_copy(update={"staging": found.staging.model_copy(update={"run_id": run})})
+
+
+def asked(evidence: Evidence) -> Request:
+    """The request that evidence makes."""
+    return Request(
+        id=f"{evidence.subject}-v{evidence.staging.version}-{evidence.digest[:12]}",
+        subject=evidence.subject,
+        revision=evidence.revision,
+        staging_version=evidence.staging.version,
+        production_version=evidence.production_version,
+        verdict=evidence.verdict,
+        evidence_digest=evidence.digest,
+        round=1,
+        requested_at=NOW,
+        valid_until=NOW + timedelta(days=30),
+        evidence_json=evidence.model_dump_json(),
+    )
+
+
+def ended(request: Request, state: State) -> Outcome:
+    by = "Ada" if state in {State.APPROVED, State.REJECTED} else None
+    return Outcome(request.id, state, by, "because", override=False, at=NOW)
+
+
+def told(request: Request) -> Delivery:
+    return Delivery(request.id, "chat", 0, NOW)
+
+
+BASE = compared("base", "1", None)
+STARTED = asked(BASE)
+APPROVED = ended(STARTED, State.APPROVED)
+
+
+def due(
+    evidence: Sequence[Evidence],
+    production: str | None = "1",
+    requests: Sequence[Request] = (STARTED,),
+    outcomes: Sequence[Outcome] = (APPROVED,),
+    published: dict[Month, str] | None = None,
+) -> Due | None:
+    """What is due when these comparisons were made and these questions asked and answered."""
+    found = {each.subject: each for each in (BASE, *evidence)}
+    return next_month(PUBLISHED if published is None else published, found, production, requests, outcomes)
+
+
+# Whose turn it is, where a policy decides
+
+
+class TestTurns:
+    """Months strictly one after another: what comes before a month has been decided on, or it is not its turn."""
+
+    revisions: ClassVar = {"base": "r1", "2015-01": "r1", "2015-02": "r1"}
+
+    @pytest.mark.parametrize("state", [None, State.VOID, State.EXPIRED])
+    def test_a_month_before_that_nobody_decided_on_holds_it_back(self, state: State | None) -> None:
+        january = asked(compared("2015-01", "2", "1"))
+        outcomes = [APPROVED] if state is None else [APPROVED, ended(january, state)]
+        assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) == "2015-01"
+
+    @pytest.mark.parametrize("state", [State.APPROVED, State.REJECTED])
+    def test_a_decision_either_way_makes_it_its_turn(self, state: State) -> None:
+        january = asked(compared("2015-01", "2", "1"))
+        outcomes = [APPROVED, ended(january, state)]
+        assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) is None
+
+    def test_a_decision_on_an_earlier_edition_does_not_count(self) -> None:
+        january = asked(compared("2015-01", "2", "1"))
+        revisions = self.revisions | {"2015-01": "r2"}
+        outcomes = [APPROVED, ended(january, State.APPROVED)]
+        assert undecided_before(FEBRUARY, revisions, "2", [STARTED, january], outcomes) == "2015-01"
+
+    def test_the_base_model_comes_before_the_first_month(self) -> None:
+        assert undecided_before(JANUARY, self.revisions, None, [STARTED], []) == "base"
+        assert undecided_before(JANUARY, self.revisions, "1", [STARTED], [APPROVED]) is None
+
+    def test_without_base_years_nothing_comes_before_the_first_month(self) -> None:
+        assert undecided_before(JANUARY, {"2015-01": "r1"}, None, [], []) is None
+
+
+# Which month to run
+
+
+def test_the_oldest_month_that_was_never_compared_is_due() -> None:
+    assert due([]) == Due(JANUARY, Why.NEW, "2015-01:r1")
+    assert due([compared("2015-02", "3", "1")]) == Due(JANUARY, Why.NEW, "2015-01:r1"), "a later one was run by hand"
+    assert due([compared("2015-01", "2", "1")]) == Due(FEBRUARY, Why.NEW, "2015-02:r1")
+
+
+def test_months_are_taken_by_date_not_by_the_order_of_publication() -> None:
+    published = {MARCH: "r1", JANUARY: "r1"}
+    found = due([], published=published)
+    assert found is not None
+    assert found.month == JANUARY
+
+
+def test_nothing_is_due_when_all_is_compared() -> None:
+    everything = [compared(str(month), str(number), "1") for number, month in enumerate(PUBLISHED, start=2)]
+    assert due(everything) is None
+    assert due([], published={}) is None
+
+
+def test_months_run_before_anything_is_in_production() -> None:
+    """They are cold starts then; nobody waits for the base model's answer."""
+    assert due([], production=None, outcomes=[]) == Due(JANUARY, Why.NEW, "2015-01:r1")
+
+
+def test_a_restated_month_is_due_again() -> None:
+    everything = [compared(str(month), "2", "1", run=f"run of {month}") for month in PUBLISHED]
+    restated = PUBLISHED | {FEBRUARY: "r2"}
+    assert due(everything, published=restated) == Due(FEBRUARY, Why.RESTATED, "2015-02:r2:after run of 2015-02")
+
+
+def test_a_restated_month_is_due_even_if_it_was_decided_on_and_is_history() -> None:
+    january = compared("2015-01", "2", "1")
+    request = asked(january)
+    published = {JANUARY: "r2"}
+    found = due(
+        [january],
+        "2",
+        [STARTED, request],
+        [APPROVED, ended(request, State.APPROVED)],
+        published,
+    )
+    assert found is not None
+    assert found.why is Why.RESTATED
+
+
+def test_a_month_restated_and_restored_is_another_reason_to_run() -> None:
+    """Its first key is spent: Dagster would never run it, and every later month would wait."""
+    first = due([])
+    restored = due([compared("2015-01", "3", "1", revision="r2", run="run 2")])
+    assert first is not None
+    assert restored is not None
+    assert restored.why is Why.RESTATED
+    assert restored.run_key != first.run_key
+
+
+def test_a_month_compared_with_yesterdays_production_is_due_again() -> None:
+    """February was run while January's question was open; then January was approved."""
+    january, february = compared("2015-01", "2", "1"), compared("2015-02", "3", "1", run="run 7")
+    answered = asked(january)
+    found = due(
+        [january, february],
+        "2",
+        [STARTED, answered, asked(february)],
+        [APPROVED, ended(answered, State.APPROVED), ended(asked(february), State.VOID)],
+        {JANUARY: "r1", FEBRUARY: "r1"},
+    )
+    assert found == Due(FEBRUARY, Why.PRODUCTION_CHANGED, "2015-02:r1:v2:after run 7")
+
+
+@pytest.mark.parametrize("answer", [State.APPROVED, State.REJECTED])
+def test_a_month_that_was_answered_is_not_asked_about_anew(answer: State) -> None:
+    february = compared("2015-02", "3", "1")
+    request = asked(february)
+    outcomes = [APPROVED, ended(request, answer)]
+    published = {FEBRUARY: "r1"}
+    assert due([february], "9", [STARTED, request], outcomes, published) is None
+
+
+@pytest.mark.parametrize("end", [State.VOID, State.EXPIRED])
+def test_a_question_that_ended_without_an_answer_was_not_answered(end: State) -> None:
+    february = compared("2015-02", "3", "1")
+    request = asked(february)
+    found = due([february], "9", [STARTED, request], [APPROVED, ended(request, end)], {FEBRUARY: "r1"})
+    assert found is not None
+    assert found.why is Why.PRODUCTION_CHANGED
+
+
+def test_an_answer_on_the_first_edition_is_none_on_the_second() -> None:
+    first, second = compared("2015-02", "3", "1"), compared("2015-02", "4", "1", revision="r2")
+    request = asked(first)
+    outcomes = [APPROVED, ended(request, State.REJECTED)]
+    found = due([second], "9", [STARTED, request], outcomes, {FEBRUARY: "r2"})
+    assert found is not None
+    assert found.why is Why.PRODUCTION_CHANGED
+
+
+def test_what_production_has_learned_from_is_history() -> None:
+    """January and February went unanswered, March was promoted: production has seen them and cannot judge them."""
+    months = [compared(str(month), str(number), "1") for number, month in enumerate(PUBLISHED, start=2)]
+    march = asked(months[-1])
+    outcomes = [APPROVED, ended(march, State.APPROVED)]
+    assert due(months, "4", [STARTED, march], outcomes) is None
+
+
+def test_after_a_rollback_the_months_that_production_does_not_know_are_due() -> None:
+    """Back to the base model: February's open question was about replacing version 2."""
+    january, february = compared("2015-01", "2", "1"), compared("2015-02", "3", "2", run="run 8")
+    answered = asked(january)
+    requests, outcomes = [STARTED, answered], [APPROVED, ended(answered, State.APPROVED)]
+    published = {JANUARY: "r1", FEBRUARY: "r1"}
+    found = due([january, february], "1", requests, outcomes, published)
+    assert found == Due(FEBRUARY, Why.PRODUCTION_CHANGED, "2015-02:r1:v1:after run 8")
+
+
+def test_a_production_that_comes_back_is_another_reason_to_run() -> None:
+    """Version 1, then 2, then 1 by rollback, then 2 again: each time the open month is compared anew."""
+    keys = []
+    for run, (was, now) in enumerate([("1", "2"), ("2", "1"), ("1", "2")]):
+        found = due([compared("2015-02", "3", was, run=f"run {run}")], now, published={FEBRUARY: "r1"})
+        assert found is not None
+        keys.append(found.run_key)
+    assert len(set(keys)) == 3
+
+
+def test_a_run_that_did_not_end_in_a_comparison_is_not_requested_twice() -> None:
+    """The same key: Dagster runs it once, and the sensor says that it failed."""
+    assert due([]) == due([])
+    restated = [compared("2015-01", "2", "1", revision="r0")]
+    assert due(restated) == due(restated)
+
+
+# Whom to ask about what
+
+
+def untold(
+    evidence: Sequence[Evidence],
+    production: str | None = "1",
+    requests: Sequence[Request] = (),
+    outcomes: Sequence[Outcome] = (),
+    deliveries: Sequence[Delivery] = (),
+) -> list[str]:
+    """The subjects to ask about."""
+    found = {each.subject: each for each in evidence}
+    return [each.subject for each in to_ask(found, production, requests, outcomes, deliveries, CHANNELS)]
+
+
+def test_what_reached_one_channel_of_two_is_still_to_be_told() -> None:
+    evidence = compared("2015-01", "2", "1")
+    request = asked(evidence)
+    found = {"2015-01": evidence}
+    assert to_ask(found, "1", [request], [], [told(request)], ("chat", "webhook")) == [evidence]
+    assert to_ask(found, "1", [request], [], [told(request)], ("chat",)) == []
+
+
+def test_what_nobody_was_told_of_is_asked_oldest_first() -> None:
+    assert untold([compared(subject, "2", "1") for subject in ("2015-03", "2015-01", "2015-02")]) == [
+        "2015-01",
+        "2015-02",
+        "2015-03",
+    ]
+
+
+def test_the_base_model_is_asked_about_first() -> None:
+    assert untold([compared("2015-01", "2", None), BASE], production=None) == ["base", "2015-01"]
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_reaches_a_person(verdict: Verdict) -> None:
+    assert untold([evidence_on("2015-01", "2", "1", verdict=verdict)]) == ["2015-01"]
+
+
+def test_a_message_that_arrived_is_not_sent_again() -> None:
+    january = compared("2015-01", "2", "1")
+    assert untold([january], requests=[asked(january)], deliveries=[told(asked(january))]) == []
+
+
+def test_a_request_whose_message_did_not_arrive_is_still_to_be_told() -> None:
+    january = compared("2015-01", "2", "1")
+    assert untold([january], requests=[asked(january)]) == ["2015-01"]
+
+
+@pytest.mark.parametrize("state", [State.APPROVED, State.REJECTED, State.EXPIRED, State.VOID])
+def test_a_request_that_ended_is_not_told(state: State) -> None:
+    january = compared("2015-01", "2", "1")
+    assert untold([january], requests=[asked(january)], outcomes=[ended(asked(january), state)]) == []
+
+
+def test_new_evidence_on_the_same_month_is_a_new_question() -> None:
+    old, new = compared("2015-01", "2", "1"), compared("2015-01", "3", "1", revision="r2")
+    assert untold([new], requests=[asked(old)], deliveries=[told(asked(old))]) == ["2015-01"]
+
+
+def test_the_same_evidence_gathered_twice_is_asked_about_once() -> None:
+    """The month was run again by hand: another MLflow run, the same numbers."""
+    once, again = compared("2015-01", "2", "1", run="run 1"), compared("2015-01", "2", "1", run="run 2")
+    assert untold([again], requests=[asked(once)], deliveries=[told(asked(once))]) == []
+
+
+def test_evidence_against_another_production_is_not_asked_about() -> None:
+    january = compared("2015-01", "2", "1")
+    assert untold([january], production="9") == []
+    assert untold([january], production=None) == []
+    assert untold([january], production="1") == ["2015-01"]
+
+
+# Following it
+
+
+@dataclass
+class World:
+    """A city whose agenda is followed: what is due is run, what is to be asked is asked, and somebody answers."""
+
+    published: dict[Month, str]
+    production: str | None = None
+    compared: dict[str, Evidence] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    promoted: list[str] = field(default_factory=list)
+    versions: dict[tuple[str, str, str | None], str] = field(default_factory=dict)
+    run_keys: list[str] = field(default_factory=list)
+
+    def compare(self, subject: str, revision: str) -> None:
+        """Runs a month: the same trips and parent give the same version, in another MLflow run."""
+        parent = None if subject == "base" else self.production
+        version = self.versions.setdefault((subject, revision, parent), str(len(self.versions) + 1))
+        run = f"run {len(self.run_keys)}"
+        self.compared[subject] = compared(subject, version, self.production, revision=revision, run=run)
+
+    def run_what_is_due(self) -> bool:
+        found = next_month(self.published, self.compared, self.production, self.requests, self.outcomes)
+        if found is None:
+            return False
+        assert found.run_key not in self.run_keys
+        self.run_keys.append(found.run_key)
+        self.compare(str(found.month), self.published[found.month])
+        return True
+
+    def ask(self) -> None:
+        for evidence in to_ask(self.compared, self.production, self.requests, self.outcomes, self.deliveries, CHANNELS):
+            request = asked(evidence)
+            for older in self.open_requests():
+                if older.subject == request.subject and older.id != request.id:
+                    self.outcomes.append(ended(older, State.VOID))
+            if all(known.id != request.id for known in self.requests):
+                self.requests.append(request)
+            self.deliveries.append(told(request))
+
+    def open_requests(self) -> list[Request]:
+        closed = {outcome.request_id for outcome in self.outcomes}
+        return [request for request in self.requests if request.id not in closed]
+
+    def answer(self, state: State) -> None:
+        """Answers the oldest open question."""
+        questions = self.open_requests()
+        if questions:
+            self.outcomes.append(ended(questions[0], state))
+            if state is State.APPROVED:
+                self.promote(questions[0].staging_version)
+
+    def promote(self, version: str) -> None:
+        self.production = version
+        self.promoted.append(version)
+        self.outcomes += [
+            ended(request, State.VOID)
+            for request in self.open_requests()
+            if request.production_version != version or request.staging_version == version
+        ]
+
+    def roll_back(self) -> None:
+        earlier = [version for version in self.promoted if version != self.production]
+        if earlier:
+            self.promote(earlier[-1])
+
+    def settle_down(self, patience: int) -> None:
+        """Runs and asks, without answers, until there is nothing left to do."""
+        for _ in range(patience):
+            busy = self.run_what_is_due()
+            self.ask()
+            if not busy:
+                return
+        raise AssertionError(f"after {patience} runs there is still something due: {self.run_keys[-5:]}")
+
+
+EVENTS = st.sampled_from(["run", "run", "approve", "approve", "reject", "expire", "roll back", "restate", "restore"])
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(st.integers(1, 6), st.lists(st.tuples(EVENTS, st.integers(0, 5)), max_size=40))
+def test_following_the_agenda_comes_to_an_end(months: int, events: list[tuple[str, int]]) -> None:
+    """Whatever people decide, take back or correct at the source: each run has a key of its own, then it is quiet."""
+    published = {parse_month("2015-01") + number: "r1" for number in range(months)}
+    world = World(published)
+    world.compare("base", "r1")
+    world.ask()
+    for event, number in events:
+        month = parse_month("2015-01") + number % months
+        if event == "run":
+            world.run_what_is_due()
+        elif event in {"approve", "reject", "expire"}:
+            answers = {"approve": State.APPROVED, "reject": State.REJECTED, "expire": State.EXPIRED}
+            world.answer(answers[event])
+        elif event == "roll back":
+            world.roll_back()
+        else:
+            world.published[month] = {"restate": f"r{number + 2}", "restore": "r1"}[event]
+        world.ask()
+    before = len(world.run_keys)
+    world.settle_down(patience=months + 1)
+    assert len(world.run_keys) - before <= months, "without answers each month is run once at most"
+    run = [month for month in world.published if str(month) in world.compared]
+    assert all(world.compared[str(month)].revision == world.published[month] for month in run)
+    assert run == list(world.published) or world.production is None, "only a start that waits holds months back"
+
+
+def test_while_a_start_waits_for_its_decision_no_further_month_is_run() -> None:
+    """Six cold starts would be six questions of which at most one can be answered with yes."""
+    world = World(dict(PUBLISHED))
+    world.compare("base", "r1")
+    world.ask()
+    assert world.run_what_is_due(), "the first month is run and asked about without a click"
+    world.ask()
+    assert not world.run_what_is_due()
+    world.published[JANUARY] = "r2"
+    assert world.run_what_is_due(), "a restated month is run all the same"
+    world.ask()
+    for request in world.open_requests():
+        world.outcomes.append(ended(request, State.REJECTED))
+    assert world.run_what_is_due(), "nobody wants to start with January: on with February"
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([State.APPROVED, State.REJECTED, State.EXPIRED]), max_size=30))
+def test_answering_everything_as_it_comes_leaves_no_question_open(answers: list[State]) -> None:
+    world = World(dict(PUBLISHED))
+    world.compare("base", "r1")
+    world.ask()
+    for state in (*answers, *[State.REJECTED] * 30):
+        world.run_what_is_due()
+        world.ask()
+        world.answer(state)
+    assert not world.open_requests()
+    assert next_month(world.published, world.compared, world.production, world.requests, world.outcomes) is None
+    assert to_ask(world.compared, world.production, world.requests, world.outcomes, world.deliveries, CHANNELS) == []
+
+
+def test_the_story_of_half_a_year() -> None:
+    """Each month in its turn, run once, asked about once, answered before the next."""
+    world = World({parse_month("2015-01") + number: "r1" for number in range(6)})
+    world.compare("base", "r1")
+    world.ask()
+    world.answer(State.APPROVED)
+    for state in (State.APPROVED, State.REJECTED, State.REJECTED, State.APPROVED, State.REJECTED, State.APPROVED):
+        assert world.run_what_is_due()
+        world.ask()
+        world.answer(state)
+    assert not world.run_what_is_due()
+    assert world.run_keys == [f"2015-0{number}:r1" for number in range(1, 7)]
+    assert len(world.requests) == 7

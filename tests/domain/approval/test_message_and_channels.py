@@ -1,0 +1,334 @@
+"""The message says what a person needs, reaches them, and reaches them once."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from taxifare.approval.channels import (
+    Console,
+    DeliveryError,
+    Message,
+    PassingDeliveryError,
+    Service,
+    SlackWebhook,
+    WagonChat,
+    notifiers,
+)
+from taxifare.approval.delivery import ATTEMPTS, send_reminders, send_request
+from taxifare.approval.errors import UnknownRequestError
+from taxifare.approval.message import decision_link, message
+from taxifare.gate.evidence import Verdict
+from taxifare.settings import Settings
+from tests.support.approvals import Office, in_processes
+from tests.support.servers import Chat, Webhook, chat_server, webhook_server
+
+SETTINGS = Settings(dagster_url="http://127.0.0.1:3000/", chat_base_url=None, chat_channel=None)
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    with chat_server() as chat:
+        yield chat
+
+
+@pytest.fixture
+def wagon(chat: Chat) -> WagonChat:
+    return WagonChat(chat.url, "taxi fares", "taxifare", timeout=0.5)
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+# What it says
+
+
+def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(office: Office) -> None:
+    request = office.ask("2015-03", "2", "1")
+    told = message(request, "TOKEN", SETTINGS.model_copy(update={"approval_policy": "gate"}))
+    assert "The policy decides to approve; asked " in told.text
+    assert "TOKEN" not in told.text
+    assert [name for name, _ in told.links] == ["See"]
+    assert told.text.splitlines()[-1] == f"Request {request.id}"
+
+
+def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
+    request = office.ask("2015-03", "2", "1")
+    text = message(request, "TOKEN", SETTINGS).text
+    assert text.splitlines()[:-4] == [
+        "Evaluation MAE: 2.31 - New training MAE: 2.10",
+        "2015-03: PROMOTE, the new model is better",
+        "- the gain exceeds 0.01 USD",
+        "Gain a trip: +0.210 USD (95 % interval +0.170 to +0.250), on the same 4,000 trips",
+        "Worst slice: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 trips",
+        "Bias: production -0.45, staging -0.25",
+        "With its correction: production -0.05 at an MAE of 2.31, staging -0.05 at an MAE of 2.10",
+        "Difficulty: a plain rate per km is 2.48 off on these trips",
+        f"Versions: 2 to replace 1, evidence {request.evidence_digest[:12]}",
+        "Decide before 2015-03-03 09:00 UTC; asked 2015-02-01 09:00 UTC",
+    ]
+    assert "http://127.0.0.1:3000/assets/staging_model?view=partitions&partition=2015-03-01" in text
+    assert text.splitlines()[-1] == f"Request {request.id}"
+
+
+def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    request = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").ask("base", "1", None)
+    text = message(request, "TOKEN", SETTINGS).text
+    assert text.startswith(
+        "Evaluation MAE: none - New training MAE: 2.10\nbase: COLD_START, nothing is in production yet\n"
+    )
+    assert "Bias: production none, staging -0.25" in text
+    assert "With its correction: production none, staging -0.05 at an MAE of 2.10" in text
+    assert "Versions: 1 to replace nothing" in text
+    assert "http://127.0.0.1:3000/assets/base_model\n" in text
+    assert "Gain" not in text
+    assert "override: true" not in text
+
+
+@pytest.mark.parametrize("verdict", [Verdict.HOLD, Verdict.REJECT, Verdict.UNSCORABLE, Verdict.LEAK])
+def test_who_may_approve_against_the_verdict_only_is_told_how(office: Office, verdict: Verdict) -> None:
+    text = message(office.ask("2015-03", "2", "1", verdict=verdict), "TOKEN", SETTINGS).text
+    assert "Approving is against the verdict: it takes override: true" in text
+
+
+def test_the_link_opens_the_launchpad_filled_in_but_for_who_and_why(office: Office) -> None:
+    request = office.ask("2015-03", "2", "1")
+    token = office.approvals.token(request)
+    link = urlsplit(decision_link(request, token, "reject", SETTINGS))
+    assert link.path == "/locations/taxifare_dagster.definitions/jobs/decision_job/playground/setup"
+    (config,) = parse_qs(link.query)["config"]
+    assert yaml.safe_load(config) == {
+        "ops": {
+            "decide": {
+                "config": {
+                    "request": request.id,
+                    "token": token,
+                    "decision": "reject",
+                    "decided_by": "",
+                    "reason": "",
+                    "override": False,
+                }
+            }
+        }
+    }
+
+
+# How it is sent
+
+
+def send(office: Office, wagon: WagonChat, request_id: str, pauses: list[float], **more: Any) -> bool:
+    return send_request(office.approvals, wagon, request_id, SETTINGS, sleep=pauses.append, **more)
+
+
+def test_the_question_arrives_once_however_often_it_is_sent(
+    office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]
+) -> None:
+    request = office.ask("2015-03", "2", "1")
+    assert send(office, wagon, request.id, pauses)
+    assert not send(office, wagon, request.id, pauses)
+    (posted,) = chat.messages
+    assert posted["channel"] == "taxi fares"
+    assert posted["author"] == "taxifare"
+    assert posted["content"].startswith("Evaluation MAE: 2.31 - New training MAE: 2.10\n")
+    assert posted["headers"]["Idempotency-Key"] == f"Request {request.id}"
+    assert office.approvals.token(request) in posted["content"]
+
+
+def test_reminders_are_messages_of_their_own(office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]) -> None:
+    request = office.ask("2015-03", "2", "1")
+    for reminder in (0, 1, 1, 2, 1):
+        send(office, wagon, request.id, pauses, reminder=reminder)
+    keys = [text.splitlines()[-1].removeprefix(f"Request {request.id}") for text in chat.contents("taxi fares")]
+    assert keys == ["", ", reminder 1", ", reminder 2"]
+
+
+def test_nobody_is_asked_what_is_settled(office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]) -> None:
+    request = office.ask("2015-03", "2", "1")
+    office.reject(request)
+    assert not send(office, wagon, request.id, pauses)
+    with pytest.raises(UnknownRequestError):
+        send(office, wagon, "nonsense", pauses)
+    assert chat.posts == 0
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "429", "slow", "drop"])
+def test_passing_faults_are_waited_out(
+    office: Office, chat: Chat, wagon: WagonChat, pauses: list[float], fault: str
+) -> None:
+    chat.faults = [fault, fault]
+    request = office.ask("2015-03", "2", "1")
+    assert send(office, wagon, request.id, pauses)
+    assert len(chat.messages) == 1
+    assert len(pauses) == 2
+    assert pauses[0] < pauses[1]
+
+
+@pytest.mark.parametrize("fault", ["accept-500", "accept-slow"])
+def test_a_server_that_accepts_and_then_fails_is_not_asked_to_accept_again(
+    office: Office, chat: Chat, wagon: WagonChat, pauses: list[float], fault: str
+) -> None:
+    chat.faults = [fault]
+    assert send(office, wagon, office.ask("2015-03", "2", "1").id, pauses)
+    assert (len(chat.messages), chat.posts) == (1, 1)
+
+
+def test_where_the_chat_cannot_be_read_such_a_message_shows_twice_under_one_key(
+    office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]
+) -> None:
+    chat.faults, chat.readable = ["accept-500"], False
+    assert send(office, wagon, office.ask("2015-03", "2", "1").id, pauses)
+    first, second = chat.messages
+    assert first["content"] == second["content"]
+    assert first["headers"]["Idempotency-Key"] == second["headers"]["Idempotency-Key"]
+
+
+def test_a_fault_that_does_not_pass_ends_with_a_limit_and_the_request_stays(
+    office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]
+) -> None:
+    request = office.ask("2015-03", "2", "1")
+    chat.faults = ["500"] * ATTEMPTS
+    with pytest.raises(PassingDeliveryError, match=f"POST {chat.url}/taxi%20fares/messages answered 500"):
+        send(office, wagon, request.id, pauses)
+    assert (chat.posts, len(pauses)) == (ATTEMPTS, ATTEMPTS - 1)
+    assert office.approvals.open_requests() == (request,)
+    assert send(office, wagon, request.id, pauses)
+    assert len(chat.messages) == 1
+
+
+def test_a_permanent_refusal_is_not_repeated(office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]) -> None:
+    chat.faults = ["403"]
+    with pytest.raises(DeliveryError, match="answered 403 Forbidden"):
+        send(office, wagon, office.ask("2015-03", "2", "1").id, pauses)
+    assert (chat.posts, pauses) == (1, [])
+
+
+def test_an_address_that_is_none_is_not_tried_again(office: Office, pauses: list[float]) -> None:
+    with pytest.raises(DeliveryError, match="wagon-chat/fares/messages") as caught:
+        send(office, WagonChat("wagon-chat", "fares", "taxifare"), office.ask("2015-03", "2", "1").id, pauses)
+    assert not isinstance(caught.value, PassingDeliveryError)
+    assert pauses == []
+
+
+def test_a_chat_that_is_not_there_is_a_passing_fault(office: Office, pauses: list[float]) -> None:
+    with pytest.raises(PassingDeliveryError):
+        send(office, WagonChat("http://127.0.0.1:1", "fares", "taxifare"), office.ask("2015-03", "2", "1").id, pauses)
+    assert len(pauses) == ATTEMPTS - 1
+
+
+def test_of_processes_sending_at_once_one_sends(ledger_url: str, chat: Chat, wagon: WagonChat) -> None:
+    office = Office.open(ledger_url).with_first_model()
+    request = office.ask("2015-03", "2", "1")
+    sent = in_processes([lambda: send_request(office.approvals, wagon, request.id, SETTINGS)] * 3)
+    assert sorted(sent) == [False, False, True]
+    assert len(chat.messages) == 1
+
+
+@pytest.mark.parametrize("listed", ["[]", "{}", '{"messages": 3}', '[{"content": null}, 7]', "no json"])
+def test_a_chat_that_lists_anything_at_all_is_posted_to(
+    office: Office, wagon: WagonChat, chat: Chat, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    import requests
+
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, listed.encode()
+    monkeypatch.setattr(requests, "get", lambda *_args, **_kwargs: answer)
+    wagon.deliver(Message("key", "text\nkey"))
+    assert chat.contents("taxi fares") == ["text\nkey"]
+
+
+# Where it goes
+
+
+def test_messages_go_everywhere_that_is_set_and_to_the_log_otherwise(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    everywhere = notifiers(
+        Settings(
+            chat_base_url="https://chat.example/api/",
+            chat_channel="fares",
+            slack_webhook_url="https://hooks.example/T0/secret-path",
+            notify_urls="json://127.0.0.1:9/a mailto://ada:secret-password@example.org",
+        )
+    )
+    assert [type(notifier) for notifier in everywhere] == [WagonChat, SlackWebhook, Service, Service]
+    assert len({notifier.channel for notifier in everywhere}) == 4
+    assert not any("secret" in notifier.channel for notifier in everywhere)
+    (log,) = notifiers(SETTINGS)
+    assert isinstance(log, Console)
+    with caplog.at_level(logging.INFO):
+        assert send_request(office.approvals, log, office.ask("2015-03", "2", "1").id, SETTINGS)
+    assert "Evaluation MAE: 2.31 - New training MAE: 2.10" in caplog.text
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with webhook_server() as server:
+        yield server
+
+
+def test_a_webhook_gets_bold_and_named_links(office: Office, hook: Webhook) -> None:
+    request = office.ask("2015-03", "2", "1")
+    assert send_request(
+        office.approvals, SlackWebhook(hook.url), request.id, SETTINGS, comparison_page="http://m/#/c?r=1&e=2"
+    )
+    (post,) = hook.posts
+    lines = post["text"].splitlines()
+    assert lines[0] == "*Evaluation MAE: 2.31 - New training MAE: 2.10*"
+    assert "<http://m/#/c?r=1&amp;e=2|Compare the runs>" in lines
+    assert any(line.startswith("<http") and line.endswith("|Approve>") for line in lines)
+    assert lines[-1] == f"Request {request.id}"
+    assert not send_request(office.approvals, SlackWebhook(hook.url), request.id, SETTINGS), "sent once"
+    assert len(hook.posts) == 1
+
+
+def test_a_webhook_s_address_is_in_no_error_and_no_record(office: Office, hook: Webhook) -> None:
+    hook.statuses += [500] * ATTEMPTS
+    request = office.ask("2015-03", "2", "1")
+    with pytest.raises(PassingDeliveryError) as failed:
+        send_request(office.approvals, SlackWebhook(hook.url), request.id, SETTINGS, sleep=lambda _: None)
+    assert hook.secret not in str(failed.value)
+    with pytest.raises(PassingDeliveryError) as down:
+        SlackWebhook("http://127.0.0.1:9/services/T0/very-secret", timeout=1).deliver(Message("k", "t\nk"))
+    assert "very-secret" not in str(down.value)
+    assert send_request(office.approvals, SlackWebhook(hook.url), request.id, SETTINGS)
+    with office.approvals.ledger.reading() as book:
+        assert all(hook.secret not in delivery.channel for delivery in book.deliveries())
+
+
+def test_other_services_get_the_message_through_apprise(office: Office, hook: Webhook) -> None:
+    request = office.ask("2015-03", "2", "1")
+    service = Service(hook.url.replace("http://", "json://"))
+    assert send_request(office.approvals, service, request.id, SETTINGS)
+    (post,) = hook.posts
+    assert post["title"] == "Evaluation MAE: 2.31 - New training MAE: 2.10"
+    assert request.id in post["message"]
+    hook.statuses.append(500)
+    with pytest.raises(PassingDeliveryError):
+        service.deliver(Message("key", "title\nkey"))
+    with pytest.raises(DeliveryError, match="not an address"):
+        Service("nothing://at.all").deliver(Message("key", "title\nkey"))
+
+
+def test_who_does_not_answer_is_reminded_after_a_week_and_again_a_week_later(office: Office, hook: Webhook) -> None:
+    request, webhook = office.ask("2015-03", "2", "1"), SlackWebhook(hook.url)
+    send_request(office.approvals, webhook, request.id, SETTINGS)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == []
+    office.clock.move(days=7)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == [request.id]
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == []
+    office.clock.move(days=7)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == [request.id]
+    assert [post["text"].splitlines()[-1] for post in hook.posts] == [
+        f"Request {request.id}",
+        f"Request {request.id}, reminder 1",
+        f"Request {request.id}, reminder 2",
+    ]
+    office.approve(request)
+    office.clock.move(days=7)
+    assert send_reminders(office.approvals, [webhook], SETTINGS) == []

@@ -1,0 +1,153 @@
+"""The `taxifare` command, as a person meets it: real ledger, real MLflow store, the exit code and the words."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.records import Request
+from taxifare.cli.main import app
+from taxifare.gate.evidence import Verdict
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import Settings
+from tests.support.approvals import evidence
+
+
+class Desk:
+    """A person at a terminal, on a state folder with three registered versions and version 1 in production."""
+
+    def __init__(self, settings: Settings, registry: ModelRegistry) -> None:
+        self.registry = registry
+        self.approvals = Approvals.from_settings(settings, registry)
+        for _ in range(3):
+            registry._client.create_model_version(registry.model_name, str(settings.home))
+        first = self.ask("base", "1", None)
+        assert self.run("decide", first.id, "--approve", "--by", "Ada", "--reason", "a start").exit_code == 0
+
+    def ask(self, subject: str, staging: str, production: str | None, verdict: Verdict = Verdict.PROMOTE) -> Request:
+        return self.approvals.request(evidence(subject, staging, production, verdict=verdict))
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(app, list(words), env={"COLUMNS": "160"})
+
+
+@pytest.fixture
+def desk(
+    settings: Settings,
+    open_registry: Callable[[Settings], ModelRegistry],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAXIFARE_HOME", str(settings.home))
+    return Desk(settings, open_registry(settings))
+
+
+def test_a_request_is_listed_answered_and_gone(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    assert request.id in desk.run("requests").output
+
+    answer = desk.run("decide", request.id, "--approve", "--by", "Ada", "--reason", "airports")
+
+    assert answer.exit_code == 0
+    assert "approved by Ada. In production: version 2." in answer.output
+    assert desk.registry.production_version() == "2"
+    assert "No request waits" in desk.run("requests").output
+    assert "approved by Ada" in desk.run("requests", "--all").output
+
+
+def test_a_rejection_is_recorded_and_changes_nothing(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    assert desk.run("decide", request.id, "--reject", "--by", "Ben", "--reason", "JFK").exit_code == 0
+    assert desk.registry.production_version() == "1"
+    outcome = desk.approvals.outcome(request.id)
+    assert outcome is not None
+    assert (outcome.by, outcome.reason) == ("Ben", "JFK")
+
+
+def test_a_decision_has_to_be_said(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    answer = desk.run("decide", request.id, "--by", "Ada", "--reason", "airports")
+    assert answer.exit_code == 2
+    assert "--approve or --reject" in answer.output
+    assert desk.approvals.outcome(request.id) is None
+
+
+def test_approving_against_the_verdict_takes_the_override(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1", verdict=Verdict.HOLD)
+    refused = desk.run("decide", request.id, "--approve", "--by", "Ada", "--reason", "I like it")
+    assert refused.exit_code == 1
+    assert "AgainstVerdictError" in refused.stderr
+    assert desk.registry.production_version() == "1"
+    words = ("decide", request.id, "--approve", "--override", "--by", "Ada", "--reason", "I like it")
+    assert desk.run(*words).exit_code == 0
+    assert desk.registry.production_version() == "2"
+
+
+def test_an_unknown_request_is_named_in_the_error(desk: Desk) -> None:
+    answer = desk.run("decide", "2015-09-v9", "--approve", "--by", "Ada", "--reason", "x")
+    assert answer.exit_code == 1
+    assert "2015-09-v9" in answer.stderr
+
+
+def test_history_says_who_why_and_on_which_day(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    desk.run("decide", request.id, "--approve", "--by", "Ben", "--reason", "airports")
+    everything = desk.run("history").output
+    assert everything.index("Ada") < everything.index("Ben")
+    assert request.id in everything
+    today = f"{desk.approvals.history()[-1].promoted_at:%Y-%m-%d}"
+    assert "Ben" in desk.run("history", "--on", today).output
+    assert "Nothing was in production" in desk.run("history", "--on", "2009-01-01").output
+
+
+def test_rollback_goes_back_in_one_command(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    desk.run("decide", request.id, "--approve", "--by", "Ben", "--reason", "airports")
+    back = desk.run("rollback", "--by", "Ada", "--reason", "complaints")
+    assert back.exit_code == 0
+    assert "In production: version 1, instead of 2." in back.output
+    assert desk.registry.production_version() == "1"
+    never = desk.run("rollback", "--to", "3", "--by", "Ada", "--reason", "a shortcut")
+    assert never.exit_code == 1
+    assert "never production" in never.stderr
+
+
+def test_the_doctor_finds_everything_well(desk: Desk) -> None:
+    examined = desk.run("doctor")
+    assert examined.exit_code == 0, examined.output
+    assert "they agree" in examined.output
+    assert "ill" not in examined.output.split()
+
+
+def test_the_doctor_reports_an_alias_moved_by_hand_and_the_next_command_repairs_it(desk: Desk) -> None:
+    desk.registry.set_production("3")
+    examined = desk.run("doctor")
+    assert examined.exit_code == 1
+    assert "the ledger says version 1 is production, MLflow says 3" in examined.output
+    desk.approvals.repair()
+    assert desk.run("doctor").exit_code == 0
+
+
+def test_the_doctor_goes_on_after_a_part_that_is_ill(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIP_SOURCE", "folder")
+    monkeypatch.setenv("TRIP_FOLDER", str(Path.cwd() / "nowhere"))
+    monkeypatch.setenv("CHAT_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("CHAT_CHANNEL", "fares")
+    examined = desk.run("doctor")
+    assert examined.exit_code == 1
+    lines = [line.split()[:2] for line in examined.output.splitlines()]
+    assert ["ill", "trips"] in lines
+    assert ["ill", "chat"] in lines
+    assert ["well", "MLflow"] in lines
+
+
+def test_a_faulty_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BATCH_SIZE", "many")
+    answer = CliRunner().invoke(app, ["history"])
+    assert answer.exit_code == 2
+    assert "batch_size" in answer.output
+    assert "many" in answer.output

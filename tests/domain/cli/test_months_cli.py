@@ -1,0 +1,183 @@
+"""The commands about months: what the source has and what became of it; the course's new data, which come and go."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from taxifare.approval.approvals import Approvals
+from taxifare.cli.main import app
+from taxifare.gate.evidence import Verdict
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.sources.folder import Folder
+from taxifare.sources.simulator import Simulator
+from taxifare.trips.editions import Edition
+from taxifare.trips.months import parse_month
+from taxifare_dagster.command import SURROUNDINGS
+from tests.support.approvals import evidence
+from tests.support.publisher import Publisher, lewagon_files, publisher_server
+
+JANUARY = parse_month("2015-01")
+CITY = Simulator(
+    seed=3,
+    trips_per_month=200,
+    base_trips=300,
+    first_month=JANUARY,
+    last_month=parse_month("2015-03"),
+    scenario="as-it-was",
+    scenario_from=JANUARY,
+)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), obj=SURROUNDINGS, env={"COLUMNS": "160"})
+
+
+def line_of(month: str) -> str:
+    """What `taxifare months` says of a month."""
+    shown = run("months")
+    assert shown.exit_code == 0, shown.output
+    return next((line for line in shown.output.splitlines() if month in line), "")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder, and a working folder without a `.env`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAXIFARE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+class TestMonths:
+    """`taxifare months`."""
+
+    @pytest.fixture(autouse=True)
+    def trips(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder of two months."""
+        folder = tmp_path / "trips"
+        folder.mkdir()
+        for month in (JANUARY, JANUARY + 1):
+            CITY.read_month(month).trips.to_parquet(folder / f"taxi_{month.start_time:%Y_%m}.parquet")
+        monkeypatch.setenv("TRIP_SOURCE", "folder")
+        monkeypatch.setenv("TRIP_FOLDER", str(folder))
+        return folder
+
+    def fetch(self, folder: Path) -> str:
+        """Brings January into the lake, as the asset does; returns its revision."""
+        january = Folder(folder).read_month(JANUARY)
+        lake = Settings().lake / "raw_new_data"
+        lake.mkdir(parents=True, exist_ok=True)
+        Edition(str(JANUARY), january.revision).stamp(january.trips).to_parquet(str(lake / "2015-01-01.parquet"))
+        return january.revision
+
+    def test_a_month_that_is_only_published(self, trips: Path) -> None:
+        revision = Folder(trips).months()[JANUARY]
+        shown = line_of("2015-01")
+        assert revision[:16] in shown
+        assert "published" in shown
+        assert "2015-02" in line_of("2015-02")
+        assert line_of("2015-03") == ""
+
+    def test_a_month_in_the_lake_that_is_then_restated(self, trips: Path) -> None:
+        revision = self.fetch(trips)
+        assert "in the lake" in line_of("2015-01")
+        CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")
+        assert "restated" in line_of("2015-01")
+        assert revision[:16] in line_of("2015-01")
+        (trips / "taxi_2015_01.parquet").unlink()
+        assert "no longer published" in line_of("2015-01")
+
+    def test_a_decision_and_the_edition_it_rested_on(
+        self, home: Path, trips: Path, open_registry: Callable[[Settings], ModelRegistry]
+    ) -> None:
+        settings, revision = Settings(), self.fetch(trips)
+        registry = open_registry(settings)
+        for _ in range(2):
+            registry._client.create_model_version(registry.model_name, str(home))
+        approvals = Approvals.from_settings(settings, registry)
+        asked = approvals.request(evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision))
+        approvals.decide(asked.id, "approve", "Ada", "a start", approvals.token(asked))
+        assert "approved by Ada" in line_of("2015-01")
+        assert "earlier edition" not in line_of("2015-01")
+        CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")
+        assert "approved by Ada, on an earlier edition" in line_of("2015-01")
+
+    def test_a_source_that_fails_is_one_line(self, trips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TRIP_FOLDER", str(trips / "nowhere"))
+        failed = run("months")
+        assert failed.exit_code == 1
+        assert "SourceError" in failed.stderr
+        assert "nowhere" in failed.stderr
+
+
+class TestNewData:
+    """`taxifare new-data` and `taxifare delete-new-data`."""
+
+    @pytest.fixture
+    def course(self) -> Iterator[Publisher]:
+        """The Le Wagon course's bucket."""
+        months = {"jan": CITY.read_month(JANUARY).trips, "feb": CITY.read_month(JANUARY + 1).trips}
+        with publisher_server(lewagon_files(months, CITY.read_base().whole().trips)) as running:
+            yield running
+
+    @pytest.fixture
+    def folder(self, course: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """The folder that months appear in, not made yet."""
+        folder = tmp_path / "trips"
+        monkeypatch.setenv("TRIP_SOURCE", "folder")
+        monkeypatch.setenv("TRIP_FOLDER", str(folder))
+        monkeypatch.setenv("LEWAGON_URL", course.url)
+        return folder
+
+    def test_a_month_appears_as_a_file_of_the_folder_and_goes(self, folder: Path) -> None:
+        appeared = run("new-data", "2015-01")
+        assert appeared.exit_code == 0, appeared.output
+        published = CITY.read_month(JANUARY).trips
+        found = Folder(folder).read_month(JANUARY).trips
+        pd.testing.assert_frame_equal(found, published.assign(dropoff_datetime=None).astype(published.dtypes))
+        assert [file.name for file in folder.iterdir()] == ["taxi_2015_01.parquet"]
+        assert "published" in line_of("2015-01")
+        gone = run("delete-new-data")
+        assert "1 files are gone: taxi_2015_01.parquet." in gone.output
+        assert list(folder.iterdir()) == []
+
+    def test_what_somebody_put_there_is_neither_replaced_nor_deleted(self, folder: Path) -> None:
+        folder.mkdir()
+        own = folder / "taxi_2015_01.parquet"
+        CITY.read_month(JANUARY).trips[:9].to_parquet(own)
+        before = own.read_bytes()
+        refused = run("new-data", "2015-01")
+        assert refused.exit_code == 1
+        assert "month 2015-01 is there already" in refused.stderr
+        assert "0 files are gone" in run("delete-new-data").output
+        assert own.read_bytes() == before
+
+    @pytest.mark.parametrize(("month", "told"), [("2015-03", "no month 2015-03"), ("2016-01", "2015-01 to 2015-06")])
+    def test_a_month_the_course_does_not_have(self, folder: Path, month: str, told: str) -> None:
+        refused = run("new-data", month)
+        assert refused.exit_code == 1
+        assert told in refused.stderr
+        assert list(folder.iterdir()) == []
+
+    def test_a_month_is_written_in_one_way(self) -> None:
+        refused = run("new-data", "january")
+        assert refused.exit_code == 2
+        assert "YYYY-MM" in refused.output
+
+    def test_names_follow_the_pattern_of_the_folder(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TRIP_FOLDER_MONTHS", "rides-{month:%m-%Y}*.parquet")
+        assert run("new-data", "2015-02").exit_code == 0
+        assert [file.name for file in folder.iterdir()] == ["rides-02-2015.parquet"]
+        monkeypatch.setenv("TRIP_FOLDER_MONTHS", "rides-{month:%m-%Y}.csv")
+        refused = run("new-data", "2015-01")
+        assert refused.exit_code == 1
+        assert "fits no parquet file" in refused.stderr
+
+    def test_without_a_folder_there_is_nowhere_to_put_it(self) -> None:
+        for words in (["new-data", "2015-01"], ["delete-new-data"]):
+            refused = run(*words)
+            assert refused.exit_code == 1
+            assert "TRIP_SOURCE is simulator" in refused.stderr

@@ -1,0 +1,100 @@
+"""The doctor: each outside part that is set is really asked, and what is wrong with it is said in words."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from taxifare.model.registry import ModelRegistry
+from taxifare.operations.doctor import Finding, examine
+from taxifare.settings import Settings
+from taxifare.sources import make_source
+from taxifare.trips.months import parse_month
+from tests.support.small import small_settings
+from tests.support.socrata import from_trip_table, portal_server, published
+
+Open = Callable[[Settings], ModelRegistry]
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    return {finding.part: finding for finding in examine(settings)}
+
+
+def test_an_installation_in_buckets_is_well(bucket: str, tmp_path: Path, open_registry: Open) -> None:
+    settings = small_settings(tmp_path, storage_uri=f"{bucket}/lake", mlflow_artifact_location=f"{bucket}/mlflow")
+    open_registry(settings)
+    found = findings(settings)
+    assert [part for part, finding in found.items() if not finding.is_well] == []
+    assert found["lake"].says == f"{bucket}/lake can be written to"
+    assert found["MLflow's files"].says == f"{bucket}/mlflow can be written to"
+
+
+def test_a_bucket_that_is_not_there_is_found(bucket: str, tmp_path: Path, open_registry: Open) -> None:
+    settings = small_settings(
+        tmp_path, storage_uri=f"{bucket}-elsewhere/lake", mlflow_artifact_location=f"{bucket}-elsewhere/mlflow"
+    )
+    open_registry(settings)
+    found = findings(settings)
+    assert {part for part, finding in found.items() if not finding.is_well} == {"lake", "MLflow's files"}
+
+
+def test_an_experiment_that_keeps_its_files_elsewhere_is_found(
+    bucket: str, tmp_path: Path, open_registry: Open
+) -> None:
+    open_registry(small_settings(tmp_path))
+    found = findings(small_settings(tmp_path, mlflow_artifact_location=f"{bucket}/mlflow"))
+    assert not found["MLflow's files"].is_well
+    assert "name a new one in MLFLOW_EXPERIMENT" in found["MLflow's files"].says
+
+
+@pytest.mark.parametrize(("first_month", "base"), [("2015-01", "no base years"), ("2015-02", "base years")])
+def test_a_source_may_have_no_base_years(tmp_path: Path, open_registry: Open, first_month: str, base: str) -> None:
+    trips = pd.DataFrame(
+        {
+            "key": ["a", "b"],
+            "pickup_datetime": pd.to_datetime(["2015-01-05 10:00", "2015-02-05 10:00"]),
+            "dropoff_datetime": pd.to_datetime(["2015-01-05 10:15", "2015-02-05 10:15"]),
+            "fare_amount": 7.5,
+            **dict.fromkeys(("pickup_longitude", "dropoff_longitude"), -87.63),
+            **dict.fromkeys(("pickup_latitude", "dropoff_latitude"), 41.88),
+        }
+    )
+    with portal_server() as portal:
+        portal.data_sets = {"wrvz-psew": from_trip_table(trips, ""), "ajtu-isnz": published(pd.DataFrame())}
+        settings = small_settings(
+            tmp_path, trip_source="chicago", city="chicago", chicago_url=portal.url, first_month=first_month
+        )
+        open_registry(settings)
+        found = findings(settings)["trips"]
+    assert found.is_well, found.says
+    assert found.says.startswith(f"chicago: {base} and ")
+
+
+@pytest.mark.parametrize("has_times", [True, False])
+def test_for_durations_the_latest_month_is_asked_for_drop_off_times(
+    tmp_path: Path, open_registry: Open, has_times: bool
+) -> None:
+    rides = make_source(small_settings(tmp_path)).read_month(parse_month("2015-01")).trips
+    columns = rides.columns if has_times else rides.columns.drop("dropoff_datetime")
+    rides[columns].to_parquet(tmp_path / "taxi_2015_01.parquet")
+    settings = small_settings(tmp_path, target="duration", trip_source="folder", trip_folder=tmp_path)
+    open_registry(settings)
+    found = findings(settings)["drop-off times"]
+    assert found.is_well is has_times
+    expected = "100.0% of the trips of 2015-01 have one" if has_times else "column dropoff_datetime: expected values"
+    assert expected in found.says
+    assert "drop-off times" not in findings(settings.model_copy(update={"target": "fare"}))
+
+
+def test_a_portal_that_refuses_is_found_with_what_to_do(tmp_path: Path, open_registry: Open) -> None:
+    with portal_server() as portal:
+        portal.faults = ["403"]
+        settings = small_settings(
+            tmp_path, trip_source="chicago", city="chicago", chicago_url=portal.url, chicago_app_token="sesame"
+        )
+        open_registry(settings)
+        found = findings(settings)["trips"]
+    assert not found.is_well
+    assert "check the address and the credentials in the settings" in found.says
+    assert "sesame" not in found.says

@@ -1,0 +1,379 @@
+"""Replay on small simulated months whose fares rise: policies, shared trainings, kills, and the report."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+from typer.testing import CliRunner
+
+import taxifare.replay.trainings
+from taxifare.cli.main import app
+from taxifare.gate.evidence import Verdict
+from taxifare.replay.policies import PolicyName, ReplayError
+from taxifare.replay.replaying import replay
+from taxifare.replay.results import Replay
+from taxifare.reports.replay_page import figures, headline, png, render
+from taxifare.settings import Settings
+from taxifare.sources import MonthNotPublishedError, NoBaseError, make_source
+from taxifare.sources.all_months import History
+from taxifare.trips.months import parse_month
+from tests.support.places import REPOSITORY
+from tests.support.small import small_settings
+
+POLICIES: list[PolicyName] = ["gate", "always", "never", "naive", "threshold"]
+FIRST, LAST = parse_month("2015-01"), parse_month("2015-03")
+
+
+def rising(home: Path, **changes: object) -> Settings:
+    """A city whose fares rise in January 2015: the first model is stale from the first month on."""
+    quick: dict[str, object] = {
+        "max_epochs": 2,
+        "batch_size": 32,
+        "learning_rate": 0.003,
+        "simulator_scenario": "fare-rise",
+        "simulator_scenario_from": "2015-01",
+        "challengers": ("warm", "whole month"),
+    }
+    return small_settings(home, **quick | changes)
+
+
+def replayed(settings: Settings, policies: list[PolicyName] = POLICIES, last: str = "2015-03") -> Replay:
+    return replay(make_source(settings), settings, first=FIRST, last=parse_month(last), policies=policies)
+
+
+def trained(settings: Settings) -> set[str]:
+    """The trainings on disk."""
+    return {path.name for path in (settings.home / "replay").glob("*/????????????????.npz")}
+
+
+def without_seconds(found: Replay) -> object:
+    """What has to be the same when trainings are done anew: everything but how long they took."""
+
+    def stripped(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: stripped(inner) for name, inner in value.items() if "seconds" not in name}
+        return [stripped(inner) for inner in value] if isinstance(value, list) else value
+
+    return stripped(found.model_dump(mode="json"))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return rising(tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture(scope="module")
+def found(settings: Settings) -> Replay:
+    return replayed(settings)
+
+
+# Policies
+
+
+def test_never_keeps_the_first_model_and_trains_nothing(found: Replay) -> None:
+    assert {decision.production for decision in found.decisions_of("never")} == {"base"}
+    assert found.summary("never").promotions == 0
+    assert found.summary("never").training_seconds == 0
+
+
+def test_always_promotes_whatever_comes(found: Replay) -> None:
+    assert [decision.is_promoted for decision in found.decisions_of("always")] == [True, True, True]
+
+
+def test_the_gate_promotes_on_evidence_only(found: Replay) -> None:
+    for decision in found.decisions_of("gate"):
+        assert decision.is_promoted == (decision.verdict is Verdict.PROMOTE)
+        assert decision.reason
+    assert found.decisions_of("gate")[0].is_promoted, "fares have risen: staging is surely better"
+
+
+def test_naive_and_threshold_look_at_two_numbers(found: Replay) -> None:
+    for policy, limit in (("naive", np.inf), ("threshold", 2.5)):
+        for decision in found.decisions_of(policy):
+            assert decision.staging_mae is not None
+            is_lower = decision.staging_mae < decision.production_mae
+            assert decision.is_promoted == (is_lower and decision.staging_mae < limit)
+
+
+def test_what_is_in_production_was_decided_on_earlier_months(found: Replay) -> None:
+    for policy in POLICIES:
+        decisions = found.decisions_of(policy)
+        assert decisions[0].production == "base"
+        for earlier, later in pairwise(decisions):
+            assert later.production == (earlier.staging if earlier.is_promoted else earlier.production)
+
+
+def test_policies_differ_where_they_decide_differently(found: Replay) -> None:
+    maes = {policy: found.summary(policy).mean_mae for policy in POLICIES}
+    assert maes["always"] < maes["never"]
+    assert maes["gate"] < maes["never"]
+
+
+# Numbers
+
+
+def test_every_model_is_scored_on_every_month(found: Replay) -> None:
+    maes = np.array(found.mae)
+    assert maes.shape == (len(found.models), 3)
+    assert np.isfinite(maes).all()
+    names = [model.name for model in found.models]
+    assert len(set(names)) == len(names)
+    months = [facts.month for facts in found.months]
+    for decision in found.decisions:
+        month = months.index(decision.month)
+        assert decision.production_mae == maes[names.index(decision.production), month]
+        if decision.staging is not None:
+            assert decision.staging_mae == pytest.approx(maes[names.index(decision.staging), month], rel=1e-6)
+
+
+def test_regret_is_against_the_best_model_that_existed(found: Replay) -> None:
+    names, subjects = [model.name for model in found.models], [model.subject for model in found.models]
+    for decision in found.decisions:
+        month = [facts.month for facts in found.months].index(decision.month)
+        existed = [number for number, subject in enumerate(subjects) if subject == "base" or subject < decision.month]
+        best = min(existed, key=lambda number: found.mae[number][month])
+        assert decision.best == names[best]
+        assert decision.regret == pytest.approx(decision.production_mae - found.mae[best][month])
+        assert decision.regret >= 0
+
+
+def test_dollars_are_errors_times_rides(found: Replay) -> None:
+    summary, decisions = found.summary("gate"), found.decisions_of("gate")
+    dollars = [one.production_mae * facts.trips for one, facts in zip(decisions, found.months, strict=True)]
+    assert summary.total == pytest.approx(sum(dollars))
+    assert summary.mae_per_trip == pytest.approx(sum(dollars) / sum(facts.trips for facts in found.months))
+    assert summary.mean_mae == pytest.approx(np.mean([one.production_mae for one in decisions]))
+
+
+def test_only_promotions_can_be_regretted(found: Replay) -> None:
+    for decision in found.decisions:
+        is_judged = decision.is_promoted and decision.month != "2015-03"
+        assert (decision.is_regretted is None) == (not is_judged)
+
+
+# Trainings
+
+
+def test_policies_share_trainings(settings: Settings, found: Replay) -> None:
+    """A month is learned once from each model that a policy has in production; a promoted model is retrained once."""
+    training = [decision for decision in found.decisions if decision.staging is not None]
+    learned = {(decision.month, decision.production) for decision in training}
+    retrained = {(one.month, one.staging) for one in training if one.is_promoted and one.month != "2015-03"}
+    compared = {(month, production) for month, production in learned if production != "base"}
+    assert len(training) == 12
+    assert len([month for month, _ in learned if month == "2015-01"]) == 1
+    assert len(trained(settings)) == len(["base"]) + len(learned) + len(retrained) + len(compared)
+
+
+def test_a_second_replay_trains_nothing_and_says_the_same(
+    settings: Settings, found: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(taxifare.replay.trainings, "ProcessPoolExecutor", refuse)
+    again = replayed(settings)
+    assert again == found
+    assert render(again) == render(found)
+
+
+def test_a_replay_that_was_killed_goes_on_and_says_the_same(found: Replay, tmp_path: Path) -> None:
+    settings = rising(tmp_path)
+    environment = os.environ | {
+        name.upper(): ",".join(value) if isinstance(value, tuple) else str(value)
+        for name, value in settings.model_dump(exclude_unset=True).items()
+    }
+    command = [
+        sys.executable,
+        "-c",
+        "from taxifare.cli.main import app; app()",
+        "replay",
+        "--from",
+        "2015-01",
+        "--to",
+        "2015-03",
+    ]
+    command += [part for policy in POLICIES for part in ("--policy", policy)]
+    command += ["--challengers", "warm,whole month", "--output", str(tmp_path / "replay.html")]
+    process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)
+    try:
+        deadline = time.monotonic() + 240
+        while len(trained(settings)) < 3:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = trained(settings)
+    assert not (tmp_path / "replay.html").exists()
+    for worker in workers:
+        while Path(f"/proc/{worker}").exists():
+            assert time.monotonic() < deadline, f"process {worker} outlives the replay that started it"
+            time.sleep(0.05)
+
+    resumed = replayed(settings)
+    assert without_seconds(resumed) == without_seconds(found)
+    assert before < trained(settings)
+
+
+def test_months_are_added_to_a_replay(settings: Settings, found: Replay, tmp_path: Path) -> None:
+    """What was trained for fewer months and fewer policies is taken over, and the rest is the same."""
+    other = rising(tmp_path)
+    replayed(other, ["gate"], last="2015-02")
+    assert without_seconds(replayed(other)) == without_seconds(found)
+
+
+def test_one_replay_at_a_time(settings: Settings, found: Replay) -> None:
+    (folder,) = (settings.home / "replay").iterdir()
+    with FileLock(folder / "lock"), pytest.raises(ReplayError, match="another replay of these settings is at work"):
+        replayed(settings)
+
+
+def test_a_month_without_trips_is_an_error(settings: Settings) -> None:
+    with pytest.raises(ReplayError, match="expected trips of every month from 2015-01 to 2999-01"):
+        replayed(settings, last="2999-01")
+
+
+def test_a_month_that_the_checks_would_stop_is_an_error(settings: Settings) -> None:
+    with pytest.raises(ReplayError, match=r"2015-01, .*: the checks would stop this month: .* expected 100000"):
+        replayed(settings.model_copy(update={"minimum_trips": 100_000}))
+
+
+# History
+
+
+@pytest.fixture(scope="module")
+def history(settings: Settings) -> History:
+    return History(make_source(settings), parse_month("2014-11"))
+
+
+def test_the_base_is_cut_into_months(settings: Settings, history: History) -> None:
+    source = make_source(settings)
+    whole = source.read_base().whole().trips
+    parts = [history.read_base().whole().trips]
+    parts += [history.read_month(parse_month(month)).trips for month in ("2014-11", "2014-12")]
+    together = pd.concat(parts, ignore_index=True)
+    pd.testing.assert_frame_equal(together, whole)
+    assert parts[0]["pickup_datetime"].max() < pd.Timestamp("2014-11-01")
+    assert set(parts[1]["pickup_datetime"].dt.strftime("%Y-%m")) == {"2014-11"}
+    later = parse_month("2015-01")
+    pd.testing.assert_frame_equal(history.read_month(later).trips, source.read_month(later).trips)
+
+
+def test_months_that_are_cut_have_revisions(settings: Settings, history: History) -> None:
+    source, months = make_source(settings), history.months()
+    assert next(iter(months)) == parse_month("2014-11")
+    assert len(set(months.values())) == len(months)
+    assert {month: months[month] for month in source.months()} == source.months()
+    assert history.base_revision() != source.base_revision()
+
+
+def test_where_nothing_is_cut_revisions_are_the_sources(settings: Settings) -> None:
+    source = make_source(settings)
+    same = History(source, FIRST)
+    assert same.base_revision() == source.base_revision() == same.read_base().revision
+    assert same.months() == source.months()
+
+
+def test_published_months_before_the_first_belong_to_the_base(settings: Settings) -> None:
+    source = make_source(settings)
+    later = History(source, parse_month("2015-03"))
+    trips = later.read_base().whole().trips
+    months = [source.read_month(parse_month(month)).trips for month in ("2015-01", "2015-02")]
+    assert len(trips) == len(source.read_base().whole().trips) + sum(map(len, months))
+    assert min(later.months()) == parse_month("2015-03")
+    with pytest.raises(MonthNotPublishedError, match="received 2015-02"):
+        later.read_month(parse_month("2015-02"))
+
+
+def test_the_first_model_needs_trips_to_learn_from(settings: Settings) -> None:
+    with pytest.raises(NoBaseError, match="before 2009-01"):
+        History(make_source(settings), parse_month("2009-01")).read_base()
+
+
+# The report
+
+
+def rows_of(page: str) -> list[str]:
+    return re.findall(r'<tr class="(promoted|regretted|kept)">', page)
+
+
+def test_the_report_needs_nothing_beside_itself(found: Replay) -> None:
+    page = render(found)
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(?!#|data:)', page)
+    assert not re.search(r"url\((?!#)|@import", page)
+
+
+def test_the_report_tells_every_decision(found: Replay) -> None:
+    page = render(found)
+    assert len(rows_of(page)) == len(POLICIES) * 3
+    promoted = [decision for decision in found.decisions if decision.is_promoted and not decision.is_regretted]
+    assert rows_of(page).count("promoted") == len(promoted)
+    assert headline(found) in page.replace("&#34;", '"')
+    for model in found.models:
+        assert model.name in page
+
+
+def test_the_headline_speaks_of_dollars(found: Replay) -> None:
+    gate, never = found.summary("gate"), found.summary("never")
+    said = headline(found)
+    assert f"{gate.mae_per_trip:.2f} USD a ride" in said
+    assert f"{never.total - gate.total:,.0f} USD less than under “never”" in said
+
+
+def test_rules_are_marked_with_their_dates(found: Replay) -> None:
+    assert [str(rule.since) for rule in found.rules] == ["2015-03-22"]
+    page = render(found)
+    assert "2015-03-22, Bridge and tunnel tolls 5.33 to 5.54 USD" in page
+    assert ">2015-03-22<" in page, "its date stands beside its line"
+
+
+def test_figures_are_pictures_too(found: Replay) -> None:
+    for figure in figures(found).values():
+        assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def in_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in settings.model_dump(exclude_unset=True).items():
+        monkeypatch.setenv(name.upper(), ",".join(value) if isinstance(value, tuple) else str(value))
+    return
+
+
+@pytest.mark.usefixtures("in_environment")
+def test_the_command_shows_the_summary_and_writes_the_report(found: Replay, tmp_path: Path) -> None:
+    span = ["--from", "2015-01", "--to", "2015-03", "--challengers", "warm,whole month"]
+    policies = [part for policy in POLICIES for part in ("--policy", policy)]
+    result = CliRunner().invoke(app, ["replay", *span, *policies, "--output", str(tmp_path / "report.html")])
+    assert result.exit_code == 0, result.output
+    assert all(policy in result.output for policy in POLICIES)
+    assert (tmp_path / "report.html").read_text() == render(found)
+
+
+@pytest.mark.usefixtures("in_environment")
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--from", "2015-13", "--to", "2015-02"], "2015-13"),
+        (["--from", "2015-01", "--to", "2015-02", "--policy", "sometimes"], "sometimes"),
+        (["--from", "2015-01", "--to", "2015-02", "--challengers", "cold"], "cold"),
+        (["--from", "2015-02", "--to", "2015-01"], "the last month is before the first"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_an_error(asked: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["replay", *asked])
+    assert result.exit_code != 0
+    assert said in result.output.replace("\n", " ").replace("│ ", "")

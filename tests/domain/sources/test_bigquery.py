@@ -1,0 +1,231 @@
+"""Trips from BigQuery: what is asked, what it may cost, and what is said when the answer is no."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from taxifare.settings import Settings
+from taxifare.sources import MonthNotPublishedError, SourceError, make_source
+from taxifare.sources.base import NoBaseError
+from taxifare.sources.bigquery import BigQuery, connect
+from taxifare.trips.months import parse_month
+from taxifare.trips.table import COLUMN_NAMES
+from tests.support.google_cloud import PROJECT, TOKEN, BigQueryServer
+
+pytestmark = pytest.mark.end_to_end
+
+JANUARY, FEBRUARY = parse_month("2015-01"), parse_month("2015-02")
+COURSE_COLUMNS = [name for name in COLUMN_NAMES if name not in {"key", "dropoff_datetime"}]
+MOMENTS = [
+    "2014-12-31 23:59:59",
+    "2015-01-01 00:00:00",
+    "2015-01-31 23:59:59.999999",
+    "2015-02-01 00:00:00",
+    "2015-02-28 12:00:00",
+]
+
+
+def trips(moments: list[str] = MOMENTS) -> pd.DataFrame:
+    """Rows as in the course's table: no key, UTC by name only."""
+    rows = pd.DataFrame({"pickup_datetime": pd.to_datetime(moments, format="ISO8601", utc=True)})
+    numbers = dict.fromkeys(COURSE_COLUMNS[1:5], -73.9) | {"passenger_count": 1, "fare_amount": 7.5}
+    return rows.assign(**numbers).astype({"pickup_datetime": "datetime64[us, UTC]"})
+
+
+def source(table: str, **changes: object) -> BigQuery:
+    """The source of a table, with a short patience."""
+    asked = BigQuery(table, JANUARY, None, 10**9, partial(connect, None, "EU"), patience_s=2.0)
+    return replace(asked, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def table(_bigquery: tuple[BigQueryServer, dict[str, str]]) -> str:
+    """A table with the edges of two months; not to be changed."""
+    return _bigquery[0].fill("edges", trips())
+
+
+@pytest.mark.usefixtures("bigquery")
+class TestMonths:
+    def test_a_midnight_is_in_one_month(self, table: str) -> None:
+        january, february = (source(table).read_month(month).trips for month in (JANUARY, FEBRUARY))
+        assert [str(time) for time in january["pickup_datetime"]] == [
+            "2015-01-01 00:00:00",
+            "2015-01-31 23:59:59.999999",
+        ]
+        assert [str(time) for time in february["pickup_datetime"]] == ["2015-02-01 00:00:00", "2015-02-28 12:00:00"]
+        assert [str(time) for time in source(table).read_base().whole().trips["pickup_datetime"]] == [
+            "2014-12-31 23:59:59"
+        ]
+
+    def test_what_is_asked_is_a_half_open_window_of_the_needed_columns(
+        self, bigquery: BigQueryServer, table: str
+    ) -> None:
+        source(table).read_month(JANUARY)
+        (asked,) = bigquery.queries
+        assert "pickup_datetime >= @first AND pickup_datetime < @until" in asked["query"]
+        assert "BETWEEN" not in asked["query"].upper()
+        assert "*" not in asked["query"].replace("COUNT(*)", "")
+        assert [parameter["parameterValue"]["value"][:10] for parameter in asked["queryParameters"]] == [
+            "2015-01-01",
+            "2015-02-01",
+        ]
+
+    def test_a_table_of_datetimes_is_asked_with_datetimes(self, bigquery: BigQueryServer) -> None:
+        rows = trips()
+        wall_clock = rows.assign(pickup_datetime=rows["pickup_datetime"].dt.tz_localize(None))
+        table = bigquery.fill("datetimes", wall_clock, pickup_type="DATETIME")
+        assert len(source(table).read_month(JANUARY).trips) == 2
+        assert list(source(table).months()) == [JANUARY, FEBRUARY]
+
+    def test_equal_trips_are_told_apart_by_their_number(self, bigquery: BigQueryServer) -> None:
+        table = bigquery.fill("twice", trips(["2015-01-05 10:00:00"] * 3))
+        january = source(table).read_month(JANUARY).trips
+        assert january["key"].tolist() == ["0000000000", "0000000001", "0000000002"]
+
+    def test_a_table_with_keys_keeps_them(self, bigquery: BigQueryServer) -> None:
+        table = bigquery.fill("keys", trips().assign(key=list("abcde"), note="no column of a trip"))
+        assert source(table).read_month(JANUARY).trips["key"].tolist() == ["b", "c"]
+
+    def test_a_month_that_is_not_over_is_not_published(self, bigquery: BigQueryServer) -> None:
+        now = f"{pd.Timestamp.now():%Y-%m-%d 00:00:00}"
+        table = bigquery.fill("today", trips([*MOMENTS, now]))
+        assert list(source(table).months()) == [JANUARY, FEBRUARY]
+        with pytest.raises(MonthNotPublishedError, match="months are over"):
+            source(table).read_month(parse_month(now[:7]))
+
+    def test_base_trips_are_drawn_the_same_each_time(self, bigquery: BigQueryServer) -> None:
+        days = [str(day) for day in pd.date_range("2014-01-01", periods=60)]
+        table = bigquery.fill("base", trips([*days, *MOMENTS]))
+        drawn = source(table, base_rows=20).read_base().whole()
+        assert len(drawn.trips) == 20
+        pd.testing.assert_frame_equal(source(table, base_rows=20).read_base().whole().trips, drawn.trips)
+        assert drawn.revision == source(table, base_rows=20).base_revision()
+        assert drawn.revision != source(table, base_rows=30).base_revision()
+        assert set(drawn.trips["pickup_datetime"].dt.month) >= {1, 2}
+
+    def test_a_table_without_earlier_years_says_so(self, bigquery: BigQueryServer) -> None:
+        table = bigquery.fill("young", trips(MOMENTS[1:]))
+        for ask in (source(table).read_base, source(table).base_revision):
+            with pytest.raises(NoBaseError, match="no trip starts before 2015-01"):
+                ask()
+
+
+CHANGES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "a fare": lambda rows: rows.assign(fare_amount=rows["fare_amount"].where(rows.index != 4, 8.0)),
+    "one trip more": lambda rows: pd.concat([rows, rows[4:]]),
+    "two fares": lambda rows: rows.assign(fare_amount=rows["fare_amount"].where(rows.index < 3, 9.0)),
+    "a null for a number": lambda rows: rows.assign(dropoff_latitude=rows["dropoff_latitude"].where(rows.index != 4)),
+}
+
+
+@pytest.mark.usefixtures("bigquery")
+class TestRevisions:
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_they_change_with_any_row_of_the_month(self, bigquery: BigQueryServer, change: str) -> None:
+        before = source(bigquery.fill("restated", trips())).months()
+        after = source(bigquery.fill("restated", CHANGES[change](trips()))).months()
+        assert after[JANUARY] == before[JANUARY]
+        assert after[FEBRUARY] != before[FEBRUARY]
+
+    def test_a_pair_of_equal_trips_is_not_another_pair(self, bigquery: BigQueryServer) -> None:
+        """The XOR of fingerprints, which is customary, is the same for both."""
+        before, after = (
+            source(bigquery.fill("pairs", trips(MOMENTS + 2 * [f"2015-02-{day} 10:00:00"]))).months()
+            for day in (10, 11)
+        )
+        assert after[FEBRUARY] != before[FEBRUARY]
+
+    def test_they_do_not_change_with_the_order_of_rows(self, bigquery: BigQueryServer) -> None:
+        before = source(bigquery.fill("shuffled", trips())).months()
+        after = source(bigquery.fill("shuffled", trips().iloc[::-1])).months()
+        assert after == before
+
+    def test_a_table_that_has_not_changed_is_not_read_again(self, bigquery: BigQueryServer) -> None:
+        """A sensor asks every few seconds, and each query for revisions reads the whole table."""
+        asked = source(bigquery.fill("watched", trips()))
+        first = asked.months()
+        assert asked.months() == first
+        assert len(bigquery.queries) == 1
+        bigquery.fill("watched", trips()[:4])
+        assert asked.months() != first
+        assert len(bigquery.queries) == 2
+
+
+@pytest.mark.usefixtures("bigquery")
+class TestCost:
+    def test_every_query_is_bounded_and_estimated_first(
+        self, bigquery: BigQueryServer, table: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bigquery.dry_runs = 0
+        with caplog.at_level(logging.INFO, "taxifare.sources.bigquery"):
+            source(table, maximum_bytes=2_000_000).read_month(JANUARY)
+        assert bigquery.dry_runs == len(bigquery.queries) == 1
+        assert bigquery.queries[0]["maximumBytesBilled"] == "2000000"
+        assert "a query that reads 1.0 MB" in caplog.text
+
+    def test_one_that_would_read_too_much_is_not_run(self, bigquery: BigQueryServer, table: str) -> None:
+        bigquery.bytes_read = 3_000_000_000
+        with pytest.raises(SourceError, match="would read 3,000,000,000 bytes, expected at most 1,000,000,000"):
+            source(table).months()
+        assert bigquery.queries == []
+
+
+@pytest.mark.usefixtures("bigquery")
+class TestFaults:
+    def test_passing_ones_are_tried_again(self, bigquery: BigQueryServer, table: str) -> None:
+        bigquery.faults += [(503, "backendError"), (429, "rateLimitExceeded")]
+        assert len(source(table, patience_s=30.0).read_month(JANUARY).trips) == 2
+
+    def test_an_outage_is_given_up(self, bigquery: BigQueryServer, table: str) -> None:
+        bigquery.faults += [(503, "backendError")] * 20
+        with pytest.raises(SourceError, match="given up: try again later"):
+            source(table).months()
+
+    @pytest.mark.parametrize(
+        ("fault", "advice"),
+        [
+            ((403, "accessDenied"), "BigQuery Job User"),
+            ((401, "authError"), "check GOOGLE_APPLICATION_CREDENTIALS"),
+            ((400, "invalid"), "check the settings that begin with BIGQUERY_"),
+        ],
+    )
+    def test_others_fail_at_once_and_say_what_to_do(
+        self, bigquery: BigQueryServer, table: str, fault: tuple[int, str], advice: str
+    ) -> None:
+        # Google's client renews its token and asks once more where the server says 401.
+        bigquery.faults += [fault] * 3
+        with pytest.raises(SourceError, match=advice) as caught:
+            source(table).months()
+        assert TOKEN not in str(caught.value)
+
+    def test_a_table_that_is_not_there(self) -> None:
+        with pytest.raises(SourceError, match=r"taxifare\.nowhere.*check BIGQUERY_TABLE"):
+            source(f"{PROJECT}.taxifare.nowhere").months()
+
+    def test_a_table_of_something_else(self, bigquery: BigQueryServer) -> None:
+        table = bigquery.fill("else", trips().drop(columns="fare_amount"))
+        with pytest.raises(SourceError, match="missing columns fare_amount"):
+            source(table).months()
+        table = bigquery.fill("text", trips().assign(pickup_datetime="2015-01-01"), pickup_type="STRING")
+        with pytest.raises(SourceError, match="pickup_datetime: expected TIMESTAMP or DATETIME, received STRING"):
+            source(table).months()
+
+    def test_no_credentials(self, table: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+        with pytest.raises(SourceError, match="set GOOGLE_APPLICATION_CREDENTIALS to the key file"):
+            source(table).months()
+
+
+def test_the_settings_name_the_table_and_its_limits(bigquery: BigQueryServer) -> None:
+    table = bigquery.fill("settings", trips())
+    made = make_source(
+        Settings(_env_file=None, trip_source="bigquery", bigquery_table=table, dataset_size="1k")  # type: ignore[call-arg]
+    )
+    assert isinstance(made, BigQuery)
+    assert (made.table, made.base_rows, made.maximum_bytes) == (table, 1_000, 10_000_000_000)
+    assert list(made.months()) == [JANUARY, FEBRUARY]

@@ -1,0 +1,313 @@
+"""A folder of trip files: which file is read, what identifies it, what is said of one that is not as it should be."""
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from taxifare.sources.base import MonthNotPublishedError, SourceError
+from taxifare.sources.folder import Folder
+from taxifare.sources.simulator import Simulator
+from taxifare.trips.months import parse_month
+from taxifare.trips.table import COLUMN_NAMES
+
+JANUARY = parse_month("2015-01")
+CITY = Simulator(
+    seed=1,
+    trips_per_month=200,
+    base_trips=500,
+    first_month=JANUARY,
+    last_month=parse_month("2015-03"),
+    scenario="as-it-was",
+    scenario_from=JANUARY,
+)
+TRIPS = CITY.read_month(JANUARY).trips
+
+
+def text_of(trips: pd.DataFrame) -> str:
+    """The trips as Kaggle writes them."""
+    return trips.drop(columns="dropoff_datetime").to_csv(index=False, date_format="%Y-%m-%d %H:%M:%S UTC")
+
+
+def damage(tmp_path: Path, name: str, content: bytes) -> SourceError:
+    """What reading January says when this is its file."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError) as refusal:
+        Folder(tmp_path).read_month(JANUARY)
+    assert str(tmp_path / name) in str(refusal.value), "the message names the file"
+    return refusal.value
+
+
+def parquet_bytes(tmp_path: Path) -> bytes:
+    TRIPS.to_parquet(tmp_path / "scratch")
+    return (tmp_path / "scratch").read_bytes()
+
+
+# Which file
+
+
+@pytest.mark.parametrize("name", ["taxi_2015_01.parquet", "taxi_2015_01.csv", "taxi_2015_01.csv.gz"])
+def test_every_format_gives_the_same_trips(tmp_path: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        TRIPS.drop(columns="dropoff_datetime").to_parquet(tmp_path / name)
+    else:
+        content = text_of(TRIPS).encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    publication = Folder(tmp_path).read_month(JANUARY)
+    pd.testing.assert_frame_equal(publication.trips, TRIPS.assign(dropoff_datetime=None).astype(TRIPS.dtypes))
+    assert publication.origin == str(tmp_path / name)
+
+
+def test_parquet_goes_before_text_and_plain_text_before_packed(tmp_path: Path) -> None:
+    (tmp_path / "taxi_2015_01.csv.gz").write_bytes(gzip.compress(text_of(TRIPS.head(3)).encode()))
+    assert len(Folder(tmp_path).read_month(JANUARY).trips) == 3
+    (tmp_path / "taxi_2015_01.csv").write_text(text_of(TRIPS.head(2)))
+    assert len(Folder(tmp_path).read_month(JANUARY).trips) == 2
+    TRIPS.head(1).to_parquet(tmp_path / "taxi_2015_01.parquet")
+    assert len(Folder(tmp_path).read_month(JANUARY).trips) == 1
+
+
+def test_two_files_of_one_format_may_be_half_a_month_each(tmp_path: Path) -> None:
+    for half in ("train", "val"):
+        (tmp_path / f"taxi_2015_01.{half}.csv").write_text(text_of(TRIPS))
+    for read in (Folder(tmp_path).months, lambda: Folder(tmp_path).read_month(JANUARY)):
+        with pytest.raises(
+            SourceError, match=r"one \.csv file for month 2015-01, received .*train\.csv and .*val\.csv"
+        ):
+            read()
+
+
+def test_only_trip_files_count_as_months(tmp_path: Path) -> None:
+    for name in ("taxi_2015_02.parquet.part", "taxi_2015_03.xlsx", "taxi_2015_13.csv", "taxi_base_2009.csv", "notes"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "taxi_2015_04.parquet").mkdir()
+    (tmp_path / "taxi_2015_01.csv").write_text(text_of(TRIPS))
+    assert list(Folder(tmp_path).months()) == [JANUARY]
+
+
+def test_months_come_oldest_first_whatever_their_names(tmp_path: Path) -> None:
+    for name in ("12-2014.csv", "01-2015.csv", "02-2015.csv"):
+        (tmp_path / name).write_text(text_of(TRIPS))
+    folder = Folder(tmp_path, months_pattern="{month:%m}-{month:%Y}.*")
+    assert [str(month) for month in folder.months()] == ["2014-12", "2015-01", "2015-02"]
+    assert len(folder.read_month(JANUARY).trips) == len(TRIPS)
+
+
+def test_text_in_a_pattern_stands_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "trips+[2015-01].csv").write_text(text_of(TRIPS))
+    assert list(Folder(tmp_path, months_pattern="trips+[{month:%Y-%m}].csv").months()) == [JANUARY]
+    assert list(Folder(tmp_path, months_pattern="trips?[{month:%Y-%m}].c*").months()) == [JANUARY]
+    assert list(Folder(tmp_path, months_pattern="trips.[{month:%Y-%m}].csv").months()) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("taxi_{month:%b_%Y}.*", "received the code %b"),
+        ("taxi_{day:%Y_%m}.*", "received the field 'day'"),
+        ("taxi_{month:%Y}.*", "received neither or only one"),
+        ("taxi_*.csv", "received neither or only one"),
+        ("taxi_{month}.csv", "received neither or only one"),
+        ("taxi_{month:%Y%Y%m}.*", "redefinition of group name 'year'"),
+        ("taxi_{month:%Y_%m.*", "unmatched '{' in format spec"),
+    ],
+)
+def test_a_pattern_that_cannot_tell_the_month_is_refused_at_once(tmp_path: Path, pattern: str, told: str) -> None:
+    with pytest.raises(SourceError) as refusal:
+        Folder(tmp_path, months_pattern=pattern)
+    assert f"month pattern {pattern!r}: expected %Y and %m once each" in str(refusal.value)
+    assert told in str(refusal.value)
+
+
+# What identifies a month
+
+
+def test_a_revision_is_that_of_the_content(tmp_path: Path) -> None:
+    file, folder = tmp_path / "taxi_2015_01.csv", Folder(tmp_path)
+    file.write_text(text_of(TRIPS))
+    first = folder.months()[JANUARY]
+    os.utime(file, (0, 0))
+    file.rename(tmp_path / "taxi_2015_01.again.csv")
+    assert folder.months()[JANUARY] == first == folder.read_month(JANUARY).revision
+
+
+def test_a_restated_month_is_seen_even_if_size_and_time_are_kept(tmp_path: Path) -> None:
+    """As `cp -p` or `rsync --times --inplace` leave it: only the change time tells."""
+    file, folder = tmp_path / "taxi_2015_01.csv", Folder(tmp_path)
+    file.write_text(text_of(TRIPS))
+    status = file.stat()
+    seen = []
+    for number in range(20):
+        file.write_text(text_of(TRIPS.assign(passenger_count=number % 10)))
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert file.stat().st_size == status.st_size
+        seen.append(folder.months()[JANUARY])
+        assert seen[-1] == folder.read_month(JANUARY).revision
+    assert len(set(seen)) == 10
+    assert seen[:10] == seen[10:], "the same content is the same revision again"
+
+
+# What is not there
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "nowhere")
+    for read in (folder.months, folder.read_base, folder.base_revision, lambda: folder.read_month(JANUARY)):
+        with pytest.raises(SourceError, match=r"nowhere: expected a folder of trip files, received No such file"):
+            read()
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "trips").touch()
+    with pytest.raises(SourceError, match="trips: expected a folder of trip files, received Not a directory"):
+        Folder(tmp_path / "trips").months()
+
+
+def test_a_missing_month_says_which_file_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(MonthNotPublishedError) as refusal:
+        Folder(tmp_path).read_month(JANUARY)
+    assert str(refusal.value) == (
+        f"{tmp_path}: no file for month 2015-01: "
+        "expected a file named taxi_2015_01.* that ends in .parquet, .csv or .csv.gz"
+    )
+
+
+def test_a_missing_base_says_which_file_was_looked_for(tmp_path: Path) -> None:
+    for read in (Folder(tmp_path).read_base, Folder(tmp_path).base_revision):
+        with pytest.raises(SourceError, match=r"no file of the base years: expected a file named taxi_base_\*"):
+            read()
+
+
+# What is not trips
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    for name in ("taxi_2015_01.csv.gz", "taxi_2015_01.csv", "taxi_2015_01.parquet"):
+        assert "expected trips, received an empty file" in str(damage(tmp_path, name, b""))
+
+
+def test_an_empty_file_packed(tmp_path: Path) -> None:
+    assert "received 0 bytes" in str(damage(tmp_path, "taxi_2015_01.csv.gz", gzip.compress(b"")))
+
+
+def test_a_header_without_rows(tmp_path: Path) -> None:
+    header = text_of(TRIPS.head(0)).encode()
+    told = str(damage(tmp_path, "taxi_2015_01.csv", header))
+    assert told.endswith("month 2015-01: expected trips, received no rows")
+
+
+def test_a_truncated_parquet_file(tmp_path: Path) -> None:
+    told = str(damage(tmp_path, "taxi_2015_01.parquet", parquet_bytes(tmp_path)[:-100]))
+    assert "expected parquet, received" in told
+
+
+def test_a_parquet_file_with_bytes_flipped(tmp_path: Path) -> None:
+    content = bytearray(parquet_bytes(tmp_path))
+    content[200:260] = bytes(60)
+    assert "expected parquet, received" in str(damage(tmp_path, "taxi_2015_01.parquet", bytes(content)))
+
+
+def test_something_else_called_parquet(tmp_path: Path) -> None:
+    told = str(damage(tmp_path, "taxi_2015_01.parquet", text_of(TRIPS).encode()))
+    assert "expected parquet, received" in told
+    assert "that begin 'key,pickup_datetime" in told
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda packed: packed[: len(packed) // 2], lambda packed: packed[:60] + b"\x00\xff" * 9 + packed[78:]],
+    ids=["truncated", "corrupt"],
+)
+def test_damaged_gzip(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    told = str(damage(tmp_path, "taxi_2015_01.csv.gz", spoil(gzip.compress(text_of(TRIPS).encode()))))
+    assert "expected gzip, received" in told
+
+
+def test_plain_text_called_gzip(tmp_path: Path) -> None:
+    told = str(damage(tmp_path, "taxi_2015_01.csv.gz", text_of(TRIPS).encode()))
+    assert "expected gzip, received" in told
+    assert "Not a gzipped file" in told
+
+
+@pytest.mark.parametrize("name", ["taxi_2015_01.csv", "taxi_2015_01.parquet", "taxi_2015_01.csv.gz"])
+def test_a_login_page_instead_of_trips(tmp_path: Path, name: str) -> None:
+    page = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
+    told = str(damage(tmp_path, name, gzip.compress(page) if name.endswith("gz") else page))
+    assert "expected trips, received a web page" in told
+
+
+def test_text_cut_off_in_the_middle_of_a_row(tmp_path: Path) -> None:
+    told = str(damage(tmp_path, "taxi_2015_01.csv", text_of(TRIPS).encode()[:-40]))
+    assert "expected CSV, received" in told
+    assert "Expected 8 columns, got 3" in told
+
+
+# What is not a trip table
+
+
+def test_missing_and_unknown_columns_are_named(tmp_path: Path) -> None:
+    renamed = TRIPS.rename(columns={"fare_amount": "fare", "passenger_count": "riders"})
+    told = str(damage(tmp_path, "taxi_2015_01.csv", text_of(renamed).encode()))
+    assert "month 2015-01: missing columns passenger_count, fare_amount; unknown columns riders, fare" in told
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        (
+            "fare_amount",
+            "eleven",
+            "column fare_amount: expected number, received 'eleven' (the first of 1 such values)",
+        ),
+        ("passenger_count", "1.5", "column passenger_count: expected integer, received 1.5"),
+        ("passenger_count", "two", "column passenger_count: expected integer, received 'two'"),
+        ("pickup_datetime", "01/02/2015", "column pickup_datetime: expected timestamp, received '01/02/2015'"),
+        ("pickup_datetime", "", "column pickup_datetime: 1 null values, expected none"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_column(tmp_path: Path, column: str, value: str, told: str) -> None:
+    rows = text_of(TRIPS).splitlines()
+    cells = rows[7].split(",")
+    cells[rows[0].split(",").index(column)] = value
+    rows[7] = ",".join(cells)
+    assert f"month 2015-01: {told}" in str(damage(tmp_path, "taxi_2015_01.csv", "\n".join(rows).encode()))
+
+
+def test_a_null_place_is_a_trip_and_a_null_fare_too(tmp_path: Path) -> None:
+    """Natural defects are published: what to do about them is cleaning's business."""
+    gone = ["dropoff_longitude", "fare_amount", "passenger_count"]
+    spoiled = TRIPS.copy()
+    spoiled.loc[spoiled.index == 3, gone] = None
+    (tmp_path / "taxi_2015_01.csv").write_text(text_of(spoiled))
+    read = Folder(tmp_path).read_month(JANUARY).trips
+    assert read[gone].isna().all(axis="columns").tolist() == [row == 3 for row in range(len(TRIPS))]
+
+
+def test_half_a_second_into_february_is_not_january(tmp_path: Path) -> None:
+    late = TRIPS.copy()
+    late.loc[late.index[-2:], "pickup_datetime"] = pd.to_datetime(["2015-01-31 23:59:59", "2015-02-01 00:00:00"])
+    told = str(damage(tmp_path, "taxi_2015_01.csv", text_of(late).encode()))
+    assert told.endswith(
+        "month 2015-01: column pickup_datetime: expected times from 2015-01-01 00:00:00 until before "
+        f"2015-02-01 00:00:00, received 2015-02-01 00:00:00 (the first of 1 such rows of {len(TRIPS)})"
+    )
+
+
+def test_another_months_file_under_this_months_name(tmp_path: Path) -> None:
+    february = CITY.read_month(parse_month("2015-02")).trips
+    told = str(damage(tmp_path, "taxi_2015_01.csv", text_of(february).encode()))
+    assert f"the first of {len(february)} such rows of {len(february)}" in told
+
+
+def test_the_base_file_may_be_of_any_time_but_not_of_any_shape(tmp_path: Path) -> None:
+    CITY.read_base().whole().trips.to_parquet(tmp_path / "taxi_base_2009_2014.parquet")
+    base = Folder(tmp_path).read_base().whole()
+    assert len(base.trips) == 500
+    assert list(base.trips.columns) == list(COLUMN_NAMES)
+    assert base.revision == Folder(tmp_path).base_revision()
+    (tmp_path / "taxi_base_2009_2014.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SourceError, match=r"taxi_base_2009_2014\.parquet: expected parquet"):
+        Folder(tmp_path).read_base().whole()

@@ -1,0 +1,241 @@
+"""What every source promises, held against each: the simulator, folders and publishers of its trips, real trips."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from taxifare.settings import Settings
+from taxifare.sources import MonthNotPublishedError, TripSource, make_source
+from taxifare.sources.folder import Folder
+from taxifare.sources.simulator import Simulator
+from taxifare.trips.months import bounds, parse_month
+from taxifare.trips.table import COLUMN_NAMES, as_trip_table
+from tests.support.google_cloud import PROJECT, BigQueryServer
+from tests.support.places import REAL_TRIPS
+from tests.support.publisher import Publisher, lewagon_files, publisher_server, tlc_files
+from tests.support.socrata import Portal, from_trip_table, portal_server
+from tests.support.socrata import published as published_rows
+
+CITY = Simulator(
+    seed=7,
+    trips_per_month=500,
+    base_trips=1_000,
+    first_month=parse_month("2015-01"),
+    last_month=parse_month("2015-03"),
+    scenario="as-it-was",
+    scenario_from=parse_month("2015-03"),
+)
+
+
+TABLE = f"{PROJECT}.taxifare.contract"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source, made anew at each call as another process would, and how its March is restated."""
+
+    make: Callable[[], TripSource]
+    restated: Callable[[], TripSource] | None = None
+
+
+def written(folder: Path, city: Simulator, ending: str) -> Folder:
+    """A folder of the simulated trips, in no order."""
+    folder.mkdir(exist_ok=True)
+    publications = {f"taxi_{month.start_time:%Y_%m}": city.read_month(month) for month in city.months()}
+    publications["taxi_base_2009_2014"] = city.read_base().whole()
+    for name, publication in publications.items():
+        rows, file = publication.trips.sample(frac=1, random_state=1), folder / f"{name}{ending}"
+        if ending == ".parquet":
+            rows.to_parquet(file, index=False)
+        elif ending == ".csv":
+            rows.to_csv(file, index=False)
+        else:  # gzip notes the time of packing unless told otherwise, and the same rows would be another file
+            rows.to_csv(file, index=False, compression={"method": "gzip", "mtime": 0})
+    return Folder(folder)
+
+
+@cache
+def published(city: Simulator, source: str) -> dict[str, bytes]:
+    """The simulated trips as the Le Wagon course or the Taxi and Limousine Commission would publish them."""
+    months = {month: city.read_month(month).trips for month in city.months()}
+    if source == "lewagon":
+        return lewagon_files(
+            {month.strftime("%b").lower(): trips for month, trips in months.items()}, city.read_base().whole().trips
+        )
+    before = replace(city, first_month=parse_month("2014-11")).read_month
+    return tlc_files(
+        {month: before(month).trips for month in (parse_month("2014-11"), parse_month("2014-12"))} | months
+    )
+
+
+def asked(publisher: Publisher, source: str, downloads: Path) -> TripSource:
+    """The source that asks the publisher."""
+    settings = Settings(
+        trip_source=source,
+        lewagon_url=publisher.url,
+        tlc_url=publisher.url,
+        tlc_color="green",
+        tlc_base_months=2,
+        tlc_trips_per_month=300,
+        dataset_size="1k",
+        taxifare_home=downloads,
+    )
+    return make_source(settings)
+
+
+def on_portal(portal: Portal, city: Simulator) -> TripSource:
+    """The source that asks Chicago's portal, which has the simulated trips from now on."""
+    months = {str(month): city.read_month(month).trips for month in city.months()} | {
+        "base": city.read_base().whole().trips
+    }
+    portal.data_sets = {
+        "wrvz-psew": pd.concat([from_trip_table(trips, prefix) for prefix, trips in months.items()]),
+        "ajtu-isnz": published_rows(pd.DataFrame({"trip_id": []})),
+    }
+    return asked_of_portal(portal)
+
+
+def asked_of_portal(portal: Portal) -> TripSource:
+    return make_source(
+        Settings(trip_source="chicago", city="chicago", chicago_url=portal.url, chicago_trips_per_month=400)
+    )
+
+
+def in_bigquery(server: BigQueryServer, city: Simulator) -> TripSource:
+    """The source that asks BigQuery, which has the simulated trips from now on: without keys, as the course's table."""
+    trips = [city.read_base().whole().trips, *(city.read_month(month).trips for month in city.months())]
+    rows = pd.concat(trips, ignore_index=True).drop(columns=["key", "dropoff_datetime"])
+    rows["pickup_datetime"] = rows["pickup_datetime"].dt.tz_localize("UTC")
+    assert server.fill("contract", rows) == TABLE
+    return asked_of_bigquery(TABLE)
+
+
+def asked_of_bigquery(table: str) -> TripSource:
+    return make_source(Settings(trip_source="bigquery", bigquery_table=table, dataset_size=600))
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    with portal_server() as running:
+        yield running
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with publisher_server() as running:
+        yield running
+
+
+@pytest.fixture(
+    params=[
+        *("simulator", ".parquet", ".csv", ".csv.gz", "lewagon", "tlc", "chicago"),
+        pytest.param("bigquery", marks=pytest.mark.end_to_end),
+        *(pytest.param(f"real {source}", marks=pytest.mark.real_trips) for source in ("folder", "lewagon")),
+    ]
+)
+def case(request: pytest.FixtureRequest, tmp_path: Path, publisher: Publisher) -> Case:
+    slower = replace(CITY, scenario="slow-traffic")
+
+    def restated(source: str) -> TripSource:
+        publisher.files = published(slower, source)
+        return asked(publisher, source, tmp_path)
+
+    match request.param:
+        case "simulator":
+            return Case(lambda: replace(CITY), lambda: slower)
+        case "lewagon" | "tlc" as source:
+            publisher.files = published(CITY, source)
+            return Case(lambda: asked(publisher, source, tmp_path), lambda: restated(source))
+        case "chicago":
+            portal: Portal = request.getfixturevalue("portal")
+            on_portal(portal, CITY)
+            return Case(lambda: asked_of_portal(portal), lambda: on_portal(portal, slower))
+        case "bigquery":
+            server: BigQueryServer = request.getfixturevalue("bigquery")
+            in_bigquery(server, CITY)
+            return Case(lambda: asked_of_bigquery(TABLE), lambda: in_bigquery(server, slower))
+        case "real folder" | "real lewagon":
+            if not REAL_TRIPS.is_dir():
+                pytest.skip(f"needs the real trips in {REAL_TRIPS}")
+            folder = Folder(REAL_TRIPS)
+            if request.param == "real folder":
+                return Case(lambda: folder)
+            months = {month.strftime("%b").lower(): folder.read_month(month).trips for month in CITY.months()}
+            publisher.files = lewagon_files(months, CITY.read_base().whole().trips)
+            return Case(lambda: asked(publisher, "lewagon", tmp_path))
+        case ending:
+            written(tmp_path / "trips", CITY, ending)
+            return Case(
+                lambda: Folder(tmp_path / "trips"),
+                lambda: written(tmp_path / "trips", slower, ending),
+            )
+
+
+def test_months_are_listed_oldest_first_with_the_revision_that_reading_gives(case: Case) -> None:
+    months = case.make().months()
+    assert list(months) == sorted(months)
+    assert parse_month("2015-01") in months
+    for month in list(months)[:3]:
+        assert case.make().read_month(month).revision == months[month]
+
+
+def test_a_month_is_a_trip_table_within_its_bounds(case: Case) -> None:
+    source = case.make()
+    for month in list(source.months())[:3]:
+        publication = source.read_month(month)
+        trips = publication.trips
+        first, until = bounds(month)
+        assert len(trips) > 0
+        assert list(trips.columns) == list(COLUMN_NAMES)
+        pd.testing.assert_frame_equal(as_trip_table(trips, "again"), trips)
+        assert trips["pickup_datetime"].is_monotonic_increasing
+        assert trips["pickup_datetime"].min() >= first
+        assert trips["pickup_datetime"].max() < until
+        assert trips["key"].is_unique
+        assert publication.origin
+
+
+def test_reading_again_reads_the_same(case: Case) -> None:
+    month = parse_month("2015-02")
+    once, again = case.make().read_month(month), case.make().read_month(month)
+    pd.testing.assert_frame_equal(once.trips, again.trips)
+    assert (once.revision, once.origin) == (again.revision, again.origin)
+
+
+def test_a_restated_month_has_a_new_revision_and_the_others_keep_theirs(case: Case) -> None:
+    if case.restated is None:
+        pytest.skip("real trips are never restated: they are read where they lie")
+    source = case.make()
+    before, base, march = source.months(), source.base_revision(), source.read_month(parse_month("2015-03"))
+    restated = case.restated()
+    after = restated.months()
+    assert [str(month) for month in after if after[month] != before[month]] == ["2015-03"]
+    assert restated.base_revision() == base
+    assert not restated.read_month(parse_month("2015-03")).trips.equals(march.trips)
+
+
+def test_the_base_years_are_a_trip_table_of_before(case: Case) -> None:
+    source = case.make()
+    base = source.read_base().whole()
+    assert base.revision == source.base_revision()
+    assert list(base.trips.columns) == list(COLUMN_NAMES)
+    assert base.trips["pickup_datetime"].is_monotonic_increasing
+    assert base.trips["pickup_datetime"].max() < pd.Timestamp("2015-01-01")
+    assert base.trips["key"].is_unique
+
+
+def test_a_month_that_is_not_there_is_not_published(case: Case) -> None:
+    with pytest.raises(MonthNotPublishedError, match="month 1999-12"):
+        case.make().read_month(parse_month("1999-12"))
+
+
+def test_the_settings_choose_the_source(tmp_path: Path) -> None:
+    simulator = make_source(Settings(simulator_trips_per_month=50, last_month=parse_month("2015-02")))
+    assert isinstance(simulator, Simulator)
+    assert [str(month) for month in simulator.months()] == ["2015-01", "2015-02"]
+    folder = make_source(Settings(trip_source="folder", trip_folder=tmp_path))
+    assert folder == Folder(tmp_path, months_pattern="taxi_{month:%Y_%m}.*", base_pattern="taxi_base_*")

@@ -1,0 +1,417 @@
+"""Tuning: what is searched on which trips, killed and gone on with, what fails, and how a person adopts the winner."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from filelock import FileLock
+from typer.testing import CliRunner, Result
+
+import taxifare.studies.tuning
+import taxifare.training.from_random_weights
+from taxifare.cli.main import app
+from taxifare.gate.scores import mean_interval
+from taxifare.model.fitting import TrainingHistory, fit
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.studies.tuning import Progress, Search, TuningError, adopt, latest_finding, searched_settings, tune
+from taxifare.training.from_random_weights import architecture_of, fit_from_scratch
+from tests.support.places import REPOSITORY
+from tests.support.small import clean_base, small_settings
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+import taxifare.training.from_random_weights
+import taxifare.studies.tuning
+from taxifare.model.registry import ModelRegistry
+from taxifare.training.from_random_weights import fit_from_scratch
+from tests.support.small import clean_base, small_settings
+
+settings, fits = small_settings(Path(sys.argv[1])), []
+
+def fit_or_die(trips, own, *, on_epoch):
+    fits.append(own)
+    def watch(epoch):
+        on_epoch(epoch)
+        if len(fits) == 2 and epoch.number:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return fit_from_scratch(trips, own, on_epoch=watch)
+
+taxifare.studies.tuning.fit_from_scratch = fit_or_die
+taxifare.studies.tuning.tune(clean_base(settings), ModelRegistry.from_settings(settings), settings, trials=3)
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search of three trials, what it told, and the trips each trial was fitted to."""
+
+    settings: Settings
+    registry: ModelRegistry
+    trips: pd.DataFrame
+    search: Search
+    told: tuple[Progress, ...]
+    fitted: tuple[pd.DataFrame, ...]
+
+    @property
+    def runs(self) -> dict[str, Any]:
+        return runs_of(self.registry)
+
+
+def runs_of(registry: ModelRegistry) -> dict[str, Any]:
+    """The MLflow runs by name; names are unique here, or the search repeated something."""
+    experiment = registry._client.get_experiment_by_name(registry.experiment)
+    runs = registry._client.search_runs([experiment.experiment_id])
+    assert len({run.info.run_name for run in runs}) == len(runs)
+    return {run.info.run_name: run for run in runs}
+
+
+def studied(settings: Settings) -> optuna.Study:
+    """The one study in the state folder."""
+    storage = f"sqlite:///{settings.home / 'tuning.db'}"
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Base trips; not to be changed in place."""
+    return clean_base(small_settings(tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture(scope="module")
+def found(
+    base: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory, open_registry: Callable[[Settings], ModelRegistry]
+) -> Found:
+    settings = small_settings(tmp_path_factory.mktemp("tuning"))
+    registry, told, fitted = open_registry(settings), [], []
+
+    def watched(trips: pd.DataFrame, *rest: Any, **given: Any) -> Any:
+        fitted.append(trips)
+        return fit_from_scratch(trips, *rest, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taxifare.studies.tuning, "fit_from_scratch", watched)
+        search = tune(base, registry, settings, trials=3, on_trial=told.append)
+    return Found(settings, registry, base, search, tuple(told), tuple(fitted))
+
+
+@pytest.fixture
+def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever fits a network fails."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("a finished trial was repeated")
+
+    monkeypatch.setattr(taxifare.studies.tuning, "fit_from_scratch", refuse)
+
+
+# What is searched, on which trips
+
+
+def test_the_present_settings_are_the_first_trial(found: Found) -> None:
+    first = found.search.trials[0]
+    assert first.number == 0
+    assert first.settings == searched_settings(found.settings) == found.search.finding.present
+
+
+def test_trials_differ_and_stay_where_a_setting_makes_sense(found: Found) -> None:
+    tried = [trial.settings for trial in found.search.trials]
+    assert len({tuple(settings.items()) for settings in tried}) == 3
+    for settings in tried:
+        Settings(_env_file=None, **settings)
+
+
+def test_trials_learn_from_earlier_training_trips_than_they_are_judged_by(found: Found) -> None:
+    held = found.registry.read_predictions(found.search.trials[0].run_id).index
+    by_key = found.trips.set_index("key")
+    assert not by_key.loc[held, "is_validation"].any(), "the gate's trips take no part"
+    training = (~found.trips["is_validation"]).sum()
+    assert len(held) == pytest.approx(training / 10, abs=2)
+    for trips in found.fitted:
+        assert not trips["is_validation"].any()
+        assert trips["pickup_datetime"].max() < by_key.loc[held, "pickup_datetime"].min()
+        assert len(trips) + len(held) == training
+
+
+def test_the_winner_is_chosen_on_other_trips_than_its_gain_is_measured_on(found: Found) -> None:
+    """By hand: every other held trip chooses."""
+    errors = {}
+    for trial in found.search.trials:
+        predicted = found.registry.read_predictions(trial.run_id)
+        paid = found.trips.set_index("key").loc[predicted.index, "target"]
+        errors[trial.number] = (predicted - paid).abs().to_numpy()
+        assert trial.mae == pytest.approx(errors[trial.number][::2].mean())
+    finding = found.search.finding
+    best = min(found.search.trials, key=lambda trial: trial.mae or np.inf)
+    assert best.number != 0, "one epoch is too few to win"
+    assert finding.winner == best.settings
+    assert finding.winner_mae == best.mae
+    assert finding.gain == mean_interval((errors[0] - errors[best.number])[1::2])
+
+
+# What is on record
+
+
+def test_each_trial_is_a_run_nested_in_the_run_of_the_search(found: Found) -> None:
+    parent = found.runs["tuning base"]
+    assert parent.info.status == "FINISHED"
+    for trial in found.search.trials:
+        run = found.runs[f"trial {trial.number}"]
+        assert run.info.run_id == trial.run_id
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert {name: run.data.params[name] for name in trial.settings} == {
+            name: str(value) for name, value in trial.settings.items()
+        }
+        assert run.data.metrics["mae"] == trial.mae
+        curve = found.registry._client.get_metric_history(trial.run_id, "epoch_early_stopping_mae")
+        assert [point.step for point in curve] == list(range(int(run.data.tags["epochs"]) + 1))
+
+
+def test_the_run_of_the_search_shows_the_winner_and_the_evidence(found: Found) -> None:
+    run, finding = found.runs["tuning base"], found.search.finding
+    assert run.data.metrics["mae"] == finding.winner_mae
+    assert run.data.metrics["winner_learning_rate"] == finding.winner["learning_rate"]
+    assert finding.gain is not None
+    assert run.data.metrics["gain_low"] == pytest.approx(finding.gain.low)
+    (figure,) = found.registry._client.list_artifacts(run.info.run_id)
+    assert figure.path == "tuning.png"
+
+
+def test_progress_tells_how_long_it_may_still_take(found: Found) -> None:
+    assert [progress.finished for progress in found.told] == [1, 2, 3]
+    assert found.told[0].seconds_left > found.told[1].seconds_left > found.told[2].seconds_left == 0
+    assert found.told[-1].best_mae == found.search.finding.winner_mae
+
+
+# Going on
+
+
+@pytest.mark.usefixtures("no_fit")
+def test_a_search_that_is_done_is_not_done_again(found: Found) -> None:
+    again = tune(found.trips, found.registry, found.settings, trials=3)
+    assert again.trials == found.search.trials
+    assert again.finding.winner == found.search.finding.winner
+    assert again.finding.run_id == found.search.finding.run_id
+
+
+def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(
+    base: pd.DataFrame, settings: Settings, registry: ModelRegistry
+) -> None:
+    died = subprocess.run([sys.executable, "-c", DIES, str(settings.home)], check=False, cwd=REPOSITORY)
+    assert died.returncode == -signal.SIGKILL
+    killed = runs_of(registry)
+    assert set(killed) == {"tuning base", "trial 0", "trial 1"}
+    assert killed["trial 1"].info.status == "RUNNING"
+
+    search = tune(base, registry, settings, trials=3)
+
+    after = runs_of(registry)
+    assert [trial.number for trial in search.trials] == [0, 1, 3], "the second run of trial 1 took number 2"
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+    assert after["trial 0"].info.end_time == killed["trial 0"].info.end_time, "a finished trial is not repeated"
+    assert after["trial 1"].info.run_id == killed["trial 1"].info.run_id
+    assert after["trial 1"].data.params == killed["trial 1"].data.params
+    assert after["tuning base"].info.run_id == killed["tuning base"].info.run_id
+    assert len({tuple(trial.settings.items()) for trial in search.trials}) == 3, "it does not draw the same again"
+
+
+def test_other_trips_or_other_present_settings_are_another_search(
+    base: pd.DataFrame, settings: Settings, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+
+    def stopped(trips: pd.DataFrame, own: Settings, **_: Any) -> None:
+        fits.append((len(trips), own.learning_rate, own.seed))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(taxifare.studies.tuning, "fit_from_scratch", stopped)
+    fewer = base[:-200]
+    fewer.attrs = dict(base.attrs)
+    for trips, changes in ((base, {}), (fewer, {}), (base, {"learning_rate": 0.001}), (base, {"seed": 7})):
+        with pytest.raises(KeyboardInterrupt):
+            tune(trips, registry, settings.model_copy(update=changes), trials=1)
+    assert len(set(fits)) == 4
+    assert len(optuna.get_all_study_names(f"sqlite:///{settings.home / 'tuning.db'}")) == 4
+
+
+def test_two_searches_at_once_are_refused(found: Found) -> None:
+    with FileLock(found.settings.home / "tuning.lock"), pytest.raises(TuningError, match="another search is at work"):
+        tune(found.trips, found.registry, found.settings, trials=3)
+
+
+# Budgets
+
+
+def test_minutes_are_kept(base: pd.DataFrame, settings: Settings, registry: ModelRegistry) -> None:
+    started = time.monotonic()
+    search = tune(base, registry, settings, minutes=0.2)
+    took = time.monotonic() - started
+    longest = max(trial.seconds for trial in search.trials)
+    assert took < 12 + longest
+    assert taxifare.studies.tuning._seconds_left(studied(settings), 99, time.monotonic() + 1e4) > 0
+    at_once = tune(base, registry, settings, minutes=0.001)
+    assert at_once.trials == search.trials, "no trial fits into so little time"
+
+
+@pytest.mark.parametrize("budget", [{}, {"trials": 0}, {"minutes": -1.0}])
+def test_a_search_needs_a_budget(found: Found, budget: dict[str, Any]) -> None:
+    with pytest.raises(TuningError, match="expected a budget"):
+        tune(found.trips, found.registry, found.settings, **budget)
+
+
+def test_too_few_trips_are_refused(found: Found) -> None:
+    few = found.trips[:50]
+    few.attrs = dict(found.trips.attrs)
+    with pytest.raises(TuningError, match="expected at least 100 training trips, received 50"):
+        tune(few, found.registry, found.settings, trials=1)
+
+
+# Bad trials
+
+
+@pytest.mark.filterwarnings("ignore:Fixed parameter learning_rate:UserWarning")
+def test_a_trial_that_explodes_is_a_failed_trial(
+    base: pd.DataFrame, settings: Settings, registry: ModelRegistry
+) -> None:
+    tune(base, registry, settings, trials=1)
+    studied(settings).enqueue_trial({"learning_rate": 1e30, "max_epochs": 3})
+    told: list[Progress] = []
+
+    search = tune(base, registry, settings, trials=2, on_trial=told.append)
+
+    assert [trial.state for trial in search.trials] == ["complete", "failed"]
+    assert "expected finite numbers" in (told[0].trial.fault or "")
+    runs = runs_of(registry)
+    assert runs["trial 1"].info.status == "FAILED"
+    assert runs["tuning base"].info.status == "FINISHED"
+    finding = search.finding
+    assert (finding.winner, finding.gain) == (finding.present, None)
+    assert finding.trials == {"complete": 1, "pruned": 0, "failed": 1}
+
+
+def test_where_nothing_trains_the_first_fault_is_told(
+    base: pd.DataFrame, settings: Settings, registry: ModelRegistry
+) -> None:
+    hopeless = settings.model_copy(update={"learning_rate": 1e30, "max_epochs": 3})
+    with pytest.raises(TuningError, match="none of 1 trials gave a usable network; the first: epoch"):
+        tune(base, registry, hopeless, trials=1)
+    assert latest_finding(settings) is None
+
+
+def test_a_bad_trial_is_given_up_early(base: pd.DataFrame, settings: Settings, registry: ModelRegistry) -> None:
+    settings = settings.model_copy(update={"max_epochs": 4})
+    first = tune(base, registry, settings, trials=1).trials[0]
+    study = studied(settings)
+    excellent = {
+        "state": optuna.trial.TrialState.COMPLETE,
+        "value": 9.0,
+        "params": study.trials[0].params,
+        "distributions": study.trials[0].distributions,
+        "user_attrs": {"mlflow_run": first.run_id},
+        "intermediate_values": dict.fromkeys(range(1, 5), 0.01),
+    }
+    for _ in range(4):
+        study.add_trial(optuna.trial.create_trial(**excellent))
+
+    search = tune(base, registry, settings, trials=6)
+
+    given_up = search.trials[-1]
+    assert (given_up.state, given_up.mae) == ("pruned", None)
+    run = runs_of(registry)[f"trial {given_up.number}"]
+    assert run.info.status == "FINISHED"
+    assert int(run.data.tags["epochs"]) < given_up.settings["max_epochs"]
+    assert "mae" not in run.data.metrics
+
+
+# Adopting
+
+
+@pytest.fixture
+def desk(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """A person at a terminal, in a folder with a `.env`."""
+    monkeypatch.chdir(tmp_path)
+    lines = [f"TAXIFARE_HOME={found.settings.home}", "# ours", "LEARNING_RATE=0.005", "MODEL_NAME=taxifare"]
+    lines += ["BATCH_SIZE=256", "MAX_EPOCHS=1"]
+    (tmp_path / ".env").write_text("\n".join(lines) + "\n")
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, ["tuned", *words], env={"COLUMNS": "160"})
+
+    return run
+
+
+def test_the_winner_is_shown_with_its_evidence_and_the_lines_to_paste(
+    found: Found, desk: Callable[..., Result]
+) -> None:
+    answer = desk()
+    assert answer.exit_code == 0, answer.output
+    assert "95 % interval" in answer.output
+    for line in found.search.finding.env_lines:
+        assert line in answer.output.splitlines()
+    assert "LEARNING_RATE=0.005" in Path(".env").read_text(), "showing changes nothing"
+
+
+def test_adopted_settings_are_those_of_the_next_fit_and_all_else_is_as_it_was(
+    found: Found, desk: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert desk("--write", "--by", "Ada").exit_code == 2, "a choice has a reason"
+    answer = desk("--write", "--by", "Ada", "--reason", "half a cent for nothing")
+    assert answer.exit_code == 0, answer.output
+
+    lines = Path(".env").read_text().splitlines()
+    assert lines[:2] == [f"TAXIFARE_HOME={found.settings.home}", "# ours"]
+    assert "MODEL_NAME=taxifare" in lines
+    assert set(found.search.finding.env_lines) < set(lines)
+    tags = found.runs["tuning base"].data.tags
+    assert (tags["adopted_by"], tags["adopted_reason"]) == ("Ada", "half a cent for nothing")
+
+    adopted = Settings()
+    winner = found.search.finding.winner
+    assert searched_settings(adopted) == winner
+    usual = architecture_of(found.settings, len(found.trips)).dense_widths[0]
+    given: dict[str, Any] = {}
+
+    def seen(*rest: Any, **named: Any) -> TrainingHistory:
+        given.update(named)
+        return fit(*rest, **named)
+
+    monkeypatch.setattr(taxifare.training.from_random_weights, "fit", seen)
+    network, _ = fit_from_scratch(found.trips, adopted)
+    assert network.get_layer("dense_0_0").units == round(usual * winner["dense_width_factor"])
+    assert {name: given[name] for name in winner if name in given} == {
+        name: value for name, value in winner.items() if name != "dense_width_factor"
+    }
+
+
+def test_settings_of_the_environment_go_first_and_that_is_said(
+    found: Found, desk: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEARNING_RATE", "0.123")
+    answer = desk("--write", "--by", "Ada", "--reason", "x")
+    assert answer.exit_code == 2
+    assert "unset LEARNING_RATE" in " ".join(answer.output.split())
+
+
+def test_before_any_search_there_is_nothing_to_show(
+    desk: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TAXIFARE_HOME", str(tmp_path / "elsewhere"))
+    answer = desk()
+    assert answer.exit_code == 2
+    assert "nothing has been tuned yet" in answer.output
+
+
+def test_adopting_makes_an_env_file_where_there_is_none(found: Found, tmp_path: Path) -> None:
+    adopt(found.search.finding, found.registry, tmp_path / ".env", by="Ada", reason="a start")
+    assert tuple((tmp_path / ".env").read_text().splitlines()) == found.search.finding.env_lines

@@ -1,0 +1,488 @@
+"""A month's two pieces of work against real MLflow: production scored, a candidate trained on the right rows, once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+import taxifare.training.renewal
+from taxifare.gate.evidence import Appraisal, Evidence, Verdict
+from taxifare.gate.verdict import judge
+from taxifare.model.fitting import Epoch, TrainingHistory, TrainingRows, fit, predict
+from taxifare.model.network import Architecture
+from taxifare.model.packaging import VersionUnusableError
+from taxifare.model.registry import ModelRegistry, RegistryError
+from taxifare.settings import Settings
+from taxifare.training.challengers import HELD_SHARE, RENEWAL_EPOCHS, RENEWAL_LEARNING_RATE_FACTOR
+from taxifare.training.rehearsal import reservoir
+from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, skill_of
+from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.features import feature_names
+from taxifare.trips.preparation import preprocess
+from tests.support.servers import free_port
+from tests.support.small import base_file, raw_month, run_tags, small_settings, train, version_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit was given."""
+
+    training: Rows
+    stopping: Rows
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Month:
+    """January 2015 as it goes: a base model in production, its score, a candidate from it."""
+
+    settings: Settings
+    registry: ModelRegistry
+    trips: pd.DataFrame
+    base: Candidate
+    production: Appraisal
+    candidate: Candidate
+    fitted: tuple[Fitted, ...]
+    told: tuple[tuple[str, Epoch], ...]
+
+    def evidence(self, candidate: Candidate, production: Appraisal | None = None) -> Evidence:
+        return evidence_of(self.trips, production or self.production, candidate, self.registry, self.settings)
+
+
+def evidence_of(
+    trips: pd.DataFrame, production: Appraisal, candidate: Candidate, registry: ModelRegistry, settings: Settings
+) -> Evidence:
+    """The comparison, from what both models left with their MLflow runs."""
+    staging = candidate.appraisal
+    assert staging.contender is not None
+    scored = production.contender
+    return judge(
+        subject=edition_of(trips).subject,
+        revision=edition_of(trips).revision,
+        trips=trips,
+        production=production,
+        production_predicted=None if scored is None else registry.read_predictions(scored.run_id),
+        staging=staging,
+        staging_predicted=registry.read_predictions(staging.contender.run_id),
+        city=settings.city_facts,
+        settings=settings,
+    )
+
+
+def appraise(trips: pd.DataFrame, version: str | None, registry: ModelRegistry, run: str) -> Appraisal:
+    """What the asset `production_eval_mae` does in a Dagster run."""
+    tags = run_tags("production_eval_mae", str(trips.attrs["subject"]), run)
+    return appraise_production(trips, version, registry, run_tags=tags)
+
+
+@pytest.fixture(scope="module")
+def month(
+    january: pd.DataFrame,
+    tmp_path_factory: pytest.TempPathFactory,
+    open_registry: Callable[[Settings], ModelRegistry],
+) -> Month:
+    settings = small_settings(tmp_path_factory.mktemp("renewal"), max_epochs=2)
+    registry = open_registry(settings)
+    fitted: list[Fitted] = []
+    told: list[tuple[str, Epoch]] = []
+
+    def watched(network: Any, training: TrainingRows, stopping: Rows, fares: Rows, **given: Any) -> TrainingHistory:
+        parts = (training.part(number) for number in range(len(training.counts)))
+        learned = np.concatenate([features[rows] for features, _, rows in parts])
+        fitted.append(Fitted(learned, stopping.copy(), given["learning_rate"]))
+        return fit(network, training, stopping, fares, **given)
+
+    def tell(challenger: str, epoch: Epoch) -> None:
+        told.append((challenger, epoch))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("taxifare.training.from_random_weights.fit", watched)
+        patch.setattr("taxifare.training.challengers.fit", watched)
+        base = train(base_file(settings), None, registry, settings, "run-base")
+        registry.set_production(version_of(base))
+        production = appraise(january, version_of(base), registry, "run-1")
+        candidate = train(january, version_of(base), registry, settings, "run-1", on_epoch=tell)
+    return Month(settings, registry, january, base, production, candidate, tuple(fitted), tuple(told))
+
+
+def validation_of(trips: pd.DataFrame) -> pd.DataFrame:
+    return trips[trips["is_validation"]]
+
+
+def mae_by_hand(registry: ModelRegistry, version: str, trips: pd.DataFrame) -> float:
+    """The error of the saved weights, loaded back, on the validation rides."""
+    rides = validation_of(trips)
+    return float((registry.load(version).predict(rides).astype(np.float64) - rides["target"]).abs().mean())
+
+
+def run_of(month: Month, appraisal: Appraisal) -> "Run":
+    import mlflow
+
+    assert appraisal.contender is not None
+    return mlflow.MlflowClient(month.registry.tracking_uri).get_run(appraisal.contender.run_id)
+
+
+# The numbers
+
+
+def test_the_mae_is_that_of_the_saved_weights(month: Month) -> None:
+    for appraisal in (month.production, month.candidate.appraisal):
+        assert appraisal.contender is not None
+        assert appraisal.version is not None
+        by_hand = mae_by_hand(month.registry, appraisal.version, month.trips)
+        assert appraisal.contender.scores.mae == pytest.approx(by_hand, rel=1e-6)
+        assert run_of(month, appraisal).data.metrics["mae"] == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_the_mae_is_not_the_best_epoch_seen_in_training(month: Month) -> None:
+    history = month.candidate.history
+    assert history is not None
+    assert month.candidate.appraisal.contender is not None
+    mae = month.candidate.appraisal.contender.scores.mae
+    assert all(epoch.validation_mae != pytest.approx(mae, abs=1e-9) for epoch in history.epochs)
+
+
+def test_both_models_are_scored_on_exactly_the_validation_rides(month: Month) -> None:
+    keys = validation_of(month.trips)["key"].tolist()
+    for appraisal in (month.production, month.candidate.appraisal):
+        assert appraisal.contender is not None
+        assert month.registry.read_predictions(appraisal.contender.run_id).index.tolist() == keys
+        assert appraisal.contender.scores.trips == len(keys)
+
+
+def test_stopping_is_decided_on_training_rides(month: Month) -> None:
+    names = list(feature_names(month.settings.city_facts))
+    _, fitted = month.fitted
+
+    def found(rows: Rows) -> set[bytes]:
+        return {row.tobytes() for row in rows}
+
+    validation = found(validation_of(month.trips)[names].to_numpy(np.float32))
+    training = found(month.trips.loc[~month.trips["is_validation"], names].to_numpy(np.float32))
+    assert found(fitted.training) | found(fitted.stopping) == training
+    assert not (found(fitted.training) | found(fitted.stopping)) & validation
+    assert not found(fitted.training) & found(fitted.stopping)
+    assert len(fitted.stopping) / (len(fitted.stopping) + len(fitted.training)) == pytest.approx(HELD_SHARE, abs=0.03)
+
+
+def test_a_renewal_starts_from_its_parent_with_small_steps(month: Month) -> None:
+    first, renewal = month.fitted
+    assert first.learning_rate == month.settings.learning_rate
+    assert renewal.learning_rate == pytest.approx(month.settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR)
+    assert RENEWAL_LEARNING_RATE_FACTOR < 1
+    assert month.base.parent_version is None
+    assert month.candidate.parent_version == version_of(month.base)
+    assert month.candidate.history is not None
+    start = month.candidate.history.epochs[0].validation_mae
+    names = list(feature_names(month.settings.city_facts))
+    network = month.registry.load(version_of(month.base)).network
+    predicted = predict(network, renewal.stopping)
+    training = month.trips[~month.trips["is_validation"]]
+    stops = np.random.default_rng(month.settings.seed).random(len(training)) < HELD_SHARE
+    np.testing.assert_array_equal(training.loc[stops, names].to_numpy(np.float32), renewal.stopping)
+    assert start == pytest.approx(float(np.abs(predicted - training.loc[stops, "target"]).mean()), rel=1e-5)
+
+
+def test_the_optimizer_goes_on_too(month: Month) -> None:
+    networks = [month.registry.load(version_of(candidate)).network for candidate in (month.base, month.candidate)]
+    steps = [int(network.optimizer.iterations) for network in networks]
+    assert month.candidate.history is not None
+    renewed = -(-len(month.fitted[1].training) // month.settings.batch_size) * month.candidate.history.best_epoch
+    assert steps[0] > 0
+    assert steps[1] == steps[0] + renewed
+
+
+def test_a_model_has_seen_what_its_parent_has_seen(month: Month) -> None:
+    base, january = month.candidate.appraisal.exposure
+    assert month.base.appraisal.exposure == (base,)
+    assert base.subject == "base"
+    training = month.trips[~month.trips["is_validation"]]["pickup_datetime"]
+    assert (january.subject, january.revision) == ("2015-01", edition_of(month.trips).revision)
+    assert (january.first_pickup, january.last_pickup) == (training.min(), training.max())
+    assert january.last_pickup < validation_of(month.trips)["pickup_datetime"].min()
+    assert month.registry.load(version_of(month.candidate)).exposure == (base, january)
+
+
+def test_a_whole_month_ends_in_a_verdict(month: Month) -> None:
+    evidence = month.evidence(month.candidate)
+    assert evidence.verdict in {Verdict.PROMOTE, Verdict.HOLD, Verdict.REJECT}
+    assert evidence.gain is not None
+    assert evidence.production is not None
+    mae_gain = evidence.production.scores.mae - evidence.staging.scores.mae
+    assert evidence.gain.mean == pytest.approx(mae_gain), "the mean difference is the difference of the means"
+    assert evidence.difficulty_mae == pytest.approx(difficulty_of(month.trips))
+
+
+def test_production_trained_on_the_month_cannot_judge_it(month: Month) -> None:
+    """The split has moved since January's model was promoted: what it learned from is asked about now."""
+    rides = Edition("2015-01", "split anew").stamp(month.trips.assign(is_validation=month.trips.index < 200))
+    production = appraise(rides, version_of(month.candidate), month.registry, "run-leak")
+    staging = Candidate(appraise(rides, version_of(month.base), month.registry, "run-leak-2"), None, None)
+    assert evidence_of(rides, production, staging, month.registry, month.settings).verdict is Verdict.LEAK
+
+
+# The same month twice
+
+
+def test_the_same_inputs_give_the_same_version_untrained_and_the_same_verdict(month: Month) -> None:
+    again = train(month.trips, version_of(month.base), month.registry, month.settings, "run-2")
+    assert version_of(again) == version_of(month.candidate)
+    assert again.history is None, "nothing was trained"
+    assert again.parent_version == month.candidate.parent_version
+    production = appraise(month.trips, version_of(month.base), month.registry, "run-2")
+    first, second = month.evidence(month.candidate), month.evidence(again, production)
+    assert second.verdict is first.verdict
+    assert second.staging.run_id != first.staging.run_id, "another Dagster run has runs of its own"
+    assert second.digest == first.digest
+
+
+def test_a_cold_start_twice_is_one_version(month: Month) -> None:
+    again = train(base_file(month.settings), None, month.registry, month.settings, "run-base-2")
+    assert version_of(again) == version_of(month.base)
+    assert again.history is None
+    assert again.parent_version is None
+
+
+def test_all_that_a_training_depends_on_is_in_its_fingerprint(month: Month) -> None:
+    changed: dict[str, object] = {"seed": 2, "learning_rate": 0.002, "batch_size": 128, "patience": 1, "max_epochs": 1}
+    changed |= {"challengers": ("warm", "recent"), "rehearsal_trips": 7}
+    settings = [month.settings, *(month.settings.model_copy(update={name: new}) for name, new in changed.items())]
+    fingerprint = taxifare.training.renewal._fingerprint
+    fingerprints = {fingerprint(month.trips, each) for each in settings}
+    fingerprints |= {
+        fingerprint(month.trips, month.settings, parents=parents) for parents in ((None, "1"), ("1", None), ("1", "2"))
+    }
+    rehearsed = reservoir([month.trips], 100, seed=1)
+    restated = rehearsed.assign(revision="restated")
+    samples = (rehearsed, rehearsed[:-1], restated)
+    fingerprints |= {fingerprint(month.trips, month.settings, rehearsed=sample) for sample in samples}
+    assert len(fingerprints) == len(settings) + 3 + len(samples)
+
+
+def test_a_network_of_another_shape_is_another_training(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes the network and runs a month again must not be given the version of before."""
+    before = taxifare.training.renewal._fingerprint(month.trips, month.settings)
+    monkeypatch.setattr("taxifare.training.from_random_weights.ARCHITECTURES", {0: Architecture(members=3)})
+    assert taxifare.training.renewal._fingerprint(month.trips, month.settings) != before
+
+
+def test_another_revision_or_parent_gives_another_version(month: Month) -> None:
+    restated = Edition("2015-01", "restated").stamp(month.trips.copy())
+    of_it = train(restated, version_of(month.base), month.registry, month.settings, "run-3")
+    assert month.registry.staging_version() == version_of(of_it), "the newest challenger is staging"
+    from_it = train(month.trips, version_of(month.candidate), month.registry, month.settings, "run-4")
+    assert len({version_of(candidate) for candidate in (month.base, month.candidate, of_it, from_it)}) == 4
+    assert of_it.history is not None
+    assert from_it.history is not None
+
+
+def test_the_newest_question_is_about_the_version_that_staging_points_at(month: Month) -> None:
+    train(month.trips, version_of(month.base), month.registry, month.settings, "run-6")
+    assert month.registry.staging_version() == version_of(month.candidate)
+
+
+@pytest.mark.parametrize("moment", ["register", "set_staging"])
+def test_a_month_that_was_killed_half_way_is_finished_by_running_it_again(
+    month: Month, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again in the same Dagster run, as a retry, and so in the same MLflow run."""
+    trips = Edition("2015-01", f"killed at {moment}").stamp(month.trips.copy())
+    before, run_id = len(versions_in(month.registry)), f"run-{moment}"
+
+    def killed(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRegistry, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(trips, version_of(month.base), month.registry, month.settings, run_id)
+    done = train(trips, version_of(month.base), month.registry, month.settings, run_id)
+    assert len(versions_in(month.registry)) == before + 1
+    run = run_of(month, done.appraisal)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["context"] == "renewal"
+    assert run.data.params["model_version"] == done.appraisal.version
+    assert month.registry.staging_version() == done.appraisal.version
+
+
+def versions_in(registry: ModelRegistry) -> list[str]:
+    import mlflow
+
+    found = mlflow.MlflowClient(registry.tracking_uri).search_model_versions(f"name = '{registry.model_name}'")
+    return [str(version.version) for version in found]
+
+
+def test_other_features_start_training_anew(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of yesterday's features mean nothing to today's, though the shapes may agree."""
+    names = feature_names(month.settings.city_facts)
+    changed = tuple("riders" if name == "passengers" else name for name in names)
+    for module in ("renewal", "registry", "challengers", "scratch", "network"):
+        monkeypatch.setattr(f"taxifare.{module}.feature_names", lambda _city: changed)
+    trips = Edition("2015-01", "new features").stamp(month.trips.rename(columns={"passengers": "riders"}))
+    anew = train(trips, version_of(month.base), month.registry, month.settings, "run-8")
+    assert anew.parent_version is None
+    assert [entry.subject for entry in anew.appraisal.exposure] == ["2015-01"]
+    again = train(trips, version_of(month.base), month.registry, month.settings, "run-9")
+    assert (version_of(again), again.parent_version) == (version_of(anew), None)
+
+
+# What is not there, and what does not answer
+
+
+def test_nothing_in_production_is_said_and_not_scored(month: Month) -> None:
+    assert appraise(month.trips, None, month.registry, "run-x") == Appraisal(version=None)
+
+
+def dead() -> ModelRegistry:
+    return ModelRegistry(f"http://127.0.0.1:{free_port()}", "taxifare", "taxifare")
+
+
+def test_a_registry_that_does_not_answer_is_no_cold_start(month: Month) -> None:
+    with pytest.raises(RegistryError):
+        appraise(month.trips, "1", dead(), "run-x")
+    for parent in ("1", None):
+        with pytest.raises(RegistryError):
+            train(month.trips, parent, dead(), month.settings, "run-x")
+
+
+def test_a_registry_that_falls_silent_before_production_is_fetched_is_no_fault_of_production(
+    month: Month, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was begun, then the server went away: the step fails, and the month is run again when it is back."""
+
+    def silent(*_args: object) -> None:
+        raise RegistryError("no connection")
+
+    monkeypatch.setattr(ModelRegistry, "load", silent)
+    with pytest.raises(RegistryError, match="no connection"):
+        appraise(month.trips, version_of(month.base), month.registry, "run-silent")
+
+
+@pytest.fixture
+def damaged(month: Month, tmp_path: Path, open_registry: Callable[[Settings], ModelRegistry]) -> ModelRegistry:
+    """A registry of the test's own whose version 1 was registered and then lost its weights."""
+    import mlflow
+
+    registry = open_registry(small_settings(tmp_path))
+    with registry.run("a test", {"number": "1"}) as run_id:
+        network = month.registry.load(version_of(month.base)).network
+        registry.register(network, month.settings.city_facts, (), run_id=run_id, fingerprint="f", tags={})
+        model = mlflow.artifacts.download_artifacts(f"models:/{registry.model_name}/1")
+    (Path(model) / "artifacts" / "network.keras").write_bytes(b"torn")
+    return registry
+
+
+def test_an_unusable_production_has_a_fault_and_makes_the_month_unscorable(
+    month: Month, damaged: ModelRegistry
+) -> None:
+    production = appraise(month.trips, "1", damaged, "run-x")
+    assert production.version == "1"
+    assert production.contender is None
+    assert production.fault is not None
+    assert production.fault.startswith("version 1 cannot be loaded: ")
+    evidence = month.evidence(month.candidate, production)
+    assert evidence.verdict is Verdict.UNSCORABLE
+    assert "version 1 cannot be loaded" in evidence.reasons[0]
+
+
+def test_a_parent_that_cannot_be_loaded_is_not_replaced_by_random_weights(month: Month, damaged: ModelRegistry) -> None:
+    with pytest.raises(VersionUnusableError, match="version 1 cannot be loaded"):
+        train(month.trips, "1", damaged, month.settings, "run-x")
+    assert versions_in(damaged) == ["1"]
+
+
+# What MLflow is told
+
+
+def test_runs_carry_the_courses_params(month: Month) -> None:
+    validation, rows = int(month.trips["is_validation"].sum()), len(month.trips)
+    shared = {
+        "row_count": str(rows),
+        "training_set_size": str(rows - validation),
+        "val_set_size": str(validation),
+        "dataset_timestamp": str(month.trips["pickup_datetime"].max()),
+        "dataset_revision": edition_of(month.trips).revision,
+    }
+    params = run_of(month, month.candidate.appraisal).data.params
+    assert (
+        params.items()
+        >= (
+            shared
+            | {
+                "context": "renewal",
+                "learning_rate": str(month.settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR),
+                "batch_size": "256",
+                "patience": "2",
+                "max_epochs": str(min(2, RENEWAL_EPOCHS)),
+                "challenger": "warm",
+                "learned_trips": str(len(month.fitted[1].training)),
+                "seed": "1",
+                "model_version": version_of(month.candidate),
+                "parent_version": version_of(month.base),
+            }
+        ).items()
+    )
+    scored = run_of(month, month.production).data.params
+    assert scored == shared | {"context": "evaluation", "model_version": version_of(month.base)}
+    assert run_of(month, month.base.appraisal).data.params["context"] == "training"
+
+
+def test_runs_carry_scores_and_curves(month: Month) -> None:
+    import mlflow
+
+    run = run_of(month, month.candidate.appraisal)
+    assert month.candidate.appraisal.contender is not None
+    assert month.candidate.history is not None
+    scores = month.candidate.appraisal.contender.scores
+    assert {name: run.data.metrics[name] for name in ("mae", "rmse", "bias")} == {
+        "mae": scores.mae,
+        "rmse": scores.rmse,
+        "bias": scores.bias,
+    }
+    client = mlflow.MlflowClient(month.registry.tracking_uri)
+    curves = {
+        name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+        for name in ("epoch_loss", "epoch_early_stopping_mae")
+    }
+    epochs = month.candidate.history.epochs
+    assert curves["epoch_loss"] == [(epoch.number, epoch.loss) for epoch in epochs[1:]]
+    assert curves["epoch_early_stopping_mae"] == [(epoch.number, epoch.validation_mae) for epoch in epochs]
+
+
+def test_a_version_says_where_it_comes_from(month: Month) -> None:
+    tags = month.registry.describe(version_of(month.candidate)).tags
+    assert tags["month"] == "2015-01"
+    assert tags["revision"] == edition_of(month.trips).revision
+    assert tags["parent_version"] == version_of(month.base)
+    assert "parent_version" not in month.registry.describe(version_of(month.base)).tags
+    assert month.candidate.appraisal.contender is not None
+    assert float(tags["skill"]) == pytest.approx(skill_of(month.trips, month.candidate.appraisal.contender), abs=1e-6)
+
+
+def test_progress_is_told_epoch_by_epoch(month: Month) -> None:
+    assert month.candidate.history is not None
+    assert month.told == tuple(("warm", epoch) for epoch in month.candidate.history.epochs)
+
+
+# Trips on the way in
+
+
+def test_preprocessing_keeps_the_edition_the_split_and_the_keys(settings: Settings) -> None:
+    raw = raw_month(settings, "2015-01")
+    done = preprocess(raw, settings.city_facts, settings.target_facts)
+    assert edition_of(done.trips) == edition_of(raw)
+    assert len(done.trips) + sum(done.dropped.values()) == len(raw)
+    kept = raw.set_index("key").loc[done.trips["key"]]
+    assert done.trips["is_validation"].tolist() == kept["is_validation"].tolist()
+    assert done.trips["fare_amount"].tolist() == kept["fare_amount"].tolist()
+    assert not done.trips[list(feature_names(settings.city_facts))].isna().to_numpy().any()

@@ -1,0 +1,184 @@
+"""What tests of approval share: evidence to ask about, and model registries that can die."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from taxifare.approval.approvals import Approvals, Decision, Registry
+from taxifare.approval.ledger import Ledger
+from taxifare.approval.records import Outcome, Request
+from taxifare.gate.evidence import Contender, Evidence, Verdict
+from taxifare.gate.scores import Interval, Scores
+from taxifare.gate.slices import SliceComparison
+
+T = TypeVar("T")
+
+SECRET = b"a secret that only messages show"
+
+
+def scores(mae: float, bias: float = -0.3) -> Scores:
+    return Scores(trips=4000, mae=mae, rmse=2 * mae, bias=bias)
+
+
+def evidence(
+    subject: str,
+    staging: str,
+    production: str | None,
+    *,
+    verdict: Verdict = Verdict.PROMOTE,
+    revision: str = "r1",
+    mae: float = 2.10,
+) -> Evidence:
+    """Evidence on a month, as the comparison makes it; a cold start where nothing is in production."""
+    gain = Interval(mean=2.31 - mae, low=2.31 - mae - 0.04, high=2.31 - mae + 0.04)
+    few = Interval(mean=-0.02, low=float("-inf"), high=float("inf"))
+    slices = (
+        SliceComparison(name="airport", production=scores(4.2), staging=scores(4.22), gain=few),
+        SliceComparison(name="night", production=scores(1.9), staging=scores(1.7), gain=gain),
+    )
+    return Evidence(
+        subject=subject,
+        revision=revision,
+        unit="USD",
+        staging=contender(staging, scores(mae, -0.25), run_id="run-s", correction=0.2),
+        production_version=production,
+        production=contender(production, scores(2.31, -0.45), run_id="run-p", correction=0.4) if production else None,
+        difficulty_mae=2.48,
+        gain=gain if production else None,
+        slices=slices if production else (),
+        verdict=verdict if production else Verdict.COLD_START,
+        reasons=("the gain exceeds 0.01 USD",),
+    )
+
+
+def contender(version: str, of_fares: Scores, *, run_id: str = "r", correction: float = 0.0) -> Contender:
+    """A version with these scores, and with those of its corrected fares: as far off, and less to one side."""
+    corrected = of_fares.model_copy(update={"bias": of_fares.bias + correction})
+    return Contender(version=version, run_id=run_id, scores=of_fares, correction=correction, corrected=corrected)
+
+
+class Clock:
+    """A clock that stands still until it is moved, also backwards."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2015, 2, 1, 9, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.moment
+
+    def move(self, **by: float) -> None:
+        self.moment += timedelta(**by)
+
+
+@dataclass
+class MemoryRegistry:
+    """A model registry in memory; `before` and `after` see the name of each call and may raise or kill."""
+
+    alias: str | None = None
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    before: Callable[[str], None] = lambda _call: None
+    after: Callable[[str], None] = lambda _call: None
+
+    def load(self) -> None:
+        """Nothing to read here."""
+
+    def save(self) -> None:
+        """Nothing to write here."""
+
+    def production_version(self) -> str | None:
+        self.before("production_version")
+        self.load()
+        return self.alias
+
+    def set_production(self, version: str) -> None:
+        self.before("set_production")
+        self.load()
+        self.alias = version
+        self.save()
+        self.after("set_production")
+
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        self.before("tag")
+        self.load()
+        self.tags.setdefault(version, {}).update(tags)
+        self.save()
+        self.after("tag")
+
+
+@dataclass
+class FileRegistry(MemoryRegistry):
+    """The same in a file, which several processes share and which outlives those that are killed."""
+
+    path: Path = Path("registry.json")
+
+    def load(self) -> None:
+        if self.path.exists():
+            found = json.loads(self.path.read_text())
+            self.alias, self.tags = found["alias"], found["tags"]
+
+    def save(self) -> None:
+        draft = self.path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps({"alias": self.alias, "tags": self.tags}))
+        draft.replace(self.path)
+
+
+@dataclass
+class Office:
+    """Approvals with everything around them within reach."""
+
+    approvals: Approvals
+    registry: Any
+    clock: Clock
+
+    @classmethod
+    def open(cls, url: str, registry: Registry | None = None) -> "Office":
+        registry, clock = registry or MemoryRegistry(), Clock()
+        return cls(Approvals(Ledger(url, "USD"), registry, SECRET, valid_days=30, clock=clock), registry, clock)
+
+    def ask(self, *args: str | None, **kwargs: object) -> Request:
+        return self.approvals.request(evidence(*args, **kwargs))
+
+    def approve(self, request: Request, by: str = "Ada", *, override: bool = False) -> Outcome:
+        return self.decide(request, "approve", by, override=override)
+
+    def reject(self, request: Request, by: str = "Ada") -> Outcome:
+        return self.decide(request, "reject", by)
+
+    def decide(self, request: Request, decision: Decision, by: str = "Ada", *, override: bool = False) -> Outcome:
+        token = self.approvals.token(request)
+        return self.approvals.decide(request.id, decision, by, "I looked at the slices", token, override=override)
+
+    def with_first_model(self) -> "Office":
+        """The same, with version 1 in production."""
+        self.approve(self.ask("base", "1", None))
+        return self
+
+
+def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """What each task returns, or the exception it raised; each in a process of its own, all let go at once."""
+    fork = multiprocessing.get_context("fork")
+    gate = fork.Barrier(len(tasks))
+
+    def work(task: Callable[[], T], answers: Connection) -> None:
+        gate.wait(30)
+        try:
+            answers.send(task())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test wants to see it
+            answers.send(error)
+
+    pipes = [fork.Pipe(duplex=False) for _ in tasks]
+    processes = [
+        fork.Process(target=work, args=(task, answers)) for task, (_, answers) in zip(tasks, pipes, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    answers = [receiving.recv() for receiving, _ in pipes if receiving.poll(60)]
+    for process in processes:
+        process.join(30)
+    return answers

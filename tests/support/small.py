@@ -1,0 +1,82 @@
+"""Months small enough to train on in a second: the simulated city with few trips, the real network with few epochs."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.sources import make_source
+from taxifare.training.base_trips import BaseTrips, gather_base
+from taxifare.training.challengers import OnEpoch
+from taxifare.training.renewal import Candidate, renew, train_base
+from taxifare.trips.editions import BASE, Edition
+from taxifare.trips.months import parse_month
+from taxifare.trips.preparation import preprocess
+from taxifare.trips.splitting import split_by_time
+
+TRIPS = 1_500
+
+
+def small_settings(home: Path, **changes: object) -> Settings:
+    """Settings with all state under a folder of the test's own, whatever `.env` lies about."""
+    small: dict[str, Any] = {
+        "taxifare_home": home,
+        "simulator_trips_per_month": TRIPS,
+        "simulator_base_trips": 2 * TRIPS,
+        "max_epochs": 1,
+        "batch_size": 256,
+        "rehearsal_trips": TRIPS,
+        "challengers": ("warm",),
+    }
+    return Settings(_env_file=None, **small | changes)
+
+
+def raw_month(settings: Settings, month: str) -> pd.DataFrame:
+    """A month of trips as published, split by time and stamped with its edition."""
+    published = make_source(settings).read_month(parse_month(month))
+    split = published.trips.assign(is_validation=split_by_time(published.trips, settings.validation_share))
+    return Edition(month, published.revision).stamp(split)
+
+
+def clean_month(settings: Settings, month: str) -> pd.DataFrame:
+    """The same, clean and with features."""
+    return preprocess(raw_month(settings, month), settings.city_facts, settings.target_facts).trips
+
+
+def clean_base(settings: Settings) -> pd.DataFrame:
+    """The years before the first month, clean and with features."""
+    return base_file(settings).preprocessed(settings.city_facts, None)
+
+
+def base_file(settings: Settings) -> BaseTrips:
+    """The years before the first month, as the asset `base_trips` makes them."""
+    return gather_base(make_source(settings).read_base(), settings).trips
+
+
+def run_tags(asset: str, month: str, dagster_run: str) -> dict[str, str]:
+    """What names the MLflow run of an asset."""
+    return {"asset": asset, "month": month, "dagster_run": dagster_run}
+
+
+def train(
+    trips: pd.DataFrame | BaseTrips,
+    parent: str | None,
+    registry: ModelRegistry,
+    settings: Settings,
+    run: str,
+    on_epoch: OnEpoch | None = None,
+    rehearsed: pd.DataFrame | None = None,
+) -> Candidate:
+    """A candidate, as the asset `base_model` or `staging_model` trains it in a Dagster run."""
+    if isinstance(trips, BaseTrips):
+        tags = run_tags("base_model", BASE, run)
+        return train_base(trips, registry, settings, run_tags=tags, on_epoch=on_epoch)
+    tags = run_tags("staging_model", str(trips.attrs["subject"]), run)
+    return renew(trips, rehearsed, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
+
+
+def version_of(candidate: Candidate) -> str:
+    """The registered version of a candidate."""
+    return cast("str", candidate.appraisal.version)
