@@ -2,7 +2,10 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo dev guard test test-fast lint bench lock clean
+.PHONY: help demo dev guard test test-fast lint bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 # Installing again only when the lock changes.
 .venv/installed: requirements.lock pyproject.toml
@@ -37,9 +40,10 @@ test: .venv/installed .venv/emulators/installed  ## all tests; those that miss a
 test-fast: .venv/installed  ## the tests that start no server
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not end_to_end" $(ARGS)
 
-lint: .venv/installed  ## ruff, its formatter and mypy
+lint: .venv/installed  ## ruff, its formatter, the layers of imports (import-linter) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 bench: .venv/installed  ## speeds and ratios against a named baseline

@@ -41,7 +41,7 @@ APPROVABLE = frozenset({Verdict.PROMOTE, Verdict.COLD_START})
 
 
 class Registry(Protocol):
-    """What approval needs of `taxifare.model.registry.ModelRegistry`; each call raises RegistryError if MLflow fails."""
+    """What approval needs of `taxifare.model.registry.ModelRegistry`; a call raises RegistryError if MLflow fails."""
 
     def production_version(self) -> str | None:
         """The version the alias `production` points at, None where it is not set; raises if the registry is down."""

@@ -1,15 +1,14 @@
 """The correction: how far predictions are raised against the bias of a model that predicts medians."""
 
 import numpy as np
-
-from taxifare.gate.scores import Vector
+import numpy.typing as npt
 
 CORRECTION_COST = 0.0125
 """Share of the mean absolute error that a correction of the bias may cost on held trips, which are of the time of the
 training trips. Fares mostly rise, so later trips pay for less of it: those of 2014 nothing (`docs/model.md`)."""
 
 
-def correction_share(errors: Vector, raises: Vector) -> float:
+def correction_share(errors: npt.NDArray[np.floating], raises: npt.NDArray[np.floating]) -> float:
     """Returns how much of the way to the upper prediction to go against the bias: until the mean error is zero at most.
 
     A model that makes the mean absolute error least predicts the median of what a ride may cost or take, and rides have

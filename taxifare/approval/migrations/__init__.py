@@ -1,1 +1,1 @@
-"""How the ledger's tables came to be, step by step (Alembic); `taxifare.approval.ledger` runs what is missing on first use."""
+"""How the ledger's tables came to be, step by step (Alembic); the ledger runs what is missing on first use."""
