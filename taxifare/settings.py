@@ -1,14 +1,18 @@
 """Every setting the software reads, typed and validated; one environment variable each, listed in `.env.sample`.
 
+Settings stand in groups by what they serve. `Settings` is all groups at once, so names are flat for whoever sets them,
+and a function says in its signature which group it needs. Rules that tie settings together stand in the group that
+has them all. What is no setting does not belong here: constants stand where they are used.
+
 Nothing else in the project reads the environment. Secrets are `SecretStr`, so that no log, page or traceback shows
 them.
 """
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
@@ -42,7 +46,7 @@ RowCount = Annotated[int | None, BeforeValidator(_row_count)]
 
 
 ChallengerName = Literal["warm", "whole month", "recent", "since rule"]
-"""The ways to renew a model, see `challengers`."""
+"""The ways to renew a model, see `taxifare.training.challengers`."""
 
 
 def _names(value: object) -> object:
@@ -52,18 +56,15 @@ def _names(value: object) -> object:
 ChallengerNames = Annotated[tuple[ChallengerName, ...], NoDecode, BeforeValidator(_names), PlainSerializer(",".join)]
 
 
-class Settings(BaseSettings):
-    """The settings in force: environment variables first, then a `.env` in the working folder, then the defaults.
+class _Group(BaseModel):
+    """Settings of one subject. Names of fields and validators are unique among all groups: `Settings` has them all."""
 
-    Raises:
-        pydantic.ValidationError: A value is not of its type or out of range; names the variable and the value.
-    """
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=False, extra="ignore", arbitrary_types_allowed=True, frozen=True
-    )
 
-    # Where state lives
+class HomeSettings(_Group):
+    """Where state lives."""
+
     taxifare_home: Path = Field(
         Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger"
     )
@@ -71,6 +72,51 @@ class Settings(BaseSettings):
         None, description="Folder or bucket (gs://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
     )
     database_url: OptionalText = Field(None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME")
+
+    @cached_property
+    def home(self) -> Path:
+        """The folder of all state, absolute: run workers have working folders of their own."""
+        return self.taxifare_home.expanduser().absolute()
+
+    @property
+    def lake(self) -> UPath:
+        """Where the lake's files are."""
+        if self.storage_uri is None:
+            return UPath(self.home / "lake")
+        # What is in a bucket is asked anew each time: another process may have written it since.
+        is_remote = "://" in self.storage_uri
+        return UPath(self.storage_uri, use_listings_cache=False) if is_remote else UPath(self.storage_uri)
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.database_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+
+class ProblemSettings(_Group):
+    """What is predicted, and of which city's trips."""
+
+    target: TargetName = Field(
+        "fare", description="What is predicted: fare (USD), or duration (minutes) where the source has drop-off times"
+    )
+    city: Literal["new-york", "chicago"] = Field(
+        "new-york", description="City whose box, airports and dated rules apply: new-york or chicago"
+    )
+
+    @property
+    def city_facts(self) -> City:
+        """The city's box, airports and rules."""
+        return CITIES[self.city]
+
+    @property
+    def target_facts(self) -> Target:
+        """The target's unit, limits and words."""
+        return TARGETS[self.target]
+
+
+class MlflowSettings(ProblemSettings, HomeSettings):
+    """Where models and runs are kept."""
+
     mlflow_tracking_uri: OptionalText = Field(None, description="MLflow server; empty: SQLite in TAXIFARE_HOME")
     mlflow_tracking_username: OptionalText = Field(
         None, description="Login at the MLflow server, where it asks for one"
@@ -85,26 +131,91 @@ class Settings(BaseSettings):
         None, description="Name of the registered model; empty: taxifare, or taxifare-duration for TARGET=duration"
     )
 
-    # What is predicted of which trips
-    target: TargetName = Field(
-        "fare", description="What is predicted: fare (USD), or duration (minutes) where the source has drop-off times"
-    )
-    city: Literal["new-york", "chicago"] = Field(
-        "new-york", description="City whose box, airports and dated rules apply: new-york or chicago"
-    )
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry store."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered model: each target has its own."""
+        return self.model_name or self.target_facts.model_name
+
+    @model_validator(mode="after")
+    def _mlflow_login_is_whole(self) -> Self:
+        if (self.mlflow_tracking_username is None) != (self.mlflow_tracking_password is None):
+            raise ValueError("MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD go together: set both or neither")
+        return self
+
+
+class MonthSettings(_Group):
+    """Which months are worked on."""
+
     first_month: MonthSetting = Field(parse_month("2015-01"), description="First monthly partition, YYYY-MM")
     last_month: OptionalMonth = Field(
         parse_month("2015-06"), description="Last monthly partition, YYYY-MM; empty: every month up to now"
     )
+    minimum_trips: int = Field(100, description="Months with fewer trips are refused", ge=1)
+
+    @model_validator(mode="after")
+    def _months_are_in_order(self) -> Self:
+        if self.last_month is not None and self.last_month < self.first_month:
+            raise ValueError(f"LAST_MONTH {self.last_month} is before FIRST_MONTH {self.first_month}")
+        return self
+
+
+class BaseYearsSettings(_Group):
+    """How much of the years before the first month: sources read no more, and training depends on it."""
+
+    dataset_size: RowCount = Field(
+        200_000, description="Base trips to train on: 1k, 10k, 100k, 500k, all or a number", ge=1
+    )
+
+
+class SourceSettings(BaseYearsSettings, MonthSettings, ProblemSettings, HomeSettings):
+    """Where trips come from, and what every source may need; what only one needs is in a group that builds on this."""
+
     trip_source: Literal["simulator", "folder", "lewagon", "tlc", "bigquery", "chicago"] = Field(
         "simulator", description="Where trips come from: simulator, folder, lewagon, tlc, bigquery or chicago"
     )
+
+    @model_validator(mode="after")
+    def _source_is_of_the_city(self) -> Self:
+        if self.trip_source == "chicago" and self.city != "chicago":
+            raise ValueError(f"TRIP_SOURCE=chicago needs CITY=chicago, received {self.city}")
+        if self.trip_source in {"simulator", "lewagon", "tlc"} and self.city != "new-york":
+            raise ValueError(f"TRIP_SOURCE={self.trip_source} has trips of CITY=new-york, received {self.city}")
+        return self
+
+    def _ensure_no_duration(self) -> None:
+        """Ensures that nobody asks the course's trips how long they took."""
+        if self.target == "duration":
+            raise ValueError(
+                f"TARGET=duration needs drop-off times, and the course's trips of TRIP_SOURCE={self.trip_source} have "
+                "none; simulator, tlc and chicago do, folder and bigquery where there is a column dropoff_datetime"
+            )
+
+
+class FolderSettings(SourceSettings):
+    """A folder of trip files."""
+
     trip_folder: OptionalPath = Field(None, description="Folder of trip files, for TRIP_SOURCE=folder")
     trip_folder_months: str = Field(
         "taxi_{month:%Y_%m}.*",
         description="Name of a month's file in TRIP_FOLDER, a pattern with %Y and %m of the month",
     )
     trip_folder_base: str = Field("taxi_base_*", description="Name of the base years' file in TRIP_FOLDER, a pattern")
+
+    @model_validator(mode="after")
+    def _folder_is_named(self) -> Self:
+        if self.trip_source == "folder" and self.trip_folder is None:
+            raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
+        return self
+
+
+class BigQuerySettings(SourceSettings):
+    """A table of BigQuery."""
+
     bigquery_table: str = Field(
         "wagon-public-datasets.taxifare.raw_all",
         description="Table of trips, project.dataset.table, for TRIP_SOURCE=bigquery",
@@ -117,10 +228,32 @@ class Settings(BaseSettings):
     bigquery_maximum_bytes: int = Field(
         10_000_000_000, description="Most bytes that a query may read; one that would read more is not run", ge=1
     )
+
+    @model_validator(mode="after")
+    def _bigquery_table_has_the_target(self) -> Self:
+        if self.trip_source == "bigquery" and self.bigquery_table.startswith("wagon-public-datasets."):
+            self._ensure_no_duration()
+        return self
+
+
+class LeWagonSettings(SourceSettings):
+    """The files of the Le Wagon course."""
+
     lewagon_url: str = Field(
         "https://storage.googleapis.com/datascience-mlops/taxi-fare-ny",
         description="Address of the Le Wagon course's files, for TRIP_SOURCE=lewagon",
     )
+
+    @model_validator(mode="after")
+    def _lewagon_has_the_target(self) -> Self:
+        if self.trip_source == "lewagon":
+            self._ensure_no_duration()
+        return self
+
+
+class TlcSettings(SourceSettings):
+    """The files of New York's Taxi and Limousine Commission."""
+
     tlc_url: str = Field(
         "https://d37ci6vzurychx.cloudfront.net",
         description="Address of New York's Taxi and Limousine Commission's files, for TRIP_SOURCE=tlc",
@@ -128,6 +261,11 @@ class Settings(BaseSettings):
     tlc_color: Literal["yellow", "green"] = Field("yellow", description="Taxis of TRIP_SOURCE=tlc: yellow or green")
     tlc_trips_per_month: int = Field(100_000, description="Trips drawn from a TLC month that has more", ge=1)
     tlc_base_months: int = Field(12, description="TLC months before FIRST_MONTH that are the base years", ge=1)
+
+
+class ChicagoSettings(SourceSettings):
+    """The City of Chicago's data portal."""
+
     chicago_url: str = Field(
         "https://data.cityofchicago.org/resource",
         description="Address of the Chicago data portal's data sets, for TRIP_SOURCE=chicago",
@@ -139,12 +277,11 @@ class Settings(BaseSettings):
     chicago_trips_per_month: RowCount = Field(
         100_000, description="Trips drawn from a Chicago month that has more: 1k, 100k, all or a number", ge=1
     )
-    minimum_trips: int = Field(100, description="Months with fewer trips are refused", ge=1)
-    dataset_size: RowCount = Field(
-        200_000, description="Base trips to train on: 1k, 10k, 100k, 500k, all or a number", ge=1
-    )
 
-    # The simulated city
+
+class SimulatorSettings(SourceSettings):
+    """The simulated city."""
+
     simulator_seed: int = Field(42, description="Seed of the simulated trips", ge=0)
     simulator_trips_per_month: int = Field(
         20_000, description="Simulated trips of an average month; seasons differ", ge=1
@@ -159,7 +296,10 @@ class Settings(BaseSettings):
         parse_month("2015-03"), description="First month of the scenario, YYYY-MM"
     )
 
-    # Training
+
+class TrainingSettings(BaseYearsSettings, ProblemSettings):
+    """What the result of a training depends on, and nothing else: with one of these changed it is another training."""
+
     validation_share: float = Field(
         0.2, description="Share of a month's trips, the latest, kept for validation", gt=0, lt=1
     )
@@ -189,7 +329,10 @@ class Settings(BaseSettings):
         description="Ways to renew the model that compete each month, by commas; warm always does",
     )
 
-    # The verdict
+
+class GateSettings(ProblemSettings):
+    """What the verdict holds good enough, in the unit of the target."""
+
     minimum_gain: float = Field(
         0.01, description="Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration", ge=0
     )
@@ -203,7 +346,10 @@ class Settings(BaseSettings):
         0.05, description="Most the skill of production may fall below its skill when promoted", ge=0, le=1
     )
 
-    # Asking a person
+
+class AskingSettings(HomeSettings):
+    """Who is asked for a decision, and how."""
+
     approval_policy: Literal["person", "gate"] = Field(
         "person",
         description="Who decides: person, or gate (a PROMOTE is approved by itself, the rest rejected, month by month)",
@@ -222,7 +368,16 @@ class Settings(BaseSettings):
     reminder_days: int = Field(7, description="Days without an answer after which a request is sent again", ge=1)
     dagster_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages")
 
-    # A shared installation
+    @model_validator(mode="after")
+    def _chat_is_whole(self) -> Self:
+        if (self.chat_base_url is None) != (self.chat_channel is None):
+            raise ValueError("CHAT_BASE_URL and CHAT_CHANNEL go together: set both or neither")
+        return self
+
+
+class GuardSettings(AskingSettings):
+    """The guard before the webserver of a shared installation."""
+
     guard_listen: str = Field(
         "127.0.0.1:8080", description="Address and port of the guard before Dagster's webserver (make guard)"
     )
@@ -232,72 +387,39 @@ class Settings(BaseSettings):
     guard_user: OptionalText = Field(None, description="Who may pass the guard")
     guard_password: OptionalSecret = Field(None, description="With which password")
 
-    # Orchestration
+
+class ExecutionSettings(_Group):
+    """How Dagster runs steps."""
+
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process",
         description="How steps run: in_process (fast on small machines) or multiprocess (parallel branches)",
     )
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> "Settings":
-        """Ensures that settings which need each other agree."""
-        if self.last_month is not None and self.last_month < self.first_month:
-            raise ValueError(f"LAST_MONTH {self.last_month} is before FIRST_MONTH {self.first_month}")
-        if self.trip_source == "chicago" and self.city != "chicago":
-            raise ValueError(f"TRIP_SOURCE=chicago needs CITY=chicago, received {self.city}")
-        if self.trip_source in {"simulator", "lewagon", "tlc"} and self.city != "new-york":
-            raise ValueError(f"TRIP_SOURCE={self.trip_source} has trips of CITY=new-york, received {self.city}")
-        if self.trip_source == "folder" and self.trip_folder is None:
-            raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
-        if self.target == "duration" and (
-            self.trip_source == "lewagon"
-            or (self.trip_source == "bigquery" and self.bigquery_table.startswith("wagon-public-datasets."))
-        ):
-            raise ValueError(
-                f"TARGET=duration needs drop-off times, and the course's trips of TRIP_SOURCE={self.trip_source} have "
-                "none; simulator, tlc and chicago do, folder and bigquery where there is a column dropoff_datetime"
-            )
-        if (self.chat_base_url is None) != (self.chat_channel is None):
-            raise ValueError("CHAT_BASE_URL and CHAT_CHANNEL go together: set both or neither")
-        if (self.mlflow_tracking_username is None) != (self.mlflow_tracking_password is None):
-            raise ValueError("MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD go together: set both or neither")
-        return self
 
-    @cached_property
-    def home(self) -> Path:
-        """The folder of all state, absolute: run workers have working folders of their own."""
-        return self.taxifare_home.expanduser().absolute()
+class Settings(
+    ExecutionSettings,
+    GuardSettings,
+    AskingSettings,
+    GateSettings,
+    TrainingSettings,
+    SimulatorSettings,
+    ChicagoSettings,
+    TlcSettings,
+    LeWagonSettings,
+    BigQuerySettings,
+    FolderSettings,
+    SourceSettings,
+    MlflowSettings,
+    BaseSettings,
+):
+    """The settings in force: environment variables first, then a `.env` in the working folder, then the defaults.
 
-    @property
-    def lake(self) -> UPath:
-        """Where the lake's files are."""
-        if self.storage_uri is None:
-            return UPath(self.home / "lake")
-        # What is in a bucket is asked anew each time: another process may have written it since.
-        is_remote = "://" in self.storage_uri
-        return UPath(self.storage_uri, use_listings_cache=False) if is_remote else UPath(self.storage_uri)
+    The groups stand from last to first, because pydantic lists the fields of the last base first; `.env.sample` has
+    that order.
 
-    @property
-    def ledger_url(self) -> str:
-        """SQLAlchemy URL of the ledger."""
-        return self.database_url or f"sqlite:///{self.home / 'ledger.db'}"
+    Raises:
+        pydantic.ValidationError: A value is not of its type or out of range; names the variable and the value.
+    """
 
-    @property
-    def tracking_uri(self) -> str:
-        """MLflow's tracking and registry store."""
-        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
-
-    @property
-    def city_facts(self) -> City:
-        """The city's box, airports and rules."""
-        return CITIES[self.city]
-
-    @property
-    def target_facts(self) -> Target:
-        """The target's unit, limits and words."""
-        return TARGETS[self.target]
-
-    @property
-    def registered_model(self) -> str:
-        """Name of the registered model: each target has its own."""
-        return self.model_name or self.target_facts.model_name
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=False, extra="ignore")

@@ -1,11 +1,13 @@
 """The settings: what `.env.sample` promises, what is refused, and what stays secret."""
 
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from taxifare.settings import Settings
@@ -99,6 +101,9 @@ def test_an_unknown_value_is_refused_by_name(
         ({"first_month": "2015-06", "last_month": "2015-01"}, "LAST_MONTH 2015-01 is before FIRST_MONTH 2015-06"),
         ({"trip_source": "folder"}, "TRIP_SOURCE=folder needs TRIP_FOLDER"),
         ({"chat_base_url": "https://chat"}, "CHAT_BASE_URL and CHAT_CHANNEL go together"),
+        ({"trip_source": "chicago"}, "TRIP_SOURCE=chicago needs CITY=chicago, received new-york"),
+        ({"trip_source": "tlc", "city": "chicago"}, "TRIP_SOURCE=tlc has trips of CITY=new-york, received chicago"),
+        ({"mlflow_tracking_username": "ada"}, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD go together"),
         ({"target": "duration", "trip_source": "lewagon"}, "TRIP_SOURCE=lewagon have none; simulator, tlc and chicago"),
         ({"target": "duration", "trip_source": "bigquery"}, "TRIP_SOURCE=bigquery have none; simulator, tlc and"),
     ],
@@ -135,3 +140,14 @@ def test_state_has_one_place_even_for_workers_in_other_folders(monkeypatch: pyte
     assert settings.home == tmp_path / "state"
     assert str(settings.lake) == str(tmp_path / "state" / "lake")
     assert settings.ledger_url == f"sqlite:///{tmp_path}/state/ledger.db"
+
+
+def test_no_group_hides_a_setting_or_a_rule_of_another() -> None:
+    class Other(BaseModel):
+        model_config = ConfigDict(frozen=True)
+        none_of_ours: None = None
+
+    groups = [group for group in Settings.__mro__ if group.__module__ == Settings.__module__]
+    own = [({*vars(group), *group.__annotations__} - set(vars(Other))) for group in groups]
+    assert len(groups) > 10
+    assert not [name for name, count in Counter(chain.from_iterable(own)).items() if count > 1]
