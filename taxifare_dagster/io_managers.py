@@ -1,7 +1,6 @@
 """Where the values of assets live: the lake, one parquet or JSON file per asset and month, local or in a bucket."""
 
 from typing import Any, Generic, TypeVar
-from uuid import uuid4
 
 import dagster as dg
 import pandas as pd
@@ -10,12 +9,13 @@ from upath import UPath
 
 from taxifare.training.base_trips import BaseTrips
 from taxifare.trips.targets import TARGET_MARK, TargetName
+from taxifare.whole_files import whole_file
 
 Value = TypeVar("Value")
 
 
 class LakeIOManager(dg.UPathIOManager, Generic[Value]):
-    """Writes a value beside its place and moves it there, so that a killed run leaves the earlier value whole.
+    """Writes a value as a whole file, so that a killed run leaves the earlier value.
 
     Args:
         base_path: The lake.
@@ -47,12 +47,8 @@ class LakeIOManager(dg.UPathIOManager, Generic[Value]):
     def dump_to_path(self, context: dg.OutputContext, obj: Value, path: UPath) -> None:
         """Ensures that the path holds the value, whole."""
         del context
-        unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-        try:
+        with whole_file(path) as unfinished:
             self.write(obj, unfinished)
-            path.fs.mv(unfinished.path, path.path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def write(self, value: Value, path: UPath) -> None:
         """Writes the value to the path."""

@@ -36,6 +36,7 @@ from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Challenger, Learned, Lesson, Parent, renewed, warm
 from taxifare.training.renewal import fit_base
 from taxifare.trips.editions import BASE
+from taxifare.whole_files import whole_file
 
 if TYPE_CHECKING:
     import keras
@@ -218,9 +219,8 @@ class _Shelf:
     def put_network(self, key: str, network: "keras.Model", *, is_new: bool) -> None:
         """Ensures that the network's state is there; of one from random weights the network itself, too."""
         if is_new:
-            unfinished = self.folder / f".{key}.{os.getpid()}.keras"
-            network.save(unfinished)
-            unfinished.replace(self._network(key))
+            with whole_file(self._network(key)) as unfinished:
+                network.save(unfinished)
         state = {f"{number:03d}": values for number, values in enumerate(state_of(network))}
         self._write(self._state(key), **state)
 
@@ -268,11 +268,8 @@ class _Shelf:
         return self.folder / f"{key}.keras"
 
     def _write(self, path: Path, **arrays: npt.NDArray[np.generic]) -> None:
-        """Writes beside the place and moves there, so that a killed process leaves no half of a file."""
-        unfinished = self.folder / f".{path.name}.{os.getpid()}"
-        with unfinished.open("wb") as file:
+        with whole_file(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        unfinished.replace(path)
 
 
 # What follows runs in the processes that train.

@@ -4,7 +4,6 @@ The workflow then sees it as it sees any file that somebody puts there. The file
 fetched, and no others, are taken away again.
 """
 
-import os
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from taxifare.sources.folder import Folder, month_name
 from taxifare.sources.lewagon import LeWagon
 from taxifare.sources.web import Web
 from taxifare.trips.months import Month
+from taxifare.whole_files import whole_file
 
 _MARK = {b"taxifare": b"new-data"}
 
@@ -39,12 +39,8 @@ def fetch(month: Month, settings: Settings) -> Path:
         first_month=settings.first_month,
     )
     table = pa.Table.from_pandas(course.read_month(month).trips, preserve_index=False)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with whole_file(file) as unfinished:
         pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | _MARK), unfinished)
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return file
 
 
@@ -56,7 +52,9 @@ def withdraw(settings: Settings) -> list[Path]:
     """
     folder = _folder(settings)
     named = month_name(folder.months_pattern)
-    files = sorted(file for file in folder.path.glob("*.parquet") if named.fullmatch(file.name) and _is_marked(file))
+    files = sorted(
+        file for file in folder.path.glob("[!.]*.parquet") if named.fullmatch(file.name) and _is_marked(file)
+    )
     for file in files:
         file.unlink()
     return files

@@ -98,9 +98,10 @@ class Folder(TripSource):
         return _preferred(files, "the base years")
 
     def _files(self) -> list[Path]:
-        """Returns the trip files of the folder by name."""
+        """Returns the trip files of the folder by name; hidden ones are being written, or some system's own."""
         try:
-            return sorted(file for file in self.path.iterdir() if _format(file) and file.is_file())
+            visible = (file for file in self.path.iterdir() if not file.name.startswith("."))
+            return sorted(file for file in visible if _format(file) and file.is_file())
         except OSError as error:
             raise SourceError(f"{self.path}: expected a folder of trip files, received {error.strerror}") from error
 

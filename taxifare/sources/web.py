@@ -9,7 +9,6 @@ address without its login and query, the status and what to do; secrets belong i
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from taxifare.sources.base import SourceError
+from taxifare.whole_files import put_in_place
 
 _log = logging.getLogger(__name__)
 
@@ -208,7 +208,8 @@ class Web:
                 except SourceError:
                     file.unlink()
                     raise
-                file = file.replace(_place(folder, url, revision))
+                part, file = file, _place(folder, url, revision)
+                put_in_place(part, file)
                 for old in set(folder.iterdir()) - {file, folder / "lock"}:
                     old.unlink()
         self._believe(url, received)
@@ -306,8 +307,6 @@ class Web:
                 for chunk in _chunks(url, response):
                     file.write(chunk)
                     advance(len(chunk))
-                file.flush()
-                os.fsync(file.fileno())
         size_bytes = part.stat().st_size
         if total_bytes is not None and size_bytes != total_bytes:
             raise PassingWebError(f"{shown(url)}: expected {total_bytes:,} bytes, received {size_bytes:,}")

@@ -35,7 +35,7 @@ class Publisher:
         faults: What happens to the next requests, one each, `""` being nothing: a status (`503`), a status with
             Retry-After in seconds (`429:0`), `slow` (no answer in time), `drop` (closed without an answer), `cut`
             (closed in the middle of the body), `stall` (silent in the middle of the body), `page` (HTML with
-            status 200).
+            status 200), `short` (half of the rest that was asked for, well announced).
         tells: What it says to identify a file: a strong ETag, a weak one, the time of its last change, nothing.
         ranges: Whether it can send a part of a file.
         heads: Whether it answers HEAD.
@@ -111,9 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         unchanged = self.headers.get("If-Range") in {None, headers.get("ETag")}
         start = int(wanted[1]) if wanted and unchanged and self.publisher.ranges else 0
+        end = (start + len(content)) // 2 if start and fault == "short" else len(content)
         if start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._answer(206 if start else 200, content[start:], headers, fault)
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+        self._answer(206 if start else 200, content[start:end], headers, fault)
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str], fault: str = "") -> None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from taxifare.sources.base import MonthNotPublishedError, SourceError
+from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator import Simulator
 from taxifare.trips.months import parse_month
@@ -86,6 +86,16 @@ def test_only_trip_files_count_as_months(tmp_path: Path) -> None:
     (tmp_path / "taxi_2015_04.parquet").mkdir()
     (tmp_path / "taxi_2015_01.csv").write_text(text_of(TRIPS))
     assert list(Folder(tmp_path).months()) == [JANUARY]
+
+
+def test_hidden_files_are_nobodys_trips(tmp_path: Path) -> None:
+    """A writer that was killed leaves half a file, some systems their own notes on each file."""
+    (tmp_path / ".4f1c.taxi_2015_01.parquet").write_bytes(b"PAR1")
+    (tmp_path / "._taxi_base_1k.csv").write_bytes(b"of another system")
+    folder = Folder(tmp_path, "*{month:%Y_%m}.*", "*base*")
+    assert folder.months() == {}
+    with pytest.raises(NoBaseError):
+        folder.base_revision()
 
 
 def test_months_come_oldest_first_whatever_their_names(tmp_path: Path) -> None:

@@ -226,6 +226,13 @@ def test_a_server_without_ranges_sends_the_whole_again(publisher: Publisher, add
     assert web.download(address, anything).path.read_bytes() == CONTENT
 
 
+def test_less_than_the_rest_is_not_the_whole_file(publisher: Publisher, address: str, web: Web) -> None:
+    """A server may answer with a smaller range than was asked for, and says so; nothing of the transfer is at fault."""
+    publisher.faults = ["", "cut", "", "short"]
+    assert web.download(address, anything).path.read_bytes() == CONTENT
+    assert publisher.methods() == ["HEAD", "GET"] * 3
+
+
 def test_a_part_that_is_already_whole_is_not_asked_for(publisher: Publisher, address: str, web: Web) -> None:
     """The process was killed between the last byte and the check."""
     web.download(address, anything)
