@@ -1,11 +1,6 @@
-"""Orchestration: Dagster assets, checks, sensors and jobs around the domain library `taxifare`."""
+"""Orchestration: Dagster's assets, checks, jobs and sensors around the domain library `taxifare`.
 
-import warnings
-
-import dagster as dg
-
-# Chosen with open eyes, the versions are pinned: checks by month are a preview, and dagster-mlflow is a beta.
-warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
-warnings.filterwarnings("ignore", "(Class `MlFlow`|Function `_create_mlflow_run_hook`)", dg.BetaWarning)
-# Dagster's own code passes this one.
-warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition", dg.BetaWarning)
+A module for each kind of definition; `build` puts them together and `definitions` is the code location. What a fare, a
+verdict or a decision is belongs in `taxifare`: bodies here resolve what they need, call one function of it, and show
+the result.
+"""

@@ -1,4 +1,10 @@
-"""How assets are grouped, owned and described in Dagster's catalog: the words that more than one asset uses."""
+"""Names and words that more than one definition uses: the catalog's groups, owners and kinds, pools, lists of assets.
+
+A name that one definition has alone stands with it.
+"""
+
+CODE_LOCATION = "taxifare_dagster.definitions"
+"""The module that Dagster loads, and its name in the UI's addresses."""
 
 TRIPS_GROUP = "trips"
 MODELS_GROUP = "models"

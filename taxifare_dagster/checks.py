@@ -1,10 +1,10 @@
-"""Asset checks, partitioned by month like the assets.
+"""Asset checks, partitioned by month like the assets: `build_checks` says which functions check what.
 
 Checks of data block what is downstream: a month that is not a month of trips must not train a model. Checks that
 compare models never block and never fail a run: "production is still better" is an answer, and the person hears it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -23,42 +23,12 @@ from taxifare.trips.features import feature_names
 from taxifare.trips.months import bounds
 from taxifare.trips.table import DTYPES, TRIP_COLUMNS
 from taxifare_dagster import metadata
-from taxifare_dagster.partitions import month_of_partition, months
+from taxifare_dagster.partitions import month_of_partition
 
 COMPARISON_CHECK = "staging_beats_production"
 BASE_CHECK = "base_beats_reference"
 
 
-def _spec(
-    name: str, asset: str, description: str, *, blocking: bool = False, reads: Sequence[str] = ()
-) -> dg.AssetCheckSpec:
-    """Returns the spec of a check partitioned by month, which may read the same month of other assets."""
-    return dg.AssetCheckSpec(
-        name, asset=asset, description=description, blocking=blocking, additional_deps=reads, partitions_def=months
-    )
-
-
-def _result(
-    asset: str, name: str, *, passed: bool, shown: Mapping[str, Any], warn: bool = False
-) -> dg.AssetCheckResult:
-    """Returns the result of one check of an asset."""
-    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
-    return dg.AssetCheckResult(asset_key=asset, check_name=name, passed=passed, severity=severity, metadata=dict(shown))
-
-
-@dg.multi_asset_check(
-    specs=[
-        _spec("has_trip_columns", "raw_new_data", "Columns and types are those of the trip table", blocking=True),
-        _spec(
-            "is_within_month",
-            "raw_new_data",
-            "Every pickup is in the month, the next midnight excluded",
-            blocking=True,
-        ),
-        _spec("has_enough_trips", "raw_new_data", "There are at least MINIMUM_TRIPS trips", blocking=True),
-        _spec("has_unique_keys", "raw_new_data", "No two trips share a key", blocking=True),
-    ]
-)
 def raw_new_data_checks(
     context: dg.AssetCheckExecutionContext, raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]
 ) -> Iterator[dg.AssetCheckResult]:
@@ -85,15 +55,6 @@ def raw_new_data_checks(
     yield _result(asset, "has_unique_keys", passed=not repeated, shown={"repeated_keys": repeated})
 
 
-@dg.multi_asset_check(
-    specs=[
-        _spec(name, "preprocessed_data", description, blocking=True, reads=["raw_new_data"])
-        for name, description in {
-            "keeps_most_trips": "Cleaning keeps at least 80 % of the trips",
-            "has_no_nulls": "Features and targets have no nulls",
-        }.items()
-    ]
-)
 def preprocessed_data_checks(
     preprocessed_data: pd.DataFrame,
     raw_new_data: pd.DataFrame,
@@ -112,11 +73,6 @@ def preprocessed_data_checks(
     yield _result("preprocessed_data", "has_no_nulls", passed=not nulls, shown={"null_values": nulls})
 
 
-@dg.asset_check(
-    asset="production_eval_mae",
-    additional_ins={"preprocessed_data": dg.AssetIn("preprocessed_data")},
-    partitions_def=months,
-)
 def production_is_not_stale(
     production_eval_mae: Appraisal,
     preprocessed_data: pd.DataFrame,
@@ -154,17 +110,6 @@ def production_is_not_stale(
     )
 
 
-@dg.multi_asset_check(
-    specs=[
-        _spec(name, "staging_model", description, reads=["production_eval_mae", "preprocessed_data"])
-        for name, description in {
-            COMPARISON_CHECK: "Staging is better than production, surely and by enough to matter",
-            "keeps_every_slice": "No slice (airports, long rides, night, rush hour) gets worse",
-            "keeps_bias": "The mean error does not grow beyond its tolerance",
-            "has_no_leak": "Neither model was trained on trips of the validation's time",
-        }.items()
-    ]
-)
 def staging_model_checks(
     staging_model: Appraisal,
     production_eval_mae: Appraisal,
@@ -211,7 +156,6 @@ def _bias(name: str, contender: Contender) -> dict[str, float]:
     }
 
 
-@dg.asset_check(asset="base_model", name=BASE_CHECK, additional_ins={"base_trips": dg.AssetIn("base_trips")})
 def base_beats_reference(
     base_model: Appraisal,
     base_trips: BaseTrips,
@@ -226,6 +170,64 @@ def base_beats_reference(
         severity=dg.AssetCheckSeverity.WARN,
         metadata=dict(metadata.comparison(evidence)),
     )
+
+
+def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
+    """Returns the checks of all assets, those of a month partitioned by the given months, as their assets are."""
+
+    def checks(
+        asset: str, found: Mapping[str, str], *, blocking: bool = False, reads: Sequence[str] = ()
+    ) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
+        """Returns the decorator of what yields these checks of an asset and may read the same month of others."""
+        return dg.multi_asset_check(
+            specs=[
+                dg.AssetCheckSpec(
+                    name,
+                    asset=asset,
+                    description=description,
+                    blocking=blocking,
+                    additional_deps=reads,
+                    partitions_def=months,
+                )
+                for name, description in found.items()
+            ]
+        )
+
+    published = {
+        "has_trip_columns": "Columns and types are those of the trip table",
+        "is_within_month": "Every pickup is in the month, the next midnight excluded",
+        "has_enough_trips": "There are at least MINIMUM_TRIPS trips",
+        "has_unique_keys": "No two trips share a key",
+    }
+    clean = {
+        "keeps_most_trips": "Cleaning keeps at least 80 % of the trips",
+        "has_no_nulls": "Features and targets have no nulls",
+    }
+    compared = {
+        COMPARISON_CHECK: "Staging is better than production, surely and by enough to matter",
+        "keeps_every_slice": "No slice (airports, long rides, night, rush hour) gets worse",
+        "keeps_bias": "The mean error does not grow beyond its tolerance",
+        "has_no_leak": "Neither model was trained on trips of the validation's time",
+    }
+    trips = {"preprocessed_data": dg.AssetIn("preprocessed_data")}
+    base_trips = {"base_trips": dg.AssetIn("base_trips")}
+    return [
+        checks("raw_new_data", published, blocking=True)(raw_new_data_checks),
+        checks("preprocessed_data", clean, blocking=True, reads=["raw_new_data"])(preprocessed_data_checks),
+        checks("staging_model", compared, reads=["production_eval_mae", "preprocessed_data"])(staging_model_checks),
+        dg.asset_check(asset="production_eval_mae", additional_ins=trips, partitions_def=months)(
+            production_is_not_stale
+        ),
+        dg.asset_check(asset="base_model", name=BASE_CHECK, additional_ins=base_trips)(base_beats_reference),
+    ]
+
+
+def _result(
+    asset: str, name: str, *, passed: bool, shown: Mapping[str, Any], warn: bool = False
+) -> dg.AssetCheckResult:
+    """Returns the result of one check of an asset."""
+    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(asset_key=asset, check_name=name, passed=passed, severity=severity, metadata=dict(shown))
 
 
 def compare(

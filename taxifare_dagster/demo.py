@@ -23,10 +23,10 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.trips.editions import BASE
+from taxifare_dagster.build import build_definitions
 from taxifare_dagster.comparisons import compared
-from taxifare_dagster.definitions import build_definitions
 from taxifare_dagster.home import prepare_home
-from taxifare_dagster.partitions import months, partition_key
+from taxifare_dagster.turns import covered_months
 
 DECIDED_BY = "demo policy"
 POLICY = "approve the base model and every PROMOTE, reject the rest"
@@ -137,8 +137,7 @@ def main() -> None:
     settings, terminal = Settings(), Terminal()
     terminal.width = max(terminal.width, _TABLE_WIDTH)
     source = make_source(settings)
-    keys = set(months.get_partition_keys())
-    subjects = [BASE, *(str(month) for month in source.months() if partition_key(month) in keys)]
+    subjects = [BASE, *map(str, covered_months(source, settings))]
     if len(subjects) == 1:
         raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
     terminal.print(f"Trips: {settings.trip_source}. Decisions: {POLICY}. State: {settings.home}\n")

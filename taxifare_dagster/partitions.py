@@ -1,4 +1,7 @@
-"""The monthly partition of the assets; nothing else is partitioned."""
+"""Months as Dagster's partitions: which there are, and how a month and its partition key become one another.
+
+Nothing else is partitioned. Which months are published, or due, is asked of the source and of `taxifare.approval.due`.
+"""
 
 from datetime import UTC, datetime
 
@@ -6,8 +9,6 @@ import dagster as dg
 
 from taxifare.settings import Settings
 from taxifare.trips.months import Month, parse_month
-
-_settings = Settings()
 
 
 def partition_key(month: Month) -> str:
@@ -28,6 +29,19 @@ def month_of_partition(key: str) -> Month:
     return parse_month(key.removesuffix("-01") if key.count("-") == 2 else key)
 
 
+def months_of(settings: Settings) -> dg.MonthlyPartitionsDefinition:
+    """Returns the partitions of all monthly assets and checks: FIRST_MONTH to LAST_MONTH, both included.
+
+    Without a LAST_MONTH every month up to now is one. Dagster's own end date is the first day that is out.
+    """
+    start = partition_key(settings.first_month)
+    if settings.last_month is None:
+        return dg.MonthlyPartitionsDefinition(start)
+    end = partition_key(settings.last_month + 1)
+    after = _months_after(datetime.fromisoformat(end).replace(tzinfo=UTC))
+    return dg.MonthlyPartitionsDefinition(start, end, exclusions=after or None)
+
+
 def _months_after(end: datetime) -> list[datetime]:
     """Returns the first day of each month from `end` to the end of next year.
 
@@ -42,17 +56,3 @@ def _months_after(end: datetime) -> list[datetime]:
         for month in range(1, 13)
         if (year, month) >= (end.year, end.month)
     ]
-
-
-def _months(settings: Settings) -> dg.MonthlyPartitionsDefinition:
-    """Returns FIRST_MONTH to LAST_MONTH, both included; Dagster's own end date is the first day that is out."""
-    start = partition_key(settings.first_month)
-    if settings.last_month is None:
-        return dg.MonthlyPartitionsDefinition(start)
-    end = partition_key(settings.last_month + 1)
-    after = _months_after(datetime.fromisoformat(end).replace(tzinfo=UTC))
-    return dg.MonthlyPartitionsDefinition(start, end, exclusions=after or None)
-
-
-months = _months(_settings)
-"""The partitions of all monthly assets and checks."""

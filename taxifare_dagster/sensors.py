@@ -64,13 +64,15 @@ def new_month_sensor(
                 run_config={"ops": {"retrain_on_whole_month": {"config": config}}},
             )
 
-    published = covered_months(source)
+    published = covered_months(source, settings)
     with approvals.ledger.reading() as book:
         due = next_month(published, done, production, book.requests(), book.outcomes())
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
-    if settings.approval_policy == "gate" and (before := undecided(due.month, revisions_of(source), approvals)):
+    if settings.approval_policy == "gate" and (
+        before := undecided(due.month, revisions_of(source, settings), approvals)
+    ):
         return dg.SkipReason(f"{reason}, once the policy has decided on {before}")
     return _request(context.instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
 

@@ -12,7 +12,7 @@ from taxifare.sources.base import NoBaseError, TripSource
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month
 from taxifare_dagster.comparisons import compared
-from taxifare_dagster.partitions import month_of_partition, months, partition_key
+from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
 
 PATIENCE_S = 300.0
 """How long a month waits for the policy to decide on the one before it: seconds, where `approval_sensor` is on."""
@@ -30,7 +30,7 @@ def production_in_turn(
     if settings.approval_policy == "person":
         return approvals.production()
     month, until = month_of_partition(context.partition_key), time.monotonic() + PATIENCE_S
-    revisions = revisions_of(source)
+    revisions = revisions_of(source, settings)
     while (before := undecided(month, revisions, approvals)) is not None:
         evidence, production = compared(context.instance).get(before), approvals.production()
         if evidence is None or (evidence.revision, evidence.production_version) != (revisions[before], production):
@@ -58,9 +58,9 @@ def undecided(month: Month, revisions: Mapping[str, str], approvals: Approvals) 
         return undecided_before(month, revisions, production, book.requests(), book.outcomes())
 
 
-def covered_months(source: TripSource) -> dict[Month, str]:
+def covered_months(source: TripSource, settings: Settings) -> dict[Month, str]:
     """Returns the published months that are partitions, with their revisions."""
-    keys = set(months.get_partition_keys())
+    keys = set(months_of(settings).get_partition_keys())
     return {month: revision for month, revision in source.months().items() if partition_key(month) in keys}
 
 
@@ -72,8 +72,8 @@ def base_revision(source: TripSource) -> str | None:
         return None
 
 
-def revisions_of(source: TripSource) -> dict[str, str]:
+def revisions_of(source: TripSource, settings: Settings) -> dict[str, str]:
     """Returns the revision of each subject that is published: the base years, where there are any, and months."""
     base = base_revision(source)
-    published = {str(month): revision for month, revision in covered_months(source).items()}
+    published = {str(month): revision for month, revision in covered_months(source, settings).items()}
     return published if base is None else {BASE: base} | published

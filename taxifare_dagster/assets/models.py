@@ -1,6 +1,10 @@
-"""Models: the first one, the score of the one in production, and the one that may replace it."""
+"""Models: the first one, the score of the one in production, and the one that may replace it.
+
+The functions are the assets: their docstrings are what the catalog shows, `build_assets` says how each is stored.
+"""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -22,23 +26,10 @@ from taxifare.trips.editions import BASE, edition_of
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import ParquetIOManager
-from taxifare_dagster.partitions import months
 from taxifare_dagster.turns import production_in_turn
 from taxifare_dagster.whole_month import retrain_from_lake
 
-production_model = dg.AssetSpec(
-    "production_model",
-    group_name=MODELS_GROUP,
-    owners=OWNERS,
-    kinds=MODEL_KINDS,
-    description=(
-        "The model that prices rides: the version a person approved last. It is materialised by promotions and "
-        "rollbacks only; each of its materialisations says which version, who decided and why."
-    ),
-)
 
-
-@dg.asset(group_name=MODELS_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io", pool=PRODUCTION_POOL)
 def base_model(
     context: dg.AssetExecutionContext,
     base_trips: BaseTrips,
@@ -57,14 +48,6 @@ def base_model(
     return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, sample, registry, settings))
 
 
-@dg.asset(
-    partitions_def=months,
-    deps=[production_model],
-    group_name=MODELS_GROUP,
-    owners=OWNERS,
-    kinds=MODEL_KINDS,
-    io_manager_key="json_io",
-)
 def production_eval_mae(
     context: dg.AssetExecutionContext,
     preprocessed_data: pd.DataFrame,
@@ -93,15 +76,6 @@ def production_eval_mae(
     )
 
 
-@dg.asset(
-    partitions_def=months,
-    deps=[production_model],
-    group_name=MODELS_GROUP,
-    owners=OWNERS,
-    kinds=MODEL_KINDS,
-    io_manager_key="json_io",
-    pool=PRODUCTION_POOL,
-)
 def staging_model(
     context: dg.AssetExecutionContext,
     preprocessed_data: pd.DataFrame,
@@ -148,6 +122,28 @@ def staging_model(
     return dg.Output(
         candidate.appraisal, metadata={**_candidate_metadata(candidate, preprocessed_data, registry, settings), **shown}
     )
+
+
+def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Returns the assets of this module, those of a month partitioned by the given months."""
+    production_model = dg.AssetSpec(
+        "production_model",
+        group_name=MODELS_GROUP,
+        owners=OWNERS,
+        kinds=MODEL_KINDS,
+        description=(
+            "The model that prices rides: the version a person approved last. It is materialised by promotions and "
+            "rollbacks only; each of its materialisations says which version, who decided and why."
+        ),
+    )
+    asset = partial(dg.asset, group_name=MODELS_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io")
+    monthly = partial(asset, partitions_def=months, deps=[production_model])
+    return [
+        asset(pool=PRODUCTION_POOL)(base_model),
+        monthly()(production_eval_mae),
+        monthly(pool=PRODUCTION_POOL)(staging_model),
+        production_model,
+    ]
 
 
 def _ensure_whole_month(

@@ -1,5 +1,9 @@
-"""Trips: as published, and ready to learn from; a month at a time, and the years before the first month."""
+"""Trips: as published, and ready to learn from; a month at a time, and the years before the first month.
 
+The functions are the assets: their docstrings are what the catalog shows, `build_assets` says how each is stored.
+"""
+
+from functools import partial
 from itertools import chain
 
 import dagster as dg
@@ -19,10 +23,9 @@ from taxifare.trips.splitting import split_by_time
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
-from taxifare_dagster.partitions import month_of_partition, months, partition_key
+from taxifare_dagster.partitions import month_of_partition, partition_key
 
 
-@dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
 def raw_new_data(
     context: dg.AssetExecutionContext, source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]
 ) -> dg.Output[pd.DataFrame]:
@@ -54,7 +57,6 @@ def raw_new_data(
     )
 
 
-@dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
 def preprocessed_data(raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]) -> dg.Output[pd.DataFrame]:
     """Clean trips of the month with their features and the target, one row a trip.
 
@@ -75,7 +77,6 @@ def preprocessed_data(raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Set
     )
 
 
-@dg.asset(group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="base_trips_io")
 def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]) -> dg.Output[BaseTrips]:
     """Clean trips of the years before the first month, shuffled: what the first model learns from.
 
@@ -104,7 +105,6 @@ def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[
     )
 
 
-@dg.asset(partitions_def=months, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS, io_manager_key="parquet_io")
 def rehearsal_trips(
     context: dg.AssetExecutionContext,
     source: dg.ResourceParam[TripSource],
@@ -134,3 +134,15 @@ def rehearsal_trips(
             "trips_by_year": dg.MetadataValue.json({str(year): int(count) for year, count in years.items()}),
         },
     )
+
+
+def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Returns the assets of this module, those of a month partitioned by the given months."""
+    asset = partial(dg.asset, group_name=TRIPS_GROUP, owners=OWNERS, kinds=TRIPS_KINDS)
+    monthly = asset(partitions_def=months, io_manager_key="parquet_io")
+    return [
+        monthly(raw_new_data),
+        monthly(preprocessed_data),
+        monthly(rehearsal_trips),
+        asset(io_manager_key="base_trips_io")(base_trips),
+    ]

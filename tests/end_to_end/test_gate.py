@@ -42,7 +42,7 @@ from taxifare.settings import Settings
 from taxifare.training.renewal import appraise_production
 from taxifare.trips.editions import edition_of
 from taxifare.trips.features import feature_names
-from taxifare_dagster.definitions import build_definitions
+from taxifare_dagster.build import build_definitions
 from tests.support.approvals import SECRET, Office, in_processes
 from tests.support.servers import Login, chat_server, free_port, mlflow_server, webhook_server
 from tests.support.small import run_tags, small_settings

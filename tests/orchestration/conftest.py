@@ -11,11 +11,8 @@ from tests.support.world import JANUARY, World, failures
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # The package silences the first two where it is imported; pytest starts from filters of its own. The others are
     # dagster-mlflow's use of Dagster.
     for accepted in (
-        "ignore::dagster.BetaWarning",
-        "ignore::dagster.PreviewWarning",
         "ignore:InitResourceContext:DeprecationWarning:dagster_mlflow",
         "ignore:InitResourceContext:DeprecationWarning:dagster._core.execution.context.init",
     ):

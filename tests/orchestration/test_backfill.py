@@ -83,7 +83,7 @@ run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordi
 
 CODE_LOCATION = """
 from pathlib import Path
-from taxifare_dagster.definitions import build_definitions
+from taxifare_dagster.build import build_definitions
 from tests.support.world import world_settings
 defs = build_definitions(world_settings(Path({home!r})))
 """

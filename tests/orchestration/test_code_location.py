@@ -1,7 +1,6 @@
 """What Dagster loads: quickly, quietly, from nothing but the code; and what it then shows."""
 
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from taxifare_dagster import partitions
-from taxifare_dagster.definitions import build_definitions
+from taxifare_dagster.build import build_definitions
+from taxifare_dagster.partitions import months_of
 from tests.support.places import REPOSITORY
 from tests.support.world import world_settings
 
@@ -74,28 +73,65 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
     return build_definitions(world_settings(tmp_path_factory.mktemp("unused") / "state"))
 
 
-@pytest.mark.parametrize(
-    ("variables", "first", "last"),
-    [
-        ({}, "2015-01-01", "2015-06-01"),
-        ({"FIRST_MONTH": "2012-09", "LAST_MONTH": "2013-01"}, "2012-09-01", "2013-01-01"),
-        ({"FIRST_MONTH": "2015-02", "LAST_MONTH": "2015-02"}, "2015-02-01", "2015-02-01"),
-    ],
-)
-def test_settings_say_which_months_there_are(
-    variables: dict[str, str], first: str, last: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    keys = runpy.run_path(partitions.__file__)["months"].get_partition_keys()
-    assert (keys[0], keys[-1]) == (first, last)
+def months_in(definitions: dg.Definitions) -> dict[str, tuple[str, ...]]:
+    """The partition keys of whatever is partitioned: assets, checks and jobs, by name."""
+    graph = definitions.resolve_asset_graph()
+    found: dict[str, dg.PartitionsDefinition | None] = {
+        key.to_user_string(): graph.get(key).partitions_def for key in graph.get_all_asset_keys()
+    }
+    found |= {node.key.to_user_string(): node.partitions_def for node in graph.asset_check_nodes}
+    found |= {
+        job.name: job.partitions_def for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")
+    }
+    return {name: tuple(months.get_partition_keys()) for name, months in found.items() if months is not None}
 
 
-def test_without_a_last_month_every_past_month_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAST_MONTH", "")
-    months: dg.MonthlyPartitionsDefinition = runpy.run_path(partitions.__file__)["months"]
+def test_settings_say_which_months_there_are_and_two_locations_in_one_process_have_their_own(tmp_path: Path) -> None:
+    autumn, february = (
+        build_definitions(world_settings(tmp_path / first, first_month=first, last_month=last))
+        for first, last in (("2012-11", "2013-01"), ("2015-02", "2015-02"))
+    )
+    partitioned = MONTHLY | {"monthly_job"}
+    partitioned |= {
+        f"{asset}:{check}" for asset, checks in (DATA_CHECKS | COMPARISON_CHECKS).items() for check in checks
+    }
+    assert months_in(autumn) == dict.fromkeys(partitioned, ("2012-11-01", "2012-12-01", "2013-01-01"))
+    assert months_in(february) == dict.fromkeys(partitioned, ("2015-02-01",))
+
+
+def test_by_default_there_are_the_first_six_months_of_2015(tmp_path: Path) -> None:
+    keys = months_of(world_settings(tmp_path)).get_partition_keys()
+    assert (keys[0], keys[-1]) == ("2015-01-01", "2015-06-01")
+
+
+def test_without_a_last_month_every_past_month_is_one(tmp_path: Path) -> None:
+    months = months_of(world_settings(tmp_path, last_month=""))
     assert months.end is None
     assert {"2015-07-01", "2025-12-01"} <= set(months.get_partition_keys())
+
+
+IMPORT_ALL_BUT_THE_ENTRY_POINT = """
+import importlib, pkgutil
+import pydantic, taxifare_dagster
+entry_point = "taxifare_dagster.definitions"
+modules = {module.name for module in pkgutil.walk_packages(taxifare_dagster.__path__, "taxifare_dagster.")}
+for module in sorted(modules - {entry_point}):
+    importlib.import_module(module)
+try:
+    importlib.import_module(entry_point)
+except pydantic.ValidationError as error:
+    print(error.error_count(), "settings refused by the entry point alone")
+"""
+
+
+def test_only_the_entry_point_reads_the_environment(tmp_path: Path) -> None:
+    wrong = {"FIRST_MONTH": "January", "TARGET": "tips", "EXECUTOR": "by hand", "REMINDER_DAYS": "never"}
+    imported = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL_BUT_THE_ENTRY_POINT],
+        env=bare_environment(tmp_path) | wrong, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    said = (imported.returncode, imported.stdout, imported.stderr)
+    assert said == (0, f"{len(wrong)} settings refused by the entry point alone\n", "")
 
 
 def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
@@ -122,7 +158,6 @@ def test_only_months_are_partitioned_and_production_is_made_by_decisions_only(de
     graph = definitions.resolve_asset_graph()
     partitioned = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned}
     assert partitioned == MONTHLY
-    assert all(graph.get(dg.AssetKey(name)).partitions_def == partitions.months for name in MONTHLY)
     assert not graph.get(dg.AssetKey("production_model")).is_materializable
 
 
@@ -141,8 +176,6 @@ def test_checks_of_data_block_and_comparisons_do_not(definitions: dg.Definitions
     for node in graph.asset_check_nodes:
         asset = node.key.asset_key.to_user_string()
         found.setdefault((asset, node.blocking), set()).add(node.key.name)
-        if asset in MONTHLY:
-            assert node.partitions_def == partitions.months, node.key
         assert node.description, node.key
     assert found == (
         {(asset, True): names for asset, names in DATA_CHECKS.items()}

@@ -22,8 +22,8 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import BasePublication, Folder, Publication, SourceError, TripSource, make_source
 from taxifare.trips.months import Month, parse_month
+from taxifare_dagster.build import build_definitions
 from taxifare_dagster.comparisons import compared
-from taxifare_dagster.definitions import build_definitions
 from taxifare_dagster.home import prepare_home
 from tests.support.small import small_settings
 
