@@ -189,6 +189,16 @@ def test_a_decision_that_comes_too_late_is_refused_although_nothing_ran_to_expir
     assert office.approvals.production() == "1"
 
 
+def test_a_decision_in_the_last_instant_counts_and_one_after_it_does_not(office: Office) -> None:
+    in_time, too_late = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
+    office.clock.moment = in_time.valid_until
+    office.reject(in_time)
+    assert office.approvals.state(in_time) == State.REJECTED
+    office.clock.moment = too_late.valid_until + timedelta(microseconds=1)
+    with pytest.raises(SettledError, match="is expired"):
+        office.reject(too_late)
+
+
 def test_only_a_question_that_ended_unanswered_is_asked_again(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
     with pytest.raises(ApprovalError, match="is open"):
@@ -615,7 +625,9 @@ def test_a_question_that_was_delivered_and_not_answered_is_due_for_a_reminder(of
     with office.approvals.ledger.writing() as book:
         book.add_delivery(Delivery(request.id, "log", 1, office.clock.moment))
     assert office.approvals.due_reminders(week) == ()
-    office.clock.move(days=16)
+    office.clock.moment = request.valid_until
+    assert office.approvals.due_reminders(week) == (request,)
+    office.clock.move(seconds=1)
     assert office.approvals.due_reminders(week) == ()
 
 

@@ -212,6 +212,14 @@ def test_what_production_has_learned_from_is_history() -> None:
     assert due(months, "4", [STARTED, march], outcomes) is None
 
 
+def test_the_month_that_production_learned_is_history_in_every_edition() -> None:
+    """Version 2 learned January, which was restated and compared under version 3; then came a rollback to 2."""
+    answered = asked(compared("2015-01", "2", "1"))
+    restated = compared("2015-01", "4", "3", revision="r2")
+    outcomes = [APPROVED, ended(answered, State.APPROVED)]
+    assert due([restated], "2", [STARTED, answered], outcomes, {JANUARY: "r2"}) is None
+
+
 def test_after_a_rollback_the_months_that_production_does_not_know_are_due() -> None:
     """Back to the base model: February's open question was about replacing version 2."""
     january, february = compared("2015-01", "2", "1"), compared("2015-02", "3", "2", run="run 8")

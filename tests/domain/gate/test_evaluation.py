@@ -374,6 +374,21 @@ def test_a_slice_may_get_worse_within_its_tolerance() -> None:
     assert judged(production_predicted, staging_predicted, slice_tolerance=0.15).verdict is Verdict.HOLD
 
 
+def test_a_slice_that_is_worse_on_average_but_not_surely_is_no_objection() -> None:
+    """At rush hour staging is off by 0 and 7.50 in turn, 75 cents worse than production: perhaps by chance."""
+    is_rush = VALIDATION["is_rush"].to_numpy() > 0
+    swings = np.sign(noise(1))
+    in_turn = np.where(np.cumsum(is_rush) % 2, 7.5, 0.0)
+    production_predicted = off_by(3 * swings)
+    perhaps = judged(production_predicted, off_by(np.where(is_rush, in_turn, 0.5) * swings), bias_tolerance=9)
+    rush = next(part for part in perhaps.slices if part.name == "rush hour")
+    assert rush.gain.mean < -0.5 < 0 < rush.gain.high
+    assert perhaps.verdict is Verdict.PROMOTE
+    surely = judged(production_predicted, off_by(np.where(is_rush, 3.75, 0.5) * swings), bias_tolerance=9)
+    assert surely.verdict is Verdict.HOLD
+    assert [reason.split(":")[0] for reason in surely.reasons] == ["rush hour trips get worse"]
+
+
 def test_a_better_model_that_prices_all_rides_too_low_is_held() -> None:
     """Production is off by 3 either way, staging by 1 one way: closer on every ride, and a loss on every ride."""
     production_predicted, staging_predicted = off_by(3 * np.where(np.arange(len(PAID)) % 2, 1, -1)), off_by(-1.0)
