@@ -10,9 +10,20 @@ them.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
@@ -419,7 +430,76 @@ class Settings(
     that order.
 
     Raises:
-        pydantic.ValidationError: A value is not of its type or out of range; names the variable and the value.
+        pydantic.ValidationError: A value is not of its type or out of range; `settings_in_force` says so in words.
     """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=False, extra="ignore")
+
+
+class SettingsError(ValueError):
+    """What somebody set is not as expected; says which setting, as `.env` has it, what was expected and received."""
+
+
+def settings_in_force() -> Settings:
+    """Returns the settings in force.
+
+    Raises:
+        SettingsError: One or several are not as expected.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_in_words(error)) from error
+
+
+_Kind = TypeVar("_Kind")
+
+
+def read_as(kind: TypeAdapter[_Kind], written: object) -> _Kind:
+    """Returns what somebody wrote, read as a setting of that kind is read.
+
+    >>> read_as(TypeAdapter(ChallengerNames), "warm, recent")
+    ('warm', 'recent')
+    >>> read_as(TypeAdapter(RowCount), "many")
+    Traceback (most recent call last):
+    taxifare.settings.SettingsError: expected a whole number, received 'many'
+
+    Raises:
+        SettingsError: It cannot be read so.
+    """
+    try:
+        return kind.validate_python(written)
+    except ValidationError as error:
+        raise SettingsError(_in_words(error)) from error
+
+
+_EXPECTED = {
+    "float_parsing": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "int_parsing": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "a text of the form {pattern}",
+    "string_too_short": "a text",
+}
+"""What a setting has to be, by the type of pydantic's error; what a validator of ours raises has words of its own."""
+
+
+def _in_words(error: ValidationError) -> str:
+    """Returns what is wrong with which settings, each as `.env` has it; never a value that is in order."""
+    return "; ".join(map(_fault, error.errors(include_url=False)))
+
+
+def _fault(details: ErrorDetails) -> str:
+    """Returns what is wrong with one setting, or with several that go together."""
+    context = details.get("ctx", {})
+    if details["type"] == "value_error":
+        said = str(context["error"])
+    else:
+        expected = _EXPECTED.get(details["type"], details["msg"]).format(**context)
+        said = f"expected {expected}, received {details['input']!r}"
+    # Where a value is a list, its place in there follows; rules about several settings and options have no name.
+    names = [str(part).upper() for part in details["loc"][:1] if isinstance(part, str)]
+    return ": ".join([*names, said])

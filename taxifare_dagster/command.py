@@ -1,6 +1,7 @@
 """The `taxifare` command, told what only the orchestration knows: what is in its lake."""
 
-from taxifare.cli.main import Surroundings, app
+from taxifare.cli.main import app
+from taxifare.cli.shared import Surroundings
 from taxifare_dagster.lake import editions
 
 SURROUNDINGS = Surroundings(editions_in_lake=editions)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from taxifare.settings import Settings
+from taxifare.settings import Settings, SettingsError, settings_in_force
 from tests.support.places import REPOSITORY
 
 SAMPLE = REPOSITORY / ".env.sample"
@@ -151,3 +151,50 @@ def test_no_group_hides_a_setting_or_a_rule_of_another() -> None:
     own = [({*vars(group), *group.__annotations__} - set(vars(Other))) for group in groups]
     assert len(groups) > 10
     assert not [name for name, count in Counter(chain.from_iterable(own)).items() if count > 1]
+
+
+# What is said of a faulty setting
+
+
+@pytest.mark.parametrize(
+    ("setting", "written", "said"),
+    [
+        ("BATCH_SIZE", "many", "BATCH_SIZE: expected a whole number, received 'many'"),
+        ("BATCH_SIZE", "0", "BATCH_SIZE: expected 1 or more, received '0'"),
+        ("DATASET_SIZE", "lots", "DATASET_SIZE: expected a whole number, received 'lots'"),
+        ("LEARNING_RATE", "fast", "LEARNING_RATE: expected a number, received 'fast'"),
+        ("LEARNING_RATE", "-1", "LEARNING_RATE: expected more than 0.0, received '-1'"),
+        ("VALIDATION_SHARE", "1", "VALIDATION_SHARE: expected less than 1.0, received '1'"),
+        ("STALENESS_TOLERANCE", "2", "STALENESS_TOLERANCE: expected 1.0 or less, received '2'"),
+        ("TLC_COLOR", "red", "TLC_COLOR: expected 'yellow' or 'green', received 'red'"),
+        ("CHALLENGERS", "warm,cold", "'recent' or 'since rule', received 'cold'"),
+        ("CHICAGO_URL", "ftp://x", "CHICAGO_URL: expected a text of the form ^https?://, received 'ftp://x'"),
+        ("MLFLOW_EXPERIMENT", "", "MLFLOW_EXPERIMENT: expected a text, received ''"),
+        ("FIRST_MONTH", "2015-1", "FIRST_MONTH: expected a month written YYYY-MM, received '2015-1'"),
+        ("LAST_MONTH", "2014-12", "LAST_MONTH 2014-12 is before FIRST_MONTH 2015-01"),
+    ],
+)
+def test_a_faulty_setting_is_said_as_it_is_written_and_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str, written: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"{setting}={written}\n")
+    with pytest.raises(SettingsError) as told:
+        settings_in_force()
+    assert said in str(told.value)
+    assert not any(word in str(told.value) for word in ("pydantic", "http://", "https://", "input_value", "should"))
+
+
+def test_all_faulty_settings_are_said_and_nothing_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"SEED": "x", "PATIENCE": "y", "APPROVAL_SECRET": "sesame"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"PATIENCE: .*'y'; SEED: .*'x'$"):
+        settings_in_force()
+    for name, value in {"SEED": "1", "PATIENCE": "1", "CHAT_CHANNEL": "fares"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as told:
+        settings_in_force()
+    assert str(told.value) == "CHAT_BASE_URL and CHAT_CHANNEL go together: set both or neither"

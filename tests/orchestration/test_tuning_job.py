@@ -41,6 +41,7 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
         [tuning.info.experiment_id], f"tags.`mlflow.parentRunId` = '{finding.run_id}'", order_by=["start_time"]
     )
     assert [run.info.run_name for run in trials] == ["trial 0", "trial 1"]
+    assert [artifact.path for artifact in client.list_artifacts(finding.run_id)] == ["tuning.png"]
     lines = [entry.message for entry in trained.instance.all_logs(result.run_id)]
     assert len([line for line in lines if "finished, least error" in line]) == 2
 

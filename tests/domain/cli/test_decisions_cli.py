@@ -1,6 +1,7 @@
 """The `taxifare` command, as a person meets it: real ledger, real MLflow store, the exit code and the words."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -144,10 +145,19 @@ def test_the_doctor_goes_on_after_a_part_that_is_ill(desk: Desk, monkeypatch: py
     assert ["well", "MLflow"] in lines
 
 
+# What every command does
+
+
 def test_a_faulty_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BATCH_SIZE", "many")
     answer = CliRunner().invoke(app, ["history"])
     assert answer.exit_code == 2
-    assert "batch_size" in answer.output
-    assert "many" in answer.output
+    assert "BATCH_SIZE: expected a whole number, received 'many'" in answer.output
+    assert "pydantic" not in answer.output
+
+
+def test_help_and_version_are_where_one_looks() -> None:
+    assert CliRunner().invoke(app, ["decide", "-h"]).output == CliRunner().invoke(app, ["decide", "--help"]).output
+    answer = CliRunner().invoke(app, ["--version"])
+    assert (answer.exit_code, answer.output) == (0, f"taxifare {version('taxifare')}\n")

@@ -155,8 +155,7 @@ def test_each_point_is_a_run_nested_in_that_of_the_curve(curve: Curve) -> None:
     assert {run.info.status for run in (*runs.values(), parent)} == {"FINISHED"}
     maes = sorted(run.data.metrics["mae"] for run in runs.values())
     assert maes == sorted(mae for level in curve.levels for mae in level.maes)
-    (figure,) = curve.registry._client.list_artifacts(parent.info.run_id)
-    assert figure.path == "learning_curve.png"
+    assert curve.run_id == parent.info.run_id
 
 
 def test_progress_grows_to_the_whole(curve: Curve) -> None:
@@ -166,8 +165,8 @@ def test_progress_grows_to_the_whole(curve: Curve) -> None:
 
 
 def test_a_curve_that_is_there_is_not_measured_again_and_a_new_size_is(curve: Curve, watch: Watch) -> None:
-    again, _ = learning_curve(curve.trips, curve.registry, curve.settings, sizes=[100, 800, None], repeats=2)
-    assert again == curve.levels
+    again = learning_curve(curve.trips, curve.registry, curve.settings, sizes=[100, 800, None], repeats=2)
+    assert (again.levels, again.run_id) == (curve.levels, curve.run_id)
     assert watch.fits == []
     learning_curve(curve.trips, curve.registry, curve.settings, sizes=[100, 200], repeats=1)
     assert [len(fit.trips) for fit in watch.fits] == [200]
@@ -187,7 +186,7 @@ def test_a_killed_curve_goes_on_with_the_point_it_was_killed_in(
     killed = runs_of(registry)
     assert set(killed) == {"learning curve base", "100 trips, repeat 0", "200 trips, repeat 0"}
 
-    levels, _ = learning_curve(clean_base(settings), registry, settings, sizes=[100, 200], repeats=1)
+    resumed = learning_curve(clean_base(settings), registry, settings, sizes=[100, 200], repeats=1)
 
     assert [len(fit.trips) for fit in watch.fits] == [200]
     after = runs_of(registry)
@@ -195,7 +194,7 @@ def test_a_killed_curve_goes_on_with_the_point_it_was_killed_in(
         name: run.info.run_id for name, run in killed.items()
     }
     assert {run.info.status for run in after.values()} == {"FINISHED"}
-    assert levels[0].maes == (killed["100 trips, repeat 0"].data.metrics["mae"],)
+    assert resumed.levels[0].maes == (killed["100 trips, repeat 0"].data.metrics["mae"],)
 
 
 @pytest.mark.parametrize(("sizes", "repeats"), [([10_000_000], 1), ([], 1), ([100], 0)])
@@ -246,19 +245,23 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(app, ["learning-curve", *words], env={"COLUMNS": "160"})
 
 
-def test_the_command_measures_the_trips_of_the_settings_and_writes_the_curve(desk: Path) -> None:
+def test_the_command_measures_the_trips_of_the_settings_and_keeps_the_curve(
+    desk: Path, registry: ModelRegistry
+) -> None:
     answer = run("--sizes", "100,1k", "--repeats", "1", "--output", "curve.png")
     assert answer.exit_code == 0, answer.output
     assert "100%" in answer.stderr
     assert "1,000" in answer.stdout
     png = (desk / "curve.png").read_bytes()
     assert struct.unpack(">II", png[16:24]) == (400, 320)
+    (figure,) = registry._client.list_artifacts(runs_of(registry)["learning curve base"].info.run_id)
+    assert figure.path == "learning_curve.png"
 
 
 def test_sizes_that_are_none_are_refused_by_name(desk: Path) -> None:
     answer = run("--sizes", "1k,many")
     assert answer.exit_code == 2
-    assert "1k,many" in answer.output
+    assert "expected a whole number, received 'many'" in answer.output
     answer = run("--sizes", "10000k")
     assert answer.exit_code == 1
     assert "LearningCurveError" in answer.stderr

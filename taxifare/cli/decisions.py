@@ -1,0 +1,114 @@
+"""Requests, decisions and who was production when: `requests`, `decide`, `history`, `rollback`."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from taxifare.approval.approvals import Approvals, Decision
+from taxifare.approval.records import Promotion, Request, State
+from taxifare.cli.shared import approvals_in_force, errors_told, terminal
+from taxifare.gate.scores import describe_gain
+
+By = Annotated[str, typer.Option("--by", help="Who decides.")]
+
+Reason = Annotated[str, typer.Option("--reason", help="Why.")]
+
+
+@errors_told()
+def requests(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show those that are answered, expired or void, too.")
+    ] = False,
+) -> None:
+    """Show the requests that wait for an answer."""
+    approvals = approvals_in_force()
+    shown = approvals.requests() if everything else approvals.open_requests()
+    table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
+    for request in shown:
+        gain = request.evidence.gain
+        table.add_row(
+            request.id,
+            request.verdict,
+            "–" if gain is None else describe_gain(gain, request.evidence.unit),
+            request.production_version or "nothing",
+            _state(approvals, request),
+            f"{request.valid_until:%Y-%m-%d}",
+        )
+    terminal().print(table if shown else "No request waits for an answer.")
+
+
+@errors_told()
+def decide(
+    request: Annotated[str, typer.Argument(help="The request, as the message or `taxifare requests` names it.")],
+    by: By,
+    reason: Reason,
+    approve: Annotated[bool | None, typer.Option("--approve/--reject", help="The decision.")] = None,
+    override: Annotated[bool, typer.Option("--override", help="Approve against the verdict.")] = False,
+) -> None:
+    """Approve or reject a request; approving makes exactly the version that was shown production."""
+    if approve is None:
+        raise typer.BadParameter("say --approve or --reject")
+    approvals = approvals_in_force()
+    decision: Decision = "approve" if approve else "reject"
+    # Whoever can run this command can read the secret that the token is made from; it is no further protection.
+    token = approvals.token(approvals.find(request))
+    outcome = approvals.decide(request, decision, by, reason, token, override=override)
+    terminal().print(f"{request}: {outcome.state} by {outcome.by}. In production: {_in_production(approvals)}.")
+
+
+@errors_told()
+def history(
+    on: Annotated[
+        datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="Only who was production then.")
+    ] = None,
+) -> None:
+    """Show which version was production when, who decided it and why."""
+    approvals = approvals_in_force()
+    entries = approvals.history()
+    if on is not None:
+        entry = approvals.production_on(on.date())
+        entries = () if entry is None else (entry,)
+    table = Table("since (UTC)", "version", "replaced", "how", "by", "why", Column("request", no_wrap=True))
+    for entry in entries:
+        table.add_row(*_row(entry))
+    terminal().print(table if entries else "Nothing was in production.")
+
+
+@errors_told()
+def rollback(
+    by: By,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option("--to", help="Version; by default the one that was replaced last.")] = None,
+) -> None:
+    """Make an earlier production version production again."""
+    promotion = approvals_in_force().rollback(to, by=by, reason=reason)
+    terminal().print(f"In production: version {promotion.version}, instead of {promotion.replaced_version}.")
+
+
+def _state(approvals: Approvals, request: Request) -> str:
+    """Returns where the request stands, with the name of whoever answered it."""
+    outcome = approvals.outcome(request.id)
+    if outcome is None:
+        return State.REQUESTED
+    return f"{outcome.state} by {outcome.by}" if outcome.by else f"{outcome.state}: {outcome.reason}"
+
+
+def _in_production(approvals: Approvals) -> str:
+    """Returns the production version in words."""
+    version = approvals.production()
+    return "nothing" if version is None else f"version {version}"
+
+
+def _row(entry: Promotion) -> tuple[str, ...]:
+    """Returns a promotion as a row of the history."""
+    return (
+        f"{entry.promoted_at:%Y-%m-%d %H:%M}",
+        entry.version,
+        entry.replaced_version or "nothing",
+        entry.kind,
+        entry.by,
+        entry.reason,
+        entry.request_id or "–",
+    )

@@ -1,0 +1,36 @@
+"""Months of trips: `months` shows them; `new-data` and `delete-new-data` make the course's come and go."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from taxifare.cli.shared import approvals_in_force, errors_told, month_of, terminal
+from taxifare.operations.inventory import take_stock
+from taxifare.settings import settings_in_force
+from taxifare.sources import course_month, make_source
+
+
+@errors_told()
+def months(context: typer.Context) -> None:
+    """Show what the source has of each month, and what has become of it here."""
+    settings = settings_in_force()
+    table = Table("month", "at the source", "in the lake", "state", "decided")
+    in_lake = context.obj.editions_in_lake(settings.lake)
+    for entry in take_stock(make_source(settings), approvals_in_force(), in_lake):
+        revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
+        table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
+    terminal().print(table if table.rows else f"{settings.trip_source} has no month of trips.")
+
+
+@errors_told()
+def fetch_new_data(month: Annotated[str, typer.Argument(help="YYYY-MM, 2015-01 to 2015-06.")]) -> None:
+    """Fetch a month of the Le Wagon course into TRIP_FOLDER, where the workflow finds it."""
+    terminal().print(f"{course_month.fetch(month_of(month), settings_in_force())} is there.", soft_wrap=True)
+
+
+@errors_told()
+def delete_new_data() -> None:
+    """Take away from TRIP_FOLDER what new-data fetched; the lake, models and decisions stay as they are."""
+    files = course_month.withdraw(settings_in_force())
+    terminal().print(f"{len(files)} files are gone: {', '.join(file.name for file in files) or 'none was fetched'}.")

@@ -1,0 +1,74 @@
+"""What if: `replay`."""
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+from pydantic import TypeAdapter
+from rich.progress import TextColumn
+from rich.table import Column, Table
+
+from taxifare.cli.shared import errors_told, month_of, progress_bar, terminal
+from taxifare.replay.policies import PolicyName
+from taxifare.replay.replaying import replay
+from taxifare.replay.results import Replay
+from taxifare.reports.replay_page import headline, render
+from taxifare.settings import ChallengerName, ChallengerNames, read_as, settings_in_force
+from taxifare.sources import make_source
+from taxifare.trips.targets import TARGETS
+
+_POLICIES: TypeAdapter[list[PolicyName]] = TypeAdapter(list[PolicyName])
+
+_CHALLENGERS: TypeAdapter[tuple[ChallengerName, ...]] = TypeAdapter(ChallengerNames)
+
+
+@errors_told()
+def show_replay(
+    first: Annotated[str, typer.Option("--from", help="First month, YYYY-MM.")],
+    last: Annotated[str, typer.Option("--to", help="Last month, YYYY-MM.")],
+    policy: Annotated[
+        list[str], typer.Option(help=f"Who decides: {', '.join(get_args(PolicyName))}. May be given several times.")
+    ] = ["gate", "always", "never"],  # noqa: B006 - typer copies it
+    challengers: Annotated[str, typer.Option(help="Ways to renew that compete each month, by commas.")] = "warm",
+    output: Annotated[Path, typer.Option(help="HTML file for the report.")] = Path("replay.html"),
+) -> None:
+    """What if another policy had decided? Replay the months in order. Interrupted, it goes on where it was."""
+    policies = read_as(_POLICIES, policy)
+    settings = settings_in_force().model_copy(update={"challengers": read_as(_CHALLENGERS, challengers)})
+    with progress_bar(TextColumn("left: {task.fields[left]}")) as progress:
+        task = progress.add_task("first model", total=None, left="–")
+        found = replay(
+            make_source(settings),
+            settings,
+            first=month_of(first),
+            last=month_of(last),
+            policies=list(dict.fromkeys(policies)),
+            on_progress=lambda done: progress.update(
+                task,
+                description=str(done.month),
+                completed=done.done,
+                total=done.months,
+                left=f"{done.seconds_left / 60:.0f} min",
+            ),
+        )
+    output.write_text(render(found), encoding="utf-8")
+    terminal().print(_summary_table(found), headline(found), f"The report is in {output}.", highlight=False)
+
+
+def _summary_table(found: Replay) -> Table:
+    """Returns the policies of a replay."""
+    unit = TARGETS[found.target].unit
+    errors = (f"mean MAE, {unit}", f"off in all, {unit}")
+    numbers = (*errors, "promotions", "regretted", f"above the best, {unit}", "training, s")
+    table = Table("policy", *(Column(name, justify="right") for name in numbers))
+    for one in map(found.summary, found.policies):
+        table.add_row(
+            one.policy,
+            f"{one.mean_mae:.3f}",
+            f"{one.total:,.0f}",
+            str(one.promotions),
+            str(one.regretted),
+            f"{one.mean_regret:.3f}",
+            f"{one.training_seconds:,.0f}",
+        )
+    return table

@@ -1,0 +1,88 @@
+"""What the commands have in common: their surroundings, the settings in force, the terminal, and errors told to people.
+
+What concerns one subject only is in the module of that subject.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from upath import UPath
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.errors import ApprovalError
+from taxifare.approval.ledger import LedgerError
+from taxifare.model.fitting import TrainingError
+from taxifare.model.registry import ModelRegistry, RegistryError
+from taxifare.replay.policies import ReplayError
+from taxifare.settings import SettingsError, settings_in_force
+from taxifare.sources import SourceError
+from taxifare.studies.learning_curve import LearningCurveError
+from taxifare.trips.months import Month, parse_month
+
+_MINIMUM_WIDTH = 110
+"""Characters of a line where the terminal is narrower, or a pipe: tables are read by programs, too."""
+
+_MENDABLE = (ApprovalError, LearningCurveError, LedgerError, RegistryError, ReplayError, SourceError, TrainingError)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the command is told by the orchestration, which the domain does not know.
+
+    Attributes:
+        editions_in_lake: Returns the months of which trips are in a lake, and their revisions.
+    """
+
+    editions_in_lake: Callable[[UPath], Mapping[Month, str]]
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Ensures that what a person can mend ends the command with a message: exit code 2 for what was written, else 1.
+
+    Decorates the commands.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error
+    except _MENDABLE as error:
+        told = f"[red]{type(error).__name__}[/red]: {escape(str(error))}"
+        Console(stderr=True).print(told, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def terminal() -> Console:
+    """Returns the terminal, wide enough for a table when it is a pipe."""
+    console = Console()
+    console.width = max(console.width, _MINIMUM_WIDTH)
+    return console
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Returns a bar for work that takes minutes, with further columns at its end; it is no part of the output."""
+    usual = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    return Progress(*usual, *columns, console=Console(stderr=True))
+
+
+def approvals_in_force() -> Approvals:
+    """Returns the approvals of the settings in force.
+
+    Raises:
+        SettingsError: A setting is not as expected.
+    """
+    settings = settings_in_force()
+    return Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
+
+
+def month_of(written: str) -> Month:
+    """Returns a month as it was written on the command line; one that is none ends the command."""
+    try:
+        return parse_month(written)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error

@@ -1,0 +1,120 @@
+"""Studies: `tuned` shows and adopts what a search found, `learning-curve` measures what more trips bring."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter
+from rich.progress import TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from taxifare.cli.shared import errors_told, progress_bar, terminal
+from taxifare.gate.scores import describe_gain
+from taxifare.model.registry import ModelRegistry
+from taxifare.reports import figures
+from taxifare.settings import RowCount, Settings, read_as, settings_in_force
+from taxifare.sources import make_source
+from taxifare.studies.learning_curve import LearningCurve, learning_curve
+from taxifare.studies.tuning import Finding, adopt, latest_finding, searched_settings
+from taxifare.training.base_trips import gather_base
+from taxifare.trips.targets import Unit
+
+_ENV_FILE = Path(".env")
+
+_SIZES: TypeAdapter[list[int | None]] = TypeAdapter(list[RowCount])
+
+
+@errors_told()
+def tuned(
+    write: Annotated[bool, typer.Option("--write", help="Put the settings into .env, all else as it is.")] = False,
+    by: Annotated[str | None, typer.Option("--by", help="Who decides, with --write.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, with --write.")] = None,
+) -> None:
+    """Show what the latest tuning found, and on what evidence; --write makes it the settings of the next fit."""
+    settings, console = settings_in_force(), terminal()
+    finding = latest_finding(settings)
+    if finding is None:
+        raise typer.BadParameter("nothing has been tuned yet: launch tuning_job in Dagster's UI")
+    console.print(_tuning_table(finding, settings), _tuning_evidence(finding), highlight=False)
+    if not write:
+        console.print("\nTo adopt them: --write --by … --reason …, or these lines in .env:\n")
+        console.print("\n".join(finding.env_lines), highlight=False, markup=False)
+        return
+    if by is None or reason is None:
+        raise typer.BadParameter("--write needs --by and --reason")
+    adopt(finding, ModelRegistry.from_settings(settings), _ENV_FILE, by=by, reason=reason)
+    in_force = searched_settings(settings_in_force())
+    overridden = [name.upper() for name, value in finding.winner.items() if in_force[name] != value]
+    if overridden:
+        raise typer.BadParameter(
+            f"{_ENV_FILE} is written, but the environment goes before it: unset {', '.join(overridden)}"
+        )
+    console.print(
+        f"{_ENV_FILE} is written; a Dagster that runs takes its settings from there when it is started again."
+    )
+
+
+@errors_told()
+def show_learning_curve(
+    sizes: Annotated[
+        str, typer.Option(help="Training trips, by commas; those beyond all are left out.")
+    ] = "1k,3k,10k,30k,100k,300k,all",
+    repeats: Annotated[int, typer.Option(min=1, help="Fits of each size: other trips, other weights.")] = 3,
+    output: Annotated[Path | None, typer.Option(help="PNG file for the curve; MLflow has it in any case.")] = None,
+) -> None:
+    """Measure how much error more base trips remove. Interrupted, it goes on where it was."""
+    settings, numbers = settings_in_force(), read_as(_SIZES, sizes.split(","))
+    whole = settings.model_copy(update={"dataset_size": None})
+    trips = gather_base(make_source(settings).read_base(), whole).trips.preprocessed(settings.city_facts, None)
+    registry = ModelRegistry.from_settings(settings)
+    with progress_bar(TextColumn("left:"), TimeRemainingColumn()) as progress:
+        task = progress.add_task("learning curve", total=1.0)
+        curve = learning_curve(
+            trips,
+            registry,
+            settings,
+            sizes=numbers,
+            repeats=repeats,
+            on_progress=lambda share: progress.update(task, completed=share),
+        )
+    unit = settings.target_facts.unit
+    png = figures.learning_curve(curve.levels, unit)
+    registry.log_figure(curve.run_id, "learning_curve", png)
+    terminal().print(_curve_table(curve, unit))
+    if output is not None:
+        output.write_bytes(png)
+        terminal().print(f"The curve is in {output}.")
+
+
+def _curve_table(curve: LearningCurve, unit: Unit) -> Table:
+    """Returns the sizes and the errors that they leave."""
+    table = Table("training trips", f"MAE, {unit}", "95 % interval", f"linear on distance, {unit}")
+    for level in curve.levels:
+        interval = level.interval
+        table.add_row(
+            f"{level.trips:,}",
+            f"{interval.mean:.3f}",
+            f"{interval.low:.3f} to {interval.high:.3f}" if len(level.maes) > 1 else "–",
+            f"{level.reference_mae:.3f}",
+        )
+    return table
+
+
+def _tuning_table(finding: Finding, settings: Settings) -> Table:
+    """Returns the settings that were searched: now in force, at the time of the search, and the winner's."""
+    table = Table("setting", "in force", "when searched", "tuned")
+    for name, value in searched_settings(settings).items():
+        table.add_row(name.upper(), f"{value:.5g}", f"{finding.present[name]:.5g}", f"{finding.winner[name]:.5g}")
+    return table
+
+
+def _tuning_evidence(finding: Finding) -> str:
+    """Returns what speaks for the winner, in words."""
+    counts = ", ".join(f"{count} {state}" for state, count in finding.trials.items() if count)
+    found = f"{finding.subject}, {finding.found_at:%Y-%m-%d %H:%M} UTC, trials: {counts}. "
+    if finding.winner == finding.present:
+        return f"{found}No trial was better than the settings of the time: {finding.winner_mae:.3f} {finding.unit}."
+    if finding.gain is None:
+        return f"{found}MAE {finding.winner_mae:.3f} {finding.unit}; the settings of the time gave no usable network."
+    advice = "" if finding.gain.low > 0 else " That is no more than chance: better keep the settings."
+    return f"{found}Gain on held trips that chose nothing: {describe_gain(finding.gain, finding.unit)}.{advice}"
