@@ -19,7 +19,7 @@ import pandas as pd
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.training.renewal import appraise_production, renew
 from taxifare.trips.editions import Edition
 from taxifare.trips.features import compute_features

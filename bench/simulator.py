@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from taxifare.sources.simulator import FLAG_DROP_USD, UNIT_KM, Simulator
+from taxifare.sources.simulator.meter import FLAG_DROP_USD, UNIT_KM
+from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.months import parse_month
 from taxifare.trips.table import as_trip_table
 

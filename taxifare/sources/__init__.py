@@ -11,7 +11,7 @@ from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceErr
 from taxifare.sources.chicago import Chicago
 from taxifare.sources.folder import Folder
 from taxifare.sources.lewagon import LeWagon
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.tlc import Tlc
 from taxifare.sources.web import Web
 from taxifare.trips.publication import BasePublication, Publication

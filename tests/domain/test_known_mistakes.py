@@ -23,7 +23,7 @@ from taxifare.model.network import Architecture, build_network
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, checked_month
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import parse_month

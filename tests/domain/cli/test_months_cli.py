@@ -13,7 +13,7 @@ from taxifare.gate.evidence import Verdict
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.folder import Folder
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.editions import Edition
 from taxifare.trips.months import parse_month
 from taxifare_dagster.command import SURROUNDINGS

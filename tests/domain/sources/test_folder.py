@@ -10,7 +10,7 @@ import pytest
 
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
 from taxifare.sources.folder import Folder
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.months import parse_month
 from taxifare.trips.table import COLUMN_NAMES
 

@@ -10,7 +10,7 @@ import pytest
 
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
 from taxifare.sources.lewagon import LeWagon
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.web import Web, WebError
 from taxifare.trips.months import parse_month
 from tests.support.publisher import Publisher, lewagon_files, publisher_server

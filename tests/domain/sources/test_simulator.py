@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxifare.sources.base import MonthNotPublishedError, SourceError
-from taxifare.sources.simulator import (
-    GENERATOR_VERSION,
-    PLACES,
-    TARIFFS,
-    Simulator,
-    from_grid_km,
-    metered_fare,
-    to_grid_km,
-)
+from taxifare.sources.simulator.city import PLACES, from_grid_km, to_grid_km
+from taxifare.sources.simulator.meter import TARIFFS, metered_fare
+from taxifare.sources.simulator.source import GENERATOR_VERSION, Simulator
 from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.months import parse_month
 from tests.support.places import REAL_TRIPS

@@ -11,7 +11,7 @@ import pytest
 from taxifare.settings import Settings
 from taxifare.sources import MonthNotPublishedError, TripSource, make_source
 from taxifare.sources.folder import Folder
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.months import bounds, parse_month
 from taxifare.trips.table import COLUMN_NAMES, as_trip_table
 from tests.support.google_cloud import PROJECT, BigQueryServer

@@ -13,7 +13,7 @@ import pytest
 
 from taxifare.gate.scores import reference_mae, score
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
-from taxifare.sources.simulator import Simulator
+from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.tlc import Tlc, Zones, read_trips
 from taxifare.sources.web import Web, WebError
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
