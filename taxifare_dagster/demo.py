@@ -26,6 +26,7 @@ from taxifare.trips.editions import BASE
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.home import prepare_home
+from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.turns import covered_months
 
 DECIDED_BY = "demo policy"
@@ -135,6 +136,7 @@ class Demo:
 def main() -> None:
     """Runs the demo and prints its table."""
     settings, terminal = Settings(), Terminal()
+    links = DagsterLinks(settings.dagster_url)
     terminal.width = max(terminal.width, _TABLE_WIDTH)
     source = make_source(settings)
     subjects = [BASE, *map(str, covered_months(source, settings))]
@@ -155,7 +157,7 @@ def main() -> None:
                 request, seconds = demo.run(subject)
                 _add_row(table, demo, request, seconds)
             step("done")
-            last = message(request, demo.approvals.token(request), settings)
+            last = message(request, demo.approvals.token(request), links, settings)
             production = demo.approvals.production()
     terminal.rule("The last message, as the person gets it")
     terminal.print(last.text, soft_wrap=True, markup=False, highlight=False)
@@ -163,7 +165,7 @@ def main() -> None:
     terminal.print(table)
     terminal.print(
         f"\nIn production: version {production}. Open it all: [bold]make dev[/bold], then "
-        f"{settings.dagster_url}/assets/production_eval_mae"
+        f"{links.asset('production_eval_mae')}"
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from taxifare.approval.approvals import Approvals, Decision, by_verdict
 from taxifare.approval.channels import DeliveryError, Notifier
 from taxifare.approval.delivery import send_reminders, send_request
+from taxifare.approval.message import Links
 from taxifare.gate.evidence import Evidence
 from taxifare.gate.scores import describe_gain
 from taxifare.model.registry import ModelRegistry
@@ -63,6 +64,7 @@ def send_approval_message(
     config: Subject,
     approvals: dg.ResourceParam[Approvals],
     notifiers: dg.ResourceParam[Sequence[Notifier]],
+    links: dg.ResourceParam[Links],
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Writes the request to the ledger, then sends the message. Run again after a failure it asks nothing twice.
@@ -81,7 +83,7 @@ def send_approval_message(
     for notifier in notifiers:
         # A channel that is down does not keep the message from the others.
         try:
-            sent = send_request(approvals, notifier, request.id, settings, comparison_page=page)
+            sent = send_request(approvals, notifier, request.id, links, settings, comparison_page=page)
         except DeliveryError as error:
             undelivered.append(error)
         else:
@@ -113,12 +115,13 @@ def keep_requests(
     context: dg.OpExecutionContext,
     approvals: dg.ResourceParam[Approvals],
     notifiers: dg.ResourceParam[Sequence[Notifier]],
+    links: dg.ResourceParam[Links],
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Closes requests that nobody answered in time, and reminds of those that have waited long."""
     for request in approvals.expire():
         context.log.warning("%s expired: nobody decided until %s", request.id, request.valid_until)
-    for request_id in send_reminders(approvals, notifiers, settings):
+    for request_id in send_reminders(approvals, notifiers, links, settings):
         context.log.info("reminded of %s", request_id)
 
 

@@ -17,6 +17,7 @@ from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
+from taxifare_dagster.links import DagsterLinks
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -33,6 +34,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
             description="Requests and decisions",
         ),
         "notifiers": notifiers(settings),
+        "links": DagsterLinks(settings.dagster_url),
         "parquet_io": _lake_resource(ParquetIOManager, settings),
         "base_trips_io": _lake_resource(BaseTripsIOManager, settings),
         "json_io": _lake_resource(JsonIOManager, settings),

@@ -19,9 +19,9 @@ from taxifare.approval.channels import (
     Notifier,
     PassingDeliveryError,
 )
-from taxifare.approval.message import message
+from taxifare.approval.message import Links, message
 from taxifare.approval.records import Delivery, Request
-from taxifare.settings import Settings
+from taxifare.settings import AskingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ def send_request(
     approvals: Approvals,
     notifier: Notifier,
     request_id: str,
-    settings: Settings,
+    links: Links,
+    settings: AskingSettings,
     *,
     reminder: int = 0,
     comparison_page: str | None = None,
@@ -46,7 +47,8 @@ def send_request(
         approvals: Where the request and its deliveries are recorded.
         notifier: How people are reached.
         request_id: The request.
-        settings: For the links in the message.
+        links: Where the message leads.
+        settings: Who decides.
         reminder: 0 for the question itself, n for its n-th reminder.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
         sleep: Waits between attempts.
@@ -59,6 +61,7 @@ def send_request(
     text = message(
         request,
         approvals.token(request),
+        links,
         settings,
         reminder=reminder,
         restated=approvals.decided_on_other_editions(request),
@@ -91,7 +94,8 @@ def _send(approvals: Approvals, notifier: Notifier, request: Request, text: Mess
 def send_reminders(
     approvals: Approvals,
     notifiers: Iterable[Notifier],
-    settings: Settings,
+    links: Links,
+    settings: AskingSettings,
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
@@ -105,5 +109,5 @@ def send_reminders(
         with approvals.ledger.reading() as book:
             number = 1 + max(delivery.reminder for delivery in book.deliveries(request.id))
         for notifier in notifiers:
-            send_request(approvals, notifier, request.id, settings, reminder=number, sleep=sleep)
+            send_request(approvals, notifier, request.id, links, settings, reminder=number, sleep=sleep)
     return [request.id for request in due]

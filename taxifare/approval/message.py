@@ -1,19 +1,20 @@
-"""The message that asks a person for a decision: the numbers, what they mean, and where to answer."""
+"""The message that asks a person for a decision: the numbers, what they mean, and where to answer.
 
-import json
+What it says belongs here. Where its links lead is told by whoever serves the pages (`Links`), how it is sent stands in
+`delivery` and `channels`.
+"""
+
 from collections.abc import Sequence
 from datetime import datetime
-from urllib.parse import quote
+from typing import Protocol
 
 from taxifare.approval.approvals import APPROVABLE, Decision, by_verdict
 from taxifare.approval.channels import Message
 from taxifare.approval.records import Outcome, Request
 from taxifare.gate.evidence import Contender, Verdict
 from taxifare.gate.scores import Interval
-from taxifare.settings import Settings
+from taxifare.settings import AskingSettings
 from taxifare.trips.targets import Unit
-
-CODE_LOCATION = "taxifare_dagster.definitions"
 
 VERDICT_IN_WORDS = {
     Verdict.PROMOTE: "the new model is better",
@@ -25,10 +26,21 @@ VERDICT_IN_WORDS = {
 }
 
 
+class Links(Protocol):
+    """Addresses of the pages that a message leads to."""
+
+    def subject(self, subject: str) -> str:
+        """Returns the address of what was compared: of a month, or of `base`."""
+
+    def decision(self, request: Request, token: str, decision: Decision) -> str:
+        """Returns the address at which the request is answered: filled in, but for who decides and why."""
+
+
 def message(
     request: Request,
     token: str,
-    settings: Settings,
+    links: Links,
+    settings: AskingSettings,
     *,
     reminder: int = 0,
     restated: Sequence[Outcome] = (),
@@ -39,7 +51,8 @@ def message(
     Args:
         request: What is asked.
         token: Goes into the links that answer it.
-        settings: For the links.
+        links: Where to look and where to answer.
+        settings: Who decides: a person or a policy.
         reminder: 0 for the question itself, n for its n-th reminder.
         restated: Decisions on earlier editions of the same trips.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
@@ -73,51 +86,21 @@ def message(
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
     ]
-    links = [("See", subject_link(request.subject, settings))]
+    pages = [("See", links.subject(request.subject))]
     if comparison_page:
-        links.append(("Compare the runs", comparison_page))
+        pages.append(("Compare the runs", comparison_page))
     if settings.approval_policy == "gate":
         lines.append(f"The policy decides to {by_verdict(request.verdict)}; asked {_moment(request.requested_at)}")
     else:
         lines.append(f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}")
         if request.verdict not in APPROVABLE:
             lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
-        links += [
-            ("Approve", decision_link(request, token, "approve", settings)),
-            ("Reject", decision_link(request, token, "reject", settings)),
+        pages += [
+            ("Approve", links.decision(request, token, "approve")),
+            ("Reject", links.decision(request, token, "reject")),
         ]
-    lines += [*(f"{name}: {address}" for name, address in links), key]
-    return Message(key, "\n".join(lines), tuple(links))
-
-
-def subject_link(subject: str, settings: Settings) -> str:
-    """Address of the subject's staging model in Dagster's UI."""
-    assets = f"{settings.dagster_url.rstrip('/')}/assets"
-    return (
-        f"{assets}/base_model"
-        if subject == "base"
-        else f"{assets}/staging_model?view=partitions&partition={subject}-01"
-    )
-
-
-def decision_link(request: Request, token: str, decision: Decision, settings: Settings) -> str:
-    """Address of Dagster's launchpad with `decision_job` filled in, but for who and why."""
-    config = "\n".join(
-        [
-            "ops:",
-            "  decide:",
-            "    config:",
-            f"      request: {json.dumps(request.id)}",
-            f"      token: {json.dumps(token)}",
-            f"      decision: {decision}",
-            '      decided_by: ""',
-            '      reason: ""',
-            "      override: false",
-            "",
-        ]
-    )
-    job = f"{settings.dagster_url.rstrip('/')}/locations/{CODE_LOCATION}/jobs/decision_job"
-    return f"{job}/playground/setup?config={quote(config, safe='')}"
+    lines += [*(f"{name}: {address}" for name, address in pages), key]
+    return Message(key, "\n".join(lines), tuple(pages))
 
 
 def _amount(amount: float | None) -> str:

@@ -27,7 +27,7 @@ from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import parse_month
-from tests.support.approvals import MemoryRegistry, Office, contender
+from tests.support.approvals import LINKS, MemoryRegistry, Office, contender
 from tests.support.approvals import evidence as evidence_on
 from tests.support.places import REPOSITORY
 from tests.support.small import raw_month, small_settings
@@ -247,12 +247,14 @@ def test_a_notification_failure_that_fails_the_run_after_promotion(tmp_path: Pat
     request = office.ask("2015-01", "2", "1")
     chat, settings = Unreachable(), small_settings(tmp_path)
     with pytest.raises(DeliveryError):
-        send_request(office.approvals, chat, request.id, settings, sleep=lambda _seconds: None)
+        send_request(office.approvals, chat, request.id, LINKS, settings, sleep=lambda _seconds: None)
     assert office.registry.alias == "1", "asking changes nothing"
     assert office.approvals.open_requests() == (request,)
     office.approve(request)
     assert office.registry.alias == "2", "and the answer needs no message"
-    assert not send_request(office.approvals, chat, request.id, settings), "nothing is left to send, so nothing fails"
+    assert not send_request(office.approvals, chat, request.id, LINKS, settings), (
+        "nothing is left to send, so nothing fails"
+    )
     assert len(office.approvals.history()) == 2
 
 

@@ -43,7 +43,7 @@ from taxifare.training.renewal import appraise_production
 from taxifare.trips.editions import edition_of
 from taxifare.trips.features import feature_names
 from taxifare_dagster.build import build_definitions
-from tests.support.approvals import SECRET, Office, in_processes
+from tests.support.approvals import LINKS, SECRET, Office, in_processes
 from tests.support.servers import Login, chat_server, free_port, mlflow_server, webhook_server
 from tests.support.small import run_tags, small_settings
 
@@ -315,7 +315,7 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert evidence.production.scores.mae > evidence.staging.scores.mae
     # And the person reads it the right way round: the error of production first, and a gain with its sign.
     dearer = showroom.approvals.request(reverse)
-    text = message(dearer, showroom.approvals.token(dearer), gate_settings).text
+    text = message(dearer, showroom.approvals.token(dearer), LINKS, gate_settings).text
     good, dear = evidence.staging.scores, evidence.production.scores
     assert text.startswith(f"Evaluation MAE: {good.mae:.2f} - New training MAE: {dear.mae:.2f}\n")
     assert "Gain a trip: -" in text
@@ -675,7 +675,7 @@ def test_a_chat_that_is_down_slow_or_fails_after_accepting_asks_once_and_fails_n
     pauses: list[float] = []
 
     def send() -> bool:
-        return send_request(office.approvals, notifier, request.id, gate_settings, sleep=pauses.append)
+        return send_request(office.approvals, notifier, request.id, LINKS, gate_settings, sleep=pauses.append)
 
     with pytest.raises(DeliveryError, match=chat.url):
         send()

@@ -160,6 +160,19 @@ class Office:
         return self
 
 
+class Pages:
+    """Where messages lead in tests that know of no UI."""
+
+    def subject(self, subject: str) -> str:
+        return f"https://pages/{subject}"
+
+    def decision(self, request: Request, token: str, decision: Decision) -> str:
+        return f"https://pages/{decision}/{request.id}?{token}"
+
+
+LINKS = Pages()
+
+
 def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
     """What each task returns, or the exception it raised; each in a process of its own, all let go at once."""
     fork = multiprocessing.get_context("fork")

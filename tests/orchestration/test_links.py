@@ -1,0 +1,58 @@
+"""Where messages lead: the same addresses as in the messages that were sent, and they are of what there is."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import dagster as dg
+import pytest
+import yaml
+
+from taxifare.approval.approvals import Decision
+from taxifare.settings import Settings
+from taxifare_dagster.build import build_definitions
+from taxifare_dagster.links import DagsterLinks
+from tests.support.approvals import Office
+
+LINKS = DagsterLinks("http://127.0.0.1:3000/")
+
+
+def config_of(link: str) -> str:
+    (config,) = parse_qs(urlsplit(link).query)["config"]
+    return config
+
+
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+def test_the_address_of_a_decision_is_that_of_messages_sent_before(office: Office, decision: Decision) -> None:
+    request = office.ask("2015-03", "2", "1")
+    assert LINKS.decision(request, "0123456789abcdef", decision) == (
+        "http://127.0.0.1:3000/locations/taxifare_dagster.definitions/jobs/decision_job/playground/setup?config="
+        "ops%3A%0A%20%20decide%3A%0A%20%20%20%20config%3A%0A"
+        f"%20%20%20%20%20%20request%3A%20%22{request.id}%22%0A"
+        "%20%20%20%20%20%20token%3A%20%220123456789abcdef%22%0A"
+        f"%20%20%20%20%20%20decision%3A%20{decision}%0A"
+        "%20%20%20%20%20%20decided_by%3A%20%22%22%0A"
+        "%20%20%20%20%20%20reason%3A%20%22%22%0A"
+        "%20%20%20%20%20%20override%3A%20false%0A"
+    )
+
+
+def test_the_address_of_a_subject_is_that_of_messages_sent_before() -> None:
+    month = "http://127.0.0.1:3000/assets/staging_model?view=partitions&partition=2015-03-01"
+    assert LINKS.subject("2015-03") == month
+    assert LINKS.subject("base") == "http://127.0.0.1:3000/assets/base_model"
+
+
+def test_what_the_link_fills_in_is_what_the_job_takes(office: Office, settings: Settings) -> None:
+    """All but who and why, which a person writes; the job's own schema is asked, not ours."""
+    request = office.ask("2015-03", "2", "1")
+    config = yaml.safe_load(config_of(LINKS.decision(request, office.approvals.token(request), "reject")))
+    job = build_definitions(settings).resolve_job_def("decision_job")
+    assert dg.validate_run_config(job, config)["ops"]["decide"]["config"] == config["ops"]["decide"]["config"]
+    written = {"decided_by": "", "reason": "", "override": False}
+    shown = {"request": request.id, "token": office.approvals.token(request), "decision": "reject"}
+    assert config["ops"]["decide"]["config"] == shown | written
+
+
+def test_the_pages_are_those_of_assets_there_are(settings: Settings) -> None:
+    assets = {key.to_user_string() for key in build_definitions(settings).resolve_asset_graph().get_all_asset_keys()}
+    for subject in ("2015-03", "base"):
+        assert urlsplit(LINKS.subject(subject)).path.removeprefix("/assets/") in assets
