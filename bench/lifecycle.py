@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.model.registry import ModelRegistry
+from taxifare.model.store import MlflowStore
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.simulator.source import Simulator
@@ -88,7 +89,7 @@ def bench_registry(processed: pd.DataFrame, version: str, registry: ModelRegistr
     model = registry.load(version)
 
     def register(number: int) -> str:
-        with registry.run("bench", {"number": str(number)}) as run_id:
+        with registry.runs.open("bench", {"number": str(number)}) as run_id:
             return registry.register(
                 model.network, settings.city_facts, model.exposure, run_id=run_id, fingerprint=str(number), tags={}
             )
@@ -110,7 +111,7 @@ def main() -> None:
     """Prints all figures."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(taxifare_home=folder, max_epochs=1, challengers=("warm",))
-        registry = ModelRegistry(settings.tracking_uri, "bench", "bench")
+        registry = ModelRegistry(MlflowStore(settings.tracking_uri, "bench"), "bench")
         registry.prepare()
         bench_code_location()
         bench_month(settings, registry)

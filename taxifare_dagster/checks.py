@@ -243,10 +243,10 @@ def compare(
         trips=trips,
         production=production,
         production_predicted=(
-            None if production.contender is None else registry.read_predictions(production.contender.run_id)
+            None if production.contender is None else registry.runs.read_predictions(production.contender.run_id)
         ),
         staging=staging,
-        staging_predicted=registry.read_predictions(staging.contender.run_id),
+        staging_predicted=registry.runs.read_predictions(staging.contender.run_id),
         city=settings.city_facts,
         settings=settings,
     )

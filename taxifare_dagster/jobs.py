@@ -101,7 +101,9 @@ def _comparison_page(evidence: Evidence, settings: Settings) -> str | None:
     """Returns where MLflow shows the two runs side by side, None without a server or a second run."""
     if evidence.production is None:
         return None
-    return ModelRegistry.from_settings(settings).comparison_url([evidence.production.run_id, evidence.staging.run_id])
+    return ModelRegistry.from_settings(settings).runs.comparison_url(
+        [evidence.production.run_id, evidence.staging.run_id]
+    )
 
 
 @dg.job(description="Ask a person about a comparison: the request goes to the ledger, the message to the chat.")
@@ -258,7 +260,7 @@ def search_settings(
     found = search.finding
     context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))
     picture = figures.tuning(search.trials, search.importances, found.unit)
-    registry.log_figure(found.run_id, "tuning", picture)
+    registry.runs.log_figure(found.run_id, "tuning", picture)
     context.add_output_metadata(
         {
             "settings": dg.MetadataValue.md("\n".join(("```", *found.env_lines, "```"))),

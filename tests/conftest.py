@@ -90,7 +90,7 @@ def open_registry(migrated_store: Path) -> Callable[[Settings], ModelRegistry]:
     def opened(settings: Settings) -> ModelRegistry:
         registry = ModelRegistry.from_settings(settings)
         path = settings.home / "mlflow" / "mlflow.db"
-        if not registry.is_server and not path.exists():
+        if not registry.store.is_server and not path.exists():
             path.parent.mkdir(parents=True)
             shutil.copy(migrated_store, path)
         registry.prepare()

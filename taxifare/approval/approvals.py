@@ -30,7 +30,7 @@ from taxifare.approval.ledger import Book, Ledger
 from taxifare.approval.records import Outcome, Promotion, Refusal, Request, State
 from taxifare.approval.tokens import approval_secret
 from taxifare.gate.evidence import Evidence, Verdict
-from taxifare.model.registry import RegistryError
+from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.errors import ApprovalError
 from taxifare.approval.ledger import LedgerError
 from taxifare.model.fitting import TrainingError
-from taxifare.model.registry import ModelRegistry, RegistryError
+from taxifare.model.registry import ModelRegistry
+from taxifare.model.store import RegistryError
 from taxifare.replay.policies import ReplayError
 from taxifare.settings import SettingsError, settings_in_force
 from taxifare.sources import SourceError

@@ -79,7 +79,7 @@ def show_learning_curve(
         )
     unit = settings.target_facts.unit
     png = figures.learning_curve(curve.levels, unit)
-    registry.log_figure(curve.run_id, "learning_curve", png)
+    registry.runs.log_figure(curve.run_id, "learning_curve", png)
     terminal().print(_curve_table(curve, unit))
     if output is not None:
         output.write_bytes(png)

@@ -1,10 +1,20 @@
-"""How a network travels: a pyfunc that carries its feature code by value, and what comes of loading one."""
+"""How a network travels: packed as a pyfunc that needs no line of this repository, and what comes of unpacking one.
+
+A packed model takes raw trips and returns the target: fares in USD, or durations in minutes. Its feature code is
+pickled by value, so a version always computes the features it was trained with, whatever this repository has become
+since, and loads in a process that has no `taxifare` at all. The Keras network lies beside it with its optimizer, so
+that training can go on.
+
+Where packed models are kept is the business of `registry`.
+"""
 
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +23,13 @@ import pandas as pd
 
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
+from taxifare.trips.features import check_computable, feature_names
 from taxifare.trips.table import KNOWN_AT_PICKUP
 
 if TYPE_CHECKING:
     import keras
+
+_NETWORK_FILE = "network.keras"
 
 _NAMED_PACKAGES = ("cloudpickle", "keras", "mlflow", "numpy", "pandas", "tensorflow")
 
@@ -57,9 +70,12 @@ class LoadedModel:
             corrected: Whether to go against the bias, see `evaluation.correction_share`.
 
         Raises:
+            KeyError: A column is missing.
+            InputError: A trip cannot be predicted by any model: a coordinate is null or infinite, or a time null.
             VersionUnusableError: The model raises, or returns anything but n finite numbers.
         """
         known_at_pickup = trips[list(KNOWN_AT_PICKUP)]
+        check_computable(known_at_pickup)
         try:
             predicted = np.asarray(self.model.predict(known_at_pickup, {"corrected": corrected}), dtype=np.float32)
         except Exception as error:
@@ -70,6 +86,44 @@ class LoadedModel:
                 f"with {int((~np.isfinite(predicted)).sum())} that are not finite"
             )
         return predicted
+
+
+def log_packed(
+    mlflow: Any, network: "keras.Model", city: City, exposure: Sequence[Exposure], correction_share: float
+) -> Any:
+    """Returns MLflow's description of the network, packed and logged with the active run.
+
+    Args:
+        mlflow: MLflow's module, set to the store.
+        network: A compiled network over the features of `taxifare.trips.features`.
+        city: Whose facts its features use.
+        exposure: What it has been trained on, its parents' exposure included.
+        correction_share: How far towards its upper predictions it goes when it is asked for corrected ones.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quiet_mlflow(), _pickled_by_value():
+        path = Path(folder) / _NETWORK_FILE
+        network.save(path)
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=_pyfunc_model(city, correction_share),
+            artifacts={"network": str(path)},
+            signature=_signature(),
+            metadata={
+                "exposure": [entry.model_dump(mode="json") for entry in exposure],
+                "features": list(feature_names(city)),
+                "correction_share": correction_share,
+            },
+            # Inferring the requirements would import the model in a process of its own: 15 s.
+            pip_requirements=_requirements(),
+        )
+
+
+def unpacked(mlflow: Any, path: str, version: str) -> LoadedModel:
+    """Returns the packed model in a local folder; whatever a damaged one raises passes through."""
+    model = mlflow.pyfunc.load_model(path)
+    metadata = model.metadata.metadata
+    exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
+    return LoadedModel(version, model, exposure, tuple(metadata["features"]), float(metadata["correction_share"]))
 
 
 def _pyfunc_model(city: City, correction_share: float) -> Any:

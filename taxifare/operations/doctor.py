@@ -101,7 +101,7 @@ def _registry(registry: ModelRegistry) -> str:
 
 def _artifacts(settings: Settings, registry: ModelRegistry) -> str:
     """Returns where the files of runs and models are; to a bucket of ours a file is written and removed."""
-    place, wanted = registry.artifacts(), settings.mlflow_artifact_location
+    place, wanted = registry.store.artifacts(), settings.mlflow_artifact_location
     if wanted is not None and not place.startswith(wanted.rstrip("/")):
         raise DisorderError(
             f"the files of experiment {settings.mlflow_experiment} are in {place}, MLFLOW_ARTIFACT_LOCATION says "

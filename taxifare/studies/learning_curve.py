@@ -106,8 +106,8 @@ def learning_curve(
     points = [_Point(size, repeat) for repeat in range(repeats) for size in fitting]
     curve = _fingerprint(trips, settings)
     tags = {"asset": "learning_curve", SUBJECT_TAG: edition_of(trips).subject, "curve": curve}
-    with registry.run(f"learning curve {edition_of(trips).subject}", tags) as run_id:
-        known = {point: registry.finished(_tags(point, curve)) for point in points}
+    with registry.runs.open(f"learning curve {edition_of(trips).subject}", tags) as run_id:
+        known = {point: registry.runs.finished(_tags(point, curve)) for point in points}
         measured = {point: metrics for point, metrics in known.items() if metrics is not None}
         missing = [point for point in points if point not in measured]
         work = sum(point.trips + _FIXED_COST_TRIPS for point in missing)
@@ -142,7 +142,7 @@ def _measure(
     sample = training.iloc[np.sort(order[: point.trips])]
     batch_size = min(settings.batch_size, math.ceil(point.trips / LEAST_STEPS_PER_EPOCH))
     own = settings.model_copy(update={"seed": settings.seed + point.repeat, "batch_size": batch_size})
-    with registry.run(f"{point.trips} trips, repeat {point.repeat}", _tags(point, curve)) as run_id:
+    with registry.runs.open(f"{point.trips} trips, repeat {point.repeat}", _tags(point, curve)) as run_id:
         network, history = fit_from_scratch(sample, own, on_epoch=lambda epoch: report(epoch.number / epoch.last))
         scores = score(predict_trips(network, test, settings), test["target"].to_numpy(np.float64))
         metrics = {
@@ -152,8 +152,8 @@ def _measure(
             "reference_mae": reference_mae(sample, test),
             "training_seconds": history.seconds,
         }
-        registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in history.epochs if epoch.number])
-        registry.log(
+        registry.runs.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in history.epochs if epoch.number])
+        registry.runs.log(
             run_id,
             params={
                 "training_set_size": point.trips,

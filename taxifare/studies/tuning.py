@@ -196,7 +196,7 @@ def tune(
     with _alone(settings):
         study = _open_study(f"{edition.subject} {_fingerprint(trips, settings)}", settings)
         tags = {"asset": "tuning", SUBJECT_TAG: edition.subject, "study": study.study_name}
-        with registry.run(f"tuning {edition.subject}", tags) as run_id:
+        with registry.runs.open(f"tuning {edition.subject}", tags) as run_id:
             while (left_s := _seconds_left(study, trials, deadline)) > 0:
                 _put_back(study, present)
                 _run_trial(study, rows, registry, settings)
@@ -218,7 +218,7 @@ def tune(
                 **evidence,
             )
             search = Search(found, done, _importances(study))
-            registry.log(run_id, metrics=_metrics(found))
+            registry.runs.log(run_id, metrics=_metrics(found))
             study.set_user_attr(_FINDING, found.model_dump(mode="json"))
     return search
 
@@ -243,7 +243,7 @@ def adopt(finding: Finding, registry: ModelRegistry, env_file: Path, *, by: str,
     from dotenv import set_key
 
     adopted_at = datetime.now(UTC).isoformat(timespec="seconds")
-    registry.tag_run(finding.run_id, {"adopted_by": by, "adopted_reason": reason, "adopted_at": adopted_at})
+    registry.runs.tag(finding.run_id, {"adopted_by": by, "adopted_reason": reason, "adopted_at": adopted_at})
     for line in finding.env_lines:
         name, value = line.split("=", 1)
         set_key(env_file, name, value, quote_mode="never")
@@ -359,11 +359,11 @@ def _run_trial(study: "optuna.Study", rows: _Rows, registry: ModelRegistry, sett
     values = _suggest(trial, searched_settings(settings))
     number = _origin(trial)
     try:
-        with registry.run(
+        with registry.runs.open(
             f"trial {number}", {"asset": "tuning_trial", "study": study.study_name, "trial": str(number)}
         ) as run_id:
             trial.set_user_attr(_RUN, run_id)
-            registry.log(run_id, params={**values, "seed": settings.seed, "training_set_size": len(rows.learned)})
+            registry.runs.log(run_id, params={**values, "seed": settings.seed, "training_set_size": len(rows.learned)})
             mae = _fit_and_score(trial, run_id, rows, registry, settings.model_copy(update=dict(values)))
     except (TrainingError, EvaluationError) as error:
         trial.set_user_attr(_FAULT, str(error))
@@ -398,15 +398,15 @@ def _fit_and_score(
     except optuna.TrialPruned:
         return None
     finally:
-        registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in epochs if epoch.number])
-        registry.log_curve(
+        registry.runs.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in epochs if epoch.number])
+        registry.runs.log_curve(
             run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
         )
-        registry.tag_run(run_id, {"epochs": str(max(len(epochs) - 1, 0))})
+        registry.runs.tag(run_id, {"epochs": str(max(len(epochs) - 1, 0))})
     predicted, targets = predict_trips(network, rows.held, settings), _targets(rows)
     scores = score(predicted[rows.choosing], targets[rows.choosing])
-    registry.log_predictions(run_id, pd.Series(predicted, index=rows.held["key"]))
-    registry.log(
+    registry.runs.log_predictions(run_id, pd.Series(predicted, index=rows.held["key"]))
+    registry.runs.log(
         run_id,
         metrics={
             "mae": scores.mae,
@@ -441,7 +441,7 @@ def _evidence(done: Sequence[Trial], rows: _Rows, registry: ModelRegistry) -> Ma
     gain = None
     if 0 in errors and best != 0:
         before, after = (
-            registry.read_predictions(by_number[number].run_id).loc[rows.held["key"]].to_numpy(np.float64)
+            registry.runs.read_predictions(by_number[number].run_id).loc[rows.held["key"]].to_numpy(np.float64)
             for number in (0, best)
         )
         gain = mean_interval(paired_gains(before, after, _targets(rows))[~rows.choosing])

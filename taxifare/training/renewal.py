@@ -88,8 +88,8 @@ def appraise_production(
     """
     if version is None:
         return Appraisal(version=None)
-    with registry.run(f"{run_tags['asset']} {edition_of(trips).subject}", run_tags) as run_id:
-        registry.log(run_id, params=_facts(trips) | {"context": "evaluation", "model_version": version})
+    with registry.runs.open(f"{run_tags['asset']} {edition_of(trips).subject}", run_tags) as run_id:
+        registry.runs.log(run_id, params=_facts(trips) | {"context": "evaluation", "model_version": version})
         return _appraise(trips, version, registry, run_id)
 
 
@@ -257,11 +257,11 @@ def retrain_whole_month(
     edition = edition_of(trips)
     whole = whole_month_of(trips)
     fingerprint = _fingerprint(whole, settings, rehearsed=rehearsed, parents=(version,))
-    with registry.run(f"whole month {edition.subject}", run_tags) as run_id:
+    with registry.runs.open(f"whole month {edition.subject}", run_tags) as run_id:
         if (known := registry.find(fingerprint)) is not None:
             return known.version
         renewed = warm(lesson_of(whole, rehearsed, settings), registry.load(version), settings, on_epoch)
-        registry.log(
+        registry.runs.log(
             run_id,
             params=_facts(whole) | {"context": "whole month", "parent_version": version},
             metrics={"training_seconds": renewed.seconds},
@@ -330,7 +330,7 @@ def _candidate(
 ) -> Candidate:
     """Returns what was learned, registered and scored; or the version that was registered for the same inputs."""
     edition = edition_of(trips)
-    with registry.run(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
+    with registry.runs.open(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
         # A month that cannot be judged is an error before it is learned from: no version is left behind.
         difficulty = difficulty_of(trips)
         known, trained = registry.find(fingerprint), None
@@ -339,8 +339,8 @@ def _candidate(
             version, parent_version = _registered(trained, edition, facts, fingerprint, registry, settings, run_id)
         else:
             version, parent_version = known.version, known.tags.get("parent_version")
-            registry.log(run_id, params={**facts, "context": "reuse"})
-        registry.log(run_id, params={"model_version": version})
+            registry.runs.log(run_id, params={**facts, "context": "reuse"})
+        registry.runs.log(run_id, params={"model_version": version})
         appraisal = _appraise(trips, version, registry, run_id)
         if appraisal.contender is None:
             raise VersionUnusableError(appraisal.fault)
@@ -361,14 +361,14 @@ def _registered(
     run_id: str,
 ) -> tuple[str, str | None]:
     """Returns the version of what was trained, and its parent; logs how it was trained."""
-    registry.log(
+    registry.runs.log(
         run_id,
         params={**facts, **trained.params, "parent_version": trained.parent_version},
         metrics=trained.metrics,
     )
     if (history := trained.history) is not None:
         epochs = history.epochs
-        registry.log(
+        registry.runs.log(
             run_id,
             # What the fit was given: larger networks and renewals do not take the settings as they are.
             params=settings.model_dump(include={"patience", "dense_width_factor", "seed"})
@@ -380,8 +380,8 @@ def _registered(
                 "peak_memory_mib": peak_memory_mib(),
             },
         )
-        registry.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in epochs if epoch.number])
-        registry.log_curve(
+        registry.runs.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in epochs if epoch.number])
+        registry.runs.log_curve(
             run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
         )
     if trained.version is not None:
@@ -418,8 +418,8 @@ def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id
         return Appraisal(version=version, fault=str(error))
     contender = contend(version, run_id, predicted, raised, validation["target"].to_numpy(np.float64))
     scores, corrected = contender.scores, contender.corrected
-    registry.log_predictions(run_id, pd.Series(predicted, index=validation["key"]))
-    registry.log(
+    registry.runs.log_predictions(run_id, pd.Series(predicted, index=validation["key"]))
+    registry.runs.log(
         run_id,
         metrics={"mae": scores.mae, "rmse": scores.rmse, "bias": scores.bias}
         | {

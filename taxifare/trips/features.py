@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.trips.cities import City
+from taxifare.trips.table import COORDINATES
 
 Vector = npt.NDArray[np.float32]
 
@@ -34,6 +35,10 @@ _SATURDAY = 5
 _DAYS_PER_YEAR = 365.2425
 
 _TREND_ORIGIN = np.datetime64("2000-01-01", "D")
+
+
+class InputError(ValueError):
+    """Trips without features, because of what they are: no model can predict them. Names the column."""
 
 
 def feature_names(city: City) -> tuple[str, ...]:
@@ -87,7 +92,7 @@ def compute_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:
         A frame with the trips' index, in one block of memory: its values can be taken without a copy.
 
     Raises:
-        ValueError: A coordinate is null or infinite, or a pickup time is null; names the column.
+        InputError: A coordinate is null or infinite, or a pickup time is null.
     """
     longitudes = [_finite(trips, f"{end}_longitude") for end in ("pickup", "dropoff")]
     latitudes = [_finite(trips, f"{end}_latitude") for end in ("pickup", "dropoff")]
@@ -99,6 +104,17 @@ def compute_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:
     for row, name in zip(block, names, strict=True):
         row[:] = columns[name]
     return pd.DataFrame(block.T, columns=list(names), index=trips.index, copy=False)
+
+
+def check_computable(trips: pd.DataFrame) -> None:
+    """Ensures that the trips have features, of whatever city.
+
+    Raises:
+        InputError: A coordinate is null or infinite, or a pickup time is null.
+    """
+    for name in COORDINATES:
+        _finite(trips, name)
+    _times(trips)
 
 
 def haversine_km(
@@ -234,7 +250,7 @@ def _finite(trips: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
     values = trips[name].to_numpy(dtype=np.float64, na_value=np.nan)
     unfit = len(values) - int(np.count_nonzero(np.isfinite(values)))
     if unfit:
-        raise ValueError(f"column {name}: {unfit:,} of {len(values):,} values are null or infinite, expected degrees")
+        raise InputError(f"column {name}: {unfit:,} of {len(values):,} values are null or infinite, expected degrees")
     return values
 
 
@@ -243,5 +259,5 @@ def _times(trips: pd.DataFrame) -> npt.NDArray[np.int64]:
     times = trips["pickup_datetime"].to_numpy().astype("datetime64[us]")
     unfit = int(np.count_nonzero(np.isnat(times)))
     if unfit:
-        raise ValueError(f"column pickup_datetime: {unfit:,} of {len(times):,} values are null, expected a time")
+        raise InputError(f"column pickup_datetime: {unfit:,} of {len(times):,} values are null, expected a time")
     return times.view(np.int64)

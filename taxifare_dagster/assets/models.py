@@ -207,7 +207,7 @@ def _appraisal_metadata(
     if appraisal.contender is None:
         return {"not_scored": appraisal.fault or "nothing is in production"}
     run_id, target = appraisal.contender.run_id, settings.target_facts
-    predictions, validation = registry.read_predictions(run_id), trips[trips["is_validation"]]
+    predictions, validation = registry.runs.read_predictions(run_id), trips[trips["is_validation"]]
     shown: dict[str, Any] = {
         **metadata.scores(appraisal.contender.scores, target.unit),
         **metadata.measured(
@@ -221,7 +221,7 @@ def _appraisal_metadata(
         "mlflow_run": run_id,
         "errors": metadata.plot(figures.errors_by_hour(predictions, validation, target)),
     }
-    if (url := registry.run_url(run_id)) is not None:
+    if (url := registry.runs.url(run_id)) is not None:
         shown["mlflow_page"] = dg.MetadataValue.url(url)
     return shown
 

@@ -163,7 +163,7 @@ def registered(registry: ModelRegistry, january: pd.DataFrame, *names: str) -> l
     )
     versions = []
     for name in names:
-        with registry.run("a test", {"name": name}) as run_id:
+        with registry.runs.open("a test", {"name": name}) as run_id:
             versions.append(registry.register(network, NEW_YORK, (), run_id=run_id, fingerprint=name, tags={}))
     return versions
 
@@ -184,12 +184,10 @@ def test_a_promotion_that_goes_the_wrong_way_round(
 
 def test_two_versions_in_production_at_once(registry: ModelRegistry, january: pd.DataFrame) -> None:
     """Stages allowed it: `get_latest_versions` returned whichever was newer, the service loaded the other."""
-    import mlflow
-
     versions = registered(registry, january, "first", "second", "third")
     for version in (*versions, versions[0]):
         registry.set_production(version)
-    client = mlflow.MlflowClient(registry.tracking_uri)
+    client = registry.store.client
     found = [client.get_model_version(registry.model_name, version) for version in versions]
     assert [str(each.version) for each in found if "production" in each.aliases] == [versions[0]]
     assert {each.current_stage for each in found} == {"None"}, "stages are not used beside aliases"

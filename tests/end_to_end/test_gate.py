@@ -37,7 +37,8 @@ from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.verdict import judge
 from taxifare.model.exposure import Exposure
 from taxifare.model.network import build_network
-from taxifare.model.registry import ModelRegistry, RegistryError
+from taxifare.model.registry import ModelRegistry
+from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
 from taxifare.training.renewal import appraise_production
 from taxifare.trips.editions import edition_of
@@ -127,7 +128,7 @@ def office(gate_settings: Settings) -> Office:
 def add_version(registry: ModelRegistry) -> str:
     """A registered version without a model behind it."""
     registry.prepare()
-    created = registry._client.create_model_version(registry.model_name, ELSEWHERE, await_creation_for=0)
+    created = registry.store.client.create_model_version(registry.model_name, ELSEWHERE, await_creation_for=0)
     return str(created.version)
 
 
@@ -204,9 +205,9 @@ class Garage:
             revision=edition.revision,
             trips=self.trips,
             production=old,
-            production_predicted=self.registry.read_predictions(old.contender.run_id),
+            production_predicted=self.registry.runs.read_predictions(old.contender.run_id),
             staging=new,
-            staging_predicted=self.registry.read_predictions(new.contender.run_id),
+            staging_predicted=self.registry.runs.read_predictions(new.contender.run_id),
             city=self.settings.city_facts,
             settings=self.settings,
         )
@@ -236,7 +237,7 @@ def garage(tracking: Tracking, january: pd.DataFrame, tmp_path_factory: pytest.T
         ("dear", 103.0, BASE_YEARS),
         ("leaked", 3.0, seen),
     ):
-        with registry.run(name, run_tags(name, "2015-01", "garage")) as run_id:
+        with registry.runs.open(name, run_tags(name, "2015-01", "garage")) as run_id:
             version = registry.register(
                 network(january, settings, dearer),
                 settings.city_facts,
@@ -275,7 +276,7 @@ def garage_alias(garage: Garage, version: str | None) -> None:
     """Ensures where the garage's alias points."""
     ModelRegistry.from_settings(garage.settings)  # logs in again: between tests nobody is
     if version is None:
-        garage.registry._client.delete_registered_model_alias(garage.settings.registered_model, "production")
+        garage.registry.store.client.delete_registered_model_alias(garage.settings.registered_model, "production")
     else:
         garage.registry.set_production(version)
 
@@ -538,7 +539,7 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
     """Every second time the request itself arrives and only MLflow's answer is lost."""
     stride = 1 if gate_settings.ledger_url.startswith("sqlite") else 7
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = ModelRegistry(address, gate_settings.mlflow_experiment, gate_settings.registered_model)
+        distant = ModelRegistry(MlflowStore(address, gate_settings.mlflow_experiment), gate_settings.registered_model)
         office = Office.open(gate_settings.ledger_url, distant)
         distant.prepare()
         for step in count(0, stride):
@@ -611,7 +612,7 @@ def test_a_decision_killed_before_the_alias_is_reported_by_the_doctor_and_finish
     request = today(office).ask("2015-01", "2", "1")
     doomed = Office.open(
         gate_settings.ledger_url,
-        Fatal(gate_settings.tracking_uri, gate_settings.mlflow_experiment, gate_settings.registered_model),
+        Fatal(MlflowStore(gate_settings.tracking_uri, gate_settings.mlflow_experiment), gate_settings.registered_model),
     )
     process = multiprocessing.get_context("fork").Process(target=lambda: doomed.approve(request))
     process.start()
@@ -766,7 +767,7 @@ def test_no_secret_is_left_where_others_look(tracking: Tracking, tmp_path: Path)
 def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings) -> None:
     """MLflow may hash the password anew for each of them, and its client asks twice to set a tag once."""
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = ModelRegistry(address, gate_settings.mlflow_experiment, gate_settings.registered_model)
+        distant = ModelRegistry(MlflowStore(address, gate_settings.mlflow_experiment), gate_settings.registered_model)
         distant.prepare()
         there = Office.open(gate_settings.ledger_url, distant)
         request = there.ask("2015-01", "2", "1")

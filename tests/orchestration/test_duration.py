@@ -68,7 +68,7 @@ class TestJanuaryInMinutes:
     def test_the_model_is_one_of_its_own_and_beats_a_rate_per_km(self, minutes: World) -> None:
         assert minutes.registry.model_name == "taxifare-duration"
         assert minutes.versions() == {"1": "base", "2": "2015-01"}
-        assert minutes.registry._client.search_model_versions("name = 'taxifare'") == []
+        assert minutes.registry.store.client.search_model_versions("name = 'taxifare'") == []
         assert minutes.registry.production_version() == "1"
         evidence = minutes.evidence(JANUARY)
         assert evidence.staging.scores.mae < evidence.difficulty_mae

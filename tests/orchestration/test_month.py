@@ -53,7 +53,7 @@ BAD_MONTHS = {
 
 def remove_artifacts(world: World, version: str) -> None:
     """Ensures that a registered version has lost its files."""
-    uri = world.registry._client.get_model_version_download_uri(world.settings.registered_model, version)
+    uri = world.registry.store.client.get_model_version_download_uri(world.settings.registered_model, version)
     folder = Path(urlparse(uri).path)
     assert world.settings.home in folder.parents
     shutil.rmtree(folder)
@@ -197,7 +197,7 @@ class TestEveryVerdictIsAnAnswer:
         """It loads, but its weights are not numbers: that is said, and the person gets something to decide on."""
         import keras
 
-        uri = started.registry._client.get_model_version_download_uri(started.settings.registered_model, "1")
+        uri = started.registry.store.client.get_model_version_download_uri(started.settings.registered_model, "1")
         (path,) = Path(urlparse(uri).path).rglob("network.keras")
         network = keras.models.load_model(path)
         network.set_weights([weights * float("nan") for weights in network.get_weights()])

@@ -8,7 +8,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from taxifare.approval.channels import DeliveryError
 from taxifare.gate.evidence import Verdict
-from taxifare.model.registry import RegistryError
+from taxifare.model.store import RegistryError
 from taxifare.sources.base import NoBaseError, SourceError
 from taxifare_dagster import sensors
 from tests.support.world import FEBRUARY, JANUARY, World, failures

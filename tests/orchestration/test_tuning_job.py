@@ -33,7 +33,7 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
     assert page["trials"] == {"complete": 2, "pruned": 0, "failed": 0}
     assert page["search"].startswith("![plot](data:image/png;base64,")
 
-    client = trained.registry._client
+    client = trained.registry.store.client
     runs = trained.mlflow_runs(result.run_id)
     tuning = client.get_run(finding.run_id)
     assert tuning.data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id

@@ -25,6 +25,7 @@ from taxifare.trips.months import Month, parse_month
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.home import prepare_home
+from tests.support.registry import all_runs, all_versions
 from tests.support.small import small_settings
 
 JANUARY, FEBRUARY, MARCH = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
@@ -274,14 +275,12 @@ class World:
 
     def versions(self) -> dict[str, str]:
         """The month of each registered version."""
-        found = self.registry._client.search_model_versions(f"name = '{self.settings.registered_model}'")
+        found = all_versions(self.registry)
         return {str(version.version): version.tags.get("month", "whole month") for version in found}
 
     def mlflow_runs(self, dagster_run: str) -> dict[str, Any]:
         """The MLflow runs of a Dagster run, by asset; dagster-mlflow's run of the whole is `parent`."""
-        client = self.registry._client
-        experiment = client.get_experiment_by_name(self.settings.mlflow_experiment)
-        runs = client.search_runs([experiment.experiment_id])
+        runs = all_runs(self.registry)
         assets = {run.data.tags["asset"]: run for run in runs if run.data.tags.get("dagster_run") == dagster_run}
         parents = [run for run in runs if run.data.tags.get("dagster_run_id") == dagster_run]
         assert len(parents) <= 1

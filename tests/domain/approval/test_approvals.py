@@ -30,9 +30,10 @@ from taxifare.approval.errors import (
 from taxifare.approval.records import Delivery, Promotion, Refusal, State
 from taxifare.approval.tokens import approval_secret
 from taxifare.gate.evidence import Verdict
-from taxifare.model.registry import ModelRegistry, RegistryError
+from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
 from tests.support.approvals import FileRegistry, MemoryRegistry, Office, evidence, in_processes
+from tests.support.registry import registry_at
 
 
 def refusals(office: Office) -> list[Refusal]:
@@ -679,7 +680,7 @@ def test_the_registry_of_mlflow_tells_the_same_story(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     store = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
-    registry = ModelRegistry(store, "taxifare", "taxifare")
+    registry = registry_at(store)
     registry.prepare()
     client = MlflowClient(store, store)
     for _ in range(3):

@@ -23,7 +23,7 @@ class Desk:
         self.registry = registry
         self.approvals = Approvals.from_settings(settings, registry)
         for _ in range(3):
-            registry._client.create_model_version(registry.model_name, str(settings.home))
+            registry.store.client.create_model_version(registry.model_name, str(settings.home))
         first = self.ask("base", "1", None)
         assert self.run("decide", first.id, "--approve", "--by", "Ada", "--reason", "a start").exit_code == 0
 

@@ -96,7 +96,7 @@ class TestMonths:
         settings, revision = Settings(), self.fetch(trips)
         registry = open_registry(settings)
         for _ in range(2):
-            registry._client.create_model_version(registry.model_name, str(home))
+            registry.store.client.create_model_version(registry.model_name, str(home))
         approvals = Approvals.from_settings(settings, registry)
         asked = approvals.request(evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision))
         approvals.decide(asked.id, "approve", "Ada", "a start", approvals.token(asked))

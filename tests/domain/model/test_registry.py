@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from inspect import isfunction
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -25,17 +26,19 @@ from taxifare.model.exposure import Exposure
 from taxifare.model.fitting import InMemory, fit, predict, quantile_loss
 from taxifare.model.network import Architecture, build_network
 from taxifare.model.packaging import VersionUnusableError
-from taxifare.model.registry import FINGERPRINT_TAG, ModelRegistry, RegistryError
+from taxifare.model.registry import FINGERPRINT_TAG, ModelRegistry
+from taxifare.model.runs import Runs
+from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
 from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.table import KNOWN_AT_PICKUP
+from tests.support.registry import all_runs, registry_at
 from tests.support.servers import free_port, mlflow_server
 from tests.support.small import small_settings
 
 if TYPE_CHECKING:
     import keras
-    from mlflow import MlflowClient
 
 EXPOSURE = (
     Exposure(subject="base", revision="b", first_pickup=datetime(2009, 1, 1), last_pickup=datetime(2014, 12, 31, 23)),
@@ -110,7 +113,7 @@ def trained(january: pd.DataFrame) -> Trained:
 
 def put(registry: ModelRegistry, network: "keras.Model", fingerprint: str = "f1", **tags: str) -> str:
     """Registers a network in a run of its own."""
-    with registry.run("a test", {**TAGS, "fingerprint": fingerprint}) as run_id:
+    with registry.runs.open("a test", {**TAGS, "fingerprint": fingerprint}) as run_id:
         return registry.register(network, NEW_YORK, EXPOSURE, run_id=run_id, fingerprint=fingerprint, tags=tags)
 
 
@@ -202,13 +205,6 @@ def relay(server: str) -> Iterator[Relay]:
         thread.join()
 
 
-def client_of(registry: ModelRegistry) -> "MlflowClient":
-    """MLflow itself, to see what the registry left there."""
-    import mlflow
-
-    return mlflow.MlflowClient(registry.tracking_uri, registry.tracking_uri)
-
-
 def fares_elsewhere(
     registry: ModelRegistry, version: str, trips: pd.DataFrame, folder: Path
 ) -> npt.NDArray[np.float32]:
@@ -216,7 +212,7 @@ def fares_elsewhere(
     folder.mkdir()
     trips[list(KNOWN_AT_PICKUP)].to_parquet(folder / "trips.parquet")
     model = f"models:/{registry.model_name}/{version}"
-    arguments = [registry.tracking_uri, model, str(folder / "trips.parquet"), str(folder / "fares.npy")]
+    arguments = [registry.store.tracking_uri, model, str(folder / "trips.parquet"), str(folder / "fares.npy")]
     done = subprocess.run(
         [sys.executable, "-I", "-c", NEEDS_ONLY_MLFLOW, *arguments],
         cwd=folder,
@@ -383,8 +379,8 @@ def test_two_registries_in_one_process_do_not_mix(
     """MLflow keeps the store it talks to in a global."""
     put(registry, trained.network, "mine")
     assert stocked.registry.find("mine") is None
-    with stocked.registry.run("theirs", TAGS) as run_id:
-        assert client_of(stocked.registry).get_run(run_id).info.status == "RUNNING"
+    with stocked.registry.runs.open("theirs", TAGS) as run_id:
+        assert stocked.registry.store.client.get_run(run_id).info.status == "RUNNING"
     assert registry.load("1").version == "1"
 
 
@@ -458,7 +454,7 @@ def test_trips_without_their_columns_are_no_fault_of_the_version(stocked: Stocke
 
 
 def open_run(registry: ModelRegistry) -> None:
-    with registry.run("a test", TAGS):
+    with registry.runs.open("a test", TAGS):
         pytest.fail("there is no run without a server")
 
 
@@ -482,31 +478,36 @@ EVERY_METHOD: dict[str, Callable[[ModelRegistry], object]] = {
         tags={},
     ),
     "load": lambda registry: registry.load("1"),
-    "run": open_run,
-    "log": lambda registry: registry.log("r", params={"a": 1}, metrics={"mae": 1.0}),
-    "log_curve": lambda registry: registry.log_curve("r", "loss", [1.0]),
-    "log_predictions": lambda registry: registry.log_predictions("r", pd.Series([1.0], index=["k"])),
-    "read_predictions": lambda registry: registry.read_predictions("r"),
-    "run_url": lambda registry: registry.run_url("r"),
-    "comparison_url": lambda registry: registry.comparison_url(["r"]),
+    "artifacts": lambda registry: registry.store.artifacts(),
+    "open": open_run,
+    "log": lambda registry: registry.runs.log("r", params={"a": 1}, metrics={"mae": 1.0}),
+    "log_curve": lambda registry: registry.runs.log_curve("r", "loss", [1.0]),
+    "log_predictions": lambda registry: registry.runs.log_predictions("r", pd.Series([1.0], index=["k"])),
+    "read_predictions": lambda registry: registry.runs.read_predictions("r"),
+    "url": lambda registry: registry.runs.url("r"),
+    "comparison_url": lambda registry: registry.runs.comparison_url(["r"]),
     "newest_of": lambda registry: registry.newest_of("base"),
     "newest_whole_month_of": lambda registry: registry.newest_whole_month_of("1"),
-    "artifacts": ModelRegistry.artifacts,
-    "finished": lambda registry: registry.finished({"a": "b"}),
-    "tag_run": lambda registry: registry.tag_run("r", {"a": "b"}),
-    "log_figure": lambda registry: registry.log_figure("r", "errors", b""),
+    "finished": lambda registry: registry.runs.finished({"a": "b"}),
+    "tag of a run": lambda registry: registry.runs.tag("r", {"a": "b"}),
+    "log_figure": lambda registry: registry.runs.log_figure("r", "errors", b""),
 }
 
 
 def test_the_outage_is_tried_on_every_method() -> None:
-    methods = {name for name, value in vars(ModelRegistry).items() if callable(value) and not name.startswith("_")}
-    assert set(EVERY_METHOD) == methods
+    methods = [
+        name
+        for kind in (ModelRegistry, Runs, MlflowStore)
+        for name, value in vars(kind).items()
+        if isfunction(value) and not name.startswith("_")
+    ]
+    assert sorted(name.removesuffix(" of a run") for name in EVERY_METHOD) == sorted(methods)
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)
 def test_a_server_that_does_not_answer_is_an_error(method: str) -> None:
     """Not None, which would say that nothing is in production and start from scratch."""
-    registry = ModelRegistry(f"http://127.0.0.1:{free_port()}", "taxifare", "taxifare")
+    registry = registry_at(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(RegistryError, match="MLflow could not "):
         EVERY_METHOD[method](registry)
 
@@ -514,22 +515,22 @@ def test_a_server_that_does_not_answer_is_an_error(method: str) -> None:
 def test_a_store_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database, but long enough to be taken for a damaged one" * 20)
     with pytest.raises(RegistryError):
-        ModelRegistry(f"sqlite:///{tmp_path / 'mlflow.db'}", "taxifare", "taxifare").production_version()
+        registry_at(f"sqlite:///{tmp_path / 'mlflow.db'}").production_version()
 
 
 # Runs
 
 
 def test_one_run_for_the_same_tags(registry: ModelRegistry) -> None:
-    with registry.run("first", TAGS) as first:
+    with registry.runs.open("first", TAGS) as first:
         pass
-    with registry.run("first", TAGS) as again:
+    with registry.runs.open("first", TAGS) as again:
         pass
-    with registry.run("another", TAGS | {"dagster_run": "run-2"}) as another:
+    with registry.runs.open("another", TAGS | {"dagster_run": "run-2"}) as another:
         pass
     assert again == first
     assert another != first
-    run = client_of(registry).get_run(first)
+    run = registry.store.client.get_run(first)
     assert run.info.run_name == "first"
     assert run.info.status == "FINISHED"
     assert TAGS.items() <= run.data.tags.items()
@@ -537,10 +538,10 @@ def test_one_run_for_the_same_tags(registry: ModelRegistry) -> None:
 
 def test_a_retry_goes_on_in_the_run_that_failed(registry: ModelRegistry) -> None:
     def status(run_id: str) -> str:
-        return str(client_of(registry).get_run(run_id).info.status)
+        return str(registry.store.client.get_run(run_id).info.status)
 
     def fail() -> None:
-        with registry.run("a month", TAGS) as run_id:
+        with registry.runs.open("a month", TAGS) as run_id:
             runs.append(run_id)
             raise ZeroDivisionError
 
@@ -549,71 +550,70 @@ def test_a_retry_goes_on_in_the_run_that_failed(registry: ModelRegistry) -> None
         fail()
     (failed,) = runs
     assert status(failed) == "FAILED"
-    with registry.run("a month", TAGS) as retried:
+    with registry.runs.open("a month", TAGS) as retried:
         assert retried == failed
         assert status(retried) == "RUNNING"
-        registry.log(retried, params={"seed": 1})
+        registry.runs.log(retried, params={"seed": 1})
     assert status(retried) == "FINISHED"
 
 
 def test_a_run_that_was_killed_is_gone_on_with(registry: ModelRegistry) -> None:
     """Nobody could say that it ended."""
-    run = registry.run("a month", TAGS)
+    run = registry.runs.open("a month", TAGS)
     killed = run.__enter__()
     import mlflow
 
     mlflow.tracking.fluent._active_run_stack.get().clear()
-    with registry.run("a month", TAGS) as retried:
+    with registry.runs.open("a month", TAGS) as retried:
         assert retried == killed
-    assert client_of(registry).get_run(retried).info.status == "FINISHED"
+    assert registry.store.client.get_run(retried).info.status == "FINISHED"
 
 
 def test_a_run_within_a_run_is_its_child(registry: ModelRegistry) -> None:
     import mlflow
 
     registry.prepare()
-    mlflow.set_tracking_uri(registry.tracking_uri)
-    experiment = mlflow.get_experiment_by_name(registry.experiment)
-    with mlflow.start_run(experiment_id=experiment.experiment_id) as parent:
-        with registry.run("a month", TAGS) as child:
+    mlflow.set_tracking_uri(registry.store.tracking_uri)
+    with mlflow.start_run(experiment_id=registry.store.experiment_id) as parent:
+        with registry.runs.open("a month", TAGS) as child:
             assert mlflow.active_run().info.run_id == child
         assert mlflow.active_run().info.run_id == parent.info.run_id, "the parent is still at work"
-    assert client_of(registry).get_run(child).data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert registry.store.client.get_run(child).data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
 def test_a_param_keeps_its_first_value(registry: ModelRegistry) -> None:
     """MLflow refuses another one; a retry that finds its version trained calls its context by another name."""
-    with registry.run("a month", TAGS) as run_id:
-        registry.log(run_id, params={"context": "renewal", "seed": 1}, metrics={"mae": 2.0})
-        registry.log(run_id, params={"context": "reuse", "seed": 1, "model_version": "2"}, metrics={"mae": 1.5})
-    data = client_of(registry).get_run(run_id).data
+    with registry.runs.open("a month", TAGS) as run_id:
+        registry.runs.log(run_id, params={"context": "renewal", "seed": 1}, metrics={"mae": 2.0})
+        registry.runs.log(run_id, params={"context": "reuse", "seed": 1, "model_version": "2"}, metrics={"mae": 1.5})
+    data = registry.store.client.get_run(run_id).data
     assert data.params == {"context": "renewal", "seed": "1", "model_version": "2"}
     assert data.metrics["mae"] == 1.5
 
 
 def test_a_curve_has_one_point_an_epoch(registry: ModelRegistry) -> None:
-    with registry.run("a month", TAGS) as run_id:
-        registry.log_curve(run_id, "epoch_loss", [3.0, 2.0, 1.5])
-    history = client_of(registry).get_metric_history(run_id, "epoch_loss")
+    with registry.runs.open("a month", TAGS) as run_id:
+        registry.runs.log_curve(run_id, "epoch_loss", [3.0, 2.0, 1.5])
+    history = registry.store.client.get_metric_history(run_id, "epoch_loss")
     assert [(point.step, point.value) for point in history] == [(1, 3.0), (2, 2.0), (3, 1.5)]
 
 
 def test_predictions_come_back_ride_by_ride(registry: ModelRegistry, january: pd.DataFrame) -> None:
     fares = pd.Series(np.arange(5, dtype=np.float32), index=january["key"].head(5))
-    with registry.run("a month", TAGS) as run_id:
-        registry.log_predictions(run_id, fares)
-        registry.log_predictions(run_id, fares + 1)
-    back = registry.read_predictions(run_id)
+    with registry.runs.open("a month", TAGS) as run_id:
+        registry.runs.log_predictions(run_id, fares)
+        registry.runs.log_predictions(run_id, fares + 1)
+    back = registry.runs.read_predictions(run_id)
     assert back.tolist() == [1, 2, 3, 4, 5]
     assert back.index.tolist() == january["key"].head(5).tolist()
-    assert registry.run_url(run_id) is None, "SQLite has no pages"
+    assert registry.runs.url(run_id) is None, "SQLite has no pages"
 
 
 # A store on SQLite
 
 
 def test_an_empty_folder_becomes_a_store(tmp_path: Path) -> None:
-    registry = ModelRegistry(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", "taxifare", "taxifare")
+    registry = registry_at(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
     registry.prepare()
     assert registry.production_version() is None
     assert (tmp_path / "new" / "mlflow.db").exists()
@@ -624,14 +624,14 @@ def test_a_relative_store_is_in_the_working_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(migrated_store, tmp_path / "mlflow.db")
-    registry = ModelRegistry("sqlite:///mlflow.db", "taxifare", "taxifare")
-    with registry.run("a month", TAGS) as run_id:
-        registry.log_predictions(run_id, pd.Series([1.0], index=["k"]))
+    registry = registry_at("sqlite:///mlflow.db")
+    with registry.runs.open("a month", TAGS) as run_id:
+        registry.runs.log_predictions(run_id, pd.Series([1.0], index=["k"]))
     assert len(list((tmp_path / "artifacts").rglob("*.parquet"))) == 1
 
 
 def test_making_a_registry_touches_nothing(tmp_path: Path) -> None:
-    ModelRegistry(f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}", "taxifare", "taxifare")
+    registry_at(f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}")
     assert not list(tmp_path.iterdir())
 
 
@@ -642,7 +642,7 @@ def test_making_a_registry_touches_nothing(tmp_path: Path) -> None:
 def served(server: str, request: pytest.FixtureRequest) -> ModelRegistry:
     """A registry on the server, with an experiment and a model of the test's own."""
     name = request.node.name
-    return ModelRegistry(server, name, name)
+    return registry_at(server, name)
 
 
 @pytest.mark.end_to_end
@@ -670,25 +670,25 @@ def test_a_server_keeps_versions_that_are_text_and_models_that_travel(
 
 @pytest.mark.end_to_end
 def test_a_server_has_a_page_for_each_run_and_keeps_its_predictions(served: ModelRegistry) -> None:
-    with pytest.raises(ZeroDivisionError), served.run("a month", TAGS):
+    with pytest.raises(ZeroDivisionError), served.runs.open("a month", TAGS):
         raise ZeroDivisionError
-    with served.run("a month", TAGS) as run_id:
-        served.log(run_id, params={"a": 1})
-        served.log(run_id, params={"a": 2}, metrics={"mae": 1.0})
-        served.log_predictions(run_id, pd.Series([7.0], index=["k"]))
-    assert served.read_predictions(run_id).to_dict() == {"k": 7.0}
-    url = served.run_url(run_id)
+    with served.runs.open("a month", TAGS) as run_id:
+        served.runs.log(run_id, params={"a": 1})
+        served.runs.log(run_id, params={"a": 2}, metrics={"mae": 1.0})
+        served.runs.log_predictions(run_id, pd.Series([7.0], index=["k"]))
+    assert served.runs.read_predictions(run_id).to_dict() == {"k": 7.0}
+    url = served.runs.url(run_id)
     assert url is not None
     assert url.endswith(run_id)
     assert requests.get(url, timeout=30).status_code == 200
-    runs = client_of(served).search_runs([client_of(served).get_experiment_by_name(served.experiment).experiment_id])
+    runs = all_runs(served)
     assert [(run.info.run_id, run.info.status) for run in runs] == [(run_id, "FINISHED")]
 
 
 @pytest.mark.end_to_end
 def test_steps_that_start_together_on_an_empty_server_do_not_trip_over_each_other(server: str) -> None:
     """The two branches of a month in processes of their own; here as threads, which MLflow's server cannot tell."""
-    registries = [ModelRegistry(server, "together", "together") for _ in range(8)]
+    registries = [registry_at(server, "together") for _ in range(8)]
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(lambda registry: registry.production_version(), registries)) == [None] * 8
 
@@ -698,7 +698,7 @@ def test_a_server_that_goes_silent_while_a_model_is_fetched_is_no_fault_of_the_v
     server: str, trained: Trained
 ) -> None:
     with relay(server) as between:
-        served = ModelRegistry(between.url, "silent", "silent")
+        served = registry_at(between.url, "silent")
         version = put(served, trained.network)
         between.falls_asleep_after = "get-download-uri"
         with pytest.raises(RegistryError, match=f"find version {version}"):
@@ -710,20 +710,20 @@ def test_a_server_that_goes_silent_while_a_model_is_fetched_is_no_fault_of_the_v
 @pytest.mark.end_to_end
 def test_a_server_that_goes_silent_during_a_run_is_a_registry_error(server: str) -> None:
     with relay(server) as between:
-        served = ModelRegistry(between.url, "silent", "silent")
+        served = registry_at(between.url, "silent")
         served.prepare()
 
         def lose_it() -> None:
-            with served.run("a month", TAGS) as run_id:
+            with served.runs.open("a month", TAGS) as run_id:
                 between.asleep()
-                served.log(run_id, metrics={"mae": 1.0})
+                served.runs.log(run_id, metrics={"mae": 1.0})
 
         with pytest.raises(RegistryError, match="log to run"):
             lose_it()
         between.awake()
-        with pytest.raises(RegistryError, match="end run"), served.run("a month", TAGS):
+        with pytest.raises(RegistryError, match="end run"), served.runs.open("a month", TAGS):
             between.asleep()
         between.awake()
-        with served.run("a month", TAGS) as run_id:
+        with served.runs.open("a month", TAGS) as run_id:
             pass
-        assert client_of(served).get_run(run_id).info.status == "FINISHED"
+        assert served.store.client.get_run(run_id).info.status == "FINISHED"

@@ -12,7 +12,8 @@ import pytest
 
 from taxifare.model.network import Architecture, build_network
 from taxifare.model.packaging import VersionUnusableError
-from taxifare.model.registry import ModelRegistry, RegistryError
+from taxifare.model.registry import ModelRegistry
+from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
 from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import feature_names
@@ -35,8 +36,8 @@ def version(registry: ModelRegistry, january: pd.DataFrame) -> str:
     network = build_network(
         features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,))
     )
-    with registry.run("a test", {"asset": "staging_model"}) as run_id:
-        registry.log_predictions(run_id, pd.Series([7.5], index=["a"]))
+    with registry.runs.open("a test", {"asset": "staging_model"}) as run_id:
+        registry.runs.log_predictions(run_id, pd.Series([7.5], index=["a"]))
         return registry.register(network, NEW_YORK, (), run_id=run_id, fingerprint="f", tags={})
 
 
@@ -68,13 +69,13 @@ def refusing_storage() -> Iterator[str]:
 def test_files_of_models_and_runs_are_in_the_bucket(
     registry: ModelRegistry, version: str, bucket: str, january: pd.DataFrame, tmp_path: Path
 ) -> None:
-    assert registry.artifacts().startswith(f"{bucket}/mlflow")
+    assert registry.store.artifacts().startswith(f"{bucket}/mlflow")
     names = {Path(name).name for name in files_in(bucket)}
     assert {"MLmodel", "network.keras", "validation_predictions.parquet"} <= names
     assert list(tmp_path.rglob("*.keras")) == []
     loaded = registry.load(version)
     assert np.isfinite(loaded.predict(january[:10])).all()
-    assert registry.read_predictions(registry.describe(version).run_id).to_dict() == {"a": 7.5}
+    assert registry.runs.read_predictions(registry.describe(version).run_id).to_dict() == {"a": 7.5}
 
 
 def test_a_version_whose_files_are_gone_from_the_bucket_is_unusable(
@@ -96,4 +97,4 @@ def test_a_bucket_that_refuses_is_no_fault_of_the_version(
         with pytest.raises(RegistryError, match=f"could not download version {version}: 403"):
             registry.load(version)
         with pytest.raises(RegistryError, match="could not read the predictions"):
-            registry.read_predictions(registry.describe(version).run_id)
+            registry.runs.read_predictions(registry.describe(version).run_id)

@@ -23,6 +23,7 @@ from taxifare.settings import Settings
 from taxifare.studies.learning_curve import LearningCurveError, Level, learning_curve
 from taxifare.training.from_random_weights import fit_from_scratch
 from tests.support.places import REPOSITORY
+from tests.support.registry import runs_by_name
 from tests.support.small import clean_base, small_settings
 
 if TYPE_CHECKING:
@@ -102,14 +103,6 @@ def curve(tmp_path_factory: pytest.TempPathFactory, open_registry: Callable[[Set
     return Curve(settings, registry, trips, drawn.levels, drawn.run_id, tuple(told), tuple(watch.fits))
 
 
-def runs_of(registry: ModelRegistry) -> dict[str, Any]:
-    """The MLflow runs by name; names are unique, or a point was repeated."""
-    experiment = registry._client.get_experiment_by_name(registry.experiment)
-    runs = registry._client.search_runs([experiment.experiment_id])
-    assert len({run.info.run_name for run in runs}) == len(runs)
-    return {run.info.run_name: run for run in runs}
-
-
 def test_sizes_go_up_to_what_there_is(curve: Curve) -> None:
     training = int((~curve.trips["is_validation"]).sum())
     assert [level.trips for level in curve.levels] == [100, 800, training]
@@ -127,7 +120,7 @@ def test_every_fit_is_judged_on_the_same_later_trips(curve: Curve) -> None:
     test = curve.trips[curve.trips["is_validation"]]
     for fit in curve.fits:
         assert fit.trips["pickup_datetime"].max() < test["pickup_datetime"].min()
-    assert {run.data.params["val_set_size"] for run in runs_of(curve.registry).values() if run.data.params} == {
+    assert {run.data.params["val_set_size"] for run in runs_by_name(curve.registry).values() if run.data.params} == {
         str(len(test))
     }
 
@@ -148,7 +141,7 @@ def test_small_samples_come_in_small_batches(curve: Curve) -> None:
 
 
 def test_each_point_is_a_run_nested_in_that_of_the_curve(curve: Curve) -> None:
-    runs = runs_of(curve.registry)
+    runs = runs_by_name(curve.registry)
     parent = runs.pop("learning curve base")
     assert len(runs) == 6
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
@@ -183,13 +176,13 @@ def test_a_killed_curve_goes_on_with_the_point_it_was_killed_in(
 ) -> None:
     died = subprocess.run([sys.executable, "-c", DIES, str(settings.home)], check=False, cwd=REPOSITORY)
     assert died.returncode == -signal.SIGKILL
-    killed = runs_of(registry)
+    killed = runs_by_name(registry)
     assert set(killed) == {"learning curve base", "100 trips, repeat 0", "200 trips, repeat 0"}
 
     resumed = learning_curve(clean_base(settings), registry, settings, sizes=[100, 200], repeats=1)
 
     assert [len(fit.trips) for fit in watch.fits] == [200]
-    after = runs_of(registry)
+    after = runs_by_name(registry)
     assert {name: run.info.run_id for name, run in after.items()} == {
         name: run.info.run_id for name, run in killed.items()
     }
@@ -254,7 +247,7 @@ def test_the_command_measures_the_trips_of_the_settings_and_keeps_the_curve(
     assert "1,000" in answer.stdout
     png = (desk / "curve.png").read_bytes()
     assert struct.unpack(">II", png[16:24]) == (400, 320)
-    (figure,) = registry._client.list_artifacts(runs_of(registry)["learning curve base"].info.run_id)
+    (figure,) = registry._client.list_artifacts(runs_by_name(registry)["learning curve base"].info.run_id)
     assert figure.path == "learning_curve.png"
 
 

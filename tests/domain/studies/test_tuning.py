@@ -26,6 +26,7 @@ from taxifare.settings import Settings
 from taxifare.studies.tuning import Progress, Search, TuningError, adopt, latest_finding, searched_settings, tune
 from taxifare.training.from_random_weights import architecture_of, fit_from_scratch
 from tests.support.places import REPOSITORY
+from tests.support.registry import runs_by_name
 from tests.support.small import clean_base, small_settings
 
 DIES = """
@@ -65,15 +66,7 @@ class Found:
 
     @property
     def runs(self) -> dict[str, Any]:
-        return runs_of(self.registry)
-
-
-def runs_of(registry: ModelRegistry) -> dict[str, Any]:
-    """The MLflow runs by name; names are unique here, or the search repeated something."""
-    experiment = registry._client.get_experiment_by_name(registry.experiment)
-    runs = registry._client.search_runs([experiment.experiment_id])
-    assert len({run.info.run_name for run in runs}) == len(runs)
-    return {run.info.run_name: run for run in runs}
+        return runs_by_name(self.registry)
 
 
 def studied(settings: Settings) -> optuna.Study:
@@ -133,7 +126,7 @@ def test_trials_differ_and_stay_where_a_setting_makes_sense(found: Found) -> Non
 
 
 def test_trials_learn_from_earlier_training_trips_than_they_are_judged_by(found: Found) -> None:
-    held = found.registry.read_predictions(found.search.trials[0].run_id).index
+    held = found.registry.runs.read_predictions(found.search.trials[0].run_id).index
     by_key = found.trips.set_index("key")
     assert not by_key.loc[held, "is_validation"].any(), "the gate's trips take no part"
     training = (~found.trips["is_validation"]).sum()
@@ -148,7 +141,7 @@ def test_the_winner_is_chosen_on_other_trips_than_its_gain_is_measured_on(found:
     """By hand: every other held trip chooses."""
     errors = {}
     for trial in found.search.trials:
-        predicted = found.registry.read_predictions(trial.run_id)
+        predicted = found.registry.runs.read_predictions(trial.run_id)
         paid = found.trips.set_index("key").loc[predicted.index, "target"]
         errors[trial.number] = (predicted - paid).abs().to_numpy()
         assert trial.mae == pytest.approx(errors[trial.number][::2].mean())
@@ -174,7 +167,7 @@ def test_each_trial_is_a_run_nested_in_the_run_of_the_search(found: Found) -> No
             name: str(value) for name, value in trial.settings.items()
         }
         assert run.data.metrics["mae"] == trial.mae
-        curve = found.registry._client.get_metric_history(trial.run_id, "epoch_early_stopping_mae")
+        curve = found.registry.store.client.get_metric_history(trial.run_id, "epoch_early_stopping_mae")
         assert [point.step for point in curve] == list(range(int(run.data.tags["epochs"]) + 1))
 
 
@@ -209,13 +202,13 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(
 ) -> None:
     died = subprocess.run([sys.executable, "-c", DIES, str(settings.home)], check=False, cwd=REPOSITORY)
     assert died.returncode == -signal.SIGKILL
-    killed = runs_of(registry)
+    killed = runs_by_name(registry)
     assert set(killed) == {"tuning base", "trial 0", "trial 1"}
     assert killed["trial 1"].info.status == "RUNNING"
 
     search = tune(base, registry, settings, trials=3)
 
-    after = runs_of(registry)
+    after = runs_by_name(registry)
     assert [trial.number for trial in search.trials] == [0, 1, 3], "the second run of trial 1 took number 2"
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     assert after["trial 0"].info.end_time == killed["trial 0"].info.end_time, "a finished trial is not repeated"
@@ -291,7 +284,7 @@ def test_a_trial_that_explodes_is_a_failed_trial(
 
     assert [trial.state for trial in search.trials] == ["complete", "failed"]
     assert "expected finite numbers" in (told[0].trial.fault or "")
-    runs = runs_of(registry)
+    runs = runs_by_name(registry)
     assert runs["trial 1"].info.status == "FAILED"
     assert runs["tuning base"].info.status == "FINISHED"
     finding = search.finding
@@ -327,7 +320,7 @@ def test_a_bad_trial_is_given_up_early(base: pd.DataFrame, settings: Settings, r
 
     given_up = search.trials[-1]
     assert (given_up.state, given_up.mae) == ("pruned", None)
-    run = runs_of(registry)[f"trial {given_up.number}"]
+    run = runs_by_name(registry)[f"trial {given_up.number}"]
     assert run.info.status == "FINISHED"
     assert int(run.data.tags["epochs"]) < given_up.settings["max_epochs"]
     assert "mae" not in run.data.metrics

@@ -39,6 +39,7 @@ from taxifare.training.rehearsal import reservoir
 from taxifare.training.renewal import Candidate, appraise_production, retrain_whole_month
 from taxifare.trips.editions import Edition, edition_of
 from taxifare.trips.features import compute_features, feature_names
+from tests.support.registry import all_versions
 from tests.support.small import base_file, clean_base, clean_month, run_tags, small_settings, train, version_of
 
 if TYPE_CHECKING:
@@ -293,16 +294,11 @@ class Year:
     candidate: Candidate
 
     def run_of(self, candidate: Candidate) -> "Run":
-        import mlflow
-
         assert candidate.appraisal.contender is not None
-        return mlflow.MlflowClient(self.registry.tracking_uri).get_run(candidate.appraisal.contender.run_id)
+        return self.registry.store.client.get_run(candidate.appraisal.contender.run_id)
 
     def versions(self) -> list[str]:
-        import mlflow
-
-        client = mlflow.MlflowClient(self.registry.tracking_uri)
-        return sorted(str(v.version) for v in client.search_model_versions(f"name = '{self.registry.model_name}'"))
+        return sorted(str(version.version) for version in all_versions(self.registry))
 
 
 @pytest.fixture(scope="module")
@@ -567,7 +563,7 @@ def judge_on(trips: pd.DataFrame, staging: str, production: str, year: Year, run
 
     def fares(appraisal: Appraisal) -> pd.Series:
         assert appraisal.contender is not None
-        return year.registry.read_predictions(appraisal.contender.run_id)
+        return year.registry.runs.read_predictions(appraisal.contender.run_id)
 
     of_staging, of_production = scored(staging), scored(production)
     return judge(

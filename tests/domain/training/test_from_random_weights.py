@@ -16,6 +16,7 @@ from taxifare.settings import Settings
 from taxifare.studies.learning_curve import learning_curve
 from taxifare.studies.tuning import tune
 from taxifare.training.from_random_weights import fit_from_scratch
+from tests.support.registry import all_runs
 from tests.support.small import clean_base, small_settings
 
 
@@ -50,8 +51,7 @@ def test_progress_ends_at_the_whole_and_the_run_shows_what_the_fit_was_given(
     learning_curve(base, registry, settings, sizes=[None], repeats=1, on_progress=told.append)
     assert told == sorted(told)
     assert (told[-1], max(share for share in told if share < 1)) == (1.0, pytest.approx(0.75, abs=0.01))
-    experiment = registry._client.get_experiment_by_name(registry.experiment)
-    runs = registry._client.search_runs([experiment.experiment_id], "tags.asset = 'learning_curve_point'")
+    runs = all_runs(registry, "tags.asset = 'learning_curve_point'")
     params = [{name: run.data.params[name] for name in ("learning_rate", "batch_size", "max_epochs")} for run in runs]
     least = min(64, -(-int((~base["is_validation"]).sum()) // 100))
     assert params == [{"learning_rate": "0.02", "batch_size": str(4 * least), "max_epochs": "4"}]

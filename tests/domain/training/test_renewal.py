@@ -16,7 +16,8 @@ from taxifare.gate.verdict import judge
 from taxifare.model.fitting import Epoch, TrainingHistory, TrainingRows, fit, predict
 from taxifare.model.network import Architecture
 from taxifare.model.packaging import VersionUnusableError
-from taxifare.model.registry import ModelRegistry, RegistryError
+from taxifare.model.registry import ModelRegistry
+from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
 from taxifare.training.challengers import HELD_SHARE, RENEWAL_EPOCHS, RENEWAL_LEARNING_RATE_FACTOR
 from taxifare.training.rehearsal import reservoir
@@ -24,6 +25,7 @@ from taxifare.training.renewal import Candidate, appraise_production, difficulty
 from taxifare.trips.editions import Edition, edition_of
 from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import preprocess
+from tests.support.registry import all_versions, registry_at
 from tests.support.servers import free_port
 from tests.support.small import base_file, raw_month, run_tags, small_settings, train, version_of
 
@@ -71,9 +73,9 @@ def evidence_of(
         revision=edition_of(trips).revision,
         trips=trips,
         production=production,
-        production_predicted=None if scored is None else registry.read_predictions(scored.run_id),
+        production_predicted=None if scored is None else registry.runs.read_predictions(scored.run_id),
         staging=staging,
-        staging_predicted=registry.read_predictions(staging.contender.run_id),
+        staging_predicted=registry.runs.read_predictions(staging.contender.run_id),
         city=settings.city_facts,
         settings=settings,
     )
@@ -126,10 +128,8 @@ def mae_by_hand(registry: ModelRegistry, version: str, trips: pd.DataFrame) -> f
 
 
 def run_of(month: Month, appraisal: Appraisal) -> "Run":
-    import mlflow
-
     assert appraisal.contender is not None
-    return mlflow.MlflowClient(month.registry.tracking_uri).get_run(appraisal.contender.run_id)
+    return month.registry.store.client.get_run(appraisal.contender.run_id)
 
 
 # The numbers
@@ -156,7 +156,7 @@ def test_both_models_are_scored_on_exactly_the_validation_rides(month: Month) ->
     keys = validation_of(month.trips)["key"].tolist()
     for appraisal in (month.production, month.candidate.appraisal):
         assert appraisal.contender is not None
-        assert month.registry.read_predictions(appraisal.contender.run_id).index.tolist() == keys
+        assert month.registry.runs.read_predictions(appraisal.contender.run_id).index.tolist() == keys
         assert appraisal.contender.scores.trips == len(keys)
 
 
@@ -316,10 +316,7 @@ def test_a_month_that_was_killed_half_way_is_finished_by_running_it_again(
 
 
 def versions_in(registry: ModelRegistry) -> list[str]:
-    import mlflow
-
-    found = mlflow.MlflowClient(registry.tracking_uri).search_model_versions(f"name = '{registry.model_name}'")
-    return [str(version.version) for version in found]
+    return [str(version.version) for version in all_versions(registry)]
 
 
 def test_other_features_start_training_anew(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +341,7 @@ def test_nothing_in_production_is_said_and_not_scored(month: Month) -> None:
 
 
 def dead() -> ModelRegistry:
-    return ModelRegistry(f"http://127.0.0.1:{free_port()}", "taxifare", "taxifare")
+    return registry_at(f"http://127.0.0.1:{free_port()}")
 
 
 def test_a_registry_that_does_not_answer_is_no_cold_start(month: Month) -> None:
@@ -374,7 +371,7 @@ def damaged(month: Month, tmp_path: Path, open_registry: Callable[[Settings], Mo
     import mlflow
 
     registry = open_registry(small_settings(tmp_path))
-    with registry.run("a test", {"number": "1"}) as run_id:
+    with registry.runs.open("a test", {"number": "1"}) as run_id:
         network = month.registry.load(version_of(month.base)).network
         registry.register(network, month.settings.city_facts, (), run_id=run_id, fingerprint="f", tags={})
         model = mlflow.artifacts.download_artifacts(f"models:/{registry.model_name}/1")
@@ -438,8 +435,6 @@ def test_runs_carry_the_courses_params(month: Month) -> None:
 
 
 def test_runs_carry_scores_and_curves(month: Month) -> None:
-    import mlflow
-
     run = run_of(month, month.candidate.appraisal)
     assert month.candidate.appraisal.contender is not None
     assert month.candidate.history is not None
@@ -449,7 +444,7 @@ def test_runs_carry_scores_and_curves(month: Month) -> None:
         "rmse": scores.rmse,
         "bias": scores.bias,
     }
-    client = mlflow.MlflowClient(month.registry.tracking_uri)
+    client = month.registry.store.client
     curves = {
         name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
         for name in ("epoch_loss", "epoch_early_stopping_mae")
