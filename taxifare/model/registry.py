@@ -16,7 +16,7 @@ from taxifare.model.exposure import Exposure
 from taxifare.model.packaging import LoadedModel, VersionUnusableError, log_packed, unpacked
 from taxifare.model.runs import Runs
 from taxifare.model.store import MlflowStore, RegistryError, attempting, bucket_faults, unless_it_exists
-from taxifare.settings import Settings
+from taxifare.settings import MlflowSettings
 from taxifare.trips.cities import City
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ModelRegistry:
         self.runs = Runs(store)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "ModelRegistry":
+    def from_settings(cls, settings: MlflowSettings) -> "ModelRegistry":
         """Returns the registry the settings name; connects to nothing."""
         return cls(MlflowStore.from_settings(settings), settings.registered_model)
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taxifare.settings import Settings
+from taxifare.settings import MlflowSettings
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -38,7 +38,7 @@ class MlflowStore:
     artifact_location: str | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "MlflowStore":
+    def from_settings(cls, settings: MlflowSettings) -> "MlflowStore":
         """Returns the store the settings name, logged in; connects to nothing."""
         if settings.mlflow_tracking_username is not None and settings.mlflow_tracking_password is not None:
             # MLflow takes its login from the environment only; settings may come from .env, which it does not read.

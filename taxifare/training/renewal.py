@@ -6,6 +6,7 @@ pair the two models trip by trip.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ from taxifare.trips.features import feature_names
 
 if TYPE_CHECKING:
     import keras
+
+_log = logging.getLogger(__name__)
 
 FOOTING_TAG = "footing"
 """On a version: its error and the difficulty of the trips when it was appraised last, see `evaluation.Footing`."""
@@ -198,9 +201,15 @@ def renew(
     whole_version = None if parent_version is None else registry.newest_whole_month_of(parent_version)
 
     def learn() -> _Trained:
-        parent, whole = (_loaded(version, registry, settings) for version in (parent_version, whole_version))
+        parents = {
+            version: None if version is None else _to_start_from(version, registry, settings)
+            for version in (parent_version, whole_version)
+        }
+        unfit = [version for version, model in parents.items() if version is not None and model is None]
         lesson = lesson_of(trips, rehearsed, settings)
-        chosen, standings = choose(challenge(lesson, parent, whole, settings, on_epoch))
+        chosen, standings = choose(
+            challenge(lesson, parents[parent_version], parents[whole_version], settings, on_epoch)
+        )
         seconds = {f"challenger_seconds/{standing.name}": standing.seconds for standing in standings}
         errors = {f"challenger_mae/{standing.name}": standing.mae for standing in standings}
         return _Trained(
@@ -213,7 +222,8 @@ def renew(
                 "context": "renewal",
                 "challenger": chosen.name,
                 "learned_trips": chosen.learned_trips,
-            },
+            }
+            | ({"parents_of_other_features": ", ".join(unfit)} if unfit else {}),
             metrics=seconds | errors,
             version=chosen.version,
             standings=tuple(standings),
@@ -399,13 +409,20 @@ def _registered(
     return version, trained.parent_version
 
 
-def _loaded(version: str | None, registry: ModelRegistry, settings: Settings) -> LoadedModel | None:
-    """Returns the version to start from; None where there is none, or where it takes other features.
+def _to_start_from(version: str, registry: ModelRegistry, settings: Settings) -> LoadedModel | None:
+    """Returns the version to start from; None, with a warning, where it takes other features.
 
     Weights mean nothing to other features: after a change of the features, training starts anew.
     """
-    model = None if version is None else registry.load(version)
-    return model if model is not None and model.features == feature_names(settings.city_facts) else None
+    model, features = registry.load(version), feature_names(settings.city_facts)
+    if model.features == features:
+        return model
+    _log.warning(
+        "version %s takes other features than today's (%s): no challenger starts from its weights",
+        version,
+        ", ".join(sorted(set(model.features) ^ set(features))) or "the same in another order",
+    )
+    return None
 
 
 def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id: str) -> Appraisal:

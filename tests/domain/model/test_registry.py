@@ -31,7 +31,7 @@ from taxifare.model.runs import Runs
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
 from taxifare.trips.cities import NEW_YORK
-from taxifare.trips.features import compute_features, feature_names
+from taxifare.trips.features import InputError, compute_features, feature_names
 from taxifare.trips.table import KNOWN_AT_PICKUP
 from tests.support.registry import all_runs, registry_at
 from tests.support.servers import free_port, mlflow_server
@@ -448,6 +448,20 @@ def test_a_version_that_predicts_nonsense_is_unusable(
 def test_trips_without_their_columns_are_no_fault_of_the_version(stocked: Stocked, january: pd.DataFrame) -> None:
     with pytest.raises(KeyError, match="pickup_latitude"):
         stocked.registry.load(stocked.version).predict(january.drop(columns="pickup_latitude"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("pickup_latitude", np.inf), ("dropoff_longitude", np.nan), ("pickup_datetime", pd.NaT)],
+)
+def test_a_ride_that_no_model_could_price_is_no_fault_of_the_version(
+    stocked: Stocked, january: pd.DataFrame, column: str, value: object
+) -> None:
+    """It would be told as a version that does not predict, and a month as unscorable for one bad request."""
+    trips = january.head(5).reset_index(drop=True)
+    trips.loc[3, column] = value
+    with pytest.raises(InputError, match=f"column {column}: 1 of 5 values"):
+        stocked.registry.load(stocked.version).predict(trips)
 
 
 # An outage is an error, never an answer

@@ -319,16 +319,25 @@ def versions_in(registry: ModelRegistry) -> list[str]:
     return [str(version.version) for version in all_versions(registry)]
 
 
-def test_other_features_start_training_anew(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_features_start_training_anew_and_say_so(
+    month: Month, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Weights of yesterday's features mean nothing to today's, though the shapes may agree."""
     names = feature_names(month.settings.city_facts)
     changed = tuple("riders" if name == "passengers" else name for name in names)
-    for module in ("renewal", "registry", "challengers", "scratch", "network"):
+    modules = ("training.renewal", "training.challengers", "training.from_random_weights")
+    for module in (*modules, "model.packaging", "model.network"):
         monkeypatch.setattr(f"taxifare.{module}.feature_names", lambda _city: changed)
     trips = Edition("2015-01", "new features").stamp(month.trips.rename(columns={"passengers": "riders"}))
     anew = train(trips, version_of(month.base), month.registry, month.settings, "run-8")
     assert anew.parent_version is None
     assert [entry.subject for entry in anew.appraisal.exposure] == ["2015-01"]
+    assert run_of(month, anew.appraisal).data.params["parents_of_other_features"] == version_of(month.base)
+    assert "parents_of_other_features" not in run_of(month, month.candidate.appraisal).data.params
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "taxifare.training.renewal"]
+    assert warning.startswith(f"version {version_of(month.base)} takes other features than today's (passengers, riders): ")
+        f"version {version_of(month.base)} takes other features than today's (passengers, riders)"
+    )
     again = train(trips, version_of(month.base), month.registry, month.settings, "run-9")
     assert (version_of(again), again.parent_version) == (version_of(anew), None)
 

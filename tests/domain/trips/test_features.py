@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxifare.trips.cities import NEW_YORK
-from taxifare.trips.features import KM_PER_DEGREE, compute_features, feature_names, grid_distance_km, haversine_km
+from taxifare.trips.features import (
+    KM_PER_DEGREE,
+    InputError,
+    compute_features,
+    feature_names,
+    grid_distance_km,
+    haversine_km,
+)
 from taxifare.trips.table import KNOWN_AT_PICKUP, as_trip_table
 from tests.support.places import REAL_TRIPS
 
@@ -158,7 +165,7 @@ def test_a_null_is_an_error_that_names_its_column(column):
     trips = trip()
     trips[column] = None
     trips[column] = trips[column].astype("datetime64[us]" if column == "pickup_datetime" else "float64")
-    with pytest.raises(ValueError, match=f"column {column}: 1 of 1 values are null"):
+    with pytest.raises(InputError, match=f"column {column}: 1 of 1 values are null"):
         compute_features(trips, NEW_YORK)
 
 
