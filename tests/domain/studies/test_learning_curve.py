@@ -247,7 +247,7 @@ def test_the_command_measures_the_trips_of_the_settings_and_keeps_the_curve(
     assert "1,000" in answer.stdout
     png = (desk / "curve.png").read_bytes()
     assert struct.unpack(">II", png[16:24]) == (400, 320)
-    (figure,) = registry._client.list_artifacts(runs_by_name(registry)["learning curve base"].info.run_id)
+    (figure,) = registry.store.client.list_artifacts(runs_by_name(registry)["learning curve base"].info.run_id)
     assert figure.path == "learning_curve.png"
 
 

@@ -335,9 +335,8 @@ def test_other_features_start_training_anew_and_say_so(
     assert run_of(month, anew.appraisal).data.params["parents_of_other_features"] == version_of(month.base)
     assert "parents_of_other_features" not in run_of(month, month.candidate.appraisal).data.params
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "taxifare.training.renewal"]
-    assert warning.startswith(f"version {version_of(month.base)} takes other features than today's (passengers, riders): ")
-        f"version {version_of(month.base)} takes other features than today's (passengers, riders)"
-    )
+    changed_names = "(passengers, riders)"
+    assert warning.startswith(f"version {version_of(month.base)} takes other features than today's {changed_names}: ")
     again = train(trips, version_of(month.base), month.registry, month.settings, "run-9")
     assert (version_of(again), again.parent_version) == (version_of(anew), None)
 
