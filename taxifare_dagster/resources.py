@@ -1,6 +1,7 @@
 """Resources: domain objects, made from the settings when a run needs them.
 
-They are plain objects, not Dagster config: nothing of them, secrets least of all, is shown in the UI or stored.
+They are plain objects, not Dagster config: nothing of them, secrets least of all, is shown in the UI or stored. What
+they are made of belongs in `taxifare` (`from_settings`); what belongs here is only what a Dagster run adds to them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,9 @@ from taxifare.approval.channels import notifiers
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
-from taxifare_dagster.catalog import MONTHLY_ASSETS
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
 from taxifare_dagster.links import DagsterLinks
+from taxifare_dagster.run_guards import ensure_of_one_month
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -50,31 +51,10 @@ def _bigquery_client(settings: Settings) -> "AbstractContextManager[Client]":
 
 
 def _lake_resource(manager: type[LakeIOManager[Any]], settings: Settings) -> dg.IOManagerDefinition:
-    """Returns the IO manager; it says what to do where checks of months are run without one, or several months as one.
-
-    The UI's "Execute all" does the first. Dagster fails as well, but before any check of ours, and without a word on
-    why. Its "Single run" over a range does the second: the checks' results would be of no month.
-    """
+    """Returns the IO manager. Whatever is of a month opens one before its first step, so runs are refused here."""
 
     def io_manager(context: dg.InitResourceContext) -> LakeIOManager[Any]:
-        run = context.run
-        first, last = (
-            (run.tags if run else {}).get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")
-        )
-        if first != last:
-            raise dg.Failure(
-                f"A run is of one month, this one is of {first} to {last}: each month has its own comparison and "
-                'its own question. Launch the range as "Multiple runs".',
-                allow_retries=False,
-            )
-        if run is not None and "dagster/partition" not in run.tags and not run.asset_selection:
-            checked = {key.asset_key.to_user_string() for key in run.asset_check_selection or ()}
-            if checked & set(MONTHLY_ASSETS):
-                raise dg.Failure(
-                    "These checks are of one month and this run has none: open the asset, choose a month, and execute "
-                    "the checks from there, or materialize the month.",
-                    allow_retries=False,
-                )
+        ensure_of_one_month(context.run)
         return manager(settings.lake, settings.target)
 
     return dg.IOManagerDefinition(io_manager, description="Values of assets in the lake")
