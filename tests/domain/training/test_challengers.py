@@ -112,7 +112,7 @@ def test_the_more_compete_the_more_has_to_be_shown() -> None:
     assert ratio == pytest.approx(2.24140 / 1.95996, abs=1e-4)  # quantiles at 0.9875 and 0.975
 
 
-@hypothesis_settings(deadline=None, max_examples=50)
+@hypothesis_settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), rivals=st.integers(1, 3))
 def test_who_is_staged_is_never_surely_worse_than_any_other(seed: int, rivals: int) -> None:
     draws = np.random.default_rng(seed)

@@ -54,7 +54,7 @@ def keys(sample: pd.DataFrame) -> set[str]:
 # The sample
 
 
-@hypothesis_settings(deadline=None, max_examples=25)
+@hypothesis_settings(max_examples=25)
 @given(size=st.integers(0, WHOLE + 10), seed=st.integers(0, 2**32))
 def test_it_is_bounded_and_holds_everything_that_fits(size: int, seed: int) -> None:
     sample = reservoir(YEAR, size, seed)
@@ -63,13 +63,13 @@ def test_it_is_bounded_and_holds_everything_that_fits(size: int, seed: int) -> N
     assert sample["pickup_datetime"].is_monotonic_increasing
 
 
-@hypothesis_settings(deadline=None, max_examples=25)
+@hypothesis_settings(max_examples=25)
 @given(order=st.permutations(YEAR), size=st.integers(0, WHOLE), seed=st.integers(0, 1000))
 def test_the_order_of_the_editions_does_not_matter(order: list[pd.DataFrame], size: int, seed: int) -> None:
     pd.testing.assert_frame_equal(reservoir(order, size, seed), reservoir(YEAR, size, seed))
 
 
-@hypothesis_settings(deadline=None, max_examples=25)
+@hypothesis_settings(max_examples=25)
 @given(size=st.integers(1, WHOLE), larger=st.integers(0, 300), cut=st.integers(1, 11), seed=st.integers(0, 1000))
 def test_a_sample_of_samples_is_the_sample_of_the_whole(size: int, larger: int, cut: int, seed: int) -> None:
     """What is kept of the whole is kept of each part, and in every larger sample: nothing has to be drawn twice."""

@@ -161,7 +161,7 @@ def test_a_missing_column_is_named():
         clean(trips().drop(columns="fare_amount"), NEW_YORK, FARE)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(

@@ -176,7 +176,7 @@ any_trips = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(any_trips)
 def test_features_are_finite_and_do_not_depend_on_other_trips(single_trips):
     together = compute_features(pd.concat(single_trips), NEW_YORK)
@@ -185,7 +185,7 @@ def test_features_are_finite_and_do_not_depend_on_other_trips(single_trips):
     pd.testing.assert_frame_equal(together, alone)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(places, places)
 def test_the_way_back_has_the_same_length_and_the_opposite_direction(here, there):
     out, back = features_of(pickup=here, dropoff=there), features_of(pickup=there, dropoff=here)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taxifare.trips.months import bounds, months_between, parse_month
@@ -40,7 +40,6 @@ def test_months_are_written_and_read_alike(month: pd.Period) -> None:
     assert month_of_partition(partition_key(month)) == month
 
 
-@settings(deadline=None)  # a shared machine's pauses are not slowness
 @given(months, st.integers(min_value=0, max_value=40))
 def test_consecutive_months_leave_no_gap(first: pd.Period, count: int) -> None:
     span = [bounds(month) for month in months_between(first, first + count)]

@@ -90,7 +90,7 @@ def test_a_prediction_may_use_only_what_is_known_at_pickup() -> None:
     assert {"pickup_datetime", "dropoff_longitude", "passenger_count"} <= set(KNOWN_AT_PICKUP)
 
 
-@settings(deadline=None, max_examples=30)  # a shared machine's pauses are not slowness
+@settings(max_examples=30)
 @given(st.permutations(range(20)))
 def test_the_order_of_rows_with_distinct_times_does_not_matter(order: list[int]) -> None:
     frame = pd.concat([rows().iloc[[0]]] * 20, ignore_index=True)
