@@ -13,13 +13,13 @@ from taxifare.approval.records import Promotion
 from taxifare.gate.evidence import Evidence
 from taxifare.gate.scores import Interval, Scores, describe_gain
 from taxifare.gate.slices import SliceComparison
-from taxifare.replay.results import Replay
-from taxifare.reports import figures
+from taxifare.reports import figures, tables
+from taxifare.reports.tables import Heading, Table
 from taxifare.training.challengers import Standing
 from taxifare.trips.cities import City
 from taxifare.trips.features import feature_names
 from taxifare.trips.table import TRIP_COLUMNS, Column
-from taxifare.trips.targets import TARGETS, Target, Unit
+from taxifare.trips.targets import Target, Unit
 
 Metadata = Mapping[str, Any]
 
@@ -82,12 +82,24 @@ def plot(png: bytes) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
+def table(shown: Table) -> dg.TableMetadataValue:
+    """Returns a table as the UI shows it."""
+    records = [
+        dg.TableRecord(
+            {
+                heading.name: round(value, heading.digits or None) if isinstance(value, float) else value
+                for heading, value in zip(shown.headings, row, strict=True)
+            }
+        )
+        for row in shown.rows
+    ]
+    schema = dg.TableSchema([dg.TableColumn(heading.name, heading.kind) for heading in shown.headings])
+    return dg.MetadataValue.table(records, schema=schema)
+
+
 def dropped(counts: Mapping[str, int]) -> dg.TableMetadataValue:
     """Returns the trips dropped by each rule, or left out for each reason, as a table."""
-    return dg.MetadataValue.table(
-        [dg.TableRecord({"rule": rule, "trips dropped": count}) for rule, count in counts.items()],
-        schema=dg.TableSchema([dg.TableColumn("rule", "string"), dg.TableColumn("trips dropped", "int")]),
-    )
+    return table(Table((Heading("rule"), Heading("trips dropped", "int")), tuple(counts.items())))
 
 
 def scores(found: Scores, unit: Unit) -> Metadata:
@@ -98,97 +110,45 @@ def scores(found: Scores, unit: Unit) -> Metadata:
 
 def standings(found: Iterable[Standing], unit: Unit) -> dg.TableMetadataValue:
     """Returns the challengers of a month as a table."""
-    columns = {
-        "challenger": "string",
-        "staged": "bool",
-        "trips": "int",
-        "seconds": "float",
-        f"MAE on held trips, {unit}": "float",
-        f"gain, {unit}": "string",
-    }
-    records = [
-        dg.TableRecord(
-            dict(
-                zip(
-                    columns,
-                    (
-                        standing.name,
-                        standing.is_staged,
-                        standing.learned_trips,
-                        round(standing.seconds, 1),
-                        round(standing.mae, 3),
-                        "" if standing.gain is None else describe_gain(standing.gain, unit),
-                    ),
-                    strict=True,
-                )
-            )
+    headings = (
+        Heading("challenger"),
+        Heading("staged", "bool"),
+        Heading("trips", "int"),
+        Heading("seconds", "float", 1),
+        Heading(f"MAE on held trips, {unit}", "float", 3),
+        Heading(f"gain, {unit}"),
+    )
+    rows = (
+        (
+            standing.name,
+            standing.is_staged,
+            standing.learned_trips,
+            standing.seconds,
+            standing.mae,
+            "" if standing.gain is None else describe_gain(standing.gain, unit),
         )
         for standing in found
-    ]
-    return dg.MetadataValue.table(
-        records, schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
     )
+    return table(Table(headings, tuple(rows)))
 
 
 def slices(parts: Iterable[SliceComparison], unit: Unit) -> dg.TableMetadataValue:
     """Returns the comparison on each slice as a table."""
-    production, staging, gain = f"production MAE, {unit}", f"staging MAE, {unit}", f"gain, {unit}"
-    records = [
-        dg.TableRecord(
-            {
-                "slice": part.name,
-                "trips": part.staging.trips,
-                production: round(part.production.mae, 3),
-                staging: round(part.staging.mae, 3),
-                gain: round(part.gain.mean, 3),
-                "from": round(part.gain.low, 3),
-                "to": round(part.gain.high, 3),
-            }
+    numbers = (f"production MAE, {unit}", f"staging MAE, {unit}", f"gain, {unit}", "from", "to")
+    rows = (
+        (
+            part.name,
+            part.staging.trips,
+            part.production.mae,
+            part.staging.mae,
+            part.gain.mean,
+            part.gain.low,
+            part.gain.high,
         )
         for part in parts
-    ]
-    types = {"slice": "string", "trips": "int"}
-    names = ["slice", "trips", production, staging, gain, "from", "to"]
-    return dg.MetadataValue.table(
-        records, schema=dg.TableSchema([dg.TableColumn(name, types.get(name, "float")) for name in names])
     )
-
-
-def summaries(found: Replay) -> dg.TableMetadataValue:
-    """Returns the policies of a replay as a table."""
-    unit = TARGETS[found.target].unit
-    columns = {
-        "policy": "string",
-        f"mean MAE, {unit}": "float",
-        f"off in all, {unit}": "float",
-        "promotions": "int",
-        "regretted": "int",
-        f"regret, {unit} a ride": "float",
-        "training, s": "float",
-    }
-    records = [
-        dg.TableRecord(
-            dict(
-                zip(
-                    columns,
-                    (
-                        one.policy,
-                        round(one.mean_mae, 4),
-                        round(one.total),
-                        one.promotions,
-                        one.regretted,
-                        round(one.mean_regret, 4),
-                        round(one.training_seconds),
-                    ),
-                    strict=True,
-                )
-            )
-        )
-        for one in map(found.summary, found.policies)
-    ]
-    return dg.MetadataValue.table(
-        records, schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
-    )
+    headings = (Heading("slice"), Heading("trips", "int"), *(Heading(name, "float", 3) for name in numbers))
+    return table(Table(headings, tuple(rows)))
 
 
 def comparison(evidence: Evidence) -> Metadata:
@@ -210,26 +170,6 @@ def comparison(evidence: Evidence) -> Metadata:
     return numbers
 
 
-def history(entries: Sequence[Promotion]) -> dg.TableMetadataValue:
-    """Returns who was production when, newest first, as a table."""
-    records = [
-        dg.TableRecord(
-            {
-                "since (UTC)": f"{entry.promoted_at:%Y-%m-%d %H:%M}",
-                "version": entry.version,
-                "replaced": entry.replaced_version or "nothing",
-                "by": entry.by,
-                "why": entry.reason,
-                "how": entry.kind,
-                "request": entry.request_id or "none",
-            }
-        )
-        for entry in reversed(entries)
-    ]
-    names = ["since (UTC)", "version", "replaced", "by", "why", "how", "request"]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name, "string") for name in names]))
-
-
 def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
     """Returns what production_model shows of a promotion or rollback, and of all up to it."""
     return {
@@ -242,7 +182,7 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
         "evidence_digest": (entry.evidence_digest or "none")[:12],
         "promoted_at": entry.promoted_at.isoformat(timespec="seconds"),
         "sequence": entry.sequence,
-        "history": history(entries),
+        "history": table(tables.history(reversed(entries))),
         "timeline": plot(figures.production_timeline(entries, entry.promoted_at + _TIMELINE_MARGIN)),
     }
 

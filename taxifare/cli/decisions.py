@@ -7,9 +7,10 @@ import typer
 from rich.table import Column, Table
 
 from taxifare.approval.approvals import Approvals, Decision
-from taxifare.approval.records import Promotion, Request, State
-from taxifare.cli.shared import approvals_in_force, errors_told, terminal
+from taxifare.approval.records import Request, State
+from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
 from taxifare.gate.scores import describe_gain
+from taxifare.reports import tables
 
 By = Annotated[str, typer.Option("--by", help="Who decides.")]
 
@@ -70,10 +71,7 @@ def history(
     if on is not None:
         entry = approvals.production_on(on.date())
         entries = () if entry is None else (entry,)
-    table = Table("since (UTC)", "version", "replaced", "how", "by", "why", Column("request", no_wrap=True))
-    for entry in entries:
-        table.add_row(*_row(entry))
-    terminal().print(table if entries else "Nothing was in production.")
+    terminal().print(drawn(tables.history(entries)) if entries else "Nothing was in production.")
 
 
 @errors_told()
@@ -99,16 +97,3 @@ def _in_production(approvals: Approvals) -> str:
     """Returns the production version in words."""
     version = approvals.production()
     return "nothing" if version is None else f"version {version}"
-
-
-def _row(entry: Promotion) -> tuple[str, ...]:
-    """Returns a promotion as a row of the history."""
-    return (
-        f"{entry.promoted_at:%Y-%m-%d %H:%M}",
-        entry.version,
-        entry.replaced_version or "nothing",
-        entry.kind,
-        entry.by,
-        entry.reason,
-        entry.request_id or "–",
-    )

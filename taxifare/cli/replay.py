@@ -6,16 +6,14 @@ from typing import Annotated, get_args
 import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn
-from rich.table import Column, Table
 
-from taxifare.cli.shared import errors_told, month_of, progress_bar, terminal
+from taxifare.cli.shared import drawn, errors_told, month_of, progress_bar, terminal
 from taxifare.replay.policies import PolicyName
 from taxifare.replay.replaying import replay
-from taxifare.replay.results import Replay
+from taxifare.reports import tables
 from taxifare.reports.replay_page import headline, render
 from taxifare.settings import ChallengerName, ChallengerNames, read_as, settings_in_force
 from taxifare.sources import make_source
-from taxifare.trips.targets import TARGETS
 
 _POLICIES: TypeAdapter[list[PolicyName]] = TypeAdapter(list[PolicyName])
 
@@ -52,23 +50,4 @@ def show_replay(
             ),
         )
     output.write_text(render(found), encoding="utf-8")
-    terminal().print(_summary_table(found), headline(found), f"The report is in {output}.", highlight=False)
-
-
-def _summary_table(found: Replay) -> Table:
-    """Returns the policies of a replay."""
-    unit = TARGETS[found.target].unit
-    errors = (f"mean MAE, {unit}", f"off in all, {unit}")
-    numbers = (*errors, "promotions", "regretted", f"above the best, {unit}", "training, s")
-    table = Table("policy", *(Column(name, justify="right") for name in numbers))
-    for one in map(found.summary, found.policies):
-        table.add_row(
-            one.policy,
-            f"{one.mean_mae:.3f}",
-            f"{one.total:,.0f}",
-            str(one.promotions),
-            str(one.regretted),
-            f"{one.mean_regret:.3f}",
-            f"{one.training_seconds:,.0f}",
-        )
-    return table
+    terminal().print(drawn(tables.policies(found)), headline(found), f"The report is in {output}.", highlight=False)

@@ -6,11 +6,13 @@ What concerns one subject only is in the module of that subject.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from upath import UPath
 
 from taxifare.approval.approvals import Approvals
@@ -20,6 +22,7 @@ from taxifare.model.fitting import TrainingError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.replay.policies import ReplayError
+from taxifare.reports import tables
 from taxifare.settings import SettingsError, settings_in_force
 from taxifare.sources import SourceError
 from taxifare.studies.learning_curve import LearningCurveError
@@ -63,6 +66,17 @@ def terminal() -> Console:
     console = Console()
     console.width = max(console.width, _MINIMUM_WIDTH)
     return console
+
+
+def drawn(table: tables.Table) -> Table:
+    """Returns a table for the terminal."""
+    shown = Table()
+    for heading in table.headings:
+        justify: Literal["left", "right"] = "right" if heading.is_number else "left"
+        shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken)
+    for row in table.texts():
+        shown.add_row(*map(escape, row))
+    return shown
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:

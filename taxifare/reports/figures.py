@@ -2,22 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from taxifare.approval.records import Promotion
 from taxifare.model.fitting import TrainingHistory
+from taxifare.reports.drawing import png, side_by_side
+from taxifare.studies.learning_curve import Level
+from taxifare.studies.tuning import Trial
 from taxifare.trips.targets import Target, Unit
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from taxifare.studies.learning_curve import Level
-    from taxifare.studies.tuning import Trial
 
 _DRAWN_TRIPS = 20_000
 """Points of a map; more make the file larger and the picture no clearer."""
@@ -31,7 +25,7 @@ def trips_overview(trips: pd.DataFrame, target: Target) -> bytes:
         target: What is learned of them.
     """
     drawn = trips if len(trips) <= _DRAWN_TRIPS else trips.sample(_DRAWN_TRIPS, random_state=0)
-    figure, (place, size, hours) = _axes("Where do rides start?", target.question, "When do they start?")
+    figure, (place, size, hours) = side_by_side("Where do rides start?", target.question, "When do they start?")
     place.scatter(drawn["pickup_longitude"], drawn["pickup_latitude"], s=1, alpha=0.3, linewidths=0)
     place.set(xlabel="longitude, degrees", ylabel="latitude, degrees")
     place.set_aspect(1 / np.cos(np.radians(drawn["pickup_latitude"].mean())))
@@ -42,12 +36,12 @@ def trips_overview(trips: pd.DataFrame, target: Target) -> bytes:
     per_hour = trips["pickup_datetime"].dt.hour.value_counts(normalize=True).sort_index() * 100
     hours.bar(per_hour.index, per_hour.to_numpy())
     hours.set(xlabel="hour of the day", ylabel="share of rides, %")
-    return _png(figure)
+    return png(figure)
 
 
 def training_curve(history: TrainingHistory, unit: Unit) -> bytes:
     """Returns a PNG of the loss and the early-stopping error by epoch, with the epoch whose weights were kept."""
-    figure, (curve,) = _axes("Did training help, and when was it stopped?")
+    figure, (curve,) = side_by_side("Did training help, and when was it stopped?")
     trained = [epoch for epoch in history.epochs if epoch.number]
     curve.plot(
         [epoch.number for epoch in trained], [epoch.loss for epoch in trained], marker="o", label="training loss"
@@ -61,7 +55,7 @@ def training_curve(history: TrainingHistory, unit: Unit) -> bytes:
     curve.axvline(history.best_epoch, color="grey", linestyle=":", label=f"weights kept: epoch {history.best_epoch}")
     curve.set(xlabel="epoch", ylabel=f"mean absolute error, {unit}")
     curve.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) -> bytes:
@@ -75,7 +69,7 @@ def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) 
     actual = trips.set_index("key")["target"]
     errors = predictions.reindex(actual.index) - actual
     hour_of_day = trips.set_index("key")["pickup_datetime"].dt.hour
-    figure, (by_hour, pairs) = _axes("When is the model wrong?", f"Predicted against {target.truth}")
+    figure, (by_hour, pairs) = side_by_side("When is the model wrong?", f"Predicted against {target.truth}")
     by_hour.bar(range(24), errors.abs().groupby(hour_of_day).mean().reindex(range(24)), label="mean absolute error")
     by_hour.plot(range(24), errors.groupby(hour_of_day).mean().reindex(range(24)), color="black", label="bias")
     by_hour.axhline(0, color="grey", linewidth=0.5)
@@ -84,7 +78,7 @@ def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) 
     pairs.scatter(actual, predictions.reindex(actual.index), s=3, alpha=0.4, linewidths=0)
     pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
     pairs.set(xlabel=f"{target.truth}, {target.unit}", ylabel=f"predicted, {target.unit}", xlim=(0, 80), ylim=(0, 80))
-    return _png(figure)
+    return png(figure)
 
 
 def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
@@ -96,7 +90,7 @@ def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
-    figure, (axis,) = _axes("Which version was production when?")
+    figure, (axis,) = side_by_side("Which version was production when?")
     versions = sorted({entry.version for entry in history}, key=lambda version: (len(version), version))
     begins = date2num([entry.promoted_at for entry in history])
     ends = np.append(begins[1:], date2num(now))
@@ -112,10 +106,10 @@ def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axis.set_yticks(range(len(versions)), [f"version {version}" for version in versions])
     axis.set_xlabel("UTC; blue: promotion, orange: rollback; the name is who decided")
-    return _png(figure)
+    return png(figure)
 
 
-def tuning(trials: "Sequence[Trial]", importances: Mapping[str, float], unit: Unit) -> bytes:
+def tuning(trials: Sequence[Trial], importances: Mapping[str, float], unit: Unit) -> bytes:
     """Returns a PNG of the error of each trial and the least so far, and of how much each setting matters.
 
     Args:
@@ -123,7 +117,7 @@ def tuning(trials: "Sequence[Trial]", importances: Mapping[str, float], unit: Un
         importances: Share of each setting in the differences between the trials; may be empty.
         unit: What errors are in.
     """
-    figure, (history, shares) = _axes("Did the search find better settings?", "Which settings matter?")
+    figure, (history, shares) = side_by_side("Did the search find better settings?", "Which settings matter?")
     complete = [(place, trial.mae) for place, trial in enumerate(trials, 1) if trial.mae is not None]
     places, errors = [place for place, _ in complete], [error for _, error in complete]
     history.scatter(places, errors, s=20, label="trial")
@@ -144,17 +138,17 @@ def tuning(trials: "Sequence[Trial]", importances: Mapping[str, float], unit: Un
     history.legend()
     shares.barh(list(importances)[::-1], [100 * share for share in importances.values()][::-1])
     shares.set(xlabel="share of the differences between trials, %")
-    return _png(figure)
+    return png(figure)
 
 
-def learning_curve(levels: "Sequence[Level]", unit: Unit) -> bytes:
+def learning_curve(levels: Sequence[Level], unit: Unit) -> bytes:
     """Returns a PNG of the error against the training size, its 95 % interval, and that of a plain rate per km.
 
     Args:
         levels: At least one size, smallest first.
         unit: What errors are in.
     """
-    figure, (curve,) = _axes("What do more trips bring?")
+    figure, (curve,) = side_by_side("What do more trips bring?")
     sizes = [level.trips for level in levels]
     curve.plot(sizes, [level.interval.mean for level in levels], marker="o", label="network, mean of the repeats")
     if all(np.isfinite(level.interval.high) for level in levels):
@@ -167,24 +161,4 @@ def learning_curve(levels: "Sequence[Level]", unit: Unit) -> bytes:
     curve.plot(sizes, references, color="grey", linestyle="--", label="linear on distance")
     curve.set(xscale="log", xlabel="training trips", ylabel=f"mean absolute error on the latest trips, {unit}")
     curve.legend()
-    return _png(figure)
-
-
-def _axes(*titles: str) -> tuple["Figure", Sequence["Axes"]]:
-    """Returns a figure with one pair of axes a title, side by side."""
-    # The pyplot interface keeps figures alive in a global list; a long-lived process must not use it.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * len(titles), 4), layout="constrained")
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(title)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes)
-
-
-def _png(figure: "Figure") -> bytes:
-    """Returns the figure drawn."""
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=80)
-    return file.getvalue()
+    return png(figure)

@@ -12,7 +12,10 @@ from pydantic import Field, TypeAdapter
 from taxifare.replay.policies import PolicyName
 from taxifare.replay.replaying import Progress, replay
 from taxifare.replay.results import Replay
-from taxifare.reports.replay_page import figures, headline, png, render
+from taxifare.reports import tables
+from taxifare.reports.drawing import png
+from taxifare.reports.replay_figures import figures
+from taxifare.reports.replay_page import headline, render
 from taxifare.settings import ChallengerNames, Settings
 from taxifare.sources.base import TripSource
 from taxifare.trips.months import parse_month
@@ -69,7 +72,7 @@ def replayed_months(
         metadata={
             "months": len(found.months),
             "models": len(found.models),
-            "summary": metadata.summaries(found),
+            "summary": metadata.table(tables.policies(found)),
         },
     )
 
@@ -84,7 +87,7 @@ def replay_report(replayed_months: Replay, settings: dg.ResourceParam[Settings])
         metadata={
             "headline": headline(replayed_months),
             "report": dg.MetadataValue.path(path),
-            "summary": metadata.summaries(replayed_months),
+            "summary": metadata.table(tables.policies(replayed_months)),
             **drawn,
         }
     )

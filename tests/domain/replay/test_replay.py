@@ -22,7 +22,9 @@ from taxifare.gate.evidence import Verdict
 from taxifare.replay.policies import PolicyName, ReplayError
 from taxifare.replay.replaying import replay
 from taxifare.replay.results import Replay
-from taxifare.reports.replay_page import figures, headline, png, render
+from taxifare.reports.drawing import png
+from taxifare.reports.replay_figures import figures
+from taxifare.reports.replay_page import headline, render
 from taxifare.settings import Settings
 from taxifare.sources import MonthNotPublishedError, NoBaseError, make_source
 from taxifare.sources.all_months import History

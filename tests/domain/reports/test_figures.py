@@ -36,13 +36,13 @@ HISTORY = TrainingHistory(
 def drawn(monkeypatch: pytest.MonkeyPatch) -> "list[Figure]":
     """The figures as they were before they became PNGs."""
     kept_figures: list[Figure] = []
-    draw = figures._png
+    draw = figures.png
 
     def kept(figure: "Figure") -> bytes:
         kept_figures.append(figure)
         return draw(figure)
 
-    monkeypatch.setattr(figures, "_png", kept)
+    monkeypatch.setattr(figures, "png", kept)
     return kept_figures
 
 

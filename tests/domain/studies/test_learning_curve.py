@@ -207,7 +207,7 @@ def test_the_plot_has_a_logarithmic_axis_the_band_and_the_reference(
     curve: Curve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or b"")
     figures.learning_curve(curve.levels, "USD")
     (axis,) = drawn[0].axes
     network, reference = axis.lines

@@ -1,0 +1,99 @@
+"""Tables of plain values: headings and rows once, for the terminal, Dagster's pages and the HTML report to render.
+
+What only one of these shows is made where it is shown.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from taxifare.approval.records import Promotion
+from taxifare.replay.results import Replay
+from taxifare.trips.targets import TARGETS
+
+Value: TypeAlias = str | int | float
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above a column, and how the values below it are shown.
+
+    Attributes:
+        name: What they are, with the unit.
+        kind: Of which kind they are.
+        digits: How many a person reads after the point, of numbers.
+        is_unbroken: Whether they stay on one line, so that they can be copied.
+    """
+
+    name: str
+    kind: Literal["string", "bool", "int", "float"] = "string"
+    digits: int = 0
+    is_unbroken: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether they are numbers, which are aligned to the right."""
+        return self.kind in {"int", "float"}
+
+    def text(self, value: Value) -> str:
+        """Returns a value as people read it.
+
+        >>> Heading("off in all, USD", "float").text(1234.5)
+        '1,234'
+        >>> Heading("mean MAE, USD", "float", 3).text(1.8303)
+        '1.830'
+        """
+        return f"{value:,.{self.digits}f}" if self.is_number else str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values, a value a column."""
+
+    headings: tuple[Heading, ...]
+    rows: tuple[tuple[Value, ...], ...]
+
+    def texts(self) -> Iterator[tuple[str, ...]]:
+        """Yields the rows as people read them."""
+        for row in self.rows:
+            yield tuple(heading.text(value) for heading, value in zip(self.headings, row, strict=True))
+
+
+def policies(replay: Replay) -> Table:
+    """Returns the policies of a replay over all its months, a row a policy."""
+    unit = TARGETS[replay.target].unit
+    headings = (
+        Heading("policy", is_unbroken=True),
+        Heading(f"mean MAE, {unit}", "float", 3),
+        Heading(f"off in all, {unit}", "float"),
+        Heading("promotions", "int"),
+        Heading("regretted", "int"),
+        Heading(f"above the best, {unit}", "float", 3),
+        Heading("training, s", "float"),
+    )
+    rows = (
+        (one.policy, one.mean_mae, one.total, one.promotions, one.regretted, one.mean_regret, one.training_seconds)
+        for one in map(replay.summary, replay.policies)
+    )
+    return Table(headings, tuple(rows))
+
+
+def history(entries: Iterable[Promotion]) -> Table:
+    """Returns who was production when, a row a promotion or rollback, in the order given."""
+    headings = (
+        *map(Heading, ("since (UTC)", "version", "replaced", "how", "by", "why")),
+        Heading("request", is_unbroken=True),
+    )
+    rows = (
+        (
+            f"{entry.promoted_at:%Y-%m-%d %H:%M}",
+            entry.version,
+            entry.replaced_version or "nothing",
+            entry.kind,
+            entry.by,
+            entry.reason,
+            entry.request_id or "–",
+        )
+        for entry in entries
+    )
+    return Table(headings, tuple(rows))
