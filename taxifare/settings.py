@@ -56,6 +56,12 @@ OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 RowCount = Annotated[int | None, BeforeValidator(_row_count)]
 
 
+TaxiColor = Literal["yellow", "green"]
+"""Taxis of New York: yellow ones serve the whole city, green ones what lies outside Manhattan's centre."""
+
+Scenario = Literal["as-it-was", "fare-rise", "slow-traffic"]
+"""What changes in the simulated city, see `taxifare.sources.simulator`."""
+
 ChallengerName = Literal["warm", "whole month", "recent", "since rule"]
 """The ways to renew a model, see `taxifare.training.challengers`."""
 
@@ -190,6 +196,11 @@ class SourceSettings(BaseYearsSettings, MonthSettings, ProblemSettings, HomeSett
         "simulator", description="Where trips come from: simulator, folder, lewagon, tlc, bigquery or chicago"
     )
 
+    @property
+    def downloads(self) -> Path:
+        """Folder of downloaded files."""
+        return self.home / "downloads"
+
     @model_validator(mode="after")
     def _source_is_of_the_city(self) -> Self:
         if self.trip_source == "chicago" and self.city != "chicago":
@@ -269,7 +280,7 @@ class TlcSettings(SourceSettings):
         "https://d37ci6vzurychx.cloudfront.net",
         description="Address of New York's Taxi and Limousine Commission's files, for TRIP_SOURCE=tlc",
     )
-    tlc_color: Literal["yellow", "green"] = Field("yellow", description="Taxis of TRIP_SOURCE=tlc: yellow or green")
+    tlc_color: TaxiColor = Field("yellow", description="Taxis of TRIP_SOURCE=tlc: yellow or green")
     tlc_trips_per_month: int = Field(100_000, description="Trips drawn from a TLC month that has more", ge=1)
     tlc_base_months: int = Field(12, description="TLC months before FIRST_MONTH that are the base years", ge=1)
 
@@ -300,7 +311,7 @@ class SimulatorSettings(SourceSettings):
     simulator_base_trips: int = Field(
         250_000, description="Simulated trips of the base years, 2009 up to FIRST_MONTH", ge=1
     )
-    simulator_scenario: Literal["as-it-was", "fare-rise", "slow-traffic"] = Field(
+    simulator_scenario: Scenario = Field(
         "as-it-was", description="What changes in the simulated city: as-it-was, fare-rise or slow-traffic"
     )
     simulator_scenario_from: MonthSetting = Field(

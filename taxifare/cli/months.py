@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from taxifare.cli.shared import approvals_in_force, errors_told, month_of, terminal
+from taxifare.cli.shared import approvals_in_force, download_bar, errors_told, month_of, terminal
 from taxifare.operations.inventory import take_stock
 from taxifare.settings import settings_in_force
 from taxifare.sources import course_month, make_source
@@ -26,7 +26,8 @@ def months(context: typer.Context) -> None:
 @errors_told()
 def fetch_new_data(month: Annotated[str, typer.Argument(help="YYYY-MM, 2015-01 to 2015-06.")]) -> None:
     """Fetch a month of the Le Wagon course into TRIP_FOLDER, where the workflow finds it."""
-    terminal().print(f"{course_month.fetch(month_of(month), settings_in_force())} is there.", soft_wrap=True)
+    file = course_month.fetch(month_of(month), settings_in_force(), download_bar)
+    terminal().print(f"{file} is there.", soft_wrap=True)
 
 
 @errors_told()

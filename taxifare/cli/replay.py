@@ -7,7 +7,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn
 
-from taxifare.cli.shared import drawn, errors_told, month_of, progress_bar, terminal
+from taxifare.cli.shared import download_bar, drawn, errors_told, month_of, progress_bar, terminal
 from taxifare.replay.policies import PolicyName
 from taxifare.replay.replaying import replay
 from taxifare.reports import tables
@@ -36,7 +36,7 @@ def show_replay(
     with progress_bar(TextColumn("left: {task.fields[left]}")) as progress:
         task = progress.add_task("first model", total=None, left="–")
         found = replay(
-            make_source(settings),
+            make_source(settings, on_download=download_bar),
             settings,
             first=month_of(first),
             last=month_of(last),

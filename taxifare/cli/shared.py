@@ -6,12 +6,24 @@ What concerns one subject only is in the module of that subject.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from upath import UPath
 
@@ -83,6 +95,18 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
     """Returns a bar for work that takes minutes, with further columns at its end; it is no part of the output."""
     usual = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     return Progress(*usual, *columns, console=Console(stderr=True))
+
+
+@contextmanager
+def download_bar(address: str, arrived_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Shows how much of a file has arrived, where there is a terminal; see `taxifare.sources.web.OnDownload`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(PurePosixPath(address).name, total=total_bytes, completed=arrived_bytes)
+        yield partial(bar.advance, task)
 
 
 def approvals_in_force() -> Approvals:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from taxifare.cli.shared import errors_told, progress_bar, terminal
+from taxifare.cli.shared import download_bar, errors_told, progress_bar, terminal
 from taxifare.gate.scores import describe_gain
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
@@ -65,7 +65,8 @@ def show_learning_curve(
     """Measure how much error more base trips remove. Interrupted, it goes on where it was."""
     settings, numbers = settings_in_force(), read_as(_SIZES, sizes.split(","))
     whole = settings.model_copy(update={"dataset_size": None})
-    trips = gather_base(make_source(settings).read_base(), whole).trips.preprocessed(settings.city_facts, None)
+    published = make_source(settings, on_download=download_bar).read_base()
+    trips = gather_base(published, whole).trips.preprocessed(settings.city_facts, None)
     registry = ModelRegistry.from_settings(settings)
     with progress_bar(TextColumn("left:"), TimeRemainingColumn()) as progress:
         task = progress.add_task("learning curve", total=1.0)

@@ -33,7 +33,7 @@ from taxifare.replay.policies import _RULES, COURSE_THRESHOLD_USD, PolicyName, R
 from taxifare.replay.results import DatedRule, Decision, Model, MonthFacts, Replay
 from taxifare.replay.trainings import Assignment, Entry, Trainings, Work, key_of
 from taxifare.settings import ChallengerName, Settings
-from taxifare.sources.all_months import History
+from taxifare.sources.all_months import AllMonths
 from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips, gather_base
 from taxifare.training.challengers import Lesson, choose, lesson_of, ways
@@ -166,7 +166,7 @@ def replay(
             f"expected policies that TARGET={settings.target} allows, received threshold: the course's rule is about "
             f"fares below {COURSE_THRESHOLD_USD} USD"
         )
-    history = History(source, first)
+    history = AllMonths(source, first)
     own = settings.model_copy(update={"first_month": first, "last_month": last})
     base, materials = _materials(history, own)
     names = list(feature_names(own.city_facts))
@@ -180,7 +180,7 @@ def replay(
         return _told(first_model, materials, judged, trainings, own)
 
 
-def _materials(history: History, settings: Settings) -> tuple[BaseTrips, list[_Material]]:
+def _materials(history: AllMonths, settings: Settings) -> tuple[BaseTrips, list[_Material]]:
     """Returns the base trips and the months, as the assets `base_trips` and `preprocessed_data` make them."""
     revisions = history.months()
     asked = list(months_between(settings.first_month, settings.last_month or max(revisions)))
@@ -201,7 +201,7 @@ def _materials(history: History, settings: Settings) -> tuple[BaseTrips, list[_M
     return base, materials
 
 
-def _month(month: Month, history: History, settings: Settings) -> pd.DataFrame:
+def _month(month: Month, history: AllMonths, settings: Settings) -> pd.DataFrame:
     """Returns a month's clean trips with features; one that the checks would stop is an error."""
     published = history.read_month(month)
     is_validation = published.is_validation

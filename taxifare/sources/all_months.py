@@ -1,4 +1,4 @@
-"""History: all trips of a source, divided anew into the years before a month and the months from it on."""
+"""All months of a source: its trips, divided anew into the years before a month and the months from it on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from taxifare.trips.publication import BasePublication, Publication
 
 
 @dataclass(frozen=True)
-class History(TripSource):
+class AllMonths(TripSource):
     """A source as it would be if its base years ended before `first`: later trips of the base are months of their own.
 
     Up to the last month of the base a month's trips are those of the base, from then on those the source publishes for

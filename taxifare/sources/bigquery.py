@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import requests
 
+from taxifare.settings import BigQuerySettings
 from taxifare.sources.base import (
     MonthNotPublishedError,
     NoBaseError,
@@ -49,6 +51,8 @@ _TIME_TYPES = ("TIMESTAMP", "DATETIME")
 
 Result = TypeVar("Result")
 
+OpenClient: TypeAlias = "Callable[[], AbstractContextManager[bigquery.Client]]"
+
 
 @dataclass(frozen=True)
 class BigQuery(TripSource):
@@ -72,9 +76,20 @@ class BigQuery(TripSource):
     first_month: Month
     base_rows: int | None
     maximum_bytes: int
-    client: Callable[[], "AbstractContextManager[bigquery.Client]"]
+    client: "OpenClient"
     patience_s: float = PATIENCE_S
     _known: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_settings(cls, settings: BigQuerySettings, client: "OpenClient | None" = None) -> Self:
+        """Returns the table BIGQUERY_TABLE; without a client, one with the credentials of the environment."""
+        return cls(
+            table=settings.bigquery_table,
+            first_month=settings.first_month,
+            base_rows=settings.dataset_size,
+            maximum_bytes=settings.bigquery_maximum_bytes,
+            client=client or partial(connect, settings.bigquery_project, settings.bigquery_location),
+        )
 
     def months(self) -> dict[Month, str]:
         """Returns the months from the first on that are over, and their revisions.

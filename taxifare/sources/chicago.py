@@ -8,13 +8,14 @@ all durations quarters of an hour. `fare` is the meter; tolls are added to it, t
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from taxifare.digests import digest
+from taxifare.settings import ChicagoSettings
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError, TripSource, checked_month, unchanged
 from taxifare.sources.web import Web
 from taxifare.trips.months import Month, bounds, parse_month
@@ -29,6 +30,9 @@ READER_VERSION = 2
 
 PAGE_ROWS = 50_000
 """The most that the API gives at once."""
+
+TIMEOUT_S = 120.0
+"""Counting years of trips may take the portal a minute."""
 
 BELIEVED_S = 600.0
 """How long the list of months is believed: to count millions of trips is work for the portal."""
@@ -70,6 +74,18 @@ class Chicago(TripSource):
     trips_per_month: int | None
     base_rows: int | None
     _known: dict[str, tuple[float, "dict[Month, _Contents]"]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_settings(cls, settings: ChicagoSettings, web: Web) -> Self:
+        """Returns the portal at CHICAGO_URL, asked with the app token where there is one."""
+        token = settings.chicago_app_token
+        return cls(
+            web=replace(web, secret_headers={} if token is None else {"X-App-Token": token}, timeout_s=TIMEOUT_S),
+            url=settings.chicago_url.rstrip("/"),
+            first_month=settings.first_month,
+            trips_per_month=settings.chicago_trips_per_month,
+            base_rows=settings.dataset_size,
+        )
 
     def months(self) -> dict[Month, str]:
         """Returns the months from the first on that are over, and their revisions.

@@ -10,19 +10,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxifare.settings import Settings
+from taxifare.settings import FolderSettings, Settings
 from taxifare.sources.base import SourceError
 from taxifare.sources.folder import Folder, month_name
 from taxifare.sources.lewagon import LeWagon
-from taxifare.sources.web import Web
+from taxifare.sources.web import OnDownload, Web, log_download
 from taxifare.trips.months import Month
 from taxifare.whole_files import whole_file
 
 _MARK = {b"taxifare": b"new-data"}
 
 
-def fetch(month: Month, settings: Settings) -> Path:
-    """Returns the file in TRIP_FOLDER that the month has been fetched into.
+def fetch(month: Month, settings: Settings, on_download: OnDownload = log_download) -> Path:
+    """Returns the file in TRIP_FOLDER that the month has been fetched into; `on_download` is told how much has arrived.
 
     Raises:
         SourceError: Trips do not come from a folder, it has the month already, or the course's files do not.
@@ -32,19 +32,14 @@ def fetch(month: Month, settings: Settings) -> Path:
     if month in folder.months():
         raise SourceError(f"{folder.path}: month {month} is there already; `taxifare delete-new-data` takes it away")
     file = folder.path / _file_name(folder.months_pattern, month)
-    course = LeWagon(
-        web=Web(settings.home / "downloads"),
-        url=settings.lewagon_url,
-        dataset_size=settings.dataset_size,
-        first_month=settings.first_month,
-    )
+    course = LeWagon.from_settings(settings, Web(settings.downloads, on_download=on_download))
     table = pa.Table.from_pandas(course.read_month(month).trips, preserve_index=False)
     with whole_file(file) as unfinished:
         pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | _MARK), unfinished)
     return file
 
 
-def withdraw(settings: Settings) -> list[Path]:
+def withdraw(settings: FolderSettings) -> list[Path]:
     """Returns the files that `fetch` had put into TRIP_FOLDER and that are no longer there.
 
     Raises:
@@ -60,13 +55,13 @@ def withdraw(settings: Settings) -> list[Path]:
     return files
 
 
-def _folder(settings: Settings) -> Folder:
-    if settings.trip_source != "folder" or settings.trip_folder is None:
+def _folder(settings: FolderSettings) -> Folder:
+    if settings.trip_source != "folder":
         raise SourceError(
             f"new data is put into a folder, and TRIP_SOURCE is {settings.trip_source}, where months appear by "
             "themselves: set TRIP_SOURCE=folder and TRIP_FOLDER"
         )
-    return Folder(settings.trip_folder.expanduser().absolute(), settings.trip_folder_months, settings.trip_folder_base)
+    return Folder.from_settings(settings)
 
 
 def _file_name(pattern: str, month: Month) -> str:

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Self
 
+from taxifare.settings import FolderSettings
 from taxifare.sources.base import (
     MonthNotPublishedError,
     NoBaseError,
@@ -47,6 +49,17 @@ class Folder(TripSource):
 
     def __post_init__(self) -> None:
         _ = self._month_name
+
+    @classmethod
+    def from_settings(cls, settings: FolderSettings) -> Self:
+        """Returns the folder that TRIP_FOLDER names.
+
+        Raises:
+            SourceError: It names none, or a pattern is not as it should be.
+        """
+        if settings.trip_folder is None:
+            raise SourceError("expected a folder of trip files, received none: set TRIP_FOLDER")
+        return cls(settings.trip_folder.expanduser().absolute(), settings.trip_folder_months, settings.trip_folder_base)
 
     def months(self) -> dict[Month, str]:
         """Returns the months that have a file, and the hash of each.

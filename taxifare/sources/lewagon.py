@@ -7,10 +7,12 @@ The base years' two files are read as one, because every base is split by the sa
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 
 from taxifare.digests import digest
+from taxifare.settings import LeWagonSettings
 from taxifare.sources.base import (
     MonthNotPublishedError,
     NoBaseError,
@@ -48,6 +50,13 @@ class LeWagon(TripSource):
     url: str
     dataset_size: int | None
     first_month: Month
+
+    @classmethod
+    def from_settings(cls, settings: LeWagonSettings, web: Web) -> Self:
+        """Returns the course at LEWAGON_URL."""
+        return cls(
+            web=web, url=settings.lewagon_url, dataset_size=settings.dataset_size, first_month=settings.first_month
+        )
 
     def months(self) -> dict[Month, str]:
         """Returns the months of 2015 that are there.

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxifare.digests import digest
+from taxifare.settings import TaxiColor, TlcSettings
 from taxifare.sources.base import (
     MonthNotPublishedError,
     NoBaseError,
@@ -36,7 +37,6 @@ from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import DTYPES
 
-Color = Literal["yellow", "green"]
 Rows = dict[str, npt.NDArray[Any]]
 
 READER_VERSION = 1
@@ -130,12 +130,25 @@ class Tlc(TripSource):
 
     web: Web
     url: str
-    color: Color
+    color: TaxiColor
     trips_per_month: int
     base_months: int
     first_month: Month
     last_month: Month | None
     now: Callable[[], pd.Timestamp] = new_york_now
+
+    @classmethod
+    def from_settings(cls, settings: TlcSettings, web: Web) -> Self:
+        """Returns the commission's taxis of TLC_COLOR."""
+        return cls(
+            web=web,
+            url=settings.tlc_url,
+            color=settings.tlc_color,
+            trips_per_month=settings.tlc_trips_per_month,
+            base_months=settings.tlc_base_months,
+            first_month=settings.first_month,
+            last_month=settings.last_month,
+        )
 
     def months(self) -> dict[Month, str]:
         """Returns the months that are published, asked for one by one.
@@ -237,7 +250,7 @@ class Tlc(TripSource):
 
 
 def read_trips(
-    file: Path, month: Month, color: Color, zones: Zones, limit: int, origin: str
+    file: Path, month: Month, color: TaxiColor, zones: Zones, limit: int, origin: str
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Returns at most `limit` rides of a month's file, drawn at random but always the same, and what was left out.
 
@@ -313,7 +326,7 @@ class _Drawn:
         return rows
 
 
-def _columns(color: Color) -> dict[str, tuple[str, pa.DataType]]:
+def _columns(color: TaxiColor) -> dict[str, tuple[str, pa.DataType]]:
     """Returns the columns that are read: what they are called here, there, and of which type they are."""
     meter = _METER[color]
     return {
@@ -327,7 +340,7 @@ def _columns(color: Color) -> dict[str, tuple[str, pa.DataType]]:
     }
 
 
-def _batches(file: Path, color: Color) -> Iterator[Rows]:
+def _batches(file: Path, color: TaxiColor) -> Iterator[Rows]:
     """Yields the columns of the file piece by piece; a null zone is 0, any other null NaN or NaT."""
     columns = _columns(color)
     with pq.ParquetFile(file) as parquet:
@@ -338,7 +351,7 @@ def _batches(file: Path, color: Color) -> Iterator[Rows]:
             yield {name: column.to_numpy(zero_copy_only=False) for name, column in values.items()}
 
 
-def _check_columns(file: Path, origin: str, color: Color) -> None:
+def _check_columns(file: Path, origin: str, color: TaxiColor) -> None:
     """Ensures that the file is parquet with the columns of trips with zones."""
     try:
         names = pq.read_schema(file).names

@@ -11,19 +11,17 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
 from filelock import FileLock
 from pydantic import SecretStr
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -119,6 +117,28 @@ class Download:
     revision: str
 
 
+OnDownload: TypeAlias = Callable[[str, int, int | None], AbstractContextManager[Callable[[int], None]]]
+"""Told of a file that is about to arrive: its address, how many bytes are there already, and how many it has (None:
+nobody knows). What it yields is told how many more have arrived, until the file is whole or the connection fails."""
+
+
+@contextmanager
+def log_download(address: str, arrived_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Logs now and then how much of a file has arrived."""
+    of_all = "" if total_bytes is None else f" of {total_bytes / 1e6:,.1f}"
+    logged_at = time.monotonic()
+
+    def advance(received_bytes: int) -> None:
+        nonlocal arrived_bytes, logged_at
+        arrived_bytes += received_bytes
+        if time.monotonic() - logged_at >= _LOG_EVERY_S:
+            logged_at = time.monotonic()
+            _log.info("%s: %.1f%s MB", address, arrived_bytes / 1e6, of_all)
+
+    yield advance
+    _log.info("%s: %.1f%s MB, received", address, arrived_bytes / 1e6, of_all)
+
+
 @dataclass(frozen=True)
 class Web:
     """Asks servers for files and JSON.
@@ -129,6 +149,7 @@ class Web:
         first_pause_s: The pause after the first passing fault.
         timeout_s: How long to wait for each part of an answer; for a connection, `CONNECT_TIMEOUT_S` at most.
         believed_s: How long `look` believes what it saw.
+        on_download: Told how much of a file has arrived.
     """
 
     cache: Path
@@ -136,6 +157,7 @@ class Web:
     first_pause_s: float = FIRST_PAUSE_S
     timeout_s: float = TIMEOUT_S
     believed_s: float = BELIEVED_S
+    on_download: OnDownload = log_download
     _seen: dict[str, tuple[float, Remote | WebError]] = field(default_factory=dict, repr=False, compare=False)
 
     def json(self, url: str, params: Mapping[str, str | int] | None = None) -> Any:
@@ -303,7 +325,7 @@ class Web:
             else:  # the whole file, and perhaps another than the one that was asked for
                 remote = _described(response)
                 part, mode, arrived_bytes, total_bytes = _part(folder, remote), "wb", 0, remote.size_bytes
-            with part.open(mode) as file, _progress(url, arrived_bytes, total_bytes) as advance:
+            with part.open(mode) as file, self.on_download(shown(url), arrived_bytes, total_bytes) as advance:
                 for chunk in _chunks(url, response):
                     file.write(chunk)
                     advance(len(chunk))
@@ -416,27 +438,3 @@ def _part(folder: Path, remote: Remote) -> Path:
 def _sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-@contextmanager
-def _progress(url: str, arrived_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows how much has arrived: a bar on a terminal, now and then a line in the log elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(PurePosixPath(urlsplit(url).path).name, total=total_bytes, completed=arrived_bytes)
-        arrived, logged_at = arrived_bytes, time.monotonic()
-        of_all = "" if total_bytes is None else f" of {total_bytes / 1e6:,.1f}"
-
-        def advance(received_bytes: int) -> None:
-            nonlocal arrived, logged_at
-            arrived += received_bytes
-            bar.advance(task, received_bytes)
-            if bar.disable and time.monotonic() - logged_at >= _LOG_EVERY_S:
-                logged_at = time.monotonic()
-                _log.info("%s: %.1f%s MB", shown(url), arrived / 1e6, of_all)
-
-        yield advance
-        _log.info("%s: %.1f%s MB, received", shown(url), arrived / 1e6, of_all)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from taxifare.digests import digest
+from taxifare.settings import Scenario, SimulatorSettings
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, TripSource, new_york_now
 from taxifare.sources.simulator.city import draw_journeys, draw_points_km, from_grid_km
 from taxifare.sources.simulator.demand import DEMAND_BY_MONTH, draw_pickups_s
@@ -17,8 +18,6 @@ from taxifare.sources.simulator.traffic import draw_route_km, draw_times_min, no
 from taxifare.trips.months import Month, months_between, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import as_trip_table
-
-Scenario = Literal["as-it-was", "fare-rise", "slow-traffic"]
 
 GENERATOR_VERSION = 1
 """Part of every revision. Raise it with any change that changes rows, so that months made before count as restated."""
@@ -49,6 +48,19 @@ class Simulator(TripSource):
     scenario: Scenario
     scenario_from: Month
     now: Callable[[], pd.Timestamp] = new_york_now
+
+    @classmethod
+    def from_settings(cls, settings: SimulatorSettings) -> Self:
+        """Returns the city that the settings describe."""
+        return cls(
+            seed=settings.simulator_seed,
+            trips_per_month=settings.simulator_trips_per_month,
+            base_trips=settings.simulator_base_trips,
+            first_month=settings.first_month,
+            last_month=settings.last_month,
+            scenario=settings.simulator_scenario,
+            scenario_from=settings.simulator_scenario_from,
+        )
 
     def months(self) -> dict[Month, str]:
         """Returns the months from first to last and their revisions; a scenario changes those it touches."""

@@ -27,7 +27,7 @@ from taxifare.reports.replay_figures import figures
 from taxifare.reports.replay_page import headline, render
 from taxifare.settings import Settings
 from taxifare.sources import MonthNotPublishedError, NoBaseError, make_source
-from taxifare.sources.all_months import History
+from taxifare.sources.all_months import AllMonths
 from taxifare.trips.months import parse_month
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
@@ -253,15 +253,15 @@ def test_a_month_that_the_checks_would_stop_is_an_error(settings: Settings) -> N
         replayed(settings.model_copy(update={"minimum_trips": 100_000}))
 
 
-# History
+# All months
 
 
 @pytest.fixture(scope="module")
-def history(settings: Settings) -> History:
-    return History(make_source(settings), parse_month("2014-11"))
+def history(settings: Settings) -> AllMonths:
+    return AllMonths(make_source(settings), parse_month("2014-11"))
 
 
-def test_the_base_is_cut_into_months(settings: Settings, history: History) -> None:
+def test_the_base_is_cut_into_months(settings: Settings, history: AllMonths) -> None:
     source = make_source(settings)
     whole = source.read_base().whole().trips
     parts = [history.read_base().whole().trips]
@@ -274,7 +274,7 @@ def test_the_base_is_cut_into_months(settings: Settings, history: History) -> No
     pd.testing.assert_frame_equal(history.read_month(later).trips, source.read_month(later).trips)
 
 
-def test_months_that_are_cut_have_revisions(settings: Settings, history: History) -> None:
+def test_months_that_are_cut_have_revisions(settings: Settings, history: AllMonths) -> None:
     source, months = make_source(settings), history.months()
     assert next(iter(months)) == parse_month("2014-11")
     assert len(set(months.values())) == len(months)
@@ -284,14 +284,14 @@ def test_months_that_are_cut_have_revisions(settings: Settings, history: History
 
 def test_where_nothing_is_cut_revisions_are_the_sources(settings: Settings) -> None:
     source = make_source(settings)
-    same = History(source, FIRST)
+    same = AllMonths(source, FIRST)
     assert same.base_revision() == source.base_revision() == same.read_base().revision
     assert same.months() == source.months()
 
 
 def test_published_months_before_the_first_belong_to_the_base(settings: Settings) -> None:
     source = make_source(settings)
-    later = History(source, parse_month("2015-03"))
+    later = AllMonths(source, parse_month("2015-03"))
     trips = later.read_base().whole().trips
     months = [source.read_month(parse_month(month)).trips for month in ("2015-01", "2015-02")]
     assert len(trips) == len(source.read_base().whole().trips) + sum(map(len, months))
@@ -302,7 +302,7 @@ def test_published_months_before_the_first_belong_to_the_base(settings: Settings
 
 def test_the_first_model_needs_trips_to_learn_from(settings: Settings) -> None:
     with pytest.raises(NoBaseError, match="before 2009-01"):
-        History(make_source(settings), parse_month("2009-01")).read_base()
+        AllMonths(make_source(settings), parse_month("2009-01")).read_base()
 
 
 # The report

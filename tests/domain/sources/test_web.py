@@ -5,7 +5,8 @@ import logging
 import os
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,6 +225,36 @@ def test_a_server_without_ranges_sends_the_whole_again(publisher: Publisher, add
     publisher.ranges = False
     publisher.faults = ["", "cut"]
     assert web.download(address, anything).path.read_bytes() == CONTENT
+
+
+def test_who_shows_it_is_told_what_arrives(publisher: Publisher, web: Web) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    received: list[int] = []
+
+    @contextmanager
+    def watch(address: str, arrived_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+        told.append((address, arrived_bytes, total_bytes))
+        received.append(0)
+
+        def advance(received_bytes: int) -> None:
+            received[-1] += received_bytes
+
+        yield advance
+
+    publisher.faults = ["", "cut"]
+    host = publisher.url.removeprefix("http://")
+    replace(web, on_download=watch).download(f"http://ada:sesame@{host}/trips.csv?token=sesame", anything)
+    address = f"{publisher.url}/trips.csv"
+    assert told == [(address, 0, len(CONTENT)), (address, received[0], len(CONTENT))]
+    assert sum(received) == len(CONTENT)
+
+
+def test_without_anybody_to_show_it_what_has_arrived_is_logged(
+    address: str, web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        web.download(address, anything)
+    assert f"{address}: 3.0 of 3.0 MB, received" in caplog.text
 
 
 def test_less_than_the_rest_is_not_the_whole_file(publisher: Publisher, address: str, web: Web) -> None:
