@@ -9,7 +9,7 @@ import dagster as dg
 
 from taxifare.settings import Settings
 from taxifare_dagster import checks, jobs, schedules, sensors
-from taxifare_dagster.assets import models, replay, trips
+from taxifare_dagster.assets import models, production, replay, trips
 from taxifare_dagster.executors import executor_of
 from taxifare_dagster.partitions import months_of
 from taxifare_dagster.resources import make_resources
@@ -25,7 +25,12 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
     _accept_previews()
     months = months_of(settings)
     return dg.Definitions(
-        assets=[*trips.build_assets(months), *models.build_assets(months), *replay.build_assets()],
+        assets=[
+            *trips.build_assets(months),
+            *models.build_assets(months),
+            production.production_model,
+            *replay.build_assets(),
+        ],
         asset_checks=checks.build_checks(months),
         jobs=[
             jobs.base_job,

@@ -18,11 +18,11 @@ from taxifare.studies.tuning import Progress, tune
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
+from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.partitions import partition_key
-from taxifare_dagster.production import unshown_promotions
 from taxifare_dagster.whole_month import retrain_from_lake
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}

@@ -11,10 +11,10 @@ from taxifare.approval.due import next_month, to_ask, to_retrain
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.trips.editions import BASE
+from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.comparisons import compared
 from taxifare_dagster.jobs import approval_job, base_job, monthly_job, whole_month_job
 from taxifare_dagster.partitions import partition_key
-from taxifare_dagster.production import unshown_promotions
 from taxifare_dagster.turns import base_revision, covered_months, revisions_of, undecided
 
 RUNNING = [

@@ -24,6 +24,7 @@ from taxifare.training.challengers import OnEpoch
 from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
 from taxifare.trips.editions import BASE, edition_of
 from taxifare_dagster import metadata
+from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import ParquetIOManager
 from taxifare_dagster.turns import production_in_turn
@@ -124,25 +125,14 @@ def staging_model(
     )
 
 
-def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """Returns the assets of this module, those of a month partitioned by the given months."""
-    production_model = dg.AssetSpec(
-        "production_model",
-        group_name=MODELS_GROUP,
-        owners=OWNERS,
-        kinds=MODEL_KINDS,
-        description=(
-            "The model that prices rides: the version a person approved last. It is materialised by promotions and "
-            "rollbacks only; each of its materialisations says which version, who decided and why."
-        ),
-    )
     asset = partial(dg.asset, group_name=MODELS_GROUP, owners=OWNERS, kinds=MODEL_KINDS, io_manager_key="json_io")
     monthly = partial(asset, partitions_def=months, deps=[production_model])
     return [
         asset(pool=PRODUCTION_POOL)(base_model),
         monthly()(production_eval_mae),
         monthly(pool=PRODUCTION_POOL)(staging_model),
-        production_model,
     ]
 
 

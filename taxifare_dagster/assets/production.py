@@ -1,11 +1,25 @@
-"""The production_model asset follows the ledger: a materialization for each promotion and rollback, whoever made it."""
+"""Production: the asset that follows the ledger, with a materialization for each promotion and rollback.
+
+Nothing here decides. Decisions are made by `jobs`, by the command or by code; they reach the ledger, and what the asset
+does not show of it yet is shown by whoever comes first.
+"""
 
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare_dagster import metadata
+from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS
 
-PRODUCTION_MODEL = dg.AssetKey("production_model")
+production_model = dg.AssetSpec(
+    "production_model",
+    group_name=MODELS_GROUP,
+    owners=OWNERS,
+    kinds=MODEL_KINDS,
+    description=(
+        "The model that prices rides: the version a person approved last. It is materialised by promotions and "
+        "rollbacks only; each of its materialisations says which version, who decided and why."
+    ),
+)
 
 
 def unshown_promotions(instance: dg.DagsterInstance, approvals: Approvals) -> list[dg.AssetMaterialization]:
@@ -15,13 +29,13 @@ def unshown_promotions(instance: dg.DagsterInstance, approvals: Approvals) -> li
     the ledger had it, likewise.
     """
     entries = approvals.history()
-    latest = instance.get_latest_materialization_event(PRODUCTION_MODEL)
+    latest = instance.get_latest_materialization_event(production_model.key)
     shown = 0
     if latest is not None and latest.asset_materialization is not None:
         shown = int(str(latest.asset_materialization.metadata["sequence"].value))
     return [
         dg.AssetMaterialization(
-            PRODUCTION_MODEL,
+            production_model.key,
             description=f"version {entry.version}: {entry.kind} by {entry.by}",
             metadata=dict(metadata.promotion(entry, entries[: entry.sequence])),
         )
