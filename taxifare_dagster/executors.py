@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from taxifare.settings import Settings
+from taxifare.settings import ExecutionSettings
 from taxifare_dagster.catalog import CODE_LOCATION
 
 
-def executor_of(settings: Settings) -> dg.ExecutorDefinition:
+def executor_of(settings: ExecutionSettings) -> dg.ExecutorDefinition:
     """Returns the executor of all jobs: EXECUTOR."""
     if settings.executor == "in_process":
         return dg.in_process_executor

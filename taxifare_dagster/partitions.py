@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from taxifare.settings import Settings
+from taxifare.settings import MonthSettings
 from taxifare.trips.months import Month, parse_month
 
 
@@ -29,7 +29,7 @@ def month_of_partition(key: str) -> Month:
     return parse_month(key.removesuffix("-01") if key.count("-") == 2 else key)
 
 
-def months_of(settings: Settings) -> dg.MonthlyPartitionsDefinition:
+def months_of(settings: MonthSettings) -> dg.MonthlyPartitionsDefinition:
     """Returns the partitions of all monthly assets and checks: FIRST_MONTH to LAST_MONTH, both included.
 
     Without a LAST_MONTH every month up to now is one. Dagster's own end date is the first day that is out.

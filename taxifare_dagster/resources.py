@@ -14,7 +14,7 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import notifiers
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import Settings
+from taxifare.settings import BigQuerySettings, Settings
 from taxifare.sources import make_source
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
 from taxifare_dagster.links import DagsterLinks
@@ -42,7 +42,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
     }
 
 
-def _bigquery_client(settings: Settings) -> "AbstractContextManager[Client]":
+def _bigquery_client(settings: BigQuerySettings) -> "AbstractContextManager[Client]":
     """Returns what opens dagster-gcp's client of BigQuery, with the credentials of the environment."""
     # Importing it costs three seconds, which only those pay who read from BigQuery.
     from dagster_gcp import BigQueryResource

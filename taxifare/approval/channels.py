@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from taxifare.settings import Settings
+from taxifare.settings import AskingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def _fingerprint(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
-def notifiers(settings: Settings) -> tuple[Notifier, ...]:
+def notifiers(settings: AskingSettings) -> tuple[Notifier, ...]:
     """How the settings say that people are reached, every way of them; the log where they say none."""
     found: list[Notifier] = []
     if settings.chat_base_url is not None and settings.chat_channel is not None:

@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 from taxifare.approval.errors import ApprovalError
-from taxifare.settings import Settings
+from taxifare.settings import AskingSettings
 
 MINIMUM_SECRET_LENGTH = 16
 
 
-def approval_secret(settings: Settings) -> bytes:
+def approval_secret(settings: AskingSettings) -> bytes:
     """The key of the approval tokens: the setting, else a random one that is made once and kept in TAXIFARE_HOME.
 
     Raises:

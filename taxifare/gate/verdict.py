@@ -20,7 +20,7 @@ from taxifare.gate.scores import (
 )
 from taxifare.gate.slices import SliceComparison, compare_slices
 from taxifare.model.exposure import leaked
-from taxifare.settings import Settings
+from taxifare.settings import GateSettings
 from taxifare.trips.cities import City
 
 
@@ -34,7 +34,7 @@ def judge(
     staging: Appraisal,
     staging_predicted: pd.Series,
     city: City,
-    settings: Settings,
+    settings: GateSettings,
 ) -> Evidence:
     """Returns the evidence and its verdict on replacing production by staging.
 
@@ -102,7 +102,7 @@ def _verdict(
     staging: Appraisal,
     gain: Interval | None,
     slices: Sequence[SliceComparison],
-    settings: Settings,
+    settings: GateSettings,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Returns the verdict and its reasons; conditions that make a comparison meaningless come first."""
     leaks = tuple(
@@ -131,7 +131,7 @@ def _verdict(
 
 
 def _objections(
-    production: Scores, staging: Scores, slices: Sequence[SliceComparison], settings: Settings
+    production: Scores, staging: Scores, slices: Sequence[SliceComparison], settings: GateSettings
 ) -> tuple[str, ...]:
     """Returns what speaks against a model that is better on the whole: slices and bias beyond their tolerance."""
     unit = settings.target_facts.unit

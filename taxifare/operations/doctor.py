@@ -9,7 +9,7 @@ from upath import UPath
 
 from taxifare.approval.approvals import Approvals
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import Settings
+from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import NoBaseError, make_source
 from taxifare.sources.base import ensure_target
 
@@ -99,7 +99,7 @@ def _registry(registry: ModelRegistry) -> str:
     return f"production is version {production or 'none'}, staging is version {staging or 'none'}"
 
 
-def _artifacts(settings: Settings, registry: ModelRegistry) -> str:
+def _artifacts(settings: MlflowSettings, registry: ModelRegistry) -> str:
     """Returns where the files of runs and models are; to a bucket of ours a file is written and removed."""
     place, wanted = registry.store.artifacts(), settings.mlflow_artifact_location
     if wanted is not None and not place.startswith(wanted.rstrip("/")):
@@ -125,7 +125,7 @@ def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
     return "they agree"
 
 
-def _chat(settings: Settings) -> str:
+def _chat(settings: AskingSettings) -> str:
     """Returns that the chat answers, or that messages go to the log."""
     if settings.chat_base_url is None:
         return "none is set; messages go to the log"

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from taxifare.settings import Settings
+from taxifare.settings import GuardSettings, Settings
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     os.execv(nginx, [nginx, "-p", str(configuration.parent), "-c", str(configuration)])  # noqa: S606 - nothing of it is foreign
 
 
-def write_configuration(settings: Settings) -> Path:
+def write_configuration(settings: GuardSettings) -> Path:
     """Returns the path of nginx's configuration, written with the login beside it, both readable by the owner only.
 
     Raises:
