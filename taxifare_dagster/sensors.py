@@ -7,7 +7,7 @@ import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Notifier
-from taxifare.approval.due import next_month, to_ask, to_retrain
+from taxifare.approval.due import next_month, pause_before_try, to_ask, to_retrain
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.trips.editions import BASE
@@ -24,7 +24,6 @@ RUNNING = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-LONGEST_PAUSE_S = 3600.0
 
 
 @dg.sensor(
@@ -97,8 +96,7 @@ def approval_sensor(
         earlier = context.instance.get_run_records(dg.RunsFilter(tags={"taxifare/asks": key}), limit=100)
         if any(record.dagster_run.status in RUNNING for record in earlier):
             continue
-        pause_s = min(30.0 * 2 ** (len(earlier) - 1), LONGEST_PAUSE_S) if earlier else 0.0
-        if earlier and time.time() - (earlier[0].end_time or 0.0) < pause_s:
+        if earlier and time.time() - (earlier[0].end_time or 0.0) < pause_before_try(len(earlier)):
             continue
         run_requests.append(
             dg.RunRequest(

@@ -13,6 +13,9 @@ from taxifare.gate.evidence import Evidence
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month, parse_month
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 3600.0
+"""Between tries at sending a message."""
+
 
 class Why(StrEnum):
     """Why a month is due."""
@@ -156,6 +159,15 @@ def to_ask(
     return sorted(
         filter(is_untold, compared.values()), key=lambda evidence: (evidence.subject != BASE, evidence.subject)
     )
+
+
+def pause_before_try(tries: int) -> float:
+    """Returns the seconds between the last of so many tries at sending a message and the next: doubled up to an hour.
+
+    >>> [pause_before_try(tries) for tries in (0, 1, 2, 3, 7, 8, 100)]
+    [0.0, 30.0, 60.0, 120.0, 1920.0, 3600.0, 3600.0]
+    """
+    return min(FIRST_PAUSE_S * 2 ** (tries - 1), LONGEST_PAUSE_S) if tries else 0.0
 
 
 def _settled(requests: Collection[Request], outcomes: Collection[Outcome]) -> set[tuple[str, str]]:
