@@ -14,7 +14,7 @@ from taxifare.settings import AskingSettings
 
 _log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 5
+TIMEOUT_S = 5
 
 PASSING_STATUS = frozenset({408, 425, 429})
 
@@ -66,10 +66,10 @@ class Console:
 class WagonChat:
     """Posts messages to a channel of the Wagon chat: `POST {base_url}/{channel}/messages` with author and content."""
 
-    def __init__(self, base_url: str, channel: str, author: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, base_url: str, channel: str, author: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._url = f"{base_url.rstrip('/')}/{quote(channel, safe='')}/messages"
         self._author = author
-        self._timeout = timeout
+        self._timeout_s = timeout_s
 
     @property
     def channel(self) -> str:
@@ -86,12 +86,12 @@ class WagonChat:
         if self._shows(message.key):
             return
         content = {"author": self._author, "content": message.text}
-        _post(self._url, content, message.key, shown_as=self._url, timeout=self._timeout)
+        _post(self._url, content, message.key, shown_as=self._url, timeout_s=self._timeout_s)
 
     def _shows(self, key: str) -> bool:
         """Whether the channel is known to show the message; a chat that cannot be read shows nothing."""
         try:
-            answer = requests.get(self._url, timeout=self._timeout)
+            answer = requests.get(self._url, timeout=self._timeout_s)
             found = answer.json() if answer.ok else []
         except requests.RequestException:
             return False
@@ -110,9 +110,9 @@ class SlackWebhook:
     The address is a secret: whoever knows it can post. Records and errors name its host and a hash of it.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._url = url
-        self._timeout = timeout
+        self._timeout_s = timeout_s
 
     @property
     def channel(self) -> str:
@@ -126,7 +126,9 @@ class SlackWebhook:
             PassingDeliveryError: No connection, no answer in time, 429 or 5xx.
             DeliveryError: Any other refusal.
         """
-        _post(self._url, {"text": in_slack_format(message)}, message.key, shown_as=self.channel, timeout=self._timeout)
+        _post(
+            self._url, {"text": in_slack_format(message)}, message.key, shown_as=self.channel, timeout_s=self._timeout_s
+        )
 
 
 class Service:
@@ -173,11 +175,11 @@ def in_slack_format(message: Message) -> str:
     return f"*{first}*\n{rest}"
 
 
-def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, timeout: float) -> None:
+def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, timeout_s: float) -> None:
     """Posts JSON, in one attempt; raises PassingDeliveryError or DeliveryError, which call the address `shown_as`."""
     try:
         answer = requests.post(
-            url, json=content, headers={"Idempotency-Key": key}, timeout=timeout, allow_redirects=False
+            url, json=content, headers={"Idempotency-Key": key}, timeout=timeout_s, allow_redirects=False
         )
     except requests.RequestException as error:
         # An address that is none stays none; whatever else happens between two machines may pass.

@@ -81,7 +81,7 @@ def send_request(
 
 
 def _send(approvals: Approvals, notifier: Notifier, request: Request, text: Message, reminder: int) -> bool:
-    # Under the ledger's lock: two processes never both find it unsent. One attempt is short, see TIMEOUT_SECONDS.
+    # Under the ledger's lock: two processes never both find it unsent. One attempt is short, see TIMEOUT_S.
     with approvals.ledger.writing() as book:
         sent = {(delivery.channel, delivery.reminder) for delivery in book.deliveries(request.id)}
         if (notifier.channel, reminder) in sent or book.outcome(request.id) is not None:

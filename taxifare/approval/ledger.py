@@ -35,7 +35,7 @@ from taxifare.trips.targets import Unit
 
 SCHEMA_REVISION = "0001"
 
-LOCK_SECONDS = 30
+LOCK_S = 30
 
 # Any constant does, as long as nothing else in the same PostgreSQL database locks it: "taxi" in ASCII.
 ADVISORY_LOCK = 0x74617869
@@ -195,7 +195,7 @@ class Ledger:
             raise LedgerError(f"{self!r} cannot be opened: {error.orig}") from error
         with connection.execution_options(taxifare_exclusive=exclusive) as open_connection, open_connection.begin():
             if exclusive and self._engine.dialect.name == "postgresql":
-                open_connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                open_connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
                 open_connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
             yield open_connection
 
@@ -206,7 +206,7 @@ class Ledger:
             return sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10})
         if self._url.database:
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_SECONDS})
+        engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_S})
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine

@@ -13,7 +13,7 @@ from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import NoBaseError, make_source
 from taxifare.sources.base import ensure_target
 
-TIMEOUT_SECONDS = 5
+TIMEOUT_S = 5
 
 
 class DisorderError(RuntimeError):
@@ -129,7 +129,7 @@ def _chat(settings: AskingSettings) -> str:
     """Returns that the chat answers, or that messages go to the log."""
     if settings.chat_base_url is None:
         return "none is set; messages go to the log"
-    answer = requests.get(settings.chat_base_url, timeout=TIMEOUT_SECONDS)
+    answer = requests.get(settings.chat_base_url, timeout=TIMEOUT_S)
     if answer.status_code >= requests.codes.internal_server_error:
         raise DisorderError(f"{settings.chat_base_url} answers {answer.status_code} {answer.reason}")
     return f"{settings.chat_base_url} answers"

@@ -672,7 +672,7 @@ def test_a_chat_that_is_down_slow_or_fails_after_accepting_asks_once_and_fails_n
 ) -> None:
     request = office.ask("2015-01", "2", "1")
     with chat_server() as chat:
-        notifier = WagonChat(chat.url, "batch", "taxifare", timeout=0.3)
+        notifier = WagonChat(chat.url, "batch", "taxifare", timeout_s=0.3)
     pauses: list[float] = []
 
     def send() -> bool:

@@ -33,7 +33,7 @@ class Chat:
         faults: What happens to the next POSTs, one each: `500`, `429`, `404`, `slow` (no answer in time), `drop`
             (connection closed), `accept-500` (kept, then 500), `accept-slow` (kept, then no answer in time).
         readable: Whether messages can be listed.
-        slow_seconds: How long `slow` is.
+        slow_s: How long `slow` is.
     """
 
     url: str
@@ -41,7 +41,7 @@ class Chat:
     posts: int = 0
     faults: list[str] = field(default_factory=list)
     readable: bool = True
-    slow_seconds: float = 1.0
+    slow_s: float = 1.0
 
     @property
     def port(self) -> int:
@@ -82,7 +82,7 @@ class _ChatHandler(BaseHTTPRequestHandler):
         if fault.startswith("accept") or not fault:
             chat.messages.append({"channel": channel, **body, "headers": dict(self.headers)})
         if fault.endswith("slow"):
-            time.sleep(chat.slow_seconds)
+            time.sleep(chat.slow_s)
         if fault == "drop":
             self.close_connection = True
             return

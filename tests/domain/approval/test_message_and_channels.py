@@ -36,7 +36,7 @@ def chat() -> Iterator[Chat]:
 
 @pytest.fixture
 def wagon(chat: Chat) -> WagonChat:
-    return WagonChat(chat.url, "taxi fares", "taxifare", timeout=0.5)
+    return WagonChat(chat.url, "taxi fares", "taxifare", timeout_s=0.5)
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_a_webhook_s_address_is_in_no_error_and_no_record(office: Office, hook: 
         send_request(office.approvals, SlackWebhook(hook.url), request.id, LINKS, SETTINGS, sleep=lambda _: None)
     assert hook.secret not in str(failed.value)
     with pytest.raises(PassingDeliveryError) as down:
-        SlackWebhook("http://127.0.0.1:9/services/T0/very-secret", timeout=1).deliver(Message("k", "t\nk"))
+        SlackWebhook("http://127.0.0.1:9/services/T0/very-secret", timeout_s=1).deliver(Message("k", "t\nk"))
     assert "very-secret" not in str(down.value)
     assert send_request(office.approvals, SlackWebhook(hook.url), request.id, LINKS, SETTINGS)
     with office.approvals.ledger.reading() as book:
