@@ -22,11 +22,10 @@ from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.simulator.source import Simulator
 from taxifare.training.renewal import appraise_production, renew
-from taxifare.trips.editions import Edition
+from taxifare.trips.editions import Trips
 from taxifare.trips.features import compute_features
 from taxifare.trips.months import parse_month
-from taxifare.trips.preparation import preprocess
-from taxifare.trips.splitting import split_by_time
+from taxifare.trips.preparation import preprocess, split_month
 
 MONTH = parse_month("2015-01")
 TRIPS = 1_000_000
@@ -53,12 +52,10 @@ def import_seconds(statement: str) -> float:
         return min(timed(lambda: subprocess.run(command, check=True, env=environment))[1] for _ in range(3))
 
 
-def raw_month(settings: Settings) -> pd.DataFrame:
+def raw_month(settings: Settings) -> Trips:
     """Returns a simulated month of about a million raw trips, split."""
     source = replace(cast("Simulator", make_source(settings)), trips_per_month=TRIPS)
-    published = source.read_month(MONTH)
-    trips = published.trips.assign(is_validation=split_by_time(published.trips, settings.validation_share))
-    return Edition(str(MONTH), published.revision).stamp(trips)
+    return split_month(source.read_month(MONTH), MONTH, settings.validation_share)
 
 
 def bench_code_location() -> None:
@@ -71,9 +68,9 @@ def bench_code_location() -> None:
 def bench_month(settings: Settings, registry: ModelRegistry) -> None:
     """Prints speed and memory of a million-trip month, and of scoring it with the registered model."""
     raw, seconds = timed(lambda: raw_month(settings))
-    print(f"simulating {len(raw):,} trips: {seconds:.2f} s")
+    print(f"simulating {len(raw.frame):,} trips: {seconds:.2f} s")
     processed, seconds = timed(lambda: preprocess(raw, settings.city_facts, settings.target_facts).trips)
-    print(f"cleaning and features: {len(raw) / seconds:,.0f} trips/s; peak memory so far {peak_mib():,.0f} MiB")
+    print(f"cleaning and features: {len(raw.frame) / seconds:,.0f} trips/s; peak memory so far {peak_mib():,.0f} MiB")
     tags: Mapping[str, str] = {"asset": "staging_model", "month": str(MONTH), "dagster_run": "bench"}
     candidate, seconds = timed(lambda: renew(processed, None, None, registry, settings, run_tags=tags))
     print(f"training one epoch, registering and scoring: {seconds:.1f} s; peak memory so far {peak_mib():,.0f} MiB")
@@ -81,7 +78,7 @@ def bench_month(settings: Settings, registry: ModelRegistry) -> None:
     tags = {**tags, "asset": "production_eval_mae"}
     _, seconds = timed(lambda: appraise_production(processed, version, registry, run_tags=tags))
     print(f"scoring production on the validation trips: {seconds:.1f} s; peak memory of it all {peak_mib():,.0f} MiB")
-    bench_registry(processed, version, registry, settings)
+    bench_registry(processed.frame, version, registry, settings)
 
 
 def bench_registry(processed: pd.DataFrame, version: str, registry: ModelRegistry, settings: Settings) -> None:

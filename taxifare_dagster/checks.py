@@ -4,11 +4,10 @@ Checks of data block what is downstream: a month that is not a month of trips mu
 compare models never block and never fail a run: "production is still better" is an answer, and the person hears it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 
 from taxifare.gate.evidence import Appraisal, Contender, Evidence, Verdict
 from taxifare.gate.scores import EvaluationError
@@ -17,11 +16,9 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.renewal import change_since_approval
-from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT
-from taxifare.trips.editions import edition_of
+from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
-from taxifare.trips.months import bounds
-from taxifare.trips.table import DTYPES, TRIP_COLUMNS
+from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
 from taxifare_dagster import metadata
 from taxifare_dagster.partitions import month_of_partition
 
@@ -30,52 +27,27 @@ BASE_CHECK = "base_beats_reference"
 
 
 def raw_new_data_checks(
-    context: dg.AssetCheckExecutionContext, raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]
+    context: dg.AssetCheckExecutionContext, raw_new_data: Trips, settings: dg.ResourceParam[Settings]
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether what the source published is a month of trips."""
-    first, end = bounds(month_of_partition(context.op_execution_context.partition_key))
-    wrong = {
-        column.name: str(raw_new_data.get(column.name, pd.Series(dtype="object")).dtype)
-        for column in TRIP_COLUMNS
-        if column.name not in raw_new_data
-        or raw_new_data[column.name].dtype != pd.api.types.pandas_dtype(DTYPES[column.kind])
-    }
-    times = raw_new_data["pickup_datetime"]
-    outside = int((~((times >= first) & (times < end))).sum())
-    repeated = int(raw_new_data["key"].duplicated().sum())
-    asset = "raw_new_data"
-    yield _result(asset, "has_trip_columns", passed=not wrong, shown={"wrong_columns": wrong})
-    yield _result(asset, "is_within_month", passed=not outside, shown={"trips_outside": outside})
-    yield _result(
-        asset,
-        "has_enough_trips",
-        passed=len(raw_new_data) >= settings.minimum_trips,
-        shown={"trips": len(raw_new_data), "minimum_trips": settings.minimum_trips},
-    )
-    yield _result(asset, "has_unique_keys", passed=not repeated, shown={"repeated_keys": repeated})
+    month = month_of_partition(context.op_execution_context.partition_key)
+    yield from _inspected("raw_new_data", inspect_published(raw_new_data.frame, month, settings.minimum_trips))
 
 
 def preprocessed_data_checks(
-    preprocessed_data: pd.DataFrame,
-    raw_new_data: pd.DataFrame,
+    preprocessed_data: Trips,
+    raw_new_data: Trips,
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether enough of the month can be learned from."""
-    share_kept = len(preprocessed_data) / len(raw_new_data)
-    needed = [*feature_names(settings.city_facts), "target"]
-    nulls = {name: int(count) for name, count in preprocessed_data[needed].isna().sum().items() if count}
-    yield _result(
-        "preprocessed_data",
-        "keeps_most_trips",
-        passed=share_kept >= MINIMUM_SHARE_KEPT,
-        shown={"share_kept": share_kept, "minimum_share_kept": MINIMUM_SHARE_KEPT},
-    )
-    yield _result("preprocessed_data", "has_no_nulls", passed=not nulls, shown={"null_values": nulls})
+    needed = (*feature_names(settings.city_facts), "target")
+    inspections = inspect_clean(preprocessed_data.frame, len(raw_new_data.frame), needed)
+    yield from _inspected("preprocessed_data", inspections)
 
 
 def production_is_not_stale(
     production_eval_mae: Appraisal,
-    preprocessed_data: pd.DataFrame,
+    preprocessed_data: Trips,
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
 ) -> dg.AssetCheckResult:
@@ -113,7 +85,7 @@ def production_is_not_stale(
 def staging_model_checks(
     staging_model: Appraisal,
     production_eval_mae: Appraisal,
-    preprocessed_data: pd.DataFrame,
+    preprocessed_data: Trips,
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
@@ -222,6 +194,12 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
     ]
 
 
+def _inspected(asset: str, inspections: Iterable[Inspection]) -> Iterator[dg.AssetCheckResult]:
+    """Yields the check of each inspection, which has its name."""
+    for inspection in inspections:
+        yield _result(asset, inspection.name, passed=inspection.is_passed, shown=inspection.found)
+
+
 def _result(
     asset: str, name: str, *, passed: bool, shown: Mapping[str, Any], warn: bool = False
 ) -> dg.AssetCheckResult:
@@ -231,16 +209,15 @@ def _result(
 
 
 def compare(
-    trips: pd.DataFrame, production: Appraisal, staging: Appraisal, registry: ModelRegistry, settings: Settings
+    trips: Trips, production: Appraisal, staging: Appraisal, registry: ModelRegistry, settings: Settings
 ) -> Evidence:
     """Returns the evidence from what both models left with their MLflow runs."""
     if staging.contender is None:
         raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
-    edition = edition_of(trips)
     return judge(
-        subject=edition.subject,
-        revision=edition.revision,
-        trips=trips,
+        subject=trips.edition.subject,
+        revision=trips.edition.revision,
+        trips=trips.frame,
         production=production,
         production_predicted=(
             None if production.contender is None else registry.runs.read_predictions(production.contender.run_id)

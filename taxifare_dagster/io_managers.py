@@ -1,5 +1,6 @@
 """Where the values of assets live: the lake, one parquet or JSON file per asset and month, local or in a bucket."""
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import dagster as dg
@@ -8,10 +9,13 @@ from pydantic import BaseModel
 from upath import UPath
 
 from taxifare.training.base_trips import BaseTrips
-from taxifare.trips.targets import TARGET_MARK, TargetName
+from taxifare.trips.editions import Edition, Trips
+from taxifare.trips.targets import TargetName
 from taxifare.whole_files import whole_file
 
 Value = TypeVar("Value")
+
+Found = TypeVar("Found")
 
 
 class LakeIOManager(dg.UPathIOManager, Generic[Value]):
@@ -50,39 +54,72 @@ class LakeIOManager(dg.UPathIOManager, Generic[Value]):
         with whole_file(path) as unfinished:
             self.write(obj, unfinished)
 
+    def if_there(self, read: Callable[[UPath], Found], place: str) -> Found | None:
+        """Returns what is read from a place in the lake; None where nothing is there."""
+        try:
+            return read(self._base_path / f"{place}{self.extension}")
+        except FileNotFoundError:
+            return None
+
     def write(self, value: Value, path: UPath) -> None:
         """Writes the value to the path."""
         raise NotImplementedError
 
 
-class ParquetIOManager(LakeIOManager[pd.DataFrame]):
-    """Frames as parquet; the edition of trips travels in the file."""
+class ParquetIOManager(LakeIOManager[Trips | pd.DataFrame]):
+    """Trips as parquet, with their edition and target in the file; frames as they are. Annotations say what to read."""
 
     extension = ".parquet"
 
-    def write(self, value: pd.DataFrame, path: UPath) -> None:
-        """Writes the frame with its `attrs`."""
+    def write(self, value: Trips | pd.DataFrame, path: UPath) -> None:
+        """Writes the trips, marked, or the frame."""
+        frame = _marked(value) if isinstance(value, Trips) else value
         with path.open("wb") as file:
-            value.to_parquet(file, index=False)
+            frame.to_parquet(file, index=False)
 
-    def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
-        """Returns the frame with its `attrs`."""
-        del context
-        return self._read(path)
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> Trips | pd.DataFrame:
+        """Returns the trips, or the frame where the input is one."""
+        return self._frame(path) if context.dagster_type.typing_type is pd.DataFrame else self._trips(path)
 
-    def stored(self, asset: str, partition: str | None = None) -> pd.DataFrame | None:
-        """Returns what the lake holds of an asset, or of one of its partitions; None where it holds nothing."""
-        path = self._base_path / (asset if partition is None else f"{asset}/{partition}")
-        try:
-            return self._read(path.with_suffix(self.extension))
-        except FileNotFoundError:
-            return None
+    def stored(self, asset: str, partition: str) -> Trips | None:
+        """Returns the trips that the lake holds of an asset's partition; None where it holds nothing."""
+        return self.if_there(self._trips, f"{asset}/{partition}")
 
-    def _read(self, path: UPath) -> pd.DataFrame:
+    def stored_frame(self, asset: str, partition: str) -> pd.DataFrame | None:
+        """Returns the frame that the lake holds of an asset's partition; None where it holds nothing."""
+        return self.if_there(self._frame, f"{asset}/{partition}")
+
+    def _frame(self, path: UPath) -> pd.DataFrame:
         with path.open("rb") as file, pd.option_context("mode.string_storage", "pyarrow"):
-            trips = pd.read_parquet(file)
-        self.ensure_ours(trips.attrs.get(TARGET_MARK, self._target), path)
+            return pd.read_parquet(file)
+
+    def _trips(self, path: UPath) -> Trips:
+        """Returns the trips of a file.
+
+        Raises:
+            dg.Failure: They were made for another target, or do not say which edition they are.
+        """
+        frame = self._frame(path)
+        marks, frame.attrs = frame.attrs, {}
+        if not marks.keys() >= {"subject", "revision"}:
+            raise dg.Failure(
+                f"{path}: expected trips marked with their subject and revision, received {marks or 'no marks'}: "
+                "materialize them again",
+                allow_retries=False,
+            )
+        trips = Trips(Edition(marks["subject"], marks["revision"]), frame, marks.get("target"))
+        if trips.target is not None:
+            self.ensure_ours(trips.target, path)
         return trips
+
+
+def _marked(trips: Trips) -> pd.DataFrame:
+    """Returns the trips' frame with what they are in its `attrs`, which pandas writes into parquet files."""
+    frame = trips.frame.copy(deep=False)
+    frame.attrs = {"subject": trips.edition.subject, "revision": trips.edition.revision}
+    if trips.target is not None:
+        frame.attrs["target"] = trips.target
+    return frame
 
 
 class BaseTripsIOManager(LakeIOManager[BaseTrips]):
@@ -102,14 +139,11 @@ class BaseTripsIOManager(LakeIOManager[BaseTrips]):
 
     def stored(self) -> BaseTrips | None:
         """Returns what the lake holds of the base years; None where it holds nothing."""
-        try:
-            return self._open((self._base_path / "base_trips").with_suffix(self.extension))
-        except FileNotFoundError:
-            return None
+        return self.if_there(self._open, "base_trips")
 
     def _open(self, path: UPath) -> BaseTrips:
         trips = BaseTrips(path.open("rb"))
-        self.ensure_ours(trips.target.name, path)
+        self.ensure_ours(trips.target, path)
         return trips
 
 

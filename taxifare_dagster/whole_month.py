@@ -29,5 +29,5 @@ def retrain_from_lake(
         raise dg.Failure(f"{month} has no trips in the lake: materialize it first", allow_retries=False)
     tags = {"job": "whole_month_job", "month": month, "dagster_run": dagster_run}
     return retrain_whole_month(
-        trips, parquet_io.stored("rehearsal_trips", key), version, registry, settings, run_tags=tags
+        trips, parquet_io.stored_frame("rehearsal_trips", key), version, registry, settings, run_tags=tags
     )

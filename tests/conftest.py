@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
+from taxifare.trips.editions import Trips
 from tests.support.approvals import Office
 from tests.support.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server
 from tests.support.places import REAL_TRIPS
@@ -68,15 +69,15 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def january(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+def january_trips(tmp_path_factory: pytest.TempPathFactory) -> Trips:
     """January 2015, clean and with features; not to be changed in place."""
     return clean_month(small_settings(tmp_path_factory.mktemp("january")), "2015-01")
 
 
 @pytest.fixture(scope="session")
-def february(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """February 2015, likewise."""
-    return clean_month(small_settings(tmp_path_factory.mktemp("february")), "2015-02")
+def january(january_trips: Trips) -> pd.DataFrame:
+    """The frame of these trips."""
+    return january_trips.frame
 
 
 @pytest.fixture(scope="session")

@@ -38,13 +38,11 @@ from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips, gather_base
 from taxifare.training.challengers import Lesson, choose, lesson_of, ways
 from taxifare.training.rehearsal import reservoirs
-from taxifare.training.renewal import difficulty_of, whole_month_of
-from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT
-from taxifare.trips.editions import BASE, Edition, edition_of
+from taxifare.training.renewal import difficulty_of
+from taxifare.trips.editions import BASE, TripBatches, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import Month, months_between
-from taxifare.trips.preparation import preprocess
-from taxifare.trips.splitting import split_by_time
+from taxifare.trips.preparation import faults_of, preprocess, split_month
 
 _CODE = (
     *(
@@ -101,7 +99,7 @@ class _Material:
     """
 
     month: Month
-    trips: pd.DataFrame
+    trips: Trips
     rows: slice
     key: str
 
@@ -170,7 +168,7 @@ def replay(
     own = settings.model_copy(update={"first_month": first, "last_month": last})
     base, materials = _materials(history, own)
     names = list(feature_names(own.city_facts))
-    validation = np.concatenate([_validation(material)[names].to_numpy(np.float32) for material in materials])
+    validation = np.concatenate([material.trips.validation[names].to_numpy(np.float32) for material in materials])
     with _folder(own) as folder, Trainings(folder, validation, own) as trainings:
         first_fit = Assignment(key_of(_base_key(base), "base"), "base", BASE)
         trainings.begin(first_fit, lambda: _filed(base, folder), with_state=True)
@@ -195,31 +193,22 @@ def _materials(history: AllMonths, settings: Settings) -> tuple[BaseTrips, list[
     row, key = 0, _base_key(base)
     for month in asked:
         trips = _month(month, history, settings)
-        end, key = row + int(trips["is_validation"].sum()), key_of(key, _key(trips))
+        end, key = row + len(trips.validation), key_of(key, _key(trips))
         materials.append(_Material(month, trips, slice(row, end), key))
         row = end
     return base, materials
 
 
-def _month(month: Month, history: AllMonths, settings: Settings) -> pd.DataFrame:
-    """Returns a month's clean trips with features; one that the checks would stop is an error."""
+def _month(month: Month, history: AllMonths, settings: Settings) -> Trips:
+    """Returns a month's clean trips with features; one that is not sound is an error."""
     published = history.read_month(month)
-    is_validation = published.is_validation
-    if is_validation is None:
-        is_validation = split_by_time(published.trips, settings.validation_share)
-    raw = Edition(str(month), published.revision).stamp(published.trips.assign(is_validation=is_validation))
+    raw = split_month(published, month, settings.validation_share)
     trips = preprocess(raw, settings.city_facts, settings.target_facts).trips
-    faults = [
-        fault
-        for fault, is_at_fault in (
-            (f"{len(raw)} trips, expected {settings.minimum_trips}", len(raw) < settings.minimum_trips),
-            ("keys that repeat", not raw["key"].is_unique),
-            (f"{len(trips)} clean trips of {len(raw)}", len(trips) < MINIMUM_SHARE_KEPT * len(raw)),
-        )
-        if is_at_fault
-    ]
+    needed = (*feature_names(settings.city_facts), "target")
+    faults = faults_of(raw, trips.frame, month, settings.minimum_trips, needed)
     if faults:
-        raise ReplayError(f"{month}, {published.origin}: the checks would stop this month: {', '.join(faults)}")
+        told = ", ".join(map(str, faults))
+        raise ReplayError(f"{month}, {published.origin}: the checks would stop this month: {told}")
     return trips
 
 
@@ -232,7 +221,7 @@ def _walk(
     on_progress: Callable[[Progress], None] | None,
 ) -> Iterator[_Judged]:
     """Yields what becomes of each month under each policy, month by month; moves the courses on."""
-    editions = chain([base.parts()], ([material.trips] for material in materials))
+    editions: Iterable[TripBatches] = chain([base], (material.trips for material in materials))
     rehearsals = reservoirs(editions, settings.rehearsal_trips, settings.seed)
     lessons = (
         (rehearsed, lesson_of(material.trips, rehearsed, settings))
@@ -308,7 +297,8 @@ def _retrain(
 ) -> str:
     """Returns the key of the retraining of a promoted model on its whole month; it is begun."""
     assignment = _assignment("retraining", material, staging)
-    trainings.begin(assignment, lambda: lesson_of(whole_month_of(material.trips), rehearsed, settings), with_state=True)
+    whole = material.trips.without_validation()
+    trainings.begin(assignment, lambda: lesson_of(whole, rehearsed, settings), with_state=True)
     return assignment.key
 
 
@@ -336,8 +326,8 @@ def _decide(
     )
     evidence = judge(
         subject=str(material.month),
-        revision=edition_of(material.trips).revision,
-        trips=material.trips,
+        revision=material.trips.edition.revision,
+        trips=material.trips.frame,
         production=production,
         production_predicted=production_predicted,
         staging=challenger,
@@ -355,7 +345,7 @@ def _decide(
 
 def _appraisal(model: Model, material: _Material, trainings: Trainings) -> tuple[Appraisal, pd.Series]:
     """Returns what came of scoring a model on a month, and its predictions by trip key."""
-    validation = _validation(material)
+    validation = material.trips.validation
     predicted, corrected = trainings.predictions(model)[material.rows].T
     targets = validation["target"].to_numpy(np.float64)
     contender = contend(model.name, "replay", predicted, corrected, targets)
@@ -374,7 +364,7 @@ def _told(
     order = {BASE: -1} | {str(material.month): number for number, material in enumerate(materials)}
     found = {model.key: model for one in judged for model in (one.production, one.staging) if model is not None}
     models = sorted(found.values(), key=lambda model: order[model.subject])
-    targets = np.concatenate([_validation(material)["target"].to_numpy(np.float64) for material in materials])
+    targets = np.concatenate([material.trips.validation["target"].to_numpy(np.float64) for material in materials])
     starts = [material.rows.start for material in materials]
     counts = np.diff([*starts, len(targets)])
     errors = {model.key: np.abs(trainings.predictions(model)[:, 0] - targets) for model in models}
@@ -416,7 +406,7 @@ def _told(
         months=tuple(
             MonthFacts(
                 month=str(material.month),
-                trips=len(material.trips),
+                trips=len(material.trips.frame),
                 validation_trips=int(count),
                 difficulty_mae=difficulty_of(material.trips),
             )
@@ -433,11 +423,6 @@ def _told(
     )
 
 
-def _validation(material: _Material) -> pd.DataFrame:
-    """Returns the trips that models are judged by."""
-    return material.trips[material.trips["is_validation"]]
-
-
 def _filed(base: BaseTrips, folder: Path) -> Path:
     """Returns a file of the base trips, for the process that learns from them."""
     path = folder / "base.parquet"
@@ -451,12 +436,9 @@ def _base_key(base: BaseTrips) -> str:
     return key_of(base.edition.subject, base.edition.revision, base.training_trips, base.validation_trips)
 
 
-def _key(trips: pd.DataFrame | BaseTrips) -> str:
+def _key(trips: Trips) -> str:
     """Returns what changes when the trips do."""
-    if isinstance(trips, BaseTrips):
-        return key_of(BASE, trips.edition.revision, trips.training_trips, trips.validation_trips)
-    edition = edition_of(trips)
-    return key_of(edition.subject, edition.revision, len(trips), int(trips["is_validation"].sum()))
+    return key_of(trips.edition.subject, trips.edition.revision, len(trips.frame), len(trips.validation))
 
 
 @contextmanager

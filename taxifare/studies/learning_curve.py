@@ -17,7 +17,7 @@ from taxifare.gate.scores import Interval, reference_mae, score, student_interva
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
 from taxifare.settings import Settings
 from taxifare.training.from_random_weights import architectures_of, fit_from_scratch, predict_trips
-from taxifare.trips.editions import edition_of
+from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 
 LEAST_STEPS_PER_EPOCH = 100
@@ -69,7 +69,7 @@ class _Point:
 
 
 def learning_curve(
-    trips: pd.DataFrame,
+    trips: Trips,
     registry: ModelRegistry,
     settings: Settings,
     *,
@@ -95,7 +95,7 @@ def learning_curve(
         TrainingError: A fit gave no usable network.
         RegistryError: MLflow does not answer.
     """
-    training, test = trips[~trips["is_validation"]], trips[trips["is_validation"]]
+    training, test = trips.training, trips.validation
     asked = {len(training) if size is None else size for size in sizes}
     fitting = sorted(size for size in asked if 0 < size <= len(training))
     if not fitting or repeats < 1:
@@ -105,8 +105,8 @@ def learning_curve(
         )
     points = [_Point(size, repeat) for repeat in range(repeats) for size in fitting]
     curve = _fingerprint(trips, settings)
-    tags = {"asset": "learning_curve", SUBJECT_TAG: edition_of(trips).subject, "curve": curve}
-    with registry.runs.open(f"learning curve {edition_of(trips).subject}", tags) as run_id:
+    tags = {"asset": "learning_curve", SUBJECT_TAG: trips.edition.subject, "curve": curve}
+    with registry.runs.open(f"learning curve {trips.edition.subject}", tags) as run_id:
         known = {point: registry.runs.finished(_tags(point, curve)) for point in points}
         measured = {point: metrics for point, metrics in known.items() if metrics is not None}
         missing = [point for point in points if point not in measured]
@@ -192,12 +192,12 @@ def _tags(point: _Point, curve: str) -> dict[str, str]:
     }
 
 
-def _fingerprint(trips: pd.DataFrame, settings: Settings) -> str:
+def _fingerprint(trips: Trips, settings: Settings) -> str:
     """Returns a hash of everything that the points of a curve have in common."""
     common = {
-        "revision": edition_of(trips).revision,
-        "trips": len(trips),
-        "test_trips": int(trips["is_validation"].sum()),
+        "revision": trips.edition.revision,
+        "trips": len(trips.frame),
+        "test_trips": len(trips.validation),
         "features": feature_names(settings.city_facts),
         "architectures": str(architectures_of(settings)),
         "settings": settings.model_dump(

@@ -29,7 +29,7 @@ from taxifare.model.fitting import Epoch, TrainingError
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
 from taxifare.settings import Settings
 from taxifare.training.from_random_weights import architectures_of, fit_from_scratch, predict_trips
-from taxifare.trips.editions import edition_of
+from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.splitting import split_by_time
 from taxifare.trips.targets import Unit
@@ -164,7 +164,7 @@ def searched_settings(settings: Settings) -> Values:
 
 
 def tune(
-    trips: pd.DataFrame,
+    trips: Trips,
     registry: ModelRegistry,
     settings: Settings,
     *,
@@ -192,7 +192,7 @@ def tune(
     if (trials is None and minutes is None) or min(trials or 1, minutes or 1) <= 0 or 0 in (trials, minutes):
         raise TuningError(f"expected a budget: trials or minutes above 0, received {trials} trials, {minutes} minutes")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    rows, present, edition = _split(trips, settings), searched_settings(settings), edition_of(trips)
+    rows, present, edition = _split(trips, settings), searched_settings(settings), trips.edition
     with _alone(settings):
         study = _open_study(f"{edition.subject} {_fingerprint(trips, settings)}", settings)
         tags = {"asset": "tuning", SUBJECT_TAG: edition.subject, "study": study.study_name}
@@ -249,9 +249,9 @@ def adopt(finding: Finding, registry: ModelRegistry, env_file: Path, *, by: str,
         set_key(env_file, name, value, quote_mode="never")
 
 
-def _split(trips: pd.DataFrame, settings: Settings) -> _Rows:
+def _split(trips: Trips, settings: Settings) -> _Rows:
     """Returns the training trips, divided into those to learn from and those held back."""
-    training = trips[~trips["is_validation"]]
+    training = trips.training
     if len(training) < settings.minimum_trips:
         raise TuningError(f"expected at least {settings.minimum_trips} training trips, received {len(training)}")
     is_held = split_by_time(training, HELD_SHARE)
@@ -259,11 +259,11 @@ def _split(trips: pd.DataFrame, settings: Settings) -> _Rows:
     return _Rows(training[~is_held], held, np.arange(len(held)) % 2 == 0)
 
 
-def _fingerprint(trips: pd.DataFrame, settings: Settings) -> str:
+def _fingerprint(trips: Trips, settings: Settings) -> str:
     """Returns a hash of everything that the trials of a search have in common."""
     common = {
-        "revision": edition_of(trips).revision,
-        "trips": len(trips),
+        "revision": trips.edition.revision,
+        "trips": len(trips.frame),
         "held_share": HELD_SHARE,
         "features": feature_names(settings.city_facts),
         "architectures": str(architectures_of(settings)),

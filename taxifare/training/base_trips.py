@@ -29,12 +29,12 @@ from taxifare.settings import Settings
 from taxifare.sources.base import ensure_target
 from taxifare.trips.cities import City
 from taxifare.trips.cleaning import clean, is_duplicate, row_hashes
-from taxifare.trips.editions import BASE, Edition
-from taxifare.trips.features import compute_features
+from taxifare.trips.editions import BASE, Edition, Trips
+from taxifare.trips.preparation import with_features
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.splitting import last_training_time
 from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS, Kind, TripTableError
-from taxifare.trips.targets import TARGET_MARK, TARGETS, Target, TargetName
+from taxifare.trips.targets import TARGETS, TargetName
 
 VALIDATION_SHARE = 0.05
 
@@ -87,10 +87,10 @@ class BaseTrips:
         finalize(self, file.close)
         self._parquet = pq.ParquetFile(file)
         marks = self._parquet.schema_arrow.metadata or {}
-        if TARGET_MARK.encode() not in marks or "is_validation" not in self._parquet.schema_arrow.names:
+        if b"target" not in marks or "is_validation" not in self._parquet.schema_arrow.names:
             raise TripTableError("the file of the base trips is of an earlier version: materialize base_trips again")
         self.edition = Edition(marks[b"subject"].decode(), marks[b"revision"].decode())
-        self.target: Target = TARGETS[marks[TARGET_MARK.encode()].decode()]
+        self.target = TARGETS[marks[b"target"].decode()].name
 
     def __reduce__(self) -> tuple[Callable[[bytes], "BaseTrips"], tuple[bytes]]:
         """Lets the trips go to another process, as the bytes of their file."""
@@ -133,7 +133,7 @@ class BaseTrips:
             ),
         )
 
-    def parts(self) -> Iterator[pd.DataFrame]:
+    def batches(self) -> Iterator[pd.DataFrame]:
         """Yields all trips, with `is_validation` and `target`, at most `GROUP_TRIPS` at a time."""
         for group in range(self._parquet.metadata.num_row_groups):
             yield self._read(group)
@@ -150,7 +150,7 @@ class BaseTrips:
             ignore_index=True,
         )
 
-    def preprocessed(self, city: City, training_trips: int | None = SAMPLE_TRIPS) -> pd.DataFrame:
+    def preprocessed(self, city: City, training_trips: int | None = SAMPLE_TRIPS) -> Trips:
         """Returns a random sample of the training trips, and all validation trips, with features, in order of time.
 
         Args:
@@ -160,7 +160,7 @@ class BaseTrips:
         training = self.first_training(self.training_trips if training_trips is None else training_trips)
         validation = [self._read(group) for group in self._groups(is_validation=True)]
         trips = pd.concat([training, *validation]).sort_values(["pickup_datetime", "key"], ignore_index=True)
-        return self.edition.stamp(pd.concat([trips, compute_features(trips, city)], axis=1))
+        return Trips(self.edition, with_features(trips, city), self.target)
 
     def _groups(self, *, is_validation: bool) -> Iterator[int]:
         """Yields the numbers of the row groups of training or of validation trips; no group has both."""
@@ -171,7 +171,7 @@ class BaseTrips:
 
     def _read(self, group: int) -> pd.DataFrame:
         trips = _frame(self._parquet.read_row_group(group, use_threads=False))
-        return self.edition.stamp(trips.assign(target=self.target.of(trips)))
+        return trips.assign(target=TARGETS[self.target].of(trips))
 
 
 def _from_bytes(content: bytes) -> BaseTrips:
@@ -320,7 +320,7 @@ def _write(
 ) -> None:
     """Writes the trips up to the moment in the order they come, then those after it."""
     schema = _SCHEMA.append(pa.field("is_validation", pa.bool_()))
-    marks = {"subject": edition.subject, "revision": edition.revision, TARGET_MARK: target}
+    marks = {"subject": edition.subject, "revision": edition.revision, "target": target}
     with pq.ParquetWriter(file, schema.with_metadata(marks)) as writer:
         waiting, validation = [], []
         for trips, _ in drawn:

@@ -25,8 +25,9 @@ from taxifare.model.exposure import Exposure, exposure_of, union_of
 from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit
 from taxifare.settings import ChallengerName, Settings
 from taxifare.training.from_random_weights import arrays_of, fit_from_scratch, held_errors
-from taxifare.trips.editions import edition_of
-from taxifare.trips.features import compute_features, feature_names
+from taxifare.trips.editions import Trips
+from taxifare.trips.features import feature_names
+from taxifare.trips.preparation import with_features
 from taxifare.trips.table import COLUMN_NAMES
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Standing:
     is_staged: bool
 
 
-def lesson_of(trips: pd.DataFrame, rehearsed: pd.DataFrame | None, settings: Settings) -> Lesson:
+def lesson_of(trips: Trips, rehearsed: pd.DataFrame | None, settings: Settings) -> Lesson:
     """Returns what to learn from a month.
 
     Args:
@@ -168,15 +169,13 @@ def lesson_of(trips: pd.DataFrame, rehearsed: pd.DataFrame | None, settings: Set
         rehearsed: Trips of `rehearsal.reservoir`, None for none.
         settings: City, target and seed.
     """
-    edition, names = edition_of(trips), list(feature_names(settings.city_facts))
-    month = trips.loc[~trips["is_validation"], [*COLUMN_NAMES, "target", *names]]
-    month = month.assign(subject=edition.subject, revision=edition.revision)
+    edition, columns = trips.edition, [*COLUMN_NAMES, "target", *feature_names(settings.city_facts)]
+    month = trips.training[columns].assign(subject=edition.subject, revision=edition.revision)
     held = np.random.default_rng(settings.seed).random(len(month)) < HELD_SHARE
     if rehearsed is None or rehearsed.empty:
         return Lesson(month, held)
     known = rehearsed.assign(target=settings.target_facts.of(rehearsed))
-    features = compute_features(rehearsed, settings.city_facts)
-    both = pd.concat([month, pd.concat([known, features], axis=1)], ignore_index=True)
+    both = pd.concat([month, with_features(known, settings.city_facts)], ignore_index=True)
     return Lesson(both, np.concatenate([held, np.zeros(len(rehearsed), dtype=bool)]))
 
 

@@ -26,6 +26,7 @@ from taxifare.model.network import ARCHITECTURES, Architecture, build_network
 from taxifare.settings import Settings
 from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
 from taxifare.trips.features import compute_features, feature_names
+from taxifare.trips.preparation import with_features
 
 if TYPE_CHECKING:
     import keras
@@ -112,7 +113,7 @@ def fit_streamed(
     """
     held = min(math.ceil(trips.training_trips * EARLY_STOPPING_SHARE), EARLY_STOPPING_TRIPS)
     first = trips.first_training(held + SAMPLE_TRIPS)
-    features, targets = arrays_of(pd.concat([first, compute_features(first, settings.city_facts)], axis=1), settings)
+    features, targets = arrays_of(with_features(first, settings.city_facts), settings)
     network, history = fit_rows(
         _Streamed(trips, held, settings),
         (features[held:], targets[held:]),

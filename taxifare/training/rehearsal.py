@@ -8,10 +8,12 @@ import pandas as pd
 
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
-from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, clean, row_hashes
-from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.cleaning import clean, row_hashes
+from taxifare.trips.editions import TripBatches, Trips
 from taxifare.trips.months import Month
-from taxifare.trips.table import COLUMN_NAMES, DTYPES, TRIP_COLUMNS
+from taxifare.trips.preparation import faults_of, split_month
+from taxifare.trips.splitting import SplitError
+from taxifare.trips.table import COLUMN_NAMES, COORDINATES, DTYPES, TRIP_COLUMNS
 
 HALF_LIFE_YEARS = 1.0
 """A trip a year older is half as likely to be kept: traffic drifts, and rare routes still have to be remembered."""
@@ -27,7 +29,7 @@ _DTYPES = {column.name: DTYPES[column.kind] for column in TRIP_COLUMNS} | {
 }
 
 
-def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.DataFrame:
+def reservoir(editions: Iterable[TripBatches], size: int, seed: int) -> pd.DataFrame:
     """Returns at most `size` trips drawn from the editions, newer ones likelier, sorted by pickup time.
 
     Each trip waits for an exponential time, half as long for each year that it is newer; the shortest waits stay. That
@@ -36,7 +38,7 @@ def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.Data
     is the sample of the whole. A restated month is drawn anew, the others are not.
 
     Args:
-        editions: Stamped clean trips, an edition at once or in parts, each in memory only while it is drawn from.
+        editions: Clean trips, each batch in memory only while it is drawn from.
         size: Most trips to keep.
         seed: Of the draws.
 
@@ -49,12 +51,11 @@ def reservoir(editions: Iterable[pd.DataFrame], size: int, seed: int) -> pd.Data
     return _in_order(kept)
 
 
-def reservoirs(editions: Iterable[Iterable[pd.DataFrame]], size: int, seed: int) -> Iterator[pd.DataFrame]:
-    """Yields `reservoir` of the first edition, of the first two, and so on, each edition, in parts, drawn from once."""
+def reservoirs(editions: Iterable[TripBatches], size: int, seed: int) -> Iterator[pd.DataFrame]:
+    """Yields `reservoir` of the first edition, of the first two, and so on; each edition is drawn from once."""
     kept = _nothing()
-    for parts in editions:
-        for trips in parts:
-            kept = _drawn_from(kept, trips, size, seed)
+    for trips in editions:
+        kept = _drawn_from(kept, trips, size, seed)
         yield _in_order(kept)
 
 
@@ -63,18 +64,20 @@ def _nothing() -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in _DTYPES.items()})
 
 
-def _drawn_from(kept: pd.DataFrame, trips: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
+def _drawn_from(kept: pd.DataFrame, trips: TripBatches, size: int, seed: int) -> pd.DataFrame:
     """Returns the sample, with an edition drawn from as well; `wait` is what each trip waits for."""
-    edition = edition_of(trips)
+    edition = trips.edition
     name = f"{seed}:{edition.subject}:{edition.revision}"
     salt = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
-    years = ((trips["pickup_datetime"] - _ORIGIN) / _YEAR).to_numpy(np.float64)
-    # A hash of the trip is as good a draw as any, and the same however an edition is divided into parts.
-    wait = -np.log((row_hashes(trips, salt) + 0.5) / 2**64) * 2 ** (-years / HALF_LIFE_YEARS)
-    drawn = np.sort(np.argsort(wait, kind="stable")[:size])
-    sample = trips[list(COLUMN_NAMES)].iloc[drawn]
-    sample = sample.assign(subject=edition.subject, revision=edition.revision, wait=wait[drawn])
-    return sample if kept.empty else pd.concat([kept, sample]).nsmallest(size, "wait")
+    for batch in trips.batches():
+        years = ((batch["pickup_datetime"] - _ORIGIN) / _YEAR).to_numpy(np.float64)
+        # A hash of the trip is as good a draw as any, and the same however an edition is divided into batches.
+        wait = -np.log((row_hashes(batch, salt) + 0.5) / 2**64) * 2 ** (-years / HALF_LIFE_YEARS)
+        drawn = np.sort(np.argsort(wait, kind="stable")[:size])
+        sample = batch[list(COLUMN_NAMES)].iloc[drawn]
+        sample = sample.assign(subject=edition.subject, revision=edition.revision, wait=wait[drawn])
+        kept = sample if kept.empty else pd.concat([kept, sample]).nsmallest(size, "wait")
+    return kept
 
 
 def _in_order(kept: pd.DataFrame) -> pd.DataFrame:
@@ -83,18 +86,18 @@ def _in_order(kept: pd.DataFrame) -> pd.DataFrame:
 
 
 def editions_before(
-    month: Month, source: TripSource, stored: Callable[[Month], pd.DataFrame | None], settings: Settings
-) -> Iterator[pd.DataFrame]:
+    month: Month, source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings
+) -> Iterator[Trips]:
     """Yields the clean trips of each published month from `FIRST_MONTH` until before this one, oldest first.
 
     What is yielded depends on what is published, not on which months have been run: months run in any order, or at
-    the same time, rehearse the same trips. A month that the checks would stop is left out.
+    the same time, rehearse the same trips. A month that is not sound is left out, see `preparation.faults_of`.
 
     Args:
         month: The month to be learned.
         source: Where months are that have not been run, or have been restated since.
         stored: Gives a month's raw trips where it has been run, None otherwise.
-        settings: City, target, first month, and the fewest trips of a month.
+        settings: City, target, first month, the share for validation, and the fewest trips of a month.
 
     Raises:
         SourceError: A published month cannot be read.
@@ -103,10 +106,13 @@ def editions_before(
         if not settings.first_month <= earlier < month:
             continue
         raw = stored(earlier)
-        if raw is None or edition_of(raw).revision != revision:
-            published = source.read_month(earlier)
-            raw = Edition(str(earlier), published.revision).stamp(published.trips)
-        cleaned = clean(raw, settings.city_facts, settings.target_facts)
-        is_sound = len(raw) >= settings.minimum_trips and raw["key"].is_unique
-        if is_sound and cleaned.share_kept >= MINIMUM_SHARE_KEPT:
-            yield edition_of(raw).stamp(cleaned.trips)
+        if raw is None or raw.edition.revision != revision:
+            try:
+                raw = split_month(source.read_month(earlier), earlier, settings.validation_share)
+            except SplitError:
+                continue
+        cleaned = clean(raw.frame, settings.city_facts, settings.target_facts).trips
+        # Features are computed of the few trips that are drawn; they have no nulls where these columns have none.
+        needed = (*COORDINATES, "pickup_datetime", settings.target_facts.column)
+        if not faults_of(raw, cleaned, earlier, settings.minimum_trips, needed):
+            yield Trips(raw.edition, cleaned, settings.target)

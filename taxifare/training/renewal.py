@@ -25,7 +25,7 @@ from taxifare.settings import Settings
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Challenger, OnEpoch, Standing, challenge, choose, lesson_of, warm
 from taxifare.training.from_random_weights import architectures_of, fit_streamed
-from taxifare.trips.editions import BASE, Edition, edition_of
+from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.features import feature_names
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Trained:
 
 
 def appraise_production(
-    trips: pd.DataFrame, version: str | None, registry: ModelRegistry, *, run_tags: Mapping[str, str]
+    trips: Trips, version: str | None, registry: ModelRegistry, *, run_tags: Mapping[str, str]
 ) -> Appraisal:
     """Returns what came of scoring the production version on the validation trips, and logs it as an MLflow run.
 
@@ -91,7 +91,7 @@ def appraise_production(
     """
     if version is None:
         return Appraisal(version=None)
-    with registry.runs.open(f"{run_tags['asset']} {edition_of(trips).subject}", run_tags) as run_id:
+    with registry.runs.open(f"{run_tags['asset']} {trips.edition.subject}", run_tags) as run_id:
         registry.runs.log(run_id, params=_facts(trips) | {"context": "evaluation", "model_version": version})
         return _appraise(trips, version, registry, run_id)
 
@@ -169,7 +169,7 @@ def fit_base(trips: BaseTrips, settings: Settings, on_epoch: OnEpoch | None = No
 
 
 def renew(
-    trips: pd.DataFrame,
+    trips: Trips,
     rehearsed: pd.DataFrame | None,
     parent_version: str | None,
     registry: ModelRegistry,
@@ -236,7 +236,7 @@ def renew(
 
 
 def retrain_whole_month(
-    trips: pd.DataFrame,
+    trips: Trips,
     rehearsed: pd.DataFrame | None,
     version: str,
     registry: ModelRegistry,
@@ -264,8 +264,8 @@ def retrain_whole_month(
         VersionUnusableError: The version cannot be loaded.
         TrainingError: Training gave no usable network.
     """
-    edition = edition_of(trips)
-    whole = whole_month_of(trips)
+    edition = trips.edition
+    whole = trips.without_validation()
     fingerprint = _fingerprint(whole, settings, rehearsed=rehearsed, parents=(version,))
     with registry.runs.open(f"whole month {edition.subject}", run_tags) as run_id:
         if (known := registry.find(fingerprint)) is not None:
@@ -287,9 +287,7 @@ def retrain_whole_month(
         )
 
 
-def change_since_approval(
-    trips: pd.DataFrame, appraisal: Appraisal, registry: ModelRegistry, settings: Settings
-) -> Change:
+def change_since_approval(trips: Trips, appraisal: Appraisal, registry: ModelRegistry, settings: Settings) -> Change:
     """Returns why a version that was scored on a month errs more or less than when it was approved.
 
     Raises:
@@ -307,30 +305,25 @@ def change_since_approval(
         then,
         now,
         appraisal.exposure,
-        trips[trips["is_validation"]],
+        trips.validation,
         settings.city_facts,
         settings.target_facts.unit,
         settings.staleness_tolerance,
     )
 
 
-def whole_month_of(trips: pd.DataFrame) -> pd.DataFrame:
-    """Returns the month with nothing kept for validation."""
-    return edition_of(trips).stamp(trips.assign(is_validation=False))
-
-
-def difficulty_of(trips: pd.DataFrame) -> float:
+def difficulty_of(trips: Trips) -> float:
     """Returns how hard the validation trips are, see `evaluation.reference_mae`."""
-    return reference_mae(trips[~trips["is_validation"]], trips[trips["is_validation"]])
+    return reference_mae(trips.training, trips.validation)
 
 
-def skill_of(trips: pd.DataFrame, contender: Contender) -> float:
+def skill_of(trips: Trips, contender: Contender) -> float:
     """Returns the contender's skill on the validation trips, see `evaluation.skill`."""
     return skill(contender.scores.mae, difficulty_of(trips))
 
 
 def _candidate(
-    trips: pd.DataFrame,
+    trips: Trips,
     facts: Mapping[str, object],
     fingerprint: str,
     learn: Callable[[], _Trained],
@@ -339,7 +332,7 @@ def _candidate(
     run_tags: Mapping[str, str],
 ) -> Candidate:
     """Returns what was learned, registered and scored; or the version that was registered for the same inputs."""
-    edition = edition_of(trips)
+    edition = trips.edition
     with registry.runs.open(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
         # A month that cannot be judged is an error before it is learned from: no version is left behind.
         difficulty = difficulty_of(trips)
@@ -425,9 +418,9 @@ def _to_start_from(version: str, registry: ModelRegistry, settings: Settings) ->
     return None
 
 
-def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id: str) -> Appraisal:
+def _appraise(trips: Trips, version: str, registry: ModelRegistry, run_id: str) -> Appraisal:
     """Returns the scores of the registered version on the validation trips; its predictions stay with the run."""
-    validation = trips[trips["is_validation"]]
+    validation = trips.validation
     try:
         model = registry.load(version)
         predicted, raised = model.predict(validation), model.predict(validation, corrected=True)
@@ -449,19 +442,19 @@ def _appraise(trips: pd.DataFrame, version: str, registry: ModelRegistry, run_id
 
 
 def _fingerprint(
-    trips: pd.DataFrame,
+    trips: Trips,
     settings: Settings,
     *,
     rehearsed: pd.DataFrame | None = None,
     parents: Sequence[str | None] = (),
 ) -> str:
     """Returns a hash of everything a training's result depends on."""
-    edition = edition_of(trips)
+    edition = trips.edition
     inputs = {
         "subject": edition.subject,
         "revision": edition.revision,
-        "trips": len(trips),
-        "validation_trips": int(trips["is_validation"].sum()),
+        "trips": len(trips.frame),
+        "validation_trips": len(trips.validation),
         "rehearsed_trips": 0 if rehearsed is None else len(rehearsed),
         "rehearsed": [] if rehearsed is None else [entry.model_dump(mode="json") for entry in exposure_of(rehearsed)],
         "parents": parents,
@@ -475,12 +468,12 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _facts(trips: pd.DataFrame) -> dict[str, object]:
+def _facts(trips: Trips) -> dict[str, object]:
     """Returns the params of the trips that every run of a month logs, by the course's names."""
     return {
-        "row_count": len(trips),
-        "training_set_size": int((~trips["is_validation"]).sum()),
-        "val_set_size": int(trips["is_validation"].sum()),
-        "dataset_timestamp": str(trips["pickup_datetime"].max()),
-        "dataset_revision": edition_of(trips).revision,
+        "row_count": len(trips.frame),
+        "training_set_size": len(trips.training),
+        "val_set_size": len(trips.validation),
+        "dataset_timestamp": str(trips.frame["pickup_datetime"].max()),
+        "dataset_revision": trips.edition.revision,
     }

@@ -36,16 +36,6 @@ class Cleaned:
     trips: pd.DataFrame
     dropped: dict[str, int]
 
-    @property
-    def share_kept(self) -> float:
-        """Kept rows as a share of all rows, 1 where there were none.
-
-        >>> Cleaned(pd.DataFrame({"fare_amount": [5.0, 6.0, 7.0]}), {"duplicate": 1}).share_kept
-        0.75
-        """
-        total = len(self.trips) + sum(self.dropped.values())
-        return len(self.trips) / total if total else 1.0
-
 
 def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
     """Returns the trips that can be learned from, and how many were dropped by which rule.

@@ -1,10 +1,16 @@
-"""Which trips are meant: a month, or the base years, as the source had them at one revision."""
+"""Editions: a month, or the base years, as the source had it at one revision; and the trips themselves.
 
-from dataclasses import dataclass
+How an edition is marked in a file is the business of those who keep files: frames carry no marks in memory, because
+pandas drops them on the way.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import pandas as pd
 
-from taxifare.trips.table import TripTableError
+from taxifare.trips.targets import TargetName
 
 BASE = "base"
 """Subject of the years before the first month."""
@@ -17,23 +23,54 @@ class Edition:
     subject: str
     revision: str
 
-    def stamp(self, trips: pd.DataFrame) -> pd.DataFrame:
-        """Returns the trips marked with this edition; the mark travels in `attrs`, into parquet files and back.
 
-        >>> edition_of(Edition("2015-01", "a1b2").stamp(pd.DataFrame()))
-        Edition(subject='2015-01', revision='a1b2')
-        """
-        trips.attrs = {"subject": self.subject, "revision": self.revision}
-        return trips
+class TripBatches(Protocol):
+    """Trips of one edition that are read a batch at a time: they may be more than memory holds."""
+
+    @property
+    def edition(self) -> Edition:
+        """Which trips these are."""
+        ...
+
+    def batches(self) -> Iterator[pd.DataFrame]:
+        """Yields all trips, each once."""
+        ...
 
 
-def edition_of(trips: pd.DataFrame) -> Edition:
-    """Returns which trips these are, as `Edition.stamp` marked them.
+@dataclass(frozen=True, eq=False)
+class Trips:
+    """Trips of one edition, in memory.
 
-    Raises:
-        TripTableError: They carry no mark.
+    Attributes:
+        edition: Which trips these are.
+        frame: A trip table, mostly with more columns: `is_validation` says which trips are for validation, `target` and
+            the features are there once the trips have been preprocessed.
+        target: What they were made ready for; None for trips as published.
     """
-    try:
-        return Edition(trips.attrs["subject"], trips.attrs["revision"])
-    except KeyError as error:
-        raise TripTableError(f"the trips do not say which edition they are: {error} is missing") from error
+
+    edition: Edition
+    frame: pd.DataFrame
+    target: TargetName | None = None
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """The trips that models learn from."""
+        return self.frame[~self.frame["is_validation"]]
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        """The trips that models are judged by."""
+        return self.frame[self.frame["is_validation"]]
+
+    def batches(self) -> Iterator[pd.DataFrame]:
+        """Yields the trips: all at once, for they are in memory."""
+        yield self.frame
+
+    def without_validation(self) -> "Trips":
+        """Returns the trips with none kept for validation.
+
+        >>> january = pd.DataFrame({"key": ["a", "b"], "is_validation": [False, True]})
+        >>> len(Trips(Edition("2015-01", "a1b2"), january).without_validation().training)
+        2
+        """
+        return replace(self, frame=self.frame.assign(is_validation=False))

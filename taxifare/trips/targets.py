@@ -96,6 +96,3 @@ DURATION = Target(
 )
 
 TARGETS: dict[str, Target] = {"fare": FARE, "duration": DURATION}
-
-TARGET_MARK = "target"
-"""Says in the `attrs` and file marks of preprocessed trips what they were made ready for."""

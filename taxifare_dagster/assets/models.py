@@ -22,7 +22,7 @@ from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
-from taxifare.trips.editions import BASE, edition_of
+from taxifare.trips.editions import BASE, Trips
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
@@ -51,7 +51,7 @@ def base_model(
 
 def production_eval_mae(
     context: dg.AssetExecutionContext,
-    preprocessed_data: pd.DataFrame,
+    preprocessed_data: Trips,
     source: dg.ResourceParam[TripSource],
     registry: dg.ResourceParam[ModelRegistry],
     approvals: dg.ResourceParam[Approvals],
@@ -71,7 +71,7 @@ def production_eval_mae(
         appraisal,
         metadata={
             "production_version": version or "none",
-            "revision": edition_of(preprocessed_data).revision,
+            "revision": preprocessed_data.edition.revision,
             **_appraisal_metadata(appraisal, preprocessed_data, registry, settings),
         },
     )
@@ -79,7 +79,7 @@ def production_eval_mae(
 
 def staging_model(
     context: dg.AssetExecutionContext,
-    preprocessed_data: pd.DataFrame,
+    preprocessed_data: Trips,
     rehearsal_trips: pd.DataFrame,
     source: dg.ResourceParam[TripSource],
     registry: dg.ResourceParam[ModelRegistry],
@@ -154,20 +154,20 @@ def _ensure_whole_month(
         retrain_from_lake(approved.subject, approved.staging_version, registry, settings, parquet_io, dagster_run)
 
 
-def _fault_of(version: str | None, registry: ModelRegistry, trips: pd.DataFrame) -> str | None:
+def _fault_of(version: str | None, registry: ModelRegistry, trips: Trips) -> str | None:
     """Returns why the version cannot be loaded or does not predict, None where it does or there is none."""
     try:
-        _ = None if version is None else registry.load(version).predict(trips.head(1))
+        _ = None if version is None else registry.load(version).predict(trips.frame.head(1))
     except VersionUnusableError as error:
         return str(error)
     return None
 
 
-def _run_tags(context: dg.AssetExecutionContext, trips: pd.DataFrame) -> dict[str, str]:
+def _run_tags(context: dg.AssetExecutionContext, trips: Trips) -> dict[str, str]:
     """Returns what identifies the MLflow run of an asset."""
     return {
         "asset": context.asset_key.to_user_string(),
-        "month": edition_of(trips).subject,
+        "month": trips.edition.subject,
         # A run that is executed again after a failure or a kill goes on in the MLflow run it began.
         "dagster_run": context.run.root_run_id or context.run.run_id,
     }
@@ -191,13 +191,13 @@ def _reporter(context: dg.AssetExecutionContext, settings: Settings) -> OnEpoch:
 
 
 def _appraisal_metadata(
-    appraisal: Appraisal, trips: pd.DataFrame, registry: ModelRegistry, settings: Settings
+    appraisal: Appraisal, trips: Trips, registry: ModelRegistry, settings: Settings
 ) -> Mapping[str, Any]:
     """Returns what is shown of a scored version, or why it was not scored."""
     if appraisal.contender is None:
         return {"not_scored": appraisal.fault or "nothing is in production"}
     run_id, target = appraisal.contender.run_id, settings.target_facts
-    predictions, validation = registry.runs.read_predictions(run_id), trips[trips["is_validation"]]
+    predictions, validation = registry.runs.read_predictions(run_id), trips.validation
     shown: dict[str, Any] = {
         **metadata.scores(appraisal.contender.scores, target.unit),
         **metadata.measured(
@@ -217,7 +217,7 @@ def _appraisal_metadata(
 
 
 def _candidate_metadata(
-    candidate: Candidate, trips: pd.DataFrame, registry: ModelRegistry, settings: Settings
+    candidate: Candidate, trips: Trips, registry: ModelRegistry, settings: Settings
 ) -> Mapping[str, Any]:
     """Returns what is shown of a trained version."""
     unit = settings.target_facts.unit
@@ -242,4 +242,4 @@ def _candidate_metadata(
         shown["challengers"] = metadata.standings(candidate.standings, unit)
         shown["challengers_seconds"] = round(sum(standing.seconds for standing in candidate.standings), 1)
     exposure = [entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]
-    return shown | {"revision": edition_of(trips).revision, "exposure": dg.MetadataValue.json(exposure)}
+    return shown | {"revision": trips.edition.revision, "exposure": dg.MetadataValue.json(exposure)}

@@ -3,6 +3,7 @@
 The functions are the assets: their docstrings are what the catalog shows, `build_assets` says how each is stored.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from itertools import chain
 
@@ -16,10 +17,9 @@ from taxifare.settings import Settings
 from taxifare.sources.base import TripSource, ensure_target
 from taxifare.training.base_trips import BaseTrips, gather_base
 from taxifare.training.rehearsal import editions_before, reservoir
-from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.editions import TripBatches, Trips
 from taxifare.trips.months import Month
-from taxifare.trips.preparation import preprocess
-from taxifare.trips.splitting import split_by_time
+from taxifare.trips.preparation import preprocess, split_month
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -28,7 +28,7 @@ from taxifare_dagster.partitions import month_of_partition, partition_key
 
 def raw_new_data(
     context: dg.AssetExecutionContext, source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]
-) -> dg.Output[pd.DataFrame]:
+) -> dg.Output[Trips]:
     """The month's trips as published, sorted by pickup time.
 
     Split by time: `is_validation` marks the latest fifth, or what the source publishes for validation, which models are
@@ -39,40 +39,38 @@ def raw_new_data(
     published, target = source.read_month(month), settings.target_facts
     known = int(published.trips[target.column].count())
     ensure_target(target, known, len(published.trips), f"{published.origin}: month {month}")
-    is_validation = published.is_validation
-    if is_validation is None:
-        is_validation = split_by_time(published.trips, settings.validation_share)
-    trips = Edition(str(month), published.revision).stamp(published.trips.assign(is_validation=is_validation))
+    trips = split_month(published, month, settings.validation_share)
     return dg.Output(
         trips,
         metadata={
-            "dagster/partition_row_count": len(trips),
+            "dagster/partition_row_count": len(trips.frame),
             "dagster/column_schema": metadata.trip_schema(),
             "revision": published.revision,
             "source": published.origin,
             "left_out": metadata.dropped(published.dropped),
-            "time_span": metadata.time_span(trips),
-            "validation_trips": int(is_validation.sum()),
+            "time_span": metadata.time_span(trips.frame),
+            "validation_trips": len(trips.validation),
         },
     )
 
 
-def preprocessed_data(raw_new_data: pd.DataFrame, settings: dg.ResourceParam[Settings]) -> dg.Output[pd.DataFrame]:
+def preprocessed_data(raw_new_data: Trips, settings: dg.ResourceParam[Settings]) -> dg.Output[Trips]:
     """Clean trips of the month with their features and the target, one row a trip.
 
     Features use only what is known at pickup. The plots show where rides start, what they cost (or how long they take)
     and when they start; the table shows how many trips each cleaning rule dropped.
     """
     done = preprocess(raw_new_data, settings.city_facts, settings.target_facts)
+    trips = done.trips.frame
     return dg.Output(
         done.trips,
         metadata={
-            "dagster/partition_row_count": len(done.trips),
+            "dagster/partition_row_count": len(trips),
             "dagster/column_schema": metadata.preprocessed_schema(settings.city_facts, settings.target_facts),
-            "revision": edition_of(done.trips).revision,
-            "share_kept": len(done.trips) / len(raw_new_data),
+            "revision": done.trips.edition.revision,
+            "share_kept": len(trips) / len(raw_new_data.frame),
             "dropped": metadata.dropped(done.dropped),
-            "overview": metadata.plot(figures.trips_overview(done.trips, settings.target_facts)),
+            "overview": metadata.plot(figures.trips_overview(trips, settings.target_facts)),
         },
     )
 
@@ -86,7 +84,7 @@ def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[
     """
     published = source.read_base()
     done = gather_base(published, settings)
-    sample = done.trips.preprocessed(settings.city_facts)
+    sample = done.trips.preprocessed(settings.city_facts).frame
     return dg.Output(
         done.trips,
         metadata={
@@ -119,10 +117,12 @@ def rehearsal_trips(
     """
     month, base = month_of_partition(context.partition_key), base_trips_io.stored()
 
-    def stored(earlier: Month) -> pd.DataFrame | None:
+    def stored(earlier: Month) -> Trips | None:
         return parquet_io.stored("raw_new_data", partition_key(earlier))
 
-    editions = chain([] if base is None else base.parts(), editions_before(month, source, stored, settings))
+    editions: Iterable[TripBatches] = chain(
+        [] if base is None else [base], editions_before(month, source, stored, settings)
+    )
     rehearsed = reservoir(editions, settings.rehearsal_trips, settings.seed)
     years = rehearsed["pickup_datetime"].dt.year.value_counts().sort_index()
     return dg.Output(

@@ -41,7 +41,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
 from taxifare.training.renewal import appraise_production
-from taxifare.trips.editions import edition_of
+from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare_dagster.build import build_definitions
 from tests.support.approvals import LINKS, SECRET, Office, in_processes
@@ -191,7 +191,7 @@ class Garage:
 
     registry: ModelRegistry
     settings: Settings
-    trips: pd.DataFrame
+    trips: Trips
     appraised: Mapping[str, Appraisal]
 
     def evidence(self, production: str, staging: str) -> Evidence:
@@ -199,11 +199,11 @@ class Garage:
         old, new = self.appraised[production], self.appraised[staging]
         assert old.contender is not None
         assert new.contender is not None
-        edition = edition_of(self.trips)
+        edition = self.trips.edition
         return judge(
             subject=edition.subject,
             revision=edition.revision,
-            trips=self.trips,
+            trips=self.trips.frame,
             production=old,
             production_predicted=self.registry.runs.read_predictions(old.contender.run_id),
             staging=new,
@@ -214,7 +214,7 @@ class Garage:
 
 
 @pytest.fixture(scope="module")
-def garage(tracking: Tracking, january: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Garage:
+def garage(tracking: Tracking, january_trips: Trips, tmp_path_factory: pytest.TempPathFactory) -> Garage:
     """A model, its equal, one that is 100 USD dearer on every trip, and one that has seen all of January."""
     settings = small_settings(
         tmp_path_factory.mktemp("garage"),
@@ -223,7 +223,7 @@ def garage(tracking: Tracking, january: pd.DataFrame, tmp_path_factory: pytest.T
         mlflow_tracking_password=ADMINISTRATOR.password,
         model_name="garage",
     )
-    registry = ModelRegistry.from_settings(settings)
+    registry, january = ModelRegistry.from_settings(settings), january_trips.frame
     seen = Exposure(
         subject="2015-01",
         revision="r",
@@ -247,9 +247,9 @@ def garage(tracking: Tracking, january: pd.DataFrame, tmp_path_factory: pytest.T
                 tags={"month": "2015-01"},
             )
         tags = run_tags(f"score {name}", "2015-01", "garage")
-        appraised[name] = appraise_production(january, version, registry, run_tags=tags)
+        appraised[name] = appraise_production(january_trips, version, registry, run_tags=tags)
         assert appraised[name].fault is None
-    return Garage(registry, settings, january, appraised)
+    return Garage(registry, settings, january_trips, appraised)
 
 
 def network(trips: pd.DataFrame, settings: Settings, dearer: float) -> "keras.Model":

@@ -1,11 +1,14 @@
 """The lake: what is written comes back as it was, and a writer that dies leaves what was there."""
 
 import datetime as dt
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
@@ -13,7 +16,7 @@ from taxifare.gate.evidence import Appraisal
 from taxifare.gate.scores import Scores
 from taxifare.model.exposure import Exposure
 from taxifare.training.base_trips import BaseTrips
-from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.table import DTYPES, TRIP_COLUMNS
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, ParquetIOManager
 from tests.support.approvals import contender
@@ -42,7 +45,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
 
 
 @pytest.fixture
-def trips(tmp_path: Path) -> pd.DataFrame:
+def trips(tmp_path: Path) -> Trips:
     """A month as published."""
     return raw_month(small_settings(tmp_path, simulator_trips_per_month=300), "2015-01")
 
@@ -63,22 +66,67 @@ def files_in(lake: UPath) -> list[str]:
     return sorted(path.name for path in lake.rglob("*") if path.is_file())
 
 
-def test_a_month_keeps_its_types_and_its_edition(lake: UPath, trips: pd.DataFrame) -> None:
+def test_a_month_keeps_its_types_and_its_edition(lake: UPath, trips: Trips) -> None:
     manager = ParquetIOManager(lake, "fare")
     write(manager, trips)
-    found = read(manager, pd.DataFrame)
-    pd.testing.assert_frame_equal(found, trips)
-    assert edition_of(found) == edition_of(trips)
-    assert all(found[column.name].dtype == pd.api.types.pandas_dtype(DTYPES[column.kind]) for column in TRIP_COLUMNS)
+    found = read(manager, Trips)
+    pd.testing.assert_frame_equal(found.frame, trips.frame)
+    assert (found.edition, found.target) == (trips.edition, None)
+    assert all(
+        found.frame[column.name].dtype == pd.api.types.pandas_dtype(DTYPES[column.kind]) for column in TRIP_COLUMNS
+    )
     assert files_in(lake) == ["2015-01-01.parquet"]
 
 
-def test_a_later_edition_replaces_an_earlier_one(lake: UPath, trips: pd.DataFrame) -> None:
+def test_a_later_edition_replaces_an_earlier_one(lake: UPath, trips: Trips) -> None:
     manager = ParquetIOManager(lake, "fare")
     write(manager, trips)
-    write(manager, Edition("2015-01", "r2").stamp(trips[:10].copy()))
-    assert edition_of(read(manager, pd.DataFrame)).revision == "r2"
+    write(manager, Trips(Edition("2015-01", "r2"), trips.frame[:10]))
+    assert read(manager, Trips).edition.revision == "r2"
     assert files_in(lake) == ["2015-01-01.parquet"]
+
+
+def test_trips_say_in_their_file_which_edition_they_are_and_what_they_were_made_ready_for(
+    lake: UPath, trips: Trips
+) -> None:
+    """As they always did: files of before are read, and those of today by whoever reads parquet."""
+    manager = ParquetIOManager(lake, "fare")
+    for written in (trips, replace(trips, target="fare")):
+        write(manager, written)
+        with (lake / "trips" / "2015-01-01.parquet").open("rb") as file:
+            marks = json.loads(pq.read_schema(file).metadata[b"PANDAS_ATTRS"])
+        assert marks == {"subject": "2015-01", "revision": trips.edition.revision} | (
+            {} if written.target is None else {"target": "fare"}
+        )
+        found = read(manager, Trips)
+        assert (found.edition, found.target, found.frame.attrs) == (trips.edition, written.target, {})
+    assert trips.frame.attrs == {}
+
+
+def test_a_frame_is_not_taken_for_trips(lake: UPath, trips: Trips) -> None:
+    """A rehearsal is of many editions, and has no marks: it comes back as the frame that it is."""
+    manager = ParquetIOManager(lake, "fare")
+    write(manager, trips.frame)
+    pd.testing.assert_frame_equal(read(manager, pd.DataFrame), trips.frame)
+    with pytest.raises(dg.Failure, match=r"expected trips marked .*, received no marks: materialize them again"):
+        read(manager, Trips)
+
+
+def test_trips_that_were_made_ready_for_another_target_are_refused(lake: UPath, trips: Trips) -> None:
+    write(ParquetIOManager(lake, "fare"), replace(trips, target="fare"))
+    with pytest.raises(dg.Failure, match="expected trips for TARGET=duration, received trips for TARGET=fare"):
+        read(ParquetIOManager(lake, "duration"), Trips)
+
+
+def test_what_the_lake_holds_is_asked_for_by_asset_and_partition(lake: UPath, trips: Trips) -> None:
+    manager = ParquetIOManager(lake, "fare")
+    assert manager.stored("trips", "2015-01-01") is None
+    assert manager.stored_frame("trips", "2015-01-01") is None
+    write(manager, trips)
+    found = manager.stored("trips", "2015-01-01")
+    assert found is not None
+    assert found.edition == trips.edition
+    pd.testing.assert_frame_equal(found.frame, trips.frame)
 
 
 def test_models_come_back_to_the_last_digit(lake: UPath) -> None:
@@ -91,22 +139,22 @@ def test_models_come_back_to_the_last_digit(lake: UPath) -> None:
 class DyingParquetIOManager(ParquetIOManager):
     """Dies when half of the file is written."""
 
-    def write(self, value: pd.DataFrame, path: UPath) -> None:
+    def write(self, value: Trips | pd.DataFrame, path: UPath) -> None:
         super().write(value, path)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
         raise KeyboardInterrupt
 
 
-def test_a_writer_that_dies_leaves_the_earlier_month_whole(lake: UPath, trips: pd.DataFrame) -> None:
+def test_a_writer_that_dies_leaves_the_earlier_month_whole(lake: UPath, trips: Trips) -> None:
     write(ParquetIOManager(lake, "fare"), trips)
     with pytest.raises(KeyboardInterrupt):
-        write(DyingParquetIOManager(lake, "fare"), trips[:10].copy())
-    pd.testing.assert_frame_equal(read(ParquetIOManager(lake, "fare"), pd.DataFrame), trips)
+        write(DyingParquetIOManager(lake, "fare"), replace(trips, frame=trips.frame[:10]))
+    pd.testing.assert_frame_equal(read(ParquetIOManager(lake, "fare"), Trips).frame, trips.frame)
     assert files_in(lake) == ["2015-01-01.parquet"]
 
 
-def test_a_writer_that_dies_leaves_no_first_half_of_a_month(lake: UPath, trips: pd.DataFrame) -> None:
+def test_a_writer_that_dies_leaves_no_first_half_of_a_month(lake: UPath, trips: Trips) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(DyingParquetIOManager(lake, "fare"), trips)
     assert files_in(lake) == []
@@ -119,7 +167,7 @@ def write_base(manager: BaseTripsIOManager, trips: BaseTrips) -> None:
 def stored_base(lake: UPath) -> pd.DataFrame:
     found = BaseTripsIOManager(lake, "fare").stored()
     assert found is not None
-    return pd.concat(found.parts(), ignore_index=True)
+    return pd.concat(found.batches(), ignore_index=True)
 
 
 class DyingBaseTripsIOManager(BaseTripsIOManager):
@@ -137,10 +185,10 @@ def test_the_base_years_come_back_a_part_at_a_time_and_survive_a_writer_that_die
     trips = base_file(settings)
     assert BaseTripsIOManager(lake, "fare").stored() is None
     write_base(BaseTripsIOManager(lake, "fare"), trips)
-    pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.parts(), ignore_index=True))
+    pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.batches(), ignore_index=True))
     with pytest.raises(KeyboardInterrupt):
         write_base(DyingBaseTripsIOManager(lake, "fare"), base_file(small_settings(tmp_path, seed=2)))
-    pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.parts(), ignore_index=True))
+    pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.batches(), ignore_index=True))
     assert files_in(lake) == ["base_trips.parquet"]
 
 
@@ -159,7 +207,7 @@ def test_what_another_process_has_put_into_a_bucket_is_seen_at_once_and_whole(bu
     assert (lake / "first.json").read_text() == "one, corrected"
 
 
-def test_a_bucket_that_is_missing_is_not_made(bucket: str, trips: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_bucket_that_is_missing_is_not_made(bucket: str, trips: Trips, tmp_path: Path) -> None:
     """A misspelt STORAGE_URI is to be heard of, not to be paid for."""
     from google.cloud import storage
 

@@ -11,10 +11,9 @@ from taxifare.sources import make_source
 from taxifare.training.base_trips import BaseTrips, gather_base
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.renewal import Candidate, renew, train_base
-from taxifare.trips.editions import BASE, Edition
+from taxifare.trips.editions import BASE, Trips
 from taxifare.trips.months import parse_month
-from taxifare.trips.preparation import preprocess
-from taxifare.trips.splitting import split_by_time
+from taxifare.trips.preparation import preprocess, split_month
 
 TRIPS = 1_500
 
@@ -33,19 +32,18 @@ def small_settings(home: Path, **changes: object) -> Settings:
     return Settings(_env_file=None, **small | changes)
 
 
-def raw_month(settings: Settings, month: str) -> pd.DataFrame:
-    """A month of trips as published, split by time and stamped with its edition."""
+def raw_month(settings: Settings, month: str) -> Trips:
+    """A month of trips as published, split by time."""
     published = make_source(settings).read_month(parse_month(month))
-    split = published.trips.assign(is_validation=split_by_time(published.trips, settings.validation_share))
-    return Edition(month, published.revision).stamp(split)
+    return split_month(published, parse_month(month), settings.validation_share)
 
 
-def clean_month(settings: Settings, month: str) -> pd.DataFrame:
+def clean_month(settings: Settings, month: str) -> Trips:
     """The same, clean and with features."""
     return preprocess(raw_month(settings, month), settings.city_facts, settings.target_facts).trips
 
 
-def clean_base(settings: Settings) -> pd.DataFrame:
+def clean_base(settings: Settings) -> Trips:
     """The years before the first month, clean and with features."""
     return base_file(settings).preprocessed(settings.city_facts, None)
 
@@ -61,7 +59,7 @@ def run_tags(asset: str, month: str, dagster_run: str) -> dict[str, str]:
 
 
 def train(
-    trips: pd.DataFrame | BaseTrips,
+    trips: Trips | BaseTrips,
     parent: str | None,
     registry: ModelRegistry,
     settings: Settings,
@@ -73,7 +71,7 @@ def train(
     if isinstance(trips, BaseTrips):
         tags = run_tags("base_model", BASE, run)
         return train_base(trips, registry, settings, run_tags=tags, on_epoch=on_epoch)
-    tags = run_tags("staging_model", str(trips.attrs["subject"]), run)
+    tags = run_tags("staging_model", trips.edition.subject, run)
     return renew(trips, rehearsed, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
 
 

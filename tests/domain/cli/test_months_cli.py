@@ -14,9 +14,10 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
-from taxifare.trips.editions import Edition
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import parse_month
 from taxifare_dagster.command import SURROUNDINGS
+from taxifare_dagster.io_managers import ParquetIOManager
 from tests.support.approvals import evidence
 from tests.support.publisher import Publisher, lewagon_files, publisher_server
 
@@ -70,7 +71,8 @@ class TestMonths:
         january = Folder(folder).read_month(JANUARY)
         lake = Settings().lake / "raw_new_data"
         lake.mkdir(parents=True, exist_ok=True)
-        Edition(str(JANUARY), january.revision).stamp(january.trips).to_parquet(str(lake / "2015-01-01.parquet"))
+        raw = Trips(Edition(str(JANUARY), january.revision), january.trips)
+        ParquetIOManager(Settings().lake, "fare").write(raw, lake / "2015-01-01.parquet")
         return january.revision
 
     def test_a_month_that_is_only_published(self, trips: Path) -> None:

@@ -14,7 +14,7 @@ from taxifare.settings import Settings
 from taxifare.sources import Folder
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
 from taxifare.trips.cities import NEW_YORK
-from taxifare.trips.editions import Edition
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess
 from taxifare.trips.splitting import split_by_time
@@ -106,7 +106,7 @@ def test_rules_are_named_that_came_into_force_since_it_was_trained(
 def prepared(trips: pd.DataFrame) -> pd.DataFrame:
     trips = trips.reset_index(drop=True)
     split = trips.assign(is_validation=split_by_time(trips, 0.2))
-    return preprocess(Edition("2015-01", "r").stamp(split), NEW_YORK, FARE).trips
+    return preprocess(Trips(Edition("2015-01", "r"), split), NEW_YORK, FARE).trips.frame
 
 
 def footing(network: object, trips: pd.DataFrame, settings: Settings) -> Footing:

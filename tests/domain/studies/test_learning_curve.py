@@ -22,6 +22,7 @@ from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.studies.learning_curve import LearningCurveError, Level, learning_curve
 from taxifare.training.from_random_weights import fit_from_scratch
+from taxifare.trips.editions import Trips
 from tests.support.places import REPOSITORY
 from tests.support.registry import runs_by_name
 from tests.support.small import clean_base, small_settings
@@ -65,7 +66,7 @@ class Curve:
 
     settings: Settings
     registry: ModelRegistry
-    trips: pd.DataFrame
+    trips: Trips
     levels: tuple[Level, ...]
     run_id: str
     told: tuple[float, ...]
@@ -104,7 +105,7 @@ def curve(tmp_path_factory: pytest.TempPathFactory, open_registry: Callable[[Set
 
 
 def test_sizes_go_up_to_what_there_is(curve: Curve) -> None:
-    training = int((~curve.trips["is_validation"]).sum())
+    training = len(curve.trips.training)
     assert [level.trips for level in curve.levels] == [100, 800, training]
     assert sorted(len(fit.trips) for fit in curve.fits) == [100, 100, 800, 800, training, training]
 
@@ -117,7 +118,7 @@ def test_more_trips_make_a_better_network_and_the_reference_hardly_better(curve:
 
 
 def test_every_fit_is_judged_on_the_same_later_trips(curve: Curve) -> None:
-    test = curve.trips[curve.trips["is_validation"]]
+    test = curve.trips.validation
     for fit in curve.fits:
         assert fit.trips["pickup_datetime"].max() < test["pickup_datetime"].min()
     assert {run.data.params["val_set_size"] for run in runs_by_name(curve.registry).values() if run.data.params} == {

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.studies.tuning import Progress, Search, TuningError, adopt, latest_finding, searched_settings, tune
 from taxifare.training.from_random_weights import architecture_of, fit_from_scratch
+from taxifare.trips.editions import Trips
 from tests.support.places import REPOSITORY
 from tests.support.registry import runs_by_name
 from tests.support.small import clean_base, small_settings
@@ -59,7 +60,7 @@ class Found:
 
     settings: Settings
     registry: ModelRegistry
-    trips: pd.DataFrame
+    trips: Trips
     search: Search
     told: tuple[Progress, ...]
     fitted: tuple[pd.DataFrame, ...]
@@ -77,14 +78,14 @@ def studied(settings: Settings) -> optuna.Study:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Trips:
     """Base trips; not to be changed in place."""
     return clean_base(small_settings(tmp_path_factory.mktemp("base")))
 
 
 @pytest.fixture(scope="module")
 def found(
-    base: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory, open_registry: Callable[[Settings], ModelRegistry]
+    base: Trips, tmp_path_factory: pytest.TempPathFactory, open_registry: Callable[[Settings], ModelRegistry]
 ) -> Found:
     settings = small_settings(tmp_path_factory.mktemp("tuning"))
     registry, told, fitted = open_registry(settings), [], []
@@ -127,9 +128,9 @@ def test_trials_differ_and_stay_where_a_setting_makes_sense(found: Found) -> Non
 
 def test_trials_learn_from_earlier_training_trips_than_they_are_judged_by(found: Found) -> None:
     held = found.registry.runs.read_predictions(found.search.trials[0].run_id).index
-    by_key = found.trips.set_index("key")
+    by_key = found.trips.frame.set_index("key")
     assert not by_key.loc[held, "is_validation"].any(), "the gate's trips take no part"
-    training = (~found.trips["is_validation"]).sum()
+    training = len(found.trips.training)
     assert len(held) == pytest.approx(training / 10, abs=2)
     for trips in found.fitted:
         assert not trips["is_validation"].any()
@@ -142,7 +143,7 @@ def test_the_winner_is_chosen_on_other_trips_than_its_gain_is_measured_on(found:
     errors = {}
     for trial in found.search.trials:
         predicted = found.registry.runs.read_predictions(trial.run_id)
-        paid = found.trips.set_index("key").loc[predicted.index, "target"]
+        paid = found.trips.frame.set_index("key").loc[predicted.index, "target"]
         errors[trial.number] = (predicted - paid).abs().to_numpy()
         assert trial.mae == pytest.approx(errors[trial.number][::2].mean())
     finding = found.search.finding
@@ -198,7 +199,7 @@ def test_a_search_that_is_done_is_not_done_again(found: Found) -> None:
 
 
 def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(
-    base: pd.DataFrame, settings: Settings, registry: ModelRegistry
+    base: Trips, settings: Settings, registry: ModelRegistry
 ) -> None:
     died = subprocess.run([sys.executable, "-c", DIES, str(settings.home)], check=False, cwd=REPOSITORY)
     assert died.returncode == -signal.SIGKILL
@@ -219,7 +220,7 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(
 
 
 def test_other_trips_or_other_present_settings_are_another_search(
-    base: pd.DataFrame, settings: Settings, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+    base: Trips, settings: Settings, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = []
 
@@ -228,8 +229,7 @@ def test_other_trips_or_other_present_settings_are_another_search(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(taxifare.studies.tuning, "fit_from_scratch", stopped)
-    fewer = base[:-200]
-    fewer.attrs = dict(base.attrs)
+    fewer = replace(base, frame=base.frame[:-200])
     for trips, changes in ((base, {}), (fewer, {}), (base, {"learning_rate": 0.001}), (base, {"seed": 7})):
         with pytest.raises(KeyboardInterrupt):
             tune(trips, registry, settings.model_copy(update=changes), trials=1)
@@ -245,7 +245,7 @@ def test_two_searches_at_once_are_refused(found: Found) -> None:
 # Budgets
 
 
-def test_minutes_are_kept(base: pd.DataFrame, settings: Settings, registry: ModelRegistry) -> None:
+def test_minutes_are_kept(base: Trips, settings: Settings, registry: ModelRegistry) -> None:
     started = time.monotonic()
     search = tune(base, registry, settings, minutes=0.2)
     took = time.monotonic() - started
@@ -263,8 +263,7 @@ def test_a_search_needs_a_budget(found: Found, budget: dict[str, Any]) -> None:
 
 
 def test_too_few_trips_are_refused(found: Found) -> None:
-    few = found.trips[:50]
-    few.attrs = dict(found.trips.attrs)
+    few = replace(found.trips, frame=found.trips.frame[:50])
     with pytest.raises(TuningError, match="expected at least 100 training trips, received 50"):
         tune(few, found.registry, found.settings, trials=1)
 
@@ -273,9 +272,7 @@ def test_too_few_trips_are_refused(found: Found) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Fixed parameter learning_rate:UserWarning")
-def test_a_trial_that_explodes_is_a_failed_trial(
-    base: pd.DataFrame, settings: Settings, registry: ModelRegistry
-) -> None:
+def test_a_trial_that_explodes_is_a_failed_trial(base: Trips, settings: Settings, registry: ModelRegistry) -> None:
     tune(base, registry, settings, trials=1)
     studied(settings).enqueue_trial({"learning_rate": 1e30, "max_epochs": 3})
     told: list[Progress] = []
@@ -292,16 +289,14 @@ def test_a_trial_that_explodes_is_a_failed_trial(
     assert finding.trials == {"complete": 1, "pruned": 0, "failed": 1}
 
 
-def test_where_nothing_trains_the_first_fault_is_told(
-    base: pd.DataFrame, settings: Settings, registry: ModelRegistry
-) -> None:
+def test_where_nothing_trains_the_first_fault_is_told(base: Trips, settings: Settings, registry: ModelRegistry) -> None:
     hopeless = settings.model_copy(update={"learning_rate": 1e30, "max_epochs": 3})
     with pytest.raises(TuningError, match="none of 1 trials gave a usable network; the first: epoch"):
         tune(base, registry, hopeless, trials=1)
     assert latest_finding(settings) is None
 
 
-def test_a_bad_trial_is_given_up_early(base: pd.DataFrame, settings: Settings, registry: ModelRegistry) -> None:
+def test_a_bad_trial_is_given_up_early(base: Trips, settings: Settings, registry: ModelRegistry) -> None:
     settings = settings.model_copy(update={"max_epochs": 4})
     first = tune(base, registry, settings, trials=1).trials[0]
     study = studied(settings)
@@ -371,7 +366,7 @@ def test_adopted_settings_are_those_of_the_next_fit_and_all_else_is_as_it_was(
     adopted = Settings()
     winner = found.search.finding.winner
     assert searched_settings(adopted) == winner
-    usual = architecture_of(found.settings, len(found.trips)).dense_widths[0]
+    usual = architecture_of(found.settings, len(found.trips.frame)).dense_widths[0]
     given: dict[str, Any] = {}
 
     def seen(*rest: Any, **named: Any) -> TrainingHistory:
@@ -379,7 +374,7 @@ def test_adopted_settings_are_those_of_the_next_fit_and_all_else_is_as_it_was(
         return fit(*rest, **named)
 
     monkeypatch.setattr(taxifare.training.from_random_weights, "fit", seen)
-    network, _ = fit_from_scratch(found.trips, adopted)
+    network, _ = fit_from_scratch(found.trips.frame, adopted)
     assert network.get_layer("dense_0_0").units == round(usual * winner["dense_width_factor"])
     assert {name: given[name] for name in winner if name in given} == {
         name: value for name, value in winner.items() if name != "dense_width_factor"

@@ -57,7 +57,7 @@ def content(trips: BaseTrips) -> bytes:
 
 
 def all_trips(trips: BaseTrips) -> pd.DataFrame:
-    return pd.concat(trips.parts(), ignore_index=True)
+    return pd.concat(trips.batches(), ignore_index=True)
 
 
 def test_every_clean_trip_is_in_the_file_once(published: pd.DataFrame, settings: Settings) -> None:
@@ -184,7 +184,7 @@ def test_the_file_says_what_it_was_cleaned_for_and_each_trip_its_target(
     for target in (FARE, DURATION):
         own = settings.model_copy(update={"target": target.name})
         trips = gather_base(in_parts(published, 500), own).trips
-        assert trips.target == target
+        assert trips.target == target.name
         assert all_trips(trips)["target"].to_numpy() == pytest.approx(target.of(all_trips(trips)).to_numpy())
         assert all_trips(trips)["target"].between(0, target.most, inclusive="neither").all()
 
@@ -221,7 +221,7 @@ class TestTraining:
         trips = gather_base(make_source(settings).read_base(), settings).trips
         assert len(trips.training_counts) > 5
         both = trips.preprocessed(settings.city_facts, None)
-        training, validation = both[~both["is_validation"]], both[both["is_validation"]]
+        training, validation = both.training, both.validation
         actual = validation["target"].to_numpy()
         maes = [
             np.abs(predict_trips(network, validation, settings) - actual).mean()
@@ -240,7 +240,7 @@ from tests.support.small import small_settings
 
 settings = small_settings(Path(sys.argv[1]), simulator_base_trips=int(sys.argv[2]), dataset_size=None)
 trips = gather_base(make_source(settings).read_base(), settings).trips
-_ = [len(part) for part in trips.parts()], trips.preprocessed(settings.city_facts, 50_000)
+_ = [len(part) for part in trips.batches()], trips.preprocessed(settings.city_facts, 50_000)
 print(peak_memory_mib())
 """
 

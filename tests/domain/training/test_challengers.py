@@ -1,7 +1,7 @@
 """Challengers: who competes, learned from what, judged by what, and who is staged when luck is taken into account."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ from taxifare.training.challengers import (
 from taxifare.training.from_random_weights import predict_trips
 from taxifare.training.rehearsal import reservoir
 from taxifare.training.renewal import Candidate, appraise_production, retrain_whole_month
-from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import compute_features, feature_names
 from tests.support.registry import all_versions
 from tests.support.small import base_file, clean_base, clean_month, run_tags, small_settings, train, version_of
@@ -285,7 +285,7 @@ class Year:
 
     settings: Settings
     registry: ModelRegistry
-    january: pd.DataFrame
+    january: Trips
     rehearsed: pd.DataFrame
     lesson: Lesson
     base: Candidate
@@ -303,7 +303,7 @@ class Year:
 
 @pytest.fixture(scope="module")
 def year(
-    january: pd.DataFrame,
+    january_trips: Trips,
     tmp_path_factory: pytest.TempPathFactory,
     open_registry: Callable[[Settings], ModelRegistry],
 ) -> Year:
@@ -313,7 +313,7 @@ def year(
     registry, years = open_registry(settings), base_file(settings)
     base = train(years, None, registry, settings, "run-base")
     rehearsed = reservoir([clean_base(settings)], settings.rehearsal_trips, settings.seed)
-    of_january = lesson_of(january, rehearsed, settings)
+    of_january = lesson_of(january_trips, rehearsed, settings)
     rows: list[npt.NDArray[np.float32]] = []
 
     def watched(
@@ -328,8 +328,8 @@ def year(
         patch.setattr("taxifare.training.challengers.fit", watched)
         competing = challenge(of_january, registry.load(version_of(base)), None, settings)
     named = dict(zip([challenger.name for challenger in competing], rows, strict=True))
-    candidate = train(january, version_of(base), registry, settings, "run-1", rehearsed=rehearsed)
-    return Year(settings, registry, january, rehearsed, of_january, base, competing, named, candidate)
+    candidate = train(january_trips, version_of(base), registry, settings, "run-1", rehearsed=rehearsed)
+    return Year(settings, registry, january_trips, rehearsed, of_january, base, competing, named, candidate)
 
 
 def rows_of(trips: pd.DataFrame, settings: Settings) -> set[bytes]:
@@ -337,7 +337,7 @@ def rows_of(trips: pd.DataFrame, settings: Settings) -> set[bytes]:
 
 
 def test_a_lesson_is_the_months_training_trips_and_the_rehearsal(year: Year) -> None:
-    training = year.january[~year.january["is_validation"]]
+    training = year.january.training
     assert year.lesson.trips["key"].tolist() == [*training["key"], *year.rehearsed["key"]]
     assert set(year.lesson.held["subject"]) == {"2015-01"}
     assert len(year.lesson.held) == pytest.approx(HELD_SHARE * len(training), rel=0.15)
@@ -351,7 +351,7 @@ def test_a_lesson_is_the_months_training_trips_and_the_rehearsal(year: Year) -> 
 def test_all_are_judged_on_the_same_held_trips_and_none_has_learned_from_them(year: Year) -> None:
     assert [challenger.name for challenger in year.challengers] == ["warm", "recent", "since rule"]
     held = rows_of(year.lesson.held, year.settings)
-    validation = rows_of(year.january[year.january["is_validation"]], year.settings)
+    validation = rows_of(year.january.validation, year.settings)
     paid = year.lesson.held["target"].to_numpy()
     for challenger in year.challengers:
         found = {row.tobytes() for row in year.learned[challenger.name]}
@@ -374,7 +374,7 @@ def test_each_has_seen_what_it_was_shown(year: Year) -> None:
     last = year.lesson.held["pickup_datetime"].max()
     assert base.first_pickup >= last - pd.DateOffset(months=12)
     assert of["recent"].parent_version is None
-    assert all(leaked(each.exposure, year.january[year.january["is_validation"]]) is None for each in year.challengers)
+    assert all(leaked(each.exposure, year.january.validation) is None for each in year.challengers)
 
 
 def test_warm_starts_at_its_parents_error_and_its_optimizer_goes_on(year: Year) -> None:
@@ -439,7 +439,7 @@ def test_the_same_month_again_is_the_same_version(year: Year) -> None:
 def test_a_month_that_cannot_be_learned_or_judged_leaves_no_version(year: Year) -> None:
     """A single trip; all for validation; none for it; numbers that are none; steps that blow up; two trips to learn."""
     before, parent = year.versions(), version_of(year.base)
-    trips, off = year.january, year.settings.model_copy(update={"learning_rate": 1e38})
+    trips, off = year.january.frame, year.settings.model_copy(update={"learning_rate": 1e38})
     faults: list[tuple[pd.DataFrame, Settings, type[Exception], str]] = [
         (trips.head(1), year.settings, EvaluationError, "expected 2 training trips and 1 validation trip"),
         (trips.assign(is_validation=True), year.settings, EvaluationError, "received 0 and"),
@@ -450,9 +450,9 @@ def test_a_month_that_cannot_be_learned_or_judged_leaves_no_version(year: Year) 
         (trips.assign(is_validation=trips.index >= 2), year.settings, TrainingError, "rows: "),
     ]
     for number, (faulty, settings, fault, told) in enumerate(faults):
-        stamped = Edition("2015-01", f"fault {number}").stamp(faulty.copy())
+        unfit = Trips(Edition("2015-01", f"fault {number}"), faulty)
         with pytest.raises(fault, match=told):
-            train(stamped, parent, year.registry, settings, f"run-fault-{number}")
+            train(unfit, parent, year.registry, settings, f"run-fault-{number}")
     assert year.versions() == before
     assert year.registry.staging_version() == version_of(year.candidate)
 
@@ -465,7 +465,7 @@ def spoiled(trips: pd.DataFrame, column: str) -> pd.DataFrame:
 def test_a_feature_that_never_varies_is_learned_around(year: Year) -> None:
     """A month in which everybody rides alone at the same hour: all numbers stay numbers."""
     names = ("passengers", "is_night", "is_rush")
-    still = year.january.assign(**dict.fromkeys(names, np.float32(1)))
+    still = replace(year.january, frame=year.january.frame.assign(**dict.fromkeys(names, np.float32(1))))
     settings = year.settings.model_copy(update={"challengers": ("warm", "recent"), "max_epochs": 1})
     for challenger in challenge(lesson_of(still, None, settings), year.registry.load("1"), None, settings):
         assert np.isfinite(challenger.errors).all()
@@ -473,6 +473,12 @@ def test_a_feature_that_never_varies_is_learned_around(year: Year) -> None:
 
 
 # After the approval
+
+
+@pytest.fixture(scope="module")
+def february(tmp_path_factory: pytest.TempPathFactory) -> Trips:
+    """February 2015, clean and with features; not to be changed in place."""
+    return clean_month(small_settings(tmp_path_factory.mktemp("february")), "2015-02")
 
 
 @dataclass(frozen=True)
@@ -484,7 +490,7 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(year: Year, february: pd.DataFrame) -> Whole:
+def whole(year: Year, february: Trips) -> Whole:
     version = retrain(year, "run-whole")
     return Whole(version, train(february, version_of(year.candidate), year.registry, quick(year.settings), "run-3"))
 
@@ -508,7 +514,7 @@ def test_it_is_another_version_which_says_what_it_is_and_is_nowhere_in_force(yea
     assert whole.version not in {version_of(year.candidate), version_of(year.base)}
     tags = year.registry.describe(whole.version).tags
     assert tags[WHOLE_MONTH_TAG] == tags["parent_version"] == version_of(year.candidate)
-    assert tags["revision"] == edition_of(year.january).revision
+    assert tags["revision"] == year.january.edition.revision
     assert year.registry.newest_whole_month_of(version_of(year.candidate)) == whole.version
     assert year.registry.production_version() is None
     assert year.registry.newest_of("2015-01") == version_of(year.candidate), "it is no candidate of January's"
@@ -521,22 +527,21 @@ def test_retrained_again_it_is_the_same_version(year: Year, whole: Whole) -> Non
 
 
 def test_its_exposure_covers_the_validation_trips_so_its_own_month_is_a_leak(year: Year, whole: Whole) -> None:
-    january = year.january
     (entry,) = [entry for entry in year.registry.load(whole.version).exposure if entry.subject == "2015-01"]
-    assert entry.last_pickup > january.loc[january["is_validation"], "pickup_datetime"].min()
-    judged = judge_on(january, whole.version, version_of(year.base), year, "run-leak")
+    assert entry.last_pickup > year.january.validation["pickup_datetime"].min()
+    judged = judge_on(year.january, whole.version, version_of(year.base), year, "run-leak")
     assert judged is Verdict.LEAK
 
 
-def test_the_next_month_judges_it_beside_the_others(year: Year, whole: Whole, february: pd.DataFrame) -> None:
+def test_the_next_month_judges_it_beside_the_others(year: Year, whole: Whole, february: Trips) -> None:
     standings = {standing.name: standing for standing in whole.february.standings}
     assert list(standings) == ["warm", "whole month"]
     assert standings["whole month"].learned_trips == 0, "it is taken as it is"
-    assert leaked(year.registry.load(whole.version).exposure, february[february["is_validation"]]) is None
+    assert leaked(year.registry.load(whole.version).exposure, february.validation) is None
 
 
 def test_where_it_is_the_best_it_is_staged_and_nothing_is_registered(
-    year: Year, whole: Whole, february: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    year: Year, whole: Whole, february: Trips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def favouring(competing: list[Challenger]) -> object:
         chosen = next(challenger for challenger in competing if challenger.name == "whole month")
@@ -544,7 +549,7 @@ def test_where_it_is_the_best_it_is_staged_and_nothing_is_registered(
 
     monkeypatch.setattr("taxifare.training.renewal.choose", favouring)
     before = year.versions()
-    trips = Edition("2015-02", "whole wins").stamp(february.copy())
+    trips = replace(february, edition=Edition("2015-02", "whole wins"))
     for run in ("run-5", "run-6"):
         staged = train(trips, version_of(year.candidate), year.registry, quick(year.settings), run)
         assert version_of(staged) == whole.version == year.registry.staging_version()
@@ -554,11 +559,11 @@ def test_where_it_is_the_best_it_is_staged_and_nothing_is_registered(
     assert judge_on(trips, whole.version, version_of(year.candidate), year, "run-7") is not Verdict.LEAK
 
 
-def judge_on(trips: pd.DataFrame, staging: str, production: str, year: Year, run: str) -> Verdict:
+def judge_on(trips: Trips, staging: str, production: str, year: Year, run: str) -> Verdict:
     """The verdict on one version against another on these trips."""
 
     def scored(version: str) -> Appraisal:
-        tags = run_tags("production_eval_mae", f"{edition_of(trips).subject} v{version}", run)
+        tags = run_tags("production_eval_mae", f"{trips.edition.subject} v{version}", run)
         return appraise_production(trips, version, year.registry, run_tags=tags)
 
     def fares(appraisal: Appraisal) -> pd.Series:
@@ -567,9 +572,9 @@ def judge_on(trips: pd.DataFrame, staging: str, production: str, year: Year, run
 
     of_staging, of_production = scored(staging), scored(production)
     return judge(
-        subject=edition_of(trips).subject,
-        revision=edition_of(trips).revision,
-        trips=trips,
+        subject=trips.edition.subject,
+        revision=trips.edition.revision,
+        trips=trips.frame,
         production=of_production,
         production_predicted=fares(of_production),
         staging=of_staging,
@@ -588,12 +593,12 @@ def test_the_registered_model_raises_its_fares_only_when_asked_to(year: Year) ->
     by_hand = next(challenger for challenger in year.challengers if challenger.name == chosen)
     assert loaded.correction_share == pytest.approx(by_hand.correction_share, abs=2e-3)
     assert 0 < loaded.correction_share <= 1
-    some = year.january.head(50)[list(loaded.model.metadata.get_input_schema().input_names())]
+    some = year.january.frame.head(50)[list(loaded.model.metadata.get_input_schema().input_names())]
     usual, raised = loaded.model.predict(some), loaded.model.predict(some, params={"corrected": True})
     np.testing.assert_array_equal(usual, loaded.model.predict(some, params={"corrected": False}))
     assert (raised >= usual).all()
     assert np.ptp(raised - usual) > 0, "by as much as each ride is uncertain"
-    np.testing.assert_array_equal(raised, loaded.predict(year.january.head(50), corrected=True))
+    np.testing.assert_array_equal(raised, loaded.predict(year.january.frame.head(50), corrected=True))
 
 
 def test_the_appraisal_scores_both_and_mlflow_is_told(year: Year) -> None:

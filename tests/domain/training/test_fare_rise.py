@@ -17,7 +17,7 @@ from taxifare.training.challengers import lesson_of, warm
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
 from taxifare.training.rehearsal import reservoir
 from taxifare.training.renewal import difficulty_of
-from taxifare.trips.editions import Edition
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import bounds, months_between, parse_month
 from taxifare.trips.preparation import preprocess
@@ -78,13 +78,17 @@ def renewed_through(months: dict[str, pd.DataFrame], earlier: pd.DataFrame, home
     """
     settings = small_settings(home, max_epochs=3, batch_size=512, rehearsal_trips=REHEARSED)
     base = earlier.sample(BASE_TRIPS, random_state=1).sort_index().reset_index(drop=True)
-    base = ready("base", base, settings).assign(subject="base", revision="r1")
-    network, _ = fit_from_scratch(base, settings)
+    learned = ready("base", base, settings)
+    network, _ = fit_from_scratch(learned.frame, settings)
     frozen_state = state_of(network)
-    model, past, scores = Version("0", exposure_of(base), network), [base], []
+    model, past, scores = (
+        Version("0", exposure_of(learned.frame.assign(subject="base", revision="r1")), network),
+        [learned],
+        [],
+    )
     for month, published in months.items():
         now = ready(month, published.reset_index(drop=True), settings)
-        validation = now[now["is_validation"]]
+        validation = now.validation
         paid = validation["target"].to_numpy(np.float64)
         in_production = predict_trips(network, validation, settings)
         rehearsed = reservoir(past, settings.rehearsal_trips, settings.seed)
@@ -117,10 +121,10 @@ def renewed_through(months: dict[str, pd.DataFrame], earlier: pd.DataFrame, home
     return pd.DataFrame(scores).set_index("month")
 
 
-def ready(subject: str, trips: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def ready(subject: str, trips: pd.DataFrame, settings: Settings) -> Trips:
     """Clean trips with features, split."""
     split = trips.assign(is_validation=split_by_time(trips, settings.validation_share))
-    return preprocess(Edition(subject, "r1").stamp(split), settings.city_facts, settings.target_facts).trips
+    return preprocess(Trips(Edition(subject, "r1"), split), settings.city_facts, settings.target_facts).trips
 
 
 def test_renewal_recovers_four_fifths_of_what_the_frozen_model_loses_within_two_months(course: pd.DataFrame) -> None:

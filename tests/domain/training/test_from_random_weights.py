@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
-import pandas as pd
 import pytest
 
 import taxifare.training.from_random_weights
@@ -16,6 +15,7 @@ from taxifare.settings import Settings
 from taxifare.studies.learning_curve import learning_curve
 from taxifare.studies.tuning import tune
 from taxifare.training.from_random_weights import fit_from_scratch
+from taxifare.trips.editions import Trips
 from tests.support.registry import all_runs
 from tests.support.small import clean_base, small_settings
 
@@ -26,7 +26,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def base(settings: Settings) -> pd.DataFrame:
+def base(settings: Settings) -> Trips:
     return clean_base(settings)
 
 
@@ -37,15 +37,15 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(taxifare.training.from_random_weights, "ARCHITECTURES", {0: large})
 
 
-def test_the_learning_rate_grows_with_the_root_of_the_step(base: pd.DataFrame, settings: Settings) -> None:
+def test_the_learning_rate_grows_with_the_root_of_the_step(base: Trips, settings: Settings) -> None:
     epochs: list[Epoch] = []
-    _, history = fit_from_scratch(base, settings, on_epoch=epochs.append)
+    _, history = fit_from_scratch(base.frame, settings, on_epoch=epochs.append)
     assert (history.batch_size, history.learning_rate) == (256, 0.02)
     assert [(epoch.number, epoch.last) for epoch in epochs] == [(number, 4) for number in range(5)]
 
 
 def test_progress_ends_at_the_whole_and_the_run_shows_what_the_fit_was_given(
-    base: pd.DataFrame, settings: Settings, open_registry: Callable[[Settings], ModelRegistry]
+    base: Trips, settings: Settings, open_registry: Callable[[Settings], ModelRegistry]
 ) -> None:
     registry, told = open_registry(settings), []
     learning_curve(base, registry, settings, sizes=[None], repeats=1, on_progress=told.append)
@@ -53,12 +53,12 @@ def test_progress_ends_at_the_whole_and_the_run_shows_what_the_fit_was_given(
     assert (told[-1], max(share for share in told if share < 1)) == (1.0, pytest.approx(0.75, abs=0.01))
     runs = all_runs(registry, "tags.asset = 'learning_curve_point'")
     params = [{name: run.data.params[name] for name in ("learning_rate", "batch_size", "max_epochs")} for run in runs]
-    least = min(64, -(-int((~base["is_validation"]).sum()) // 100))
+    least = min(64, -(-len(base.training) // 100))
     assert params == [{"learning_rate": "0.02", "batch_size": str(4 * least), "max_epochs": "4"}]
 
 
 def test_a_search_reports_quarters_of_all_epochs(
-    base: pd.DataFrame, settings: Settings, open_registry: Callable[[Settings], ModelRegistry]
+    base: Trips, settings: Settings, open_registry: Callable[[Settings], ModelRegistry]
 ) -> None:
     tune(base, open_registry(settings), settings, trials=1)
     storage = f"sqlite:///{settings.home / 'tuning.db'}"

@@ -15,16 +15,18 @@ from taxifare.model.exposure import exposure_of
 from taxifare.settings import Settings
 from taxifare.sources import Publication, SourceError, TripSource, make_source
 from taxifare.training.rehearsal import editions_before, reservoir
-from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.table import COLUMN_NAMES, DTYPES, TRIP_COLUMNS, as_trip_table
 from tests.support.small import raw_month, small_settings
 
 MARCH = parse_month("2015-03")
 
+JANUARY = pd.Timestamp("2015-01-01")
 
-def edition(subject: str, rows: int, *, first: str | None = None, revision: str = "r1") -> pd.DataFrame:
-    """Trips one a minute from the first day of the subject on, stamped."""
+
+def edition(subject: str, rows: int, *, first: str | None = None, revision: str = "r1") -> Trips:
+    """Trips one a minute from the first day of the subject on."""
     trips = as_trip_table(
         pd.DataFrame(
             {
@@ -40,11 +42,11 @@ def edition(subject: str, rows: int, *, first: str | None = None, revision: str 
         ),
         subject,
     )
-    return Edition(subject, revision).stamp(trips)
+    return Trips(Edition(subject, revision), trips)
 
 
 YEAR = [edition(f"2014-{month:02}", 40 + month) for month in range(1, 13)]
-WHOLE = sum(map(len, YEAR))
+WHOLE = sum(len(month.frame) for month in YEAR)
 
 
 def keys(sample: pd.DataFrame) -> set[str]:
@@ -65,7 +67,7 @@ def test_it_is_bounded_and_holds_everything_that_fits(size: int, seed: int) -> N
 
 @hypothesis_settings(max_examples=25)
 @given(order=st.permutations(YEAR), size=st.integers(0, WHOLE), seed=st.integers(0, 1000))
-def test_the_order_of_the_editions_does_not_matter(order: list[pd.DataFrame], size: int, seed: int) -> None:
+def test_the_order_of_the_editions_does_not_matter(order: list[Trips], size: int, seed: int) -> None:
     pd.testing.assert_frame_equal(reservoir(order, size, seed), reservoir(YEAR, size, seed))
 
 
@@ -92,12 +94,12 @@ def test_trips_keep_their_values_and_say_which_edition_they_are_from() -> None:
     }
     assert (sample["subject"] == sample["key"].str[:7]).all()
     assert set(sample["revision"]) == {"r1"}
-    original = pd.concat(YEAR).set_index("key").loc[sample["key"]]
+    original = pd.concat(month.frame for month in YEAR).set_index("key").loc[sample["key"]]
     assert original["pickup_datetime"].tolist() == sample["pickup_datetime"].tolist()
 
 
 @pytest.mark.parametrize("editions", [[], [edition("2014-01", 10)]])
-def test_an_empty_sample_is_a_trip_table_too(editions: list[pd.DataFrame]) -> None:
+def test_an_empty_sample_is_a_trip_table_too(editions: list[Trips]) -> None:
     """No base years and no month before the first, or REHEARSAL_TRIPS=0."""
     sample = reservoir(editions, 0, 1)
     assert sample.empty
@@ -143,8 +145,8 @@ def test_exposure_has_an_entry_for_each_edition_with_its_span() -> None:
     }
     june = next(entry for entry in entries if entry.revision == "r2")
     assert (june.first_pickup, june.last_pickup) == (
-        restated["pickup_datetime"].min(),
-        restated["pickup_datetime"].max(),
+        restated.frame["pickup_datetime"].min(),
+        restated.frame["pickup_datetime"].max(),
     )
 
 
@@ -185,7 +187,7 @@ def nothing(_month: Month) -> None:
     """A lake without a month."""
 
 
-def drawn(source: TripSource, stored: Callable[[Month], pd.DataFrame | None], settings: Settings) -> pd.DataFrame:
+def drawn(source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings) -> pd.DataFrame:
     return reservoir(editions_before(MARCH, source, stored, settings), 500, settings.seed)
 
 
@@ -193,9 +195,9 @@ def test_months_from_the_first_until_before_this_one_oldest_first(
     published: Published, city_settings: Settings
 ) -> None:
     found = list(editions_before(MARCH, published, nothing, city_settings))
-    assert [edition_of(trips).subject for trips in found] == ["2014-12", "2015-01", "2015-02"]
-    assert [edition_of(trips).revision for trips in found] == list(published.months().values())[:3]
-    assert all(trips["fare_amount"].gt(0).all() for trips in found), "clean"
+    assert [trips.edition.subject for trips in found] == ["2014-12", "2015-01", "2015-02"]
+    assert [trips.edition.revision for trips in found] == list(published.months().values())[:3]
+    assert all(trips.frame["fare_amount"].gt(0).all() for trips in found), "clean"
 
 
 def test_months_before_the_first_month_are_the_base_years_business(
@@ -203,7 +205,7 @@ def test_months_before_the_first_month_are_the_base_years_business(
 ) -> None:
     later = city_settings.model_copy(update={"first_month": parse_month("2015-02")})
     found = list(editions_before(MARCH, published, nothing, later))
-    assert [edition_of(trips).subject for trips in found] == ["2015-02"]
+    assert [trips.edition.subject for trips in found] == ["2015-02"]
     assert published.read == ["2015-02"]
 
 
@@ -211,7 +213,7 @@ def test_months_before_the_first_month_are_the_base_years_business(
 def test_it_does_not_matter_which_months_have_been_run(
     published: Published, city_settings: Settings, run: tuple[str, ...]
 ) -> None:
-    def stored(month: Month) -> pd.DataFrame | None:
+    def stored(month: Month) -> Trips | None:
         return raw_month(city_settings, str(month)) if str(month) in run else None
 
     expected = drawn(make_source(city_settings), nothing, city_settings)
@@ -233,8 +235,16 @@ def test_an_outdated_edition_in_the_lake_is_not_rehearsed(published: Published, 
     "fault",
     [
         pytest.param(lambda trips: trips[:99], id="too few trips"),
-        pytest.param(lambda trips: trips.assign(key="twice"), id="a key twice"),
+        pytest.param(lambda trips: trips.assign(key=trips["key"].where(trips.index > 1, "twice")), id="a key twice"),
         pytest.param(lambda trips: trips.assign(pickup_latitude=0.0), id="positions lost"),
+        pytest.param(
+            lambda trips: trips.assign(pickup_datetime=trips["pickup_datetime"] + pd.Timedelta(days=1)),
+            id="trips of another month",
+        ),
+        pytest.param(
+            lambda trips: trips.assign(pickup_datetime=trips["pickup_datetime"].where(trips.index < 0, JANUARY)),
+            id="all trips at the same moment",
+        ),
     ],
 )
 def test_a_month_that_its_checks_would_stop_is_left_out(
@@ -242,7 +252,7 @@ def test_a_month_that_its_checks_would_stop_is_left_out(
 ) -> None:
     published.restated[parse_month("2015-01")] = ("unsound", fault)
     found = editions_before(MARCH, published, nothing, city_settings)
-    assert [edition_of(trips).subject for trips in found] == ["2014-12", "2015-02"]
+    assert [trips.edition.subject for trips in found] == ["2014-12", "2015-02"]
 
 
 def test_a_source_that_cannot_be_read_is_an_error_not_a_smaller_sample(
@@ -259,8 +269,7 @@ def test_a_source_that_cannot_be_read_is_an_error_not_a_smaller_sample(
 @pytest.mark.real_trips
 def test_real_years_are_drawn_in_seconds_and_the_newest_most(real_trips: Path) -> None:
     base = pd.read_parquet(real_trips / "taxi_base_2009_2014.parquet")
-    stamped = Edition("base", "x").stamp(as_trip_table(base, "base"))
-    sample = reservoir([stamped], 60_000, 1)
+    sample = reservoir([Trips(Edition(BASE, "x"), as_trip_table(base, "base"))], 60_000, 1)
     shares = sample["pickup_datetime"].dt.year.value_counts(normalize=True).sort_index()
     assert shares.is_monotonic_increasing
     assert shares[2014] / 64 < shares[2009] < shares[2014] / 8, "five years are five halvings"

@@ -1,13 +1,12 @@
 """A month's two pieces of work against real MLflow: production scored, a candidate trained on the right rows, once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pytest
 
 import taxifare.training.renewal
@@ -22,12 +21,11 @@ from taxifare.settings import Settings
 from taxifare.training.challengers import HELD_SHARE, RENEWAL_EPOCHS, RENEWAL_LEARNING_RATE_FACTOR
 from taxifare.training.rehearsal import reservoir
 from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, skill_of
-from taxifare.trips.editions import Edition, edition_of
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
-from taxifare.trips.preparation import preprocess
 from tests.support.registry import all_versions, registry_at
 from tests.support.servers import free_port
-from tests.support.small import base_file, raw_month, run_tags, small_settings, train, version_of
+from tests.support.small import base_file, run_tags, small_settings, train, version_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -50,7 +48,7 @@ class Month:
 
     settings: Settings
     registry: ModelRegistry
-    trips: pd.DataFrame
+    trips: Trips
     base: Candidate
     production: Appraisal
     candidate: Candidate
@@ -62,16 +60,16 @@ class Month:
 
 
 def evidence_of(
-    trips: pd.DataFrame, production: Appraisal, candidate: Candidate, registry: ModelRegistry, settings: Settings
+    trips: Trips, production: Appraisal, candidate: Candidate, registry: ModelRegistry, settings: Settings
 ) -> Evidence:
     """The comparison, from what both models left with their MLflow runs."""
     staging = candidate.appraisal
     assert staging.contender is not None
     scored = production.contender
     return judge(
-        subject=edition_of(trips).subject,
-        revision=edition_of(trips).revision,
-        trips=trips,
+        subject=trips.edition.subject,
+        revision=trips.edition.revision,
+        trips=trips.frame,
         production=production,
         production_predicted=None if scored is None else registry.runs.read_predictions(scored.run_id),
         staging=staging,
@@ -81,15 +79,15 @@ def evidence_of(
     )
 
 
-def appraise(trips: pd.DataFrame, version: str | None, registry: ModelRegistry, run: str) -> Appraisal:
+def appraise(trips: Trips, version: str | None, registry: ModelRegistry, run: str) -> Appraisal:
     """What the asset `production_eval_mae` does in a Dagster run."""
-    tags = run_tags("production_eval_mae", str(trips.attrs["subject"]), run)
+    tags = run_tags("production_eval_mae", trips.edition.subject, run)
     return appraise_production(trips, version, registry, run_tags=tags)
 
 
 @pytest.fixture(scope="module")
 def month(
-    january: pd.DataFrame,
+    january_trips: Trips,
     tmp_path_factory: pytest.TempPathFactory,
     open_registry: Callable[[Settings], ModelRegistry],
 ) -> Month:
@@ -112,18 +110,14 @@ def month(
         patch.setattr("taxifare.training.challengers.fit", watched)
         base = train(base_file(settings), None, registry, settings, "run-base")
         registry.set_production(version_of(base))
-        production = appraise(january, version_of(base), registry, "run-1")
-        candidate = train(january, version_of(base), registry, settings, "run-1", on_epoch=tell)
-    return Month(settings, registry, january, base, production, candidate, tuple(fitted), tuple(told))
+        production = appraise(january_trips, version_of(base), registry, "run-1")
+        candidate = train(january_trips, version_of(base), registry, settings, "run-1", on_epoch=tell)
+    return Month(settings, registry, january_trips, base, production, candidate, tuple(fitted), tuple(told))
 
 
-def validation_of(trips: pd.DataFrame) -> pd.DataFrame:
-    return trips[trips["is_validation"]]
-
-
-def mae_by_hand(registry: ModelRegistry, version: str, trips: pd.DataFrame) -> float:
+def mae_by_hand(registry: ModelRegistry, version: str, trips: Trips) -> float:
     """The error of the saved weights, loaded back, on the validation rides."""
-    rides = validation_of(trips)
+    rides = trips.validation
     return float((registry.load(version).predict(rides).astype(np.float64) - rides["target"]).abs().mean())
 
 
@@ -153,7 +147,7 @@ def test_the_mae_is_not_the_best_epoch_seen_in_training(month: Month) -> None:
 
 
 def test_both_models_are_scored_on_exactly_the_validation_rides(month: Month) -> None:
-    keys = validation_of(month.trips)["key"].tolist()
+    keys = month.trips.validation["key"].tolist()
     for appraisal in (month.production, month.candidate.appraisal):
         assert appraisal.contender is not None
         assert month.registry.runs.read_predictions(appraisal.contender.run_id).index.tolist() == keys
@@ -167,8 +161,8 @@ def test_stopping_is_decided_on_training_rides(month: Month) -> None:
     def found(rows: Rows) -> set[bytes]:
         return {row.tobytes() for row in rows}
 
-    validation = found(validation_of(month.trips)[names].to_numpy(np.float32))
-    training = found(month.trips.loc[~month.trips["is_validation"], names].to_numpy(np.float32))
+    validation = found(month.trips.validation[names].to_numpy(np.float32))
+    training = found(month.trips.training[names].to_numpy(np.float32))
     assert found(fitted.training) | found(fitted.stopping) == training
     assert not (found(fitted.training) | found(fitted.stopping)) & validation
     assert not found(fitted.training) & found(fitted.stopping)
@@ -187,7 +181,7 @@ def test_a_renewal_starts_from_its_parent_with_small_steps(month: Month) -> None
     names = list(feature_names(month.settings.city_facts))
     network = month.registry.load(version_of(month.base)).network
     predicted = predict(network, renewal.stopping)
-    training = month.trips[~month.trips["is_validation"]]
+    training = month.trips.training
     stops = np.random.default_rng(month.settings.seed).random(len(training)) < HELD_SHARE
     np.testing.assert_array_equal(training.loc[stops, names].to_numpy(np.float32), renewal.stopping)
     assert start == pytest.approx(float(np.abs(predicted - training.loc[stops, "target"]).mean()), rel=1e-5)
@@ -206,10 +200,10 @@ def test_a_model_has_seen_what_its_parent_has_seen(month: Month) -> None:
     base, january = month.candidate.appraisal.exposure
     assert month.base.appraisal.exposure == (base,)
     assert base.subject == "base"
-    training = month.trips[~month.trips["is_validation"]]["pickup_datetime"]
-    assert (january.subject, january.revision) == ("2015-01", edition_of(month.trips).revision)
+    training = month.trips.training["pickup_datetime"]
+    assert (january.subject, january.revision) == ("2015-01", month.trips.edition.revision)
     assert (january.first_pickup, january.last_pickup) == (training.min(), training.max())
-    assert january.last_pickup < validation_of(month.trips)["pickup_datetime"].min()
+    assert january.last_pickup < month.trips.validation["pickup_datetime"].min()
     assert month.registry.load(version_of(month.candidate)).exposure == (base, january)
 
 
@@ -225,7 +219,8 @@ def test_a_whole_month_ends_in_a_verdict(month: Month) -> None:
 
 def test_production_trained_on_the_month_cannot_judge_it(month: Month) -> None:
     """The split has moved since January's model was promoted: what it learned from is asked about now."""
-    rides = Edition("2015-01", "split anew").stamp(month.trips.assign(is_validation=month.trips.index < 200))
+    frame = month.trips.frame
+    rides = Trips(Edition("2015-01", "split anew"), frame.assign(is_validation=frame.index < 200))
     production = appraise(rides, version_of(month.candidate), month.registry, "run-leak")
     staging = Candidate(appraise(rides, version_of(month.base), month.registry, "run-leak-2"), None, None)
     assert evidence_of(rides, production, staging, month.registry, month.settings).verdict is Verdict.LEAK
@@ -277,7 +272,7 @@ def test_a_network_of_another_shape_is_another_training(month: Month, monkeypatc
 
 
 def test_another_revision_or_parent_gives_another_version(month: Month) -> None:
-    restated = Edition("2015-01", "restated").stamp(month.trips.copy())
+    restated = replace(month.trips, edition=Edition("2015-01", "restated"))
     of_it = train(restated, version_of(month.base), month.registry, month.settings, "run-3")
     assert month.registry.staging_version() == version_of(of_it), "the newest challenger is staging"
     from_it = train(month.trips, version_of(month.candidate), month.registry, month.settings, "run-4")
@@ -296,7 +291,7 @@ def test_a_month_that_was_killed_half_way_is_finished_by_running_it_again(
     month: Month, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Again in the same Dagster run, as a retry, and so in the same MLflow run."""
-    trips = Edition("2015-01", f"killed at {moment}").stamp(month.trips.copy())
+    trips = replace(month.trips, edition=Edition("2015-01", f"killed at {moment}"))
     before, run_id = len(versions_in(month.registry)), f"run-{moment}"
 
     def killed(*_args: object, **_kwargs: object) -> None:
@@ -328,7 +323,7 @@ def test_other_features_start_training_anew_and_say_so(
     modules = ("training.renewal", "training.challengers", "training.from_random_weights")
     for module in (*modules, "model.packaging", "model.network"):
         monkeypatch.setattr(f"taxifare.{module}.feature_names", lambda _city: changed)
-    trips = Edition("2015-01", "new features").stamp(month.trips.rename(columns={"passengers": "riders"}))
+    trips = Trips(Edition("2015-01", "new features"), month.trips.frame.rename(columns={"passengers": "riders"}))
     anew = train(trips, version_of(month.base), month.registry, month.settings, "run-8")
     assert anew.parent_version is None
     assert [entry.subject for entry in anew.appraisal.exposure] == ["2015-01"]
@@ -410,13 +405,13 @@ def test_a_parent_that_cannot_be_loaded_is_not_replaced_by_random_weights(month:
 
 
 def test_runs_carry_the_courses_params(month: Month) -> None:
-    validation, rows = int(month.trips["is_validation"].sum()), len(month.trips)
+    validation, rows = len(month.trips.validation), len(month.trips.frame)
     shared = {
         "row_count": str(rows),
         "training_set_size": str(rows - validation),
         "val_set_size": str(validation),
-        "dataset_timestamp": str(month.trips["pickup_datetime"].max()),
-        "dataset_revision": edition_of(month.trips).revision,
+        "dataset_timestamp": str(month.trips.frame["pickup_datetime"].max()),
+        "dataset_revision": month.trips.edition.revision,
     }
     params = run_of(month, month.candidate.appraisal).data.params
     assert (
@@ -465,7 +460,7 @@ def test_runs_carry_scores_and_curves(month: Month) -> None:
 def test_a_version_says_where_it_comes_from(month: Month) -> None:
     tags = month.registry.describe(version_of(month.candidate)).tags
     assert tags["month"] == "2015-01"
-    assert tags["revision"] == edition_of(month.trips).revision
+    assert tags["revision"] == month.trips.edition.revision
     assert tags["parent_version"] == version_of(month.base)
     assert "parent_version" not in month.registry.describe(version_of(month.base)).tags
     assert month.candidate.appraisal.contender is not None
@@ -475,17 +470,3 @@ def test_a_version_says_where_it_comes_from(month: Month) -> None:
 def test_progress_is_told_epoch_by_epoch(month: Month) -> None:
     assert month.candidate.history is not None
     assert month.told == tuple(("warm", epoch) for epoch in month.candidate.history.epochs)
-
-
-# Trips on the way in
-
-
-def test_preprocessing_keeps_the_edition_the_split_and_the_keys(settings: Settings) -> None:
-    raw = raw_month(settings, "2015-01")
-    done = preprocess(raw, settings.city_facts, settings.target_facts)
-    assert edition_of(done.trips) == edition_of(raw)
-    assert len(done.trips) + sum(done.dropped.values()) == len(raw)
-    kept = raw.set_index("key").loc[done.trips["key"]]
-    assert done.trips["is_validation"].tolist() == kept["is_validation"].tolist()
-    assert done.trips["fare_amount"].tolist() == kept["fare_amount"].tolist()
-    assert not done.trips[list(feature_names(settings.city_facts))].isna().to_numpy().any()

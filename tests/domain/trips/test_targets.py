@@ -57,12 +57,12 @@ def test_a_target_is_a_column_that_no_prediction_may_use() -> None:
 
 def test_features_are_the_same_for_both_targets(settings: Settings) -> None:
     """Knowing how long rides took, or what they cost, changes nothing of what the network is told."""
-    of_durations = clean_month(settings.model_copy(update={"target": "duration"}), "2015-01")
-    names = list(feature_names(settings.city_facts))
+    trips = clean_month(settings.model_copy(update={"target": "duration"}), "2015-01")
+    of_durations, names = trips.frame, list(feature_names(settings.city_facts))
     spoiled = of_durations.assign(dropoff_datetime=of_durations["pickup_datetime"], fare_amount=0.0, target=0.0)
     pd.testing.assert_frame_equal(compute_features(spoiled, settings.city_facts), of_durations[names])
     assert of_durations["target"].between(0, 180, inclusive="neither").all()
-    assert of_durations.attrs["target"] == "duration"
+    assert trips.target == "duration"
 
 
 def test_trips_of_which_none_tells_the_target_are_named() -> None:
