@@ -4,8 +4,8 @@ Settings stand in groups by what they serve. `Settings` is all groups at once, s
 and a function says in its signature which group it needs. Rules that tie settings together stand in the group that
 has them all. What is no setting does not belong here: constants stand where they are used.
 
-Nothing else in the project reads the environment. Secrets are `SecretStr`, so that no log, page or traceback shows
-them.
+Why groups are inherited, not nested: docs/decisions.md, under settings. Nothing else in the project reads the
+environment. Secrets are `SecretStr`, so that no log, page or traceback shows them.
 """
 
 from functools import cached_property

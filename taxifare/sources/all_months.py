@@ -1,4 +1,7 @@
-"""All months of a source: its trips, divided anew into the years before a month and the months from it on."""
+"""All months of a source: its trips, divided anew into the years before a month and the months from it on.
+
+For replays, which begin where they are told to; the monthly work takes months as the source publishes them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,8 @@
-"""What every source of trips promises."""
+"""What every source of trips promises, and what each uses to keep it.
+
+How trips are published in one place only belongs into the module of that source. Why "no base years" is an answer and
+a source that fails is none: docs/decisions.md, under sources.
+"""
 
 from typing import Protocol
 

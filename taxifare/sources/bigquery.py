@@ -2,7 +2,8 @@
 
 What a query would read is asked first, which costs nothing, and logged; one that would read more than
 `maximum_bytes` is not run. Google's client tries passing faults (429, 5xx, no connection) again, with doubling pauses
-and jitter, for `patience_s`; all else fails at once.
+and jitter, for `patience_s`; all else fails at once. Why a month is identified by its rows: docs/decisions.md, under
+sources.
 """
 
 import logging

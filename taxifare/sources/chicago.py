@@ -3,7 +3,8 @@
 Published times are rounded to a quarter of an hour and places to the centroid of a census tract or community area, for
 privacy (https://data.cityofchicago.org/Transportation/Taxi-Trips/wrvz-psew); trips without a centroid are left out and
 counted. A trip ends here as many seconds after its rounded start as the portal says it took: rounded ends would make
-all durations quarters of an hour. `fare` is the meter; tolls are added to it, tips and extras are not.
+all durations quarters of an hour. `fare` is the meter; tolls are added to it, tips and extras are not. Why a month is
+identified by sums: docs/decisions.md, under sources.
 """
 
 import time

@@ -1,4 +1,7 @@
-"""Reading a file of trips: from its bytes to its rows, in any of the formats in which trips are published."""
+"""Reading a file of trips: from its bytes to its rows, in any of the formats in which trips are published.
+
+Where files come from is the sources' business, whether rows are trips that of the trip table.
+"""
 
 import gzip
 import zlib

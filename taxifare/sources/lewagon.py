@@ -1,7 +1,8 @@
 """Trips from the files of the Le Wagon course: base years of four sizes and six months of 2015, each in two files.
 
 `train_jan.csv` and `val_jan.csv` are January: its split into trips to learn from and trips to judge by is published.
-The base years' two files are read as one, because every base is split by the same rule, by time.
+The base years' two files are read as one, because every base is split by the same rule, by time; docs/decisions.md says
+under sources what that is good for.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,8 @@
 
 Since 2011 they say in which taxi zone a ride starts and ends; a ride is placed at the zones' centroids, computed in the
 projection of the published shapefile. What is no ride of the month or starts or ends nowhere known is left out and
-counted. A month of millions is read a piece at a time and sampled: the same file gives the same rides.
+counted. A month of millions is read a piece at a time and sampled: the same file gives the same rides. How rides are
+drawn, and why zones have two numbers: docs/decisions.md, under sources.
 """
 
 import io

@@ -4,6 +4,9 @@ Passing faults (429, 500, 502, 503, 504 and their like, no connection, no answer
 tried again, `ATTEMPTS` times in all, after pauses that double from a second, with jitter; where the server says when to
 come back (Retry-After) it is believed, up to `LONGEST_PAUSE_S`. All else fails at once. What is raised names the
 address without its login and query, the status and what to do; secrets belong into `secret_headers`, never shown.
+
+Why a loop of our own tries again, not urllib3's, and why what a server said is believed for a while:
+docs/decisions.md, under sources.
 """
 
 import hashlib

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 
-from taxifare.settings import Settings
+from taxifare.settings import Settings, SourceSettings
 from taxifare.sources import MonthNotPublishedError, TripSource, make_source
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
@@ -239,3 +240,11 @@ def test_the_settings_choose_the_source(tmp_path: Path) -> None:
     assert [str(month) for month in simulator.months()] == ["2015-01", "2015-02"]
     folder = make_source(Settings(trip_source="folder", trip_folder=tmp_path))
     assert folder == Folder(tmp_path, months_pattern="taxi_{month:%Y_%m}.*", base_pattern="taxi_base_*")
+
+
+@pytest.mark.parametrize("source", get_args(SourceSettings.model_fields["trip_source"].annotation))
+def test_every_source_that_can_be_set_can_be_made(source: str, tmp_path: Path) -> None:
+    city = "chicago" if source == "chicago" else "new-york"
+    made = make_source(Settings(trip_source=source, city=city, trip_folder=tmp_path, taxifare_home=tmp_path))
+    assert type(made).__name__.lower() == source
+    assert list(tmp_path.iterdir()) == [], "to make a source reads and writes nothing"
