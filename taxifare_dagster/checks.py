@@ -9,9 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from taxifare.gate.evidence import Appraisal, Contender, Evidence, Verdict
-from taxifare.gate.scores import EvaluationError
-from taxifare.gate.verdict import judge
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.comparisons import compare, record
+from taxifare.gate.evidence import Appraisal, Contender, Verdict
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.training.base_trips import BaseTrips
@@ -87,16 +87,16 @@ def staging_model_checks(
     production_eval_mae: Appraisal,
     preprocessed_data: Trips,
     registry: dg.ResourceParam[ModelRegistry],
+    approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     """The comparison of the two models on the same validation trips, which the request to a person is made from."""
     evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
-    worse = [part.name for part in evidence.slices if part.gain.high < -settings.slice_tolerance]
+    record(approvals.ledger, evidence, approvals.now())
+    worse = [objection.name for objection in evidence.objects("slice")]
     bias = _bias("staging", evidence.staging)
-    growth = 0.0
     if evidence.production is not None:
         bias |= _bias("production", evidence.production)
-        growth = abs(evidence.staging.scores.bias) - abs(evidence.production.scores.bias)
     asset = "staging_model"
     yield _result(
         asset,
@@ -109,7 +109,7 @@ def staging_model_checks(
     yield _result(
         asset,
         "keeps_bias",
-        passed=growth <= settings.bias_tolerance,
+        passed=not evidence.objects("bias"),
         shown=metadata.measured(evidence.unit, **bias),
         warn=True,
     )
@@ -132,11 +132,13 @@ def base_beats_reference(
     base_model: Appraisal,
     base_trips: BaseTrips,
     registry: dg.ResourceParam[ModelRegistry],
+    approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.AssetCheckResult:
     """The first model is better than a plain rate per km; the request to put it in production is made from this."""
     sample = base_trips.preprocessed(settings.city_facts)
     evidence = compare(sample, Appraisal(version=None), base_model, registry, settings)
+    record(approvals.ledger, evidence, approvals.now())
     return dg.AssetCheckResult(
         passed=evidence.staging.scores.mae < evidence.difficulty_mae,
         severity=dg.AssetCheckSeverity.WARN,
@@ -206,24 +208,3 @@ def _result(
     """Returns the result of one check of an asset."""
     severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
     return dg.AssetCheckResult(asset_key=asset, check_name=name, passed=passed, severity=severity, metadata=dict(shown))
-
-
-def compare(
-    trips: Trips, production: Appraisal, staging: Appraisal, registry: ModelRegistry, settings: Settings
-) -> Evidence:
-    """Returns the evidence from what both models left with their MLflow runs."""
-    if staging.contender is None:
-        raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
-    return judge(
-        subject=trips.edition.subject,
-        revision=trips.edition.revision,
-        trips=trips.frame,
-        production=production,
-        production_predicted=(
-            None if production.contender is None else registry.runs.read_predictions(production.contender.run_id)
-        ),
-        staging=staging,
-        staging_predicted=registry.runs.read_predictions(staging.contender.run_id),
-        city=settings.city_facts,
-        settings=settings,
-    )

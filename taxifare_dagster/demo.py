@@ -15,16 +15,15 @@ from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from taxifare.approval.approvals import Approvals, by_verdict
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.decisions import by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Request
-from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.trips.editions import BASE
 from taxifare_dagster.build import build_definitions
-from taxifare_dagster.comparisons import compared
 from taxifare_dagster.home import prepare_home
 from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.turns import covered_months
@@ -61,15 +60,15 @@ class Demo:
         else:
             self._execute("monthly_job", partition=f"{subject}-01")
         self._execute("approval_job", {"send_approval_message": {"subject": subject}})
-        request = self._request(compared(self._instance)[subject])
+        request = self._request(subject)
         decision = by_verdict(request.verdict)
-        if self.approvals.outcome(request.id) is None:
+        if self.approvals.record.outcome(request.id) is None:
             self._execute(
                 "decision_job",
                 {
                     "decide": {
                         "request": request.id,
-                        "token": self.approvals.token(request),
+                        "token": self.approvals.tokens.of(request),
                         "decision": decision,
                         "decided_by": DECIDED_BY,
                         "reason": f"policy: {POLICY}",
@@ -87,7 +86,7 @@ class Demo:
         Raises:
             SystemExit: It holds the story of other trips.
         """
-        base = compared(self._instance).get(BASE)
+        base = self.approvals.record.comparisons().get(BASE)
         if base is not None and base.revision != base_revision:
             raise SystemExit(
                 f"{self._settings.home} holds the story of other trips (revision {base.revision}, this source has "
@@ -106,17 +105,18 @@ class Demo:
         name = "dagster/row_count" if partitions is None else "dagster/partition_row_count"
         return int(str(materialization.metadata[name].value))
 
-    def _request(self, evidence: Evidence) -> Request:
-        """Returns the request made from the evidence."""
-        return next(request for request in self.approvals.requests() if request.evidence_digest == evidence.digest)
+    def _request(self, subject: str) -> Request:
+        """Returns the request made from the last comparison of the subject."""
+        digest = self.approvals.record.comparisons()[subject].evidence_digest
+        return next(request for request in self.approvals.record.requests() if request.evidence_digest == digest)
 
     def _decided_request(self, subject: str) -> Request | None:
         """Returns the subject's last request that somebody has answered, None where there is none."""
         answered = [
             request
-            for request in self.approvals.requests()
+            for request in self.approvals.record.requests()
             if request.subject == subject
-            and (outcome := self.approvals.outcome(request.id)) is not None
+            and (outcome := self.approvals.record.outcome(request.id)) is not None
             and outcome.by is not None
         ]
         return answered[-1] if answered else None
@@ -157,7 +157,7 @@ def main() -> None:
                 request, seconds = demo.run(subject)
                 _add_row(table, demo, request, seconds)
             step("done")
-            last = message(request, demo.approvals.token(request), links, settings)
+            last = message(request, demo.approvals.tokens.of(request), links, settings)
             production = demo.approvals.production()
     terminal.rule("The last message, as the person gets it")
     terminal.print(last.text, soft_wrap=True, markup=False, highlight=False)
@@ -184,7 +184,7 @@ def _table(settings: Settings) -> Table:
 
 def _add_row(table: Table, demo: Demo, request: Request, seconds: float) -> None:
     """Adds the request's evidence and decision to the table."""
-    evidence, outcome = request.evidence, demo.approvals.outcome(request.id)
+    evidence, outcome = request.evidence, demo.approvals.record.outcome(request.id)
     gain = evidence.gain
     table.add_row(
         request.subject,

@@ -10,6 +10,7 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
+from taxifare_dagster.takeover import take_over_comparisons
 
 _AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -29,9 +30,11 @@ def prepare_home(settings: Settings) -> Path:
     os.environ["DAGSTER_HOME"] = str(home)
     registry = ModelRegistry.from_settings(settings)
     registry.prepare()
-    Approvals.from_settings(settings, registry).repair()
-    if _is_only_user(home):
-        with dg.DagsterInstance.get() as instance:
+    approvals = Approvals.from_settings(settings, registry)
+    approvals.repair()
+    with dg.DagsterInstance.get() as instance:
+        take_over_comparisons(instance, approvals.ledger)
+        if _is_only_user(home):
             fail_abandoned_runs(instance)
     return home
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from taxifare.approval.approvals import Approvals, Decision, by_verdict
+from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import DeliveryError, Notifier
+from taxifare.approval.decisions import Decision, by_verdict
 from taxifare.approval.delivery import send_reminders, send_request
 from taxifare.approval.message import Links
 from taxifare.gate.evidence import Evidence
@@ -20,7 +21,6 @@ from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
-from taxifare_dagster.comparisons import compared
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.partitions import partition_key
 from taxifare_dagster.whole_month import retrain_from_lake
@@ -71,14 +71,14 @@ def send_approval_message(
 
     Where a policy decides, the message tells what it does, and it does so although a channel is down.
     """
-    evidence = compared(context.instance).get(config.subject)
-    if evidence is None:
+    comparison = approvals.record.comparisons().get(config.subject)
+    if comparison is None:
         raise dg.Failure(
             f"{config.subject} has not been compared yet: materialize its assets first", allow_retries=False
         )
-    approvals.void_restated(evidence.subject, evidence.revision)
-    request = approvals.request(evidence)
-    page = _comparison_page(evidence, settings)
+    approvals.void_restated(comparison.subject, comparison.revision)
+    request = approvals.request(comparison)
+    page = _comparison_page(comparison.evidence, settings)
     undelivered: list[DeliveryError] = []
     for notifier in notifiers:
         # A channel that is down does not keep the message from the others.
@@ -88,8 +88,8 @@ def send_approval_message(
             undelivered.append(error)
         else:
             context.log.info("%s, %s: %s", request.id, notifier.channel, "sent" if sent else "nothing to send")
-    if settings.approval_policy == "gate" and approvals.outcome(request.id) is None:
-        decision, token = by_verdict(request.verdict), approvals.token(request)
+    if settings.approval_policy == "gate" and approvals.record.outcome(request.id) is None:
+        decision, token = by_verdict(request.verdict), approvals.tokens.of(request)
         approvals.decide(request.id, decision, "policy gate", f"the verdict is {request.verdict}", token)
         context.log.info("%s: the policy decides to %s", request.id, decision)
         _show_promotions(context, approvals)

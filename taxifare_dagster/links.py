@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pydantic.fields import FieldInfo
 
-from taxifare.approval.approvals import Decision
+from taxifare.approval.decisions import Decision
 from taxifare.approval.records import Request
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month

@@ -19,6 +19,7 @@ from taxifare.sources import make_source
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
 from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.run_guards import ensure_of_one_month
+from taxifare_dagster.takeover import take_over_comparisons
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -30,10 +31,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         "settings": settings,
         "source": make_source(settings, bigquery_client=partial(_bigquery_client, settings)),
         "registry": _registry_resource(settings),
-        "approvals": dg.ResourceDefinition(
-            lambda _: Approvals.from_settings(settings, ModelRegistry.from_settings(settings)),
-            description="Requests and decisions",
-        ),
+        "approvals": _approvals_resource(settings),
         "notifiers": notifiers(settings),
         "links": DagsterLinks(settings.dagster_url),
         "parquet_io": _lake_resource(ParquetIOManager, settings),
@@ -58,6 +56,18 @@ def _lake_resource(manager: type[LakeIOManager[Any]], settings: Settings) -> dg.
         return manager(settings.lake, settings.target)
 
     return dg.IOManagerDefinition(io_manager, description="Values of assets in the lake")
+
+
+def _approvals_resource(settings: Settings) -> dg.ResourceDefinition:
+    """Returns the approvals; whoever uses them first on a state of an earlier release takes its comparisons over."""
+
+    def approvals(context: dg.InitResourceContext) -> Approvals:
+        found = Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
+        if context.instance is not None:
+            take_over_comparisons(context.instance, found.ledger)
+        return found
+
+    return dg.ResourceDefinition(approvals, description="Requests and decisions")
 
 
 def _registry_resource(settings: Settings) -> dg.ResourceDefinition:

@@ -12,7 +12,6 @@ from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.trips.editions import BASE
 from taxifare_dagster.assets.production import unshown_promotions
-from taxifare_dagster.comparisons import compared
 from taxifare_dagster.jobs import approval_job, base_job, monthly_job, whole_month_job
 from taxifare_dagster.partitions import partition_key
 from taxifare_dagster.turns import base_revision, covered_months, revisions_of, undecided
@@ -47,12 +46,12 @@ def new_month_sensor(
     busy = _busy(context.instance)
     if busy is not None:
         return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
-    done = compared(context.instance)
+    done = approvals.record.comparisons()
     production = approvals.production()
     if not done and production is None and (revision := base_revision(source)) is not None:
         return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
-    with approvals.ledger.reading() as book:
-        approved = to_retrain(book.last_promotion(), book.requests())
+    with approvals.ledger.reading() as entries:
+        approved = to_retrain(entries.last_promotion(), entries.requests())
     if approved is not None and "whole month" in settings.challengers:
         key = f"whole month:v{approved.staging_version}"
         if not _requested(context.instance, key):
@@ -64,8 +63,8 @@ def new_month_sensor(
             )
 
     published = covered_months(source, settings)
-    with approvals.ledger.reading() as book:
-        due = next_month(published, done, production, book.requests(), book.outcomes())
+    with approvals.ledger.reading() as entries:
+        due = next_month(published, done, production, entries.requests(), entries.outcomes())
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
@@ -86,13 +85,13 @@ def approval_sensor(
 
     A message that could not be delivered is tried again, after pauses that double up to an hour.
     """
-    done, production = compared(context.instance), approvals.production()
-    with approvals.ledger.reading() as book:
+    done, production = approvals.record.comparisons(), approvals.production()
+    with approvals.ledger.reading() as entries:
         channels = [notifier.channel for notifier in notifiers]
-        untold = to_ask(done, production, book.requests(), book.outcomes(), book.deliveries(), channels)
+        untold = to_ask(done, production, entries.requests(), entries.outcomes(), entries.deliveries(), channels)
     run_requests = []
-    for evidence in untold:
-        key = f"{evidence.subject}:v{evidence.staging.version}:{evidence.digest[:12]}"
+    for comparison in untold:
+        key = f"{comparison.subject}:v{comparison.staging_version}:{comparison.evidence_digest[:12]}"
         earlier = context.instance.get_run_records(dg.RunsFilter(tags={"taxifare/asks": key}), limit=100)
         if any(record.dagster_run.status in RUNNING for record in earlier):
             continue
@@ -101,7 +100,7 @@ def approval_sensor(
         run_requests.append(
             dg.RunRequest(
                 run_key=f"{key}:{len(earlier)}",
-                run_config={"ops": {"send_approval_message": {"config": {"subject": evidence.subject}}}},
+                run_config={"ops": {"send_approval_message": {"config": {"subject": comparison.subject}}}},
                 tags={"taxifare/asks": key},
             )
         )

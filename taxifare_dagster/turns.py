@@ -11,7 +11,6 @@ from taxifare.settings import Settings
 from taxifare.sources.base import NoBaseError, TripSource
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month
-from taxifare_dagster.comparisons import compared
 from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
 
 PATIENCE_S = 300.0
@@ -32,8 +31,11 @@ def production_in_turn(
     month, until = month_of_partition(context.partition_key), time.monotonic() + PATIENCE_S
     revisions = revisions_of(source, settings)
     while (before := undecided(month, revisions, approvals)) is not None:
-        evidence, production = compared(context.instance).get(before), approvals.production()
-        if evidence is None or (evidence.revision, evidence.production_version) != (revisions[before], production):
+        comparison, production = approvals.record.comparisons().get(before), approvals.production()
+        if comparison is None or (comparison.revision, comparison.production_version) != (
+            revisions[before],
+            production,
+        ):
             raise dg.Failure(
                 f"{month} comes after {before}, which has not been compared with the present production: "
                 f"APPROVAL_POLICY={settings.approval_policy} takes months strictly one after another, and one that "
@@ -54,8 +56,8 @@ def production_in_turn(
 def undecided(month: Month, revisions: Mapping[str, str], approvals: Approvals) -> str | None:
     """Returns the subject that the policy has to decide on before the month is run, None where there is none."""
     production = approvals.production()
-    with approvals.ledger.reading() as book:
-        return undecided_before(month, revisions, production, book.requests(), book.outcomes())
+    with approvals.ledger.reading() as entries:
+        return undecided_before(month, revisions, production, entries.requests(), entries.outcomes())
 
 
 def covered_months(source: TripSource, settings: Settings) -> dict[Month, str]:

@@ -57,14 +57,14 @@ def send_request(
         UnknownRequestError: No such request.
         DeliveryError: It could not be delivered; the request stays, and sending again asks nobody twice.
     """
-    request = approvals.find(request_id)
+    request = approvals.record.find(request_id)
     text = message(
         request,
-        approvals.token(request),
+        approvals.tokens.of(request),
         links,
         settings,
         reminder=reminder,
-        restated=approvals.decided_on_other_editions(request),
+        restated=approvals.record.decided_on_other_editions(request),
         comparison_page=comparison_page,
     )
     for attempt in Retrying(
@@ -82,12 +82,12 @@ def send_request(
 
 def _send(approvals: Approvals, notifier: Notifier, request: Request, text: Message, reminder: int) -> bool:
     # Under the ledger's lock: two processes never both find it unsent. One attempt is short, see TIMEOUT_S.
-    with approvals.ledger.writing() as book:
-        sent = {(delivery.channel, delivery.reminder) for delivery in book.deliveries(request.id)}
-        if (notifier.channel, reminder) in sent or book.outcome(request.id) is not None:
+    with approvals.ledger.writing() as entries:
+        sent = {(delivery.channel, delivery.reminder) for delivery in entries.deliveries(request.id)}
+        if (notifier.channel, reminder) in sent or entries.outcome(request.id) is not None:
             return False
         notifier.deliver(text)
-        book.add_delivery(Delivery(request.id, notifier.channel, reminder, approvals.now()))
+        entries.add_delivery(Delivery(request.id, notifier.channel, reminder, approvals.now()))
     return True
 
 
@@ -104,10 +104,10 @@ def send_reminders(
     Raises:
         DeliveryError: A reminder could not be delivered; the next call tries again.
     """
-    due = approvals.due_reminders(timedelta(days=settings.reminder_days))
+    due = approvals.record.due_reminders(timedelta(days=settings.reminder_days), approvals.now())
     for request in due:
-        with approvals.ledger.reading() as book:
-            number = 1 + max(delivery.reminder for delivery in book.deliveries(request.id))
+        with approvals.ledger.reading() as entries:
+            number = 1 + max(delivery.reminder for delivery in entries.deliveries(request.id))
         for notifier in notifiers:
             send_request(approvals, notifier, request.id, links, settings, reminder=number, sleep=sleep)
     return [request.id for request in due]

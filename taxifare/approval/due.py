@@ -4,17 +4,20 @@ Derived each time from what is published, what has been compared and what has be
 besides, so a month that was run by hand, by backfill or by a sensor is the same to it.
 """
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from taxifare.approval.records import Delivery, Outcome, Promotion, Request
-from taxifare.gate.evidence import Evidence
+from taxifare.approval.records import Comparison, Delivery, EvidenceUnreadableError, Outcome, Promotion, Request
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month, parse_month
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 3600.0
 """Between tries at sending a message."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Why(StrEnum):
@@ -43,7 +46,7 @@ class Due:
 
 def next_month(
     published: Mapping[Month, str],
-    compared: Mapping[str, Evidence],
+    compared: Mapping[str, Comparison],
     production_version: str | None,
     requests: Collection[Request],
     outcomes: Collection[Outcome],
@@ -57,7 +60,7 @@ def next_month(
 
     Args:
         published: Revision of each month the source has and the partitions cover.
-        compared: The latest evidence of each subject.
+        compared: The latest comparison of each subject.
         production_version: What is in production now.
         requests: All requests.
         outcomes: How those that ended did.
@@ -69,15 +72,15 @@ def next_month(
         request.subject != BASE and request.id not in ended for request in requests
     )
     for month, revision in sorted(published.items()):
-        evidence = compared.get(str(month))
+        comparison = compared.get(str(month))
         key = f"{month}:{revision}"
-        if evidence is None:
+        if comparison is None:
             return None if start_waits else Due(month, Why.NEW, key)
-        if evidence.revision != revision:
-            return Due(month, Why.RESTATED, f"{key}:after {evidence.staging.run_id}")
-        moved = evidence.production_version != production_version
+        if comparison.revision != revision:
+            return Due(month, Why.RESTATED, f"{key}:after {comparison.staging_run}")
+        moved = comparison.production_version != production_version
         if moved and (str(month), revision) not in settled and (learned is None or month > learned):
-            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}:after {evidence.staging.run_id}")
+            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}:after {comparison.staging_run}")
     return None
 
 
@@ -126,19 +129,20 @@ def to_retrain(promotion: Promotion | None, requests: Collection[Request]) -> Re
 
 
 def to_ask(
-    compared: Mapping[str, Evidence],
+    compared: Mapping[str, Comparison],
     production_version: str | None,
     requests: Collection[Request],
     outcomes: Collection[Outcome],
     deliveries: Collection[Delivery],
     channels: Collection[str],
-) -> list[Evidence]:
-    """Returns the evidence that has not reached every channel, oldest subject first.
+) -> list[Comparison]:
+    """Returns the comparisons that have not reached every channel, oldest subject first.
 
-    Evidence against another version than the present production is left out: its question is void.
+    One against another version than the present production is left out: its question is void. So is one whose evidence
+    another release has written in a shape that this one cannot read, with a warning.
 
     Args:
-        compared: The latest evidence of each subject.
+        compared: The latest comparison of each subject.
         production_version: What is in production now.
         requests: All requests.
         outcomes: How those that ended did.
@@ -150,14 +154,15 @@ def to_ask(
     told |= {outcome.request_id for outcome in outcomes}
     asked = {(request.subject, request.evidence_digest): request.id for request in requests}
 
-    def is_untold(evidence: Evidence) -> bool:
-        if evidence.production_version != production_version:
+    def is_untold(comparison: Comparison) -> bool:
+        if comparison.production_version != production_version:
             return False
-        return asked.get((evidence.subject, evidence.digest)) not in told
+        is_told = asked.get((comparison.subject, comparison.evidence_digest)) in told
+        return not is_told and _is_readable(comparison)
 
     # "base" is before every month though it sorts after them.
     return sorted(
-        filter(is_untold, compared.values()), key=lambda evidence: (evidence.subject != BASE, evidence.subject)
+        filter(is_untold, compared.values()), key=lambda comparison: (comparison.subject != BASE, comparison.subject)
     )
 
 
@@ -168,6 +173,16 @@ def pause_before_try(tries: int) -> float:
     [0.0, 30.0, 60.0, 120.0, 1920.0, 3600.0, 3600.0]
     """
     return min(FIRST_PAUSE_S * 2 ** (tries - 1), LONGEST_PAUSE_S) if tries else 0.0
+
+
+def _is_readable(comparison: Comparison) -> bool:
+    """Whether this release can read the evidence; says so where it cannot."""
+    try:
+        _ = comparison.evidence
+    except EvidenceUnreadableError as error:
+        _log.warning("nobody is asked about %s: %s", comparison.subject, error)
+        return False
+    return True
 
 
 def _settled(requests: Collection[Request], outcomes: Collection[Outcome]) -> set[tuple[str, str]]:

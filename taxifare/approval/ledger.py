@@ -19,21 +19,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
-from taxifare.approval.records import (
-    Delivery,
-    Outcome,
-    Promotion,
-    Refusal,
-    Request,
-    State,
-    _outcome,
-    _promotion,
-    _request,
-)
-from taxifare.approval.tables import DELIVERIES, OUTCOMES, PROJECTIONS, PROMOTIONS, REFUSALS, REQUESTS
+from taxifare.approval.records import Comparison, Delivery, Outcome, Promotion, Refusal, Request, RequestState
+from taxifare.approval.tables import COMPARISONS, DELIVERIES, OUTCOMES, PROJECTIONS, PROMOTIONS, REFUSALS, REQUESTS
+from taxifare.gate.evidence import Verdict
 from taxifare.trips.targets import Unit
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 
 LOCK_S = 30
 
@@ -45,7 +36,7 @@ class LedgerError(RuntimeError):
     """A ledger that cannot be opened, was written by another release, or decides about another target."""
 
 
-class Book:
+class Entries:
     """The ledger's entries as seen, and added to, within one transaction."""
 
     def __init__(self, connection: Connection) -> None:
@@ -56,6 +47,25 @@ class Book:
 
     def _add(self, table: sa.Table, **values: object) -> None:
         self._connection.execute(table.insert().values(**values))
+
+    def comparisons(self) -> dict[str, Comparison]:
+        """The last comparison of each subject."""
+        last = sa.select(sa.func.max(COMPARISONS.c.number)).group_by(COMPARISONS.c.subject)
+        select = sa.select(COMPARISONS).where(COMPARISONS.c.number.in_(last)).order_by(COMPARISONS.c.number)
+        return {row["subject"]: _comparison(row) for row in self._rows(select)}
+
+    def comparison(self, subject: str) -> Comparison | None:
+        """The last comparison of the subject, None where there is none."""
+        select = sa.select(COMPARISONS).where(COMPARISONS.c.subject == subject)
+        rows = self._rows(select.order_by(COMPARISONS.c.number.desc()).limit(1))
+        return _comparison(rows[0]) if rows else None
+
+    def lacks_comparisons(self) -> bool:
+        """Whether somebody was asked about comparisons that are not here: the state is of a release of before."""
+        was_asked = sa.exists(sa.select(REQUESTS.c.number))
+        return bool(
+            self._connection.execute(sa.select(was_asked & ~sa.exists(sa.select(COMPARISONS.c.number)))).scalar()
+        )
 
     def request(self, request_id: str) -> Request | None:
         """The request, None if there is none of that name."""
@@ -93,7 +103,7 @@ class Book:
     def refusals(self) -> list[Refusal]:
         """Every refused attempt, oldest first."""
         rows = self._rows(sa.select(REFUSALS).order_by(REFUSALS.c.id))
-        return [Refusal(**{name: value for name, value in row.items() if name != "id"}) for row in rows]
+        return [Refusal(**_without(row, "id")) for row in rows]
 
     def deliveries(self, request_id: str | None = None) -> list[Delivery]:
         """Messages that arrived, of one request or of all, oldest first."""
@@ -118,6 +128,11 @@ class Book:
                 versions[event] = tuple(version for version in about if version is not None)
         return versions
 
+    def add_comparison(self, comparison: Comparison) -> None:
+        """Records a comparison, the last of its subject from now on."""
+        values = asdict(comparison)
+        self._add(COMPARISONS, evidence=values.pop("evidence_json"), **values)
+
     def add_request(self, request: Request) -> None:
         """Asks; IntegrityError if the same evidence was asked about before."""
         values = asdict(request)
@@ -135,7 +150,7 @@ class Book:
                 is not the one that the request showed and somebody approved.
         """
         previous = promotion.sequence - 1 or None
-        decision = State.APPROVED if promotion.request_id else None
+        decision = RequestState.APPROVED if promotion.request_id else None
         self._add(PROMOTIONS, previous=previous, decision=decision, **asdict(promotion))
 
     def add_refusal(self, refusal: Refusal) -> None:
@@ -174,18 +189,18 @@ class Ledger:
         return f"Ledger({self._url.render_as_string(hide_password=True)!r})"
 
     @contextmanager
-    def reading(self) -> Iterator[Book]:
+    def reading(self) -> Iterator[Entries]:
         """A consistent view of the entries."""
         self._migrate()
         with self._begin(exclusive=False) as connection:
-            yield Book(connection)
+            yield Entries(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[Book]:
+    def writing(self) -> Iterator[Entries]:
         """A transaction that adds entries, all or none; one at a time, so that what it reads stays true to its end."""
         self._migrate()
         with self._begin(exclusive=True) as connection:
-            yield Book(connection)
+            yield Entries(connection)
 
     @contextmanager
     def _begin(self, *, exclusive: bool) -> Iterator[Connection]:
@@ -250,6 +265,27 @@ class Ledger:
             raise LedgerError(
                 f"{self!r} was written by another release of taxifare; this one knows {SCHEMA_REVISION}: {error}"
             ) from error
+
+
+def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _comparison(row: Mapping[str, Any]) -> Comparison:
+    return Comparison(**_without(row, "number", "evidence"), evidence_json=row["evidence"])
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    values = _without(row, "number", "evidence", "verdict")
+    return Request(**values, verdict=Verdict(row["verdict"]), evidence_json=row["evidence"])
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    return Outcome(**_without(row, "state"), state=RequestState(row["state"]))
+
+
+def _promotion(row: Mapping[str, Any]) -> Promotion:
+    return Promotion(**_without(row, "previous", "decision"))
 
 
 def _schema_revision(connection: Connection) -> str | None:

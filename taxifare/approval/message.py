@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from taxifare.approval.approvals import APPROVABLE, Decision, by_verdict
 from taxifare.approval.channels import Message
+from taxifare.approval.decisions import APPROVABLE, Decision, by_verdict
 from taxifare.approval.records import Outcome, Request
 from taxifare.gate.evidence import Contender, Verdict
 from taxifare.gate.scores import Interval

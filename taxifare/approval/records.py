@@ -1,17 +1,18 @@
 """What the ledger records, as plain values."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import ValidationError
 
 from taxifare.gate.evidence import Evidence, Verdict
 
 
-class State(StrEnum):
+class RequestState(StrEnum):
     """Where a request stands; every state but the first is final."""
 
     REQUESTED = "requested"
@@ -19,6 +20,61 @@ class State(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     VOID = "void"
+
+
+class EvidenceUnreadableError(RuntimeError):
+    """Evidence that another release has written and that this one cannot read; says on what."""
+
+
+def _read(evidence_json: str, about: str) -> Evidence:
+    """Returns evidence as it was kept.
+
+    Raises:
+        EvidenceUnreadableError: It lacks what this release needs, or is no JSON.
+    """
+    try:
+        return Evidence.model_validate(json.loads(evidence_json))
+    except ValueError as error:
+        fields = (
+            {".".join(map(str, fault["loc"])) for fault in error.errors()} if isinstance(error, ValidationError) else ()
+        )
+        why = f"expected other values in {', '.join(sorted(fields))}" if fields else "expected JSON"
+        raise EvidenceUnreadableError(
+            f"the evidence of {about} was written by another release of taxifare and cannot be read by this one: "
+            f"{why}. Use that release, or run the month again"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both models compared on one edition: what a request is made from.
+
+    Attributes:
+        subject: The month `YYYY-MM`, or `base`.
+        revision: Revision of the trips both models were scored on.
+        staging_version: The version asked about.
+        staging_run: The MLflow run that scored it.
+        production_version: What was in production, None where nothing was.
+        evidence_digest: SHA-256 of the evidence.
+        schema: Of the evidence's JSON, see `comparisons.SCHEMA`.
+        evidence_json: The evidence.
+        compared_at: When.
+    """
+
+    subject: str
+    revision: str
+    staging_version: str
+    staging_run: str
+    production_version: str | None
+    evidence_digest: str
+    schema: int
+    evidence_json: str = field(repr=False)
+    compared_at: datetime
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The evidence; raises EvidenceUnreadableError where another release has written it in another shape."""
+        return _read(self.evidence_json, self.subject)
 
 
 @dataclass(frozen=True)
@@ -53,8 +109,8 @@ class Request:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """The evidence; read only where it is needed, so that history outlives changes of its shape."""
-        return Evidence.model_validate(json.loads(self.evidence_json))
+        """The evidence; raises EvidenceUnreadableError where another release has written it in another shape."""
+        return _read(self.evidence_json, self.id)
 
 
 @dataclass(frozen=True)
@@ -62,7 +118,7 @@ class Outcome:
     """How a request ended: decided by somebody, expired, or void because what it asked is no longer the question."""
 
     request_id: str
-    state: State
+    state: RequestState
     by: str | None
     reason: str
     override: bool
@@ -103,16 +159,3 @@ class Delivery:
     channel: str
     reminder: int
     delivered_at: datetime
-
-
-def _request(row: Mapping[str, Any]) -> Request:
-    values = {name: value for name, value in row.items() if name != "number"}
-    return Request(**values | {"verdict": Verdict(values["verdict"]), "evidence_json": values.pop("evidence")})
-
-
-def _outcome(row: Mapping[str, Any]) -> Outcome:
-    return Outcome(**{**row, "state": State(row["state"])})
-
-
-def _promotion(row: Mapping[str, Any]) -> Promotion:
-    return Promotion(**{name: value for name, value in row.items() if name not in {"previous", "decision"}})

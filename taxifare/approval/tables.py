@@ -30,6 +30,24 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
 
 METADATA = sa.MetaData()
 
+COMPARISONS = sa.Table(
+    "comparisons",
+    METADATA,
+    # The order they were made in, whatever the clock said; the last of a subject counts.
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("revision", sa.Text, nullable=False),
+    sa.Column("staging_version", sa.Text, nullable=False),
+    sa.Column("staging_run", sa.Text, nullable=False),
+    sa.Column("production_version", sa.Text),
+    sa.Column("evidence_digest", sa.Text, nullable=False),
+    # Of the evidence's JSON, see `comparisons.SCHEMA`: what is due can be told from the other columns alone.
+    sa.Column("schema", sa.Integer, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("compared_at", UtcDateTime, nullable=False),
+    sa.Index("comparisons_by_subject", "subject", "number"),
+)
+
 REQUESTS = sa.Table(
     "requests",
     METADATA,

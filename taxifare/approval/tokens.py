@@ -1,11 +1,15 @@
 """Tokens: what a decision carries as proof that whoever made it read the message."""
 
+import hashlib
+import hmac
+import json
 import os
 import secrets
 import tempfile
 from pathlib import Path
 
-from taxifare.approval.errors import ApprovalError
+from taxifare.approval.errors import ApprovalError, TokenError
+from taxifare.approval.records import Request
 from taxifare.settings import AskingSettings
 
 MINIMUM_SECRET_LENGTH = 16
@@ -39,3 +43,28 @@ def approval_secret(settings: AskingSettings) -> bytes:
         finally:
             Path(draft).unlink()
     return path.read_bytes()
+
+
+class Tokens:
+    """Tokens of requests: each is of one request on one state of the world.
+
+    Args:
+        secret: The key, see `approval_secret`.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def of(self, request: Request) -> str:
+        """Returns what a decision on the request has to carry: proof of having read the message that shows it."""
+        shown = [request.id, request.staging_version, request.production_version, request.evidence_digest]
+        return hmac.new(self._secret, json.dumps(shown).encode(), hashlib.sha256).hexdigest()[:32]
+
+    def ensure(self, request: Request, token: str) -> None:
+        """Ensures that the token is the request's; takes as long for a wrong one as for the right one.
+
+        Raises:
+            TokenError: It is not.
+        """
+        if not hmac.compare_digest(self.of(request).encode(), token.encode()):
+            raise TokenError(f"the token is not that of {request.id}; copy it from the message that asks")

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from taxifare.approval.approvals import Approvals, Decision
-from taxifare.approval.records import Request, State
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.decisions import Decision
+from taxifare.approval.records import Request, RequestState
 from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import tables
@@ -25,7 +26,7 @@ def requests(
 ) -> None:
     """Show the requests that wait for an answer."""
     approvals = approvals_in_force()
-    shown = approvals.requests() if everything else approvals.open_requests()
+    shown = approvals.record.requests() if everything else approvals.record.open_requests()
     table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
     for request in shown:
         gain = request.evidence.gain
@@ -54,7 +55,7 @@ def decide(
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
     # Whoever can run this command can read the secret that the token is made from; it is no further protection.
-    token = approvals.token(approvals.find(request))
+    token = approvals.tokens.of(approvals.record.find(request))
     outcome = approvals.decide(request, decision, by, reason, token, override=override)
     terminal().print(f"{request}: {outcome.state} by {outcome.by}. In production: {_in_production(approvals)}.")
 
@@ -67,9 +68,9 @@ def history(
 ) -> None:
     """Show which version was production when, who decided it and why."""
     approvals = approvals_in_force()
-    entries = approvals.history()
+    entries = approvals.record.history()
     if on is not None:
-        entry = approvals.production_on(on.date())
+        entry = approvals.record.production_on(on.date())
         entries = () if entry is None else (entry,)
     terminal().print(drawn(tables.history(entries)) if entries else "Nothing was in production.")
 
@@ -87,9 +88,9 @@ def rollback(
 
 def _state(approvals: Approvals, request: Request) -> str:
     """Returns where the request stands, with the name of whoever answered it."""
-    outcome = approvals.outcome(request.id)
+    outcome = approvals.record.outcome(request.id)
     if outcome is None:
-        return State.REQUESTED
+        return RequestState.REQUESTED
     return f"{outcome.state} by {outcome.by}" if outcome.by else f"{outcome.state}: {outcome.reason}"
 
 

@@ -1,15 +1,18 @@
 """Evidence: everything that a decision rests on, as it is shown, kept and digested."""
 
 import hashlib
+import json
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 from pydantic import model_validator
 
-from taxifare.gate.scores import Interval, Scores, Vector, _Frozen, score
+from taxifare.gate.scores import FloatArray, Interval, Scores, score
 from taxifare.gate.slices import SliceComparison
 from taxifare.model.exposure import Exposure
 from taxifare.trips.targets import Unit
+from taxifare.values import Frozen
 
 
 class Verdict(StrEnum):
@@ -23,7 +26,7 @@ class Verdict(StrEnum):
     LEAK = "LEAK"
 
 
-class Contender(_Frozen):
+class Contender(Frozen):
     """A registered version as it was scored: which one, in which MLflow run, how well.
 
     Attributes:
@@ -41,7 +44,7 @@ class Contender(_Frozen):
     corrected: Scores
 
 
-class Appraisal(_Frozen):
+class Appraisal(Frozen):
     """What came of scoring a version on the validation trips of a month.
 
     Exactly one of three: scored (`contender`), nothing to score (`version` is None), or a version that exists but
@@ -69,7 +72,21 @@ class Appraisal(_Frozen):
         return self
 
 
-class Evidence(_Frozen):
+class Objection(Frozen):
+    """What speaks against a model that is better on the whole.
+
+    Attributes:
+        about: `slice` where one kind of trips gets worse, `bias` where the mean error grows.
+        name: The slice; `bias` for the bias.
+        reason: Why, in words and numbers.
+    """
+
+    about: Literal["slice", "bias"]
+    name: str
+    reason: str
+
+
+class Evidence(Frozen):
     """Everything a decision rests on; what was shown is what is promoted, so it has a digest.
 
     Attributes:
@@ -82,6 +99,7 @@ class Evidence(_Frozen):
         difficulty_mae: Error of a plain rate per km on the same trips: how hard they are for anybody.
         gain: Paired difference, None where there is nothing to compare with.
         slices: The same on kinds of trips.
+        objections: What speaks against staging beyond its tolerance, whatever the verdict; evidence of before has none.
         verdict: What follows.
         reasons: Why, in words.
     """
@@ -95,17 +113,22 @@ class Evidence(_Frozen):
     difficulty_mae: float
     gain: Interval | None
     slices: tuple[SliceComparison, ...]
+    objections: tuple[Objection, ...] = ()
     verdict: Verdict
     reasons: tuple[str, ...]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the evidence's JSON, without the MLflow runs that happened to produce it."""
-        content = self.model_dump_json(exclude={"staging": {"run_id"}, "production": {"run_id"}})
-        return hashlib.sha256(content.encode()).hexdigest()
+        """SHA-256 of the evidence without the MLflow runs that produced it; the order of fields plays no part."""
+        content = self.model_dump(mode="json", exclude={"staging": {"run_id"}, "production": {"run_id"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def objects(self, about: Literal["slice", "bias"]) -> tuple[Objection, ...]:
+        """Returns the objections of one kind."""
+        return tuple(objection for objection in self.objections if objection.about == about)
 
 
-def contend(version: str, run_id: str, predicted: Vector, corrected: Vector, actual: Vector) -> Contender:
+def contend(version: str, run_id: str, predicted: FloatArray, corrected: FloatArray, actual: FloatArray) -> Contender:
     """Returns a version as it was scored.
 
     Args:

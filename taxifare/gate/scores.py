@@ -7,21 +7,18 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import PlainSerializer
 
 from taxifare.trips.targets import Unit
+from taxifare.values import Frozen
 
-Vector = npt.NDArray[np.floating]
+FloatArray = npt.NDArray[np.floating]
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
 
 class EvaluationError(ValueError):
     """Predictions that cannot be compared: not the same trips, or not finite numbers."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _finite_or_text(bound: float) -> float | str:
@@ -32,7 +29,7 @@ def _finite_or_text(bound: float) -> float | str:
 Bound = Annotated[float, PlainSerializer(_finite_or_text, when_used="json")]
 
 
-class Interval(_Frozen):
+class Interval(Frozen):
     """A mean per trip with its confidence interval; infinite bounds where the trips are too few to say."""
 
     mean: float
@@ -40,7 +37,7 @@ class Interval(_Frozen):
     high: Bound
 
 
-class Scores(_Frozen):
+class Scores(Frozen):
     """How far predictions are off, per trip: mean absolute error, root mean squared error, mean error (bias)."""
 
     trips: int
@@ -49,7 +46,7 @@ class Scores(_Frozen):
     bias: float
 
 
-def score(predicted: Vector, actual: Vector) -> Scores:
+def score(predicted: FloatArray, actual: FloatArray) -> Scores:
     """Returns how far predictions are off.
 
     Args:
@@ -71,7 +68,7 @@ def score(predicted: Vector, actual: Vector) -> Scores:
     )
 
 
-def mean_interval(values: Vector, confidence: float = 0.95) -> Interval:
+def mean_interval(values: FloatArray, confidence: float = 0.95) -> Interval:
     """Returns the mean with its interval, for 95 % mean ± 1.96 · s / √n.
 
     The normal interval is used because on the paired differences of real trips it covers as often as the bootstrap
@@ -123,7 +120,7 @@ def skill(mae: float, difficulty_mae: float) -> float:
     return 1 - mae / difficulty_mae
 
 
-def paired_gains(production_predicted: Vector, staging_predicted: Vector, actual: Vector) -> Vector:
+def paired_gains(production_predicted: FloatArray, staging_predicted: FloatArray, actual: FloatArray) -> FloatArray:
     """Returns per trip how much closer staging was than production: positive means staging is better.
 
     >>> paired_gains(np.array([12.0]), np.array([9.5]), np.array([10.0]))
@@ -141,7 +138,7 @@ def describe_gain(gain: Interval, unit: Unit) -> str:
     return f"{gain.mean:+.3f} {unit} a trip (95 % interval {gain.low:+.3f} to {gain.high:+.3f})"
 
 
-def _errors(predicted: Vector, actual: Vector) -> Vector:
+def _errors(predicted: FloatArray, actual: FloatArray) -> FloatArray:
     """Returns predicted minus actual; both finite and of one shape (n,), n > 0."""
     if predicted.shape != actual.shape or predicted.ndim != 1 or not len(predicted):
         raise EvaluationError(

@@ -4,8 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxifare.gate.scores import Interval, Scores, Vector, _Frozen, mean_interval, paired_gains, score
+from taxifare.gate.scores import FloatArray, Interval, Scores, mean_interval, paired_gains, score
 from taxifare.trips.cities import City
+from taxifare.values import Frozen
 
 MINIMUM_SLICE_TRIPS = 30
 """Slices with fewer trips are not judged: their interval would say nothing."""
@@ -13,7 +14,7 @@ MINIMUM_SLICE_TRIPS = 30
 LONG_TRIP_KM = 10.0
 
 
-class SliceComparison(_Frozen):
+class SliceComparison(Frozen):
     """Both models on one kind of trips."""
 
     name: str
@@ -47,7 +48,7 @@ def slice_masks(trips: pd.DataFrame, city: City) -> dict[str, npt.NDArray[np.boo
 
 
 def compare_slices(
-    production_predicted: Vector, staging_predicted: Vector, trips: pd.DataFrame, city: City
+    production_predicted: FloatArray, staging_predicted: FloatArray, trips: pd.DataFrame, city: City
 ) -> tuple[SliceComparison, ...]:
     """Returns both models' scores on each slice that has at least `MINIMUM_SLICE_TRIPS` trips.
 

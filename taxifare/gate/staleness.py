@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from taxifare.gate.scores import _Frozen, skill
+from taxifare.gate.scores import skill
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
 from taxifare.trips.targets import Unit
+from taxifare.values import Frozen
 
 
-class Footing(_Frozen):
+class Footing(Frozen):
     """How well a model did where: its MAE on a month's validation trips, and their difficulty."""
 
     mae: float
@@ -22,7 +23,7 @@ class Footing(_Frozen):
         return skill(self.mae, self.difficulty_mae)
 
 
-class Change(_Frozen):
+class Change(Frozen):
     """Why the error of a model is another one than when it was approved.
 
     Attributes:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from taxifare.gate.evidence import Appraisal, Contender, Evidence, Verdict
+from taxifare.gate.evidence import Appraisal, Contender, Evidence, Objection, Verdict
 from taxifare.gate.scores import (
     EvaluationError,
+    FloatArray,
     Interval,
     Scores,
-    Vector,
     describe_gain,
     mean_interval,
     paired_gains,
@@ -21,7 +21,6 @@ from taxifare.gate.scores import (
 from taxifare.gate.slices import SliceComparison, compare_slices
 from taxifare.model.exposure import leaked
 from taxifare.settings import GateSettings
-from taxifare.trips.cities import City
 
 
 def judge(
@@ -33,7 +32,6 @@ def judge(
     production_predicted: pd.Series | None,
     staging: Appraisal,
     staging_predicted: pd.Series,
-    city: City,
     settings: GateSettings,
 ) -> Evidence:
     """Returns the evidence and its verdict on replacing production by staging.
@@ -51,8 +49,7 @@ def judge(
         production_predicted: Its predictions by trip key, None where it was not scored.
         staging: What came of scoring staging.
         staging_predicted: Its predictions by trip key.
-        city: Gives the slices.
-        settings: Gives the target and the tolerances.
+        settings: Give the target, the city's slices and the tolerances.
 
     Raises:
         EvaluationError: Staging was not scored, or predictions are not of exactly the validation trips as they are now.
@@ -64,20 +61,22 @@ def judge(
 
     gain: Interval | None = None
     slices: tuple[SliceComparison, ...] = ()
+    objections: tuple[Objection, ...] = ()
     if production.contender is not None:
         if production_predicted is None:
             raise EvaluationError(f"production version {production.version} was scored, its predictions are missing")
         production_predictions = _predictions(production_predicted, validation, production.contender, "production")
         actual = validation["target"].to_numpy(np.float64)
         gain = mean_interval(paired_gains(production_predictions, staging_predictions, actual))
-        slices = compare_slices(production_predictions, staging_predictions, validation, city)
+        slices = compare_slices(production_predictions, staging_predictions, validation, settings.city_facts)
+        objections = _objections(production.contender.scores, staging.contender.scores, slices, settings)
 
     verdict, reasons = _verdict(
         validation=validation,
         production=production,
         staging=staging,
         gain=gain,
-        slices=slices,
+        objections=objections,
         settings=settings,
     )
     return Evidence(
@@ -90,6 +89,7 @@ def judge(
         difficulty_mae=reference_mae(training, validation),
         gain=gain,
         slices=slices,
+        objections=objections,
         verdict=verdict,
         reasons=reasons,
     )
@@ -101,7 +101,7 @@ def _verdict(
     production: Appraisal,
     staging: Appraisal,
     gain: Interval | None,
-    slices: Sequence[SliceComparison],
+    objections: Sequence[Objection],
     settings: GateSettings,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Returns the verdict and its reasons; conditions that make a comparison meaningless come first."""
@@ -124,33 +124,38 @@ def _verdict(
         return Verdict.HOLD, (
             f"a gain of at least {settings.minimum_gain:.2f} {unit} a trip is not shown: {describe_gain(gain, unit)}",
         )
-    objections = _objections(production.contender.scores, staging.contender.scores, slices, settings)
     if objections:
-        return Verdict.HOLD, objections
+        return Verdict.HOLD, tuple(objection.reason for objection in objections)
     return Verdict.PROMOTE, (f"staging is better: {describe_gain(gain, unit)}",)
 
 
 def _objections(
     production: Scores, staging: Scores, slices: Sequence[SliceComparison], settings: GateSettings
-) -> tuple[str, ...]:
-    """Returns what speaks against a model that is better on the whole: slices and bias beyond their tolerance."""
+) -> tuple[Objection, ...]:
+    """Returns what speaks against staging beyond its tolerance: slices that surely get worse, a bias that grows."""
     unit = settings.target_facts.unit
     objections = tuple(
-        f"{part.name} trips get worse: {describe_gain(part.gain, unit)} on {part.staging.trips} trips, "
-        f"tolerated are {settings.slice_tolerance:.2f} {unit}"
+        Objection(
+            about="slice",
+            name=part.name,
+            reason=(
+                f"{part.name} trips get worse: {describe_gain(part.gain, unit)} on {part.staging.trips} trips, "
+                f"tolerated are {settings.slice_tolerance:.2f} {unit}"
+            ),
+        )
         for part in slices
         if part.gain.high < -settings.slice_tolerance
     )
-    growth = abs(staging.bias) - abs(production.bias)
-    if growth > settings.bias_tolerance:
-        objections += (
-            f"the bias grows from {production.bias:+.2f} to {staging.bias:+.2f} {unit} a trip, "
-            f"tolerated are {settings.bias_tolerance:.2f} {unit}",
-        )
-    return objections
+    if abs(staging.bias) - abs(production.bias) <= settings.bias_tolerance:
+        return objections
+    reason = (
+        f"the bias grows from {production.bias:+.2f} to {staging.bias:+.2f} {unit} a trip, "
+        f"tolerated are {settings.bias_tolerance:.2f} {unit}"
+    )
+    return (*objections, Objection(about="bias", name="bias", reason=reason))
 
 
-def _predictions(predictions: pd.Series, validation: pd.DataFrame, contender: Contender, whose: str) -> Vector:
+def _predictions(predictions: pd.Series, validation: pd.DataFrame, contender: Contender, whose: str) -> FloatArray:
     """Returns the predictions in the order of the validation trips; a comparison on other trips is an error.
 
     Keys alone do not tell: where a source has none they are numbers, and a restated month has the same ones. So the

@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+
+from taxifare.values import Frozen
 
 
-class Exposure(BaseModel):
+class Exposure(Frozen):
     """Trips a model has been trained on: those of one revision picked up in `[first_pickup, last_pickup]`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: str
     revision: str

@@ -89,8 +89,9 @@ def _dropoffs(settings: Settings) -> str:
 
 def _ledger(approvals: Approvals) -> str:
     """Returns how much the ledger holds."""
-    waiting = len(approvals.open_requests())
-    return f"{len(approvals.requests())} requests, {waiting} of them wait, {len(approvals.history())} promotions"
+    record = approvals.record
+    waiting = len(record.open_requests())
+    return f"{len(record.requests())} requests, {waiting} of them wait, {len(record.history())} promotions"
 
 
 def _registry(registry: ModelRegistry) -> str:
@@ -112,8 +113,8 @@ def _artifacts(settings: MlflowSettings, registry: ModelRegistry) -> str:
 
 def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
     """Returns that ledger and registry tell the same story."""
-    with approvals.ledger.reading() as book:
-        last, pending = book.last_promotion(), book.pending()
+    with approvals.ledger.reading() as entries:
+        last, pending = entries.last_promotion(), entries.pending()
     recorded, alias = None if last is None else last.version, registry.production_version()
     if recorded != alias:
         raise DisorderError(

@@ -52,8 +52,8 @@ def take_stock(source: TripSource, approvals: Approvals, in_lake: Mapping[Month,
         SourceError: The source does not answer.
     """
     published = source.months()
-    with approvals.ledger.reading() as book:
-        requests, outcomes = book.requests(), book.outcomes()
+    with approvals.ledger.reading() as entries:
+        requests, outcomes = entries.requests(), entries.outcomes()
     for month in sorted({*published, *in_lake}):
         revision = published.get(month)
         yield MonthInStock(month, revision, in_lake.get(month), _decided(month, revision, requests, outcomes))

@@ -332,7 +332,6 @@ def _decide(
         production_predicted=production_predicted,
         staging=challenger,
         staging_predicted=challenger_predicted,
-        city=settings.city_facts,
         settings=settings,
     )
     is_promoted, reason = _RULES[policy](evidence)

@@ -147,8 +147,8 @@ def _ensure_whole_month(
 
     The sensor has that done after an approval; a month run by hand or by a backfill may come before it.
     """
-    with approvals.ledger.reading() as book:
-        approved = to_retrain(book.last_promotion(), book.requests())
+    with approvals.ledger.reading() as entries:
+        approved = to_retrain(entries.last_promotion(), entries.requests())
     if approved is not None and registry.newest_whole_month_of(approved.staging_version) is None:
         dagster_run = context.run.root_run_id or context.run.run_id
         retrain_from_lake(approved.subject, approved.staging_version, registry, settings, parquet_io, dagster_run)

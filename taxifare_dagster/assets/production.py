@@ -28,7 +28,7 @@ def unshown_promotions(instance: dg.DagsterInstance, approvals: Approvals) -> li
     Decisions from the command line or from code reach the ledger without Dagster; a decision whose run was killed after
     the ledger had it, likewise.
     """
-    entries = approvals.history()
+    entries = approvals.record.history()
     latest = instance.get_latest_materialization_event(production_model.key)
     shown = 0
     if latest is not None and latest.asset_materialization is not None:

@@ -16,7 +16,7 @@ import pytest
 
 from taxifare.approval.channels import DeliveryError, Message, PassingDeliveryError
 from taxifare.approval.delivery import send_request
-from taxifare.approval.records import State
+from taxifare.approval.records import RequestState
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.scores import EvaluationError, score
 from taxifare.gate.verdict import judge
@@ -104,7 +104,6 @@ def judged(
             "2", predictions, trips[trips["is_validation"]].set_index("key").loc[predictions.index].reset_index()
         ),
         staging_predicted=predictions,
-        city=NEW_YORK,
         settings=small_settings(Path("nowhere")),
     )
 
@@ -187,7 +186,7 @@ def test_a_promotion_that_goes_the_wrong_way_round(
     assert registry.production_version() == "1"
     office.approve(office.ask("2015-01", "2", "1"))
     assert registry.production_version() == "2"
-    promotion = office.approvals.history()[-1]
+    promotion = office.approvals.record.history()[-1]
     assert (promotion.version, promotion.replaced_version) == ("2", "1")
 
 
@@ -233,9 +232,9 @@ def test_an_approval_that_is_recorded_only_when_it_is_yes(tmp_path: Path) -> Non
     office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").with_first_model()
     request = office.ask("2015-01", "2", "1")
     office.reject(request, by="Ada")
-    outcome = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}", office.registry).approvals.outcome(request.id)
+    outcome = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}", office.registry).approvals.record.outcome(request.id)
     assert outcome is not None
-    assert (outcome.state, outcome.by) == (State.REJECTED, "Ada")
+    assert (outcome.state, outcome.by) == (RequestState.REJECTED, "Ada")
     assert outcome.reason
 
 
@@ -256,13 +255,13 @@ def test_a_notification_failure_that_fails_the_run_after_promotion(tmp_path: Pat
     with pytest.raises(DeliveryError):
         send_request(office.approvals, chat, request.id, LINKS, settings, sleep=lambda _seconds: None)
     assert office.registry.alias == "1", "asking changes nothing"
-    assert office.approvals.open_requests() == (request,)
+    assert office.approvals.record.open_requests() == (request,)
     office.approve(request)
     assert office.registry.alias == "2", "and the answer needs no message"
     assert not send_request(office.approvals, chat, request.id, LINKS, settings), (
         "nothing is left to send, so nothing fails"
     )
-    assert len(office.approvals.history()) == 2
+    assert len(office.approvals.record.history()) == 2
 
 
 # The months

@@ -162,9 +162,9 @@ class Company:
 
     def books(self) -> Books:
         """What the ledger says now."""
-        with Ledger(f"sqlite:///{self.folder / 'state' / 'ledger.db'}", "USD").reading() as book:
-            outcomes = {outcome.request_id: outcome for outcome in book.outcomes()}
-            return Books(book.requests(), outcomes, book.deliveries(), book.promotions(), book.refusals())
+        with Ledger(f"sqlite:///{self.folder / 'state' / 'ledger.db'}", "USD").reading() as entries:
+            outcomes = {outcome.request_id: outcome for outcome in entries.outcomes()}
+            return Books(entries.requests(), outcomes, entries.deliveries(), entries.promotions(), entries.refusals())
 
     def production(self) -> str | None:
         """The version that MLflow's alias `production` points at."""

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from taxifare.approval.ledger import Ledger
-from taxifare.approval.records import State
+from taxifare.approval.records import RequestState
 from taxifare_dagster.catalog import PRODUCTION_POOL
 from tests.end_to_end.conftest import SMALL, Books
 from tests.support.ui import eventually
@@ -99,9 +99,9 @@ def turns(instance: dg.DagsterInstance) -> int:
 
 def read(folder: Path) -> Books:
     """What the demo's ledger says now."""
-    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").reading() as book:
-        outcomes = {outcome.request_id: outcome for outcome in book.outcomes()}
-        return Books(book.requests(), outcomes, book.deliveries(), book.promotions(), book.refusals())
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").reading() as entries:
+        outcomes = {outcome.request_id: outcome for outcome in entries.outcomes()}
+        return Books(entries.requests(), outcomes, entries.deliveries(), entries.promotions(), entries.refusals())
 
 
 def rows(output: str) -> dict[str, list[str]]:
@@ -131,7 +131,7 @@ def test_every_month_is_asked_about_and_decided_once_by_the_policy(story: Story)
     for request in story.books.requests:
         outcome = story.books.outcomes[request.id]
         assert outcome.by == "demo policy"
-        assert (outcome.state is State.APPROVED) == (request.verdict in {"PROMOTE", "COLD_START"})
+        assert (outcome.state is RequestState.APPROVED) == (request.verdict in {"PROMOTE", "COLD_START"})
 
 
 def test_the_table_tells_what_the_ledger_has(story: Story) -> None:

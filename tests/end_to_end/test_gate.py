@@ -31,7 +31,7 @@ from taxifare.approval.channels import DeliveryError, WagonChat
 from taxifare.approval.delivery import send_request
 from taxifare.approval.errors import AgainstVerdictError, RegistryBehindError, SettledError, TokenError
 from taxifare.approval.message import message
-from taxifare.approval.records import State
+from taxifare.approval.records import RequestState
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.verdict import judge
@@ -141,9 +141,9 @@ def today(office: Office) -> Office:
 def agree(office: Office) -> str | None:
     """The production version, on which ledger, history and MLflow agree with nothing left to tell."""
     version = office.approvals.production()
-    assert office.registry.production_version() == version == office.approvals.history()[-1].version
-    with office.approvals.ledger.reading() as book:
-        assert not book.pending()
+    assert office.registry.production_version() == version == office.approvals.record.history()[-1].version
+    with office.approvals.ledger.reading() as entries:
+        assert not entries.pending()
     return version
 
 
@@ -208,7 +208,6 @@ class Garage:
             production_predicted=self.registry.runs.read_predictions(old.contender.run_id),
             staging=new,
             staging_predicted=self.registry.runs.read_predictions(new.contender.run_id),
-            city=self.settings.city_facts,
             settings=self.settings,
         )
 
@@ -293,7 +292,7 @@ def test_a_planted_worse_model_is_rejected_and_passes_only_with_an_override(show
     assert evidence.verdict is Verdict.REJECT
     assert evidence.gain is not None
     assert evidence.gain.high < 0
-    request = showroom.approvals.request(evidence)
+    request = showroom.request(evidence)
     with pytest.raises(AgainstVerdictError, match="REJECT; approving it takes an override"):
         showroom.approve(request)
     assert agree(showroom) == version(garage, "good")
@@ -316,7 +315,7 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert evidence.production.scores.mae > evidence.staging.scores.mae
     # And the person reads it the right way round: the error of production first, and a gain with its sign.
     dearer = showroom.approvals.request(reverse)
-    text = message(dearer, showroom.approvals.token(dearer), LINKS, gate_settings).text
+    text = message(dearer, showroom.approvals.tokens.of(dearer), LINKS, gate_settings).text
     good, dear = evidence.staging.scores, evidence.production.scores
     assert text.startswith(f"Evaluation MAE: {good.mae:.2f} - New training MAE: {dear.mae:.2f}\n")
     assert "Gain a trip: -" in text
@@ -326,9 +325,9 @@ def test_a_model_compared_with_itself_gains_nothing_and_is_held(showroom: Office
     evidence = garage.evidence("good", "equal")
     assert (evidence.verdict, evidence.gain and evidence.gain.mean) == (Verdict.HOLD, 0)
     with pytest.raises(AgainstVerdictError):
-        showroom.approve(showroom.approvals.request(evidence))
+        showroom.approve(showroom.request(evidence))
     # The very same version is not even a question.
-    itself = showroom.approvals.request(garage.evidence("good", "good"))
+    itself = showroom.request(garage.evidence("good", "good"))
     with pytest.raises(SettledError, match="is production already"):
         showroom.approve(itself, override=True)
     assert agree(showroom) == version(garage, "good")
@@ -338,7 +337,7 @@ def test_a_model_that_has_seen_the_month_is_no_better_for_it(showroom: Office, g
     evidence = garage.evidence("good", "leaked")
     assert evidence.verdict is Verdict.LEAK
     with pytest.raises(AgainstVerdictError, match="LEAK"):
-        showroom.approve(showroom.approvals.request(evidence))
+        showroom.approve(showroom.request(evidence))
     assert agree(showroom) == version(garage, "good")
 
 
@@ -393,10 +392,10 @@ def test_an_approval_that_time_has_overtaken_is_void(office: Office) -> None:
 def test_the_token_of_another_version_opens_nothing(office: Office) -> None:
     shown, other = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     with pytest.raises(TokenError):
-        office.approvals.decide(other.id, "approve", "Mallory", "mine is valid", office.approvals.token(shown))
+        office.approvals.decide(other.id, "approve", "Mallory", "mine is valid", office.approvals.tokens.of(shown))
     assert agree(office) == "1"
-    with office.approvals.ledger.reading() as book:
-        assert [refusal.by for refusal in book.refusals()] == ["Mallory"]
+    with office.approvals.ledger.reading() as entries:
+        assert [refusal.by for refusal in entries.refusals()] == ["Mallory"]
 
 
 def test_a_request_decided_twice_is_decided_once(office: Office) -> None:
@@ -405,7 +404,7 @@ def test_a_request_decided_twice_is_decided_once(office: Office) -> None:
     assert office.approve(request, "Ada") == first
     with pytest.raises(SettledError, match="is approved by Ada"):
         office.reject(request, "Bob")
-    assert (agree(office), len(office.approvals.history())) == ("2", 2)
+    assert (agree(office), len(office.approvals.record.history())) == ("2", 2)
     assert story(office, "2")["decided_by"] == "Ada"
 
 
@@ -416,9 +415,9 @@ def test_of_two_processes_deciding_at_once_one_wins_and_the_other_is_told(office
 
     (told,) = [answer for answer in answers if isinstance(answer, Exception)]
     (won,) = [answer for answer in answers if not isinstance(answer, Exception)]
-    assert won == office.approvals.outcome(request.id)
+    assert won == office.approvals.record.outcome(request.id)
     assert f"is {won.state} by {won.by}" in str(told)
-    assert agree(office) == ("2" if won.state is State.APPROVED else "1")
+    assert agree(office) == ("2" if won.state is RequestState.APPROVED else "1")
     assert story(office, "2").items() >= {("decision", str(won.state)), ("decided_by", won.by)}
 
 
@@ -429,7 +428,7 @@ def test_of_promotions_racing_one_wins_and_the_others_are_void(office: Office) -
 
     assert len([answer for answer in answers if isinstance(answer, SettledError)]) == 2
     winner = agree(office)
-    assert [entry.version for entry in office.approvals.history()] == ["1", winner]
+    assert [entry.version for entry in office.approvals.record.history()] == ["1", winner]
     decisions = {number: story(office, number)["decision"] for number in ("2", "3", "4")}
     assert decisions == {number: "approved" if number == winner else "void" for number in decisions}
 
@@ -438,7 +437,7 @@ def test_a_clock_that_goes_backwards_does_not_turn_history_round(office: Office)
     office.clock.move(days=-400)
     office.approve(office.ask("2015-01", "2", "1"))
     assert agree(office) == "2"
-    assert [entry.sequence for entry in office.approvals.history()] == [1, 2]
+    assert [entry.sequence for entry in office.approvals.record.history()] == [1, 2]
     assert office.approvals.rollback(by="Ada", reason="back").version == agree(office) == "1"
 
 
@@ -544,7 +543,7 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
         distant.prepare()
         for step in count(0, stride):
             attempt = command(office, step)
-            before = len(office.approvals.history())
+            before = len(office.approvals.record.history())
             wire.left, wire.loses_answer = step, step // stride % 2 == 1
             with suppress(RegistryError, RegistryBehindError):
                 attempt()
@@ -559,8 +558,8 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
             done = attempt()
             assert attempt() == done
             agree(office)
-            assert len(office.approvals.history()) == before + (command is not ask)
-            assert len(office.approvals.open_requests()) == (command is ask)
+            assert len(office.approvals.record.history()) == before + (command is not ask)
+            assert len(office.approvals.record.open_requests()) == (command is ask)
             if not broke:
                 break
         assert step > 5
@@ -573,7 +572,7 @@ def test_a_server_that_is_gone_is_no_cold_start_and_finds_itself_told_when_it_is
     requested = office.ask("2015-01", "2", "1")
     rejected = office.ask("2015-02", "3", "1")
     office.approve(office.ask("2015-03", "4", "1"), "Ada")
-    before = office.approvals.history()
+    before = office.approvals.record.history()
     tracking.stop()
     try:
         for command in (
@@ -585,7 +584,7 @@ def test_a_server_that_is_gone_is_no_cold_start_and_finds_itself_told_when_it_is
         ):
             with pytest.raises(RegistryError):
                 command()
-        assert office.approvals.history() == before
+        assert office.approvals.record.history() == before
         answer = taxifare(gate_settings, "decide", requested.id, "--approve", "--by", "Ada", "--reason", "now")
         assert answer.exit_code == 1
         assert "RegistryError" in answer.stderr
@@ -626,7 +625,7 @@ def test_a_decision_killed_before_the_alias_is_reported_by_the_doctor_and_finish
     )
     assert again.exit_code == 0, again.output
     assert "approved by Ada. In production: version 2" in again.output
-    assert (agree(office), len(office.approvals.history())) == ("2", 2)
+    assert (agree(office), len(office.approvals.record.history())) == ("2", 2)
     assert "they agree" in doctor(gate_settings)
     assert story(office, "2")["decided_by"] == "Ada"
 
@@ -680,7 +679,7 @@ def test_a_chat_that_is_down_slow_or_fails_after_accepting_asks_once_and_fails_n
 
     with pytest.raises(DeliveryError, match=chat.url):
         send()
-    assert office.approvals.state(request) is State.REQUESTED
+    assert office.approvals.record.state(request) is RequestState.REQUESTED
     with chat_server(chat):
         chat.faults += ["500", "slow", "accept-500"]
         assert send()

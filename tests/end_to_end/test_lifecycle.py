@@ -13,7 +13,7 @@ from itertools import combinations
 
 import pytest
 
-from taxifare.approval.records import State
+from taxifare.approval.records import RequestState
 from taxifare.gate.evidence import Verdict
 from tests.end_to_end.conftest import Books, Company, Question
 from tests.support.ui import Run, eventually
@@ -80,7 +80,7 @@ def test_approving_moves_the_alias_and_shows_on_the_asset(company: Company, star
 def test_a_question_that_expected_nothing_in_production_is_void(company: Company, start: Run) -> None:
     books = company.books()
     outcome = books.outcomes[books.asked("2015-01")[0].id]
-    assert outcome.state is State.VOID
+    assert outcome.state is RequestState.VOID
     assert "production moved from nothing to version 1" in outcome.reason
 
 
@@ -284,7 +284,7 @@ def test_an_answer_counts_once(company: Company, vote: Vote) -> None:
 def test_the_other_open_questions_are_void_with_it(company: Company, vote: Vote) -> None:
     books = company.books()
     for subject in SUBJECTS[:-1]:
-        assert books.outcomes[books.asked(subject)[-1].id].state is State.VOID
+        assert books.outcomes[books.asked(subject)[-1].id].state is RequestState.VOID
 
 
 # The fifth act: June, and its run is killed half-way

@@ -135,12 +135,12 @@ def test_a_backfill_of_three_months(started: World, tmp_path: Path) -> None:
     for question in requested:
         assert failures(started.launch(question, "approval_job")) == {}
     assert not started.tick("approval_sensor").run_requests
-    assert [request.subject for request in started.approvals.open_requests()] == [str(month) for month in months]
+    assert [request.subject for request in started.approvals.record.open_requests()] == [str(month) for month in months]
     assert len(started.chat.messages) == 3
 
     # Answering one makes the others void: they were compared with what is no longer production.
     assert failures(started.answer(started.request(JANUARY))) == {}
-    assert started.approvals.open_requests() == ()
+    assert started.approvals.record.open_requests() == ()
     (due,) = started.tick("new_month_sensor").run_requests
     assert due.partition_key == "2015-02-01"
     assert due.tags["taxifare/because"] == "2015-02 is due: production changed"

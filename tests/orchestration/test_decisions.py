@@ -7,8 +7,7 @@ from dagster._core.execution.api import execute_run
 from dagster._core.test_utils import create_run_for_test
 
 from taxifare.approval.channels import DeliveryError
-from taxifare.approval.records import State
-from taxifare_dagster.comparisons import compared
+from taxifare.approval.records import RequestState
 from tests.support.world import FEBRUARY, JANUARY, Chat, World, failures
 
 
@@ -39,7 +38,7 @@ def test_rejecting_leaves_production_alone(asked: World) -> None:
     assert failures(result) == {}
     assert asked.approvals.production() == "1"
     assert not result.get_asset_materialization_events()
-    outcome = asked.approvals.outcome(request.id)
+    outcome = asked.approvals.record.outcome(request.id)
     assert outcome is not None
     assert (outcome.state, outcome.by) == ("rejected", "Ada")
 
@@ -60,9 +59,9 @@ def test_an_answer_that_does_not_count_fails_and_is_on_record(
     result = asked.answer(request, **changes)
     assert refusal in failures(result)["decide"]
     assert asked.approvals.production() == asked.registry.production_version() == "1"
-    assert asked.approvals.outcome(request.id) is None
-    with asked.approvals.ledger.reading() as book:
-        (recorded,) = book.refusals()
+    assert asked.approvals.record.outcome(request.id) is None
+    with asked.approvals.ledger.reading() as entries:
+        (recorded,) = entries.refusals()
     assert refusal in recorded.why
     assert recorded.decision == "approve"
 
@@ -83,7 +82,7 @@ def test_an_answer_twice_is_one_answer_and_a_second_opinion_is_refused(asked: Wo
     assert failures(asked.answer(request)) == {}
     assert failures(asked.answer(request)) == {}
     assert "is approved by Ada" in failures(asked.answer(request, "reject", decided_by="Bob"))["decide"]
-    assert [promotion.version for promotion in asked.approvals.history()] == ["1", "2"]
+    assert [promotion.version for promotion in asked.approvals.record.history()] == ["1", "2"]
 
 
 def test_a_decision_must_be_one_of_two_words(asked: World) -> None:
@@ -113,7 +112,7 @@ def test_a_decision_from_the_command_line_is_shown_by_the_sensor_once(compared_j
     world = compared_january
     assert world.ask(JANUARY).success
     request = world.request(JANUARY)
-    world.approvals.decide(request.id, "approve", "Ben", "from a terminal", world.approvals.token(request))
+    world.approvals.decide(request.id, "approve", "Ben", "from a terminal", world.approvals.tokens.of(request))
     world.approvals.rollback(by="Ada", reason="complaints")
     shown = world.tick("production_sensor").asset_events
     assert [event.description for event in shown] == ["version 2: promotion by Ben", "version 1: rollback by Ada"]
@@ -146,10 +145,10 @@ def test_a_request_is_reminded_of_and_expires(compared_january: World) -> None:
     assert [message.text.splitlines()[-1].rpartition(", ")[2] for message in world.chat.messages[1:]] == ["reminder 1"]
     world.clock_ahead_days = 40
     assert failures(world.run("reminder_job")) == {}
-    assert world.approvals.open_requests() == ()
-    outcome = world.approvals.outcome(world.request(JANUARY).id)
+    assert world.approvals.record.open_requests() == ()
+    outcome = world.approvals.record.outcome(world.request(JANUARY).id)
     assert outcome is not None
-    assert outcome.state is State.EXPIRED
+    assert outcome.state is RequestState.EXPIRED
     assert len(world.chat.messages) == 2
 
 
@@ -162,7 +161,7 @@ def test_asking_about_a_month_that_was_not_compared_says_so(started: World) -> N
 
 def test_checks_without_a_month_say_which_button_to_press(compared_january: World) -> None:
     """The UI's "Execute all" on the Checks tab launches them without a partition."""
-    before = compared(compared_january.instance)
+    before = compared_january.approvals.record.comparisons()
     everything = compared_january.definitions.resolve_implicit_global_asset_job_def()
     for asset in ("raw_new_data", "preprocessed_data", "production_eval_mae", "staging_model"):
         keys = {
@@ -182,4 +181,4 @@ def test_checks_without_a_month_say_which_button_to_press(compared_january: Worl
         (failed,) = compared_january.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
         assert failed.dagster_event is not None
         assert "choose a month" in str(failed.dagster_event.job_failure_data.error)
-    assert compared(compared_january.instance) == before
+    assert compared_january.approvals.record.comparisons() == before

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from taxifare.approval.approvals import Decision
+from taxifare.approval.decisions import Decision
 from taxifare.settings import Settings
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.links import DagsterLinks
@@ -44,11 +44,11 @@ def test_the_address_of_a_subject_is_that_of_messages_sent_before() -> None:
 def test_what_the_link_fills_in_is_what_the_job_takes(office: Office, settings: Settings) -> None:
     """All but who and why, which a person writes; the job's own schema is asked, not ours."""
     request = office.ask("2015-03", "2", "1")
-    config = yaml.safe_load(config_of(LINKS.decision(request, office.approvals.token(request), "reject")))
+    config = yaml.safe_load(config_of(LINKS.decision(request, office.approvals.tokens.of(request), "reject")))
     job = build_definitions(settings).resolve_job_def("decision_job")
     assert dg.validate_run_config(job, config)["ops"]["decide"]["config"] == config["ops"]["decide"]["config"]
     written = {"decided_by": "", "reason": "", "override": False}
-    shown = {"request": request.id, "token": office.approvals.token(request), "decision": "reject"}
+    shown = {"request": request.id, "token": office.approvals.tokens.of(request), "decision": "reject"}
     assert config["ops"]["decide"]["config"] == shown | written
 
 

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from taxifare.gate.evidence import Verdict
-from taxifare_dagster.comparisons import compared
 from tests.support.world import FEBRUARY, JANUARY, World, checks_of, failed_checks, failures
 
 ALL_CHECKS = {
@@ -123,12 +122,12 @@ class TestJanuaryAsItWas:
                     found[key.name] = record.partition
         assert found == dict.fromkeys(ALL_CHECKS, "2015-01-01")
 
-    def test_the_comparison_is_read_back_from_the_log(self, january: World) -> None:
-        found = compared(january.instance)
+    def test_the_comparison_is_in_the_ledger(self, january: World) -> None:
+        found = january.approvals.record.comparisons()
         assert set(found) == {"base", "2015-01"}
-        assert found["base"].verdict is Verdict.COLD_START
-        assert found["2015-01"].verdict is Verdict.PROMOTE
-        assert found["2015-01"].gain is not None
+        assert found["base"].evidence.verdict is Verdict.COLD_START
+        assert found["2015-01"].evidence.verdict is Verdict.PROMOTE
+        assert found["2015-01"].evidence.gain is not None
         assert found["2015-01"].revision == january.publisher.months()[JANUARY]
 
     def test_mlflow_has_a_run_of_each_model_within_one_of_the_whole(self, january: World, run: dg.DagsterRun) -> None:
@@ -269,7 +268,7 @@ class TestSameMonthTwice:
 
         assert compared_january.ask(JANUARY).success
         assert compared_january.ask(JANUARY).success
-        requests = [request for request in compared_january.approvals.requests() if request.subject == "2015-01"]
+        requests = [request for request in compared_january.approvals.record.requests() if request.subject == "2015-01"]
         assert [request.staging_version for request in requests] == ["2"]
         assert len(compared_january.chat.messages) == 1
         assert compared_january.chat.messages[0].text.startswith("Evaluation MAE: ")
@@ -283,10 +282,10 @@ class TestSameMonthTwice:
 
         after = compared_january.request(JANUARY)
         assert (after.revision, after.staging_version) == ("r2", "3")
-        outcome = compared_january.approvals.outcome(before.id)
+        outcome = compared_january.approvals.record.outcome(before.id)
         assert outcome is not None
         assert (outcome.state, outcome.reason) == ("void", "2015-01 restated as r2")
-        assert compared_january.approvals.open_requests() == (after,)
+        assert compared_january.approvals.record.open_requests() == (after,)
         assert len(compared_january.chat.messages) == 2
         assert compared_january.metadata("raw_new_data", JANUARY)["revision"] == "r2"
 

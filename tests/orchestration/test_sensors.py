@@ -141,7 +141,7 @@ class TestApprovalSensor:
 
         (requested,) = world.tick("approval_sensor").run_requests
         assert failures(world.launch(requested, "approval_job")) == {}
-        outcome = world.approvals.outcome(earlier.id)
+        outcome = world.approvals.record.outcome(earlier.id)
         assert outcome is not None
         assert outcome.state == "void"
         assert not world.tick("approval_sensor").run_requests
@@ -174,7 +174,7 @@ class TestApprovalSensor:
             assert not compared_january.tick("approval_sensor").run_requests
             clock.late_s = pause_s + 10
         assert len(set(run_keys)) == 3
-        requests = [request for request in compared_january.approvals.requests() if request.subject == "2015-01"]
+        requests = [request for request in compared_january.approvals.record.requests() if request.subject == "2015-01"]
         assert len(requests) == 1
 
         compared_january.chat.fault = None
@@ -203,7 +203,7 @@ class TestProductionSensor:
         assert not compared_january.tick("production_sensor").asset_events
         assert compared_january.ask(JANUARY).success
         request = compared_january.request(JANUARY)
-        token = compared_january.approvals.token(request)
+        token = compared_january.approvals.tokens.of(request)
         compared_january.approvals.decide(request.id, "approve", "Grace", "by command", token)
         (shown,) = compared_january.tick("production_sensor").asset_events
         assert shown.asset_key == dg.AssetKey("production_model")

@@ -39,7 +39,7 @@ class TestGate:
                 assert waits.skip_message == "2015-02 is due: new, once the policy has decided on 2015-01"
             (question,) = world.tick("approval_sensor").run_requests
             assert failures(world.launch(question, "approval_job")) == {}
-        outcomes = [world.approvals.outcome(request.id) for request in world.approvals.requests()]
+        outcomes = [world.approvals.record.outcome(request.id) for request in world.approvals.record.requests()]
         assert [outcome and (outcome.by, outcome.state) for outcome in outcomes] == [
             ("policy gate", "approved"),
             ("policy gate", "approved"),
@@ -53,7 +53,7 @@ class TestGate:
         world = compared_january.under(approval_policy="gate")
         world.chat.fault = DeliveryError("POST /chat answered 404 Not Found")
         assert "404" in failures(world.ask(JANUARY))["send_approval_message"]
-        outcome = world.approvals.outcome(world.request(JANUARY).id)
+        outcome = world.approvals.record.outcome(world.request(JANUARY).id)
         assert outcome is not None
         assert outcome.by == "policy gate"
 
@@ -86,8 +86,8 @@ class TestGate:
             pauses.append(seconds)
             assert len(pauses) <= 2, "it went on waiting after the decision"
             if len(pauses) == 2:
-                asked = gate.approvals.request(gate.evidence(JANUARY))
-                token = gate.approvals.token(asked)
+                asked = gate.approvals.request(gate.approvals.record.comparisons()[str(JANUARY)])
+                token = gate.approvals.tokens.of(asked)
                 gate.approvals.decide(asked.id, "approve", "policy gate", "PROMOTE", token, override=True)
 
         monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))

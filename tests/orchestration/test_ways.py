@@ -17,7 +17,6 @@ import pytest
 from taxifare.sources import make_source
 from taxifare.trips.months import Month, months_between
 from taxifare_dagster.catalog import MONTHLY_ASSETS
-from taxifare_dagster.comparisons import compared
 from tests.support.servers import dagster_dev
 from tests.support.ui import Run, Ui, eventually
 from tests.support.world import JANUARY, Publisher, World, _move_mlflow_store, failures, world_settings
@@ -73,8 +72,8 @@ class Site:
         """What was found for each month: all of the evidence but the names that its version and runs happen to have."""
         unnamed: dict[str, Any] = {"staging": {"run_id", "version"}, "production": {"run_id"}}
         return {
-            subject: evidence.model_dump(mode="json", exclude=unnamed)
-            for subject, evidence in sorted(compared(self.world.instance).items())
+            subject: comparison.evidence.model_dump(mode="json", exclude=unnamed)
+            for subject, comparison in sorted(self.world.approvals.record.comparisons().items())
         }
 
     def shown(self, key: str) -> dict[str, tuple[Any, ...]]:

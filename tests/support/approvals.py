@@ -10,8 +10,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from taxifare.approval.approvals import Approvals, Decision, Registry
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.comparisons import record
+from taxifare.approval.decisions import Decision
 from taxifare.approval.ledger import Ledger
+from taxifare.approval.projection import Registry
 from taxifare.approval.records import Outcome, Request
 from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores
@@ -142,7 +145,11 @@ class Office:
         return cls(Approvals(Ledger(url, "USD"), registry, SECRET, valid_days=30, clock=clock), registry, clock)
 
     def ask(self, *args: str | None, **kwargs: object) -> Request:
-        return self.approvals.request(evidence(*args, **kwargs))
+        return self.request(evidence(*args, **kwargs))
+
+    def request(self, found: Evidence) -> Request:
+        """The request on evidence that has just been found."""
+        return self.approvals.request(record(self.approvals.ledger, found, self.clock()))
 
     def approve(self, request: Request, by: str = "Ada", *, override: bool = False) -> Outcome:
         return self.decide(request, "approve", by, override=override)
@@ -151,7 +158,7 @@ class Office:
         return self.decide(request, "reject", by)
 
     def decide(self, request: Request, decision: Decision, by: str = "Ada", *, override: bool = False) -> Outcome:
-        token = self.approvals.token(request)
+        token = self.approvals.tokens.of(request)
         return self.approvals.decide(request.id, decision, by, "I looked at the slices", token, override=override)
 
     def with_first_model(self) -> "Office":

@@ -23,7 +23,6 @@ from taxifare.settings import Settings
 from taxifare.sources import BasePublication, Folder, Publication, SourceError, TripSource, make_source
 from taxifare.trips.months import Month, parse_month
 from taxifare_dagster.build import build_definitions
-from taxifare_dagster.comparisons import compared
 from taxifare_dagster.home import prepare_home
 from tests.support.registry import all_runs, all_versions
 from tests.support.small import small_settings
@@ -233,7 +232,7 @@ class World:
 
     def answer(self, asked: Request, decision: str = "approve", **changes: object) -> dg.ExecuteInProcessResult:
         """Answers a request as Ada does from its message."""
-        shown = {"request": asked.id, "token": self.approvals.token(asked), "decision": decision}
+        shown = {"request": asked.id, "token": self.approvals.tokens.of(asked), "decision": decision}
         written = {"decided_by": "Ada", "reason": "I looked at the slices"}
         return self.run("decision_job", ops={"decide": shown | written | changes})
 
@@ -248,11 +247,11 @@ class World:
 
     def evidence(self, subject: object) -> Evidence:
         """The latest evidence on a subject."""
-        return compared(self.instance)[str(subject)]
+        return self.approvals.record.comparisons()[str(subject)].evidence
 
     def request(self, subject: object) -> Request:
         """The latest request on a subject."""
-        return [request for request in self.approvals.requests() if request.subject == str(subject)][-1]
+        return [request for request in self.approvals.record.requests() if request.subject == str(subject)][-1]
 
     def lake(self) -> dict[str, bytes]:
         """The lake's files."""

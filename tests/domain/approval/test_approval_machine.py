@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from taxifare.approval.errors import DecisionRefusedError, RollbackError
 from taxifare.approval.ledger import Ledger
-from taxifare.approval.records import Outcome, Promotion, Request, State
+from taxifare.approval.records import Outcome, Promotion, Request, RequestState
 from taxifare.gate.evidence import Verdict
 from tests.support.approvals import Office
 
@@ -80,7 +80,7 @@ class ApprovalMachine(RuleBasedStateMachine):
         dies_at=st.integers(0, 8),
     )
     def a_month_runs(self, subject: str, revision: str, verdict: Verdict, stale: bool, dies_at: int) -> Request:
-        history = self.office.approvals.history()
+        history = self.office.approvals.record.history()
         production = (history[0 if stale else -1]).version if history else None
         self.versions += 1
 
@@ -98,13 +98,13 @@ class ApprovalMachine(RuleBasedStateMachine):
     @rule(request=requests)
     def somebody_forges(self, request: Request) -> None:
         approvals = self.office.approvals
-        before = approvals.outcome(request.id)
+        before = approvals.record.outcome(request.id)
         self.attempt(lambda: approvals.decide(request.id, "approve", "Eve", "forged", "0" * 32, override=True), 0)
-        assert approvals.outcome(request.id) == before
+        assert approvals.record.outcome(request.id) == before
 
     @rule(request=requests)
     def the_evidence_comes_again(self, request: Request) -> None:
-        assert self.office.approvals.request(request.evidence) == request
+        assert self.office.request(request.evidence) == request
 
     @rule(subject=SUBJECTS, revision=st.sampled_from(["r1", "r2", "r3"]), dies_at=st.integers(0, 4))
     def a_month_is_restated(self, subject: str, revision: str, dies_at: int) -> None:
@@ -114,7 +114,7 @@ class ApprovalMachine(RuleBasedStateMachine):
         by=PEOPLE, back=st.integers(0, 5), reason=st.sampled_from(["complaints", "airport"]), dies_at=st.integers(0, 8)
     )
     def somebody_goes_back(self, by: str, back: int, reason: str, dies_at: int) -> None:
-        history = self.office.approvals.history()
+        history = self.office.approvals.record.history()
         to = history[-back].version if 0 < back <= len(history) else None
         self.attempt(lambda: self.office.approvals.rollback(to, by=by, reason=reason), dies_at)
 
@@ -125,18 +125,18 @@ class ApprovalMachine(RuleBasedStateMachine):
 
     @rule(alias=st.sampled_from([None, "1", "2"]))
     def somebody_moves_the_alias_by_hand(self, alias: str | None) -> None:
-        if self.office.approvals.history():
+        if self.office.approvals.record.history():
             self.office.registry.alias = alias
 
     @invariant()
     def production_is_the_last_entry_and_the_alias(self) -> None:
         production = self.office.approvals.production()
-        history = self.office.approvals.history()
+        history = self.office.approvals.record.history()
         assert production == self.office.registry.alias == (history[-1].version if history else None)
 
     @invariant()
     def history_only_grows_and_has_no_gaps(self) -> None:
-        history = self.office.approvals.history()
+        history = self.office.approvals.record.history()
         assert history[: len(self.seen_history)] == self.seen_history
         assert [entry.sequence for entry in history] == list(range(1, len(history) + 1))
         replaced = [None, *(entry.version for entry in history)][: len(history)]
@@ -146,9 +146,11 @@ class ApprovalMachine(RuleBasedStateMachine):
     @invariant()
     def every_promotion_has_its_decision_and_every_approval_its_promotion(self) -> None:
         approvals = self.office.approvals
-        promoted = {entry.request_id: entry for entry in approvals.history() if entry.kind == "promotion"}
+        promoted = {entry.request_id: entry for entry in approvals.record.history() if entry.kind == "promotion"}
         approved = {
-            request.id: request for request in approvals.requests() if approvals.state(request) == State.APPROVED
+            request.id: request
+            for request in approvals.record.requests()
+            if approvals.record.state(request) == RequestState.APPROVED
         }
         assert promoted.keys() == approved.keys()
         for name, request in approved.items():
@@ -158,24 +160,24 @@ class ApprovalMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_decision_is_lost_or_changed(self) -> None:
-        with self.office.approvals.ledger.reading() as book:
-            outcomes = {outcome.request_id: outcome for outcome in book.outcomes()}
+        with self.office.approvals.ledger.reading() as entries:
+            outcomes = {outcome.request_id: outcome for outcome in entries.outcomes()}
         assert outcomes | self.seen_outcomes == outcomes
         self.seen_outcomes = outcomes
 
     @invariant()
     def open_requests_are_about_what_is_in_production_and_one_a_month(self) -> None:
-        waiting = self.office.approvals.open_requests()
-        history = self.office.approvals.history()
+        waiting = self.office.approvals.record.open_requests()
+        history = self.office.approvals.record.history()
         assert {request.production_version for request in waiting} <= {history[-1].version if history else None}
         assert len({request.subject for request in waiting}) == len(waiting)
 
     @invariant()
     def tags_tell_how_each_version_fared(self) -> None:
         approvals = self.office.approvals
-        for request in approvals.requests():
+        for request in approvals.record.requests():
             tags = self.office.registry.tags[request.staging_version]
-            assert (tags["request"], tags["decision"]) == (request.id, approvals.state(request))
+            assert (tags["request"], tags["decision"]) == (request.id, approvals.record.state(request))
 
 
 TestApprovals = ApprovalMachine.TestCase

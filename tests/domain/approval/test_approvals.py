@@ -27,7 +27,7 @@ from taxifare.approval.errors import (
     UnknownRequestError,
     UnsignedError,
 )
-from taxifare.approval.records import Delivery, Promotion, Refusal, State
+from taxifare.approval.records import Delivery, Promotion, Refusal, RequestState
 from taxifare.approval.tokens import approval_secret
 from taxifare.gate.evidence import Verdict
 from taxifare.model.store import RegistryError
@@ -37,12 +37,12 @@ from tests.support.registry import registry_at
 
 
 def refusals(office: Office) -> list[Refusal]:
-    with office.approvals.ledger.reading() as book:
-        return book.refusals()
+    with office.approvals.ledger.reading() as entries:
+        return entries.refusals()
 
 
 def versions(office: Office) -> list[str]:
-    return [entry.version for entry in office.approvals.history()]
+    return [entry.version for entry in office.approvals.record.history()]
 
 
 # From the first model to the second
@@ -53,22 +53,22 @@ def test_a_model_becomes_production_when_somebody_approves_it(ledger_url: str) -
     assert office.approvals.production() is None
 
     first = office.ask("base", "1", None)
-    assert office.approvals.state(first) == State.REQUESTED
+    assert office.approvals.record.state(first) == RequestState.REQUESTED
     assert office.registry.tags["1"]["decision"] == "requested"
     assert office.approvals.production() is None
 
     outcome = office.approve(first)
-    assert (outcome.state, outcome.by) == (State.APPROVED, "Ada")
-    assert office.approvals.state(first) == State.APPROVED
+    assert (outcome.state, outcome.by) == (RequestState.APPROVED, "Ada")
+    assert office.approvals.record.state(first) == RequestState.APPROVED
     assert office.approvals.production() == office.registry.alias == "1"
 
     second = office.ask("2015-01", "2", "1")
-    assert office.approvals.open_requests() == (second,)
+    assert office.approvals.record.open_requests() == (second,)
     office.clock.move(hours=1)
     office.approve(second)
     assert office.approvals.production() == office.registry.alias == "2"
 
-    last = office.approvals.history()[-1]
+    last = office.approvals.record.history()[-1]
     assert (last.sequence, last.version, last.replaced_version, last.kind) == (2, "2", "1", "promotion")
     assert (last.request_id, last.by, last.evidence_digest) == (second.id, "Ada", second.evidence_digest)
     assert office.registry.tags["2"] == {
@@ -88,7 +88,7 @@ def test_a_model_becomes_production_when_somebody_approves_it(ledger_url: str) -
 
 def test_a_rejected_model_does_not_become_production(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
-    assert office.reject(request).state == State.REJECTED
+    assert office.reject(request).state == RequestState.REJECTED
     assert office.approvals.production() == "1"
     assert office.registry.tags["2"]["decision"] == "rejected"
     with pytest.raises(SettledError, match="is rejected by Ada"):
@@ -100,7 +100,7 @@ def test_a_rejected_model_does_not_become_production(office: Office) -> None:
 
 def test_the_evidence_is_kept_exactly_as_it_was_shown_infinite_bounds_included(office: Office) -> None:
     shown = evidence("2015-01", "2", "1")
-    request = office.approvals.find(office.approvals.request(shown).id)
+    request = office.approvals.record.find(office.request(shown).id)
     assert request.evidence == shown
     assert request.evidence.digest == request.evidence_digest
 
@@ -111,7 +111,7 @@ def test_the_same_evidence_is_asked_about_once(office: Office) -> None:
     assert office.ask("2015-01", "2", "1") == request
     office.reject(request)
     assert office.ask("2015-01", "2", "1") == request
-    assert office.approvals.state(request) == State.REJECTED
+    assert office.approvals.record.state(request) == RequestState.REJECTED
 
 
 @pytest.mark.parametrize(
@@ -126,26 +126,26 @@ def test_newer_evidence_on_a_month_voids_the_older_request(office: Office, newer
     older = office.ask("2015-01", "2", "1")
     other_month = office.ask("2015-02", "9", "1")
     latest = office.ask(**{"subject": "2015-01", "staging": "2", "production": "1"} | newer)
-    assert office.approvals.open_requests() == (other_month, latest)
+    assert office.approvals.record.open_requests() == (other_month, latest)
     with pytest.raises(SettledError, match=why):
         office.approve(older)
     # Coming across the older evidence again, as a sensor does, must not bring its question back.
     office.ask("2015-01", "2", "1")
-    assert office.approvals.open_requests() == (other_month, latest)
+    assert office.approvals.record.open_requests() == (other_month, latest)
 
 
 def test_evidence_against_a_version_that_is_no_longer_production_is_void_from_the_start(office: Office) -> None:
     february = evidence("2015-02", "3", "1")
     office.approve(office.ask("2015-01", "2", "1"))
-    late = office.approvals.request(february)
-    assert office.approvals.state(late) == State.VOID
+    late = office.request(february)
+    assert office.approvals.record.state(late) == RequestState.VOID
     with pytest.raises(SettledError, match="from version 1 to version 2 since the evidence was gathered"):
         office.approve(late)
 
 
 def test_a_model_compared_with_itself_is_not_a_question(office: Office) -> None:
     itself = office.ask("2015-01", "1", "1")
-    assert office.approvals.state(itself) == State.VOID
+    assert office.approvals.record.state(itself) == RequestState.VOID
     with pytest.raises(SettledError, match="version 1 is production already"):
         office.approve(itself)
 
@@ -157,27 +157,30 @@ def test_a_restated_month_voids_its_open_request_and_names_the_decisions_that_re
     other = office.ask("2015-02", "4", "1")
 
     assert office.approvals.void_restated("2015-01", "r2") == (opened,)
-    assert office.approvals.open_requests() == (other,)
+    assert office.approvals.record.open_requests() == (other,)
     assert office.approvals.void_restated("2015-01", "r2") == ()
 
     again = office.ask("2015-01", "5", "1", revision="r2")
-    assert [outcome.request_id for outcome in office.approvals.decided_on_other_editions(again)] == [decided.id]
-    assert office.approvals.decided_on_other_editions(other) == ()
-    assert office.approvals.decided_on_other_editions(decided) == ()
+    assert [outcome.request_id for outcome in office.approvals.record.decided_on_other_editions(again)] == [decided.id]
+    assert office.approvals.record.decided_on_other_editions(other) == ()
+    assert office.approvals.record.decided_on_other_editions(decided) == ()
 
 
 def test_a_request_nobody_answers_expires_and_can_be_asked_again(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
-    assert office.approvals.expire(request.valid_until) == ()
-    late = request.valid_until + timedelta(seconds=1)
-    assert office.approvals.expire(late) == (request,)
-    assert office.approvals.expire(late) == ()
-    assert office.approvals.state(request) == State.EXPIRED
+    assert office.approvals.expire() == ()
+    office.clock.moment = request.valid_until
+    assert office.approvals.expire() == (), "the last moment is still in time"
+    office.clock.move(microseconds=1)
+    assert office.approvals.expire() == (request,)
+    assert office.approvals.expire() == ()
+    assert office.approvals.record.state(request) == RequestState.EXPIRED
     assert office.registry.tags["2"]["decision"] == "expired"
 
     again = office.approvals.ask_again(request.id)
     assert (again.id, again.evidence) == (f"{request.id}-r2", request.evidence)
-    assert not office.approvals.verify(again, office.approvals.token(request))
+    with pytest.raises(TokenError):
+        office.approvals.tokens.ensure(again, office.approvals.tokens.of(request))
     office.approve(again)
     assert office.approvals.production() == "2"
 
@@ -194,7 +197,7 @@ def test_a_decision_in_the_last_instant_counts_and_one_after_it_does_not(office:
     in_time, too_late = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     office.clock.moment = in_time.valid_until
     office.reject(in_time)
-    assert office.approvals.state(in_time) == State.REJECTED
+    assert office.approvals.record.state(in_time) == RequestState.REJECTED
     office.clock.moment = too_late.valid_until + timedelta(microseconds=1)
     with pytest.raises(SettledError, match="is expired"):
         office.reject(too_late)
@@ -214,7 +217,7 @@ def test_only_a_question_that_ended_unanswered_is_asked_again(office: Office) ->
 def test_after_a_rollback_a_void_question_makes_sense_again(office: Office) -> None:
     february = office.ask("2015-02", "3", "1")
     office.approve(office.ask("2015-01", "2", "1"))
-    assert office.approvals.state(february) == State.VOID
+    assert office.approvals.record.state(february) == RequestState.VOID
     office.approvals.rollback(by="Ada", reason="complaints")
     office.approve(office.approvals.ask_again(february.id))
     assert office.approvals.production() == "3"
@@ -229,7 +232,7 @@ def test_approving_against_the_verdict_takes_an_override(office: Office, verdict
     with pytest.raises(AgainstVerdictError, match=f"is {verdict}; approving it takes an override"):
         office.approve(request)
     assert office.approvals.production() == "1"
-    assert office.approvals.state(request) == State.REQUESTED
+    assert office.approvals.record.state(request) == RequestState.REQUESTED
 
     assert office.approve(request, override=True).override
     assert office.approvals.production() == "2"
@@ -256,26 +259,26 @@ def test_a_decision_without_what_it_takes_is_refused_and_recorded(
         "request_id": request.id,
         "decided_by": "Eve",
         "reason": "why not",
-        "token": office.approvals.token(request),
+        "token": office.approvals.tokens.of(request),
     }
     with pytest.raises(error) as caught:
         office.approvals.decide(decision="approve", **good | change)
     assert office.approvals.production() == "1"
-    assert office.approvals.state(request) == State.REQUESTED
+    assert office.approvals.record.state(request) == RequestState.REQUESTED
     assert [refusal.why for refusal in refusals(office)] == [str(caught.value)]
 
 
 def test_a_token_opens_one_request_only(office: Office) -> None:
     january, february = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     with pytest.raises(TokenError):
-        office.approvals.decide(january.id, "approve", "Eve", "mixed up", office.approvals.token(february))
+        office.approvals.decide(january.id, "approve", "Eve", "mixed up", office.approvals.tokens.of(february))
 
 
 def test_a_token_of_another_secret_opens_nothing(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
     elsewhere = Approvals(office.approvals.ledger, office.registry, b"another secret")
     with pytest.raises(TokenError):
-        office.approvals.decide(request.id, "approve", "Eve", "guessed", elsewhere.token(request))
+        office.approvals.decide(request.id, "approve", "Eve", "guessed", elsewhere.tokens.of(request))
 
 
 def test_a_word_that_is_no_decision_is_a_mistake_of_the_caller(office: Office) -> None:
@@ -300,17 +303,17 @@ def test_the_same_decision_again_is_the_same_and_another_persons_is_told(office:
 def test_a_promotion_voids_every_request_that_expected_the_version_it_replaced(office: Office) -> None:
     january, february = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     office.approve(january)
-    assert office.approvals.open_requests() == ()
+    assert office.approvals.record.open_requests() == ()
     with pytest.raises(SettledError, match="production moved from version 1 to version 2") as caught:
         office.approve(february, override=True)
-    assert caught.value.outcome.state == State.VOID
+    assert caught.value.outcome.state == RequestState.VOID
     assert office.registry.tags["3"]["decision"] == "void"
 
 
 def test_a_promotion_that_went_past_these_rules_is_noticed_all_the_same(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
-    with office.approvals.ledger.writing() as book:
-        book.promote(Promotion(2, "9", "1", "rollback", None, "Eve", "by hand", None, office.clock.moment))
+    with office.approvals.ledger.writing() as entries:
+        entries.promote(Promotion(2, "9", "1", "rollback", None, "Eve", "by hand", None, office.clock.moment))
     with pytest.raises(SettledError, match="production moved from version 1 to version 9"):
         office.approve(request)
     assert office.approvals.production() == "9"
@@ -333,10 +336,10 @@ def test_of_two_people_deciding_at_once_one_wins_and_the_other_is_told(
 
     (told,) = [answer for answer in answers if isinstance(answer, Exception)]
     (won,) = [answer for answer in answers if not isinstance(answer, Exception)]
-    assert won == office.approvals.outcome(request.id)
+    assert won == office.approvals.record.outcome(request.id)
     assert f"is {won.state} by {won.by}" in str(told)
     assert len(refusals(office)) == 1
-    expected = "2" if won.state == State.APPROVED else "1"
+    expected = "2" if won.state == RequestState.APPROVED else "1"
     assert office.approvals.production() == office.registry.production_version() == expected
 
 
@@ -348,7 +351,7 @@ def test_of_promotions_racing_one_wins_and_the_others_are_void(ledger_url: str, 
 
     told = [str(answer) for answer in answers if isinstance(answer, Exception)]
     assert len(told) == 3
-    winner = office.approvals.history()[-1].version
+    winner = office.approvals.record.history()[-1].version
     assert all(f"production moved from version 1 to version {winner}" in text for text in told)
     assert versions(office) == ["1", winner]
     assert office.approvals.production() == office.registry.production_version() == winner
@@ -405,16 +408,16 @@ def test_an_approval_killed_at_any_step_is_finished_by_whatever_comes_next(ledge
 
         # Whatever command comes next, here a mere look, finds one truth and makes the registry tell it.
         found = office.approvals.production()
-        assert found == office.registry.production_version() == office.approvals.history()[-1].version
-        assert (found == staging) == (office.approvals.state(request) == State.APPROVED)
-        assert office.registry.tags[staging]["decision"] == office.approvals.state(request)
+        assert found == office.registry.production_version() == office.approvals.record.history()[-1].version
+        assert (found == staging) == (office.approvals.record.state(request) == RequestState.APPROVED)
+        assert office.registry.tags[staging]["decision"] == office.approvals.record.state(request)
         # The person, who saw it die, tries again.
         office.approve(request)
         assert office.approvals.production() == office.registry.production_version() == staging
         assert office.registry.tags[staging]["decided_by"] == "Ada"
         if production is not None:
             assert office.registry.tags[production]["replaced_by"] == staging
-        assert len(office.approvals.history()) == step + 1
+        assert len(office.approvals.record.history()) == step + 1
         if not killed:
             break
     assert 10 < step < 199
@@ -432,7 +435,7 @@ def test_a_rollback_killed_at_any_step_and_repeated_goes_back_one_step(ledger_ur
         assert office.approvals.production() == office.registry.production_version()
         office.approvals.rollback("1", by="Bob", reason=str(step))
         assert office.approvals.production() == office.registry.production_version() == "1"
-        assert len(office.approvals.history()) == 2 * step + 1
+        assert len(office.approvals.record.history()) == 2 * step + 1
         if not killed:
             break
     assert 10 < step < 199
@@ -444,7 +447,7 @@ def test_a_request_killed_at_any_step_is_made_once(ledger_url: str, tmp_path: Pa
     for step in range(1, 200):
         killed = killed_at(step, ledger_url, path, lambda there, step=step: there.ask("2015-01", str(step + 1), "1"))
         request = office.ask("2015-01", str(step + 1), "1")
-        assert office.approvals.open_requests() == (request,)
+        assert office.approvals.record.open_requests() == (request,)
         assert office.registry.tags[str(step + 1)]["decision"] == "requested"
         if not killed:
             break
@@ -469,9 +472,9 @@ def test_a_registry_that_is_down_is_never_taken_for_an_empty_one(office: Office,
         office.approve(request)
     office.registry.before = lambda _call: None
 
-    recorded = office.approvals.outcome(request.id)
+    recorded = office.approvals.record.outcome(request.id)
     assert office.approvals.production() == office.registry.alias == ("2" if recorded else "1")
-    assert office.approve(request).state == State.APPROVED
+    assert office.approve(request).state == RequestState.APPROVED
     assert versions(office) == ["1", "2"]
 
 
@@ -482,7 +485,7 @@ def test_when_the_alias_cannot_be_set_the_person_learns_that_the_decision_stands
         RegistryBehindError, match=r"recorded, but .* \(connection refused\); the next command catches up"
     ):
         office.approve(request)
-    assert office.approvals.state(request) == State.APPROVED
+    assert office.approvals.record.state(request) == RequestState.APPROVED
 
 
 def test_a_version_that_is_gone_from_the_registry_is_neither_asked_about_nor_promoted(office: Office) -> None:
@@ -492,7 +495,7 @@ def test_a_version_that_is_gone_from_the_registry_is_neither_asked_about_nor_pro
         office.approve(request)
     with pytest.raises(RegistryError):
         office.ask("2015-02", "3", "1")
-    assert office.approvals.open_requests() == (request,)
+    assert office.approvals.record.open_requests() == (request,)
     assert versions(office) == ["1"]
 
 
@@ -530,7 +533,7 @@ def test_history_tells_who_was_production_when(office: Office) -> None:
     office.approvals.rollback(by="Bob", reason="complaints from the airport")
 
     def version_on(when: date) -> str | None:
-        entry = office.approvals.production_on(when)
+        entry = office.approvals.record.production_on(when)
         return entry.version if entry else None
 
     assert version_on(begin - timedelta(seconds=1)) is None
@@ -539,7 +542,7 @@ def test_history_tells_who_was_production_when(office: Office) -> None:
     assert version_on(begin.date() - timedelta(days=1)) is None
     assert version_on(begin + timedelta(days=45)) == "2"
     assert version_on(begin.date() + timedelta(days=60)) == "1"
-    last = office.approvals.history()[-1]
+    last = office.approvals.record.history()[-1]
     assert (last.kind, last.by, last.reason, last.replaced_version) == (
         "rollback",
         "Bob",
@@ -555,7 +558,7 @@ def test_a_clock_that_goes_backwards_does_not_turn_history_round(office: Office)
     office.approve(office.ask("2015-03", "3", "2"))
     assert versions(office) == ["1", "2", "3"]
     assert office.approvals.production() == "3"
-    entry = office.approvals.production_on(office.clock.moment + timedelta(days=100))
+    entry = office.approvals.record.production_on(office.clock.moment + timedelta(days=100))
     assert entry is not None
     assert entry.version == "3"
 
@@ -616,20 +619,20 @@ def test_a_question_that_was_delivered_and_not_answered_is_due_for_a_reminder(of
     request = office.ask("2015-01", "2", "1")
     week = timedelta(days=7)
     office.clock.move(days=8)
-    assert office.approvals.due_reminders(week) == ()
-    with office.approvals.ledger.writing() as book:
-        book.add_delivery(Delivery(request.id, "log", 0, office.clock.moment))
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()
+    with office.approvals.ledger.writing() as entries:
+        entries.add_delivery(Delivery(request.id, "log", 0, office.clock.moment))
     office.clock.move(days=6)
-    assert office.approvals.due_reminders(week) == ()
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()
     office.clock.move(days=1)
-    assert office.approvals.due_reminders(week) == (request,)
-    with office.approvals.ledger.writing() as book:
-        book.add_delivery(Delivery(request.id, "log", 1, office.clock.moment))
-    assert office.approvals.due_reminders(week) == ()
+    assert office.approvals.record.due_reminders(week, office.clock()) == (request,)
+    with office.approvals.ledger.writing() as entries:
+        entries.add_delivery(Delivery(request.id, "log", 1, office.clock.moment))
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()
     office.clock.moment = request.valid_until
-    assert office.approvals.due_reminders(week) == (request,)
+    assert office.approvals.record.due_reminders(week, office.clock()) == (request,)
     office.clock.move(seconds=1)
-    assert office.approvals.due_reminders(week) == ()
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()
 
 
 # The secret

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from taxifare.approval.comparisons import comparison_of
 from taxifare.approval.due import Due, Why, next_month, to_ask, undecided_before
-from taxifare.approval.records import Delivery, Outcome, Request, State
+from taxifare.approval.records import Comparison, Delivery, Outcome, Request, RequestState
+from taxifare.approval.requests import request_on
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.trips.months import Month, parse_month
 from tests.support.approvals import evidence as evidence_on
@@ -22,31 +24,22 @@ CHANNELS = ("chat",)
 NOW = datetime(2015, 2, 1, 9, tzinfo=UTC)
 
 
-def compared(subject: str, staging: str, production: str | None, *, revision: str = "r1", run: str = "run") -> Evidence:
-    """The evidence on a subject, gathered in an MLflow run."""
+def compared(
+    subject: str, staging: str, production: str | None, *, revision: str = "r1", run: str = "run"
+) -> Comparison:
+    """The comparison on a subject, scored in an MLflow run."""
     found = evidence_on(subject, staging, production, revision=revision)
-    return found.model_copy(update={"staging": found.staging.model_copy(update={"run_id": run})})
+    own = found.model_copy(update={"staging": found.staging.model_copy(update={"run_id": run})})
+    return comparison_of(own, NOW)
 
 
-def asked(evidence: Evidence) -> Request:
-    """The request that evidence makes."""
-    return Request(
-        id=f"{evidence.subject}-v{evidence.staging.version}-{evidence.digest[:12]}",
-        subject=evidence.subject,
-        revision=evidence.revision,
-        staging_version=evidence.staging.version,
-        production_version=evidence.production_version,
-        verdict=evidence.verdict,
-        evidence_digest=evidence.digest,
-        round=1,
-        requested_at=NOW,
-        valid_until=NOW + timedelta(days=30),
-        evidence_json=evidence.model_dump_json(),
-    )
+def asked(comparison: Comparison) -> Request:
+    """The request that a comparison makes."""
+    return request_on(comparison, NOW, timedelta(days=30))
 
 
-def ended(request: Request, state: State) -> Outcome:
-    by = "Ada" if state in {State.APPROVED, State.REJECTED} else None
+def ended(request: Request, state: RequestState) -> Outcome:
+    by = "Ada" if state in {RequestState.APPROVED, RequestState.REJECTED} else None
     return Outcome(request.id, state, by, "because", override=False, at=NOW)
 
 
@@ -56,11 +49,11 @@ def told(request: Request) -> Delivery:
 
 BASE = compared("base", "1", None)
 STARTED = asked(BASE)
-APPROVED = ended(STARTED, State.APPROVED)
+APPROVED = ended(STARTED, RequestState.APPROVED)
 
 
 def due(
-    evidence: Sequence[Evidence],
+    evidence: Sequence[Comparison],
     production: str | None = "1",
     requests: Sequence[Request] = (STARTED,),
     outcomes: Sequence[Outcome] = (APPROVED,),
@@ -79,14 +72,14 @@ class TestTurns:
 
     revisions: ClassVar = {"base": "r1", "2015-01": "r1", "2015-02": "r1"}
 
-    @pytest.mark.parametrize("state", [None, State.VOID, State.EXPIRED])
-    def test_a_month_before_that_nobody_decided_on_holds_it_back(self, state: State | None) -> None:
+    @pytest.mark.parametrize("state", [None, RequestState.VOID, RequestState.EXPIRED])
+    def test_a_month_before_that_nobody_decided_on_holds_it_back(self, state: RequestState | None) -> None:
         january = asked(compared("2015-01", "2", "1"))
         outcomes = [APPROVED] if state is None else [APPROVED, ended(january, state)]
         assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) == "2015-01"
 
-    @pytest.mark.parametrize("state", [State.APPROVED, State.REJECTED])
-    def test_a_decision_either_way_makes_it_its_turn(self, state: State) -> None:
+    @pytest.mark.parametrize("state", [RequestState.APPROVED, RequestState.REJECTED])
+    def test_a_decision_either_way_makes_it_its_turn(self, state: RequestState) -> None:
         january = asked(compared("2015-01", "2", "1"))
         outcomes = [APPROVED, ended(january, state)]
         assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) is None
@@ -94,7 +87,7 @@ class TestTurns:
     def test_a_decision_on_an_earlier_edition_does_not_count(self) -> None:
         january = asked(compared("2015-01", "2", "1"))
         revisions = self.revisions | {"2015-01": "r2"}
-        outcomes = [APPROVED, ended(january, State.APPROVED)]
+        outcomes = [APPROVED, ended(january, RequestState.APPROVED)]
         assert undecided_before(FEBRUARY, revisions, "2", [STARTED, january], outcomes) == "2015-01"
 
     def test_the_base_model_comes_before_the_first_month(self) -> None:
@@ -146,7 +139,7 @@ def test_a_restated_month_is_due_even_if_it_was_decided_on_and_is_history() -> N
         [january],
         "2",
         [STARTED, request],
-        [APPROVED, ended(request, State.APPROVED)],
+        [APPROVED, ended(request, RequestState.APPROVED)],
         published,
     )
     assert found is not None
@@ -171,14 +164,14 @@ def test_a_month_compared_with_yesterdays_production_is_due_again() -> None:
         [january, february],
         "2",
         [STARTED, answered, asked(february)],
-        [APPROVED, ended(answered, State.APPROVED), ended(asked(february), State.VOID)],
+        [APPROVED, ended(answered, RequestState.APPROVED), ended(asked(february), RequestState.VOID)],
         {JANUARY: "r1", FEBRUARY: "r1"},
     )
     assert found == Due(FEBRUARY, Why.PRODUCTION_CHANGED, "2015-02:r1:v2:after run 7")
 
 
-@pytest.mark.parametrize("answer", [State.APPROVED, State.REJECTED])
-def test_a_month_that_was_answered_is_not_asked_about_anew(answer: State) -> None:
+@pytest.mark.parametrize("answer", [RequestState.APPROVED, RequestState.REJECTED])
+def test_a_month_that_was_answered_is_not_asked_about_anew(answer: RequestState) -> None:
     february = compared("2015-02", "3", "1")
     request = asked(february)
     outcomes = [APPROVED, ended(request, answer)]
@@ -186,8 +179,8 @@ def test_a_month_that_was_answered_is_not_asked_about_anew(answer: State) -> Non
     assert due([february], "9", [STARTED, request], outcomes, published) is None
 
 
-@pytest.mark.parametrize("end", [State.VOID, State.EXPIRED])
-def test_a_question_that_ended_without_an_answer_was_not_answered(end: State) -> None:
+@pytest.mark.parametrize("end", [RequestState.VOID, RequestState.EXPIRED])
+def test_a_question_that_ended_without_an_answer_was_not_answered(end: RequestState) -> None:
     february = compared("2015-02", "3", "1")
     request = asked(february)
     found = due([february], "9", [STARTED, request], [APPROVED, ended(request, end)], {FEBRUARY: "r1"})
@@ -198,7 +191,7 @@ def test_a_question_that_ended_without_an_answer_was_not_answered(end: State) ->
 def test_an_answer_on_the_first_edition_is_none_on_the_second() -> None:
     first, second = compared("2015-02", "3", "1"), compared("2015-02", "4", "1", revision="r2")
     request = asked(first)
-    outcomes = [APPROVED, ended(request, State.REJECTED)]
+    outcomes = [APPROVED, ended(request, RequestState.REJECTED)]
     found = due([second], "9", [STARTED, request], outcomes, {FEBRUARY: "r2"})
     assert found is not None
     assert found.why is Why.PRODUCTION_CHANGED
@@ -208,7 +201,7 @@ def test_what_production_has_learned_from_is_history() -> None:
     """January and February went unanswered, March was promoted: production has seen them and cannot judge them."""
     months = [compared(str(month), str(number), "1") for number, month in enumerate(PUBLISHED, start=2)]
     march = asked(months[-1])
-    outcomes = [APPROVED, ended(march, State.APPROVED)]
+    outcomes = [APPROVED, ended(march, RequestState.APPROVED)]
     assert due(months, "4", [STARTED, march], outcomes) is None
 
 
@@ -216,7 +209,7 @@ def test_the_month_that_production_learned_is_history_in_every_edition() -> None
     """Version 2 learned January, which was restated and compared under version 3; then came a rollback to 2."""
     answered = asked(compared("2015-01", "2", "1"))
     restated = compared("2015-01", "4", "3", revision="r2")
-    outcomes = [APPROVED, ended(answered, State.APPROVED)]
+    outcomes = [APPROVED, ended(answered, RequestState.APPROVED)]
     assert due([restated], "2", [STARTED, answered], outcomes, {JANUARY: "r2"}) is None
 
 
@@ -224,7 +217,7 @@ def test_after_a_rollback_the_months_that_production_does_not_know_are_due() -> 
     """Back to the base model: February's open question was about replacing version 2."""
     january, february = compared("2015-01", "2", "1"), compared("2015-02", "3", "2", run="run 8")
     answered = asked(january)
-    requests, outcomes = [STARTED, answered], [APPROVED, ended(answered, State.APPROVED)]
+    requests, outcomes = [STARTED, answered], [APPROVED, ended(answered, RequestState.APPROVED)]
     published = {JANUARY: "r1", FEBRUARY: "r1"}
     found = due([january, february], "1", requests, outcomes, published)
     assert found == Due(FEBRUARY, Why.PRODUCTION_CHANGED, "2015-02:r1:v1:after run 8")
@@ -251,7 +244,7 @@ def test_a_run_that_did_not_end_in_a_comparison_is_not_requested_twice() -> None
 
 
 def untold(
-    evidence: Sequence[Evidence],
+    evidence: Sequence[Comparison],
     production: str | None = "1",
     requests: Sequence[Request] = (),
     outcomes: Sequence[Outcome] = (),
@@ -284,7 +277,7 @@ def test_the_base_model_is_asked_about_first() -> None:
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_reaches_a_person(verdict: Verdict) -> None:
-    assert untold([evidence_on("2015-01", "2", "1", verdict=verdict)]) == ["2015-01"]
+    assert untold([comparison_of(evidence_on("2015-01", "2", "1", verdict=verdict), NOW)]) == ["2015-01"]
 
 
 def test_a_message_that_arrived_is_not_sent_again() -> None:
@@ -297,8 +290,10 @@ def test_a_request_whose_message_did_not_arrive_is_still_to_be_told() -> None:
     assert untold([january], requests=[asked(january)]) == ["2015-01"]
 
 
-@pytest.mark.parametrize("state", [State.APPROVED, State.REJECTED, State.EXPIRED, State.VOID])
-def test_a_request_that_ended_is_not_told(state: State) -> None:
+@pytest.mark.parametrize(
+    "state", [RequestState.APPROVED, RequestState.REJECTED, RequestState.EXPIRED, RequestState.VOID]
+)
+def test_a_request_that_ended_is_not_told(state: RequestState) -> None:
     january = compared("2015-01", "2", "1")
     assert untold([january], requests=[asked(january)], outcomes=[ended(asked(january), state)]) == []
 
@@ -359,7 +354,7 @@ class World:
             request = asked(evidence)
             for older in self.open_requests():
                 if older.subject == request.subject and older.id != request.id:
-                    self.outcomes.append(ended(older, State.VOID))
+                    self.outcomes.append(ended(older, RequestState.VOID))
             if all(known.id != request.id for known in self.requests):
                 self.requests.append(request)
             self.deliveries.append(told(request))
@@ -368,19 +363,19 @@ class World:
         closed = {outcome.request_id for outcome in self.outcomes}
         return [request for request in self.requests if request.id not in closed]
 
-    def answer(self, state: State) -> None:
+    def answer(self, state: RequestState) -> None:
         """Answers the oldest open question."""
         questions = self.open_requests()
         if questions:
             self.outcomes.append(ended(questions[0], state))
-            if state is State.APPROVED:
+            if state is RequestState.APPROVED:
                 self.promote(questions[0].staging_version)
 
     def promote(self, version: str) -> None:
         self.production = version
         self.promoted.append(version)
         self.outcomes += [
-            ended(request, State.VOID)
+            ended(request, RequestState.VOID)
             for request in self.open_requests()
             if request.production_version != version or request.staging_version == version
         ]
@@ -416,7 +411,11 @@ def test_following_the_agenda_comes_to_an_end(months: int, events: list[tuple[st
         if event == "run":
             world.run_what_is_due()
         elif event in {"approve", "reject", "expire"}:
-            answers = {"approve": State.APPROVED, "reject": State.REJECTED, "expire": State.EXPIRED}
+            answers = {
+                "approve": RequestState.APPROVED,
+                "reject": RequestState.REJECTED,
+                "expire": RequestState.EXPIRED,
+            }
             world.answer(answers[event])
         elif event == "roll back":
             world.roll_back()
@@ -443,17 +442,17 @@ def test_while_a_start_waits_for_its_decision_no_further_month_is_run() -> None:
     assert world.run_what_is_due(), "a restated month is run all the same"
     world.ask()
     for request in world.open_requests():
-        world.outcomes.append(ended(request, State.REJECTED))
+        world.outcomes.append(ended(request, RequestState.REJECTED))
     assert world.run_what_is_due(), "nobody wants to start with January: on with February"
 
 
 @hypothesis_settings(max_examples=100)
-@given(st.lists(st.sampled_from([State.APPROVED, State.REJECTED, State.EXPIRED]), max_size=30))
-def test_answering_everything_as_it_comes_leaves_no_question_open(answers: list[State]) -> None:
+@given(st.lists(st.sampled_from([RequestState.APPROVED, RequestState.REJECTED, RequestState.EXPIRED]), max_size=30))
+def test_answering_everything_as_it_comes_leaves_no_question_open(answers: list[RequestState]) -> None:
     world = World(dict(PUBLISHED))
     world.compare("base", "r1")
     world.ask()
-    for state in (*answers, *[State.REJECTED] * 30):
+    for state in (*answers, *[RequestState.REJECTED] * 30):
         world.run_what_is_due()
         world.ask()
         world.answer(state)
@@ -467,8 +466,15 @@ def test_the_story_of_half_a_year() -> None:
     world = World({parse_month("2015-01") + number: "r1" for number in range(6)})
     world.compare("base", "r1")
     world.ask()
-    world.answer(State.APPROVED)
-    for state in (State.APPROVED, State.REJECTED, State.REJECTED, State.APPROVED, State.REJECTED, State.APPROVED):
+    world.answer(RequestState.APPROVED)
+    for state in (
+        RequestState.APPROVED,
+        RequestState.REJECTED,
+        RequestState.REJECTED,
+        RequestState.APPROVED,
+        RequestState.REJECTED,
+        RequestState.APPROVED,
+    ):
         assert world.run_what_is_due()
         world.ask()
         world.answer(state)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from taxifare.approval.comparisons import comparison_of
 from taxifare.approval.ledger import SCHEMA_REVISION, Ledger, LedgerError
-from taxifare.approval.records import Delivery, Outcome, Promotion, Refusal, Request, State
+from taxifare.approval.records import Delivery, Outcome, Promotion, Refusal, Request, RequestState
 from taxifare.approval.tables import METADATA
 from tests.support.approvals import evidence, in_processes
 from tests.support.places import REPOSITORY
@@ -38,8 +39,8 @@ def make_request(name: str = "a", production: str | None = None) -> Request:
     )
 
 
-def make_outcome(state: State = State.APPROVED, name: str = "a") -> Outcome:
-    by = "Ada" if state in {State.APPROVED, State.REJECTED} else None
+def make_outcome(state: RequestState = RequestState.APPROVED, name: str = "a") -> Outcome:
+    by = "Ada" if state in {RequestState.APPROVED, RequestState.REJECTED} else None
     return Outcome(name, state, by, "because", override=False, at=NOW)
 
 
@@ -59,16 +60,17 @@ def promoted(name: str, *, sequence: int = 2, version: str = "2", digest: str = 
 def ledger(ledger_url: str) -> Ledger:
     """A ledger with one entry of each kind."""
     ledger = Ledger(ledger_url, "USD")
-    with ledger.writing() as book:
-        book.add_request(make_request())
-        book.settle(make_outcome())
-        for name, state in (("rejected", State.REJECTED), ("approved", State.APPROVED)):
-            book.add_request(make_request(name))
-            book.settle(make_outcome(state, name))
-        book.promote(promoted("a", sequence=1))
-        book.add_refusal(Refusal("nonsense", "approve", "Eve", "no such request", NOW))
-        book.add_delivery(Delivery("a", "log", 0, NOW))
-        book.add_projection("promotion 1", NOW)
+    with ledger.writing() as entries:
+        entries.add_request(make_request())
+        entries.settle(make_outcome())
+        for name, state in (("rejected", RequestState.REJECTED), ("approved", RequestState.APPROVED)):
+            entries.add_request(make_request(name))
+            entries.settle(make_outcome(state, name))
+        entries.promote(promoted("a", sequence=1))
+        entries.add_refusal(Refusal("nonsense", "approve", "Eve", "no such request", NOW))
+        entries.add_delivery(Delivery("a", "log", 0, NOW))
+        entries.add_projection("promotion 1", NOW)
+        entries.add_comparison(comparison_of(evidence("2015-01", "2", "1"), NOW))
     return ledger
 
 
@@ -78,15 +80,15 @@ def execute(ledger: Ledger, statement: str) -> None:
 
 
 def test_what_is_written_is_read(ledger: Ledger) -> None:
-    with ledger.reading() as book:
-        assert book.request("a") == make_request()
-        assert book.open_requests() == []
-        assert book.outcome("a") == make_outcome()
-        assert [entry.version for entry in book.promotions()] == ["2"]
-        assert book.last_promotion() == book.promotions()[0]
-        assert book.refusals()[0].by == "Eve"
-        assert book.deliveries("a") == [Delivery("a", "log", 0, NOW)]
-        assert book.pending().keys() == {f"{what} {name}" for what in ("request", "outcome") for name in NAMES}
+    with ledger.reading() as entries:
+        assert entries.request("a") == make_request()
+        assert entries.open_requests() == []
+        assert entries.outcome("a") == make_outcome()
+        assert [entry.version for entry in entries.promotions()] == ["2"]
+        assert entries.last_promotion() == entries.promotions()[0]
+        assert entries.refusals()[0].by == "Eve"
+        assert entries.deliveries("a") == [Delivery("a", "log", 0, NOW)]
+        assert entries.pending().keys() == {f"{what} {name}" for what in ("request", "outcome") for name in NAMES}
 
 
 CHANGES = ("DELETE FROM {0}", "UPDATE {0} SET {1} = {1}")
@@ -102,19 +104,19 @@ def test_nothing_can_be_changed_by_any_statement(ledger: Ledger, ledger_url: str
 
 
 def test_a_request_ends_once(ledger: Ledger) -> None:
-    for second in set(State) - {State.REQUESTED}:
-        with pytest.raises(sa.exc.IntegrityError), ledger.writing() as book:
-            book.settle(make_outcome(second))
-    with ledger.reading() as book:
-        assert book.outcome("a") == make_outcome()
+    for second in set(RequestState) - {RequestState.REQUESTED}:
+        with pytest.raises(sa.exc.IntegrityError), ledger.writing() as entries:
+            entries.settle(make_outcome(second))
+    with ledger.reading() as entries:
+        assert entries.outcome("a") == make_outcome()
 
 
 def test_a_decision_is_signed_and_nothing_else_is(ledger: Ledger) -> None:
-    with ledger.writing() as book:
-        book.add_request(make_request("b"))
-    for outcome in (replace(make_outcome(name="b"), by=None), replace(make_outcome(State.VOID, "b"), by="Ada")):
-        with pytest.raises(sa.exc.IntegrityError), ledger.writing() as book:
-            book.settle(outcome)
+    with ledger.writing() as entries:
+        entries.add_request(make_request("b"))
+    for outcome in (replace(make_outcome(name="b"), by=None), replace(make_outcome(RequestState.VOID, "b"), by="Ada")):
+        with pytest.raises(sa.exc.IntegrityError), ledger.writing() as entries:
+            entries.settle(outcome)
 
 
 @pytest.mark.parametrize(
@@ -136,36 +138,36 @@ def test_a_decision_is_signed_and_nothing_else_is(ledger: Ledger) -> None:
 def test_a_promotion_that_does_not_follow_from_the_last_is_refused(
     ledger: Ledger, promotion: Promotion, mistake: str
 ) -> None:
-    with pytest.raises(sa.exc.IntegrityError), ledger.writing() as book:
-        book.promote(promotion)
-    with ledger.writing() as book:
-        book.promote(promoted("approved"))
+    with pytest.raises(sa.exc.IntegrityError), ledger.writing() as entries:
+        entries.promote(promotion)
+    with ledger.writing() as entries:
+        entries.promote(promoted("approved"))
 
 
 def test_the_same_evidence_is_asked_about_once_even_where_nothing_is_in_production(ledger: Ledger) -> None:
-    with pytest.raises(sa.exc.IntegrityError), ledger.writing() as book:
-        book.add_request(replace(make_request(), id="another name"))
+    with pytest.raises(sa.exc.IntegrityError), ledger.writing() as entries:
+        entries.add_request(replace(make_request(), id="another name"))
 
 
 def test_a_transaction_that_fails_leaves_nothing(ledger: Ledger) -> None:
-    with pytest.raises(sa.exc.IntegrityError), ledger.writing() as book:  # noqa: PT012 - the second fails
-        book.add_request(make_request("b"))
-        book.settle(make_outcome(name="a"))
-    with ledger.reading() as book:
-        assert book.request("b") is None
+    with pytest.raises(sa.exc.IntegrityError), ledger.writing() as entries:  # noqa: PT012 - the second fails
+        entries.add_request(make_request("b"))
+        entries.settle(make_outcome(name="a"))
+    with ledger.reading() as entries:
+        assert entries.request("b") is None
 
 
 def test_moments_are_kept_in_utc_whatever_zone_they_come_in(ledger: Ledger) -> None:
     in_new_york = NOW.astimezone(timezone(timedelta(hours=-5)))
-    with ledger.writing() as book:
-        book.add_request(replace(make_request("b"), requested_at=in_new_york))
-    with ledger.reading() as book:
-        read = book.request("b")
+    with ledger.writing() as entries:
+        entries.add_request(replace(make_request("b"), requested_at=in_new_york))
+    with ledger.reading() as entries:
+        read = entries.request("b")
     assert read is not None
     assert read.requested_at == NOW
     assert read.requested_at.tzinfo == UTC
-    with pytest.raises(sa.exc.StatementError, match="has no time zone"), ledger.writing() as book:
-        book.add_request(replace(make_request("c"), requested_at=datetime(2015, 2, 1)))
+    with pytest.raises(sa.exc.StatementError, match="has no time zone"), ledger.writing() as entries:
+        entries.add_request(replace(make_request("c"), requested_at=datetime(2015, 2, 1)))
 
 
 def test_making_a_ledger_touches_nothing(tmp_path: Path) -> None:
@@ -175,8 +177,8 @@ def test_making_a_ledger_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_folders_on_the_way_to_the_ledger_are_made(tmp_path: Path) -> None:
-    with Ledger(f"sqlite:///{tmp_path / 'a' / 'b' / 'ledger.db'}", "USD").reading() as book:
-        assert book.requests() == []
+    with Ledger(f"sqlite:///{tmp_path / 'a' / 'b' / 'ledger.db'}", "USD").reading() as entries:
+        assert entries.requests() == []
 
 
 def test_an_unreachable_ledger_says_which_without_its_password(tmp_path: Path) -> None:
@@ -204,8 +206,8 @@ def test_a_ledger_of_another_target_says_what_to_do(ledger: Ledger, ledger_url: 
     )
     with pytest.raises(LedgerError, match=told), Ledger(ledger_url, "min").reading():
         pass
-    with Ledger(ledger_url, "USD").reading() as book:
-        assert book.requests()
+    with Ledger(ledger_url, "USD").reading() as entries:
+        assert entries.requests()
 
 
 def test_migrations_lead_to_the_tables_the_code_believes_in(ledger: Ledger) -> None:
@@ -223,8 +225,8 @@ def test_migrations_lead_to_the_tables_the_code_believes_in(ledger: Ledger) -> N
 
 def test_processes_that_start_at_once_migrate_once(ledger_url: str) -> None:
     def use() -> int:
-        with Ledger(ledger_url, "USD").writing() as book:
-            return len(book.requests())
+        with Ledger(ledger_url, "USD").writing() as entries:
+            return len(entries.requests())
 
     assert in_processes([use] * 4) == [0] * 4
 

@@ -117,7 +117,7 @@ def test_the_question_arrives_once_however_often_it_is_sent(
     assert posted["author"] == "taxifare"
     assert posted["content"].startswith("Evaluation MAE: 2.31 - New training MAE: 2.10\n")
     assert posted["headers"]["Idempotency-Key"] == f"Request {request.id}"
-    assert office.approvals.token(request) in posted["content"]
+    assert office.approvals.tokens.of(request) in posted["content"]
 
 
 def test_reminders_are_messages_of_their_own(office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]) -> None:
@@ -176,7 +176,7 @@ def test_a_fault_that_does_not_pass_ends_with_a_limit_and_the_request_stays(
     with pytest.raises(PassingDeliveryError, match=f"POST {chat.url}/taxi%20fares/messages answered 500"):
         send(office, wagon, request.id, pauses)
     assert (chat.posts, len(pauses)) == (ATTEMPTS, ATTEMPTS - 1)
-    assert office.approvals.open_requests() == (request,)
+    assert office.approvals.record.open_requests() == (request,)
     assert send(office, wagon, request.id, pauses)
     assert len(chat.messages) == 1
 
@@ -277,8 +277,8 @@ def test_a_webhook_s_address_is_in_no_error_and_no_record(office: Office, hook: 
         SlackWebhook("http://127.0.0.1:9/services/T0/very-secret", timeout_s=1).deliver(Message("k", "t\nk"))
     assert "very-secret" not in str(down.value)
     assert send_request(office.approvals, SlackWebhook(hook.url), request.id, LINKS, SETTINGS)
-    with office.approvals.ledger.reading() as book:
-        assert all(hook.secret not in delivery.channel for delivery in book.deliveries())
+    with office.approvals.ledger.reading() as entries:
+        assert all(hook.secret not in delivery.channel for delivery in entries.deliveries())
 
 
 def test_other_services_get_the_message_through_apprise(office: Office, hook: Webhook) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from taxifare.approval.approvals import Approvals
+from taxifare.approval.approvals import Approvals, utc_now
+from taxifare.approval.comparisons import record
 from taxifare.approval.records import Request
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
@@ -28,7 +29,8 @@ class Desk:
         assert self.run("decide", first.id, "--approve", "--by", "Ada", "--reason", "a start").exit_code == 0
 
     def ask(self, subject: str, staging: str, production: str | None, verdict: Verdict = Verdict.PROMOTE) -> Request:
-        return self.approvals.request(evidence(subject, staging, production, verdict=verdict))
+        found = evidence(subject, staging, production, verdict=verdict)
+        return self.approvals.request(record(self.approvals.ledger, found, utc_now()))
 
     def run(self, *words: str) -> Result:
         return CliRunner().invoke(app, list(words), env={"COLUMNS": "160"})
@@ -63,7 +65,7 @@ def test_a_rejection_is_recorded_and_changes_nothing(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     assert desk.run("decide", request.id, "--reject", "--by", "Ben", "--reason", "JFK").exit_code == 0
     assert desk.registry.production_version() == "1"
-    outcome = desk.approvals.outcome(request.id)
+    outcome = desk.approvals.record.outcome(request.id)
     assert outcome is not None
     assert (outcome.by, outcome.reason) == ("Ben", "JFK")
 
@@ -73,7 +75,7 @@ def test_a_decision_has_to_be_said(desk: Desk) -> None:
     answer = desk.run("decide", request.id, "--by", "Ada", "--reason", "airports")
     assert answer.exit_code == 2
     assert "--approve or --reject" in answer.output
-    assert desk.approvals.outcome(request.id) is None
+    assert desk.approvals.record.outcome(request.id) is None
 
 
 def test_approving_against_the_verdict_takes_the_override(desk: Desk) -> None:
@@ -99,7 +101,7 @@ def test_history_says_who_why_and_on_which_day(desk: Desk) -> None:
     everything = desk.run("history").output
     assert everything.index("Ada") < everything.index("Ben")
     assert request.id in everything
-    today = f"{desk.approvals.history()[-1].promoted_at:%Y-%m-%d}"
+    today = f"{desk.approvals.record.history()[-1].promoted_at:%Y-%m-%d}"
     assert "Ben" in desk.run("history", "--on", today).output
     assert "Nothing was in production" in desk.run("history", "--on", "2009-01-01").output
 

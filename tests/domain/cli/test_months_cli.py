@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from taxifare.approval.approvals import Approvals
+from taxifare.approval.approvals import Approvals, utc_now
+from taxifare.approval.comparisons import record
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
 from taxifare.model.registry import ModelRegistry
@@ -100,8 +101,9 @@ class TestMonths:
         for _ in range(2):
             registry.store.client.create_model_version(registry.model_name, str(home))
         approvals = Approvals.from_settings(settings, registry)
-        asked = approvals.request(evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision))
-        approvals.decide(asked.id, "approve", "Ada", "a start", approvals.token(asked))
+        found = evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision)
+        asked = approvals.request(record(approvals.ledger, found, utc_now()))
+        approvals.decide(asked.id, "approve", "Ada", "a start", approvals.tokens.of(asked))
         assert "approved by Ada" in line_of("2015-01")
         assert "earlier edition" not in line_of("2015-01")
         CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")

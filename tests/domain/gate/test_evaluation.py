@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from taxifare.gate.evidence import Appraisal, Evidence, Verdict
+from taxifare.gate.evidence import Appraisal, Evidence, Objection, Verdict
 from taxifare.gate.scores import (
     EvaluationError,
+    FloatArray,
     Interval,
     Scores,
-    Vector,
     mean_interval,
     paired_gains,
     reference_mae,
@@ -102,7 +102,6 @@ def judged(
         production_predicted=production_predicted,
         staging=staging or scored("2", staging_predicted, DECEMBER),
         staging_predicted=staging_predicted,
-        city=NEW_YORK,
         settings=small_settings(NO_SETTINGS, **tolerances),
     )
 
@@ -241,7 +240,7 @@ def test_scored_nothing_and_unscorable_exclude_each_other() -> None:
 # The correction of the bias
 
 
-def cost_of(errors: Vector, raised_by: Vector) -> float:
+def cost_of(errors: FloatArray, raised_by: FloatArray) -> float:
     """The share that a correction adds to the mean absolute error."""
     return float(np.abs(errors + raised_by).mean() / np.abs(errors).mean()) - 1
 
@@ -273,7 +272,7 @@ def test_a_correction_that_would_cost_more_goes_as_far_as_one_and_a_quarter_per_
         elements=st.floats(-200, 200, allow_subnormal=False),
     )
 )
-def test_a_correction_is_cheap_goes_against_the_bias_and_never_beyond_it(rows: Vector) -> None:
+def test_a_correction_is_cheap_goes_against_the_bias_and_never_beyond_it(rows: FloatArray) -> None:
     errors, raises = rows[0], np.abs(rows[1])
     share, mae = correction_share(errors, raises), float(np.abs(errors).mean())
     assert 0 <= share <= 1
@@ -558,6 +557,7 @@ def test_the_digest_is_of_what_was_shown_and_not_of_the_run_that_showed_it() -> 
 
 
 CHANGES: dict[str, object] = {
+    "objections": (Objection(about="bias", name="bias", reason="it grows"),),
     "subject": "2015-02",
     "revision": "r2",
     "production_version": "9",
@@ -582,7 +582,7 @@ def test_whatever_is_shown_differs_in_the_digest(name: str) -> None:
 
 
 @given(FARES, st.integers(0, 1000))
-def test_the_gain_is_antisymmetric(paid: Vector, seed: int) -> None:
+def test_the_gain_is_antisymmetric(paid: FloatArray, seed: int) -> None:
     rng = np.random.default_rng(seed)
     one, other = paid + rng.normal(0, 3, len(paid)), paid + rng.normal(0, 2, len(paid))
     np.testing.assert_array_equal(paired_gains(one, other, paid), -paired_gains(other, one, paid))
@@ -590,7 +590,7 @@ def test_the_gain_is_antisymmetric(paid: Vector, seed: int) -> None:
 
 
 @given(FARES, st.integers(0, 1000), st.floats(-20, 20))
-def test_scores_do_not_depend_on_order_nor_on_a_shift_of_all_fares(paid: Vector, seed: int, shift: float) -> None:
+def test_scores_do_not_depend_on_order_nor_on_a_shift_of_all_fares(paid: FloatArray, seed: int, shift: float) -> None:
     rng = np.random.default_rng(seed)
     predicted, order = paid + rng.normal(0, 3, len(paid)), rng.permutation(len(paid))
     scores = score(predicted, paid)
@@ -600,7 +600,7 @@ def test_scores_do_not_depend_on_order_nor_on_a_shift_of_all_fares(paid: Vector,
 
 
 @given(FARES, st.integers(0, 1000), st.floats(0.1, 10))
-def test_scores_in_cents_are_a_hundred_times_those_in_dollars(paid: Vector, seed: int, factor: float) -> None:
+def test_scores_in_cents_are_a_hundred_times_those_in_dollars(paid: FloatArray, seed: int, factor: float) -> None:
     predicted = paid + np.random.default_rng(seed).normal(0, 3, len(paid))
     dollars, other = score(predicted, paid), score(predicted * factor, paid * factor)
     assert (other.mae, other.rmse, other.bias) == pytest.approx(

@@ -579,7 +579,6 @@ def judge_on(trips: Trips, staging: str, production: str, year: Year, run: str) 
         production_predicted=fares(of_production),
         staging=of_staging,
         staging_predicted=fares(of_staging),
-        city=year.settings.city_facts,
         settings=year.settings,
     ).verdict
 

@@ -74,7 +74,6 @@ def evidence_of(
         production_predicted=None if scored is None else registry.runs.read_predictions(scored.run_id),
         staging=staging,
         staging_predicted=registry.runs.read_predictions(staging.contender.run_id),
-        city=settings.city_facts,
         settings=settings,
     )
 

@@ -1,0 +1,134 @@
+"""Comparing a month, and keeping what came of it: the one place that writes comparisons into the ledger.
+
+What is due, asked and decided rests on these entries alone. Whatever else shows a comparison – a check in Dagster, a
+page, a tag – is a picture of it, and nobody reads it back.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+
+from taxifare.approval.ledger import Ledger
+from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
+from taxifare.gate.evidence import Appraisal, Evidence
+from taxifare.gate.scores import EvaluationError
+from taxifare.gate.verdict import judge
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import Settings
+from taxifare.trips.editions import Trips
+
+SCHEMA = 2
+"""Of the evidence that this release writes. 1 is that of the releases which left it in Dagster's event log: without
+objections, and with a digest that depended on the order of fields."""
+
+
+def compare(
+    trips: Trips, production: Appraisal, staging: Appraisal, registry: ModelRegistry, settings: Settings
+) -> Evidence:
+    """Returns the evidence from what both models left with their MLflow runs.
+
+    Args:
+        trips: Preprocessed trips of the subject.
+        production: What came of scoring production on them.
+        staging: What came of scoring staging.
+        registry: Where their predictions are.
+        settings: Give the target, the city's slices and the tolerances.
+
+    Raises:
+        EvaluationError: Staging was not scored, or predictions are not of these trips.
+        RegistryError: MLflow does not answer.
+    """
+    if staging.contender is None:
+        raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
+    return judge(
+        subject=trips.edition.subject,
+        revision=trips.edition.revision,
+        trips=trips.frame,
+        production=production,
+        production_predicted=(
+            None if production.contender is None else registry.runs.read_predictions(production.contender.run_id)
+        ),
+        staging=staging,
+        staging_predicted=registry.runs.read_predictions(staging.contender.run_id),
+        settings=settings,
+    )
+
+
+def record(ledger: Ledger, evidence: Evidence, at: datetime) -> Comparison:
+    """Returns the comparison, on record; the same evidence as the last one of its subject is that one.
+
+    Args:
+        ledger: Where it is kept.
+        evidence: What was found.
+        at: When it was found.
+    """
+    found = comparison_of(evidence, at)
+    with ledger.writing() as entries:
+        last = entries.comparison(evidence.subject)
+        if last is not None and _says_the_same(last, found):
+            return last
+        entries.add_comparison(found)
+    return found
+
+
+def comparison_of(evidence: Evidence, at: datetime, *, schema: int = SCHEMA, digest: str | None = None) -> Comparison:
+    """Returns the entry that evidence makes.
+
+    Args:
+        evidence: What was found.
+        at: When.
+        schema: Of the evidence, where it was written by another release.
+        digest: Under which it was asked about, where that was by the rule of another release.
+    """
+    return Comparison(
+        subject=evidence.subject,
+        revision=evidence.revision,
+        staging_version=evidence.staging.version,
+        staging_run=evidence.staging.run_id,
+        production_version=evidence.production_version,
+        evidence_digest=digest or evidence.digest,
+        schema=schema,
+        evidence_json=json.dumps(evidence.model_dump(mode="json")),
+        compared_at=at,
+    )
+
+
+def _says_the_same(last: Comparison, found: Comparison) -> bool:
+    """Whether a comparison says what the last one says, whose evidence may be of an earlier release."""
+    if last.evidence_digest == found.evidence_digest:
+        return True
+    if last.schema >= found.schema:
+        return False
+    try:
+        known = last.evidence
+    except EvidenceUnreadableError:
+        return False
+    # The earlier release knew the same but for objections, and a question that was answered must not be asked anew.
+    return known.digest == found.evidence.model_copy(update={"objections": known.objections}).digest
+
+
+def take_over(ledger: Ledger, found: Iterable[tuple[Evidence, datetime]]) -> int:
+    """Returns how many comparisons of earlier releases are in the ledger from now on, none if it has any already.
+
+    One that somebody was asked about keeps the digest under which that was, so that nobody is asked again.
+
+    Args:
+        ledger: Where they go.
+        found: What earlier releases have left elsewhere, oldest first, and when; read only where the ledger lacks it.
+    """
+    with ledger.writing() as entries:
+        if not entries.lacks_comparisons():
+            return 0
+        asked = {digest: request.evidence_digest for request in entries.requests() if (digest := _digest_of(request))}
+        taken = [comparison_of(evidence, at, schema=1, digest=asked.get(evidence.digest)) for evidence, at in found]
+        for comparison in taken:
+            entries.add_comparison(comparison)
+    return len(taken)
+
+
+def _digest_of(request: Request) -> str | None:
+    """Returns the digest of the request's evidence by the rule of this release, None where it cannot be read."""
+    try:
+        return request.evidence.digest
+    except EvidenceUnreadableError:
+        return None

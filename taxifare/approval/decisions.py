@@ -1,0 +1,66 @@
+"""Decisions: who may answer a request, and what an answer does to it.
+
+Rules over the ledger's entries within one transaction; who opens it, and tells the registry afterwards, is `approvals`.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from taxifare.approval import promotions, requests
+from taxifare.approval.errors import AgainstVerdictError, SettledError, UnsignedError
+from taxifare.approval.ledger import Entries
+from taxifare.approval.records import Outcome, Request, RequestState
+from taxifare.gate.evidence import Verdict
+
+Decision = Literal["approve", "reject"]
+
+APPROVABLE = frozenset({Verdict.PROMOTE, Verdict.COLD_START})
+
+
+def by_verdict(verdict: Verdict) -> Decision:
+    """Returns what the evidence alone says: approve what it supports, reject the rest.
+
+    >>> by_verdict(Verdict.PROMOTE), by_verdict(Verdict.HOLD)
+    ('approve', 'reject')
+    """
+    return "approve" if verdict in APPROVABLE else "reject"
+
+
+def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:
+    """Ensures that a decision says who decides and why.
+
+    Raises:
+        UnsignedError: It does not.
+    """
+    if not decided_by or not reason:
+        raise UnsignedError(f"a decision on {request_id} needs who decides (decided_by) and why (reason)")
+
+
+def decide(
+    entries: Entries, request: Request, decision: Decision, by: str, reason: str, now: datetime, *, override: bool
+) -> Outcome:
+    """Returns the outcome, recorded; of an approval, the promotion is recorded with it.
+
+    The same decision by the same person again is the same decision.
+
+    Raises:
+        SettledError: Decided already, expired, or void because production, staging or the month changed.
+        AgainstVerdictError: The evidence does not support it, and there is no override.
+    """
+    state = RequestState.APPROVED if decision == "approve" else RequestState.REJECTED
+    settled = entries.outcome(request.id)
+    if settled is not None:
+        if (settled.state, settled.by) == (state, by):
+            return settled
+        raise SettledError(settled)
+    closed = requests.overtaken(request, promotions.production(entries), now)
+    if closed is not None:
+        entries.settle(closed)
+        raise SettledError(closed)
+    if decision == "approve" and request.verdict not in APPROVABLE and not override:
+        raise AgainstVerdictError(f"the verdict on {request.id} is {request.verdict}; approving it takes an override")
+    outcome = Outcome(request.id, state, by, reason, override, now)
+    entries.settle(outcome)
+    if decision == "approve":
+        promotions.promote(entries, request.staging_version, now, by=by, reason=reason, request=request)
+    return outcome

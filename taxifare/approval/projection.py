@@ -1,0 +1,139 @@
+"""The projection: the model registry made to say what the ledger says. It may be lost or wiped without effect."""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from taxifare.approval.errors import NotAdoptedError, RegistryBehindError
+from taxifare.approval.ledger import Entries, Ledger
+from taxifare.approval.records import Promotion, RequestState
+from taxifare.model.store import RegistryError
+
+_log = logging.getLogger(__name__)
+
+
+class Registry(Protocol):
+    """What approval needs of `taxifare.model.registry.ModelRegistry`; a call raises RegistryError if MLflow fails."""
+
+    def production_version(self) -> str | None:
+        """The version the alias `production` points at, None where it is not set; raises if the registry is down."""
+
+    def set_production(self, version: str) -> None:
+        """Points the alias at a version."""
+
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of a version; raises if there is no such version."""
+
+
+class Projection:
+    """The production alias and the tags of versions, as the ledger has them.
+
+    Args:
+        ledger: What is true.
+        registry: What is made to agree with it.
+        clock: Tells the moment.
+    """
+
+    def __init__(self, ledger: Ledger, registry: Registry, clock: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._now = clock
+
+    def repair(self) -> tuple[str, ...]:
+        """Returns what the registry had wrong, put right: a command was killed, or somebody moved the alias.
+
+        Raises:
+            NotAdoptedError: The registry has a production version that the ledger never heard of.
+        """
+        repaired = self._project()
+        for what in repaired:
+            _log.warning("the model registry was behind the ledger; repaired: %s", what)
+        return repaired
+
+    def show(self, entry: str) -> None:
+        """Ensures that the registry shows an entry that the ledger already has.
+
+        Args:
+            entry: Which one, for the error.
+
+        Raises:
+            RegistryBehindError: The registry could not be told; the next command that reaches it catches up.
+        """
+        try:
+            self._project()
+        except RegistryError as error:
+            raise RegistryBehindError(
+                f"{entry}: recorded, but the model registry could not be told ({error}); the next command catches up"
+            ) from error
+
+    def _project(self) -> tuple[str, ...]:
+        """Returns what was changed in the registry to make it say what the ledger says."""
+        with self._ledger.reading() as entries:
+            last, pending = entries.last_promotion(), entries.pending()
+        if not pending and (last.version if last else None) == self._alias(last):
+            return ()
+        # One at a time, under the ledger's lock: a slow process must not put an older version back on the alias.
+        with self._ledger.writing() as entries:
+            return (*self._move_alias(entries.last_promotion()), *self._tag_versions(entries))
+
+    def _move_alias(self, last: Promotion | None) -> list[str]:
+        """Returns what was changed of the alias."""
+        alias = self._alias(last)
+        if last is None or last.version == alias:
+            return []
+        self._registry.set_production(last.version)
+        return [f"production is version {last.version}, was {alias}"]
+
+    def _tag_versions(self, entries: Entries) -> list[str]:
+        """Returns which versions were told what became of them; what could not be told stays pending."""
+        pending, changed, untold = entries.pending(), [], set()
+        for version in sorted({version for versions in pending.values() for version in versions}):
+            try:
+                self._registry.tag(version, _tags(entries, version))
+                changed.append(f"tags of version {version}")
+            except RegistryError as error:
+                # Somebody may have deleted an old version: no reason to stop what is about the others.
+                _log.warning("version %s does not tell its story, the next command tries again: %s", version, error)
+                untold.add(version)
+        for event, versions in pending.items():
+            if untold.isdisjoint(versions):
+                entries.add_projection(event, self._now())
+        return changed
+
+    def _alias(self, last: Promotion | None) -> str | None:
+        """Returns the version the alias points at; raises NotAdoptedError if the ledger never heard of any."""
+        alias = self._registry.production_version()
+        if last is None and alias is not None:
+            raise NotAdoptedError(
+                f"the registry's production is version {alias}, but the ledger records no promotion; "
+                f"adopt it: taxifare rollback --to {alias} --by YOU --reason 'adopted'"
+            )
+        return alias
+
+
+def _tags(entries: Entries, version: str) -> dict[str, str]:
+    """Returns the version's story, as its page in the registry tells it."""
+    tags: dict[str, str] = {}
+    request = next((r for r in reversed(entries.requests()) if r.staging_version == version), None)
+    if request is not None:
+        outcome = entries.outcome(request.id)
+        tags |= {
+            "month": request.subject,
+            "verdict": request.verdict,
+            "request": request.id,
+            "decision": outcome.state if outcome else RequestState.REQUESTED,
+            "decided_by": (outcome.by if outcome else None) or "-",
+            "decision_reason": outcome.reason if outcome else "-",
+        }
+    promotions = entries.promotions()
+    index = max((i for i, entry in enumerate(promotions) if entry.version == version), default=None)
+    if index is not None:
+        entry, following = promotions[index], promotions[index + 1 : index + 2]
+        tags |= {
+            "promoted_by": entry.by,
+            "promoted_at": entry.promoted_at.isoformat(),
+            "replaced": entry.replaced_version or "-",
+            "replaced_by": following[0].version if following else "-",
+        }
+    return {name: str(value) for name, value in tags.items()}

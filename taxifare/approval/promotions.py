@@ -1,0 +1,79 @@
+"""Promotions: which version is production, how another one becomes it, and which one a rollback goes back to.
+
+Rules over the ledger's entries within one transaction; who opens it, and tells the registry afterwards, is `approvals`.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from taxifare.approval import requests
+from taxifare.approval.errors import RollbackError
+from taxifare.approval.ledger import Entries
+from taxifare.approval.records import Promotion, Request
+
+
+def production(entries: Entries) -> str | None:
+    """Returns the version in production, None where nothing was ever promoted."""
+    last = entries.last_promotion()
+    return last.version if last else None
+
+
+def promote(
+    entries: Entries, version: str, now: datetime, *, by: str, reason: str, request: Request | None = None
+) -> Promotion:
+    """Returns the entry that makes a version production, recorded; requests that expected another one become void.
+
+    Args:
+        entries: The ledger's, which let it stand only on top of the last entry.
+        version: The version.
+        now: When.
+        by: Who decided.
+        reason: Why.
+        request: The approved request; None for a rollback.
+    """
+    last = entries.last_promotion()
+    promotion = Promotion(
+        sequence=last.sequence + 1 if last else 1,
+        version=version,
+        replaced_version=last.version if last else None,
+        kind="promotion" if request else "rollback",
+        request_id=request.id if request else None,
+        by=by,
+        reason=reason,
+        evidence_digest=request.evidence_digest if request else None,
+        promoted_at=now,
+    )
+    entries.promote(promotion)
+    requests.void_stale(entries, version, now)
+    return promotion
+
+
+def is_repeated(last: Promotion, to: str | None, by: str, reason: str) -> bool:
+    """Returns whether a rollback is the last one asked for again: a command that was killed can be repeated."""
+    return (last.kind, last.by, last.reason) == ("rollback", by, reason) and to in {None, last.version}
+
+
+def earlier_version(history: Sequence[Promotion], to: str | None) -> str:
+    """Returns the version to go back to: the one named, else the one that the present version replaced.
+
+    Raises:
+        RollbackError: It replaced nothing, or the one named was never production or is so already.
+    """
+    present = history[-1].version
+    if to is None:
+        # What it replaced when it was promoted, not what a rollback took away: going back twice must not go forward.
+        to = next(
+            (
+                entry.replaced_version
+                for entry in reversed(history)
+                if (entry.version, entry.kind) == (present, "promotion")
+            ),
+            None,
+        )
+        if to is None:
+            raise RollbackError(f"version {present} replaced nothing; name the version to go back to")
+    if to == present:
+        raise RollbackError(f"version {to} is production already")
+    if to not in {entry.version for entry in history}:
+        raise RollbackError(f"version {to} was never production; a new version takes a request and a decision")
+    return to

@@ -1,0 +1,84 @@
+"""The record: what was asked, answered and in production, read from the ledger; nothing here changes anything."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+from taxifare.approval import requests
+from taxifare.approval.ledger import Ledger
+from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
+from taxifare.approval.texts import one_line
+
+
+class Record:
+    """What the ledger tells, one question at a time; a consistent view of several is `Ledger.reading`.
+
+    Args:
+        ledger: Where it is kept.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def comparisons(self) -> dict[str, Comparison]:
+        """Returns the last comparison of each subject."""
+        with self._ledger.reading() as entries:
+            return entries.comparisons()
+
+    def find(self, request_id: str) -> Request:
+        """Returns the request; raises UnknownRequestError if there is none of that name."""
+        with self._ledger.reading() as entries:
+            return requests.found(entries, one_line(request_id))
+
+    def requests(self) -> tuple[Request, ...]:
+        """Returns every request ever made, oldest first."""
+        with self._ledger.reading() as entries:
+            return tuple(entries.requests())
+
+    def open_requests(self) -> tuple[Request, ...]:
+        """Returns the requests that wait for somebody, oldest first."""
+        with self._ledger.reading() as entries:
+            return tuple(entries.open_requests())
+
+    def outcome(self, request_id: str) -> Outcome | None:
+        """Returns how the request ended, None while it is open."""
+        with self._ledger.reading() as entries:
+            return entries.outcome(request_id)
+
+    def state(self, request: Request) -> RequestState:
+        """Returns where the request stands."""
+        outcome = self.outcome(request.id)
+        return outcome.state if outcome else RequestState.REQUESTED
+
+    def decided_on_other_editions(self, request: Request) -> tuple[Outcome, ...]:
+        """Returns the decisions on the same subject that rest on trips which the source has since corrected."""
+        with self._ledger.reading() as entries:
+            other = {
+                r.id for r in entries.requests() if r.subject == request.subject and r.revision != request.revision
+            }
+            return tuple(o for o in entries.outcomes() if o.request_id in other and o.by is not None)
+
+    def due_reminders(self, after: timedelta, now: datetime) -> tuple[Request, ...]:
+        """Returns the open requests whose last message, the question or a reminder, is at least so long ago."""
+        with self._ledger.reading() as entries:
+            last = {delivery.request_id: delivery.delivered_at for delivery in entries.deliveries()}
+            return tuple(
+                request
+                for request in entries.open_requests()
+                if request.id in last and last[request.id] + after <= now <= request.valid_until
+            )
+
+    def history(self) -> tuple[Promotion, ...]:
+        """Returns every promotion and rollback, in their order; the last is in force."""
+        with self._ledger.reading() as entries:
+            return tuple(entries.promotions())
+
+    def production_on(self, when: date) -> Promotion | None:
+        """Returns the entry in force at a moment, or at the end of a day (UTC); None before the first.
+
+        Where a clock went backwards, the order of the entries rules, not their times.
+        """
+        moment = when if isinstance(when, datetime) else datetime.combine(when, time.max, tzinfo=UTC)
+        return max(
+            (entry for entry in self.history() if entry.promoted_at <= moment),
+            key=lambda entry: entry.sequence,
+            default=None,
+        )

@@ -1,0 +1,132 @@
+"""Requests: how a comparison becomes a question to a person, and what ends the question without an answer.
+
+Rules over the ledger's entries within one transaction; who opens it, and tells the registry afterwards, is `approvals`.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from taxifare.approval.errors import ApprovalError, UnknownRequestError
+from taxifare.approval.ledger import Entries
+from taxifare.approval.records import Comparison, Outcome, Request, RequestState
+
+
+def request_on(comparison: Comparison, now: datetime, valid_for: timedelta) -> Request:
+    """Returns the first question about a comparison; the same comparison always makes a request of the same name.
+
+    Raises:
+        EvidenceUnreadableError: Another release has written the evidence.
+    """
+    return Request(
+        id=f"{comparison.subject}-v{comparison.staging_version}-{comparison.evidence_digest[:12]}",
+        subject=comparison.subject,
+        revision=comparison.revision,
+        staging_version=comparison.staging_version,
+        production_version=comparison.production_version,
+        verdict=comparison.evidence.verdict,
+        evidence_digest=comparison.evidence_digest,
+        round=1,
+        requested_at=now,
+        valid_until=now + valid_for,
+        evidence_json=comparison.evidence_json,
+    )
+
+
+def another_round(entries: Entries, request_id: str, now: datetime, valid_for: timedelta) -> Request:
+    """Returns the next question about the evidence of a request that ended without a decision.
+
+    Raises:
+        UnknownRequestError: There is no such request.
+        ApprovalError: It is open, or was decided.
+    """
+    request = found(entries, request_id)
+    same = (other for other in entries.requests() if other.evidence_digest == request.evidence_digest)
+    rounds = sorted(same, key=lambda other: other.round)
+    outcome = entries.outcome(rounds[-1].id)
+    if outcome is None or outcome.by is not None:
+        state = outcome.state if outcome else "open"
+        raise ApprovalError(f"{rounds[-1].id} is {state}; only an expired or void request is asked again")
+    number = len(rounds) + 1
+    return replace(
+        rounds[-1], id=f"{rounds[0].id}-r{number}", round=number, requested_at=now, valid_until=now + valid_for
+    )
+
+
+def ask(entries: Entries, request: Request, production: str | None) -> None:
+    """Records a request; older ones on its subject become void, and so does this one if production has moved."""
+    for older in entries.open_requests():
+        if older.subject == request.subject:
+            entries.settle(_void(older, _superseded(older, request), request.requested_at))
+    entries.add_request(request)
+    if (reason := _stale(request, production)) is not None:
+        entries.settle(_void(request, reason, request.requested_at))
+
+
+def void_stale(entries: Entries, production: str | None, now: datetime) -> None:
+    """Ends the open requests that no longer ask a sensible question, now that a version is production."""
+    for request in entries.open_requests():
+        if (reason := _stale(request, production)) is not None:
+            entries.settle(_void(request, reason, now))
+
+
+def void_restated(entries: Entries, subject: str, revision: str, now: datetime) -> tuple[Request, ...]:
+    """Returns the open requests on other revisions of a subject, which are void from now on."""
+    restated = tuple(
+        request for request in entries.open_requests() if request.subject == subject and request.revision != revision
+    )
+    for request in restated:
+        entries.settle(_void(request, f"{subject} restated as {revision}", now))
+    return restated
+
+
+def expire(entries: Entries, now: datetime) -> tuple[Request, ...]:
+    """Returns the open requests that nobody answered in time, which are expired from now on."""
+    late = tuple(request for request in entries.open_requests() if now > request.valid_until)
+    for request in late:
+        entries.settle(_expired(request, now))
+    return late
+
+
+def overtaken(request: Request, production: str | None, now: datetime) -> Outcome | None:
+    """Returns the end of an open request that time or a promotion has overtaken, None if it still stands."""
+    if now > request.valid_until:
+        return _expired(request, now)
+    reason = _stale(request, production)
+    return None if reason is None else _void(request, reason, now)
+
+
+def found(entries: Entries, request_id: str) -> Request:
+    """Returns the request; raises UnknownRequestError if there is none of that name."""
+    request = entries.request(request_id)
+    if request is None:
+        raise UnknownRequestError(f"there is no request {request_id!r}")
+    return request
+
+
+def _stale(request: Request, production: str | None) -> str | None:
+    """Returns why the request no longer asks a sensible question, None if it does."""
+    if production != request.production_version:
+        before, after = (
+            f"version {version}" if version else "nothing" for version in (request.production_version, production)
+        )
+        return f"production moved from {before} to {after} since the evidence was gathered"
+    if production == request.staging_version:
+        return f"version {production} is production already"
+    return None
+
+
+def _superseded(older: Request, newer: Request) -> str:
+    if older.revision != newer.revision:
+        return f"{older.subject} restated as {newer.revision}"
+    if older.staging_version != newer.staging_version:
+        return f"superseded by staging {newer.staging_version}"
+    return f"superseded by newer evidence, {newer.id}"
+
+
+def _void(request: Request, reason: str, now: datetime) -> Outcome:
+    return Outcome(request.id, RequestState.VOID, None, reason, override=False, at=now)
+
+
+def _expired(request: Request, now: datetime) -> Outcome:
+    reason = f"nobody decided until {request.valid_until:%Y-%m-%d %H:%M} UTC"
+    return Outcome(request.id, RequestState.EXPIRED, None, reason, override=False, at=now)
