@@ -64,9 +64,9 @@ def production_is_not_stale(
     return dg.AssetCheckResult(
         passed=not change.is_stale,
         severity=dg.AssetCheckSeverity.WARN,
-        description=change.said,
+        description=change.sentence,
         metadata={
-            "why": change.said,
+            "why": change.sentence,
             **metadata.measured(
                 change.unit,
                 rise=change.rise,

@@ -41,9 +41,7 @@ def compare(
     if staging.contender is None:
         raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
     return judge(
-        subject=trips.edition.subject,
-        revision=trips.edition.revision,
-        trips=trips.frame,
+        trips=trips,
         production=production,
         production_predicted=(
             None if production.contender is None else registry.runs.read_predictions(production.contender.run_id)

@@ -72,7 +72,7 @@ def mean_interval(values: FloatArray, confidence: float = 0.95) -> Interval:
     """Returns the mean with its interval, for 95 % mean ± 1.96 · s / √n.
 
     The normal interval is used because on the paired differences of real trips it covers as often as the bootstrap
-    from 100 trips on (`tests/domain/test_evaluation.py`) and takes no time. Under two values nothing is known of the
+    from 100 trips on (`tests/domain/gate/test_scores.py`) and takes no time. Under two values nothing is known of the
     spread and the bounds are infinite.
 
     >>> mean_interval(np.array([0.0, 2.0, 0.0, 2.0])).model_dump()

@@ -11,7 +11,7 @@ from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
 
 
-class Footing(Frozen):
+class Baseline(Frozen):
     """How well a model did where: its MAE on a month's validation trips, and their difficulty."""
 
     mae: float
@@ -34,8 +34,8 @@ class Change(Frozen):
         rules: Dated rules that have come into force since it was trained, in words.
     """
 
-    then: Footing
-    now: Footing
+    then: Baseline
+    now: Baseline
     unit: Unit
     tolerance: float
     rules: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Change(Frozen):
         return self.now.skill < self.then.skill - self.tolerance
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """The change in words."""
         hardness = "harder" if self.harder >= 0 else "easier"
         fit = "less well" if self.staler >= 0 else "better"
@@ -78,8 +78,8 @@ class Change(Frozen):
 
 
 def explain_change(
-    then: Footing,
-    now: Footing,
+    then: Baseline,
+    now: Baseline,
     exposure: Sequence[Exposure],
     validation: pd.DataFrame,
     city: City,

@@ -21,13 +21,12 @@ from taxifare.gate.scores import (
 from taxifare.gate.slices import SliceComparison, compare_slices
 from taxifare.model.exposure import leaked
 from taxifare.settings import GateSettings
+from taxifare.trips.editions import Trips
 
 
 def judge(
     *,
-    subject: str,
-    revision: str,
-    trips: pd.DataFrame,
+    trips: Trips,
     production: Appraisal,
     production_predicted: pd.Series | None,
     staging: Appraisal,
@@ -42,9 +41,7 @@ def judge(
     but cannot be scored.
 
     Args:
-        subject: The month, or `base`.
-        revision: Revision of the trips.
-        trips: All clean trips of the subject with features, `target`, `key` and `is_validation`.
+        trips: Preprocessed trips of a month, or of the base years.
         production: What came of scoring production.
         production_predicted: Its predictions by trip key, None where it was not scored.
         staging: What came of scoring staging.
@@ -56,7 +53,7 @@ def judge(
     """
     if staging.contender is None:
         raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
-    training, validation = trips[~trips["is_validation"]], trips[trips["is_validation"]]
+    training, validation = trips.training, trips.validation
     staging_predictions = _predictions(staging_predicted, validation, staging.contender, "staging")
 
     gain: Interval | None = None
@@ -80,8 +77,8 @@ def judge(
         settings=settings,
     )
     return Evidence(
-        subject=subject,
-        revision=revision,
+        subject=trips.edition.subject,
+        revision=trips.edition.revision,
         unit=settings.target_facts.unit,
         staging=staging.contender,
         production_version=production.version,

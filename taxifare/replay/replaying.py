@@ -325,9 +325,7 @@ def _decide(
         _appraisal(model, material, trainings) for model in (course.production, staging)
     )
     evidence = judge(
-        subject=str(material.month),
-        revision=material.trips.edition.revision,
-        trips=material.trips.frame,
+        trips=material.trips,
         production=production,
         production_predicted=production_predicted,
         staging=challenger,

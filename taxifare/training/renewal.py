@@ -16,7 +16,7 @@ import pandas as pd
 
 from taxifare.gate.evidence import Appraisal, Contender, contend
 from taxifare.gate.scores import EvaluationError, reference_mae, skill
-from taxifare.gate.staleness import Change, Footing, explain_change
+from taxifare.gate.staleness import Baseline, Change, explain_change
 from taxifare.model.exposure import Exposure, exposure_of
 from taxifare.model.fitting import TrainingHistory, peak_memory_mib
 from taxifare.model.packaging import LoadedModel, VersionUnusableError
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-FOOTING_TAG = "footing"
-"""On a version: its error and the difficulty of the trips when it was appraised last, see `evaluation.Footing`."""
+BASELINE_TAG = "footing"
+"""On a version: its error and the difficulty of the trips when it was appraised last, see `evaluation.Baseline`."""
 
 _HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 
@@ -297,10 +297,10 @@ def change_since_approval(trips: Trips, appraisal: Appraisal, registry: ModelReg
     if appraisal.contender is None:
         raise EvaluationError(f"version {appraisal.version} was not scored: {appraisal.fault}")
     tags = registry.describe(appraisal.contender.version).tags
-    if FOOTING_TAG not in tags:
-        raise EvaluationError(f"version {appraisal.version} has no tag {FOOTING_TAG}: materialize its month again")
-    then = Footing.model_validate_json(tags[FOOTING_TAG])
-    now = Footing(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty_of(trips))
+    if BASELINE_TAG not in tags:
+        raise EvaluationError(f"version {appraisal.version} has no tag {BASELINE_TAG}: materialize its month again")
+    then = Baseline.model_validate_json(tags[BASELINE_TAG])
+    now = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty_of(trips))
     return explain_change(
         then,
         now,
@@ -347,8 +347,8 @@ def _candidate(
         appraisal = _appraise(trips, version, registry, run_id)
         if appraisal.contender is None:
             raise VersionUnusableError(appraisal.fault)
-        footing = Footing(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
-        registry.tag(version, {"skill": f"{footing.skill:.6f}", FOOTING_TAG: footing.model_dump_json()})
+        baseline = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
+        registry.tag(version, {"skill": f"{baseline.skill:.6f}", BASELINE_TAG: baseline.model_dump_json()})
     if trained is None:
         return Candidate(appraisal, parent_version, None)
     return Candidate(appraisal, parent_version, trained.history, trained.standings)

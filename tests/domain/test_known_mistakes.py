@@ -26,6 +26,7 @@ from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, checked_month
 from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import parse_month
 from tests.support.approvals import LINKS, MemoryRegistry, Office, contender
@@ -95,9 +96,7 @@ def judged(
     trips: pd.DataFrame, production: Appraisal, production_predicted: pd.Series | None, predictions: pd.Series
 ) -> Evidence:
     return judge(
-        subject="2015-01",
-        revision="r1",
-        trips=trips,
+        trips=Trips(Edition("2015-01", "r1"), trips),
         production=production,
         production_predicted=production_predicted,
         staging=scored(

@@ -199,11 +199,8 @@ class Garage:
         old, new = self.appraised[production], self.appraised[staging]
         assert old.contender is not None
         assert new.contender is not None
-        edition = self.trips.edition
         return judge(
-            subject=edition.subject,
-            revision=edition.revision,
-            trips=self.trips.frame,
+            trips=self.trips,
             production=old,
             production_predicted=self.registry.runs.read_predictions(old.contender.run_id),
             staging=new,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from taxifare.gate.scores import reference_mae, score
-from taxifare.gate.staleness import Change, Footing, explain_change
+from taxifare.gate.staleness import Baseline, Change, explain_change
 from taxifare.model.exposure import Exposure
 from taxifare.settings import Settings
 from taxifare.sources import Folder
@@ -20,7 +20,7 @@ from taxifare.trips.preparation import preprocess
 from taxifare.trips.splitting import split_by_time
 from taxifare.trips.targets import FARE
 
-THEN = Footing(mae=2.0, difficulty_mae=4.0)
+THEN = Baseline(mae=2.0, difficulty_mae=4.0)
 
 
 def learned_up_to(last: str) -> tuple[Exposure, ...]:
@@ -32,7 +32,7 @@ def month_up_to(last: str) -> pd.DataFrame:
     return pd.DataFrame({"pickup_datetime": pd.to_datetime([last])})
 
 
-def change(now: Footing, tolerance: float = 0.05) -> Change:
+def change(now: Baseline, tolerance: float = 0.05) -> Change:
     return explain_change(THEN, now, learned_up_to("2012-08-25"), month_up_to("2012-09-30"), NEW_YORK, "USD", tolerance)
 
 
@@ -41,28 +41,28 @@ def change(now: Footing, tolerance: float = 0.05) -> Change:
 
 def test_a_harder_month_raises_the_error_and_makes_no_model_stale() -> None:
     """A quarter harder for anybody, half of the reference's error avoided as ever."""
-    found = change(Footing(mae=2.5, difficulty_mae=5.0))
+    found = change(Baseline(mae=2.5, difficulty_mae=5.0))
     assert (found.rise, found.harder, found.staler) == (0.5, 0.5, 0.0)
     assert not found.is_stale
 
 
 def test_lost_skill_is_staleness() -> None:
     """As hard as ever, 40 % avoided instead of 50."""
-    found = change(Footing(mae=2.4, difficulty_mae=4.0))
+    found = change(Baseline(mae=2.4, difficulty_mae=4.0))
     assert (found.harder, found.staler) == (0.0, pytest.approx(0.4))
     assert found.is_stale
 
 
 def test_a_rise_is_divided_among_the_two() -> None:
     """A month of 5.0 at the old skill gives 2.5; at 44 % it gives 2.8: 0.5 for the month, 0.3 for the model."""
-    found = change(Footing(mae=2.8, difficulty_mae=5.0))
+    found = change(Baseline(mae=2.8, difficulty_mae=5.0))
     assert (found.harder, found.staler) == (pytest.approx(0.5), pytest.approx(0.3))
     assert found.harder + found.staler == pytest.approx(found.rise)
     assert found.is_stale
 
 
 def test_an_easy_month_hides_no_stale_model() -> None:
-    found = change(Footing(mae=1.9, difficulty_mae=3.0))
+    found = change(Baseline(mae=1.9, difficulty_mae=3.0))
     assert found.rise < 0
     assert found.harder == pytest.approx(-0.5)
     assert found.staler == pytest.approx(0.4)
@@ -70,13 +70,13 @@ def test_an_easy_month_hides_no_stale_model() -> None:
 
 
 def test_skill_may_fall_as_far_as_is_tolerated() -> None:
-    now = Footing(mae=2.4, difficulty_mae=4.0)
+    now = Baseline(mae=2.4, difficulty_mae=4.0)
     assert change(now, tolerance=0.09).is_stale
     assert not change(now, tolerance=0.11).is_stale
 
 
 def test_the_words_carry_the_numbers_and_the_rule() -> None:
-    said = change(Footing(mae=2.8, difficulty_mae=5.0)).said
+    said = change(Baseline(mae=2.8, difficulty_mae=5.0)).sentence
     assert "from 2.00 to 2.80 USD a ride (+0.80)" in said
     assert "+0.50 because the month is harder for anybody" in said
     assert "+0.30 because the model fits it less well (skill 44.0% instead of 50.0%)" in said
@@ -109,10 +109,10 @@ def prepared(trips: pd.DataFrame) -> pd.DataFrame:
     return preprocess(Trips(Edition("2015-01", "r"), split), NEW_YORK, FARE).trips.frame
 
 
-def footing(network: object, trips: pd.DataFrame, settings: Settings) -> Footing:
+def baseline_of(network: object, trips: pd.DataFrame, settings: Settings) -> Baseline:
     training, validation = trips[~trips["is_validation"]], trips[trips["is_validation"]]
     scores = score(predict_trips(network, validation, settings), validation["target"].to_numpy(np.float64))
-    return Footing(mae=scores.mae, difficulty_mae=reference_mae(training, validation))
+    return Baseline(mae=scores.mae, difficulty_mae=reference_mae(training, validation))
 
 
 @pytest.fixture(scope="module")
@@ -125,15 +125,15 @@ def changed(base: pd.DataFrame, learned: tuple[str, str], then: pd.DataFrame, no
     settings = Settings(_env_file=None, max_epochs=3)
     times = base["pickup_datetime"]
     network, _ = fit_from_scratch(prepared(base[(times >= learned[0]) & (times < learned[1])]), settings)
-    footings = [footing(network, prepared(trips), settings) for trips in (then, now)]
-    return explain_change(*footings, learned_up_to(learned[1]), now, NEW_YORK, "USD", settings.staleness_tolerance)
+    baselines = [baseline_of(network, prepared(trips), settings) for trips in (then, now)]
+    return explain_change(*baselines, learned_up_to(learned[1]), now, NEW_YORK, "USD", settings.staleness_tolerance)
 
 
 @pytest.mark.real_trips
 def test_september_2012_is_staleness_by_the_fare_rise(base: pd.DataFrame) -> None:
     then, now = (base[base["pickup_datetime"].dt.strftime("%Y-%m") == month] for month in ("2012-08", "2012-09"))
     found = changed(base, ("2011-08-01", "2012-08-01"), then, now)
-    assert found.is_stale, found.said
+    assert found.is_stale, found.sentence
     assert found.staler > found.harder
     assert any(rule.startswith("2012-09-04") for rule in found.rules)
 
@@ -142,6 +142,6 @@ def test_september_2012_is_staleness_by_the_fare_rise(base: pd.DataFrame) -> Non
 def test_the_rise_of_2015_is_difficulty(base: pd.DataFrame, real_trips: Path) -> None:
     then, now = (Folder(real_trips).read_month(parse_month(month)).trips for month in ("2015-01", "2015-06"))
     found = changed(base, ("2014-01-01", "2015-01-01"), then, now)
-    assert found.rise > 0.2, found.said
-    assert found.harder > found.staler, found.said
+    assert found.rise > 0.2, found.sentence
+    assert found.harder > found.staler, found.sentence
     assert not found.is_stale

@@ -572,9 +572,7 @@ def judge_on(trips: Trips, staging: str, production: str, year: Year, run: str) 
 
     of_staging, of_production = scored(staging), scored(production)
     return judge(
-        subject=trips.edition.subject,
-        revision=trips.edition.revision,
-        trips=trips.frame,
+        trips=trips,
         production=of_production,
         production_predicted=fares(of_production),
         staging=of_staging,

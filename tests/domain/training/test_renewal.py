@@ -67,9 +67,7 @@ def evidence_of(
     assert staging.contender is not None
     scored = production.contender
     return judge(
-        subject=trips.edition.subject,
-        revision=trips.edition.revision,
-        trips=trips.frame,
+        trips=trips,
         production=production,
         production_predicted=None if scored is None else registry.runs.read_predictions(scored.run_id),
         staging=staging,

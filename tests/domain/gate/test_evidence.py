@@ -1,0 +1,94 @@
+"""The evidence as a document: read back as it was shown, with a digest of what was shown."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from taxifare.gate.evidence import Appraisal, Evidence, Objection, Verdict
+from taxifare.gate.scores import (
+    score,
+)
+from tests.support.approvals import contender
+from tests.support.comparison import (
+    PAID,
+    RIDES,
+    judged,
+    noise,
+    off_by,
+    scored,
+)
+
+
+def test_scored_nothing_and_unscorable_exclude_each_other() -> None:
+    found = contender("1", score(PAID, PAID))
+    for confused in (
+        {"version": None, "fault": "?"},
+        {"version": None, "contender": found},
+        {"version": "1"},
+        {"version": "1", "contender": found, "fault": "?"},
+        {"version": "2", "contender": found},
+    ):
+        with pytest.raises(ValidationError):
+            Appraisal.model_validate(confused)
+
+
+# The evidence as a document
+
+
+def test_evidence_survives_json_with_infinite_bounds() -> None:
+    """One validation ride: a mean, and no idea how sure it is."""
+    one = RIDES.iloc[:-199].assign(is_validation=[False] * 800 + [True])
+    ride = one[one["is_validation"]]
+    production_predicted, staging_predicted = (
+        pd.Series(ride["target"].to_numpy() + by, index=ride["key"]) for by in (2, 1)
+    )
+    evidence = judged(
+        production_predicted,
+        staging_predicted,
+        production=scored("1", production_predicted, trips=ride),
+        staging=scored("2", staging_predicted, trips=ride),
+        trips=one,
+    )
+    assert evidence.verdict is Verdict.HOLD
+    assert evidence.gain is not None
+    assert evidence.gain.low == -math.inf
+    for text in (evidence.model_dump_json(), json.dumps(evidence.model_dump(mode="json"), allow_nan=False)):
+        assert Evidence.model_validate_json(text) == evidence
+        assert Evidence.model_validate(json.loads(text)).digest == evidence.digest
+
+
+def test_the_digest_is_of_what_was_shown_and_not_of_the_run_that_showed_it() -> None:
+    evidence = judged(off_by(noise(3)), off_by(noise(1)))
+    assert evidence.production is not None
+    again = evidence.model_copy(
+        update={
+            "staging": evidence.staging.model_copy(update={"run_id": "another"}),
+            "production": evidence.production.model_copy(update={"run_id": "a third"}),
+        }
+    )
+    assert again.digest == evidence.digest
+
+
+CHANGES: dict[str, object] = {
+    "objections": (Objection(about="bias", name="bias", reason="it grows"),),
+    "subject": "2015-02",
+    "revision": "r2",
+    "production_version": "9",
+    "unit": "min",
+    "difficulty_mae": 1.0,
+    "gain": None,
+    "slices": (),
+    "verdict": Verdict.HOLD,
+    "reasons": ("because",),
+    "production": None,
+    "staging": contender("3", score(PAID + 1, PAID)),
+}
+
+
+@pytest.mark.parametrize("name", list(Evidence.model_fields))
+def test_whatever_is_shown_differs_in_the_digest(name: str) -> None:
+    evidence = judged(off_by(noise(3)), off_by(noise(1)))
+    assert evidence.model_copy(update={name: CHANGES[name]}).digest != evidence.digest

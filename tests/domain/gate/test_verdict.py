@@ -1,0 +1,262 @@
+"""The verdict: every one of them, from both models' predictions on the same rides."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from taxifare.gate.evidence import Appraisal, Verdict
+from taxifare.gate.scores import (
+    EvaluationError,
+    Interval,
+)
+from taxifare.model.exposure import Exposure, leaked
+from tests.support.comparison import DECEMBER, PAID, RIDES, VALIDATION, judged, noise, off_by, scored
+
+
+def renamed(usd: pd.Series) -> pd.Series:
+    return usd.rename(index={"ride 999": "ride of another month"})
+
+
+def doubled(usd: pd.Series) -> pd.Series:
+    return usd.rename(index={"ride 999": "ride 998"})
+
+
+OTHER_RIDES: list[Callable[[pd.Series], pd.Series]] = [lambda usd: usd.iloc[1:], renamed, doubled]
+
+
+@pytest.mark.parametrize("other", OTHER_RIDES, ids=["one missing", "one of another month", "one twice"])
+@pytest.mark.parametrize("whose", ["production", "staging"])
+def test_models_scored_on_other_rides_are_not_compared(whose: str, other: Callable[[pd.Series], pd.Series]) -> None:
+    usd = {"production": off_by(noise(2)), "staging": off_by(noise(1))}
+    appraisals = {"production": scored("1", usd["production"]), "staging": scored("2", usd["staging"])}
+    usd[whose] = other(usd[whose])
+    with pytest.raises(EvaluationError, match=f"{whose} was scored on other trips"):
+        judged(usd["production"], usd["staging"], **appraisals)
+
+
+def test_rides_with_the_same_keys_in_another_edition_of_the_month_are_other_rides() -> None:
+    """Where a source has no keys they are numbers, and the restated month has the same ones."""
+    production_predicted, staging_predicted = off_by(noise(2)), off_by(noise(1))
+    restated = RIDES.assign(target=RIDES["target"] * 1.1)
+    staging = scored("2", staging_predicted, trips=restated[restated["is_validation"]])
+    with pytest.raises(EvaluationError, match=r"production was scored on other trips: version 1 .* score it again"):
+        judged(production_predicted, staging_predicted, staging=staging, trips=restated)
+
+
+def test_staging_that_was_not_scored_is_an_error() -> None:
+    with pytest.raises(EvaluationError, match="staging version 2 was not scored: no weights"):
+        judged(off_by(2), off_by(1), staging=Appraisal(version="2", fault="no weights"))
+
+
+def test_production_that_was_scored_has_predictions() -> None:
+    """Without them the verdict would be that production cannot be scored, which is not so."""
+    with pytest.raises(EvaluationError, match="its predictions are missing"):
+        judged(None, off_by(1), production=scored("1", off_by(2)))
+
+
+# Every verdict
+
+
+def test_a_better_staging_is_promoted() -> None:
+    evidence = judged(off_by(noise(3)), off_by(noise(1)))
+    assert evidence.verdict is Verdict.PROMOTE
+    assert evidence.gain is not None
+    assert evidence.gain.low > 0
+    assert evidence.reasons[0].startswith("staging is better: +")
+
+
+def test_a_worse_staging_is_rejected() -> None:
+    evidence = judged(off_by(noise(1)), off_by(noise(3)))
+    assert evidence.verdict is Verdict.REJECT
+    assert evidence.gain is not None
+    assert evidence.gain.high < 0
+    assert evidence.reasons[0].startswith("staging is worse: -")
+
+
+def test_a_model_compared_with_itself_gains_exactly_nothing() -> None:
+    evidence = judged(off_by(noise(2)), off_by(noise(2)))
+    assert evidence.verdict is Verdict.HOLD
+    assert evidence.gain == Interval(mean=0, low=0, high=0)
+
+
+def test_swapping_the_models_swaps_the_sign() -> None:
+    one, other = judged(off_by(noise(3)), off_by(noise(1))).gain, judged(off_by(noise(1)), off_by(noise(3))).gain
+    assert one is not None
+    assert other is not None
+    assert (other.mean, other.low, other.high) == (-one.mean, -one.high, -one.low)
+
+
+def test_a_gain_too_small_to_be_sure_of_is_held() -> None:
+    evidence = judged(off_by(noise(2, seed=1)), off_by(noise(1.98, seed=2)))
+    assert evidence.verdict is Verdict.HOLD
+    assert evidence.gain is not None
+    assert evidence.gain.low < 0 < evidence.gain.high
+
+
+def test_a_sure_gain_that_is_too_small_to_be_worth_it_is_held() -> None:
+    """Half a cent a ride, on every ride: as sure as can be."""
+    evidence = judged(off_by(1.0), off_by(0.995))
+    assert evidence.gain is not None
+    assert evidence.gain.low > 0
+    assert evidence.verdict is Verdict.HOLD
+    assert "at least 0.01 USD" in evidence.reasons[0]
+    assert judged(off_by(1.0), off_by(0.995), minimum_gain=0.0).verdict is Verdict.PROMOTE
+
+
+def test_a_gain_of_exactly_the_least_useful_one_does_not_exceed_it() -> None:
+    evidence = judged(off_by(1.0), off_by(0.5), minimum_gain=0.5, bias_tolerance=9)
+    assert evidence.gain is not None
+    assert evidence.gain.low == pytest.approx(0.5)
+    held = judged(off_by(1.0), off_by(0.5), minimum_gain=evidence.gain.low, bias_tolerance=9)
+    assert held.verdict is Verdict.HOLD
+
+
+def test_a_better_model_that_is_worse_at_night_is_held() -> None:
+    is_night = VALIDATION["is_night"].to_numpy() > 0
+    production_predicted, staging_predicted = off_by(noise(3)), off_by(noise(0.2))
+    worse_at_night = staging_predicted + np.where(is_night, 4 * np.sign(noise(1)), 0)
+    assert judged(production_predicted, staging_predicted).verdict is Verdict.PROMOTE
+    evidence = judged(production_predicted, worse_at_night, minimum_gain=0)
+    assert evidence.gain is not None
+    assert evidence.gain.low > 0, "it is better on the whole"
+    assert evidence.verdict is Verdict.HOLD
+    assert [reason.split(":")[0] for reason in evidence.reasons] == ["night trips get worse"]
+    assert judged(production_predicted, worse_at_night, slice_tolerance=5).verdict is Verdict.PROMOTE
+
+
+def test_a_slice_may_get_worse_within_its_tolerance() -> None:
+    is_night = VALIDATION["is_night"].to_numpy() > 0
+    swings = np.sign(noise(1))
+    production_predicted, staging_predicted = off_by(2 * swings), off_by(np.where(is_night, 2.2, 0.5) * swings)
+    assert judged(production_predicted, staging_predicted, slice_tolerance=0.25).verdict is Verdict.PROMOTE
+    assert judged(production_predicted, staging_predicted, slice_tolerance=0.15).verdict is Verdict.HOLD
+
+
+def test_a_slice_that_is_worse_on_average_but_not_surely_is_no_objection() -> None:
+    """At rush hour staging is off by 0 and 7.50 in turn, 75 cents worse than production: perhaps by chance."""
+    is_rush = VALIDATION["is_rush"].to_numpy() > 0
+    swings = np.sign(noise(1))
+    in_turn = np.where(np.cumsum(is_rush) % 2, 7.5, 0.0)
+    production_predicted = off_by(3 * swings)
+    perhaps = judged(production_predicted, off_by(np.where(is_rush, in_turn, 0.5) * swings), bias_tolerance=9)
+    rush = next(part for part in perhaps.slices if part.name == "rush hour")
+    assert rush.gain.mean < -0.5 < 0 < rush.gain.high
+    assert perhaps.verdict is Verdict.PROMOTE
+    surely = judged(production_predicted, off_by(np.where(is_rush, 3.75, 0.5) * swings), bias_tolerance=9)
+    assert surely.verdict is Verdict.HOLD
+    assert [reason.split(":")[0] for reason in surely.reasons] == ["rush hour trips get worse"]
+
+
+def test_a_better_model_that_prices_all_rides_too_low_is_held() -> None:
+    """Production is off by 3 either way, staging by 1 one way: closer on every ride, and a loss on every ride."""
+    production_predicted, staging_predicted = off_by(3 * np.where(np.arange(len(PAID)) % 2, 1, -1)), off_by(-1.0)
+    evidence = judged(production_predicted, staging_predicted)
+    assert evidence.gain is not None
+    assert evidence.gain.low > 0
+    assert evidence.verdict is Verdict.HOLD
+    assert evidence.reasons == ("the bias grows from +0.00 to -1.00 USD a trip, tolerated are 0.20 USD",)
+    assert judged(production_predicted, staging_predicted, bias_tolerance=1.0).verdict is Verdict.PROMOTE
+
+
+def test_a_bias_that_changes_sides_has_not_grown() -> None:
+    assert judged(off_by(-3.0), off_by(2.0)).verdict is Verdict.PROMOTE
+
+
+def test_nothing_in_production_is_a_cold_start() -> None:
+    evidence = judged(None, off_by(noise(1)))
+    assert evidence.verdict is Verdict.COLD_START
+    assert evidence.production is None, "no metrics are made up for a missing champion"
+    assert evidence.production_version is None
+    assert evidence.gain is None
+    assert evidence.slices == ()
+
+
+def test_production_that_cannot_be_scored_is_neither_beaten_nor_absent() -> None:
+    evidence = judged(None, off_by(noise(1)), production=Appraisal(version="1", fault="its weights are damaged"))
+    assert evidence.verdict is Verdict.UNSCORABLE
+    assert evidence.production_version == "1"
+    assert evidence.production is None
+    assert evidence.gain is None
+    assert evidence.reasons == ("production version 1 cannot be scored: its weights are damaged",)
+
+
+# Leaks
+
+FIRST, LAST = VALIDATION["pickup_datetime"].min(), VALIDATION["pickup_datetime"].max()
+
+A_MOMENT = pd.Timedelta(1, "us")
+
+
+def trained_until(last: pd.Timestamp, subject: str = "2015-01", first: pd.Timestamp | None = None) -> Exposure:
+    first = first or min(pd.Timestamp("2015-01-01"), last)
+    return Exposure(subject=subject, revision="r0", first_pickup=first, last_pickup=last)
+
+
+@pytest.mark.parametrize("whose", ["production", "staging"])
+def test_whoever_was_trained_on_the_validation_rides_is_not_judged_by_them(whose: str) -> None:
+    usd = {"production": off_by(noise(3)), "staging": off_by(noise(1))}
+    version = {"production": "1", "staging": "2"}[whose]
+    leaky = scored(version, usd[whose], DECEMBER, trained_until(FIRST))
+    evidence = judged(usd["production"], usd["staging"], **{whose: leaky})
+    assert evidence.verdict is Verdict.LEAK
+    assert evidence.reasons == (
+        f"{whose} version {version} was trained on trips of 2015-01 up to {FIRST:%Y-%m-%d %H:%M}, "
+        "which reach into the validation trips",
+    )
+
+
+def test_a_leak_goes_before_everything_else() -> None:
+    leaky = scored("2", off_by(noise(1)), trained_until(LAST))
+    assert judged(None, off_by(noise(1)), staging=leaky).verdict is Verdict.LEAK
+    fault = Appraisal(version="1", fault="?")
+    assert judged(None, off_by(noise(1)), production=fault, staging=leaky).verdict is Verdict.LEAK
+
+
+def test_training_that_ends_a_moment_before_the_validation_rides_is_no_leak() -> None:
+    before = trained_until(FIRST - A_MOMENT)
+    assert leaked([DECEMBER, before], VALIDATION) is None
+    assert leaked([DECEMBER, trained_until(FIRST)], VALIDATION) == trained_until(FIRST)
+
+
+def test_training_that_begins_a_moment_after_them_is_no_leak() -> None:
+    """A production of a later month, when an earlier one is run again."""
+    after = trained_until(LAST + pd.Timedelta(30, "D"), "2015-02", first=LAST + A_MOMENT)
+    assert leaked([after], VALIDATION) is None
+    assert leaked([trained_until(LAST + pd.Timedelta(30, "D"), "2015-02", first=LAST)], VALIDATION) is not None
+
+
+def test_base_years_that_reach_into_the_month_leak() -> None:
+    base = trained_until(pd.Timestamp("2015-06-30"), "base", first=pd.Timestamp("2009-01-01"))
+    assert leaked([base], VALIDATION) == base
+
+
+def test_a_month_that_is_restated_is_no_news_to_a_model_of_its_first_edition() -> None:
+    """Other rows, other revision, the same hours: the model knows the prices of exactly these hours."""
+    first_edition = trained_until(LAST)
+    restated = RIDES.assign(key=[f"new key {row}" for row in range(len(RIDES))], target=RIDES["target"] + 0.5)
+    assert leaked([first_edition], restated[restated["is_validation"]]) == first_edition
+
+
+@hypothesis_settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_the_order_of_rides_and_of_predictions_changes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    production_predicted, staging_predicted = off_by(noise(2.2)), off_by(noise(2, seed=2))
+    evidence = judged(production_predicted, staging_predicted)
+    shuffled = judged(
+        production_predicted.sample(frac=1, random_state=seed),
+        staging_predicted.sample(frac=1, random_state=seed + 1),
+        production=scored("1", production_predicted, DECEMBER),
+        staging=scored("2", staging_predicted, DECEMBER),
+        trips=RIDES.iloc[rng.permutation(len(RIDES))],
+    )
+    assert shuffled.verdict == evidence.verdict
+    assert shuffled.gain is not None
+    assert evidence.gain is not None
+    assert shuffled.gain.model_dump() == pytest.approx(evidence.gain.model_dump())
+    assert shuffled.difficulty_mae == pytest.approx(evidence.difficulty_mae)
