@@ -20,8 +20,8 @@ os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.settings import Settings
 from taxifare.sources import make_source
-from taxifare.training.base_trips import gather_base
 from taxifare.training.from_random_weights import fit_streamed
+from taxifare.training.gathering import gather_base
 
 BASELINE = 1_000_000
 MOST_MEMORY_MIB = 4 * 1024

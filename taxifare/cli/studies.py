@@ -16,7 +16,7 @@ from taxifare.settings import RowCount, Settings, read_as, settings_in_force
 from taxifare.sources import make_source
 from taxifare.studies.learning_curve import LearningCurve, learning_curve
 from taxifare.studies.tuning import Finding, adopt, latest_finding, searched_settings
-from taxifare.training.base_trips import gather_base
+from taxifare.training.gathering import gather_base
 from taxifare.trips.targets import Unit
 
 _ENV_FILE = Path(".env")

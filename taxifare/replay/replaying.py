@@ -35,8 +35,9 @@ from taxifare.replay.trainings import Assignment, Entry, Trainings, Work, key_of
 from taxifare.settings import ChallengerName, Settings
 from taxifare.sources.all_months import AllMonths
 from taxifare.sources.base import TripSource
-from taxifare.training.base_trips import BaseTrips, gather_base
+from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Lesson, choose, lesson_of, ways
+from taxifare.training.gathering import gather_base
 from taxifare.training.rehearsal import reservoirs
 from taxifare.training.renewal import difficulty_of
 from taxifare.trips.editions import BASE, TripBatches, Trips

@@ -1,20 +1,14 @@
-"""The base years as a file of shuffled trips: however many there are, a part of them is in memory at a time.
+"""The file of the base trips: its form, how it is written and read. However many there are, memory holds a part.
 
-A trip's place in the file is decided by a hash of its values and the seed. Hence the same trips give the same file,
-however the source divides them; equal trips meet, wherever they were published; and the first trips of the file are a
-random sample of all, which is what scales, pictures and a smaller `DATASET_SIZE` are taken from.
+The trips of the base years are in an order that `gathering` decides, those for training first, then those for
+validation. The first trips of the file are a random sample of all, which is what scales, pictures and studies take.
+Which trips are in it, and in what order, is not decided here.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from io import BytesIO
 from itertools import accumulate
-from pathlib import Path
 from shutil import copyfileobj
-from tempfile import TemporaryFile
 from typing import IO
 from weakref import finalize
 
@@ -25,34 +19,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxifare.model.exposure import Exposure
-from taxifare.settings import Settings
-from taxifare.sources.base import ensure_target
 from taxifare.trips.cities import City
-from taxifare.trips.cleaning import clean, is_duplicate, row_hashes
-from taxifare.trips.editions import BASE, Edition, Trips
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.preparation import with_features
-from taxifare.trips.publication import BasePublication, Publication
-from taxifare.trips.splitting import last_training_time
-from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS, Kind, TripTableError
+from taxifare.trips.table import TRIP_COLUMNS, Kind, TripTableError
 from taxifare.trips.targets import TARGETS, TargetName
-
-VALIDATION_SHARE = 0.05
-
-VALIDATION_TRIPS = 100_000
-"""The latest twentieth is for validation, and no more than this, which tells errors of a cent apart: of six years, the
-last weeks are enough to validate on; the rest is better used for training."""
 
 SAMPLE_TRIPS = 200_000
 """Training trips that stand for all of them where all are too many: in pictures, scales, references and tuning."""
 
 GROUP_TRIPS = 2**16
 """Trips of a row group: what training holds of the file."""
-
-_SHARDS = 128
-"""Parts of the file while it is being made; a hundred million trips are 100 MB a part."""
-
-_TOGETHER = 2**18
-"""Trips of small parts that are cleaned and filed together."""
 
 _ARROW_TYPES: dict[Kind, pa.DataType] = {
     "text": pa.large_string(),
@@ -61,7 +38,8 @@ _ARROW_TYPES: dict[Kind, pa.DataType] = {
     "integer": pa.int32(),
 }
 
-_SCHEMA = pa.schema([(column.name, _ARROW_TYPES[column.kind]) for column in TRIP_COLUMNS])
+ARROW_SCHEMA = pa.schema([(column.name, _ARROW_TYPES[column.kind]) for column in TRIP_COLUMNS])
+"""The columns of the trip table."""
 
 _PANDAS_TYPES = {pa.large_string(): pd.StringDtype("pyarrow"), pa.int32(): pd.Int32Dtype()}
 
@@ -72,7 +50,7 @@ class BaseTrips:
     Each comes with its `target`, which is computed when it is read.
 
     Args:
-        file: What `gather_base` made, or a copy of it; closed when nobody has the trips any more.
+        file: What `write_base_trips` wrote, or a copy of it; closed when nobody has the trips any more.
 
     Attributes:
         edition: Which trips these are.
@@ -92,12 +70,6 @@ class BaseTrips:
         self.edition = Edition(marks[b"subject"].decode(), marks[b"revision"].decode())
         self.target = TARGETS[marks[b"target"].decode()].name
 
-    def __reduce__(self) -> tuple[Callable[[bytes], "BaseTrips"], tuple[bytes]]:
-        """Lets the trips go to another process, as the bytes of their file."""
-        content = BytesIO()
-        self.copy_to(content)
-        return _from_bytes, (content.getvalue(),)
-
     def copy_to(self, file: IO[bytes]) -> None:
         """Writes the file into another one."""
         self._file.seek(0)
@@ -115,7 +87,7 @@ class BaseTrips:
 
     @property
     def validation_trips(self) -> int:
-        """Validation trips in all, at most `VALIDATION_TRIPS`."""
+        """Validation trips in all, see `gathering`."""
         return int(self._parquet.metadata.num_rows) - self.training_trips
 
     @property
@@ -170,162 +142,29 @@ class BaseTrips:
                 yield group
 
     def _read(self, group: int) -> pd.DataFrame:
-        trips = _frame(self._parquet.read_row_group(group, use_threads=False))
+        trips = as_frame(self._parquet.read_row_group(group, use_threads=False))
         return trips.assign(target=TARGETS[self.target].of(trips))
 
 
-def _from_bytes(content: bytes) -> BaseTrips:
-    return BaseTrips(BytesIO(content))
+def write_base_trips(
+    trips: Iterable[pa.Table], moment: np.datetime64, edition: Edition, target: TargetName, file: IO[bytes]
+) -> BaseTrips:
+    """Returns the trips in the file: those up to the moment in the order they come, then those after it.
 
-
-@dataclass(frozen=True)
-class Gathered:
-    """The base years, drawn, shuffled and on disk, and what became of the published trips.
-
-    Attributes:
-        trips: Those that are kept.
-        published_trips: How many the source published.
-        left_out: Published rows that are no trips or were not drawn, by reason.
-        dropped: Trips dropped by cleaning, by rule.
+    Args:
+        trips: Tables of `ARROW_SCHEMA`, read once.
+        moment: Trips that start after it are for validation.
+        edition: Which trips these are.
+        target: What they were cleaned for.
+        file: An empty file, open for reading and writing.
     """
-
-    trips: BaseTrips
-    published_trips: int
-    left_out: Mapping[str, int]
-    dropped: Mapping[str, int]
-
-
-def gather_base(published: BasePublication, settings: Settings) -> Gathered:
-    """Returns at most `DATASET_SIZE` clean trips of the base years, drawn at random, in a file without a name.
-
-    Trips stream through 128 files, by their hashes, and from each into the final one. The files are in `TAXIFARE_HOME`
-    and nameless: they are gone with the process, however it ends.
-
-    Raises:
-        SourceError: The source cannot be read, or no trip tells the target.
-        SplitError: There are too few trips.
-    """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    published_trips, known, left_out, dropped = 0, 0, Counter[str](), Counter[str]()
-    with ExitStack() as files:
-        shards = [_Shard(settings.home, files) for _ in range(_SHARDS)]
-        for trips in _together(published.parts, left_out):
-            published_trips += len(trips)
-            known += int(trips[settings.target_facts.column].count())
-            cleaned = clean(trips, settings.city_facts, settings.target_facts)
-            dropped.update(cleaned.dropped)
-            _scatter(cleaned.trips, shards, settings.seed)
-            _drop_needless(shards, settings.dataset_size)
-        ensure_target(settings.target_facts, known, published_trips, published.origin)
-        edition = Edition(BASE, published.revision)
-        kept, repeated, moment = _survey(shards, settings.dataset_size)
-        dropped["duplicate"] += repeated
-        left_out["not_drawn"] += published_trips - dropped.total() - kept
-        file = TemporaryFile(dir=settings.home)  # noqa: SIM115 - BaseTrips closes it
-        _write(_drawn(shards, settings.dataset_size), moment, edition, settings.target, file)
-    return Gathered(BaseTrips(file), published_trips, left_out, dropped)
-
-
-class _Shard:
-    """Trips whose hashes are neighbours, on disk."""
-
-    def __init__(self, folder: Path, files: ExitStack) -> None:
-        self._file: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115 - closed with all others
-        files.callback(self._file.close)
-        self._writer = pa.ipc.new_stream(self._file, _SCHEMA.append(pa.field("hash", pa.uint64())))
-        self.trips = 0
-
-    def append(self, trips: pa.Table) -> None:
-        """Adds trips."""
-        self._writer.write_table(trips)
-        self.trips += len(trips)
-
-    def read(self) -> pa.Table:
-        """Returns the trips in order of their hashes, the first of those that share one first."""
-        self._writer.close()
-        self._file.seek(0)
-        trips = pa.ipc.open_stream(self._file).read_all().combine_chunks()
-        return trips.take(np.argsort(trips["hash"].to_numpy(), kind="stable"))
-
-    def close(self) -> None:
-        """Frees the disk."""
-        self._file.close()
-
-
-def _together(parts: Iterable[Publication], left_out: Counter[str]) -> Iterator[pd.DataFrame]:
-    """Yields the trips of the parts, small ones together; counts what the source left out."""
-    waiting: list[pd.DataFrame] = []
-    for part in parts:
-        left_out.update(part.dropped)
-        waiting.append(part.trips[list(COLUMN_NAMES)])
-        if sum(map(len, waiting)) >= _TOGETHER:
-            yield pd.concat(waiting, ignore_index=True)
-            waiting = []
-    if waiting:
-        yield pd.concat(waiting, ignore_index=True)
-
-
-def _scatter(trips: pd.DataFrame, shards: Sequence[_Shard], seed: int) -> None:
-    """Appends each trip to the shard of its hash; those of shards that are no longer needed are left out."""
-    hashes = row_hashes(trips, seed)
-    number = hashes >> np.uint64(64 - (_SHARDS - 1).bit_length())
-    order = np.argsort(number, kind="stable")
-    ends = np.searchsorted(number[order], np.arange(len(shards)), side="right")
-    table = pa.Table.from_pandas(trips, schema=_SCHEMA, preserve_index=False).append_column("hash", pa.array(hashes))
-    table = table.take(order[: ends[-1]]).combine_chunks()
-    for shard, start, end in zip(shards, [0, *ends[:-1]], ends, strict=True):
-        shard.append(table.slice(start, end - start))
-
-
-def _drop_needless(shards: list[_Shard], dataset_size: int | None) -> None:
-    """Closes the last shards if those before them hold enough trips."""
-    while dataset_size is not None and sum(shard.trips for shard in shards[:-1]) >= dataset_size:
-        shards.pop().close()
-
-
-def _drawn(shards: Iterable[_Shard], dataset_size: int | None) -> Iterator[tuple[pa.Table, int]]:
-    """Yields the trips in order of their hashes, at most `dataset_size`, and how many equal ones were dropped."""
-    left = dataset_size
-    for shard in shards:
-        trips = shard.read()
-        repeated = is_duplicate(_frame(trips))
-        trips = trips.filter(pa.array(~repeated)).drop_columns("hash").slice(0, left)
-        yield trips, int(repeated.sum())
-        if left is not None:
-            left -= len(trips)
-
-
-def _survey(shards: Iterable[_Shard], dataset_size: int | None) -> tuple[int, int, np.datetime64]:
-    """Returns how many trips are drawn and how many equal ones dropped, and the moment that starts the validation.
-
-    Raises:
-        SplitError: There are too few.
-    """
-    kept = repeated = 0
-    latest = np.empty(0, dtype="datetime64[us]")
-    for trips, equal in _drawn(shards, dataset_size):
-        kept, repeated = kept + len(trips), repeated + equal
-        latest = np.concatenate([latest, trips["pickup_datetime"].to_numpy()])
-        if len(latest) > VALIDATION_TRIPS:
-            latest = np.partition(latest, -VALIDATION_TRIPS - 1)[-VALIDATION_TRIPS - 1 :]
-    return kept, repeated, last_training_time(latest, min(round(kept * VALIDATION_SHARE), VALIDATION_TRIPS))
-
-
-def _write(
-    drawn: Iterable[tuple[pa.Table, int]],
-    moment: np.datetime64,
-    edition: Edition,
-    target: TargetName,
-    file: IO[bytes],
-) -> None:
-    """Writes the trips up to the moment in the order they come, then those after it."""
-    schema = _SCHEMA.append(pa.field("is_validation", pa.bool_()))
+    schema = ARROW_SCHEMA.append(pa.field("is_validation", pa.bool_()))
     marks = {"subject": edition.subject, "revision": edition.revision, "target": target}
     with pq.ParquetWriter(file, schema.with_metadata(marks)) as writer:
         waiting, validation = [], []
-        for trips, _ in drawn:
-            later = pc.greater(trips["pickup_datetime"], pa.scalar(moment))
-            marked = trips.append_column("is_validation", later)
+        for table in trips:
+            later = pc.greater(table["pickup_datetime"], pa.scalar(moment))
+            marked = table.append_column("is_validation", later)
             validation.append(marked.filter(later))
             waiting.append(marked.filter(pc.invert(later)))
             if sum(map(len, waiting)) >= GROUP_TRIPS:
@@ -335,9 +174,10 @@ def _write(
                 waiting = [together.slice(whole)]
         writer.write_table(pa.concat_tables(waiting), GROUP_TRIPS)
         writer.write_table(pa.concat_tables(validation), GROUP_TRIPS)
+    return BaseTrips(file)
 
 
-def _frame(trips: pa.Table) -> pd.DataFrame:
+def as_frame(trips: pa.Table) -> pd.DataFrame:
     """Returns trips with the types of the trip table."""
     frame: pd.DataFrame = trips.to_pandas(types_mapper=_PANDAS_TYPES.get, ignore_metadata=True)
     return frame

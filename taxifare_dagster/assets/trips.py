@@ -15,7 +15,8 @@ from taxifare.model.fitting import peak_memory_mib
 from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource, ensure_target
-from taxifare.training.base_trips import BaseTrips, gather_base
+from taxifare.training.base_trips import BaseTrips
+from taxifare.training.gathering import gather_base
 from taxifare.training.rehearsal import editions_before, reservoir
 from taxifare.trips.editions import TripBatches, Trips
 from taxifare.trips.months import Month

@@ -1,7 +1,6 @@
 """The base years as a file: every trip once, in random order, in bounded memory, the same from any source."""
 
 import io
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import taxifare.training.base_trips
+import taxifare.training.gathering
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import SourceError
-from taxifare.training.base_trips import BaseTrips, gather_base
+from taxifare.training.base_trips import BaseTrips
 from taxifare.training.from_random_weights import fit_from_scratch, fit_streamed, predict_trips
+from taxifare.training.gathering import gather_base
 from taxifare.trips.cleaning import clean
 from taxifare.trips.editions import BASE
 from taxifare.trips.publication import BasePublication, Publication
@@ -76,7 +77,7 @@ def test_the_parts_of_the_source_change_nothing(
     published: pd.DataFrame, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = content(gather_base(in_parts(published, TRIPS), settings).trips)
-    monkeypatch.setattr(taxifare.training.base_trips, "_TOGETHER", 1)
+    monkeypatch.setattr(taxifare.training.gathering, "_TOGETHER", 1)
     shuffled = published.sample(frac=1, random_state=1, ignore_index=True)
     assert content(gather_base(in_parts(shuffled, 700), settings).trips) == at_once
     other_seed = settings.model_copy(update={"seed": settings.seed + 1})
@@ -86,7 +87,7 @@ def test_the_parts_of_the_source_change_nothing(
 def test_equal_trips_meet_wherever_they_were_published(
     published: pd.DataFrame, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taxifare.training.base_trips, "_TOGETHER", 1)
+    monkeypatch.setattr(taxifare.training.gathering, "_TOGETHER", 1)
     again = published.assign(key="again " + published["key"].astype(str))
     twice = gather_base(in_parts(pd.concat([published, again], ignore_index=True), TRIPS), settings)
     once = gather_base(in_parts(published, TRIPS), settings)
@@ -110,7 +111,7 @@ def test_the_latest_twentieth_is_for_validation(published: pd.DataFrame, setting
 def test_of_many_trips_no_more_validate_than_needed(
     published: pd.DataFrame, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taxifare.training.base_trips, "VALIDATION_TRIPS", 40)
+    monkeypatch.setattr(taxifare.training.gathering, "VALIDATION_TRIPS", 40)
     trips = gather_base(in_parts(published, TRIPS), settings).trips
     found = all_trips(trips).sort_values("pickup_datetime")
     assert trips.validation_trips == 40
@@ -172,9 +173,12 @@ def test_a_source_that_fails_half_way_leaves_nothing_behind(published: pd.DataFr
     assert list(settings.home.iterdir()) == []
 
 
-def test_the_trips_go_to_another_process(published: pd.DataFrame, settings: Settings) -> None:
+def test_the_trips_go_to_another_process_as_a_file(published: pd.DataFrame, settings: Settings) -> None:
     trips = gather_base(in_parts(published, TRIPS), settings).trips
-    assert content(pickle.loads(pickle.dumps(trips))) == content(trips)
+    copied = BaseTrips(io.BytesIO(content(trips)))
+    assert content(copied) == content(trips)
+    assert copied.edition == trips.edition
+    pd.testing.assert_frame_equal(all_trips(copied), all_trips(trips))
     assert pq.ParquetFile(io.BytesIO(content(trips))).metadata.num_rows == len(all_trips(trips))
 
 
@@ -233,7 +237,7 @@ class TestTraining:
 MEMORY = """
 import sys
 from pathlib import Path
-from taxifare.training.base_trips import gather_base
+from taxifare.training.gathering import gather_base
 from taxifare.sources import make_source
 from taxifare.model.fitting import peak_memory_mib
 from tests.support.small import small_settings
