@@ -75,9 +75,6 @@ class Demo:
                     }
                 },
             )
-        if subject != BASE and decision == "approve" and "whole month" in self._settings.challengers:
-            config = {"month": subject, "version": request.staging_version}
-            self._execute("whole_month_job", {"retrain_on_whole_month": config})
         return request, time.perf_counter() - started
 
     def check_trips(self, base_revision: str) -> None:

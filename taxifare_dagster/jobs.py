@@ -22,8 +22,7 @@ from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
-from taxifare_dagster.partitions import partition_key
-from taxifare_dagster.whole_month import retrain_from_lake
+from taxifare_dagster.stored import base_trips, clean_trips, whole_month
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
 STUDY_TAG = {"taxifare/pipeline": "study"}
@@ -198,8 +197,8 @@ def retrain_on_whole_month(
     parquet_io: dg.ResourceParam[ParquetIOManager],
 ) -> None:
     """Trains the approved version on with its whole month; the result competes next month, nothing is promoted."""
-    dagster_run = context.run.root_run_id or context.run_id
-    version = retrain_from_lake(config.month, config.version, registry, settings, parquet_io, dagster_run)
+    approved = whole_month(parse_month(config.month), config.version, parquet_io, context.run)
+    version = approved.retrain(registry, settings)
     context.log.info(
         "version %s is version %s trained on with the whole of %s; the next month judges it",
         version,
@@ -249,13 +248,9 @@ def search_settings(
         )
 
     if config.subject == BASE:
-        asset, base = "base_trips", base_trips_io.stored()
-        trips = None if base is None else base.preprocessed(settings.city_facts)
+        trips = base_trips(base_trips_io).preprocessed(settings.city_facts)
     else:
-        asset = "preprocessed_data"
-        trips = parquet_io.stored(asset, partition_key(parse_month(config.subject)))
-    if trips is None:
-        raise dg.Failure(f"{config.subject} has no trips in the lake: materialize {asset} first", allow_retries=False)
+        trips = clean_trips(parse_month(config.subject), parquet_io)
     search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
     found = search.finding
     context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))

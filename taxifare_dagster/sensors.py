@@ -51,8 +51,8 @@ def new_month_sensor(
     if not done and production is None and (revision := base_revision(source)) is not None:
         return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
     with approvals.ledger.reading() as entries:
-        approved = to_retrain(entries.last_promotion(), entries.requests())
-    if approved is not None and "whole month" in settings.challengers:
+        approved = to_retrain(entries.last_promotion(), entries.requests(), settings.challengers)
+    if approved is not None:
         key = f"whole month:v{approved.staging_version}"
         if not _requested(context.instance, key):
             config = {"month": approved.subject, "version": approved.staging_version}

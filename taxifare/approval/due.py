@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from taxifare.approval.records import Comparison, Delivery, EvidenceUnreadableError, Outcome, Promotion, Request
+from taxifare.settings import ChallengerName
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month, parse_month
 
@@ -111,7 +112,9 @@ def undecided_before(
     return None if is_settled else before
 
 
-def to_retrain(promotion: Promotion | None, requests: Collection[Request]) -> Request | None:
+def to_retrain(
+    promotion: Promotion | None, requests: Collection[Request], challengers: Collection[ChallengerName]
+) -> Request | None:
     """Returns the approved request whose month production is to be retrained on whole, None where there is none.
 
     That is the month it learned, when it became production by a month's approval: the base model has no month, and
@@ -120,8 +123,9 @@ def to_retrain(promotion: Promotion | None, requests: Collection[Request]) -> Re
     Args:
         promotion: The promotion in force.
         requests: All requests.
+        challengers: Which compete; unless the whole month is one of them, nothing is retrained.
     """
-    if promotion is None:
+    if promotion is None or "whole month" not in challengers:
         return None
     return next(
         (request for request in requests if request.id == promotion.request_id and request.subject != BASE), None

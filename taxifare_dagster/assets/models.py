@@ -13,22 +13,24 @@ import pandas as pd
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import to_retrain
 from taxifare.gate.evidence import Appraisal
-from taxifare.model.fitting import Epoch, TrainingError, peak_memory_mib
-from taxifare.model.packaging import VersionUnusableError
+from taxifare.model.fitting import Epoch, peak_memory_mib
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import OnEpoch
-from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, renew, skill_of, train_base
-from taxifare.trips.editions import BASE, Trips
+from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, skill_of, train_base
+from taxifare.training.staging import WholeMonth, stage
+from taxifare.trips.editions import Trips
+from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.provenance import run_tags
+from taxifare_dagster.stored import whole_month
 from taxifare_dagster.turns import production_in_turn
-from taxifare_dagster.whole_month import retrain_from_lake
 
 
 def base_model(
@@ -95,33 +97,24 @@ def staging_model(
     production yet, or its files are damaged, training starts from the base model: the verdict is then COLD_START or
     UNSCORABLE, and a person decides.
     """
-    production, base = production_in_turn(context, source, approvals, settings), registry.newest_of(BASE)
-
-    def train_from(parent_version: str | None) -> Candidate:
-        return renew(
-            preprocessed_data,
-            rehearsal_trips,
-            parent_version,
-            registry,
-            settings,
-            run_tags=_run_tags(context, preprocessed_data),
-            on_epoch=_reporter(context, settings),
-        )
-
-    try:
-        if "whole month" in settings.challengers:
-            _ensure_whole_month(context, approvals, registry, settings, parquet_io)
-        candidate, fault = train_from(production or base), None
-    except (VersionUnusableError, TrainingError):
-        fault = _fault_of(production, registry, preprocessed_data)
-        if fault is None:
-            raise
-        # The comparison will say UNSCORABLE, and the person needs something to decide on beside a broken version.
-        context.log.warning("%s; training starts from the base model, or from nothing where that is the one", fault)
-        candidate = train_from(None if base == production else base)
-    shown = {"production_version": production or "none"} | ({} if fault is None else {"production_fault": fault})
+    production = production_in_turn(context, source, approvals, settings)
+    staged = stage(
+        preprocessed_data,
+        rehearsal_trips,
+        production,
+        _whole_month(context, approvals, settings, parquet_io),
+        registry,
+        settings,
+        run_tags=_run_tags(context, preprocessed_data),
+        on_epoch=_reporter(context, settings),
+    )
+    shown = {"production_version": production or "none"}
+    if staged.production_fault is not None:
+        context.log.warning("%s: training started without it", staged.production_fault)
+        shown["production_fault"] = staged.production_fault
     return dg.Output(
-        candidate.appraisal, metadata={**_candidate_metadata(candidate, preprocessed_data, registry, settings), **shown}
+        staged.candidate.appraisal,
+        metadata={**_candidate_metadata(staged.candidate, preprocessed_data, registry, settings), **shown},
     )
 
 
@@ -136,41 +129,20 @@ def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     ]
 
 
-def _ensure_whole_month(
-    context: dg.AssetExecutionContext,
-    approvals: Approvals,
-    registry: ModelRegistry,
-    settings: Settings,
-    parquet_io: ParquetIOManager,
-) -> None:
-    """Ensures that production has been retrained on its whole month, so that a month has the same challengers always.
-
-    The sensor has that done after an approval; a month run by hand or by a backfill may come before it.
-    """
+def _whole_month(
+    context: dg.AssetExecutionContext, approvals: Approvals, settings: Settings, parquet_io: ParquetIOManager
+) -> WholeMonth | None:
+    """Returns what production is to be retrained on, unless the sensor has seen to it; None for nothing."""
     with approvals.ledger.reading() as entries:
-        approved = to_retrain(entries.last_promotion(), entries.requests())
-    if approved is not None and registry.newest_whole_month_of(approved.staging_version) is None:
-        dagster_run = context.run.root_run_id or context.run.run_id
-        retrain_from_lake(approved.subject, approved.staging_version, registry, settings, parquet_io, dagster_run)
-
-
-def _fault_of(version: str | None, registry: ModelRegistry, trips: Trips) -> str | None:
-    """Returns why the version cannot be loaded or does not predict, None where it does or there is none."""
-    try:
-        _ = None if version is None else registry.load(version).predict(trips.frame.head(1))
-    except VersionUnusableError as error:
-        return str(error)
-    return None
+        approved = to_retrain(entries.last_promotion(), entries.requests(), settings.challengers)
+    if approved is None:
+        return None
+    return whole_month(parse_month(approved.subject), approved.staging_version, parquet_io, context.run)
 
 
 def _run_tags(context: dg.AssetExecutionContext, trips: Trips) -> dict[str, str]:
     """Returns what identifies the MLflow run of an asset."""
-    return {
-        "asset": context.asset_key.to_user_string(),
-        "month": trips.edition.subject,
-        # A run that is executed again after a failure or a kill goes on in the MLflow run it began.
-        "dagster_run": context.run.root_run_id or context.run.run_id,
-    }
+    return run_tags(context.run, asset=context.asset_key.to_user_string(), month=trips.edition.subject)
 
 
 def _reporter(context: dg.AssetExecutionContext, settings: Settings) -> OnEpoch:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taxifare.approval.comparisons import comparison_of
-from taxifare.approval.due import Due, Why, next_month, to_ask, undecided_before
-from taxifare.approval.records import Comparison, Delivery, Outcome, Request, RequestState
+from taxifare.approval.due import Due, Why, next_month, to_ask, to_retrain, undecided_before
+from taxifare.approval.records import Comparison, Delivery, Outcome, Promotion, Request, RequestState
 from taxifare.approval.requests import request_on
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.trips.months import Month, parse_month
@@ -96,6 +96,32 @@ class TestTurns:
 
     def test_without_base_years_nothing_comes_before_the_first_month(self) -> None:
         assert undecided_before(JANUARY, {"2015-01": "r1"}, None, [], []) is None
+
+
+class TestToRetrain:
+    """Whose whole month is to be learned: that of the approval in force, if anybody's."""
+
+    JANUARY = asked(compared("2015-01", "2", "1"))
+    REQUESTS = (STARTED, JANUARY)
+
+    def retrained(self, request_id: str | None, kind: Literal["promotion", "rollback"] = "promotion") -> str | None:
+        promotion = Promotion(2, "2", "1", kind, request_id, "Ada", "because", None, NOW)
+        found = to_retrain(promotion, self.REQUESTS, ("warm", "whole month"))
+        return None if found is None else found.id
+
+    def test_a_month_s_approval_in_force_is(self) -> None:
+        assert self.retrained(self.JANUARY.id) == self.JANUARY.id
+
+    def test_the_base_model_has_no_month(self) -> None:
+        assert self.retrained(STARTED.id) is None
+
+    def test_what_a_rollback_returns_to_is_not_retrained_again(self) -> None:
+        assert self.retrained(None, "rollback") is None
+
+    def test_nothing_is_before_the_first_promotion_or_unless_it_competes(self) -> None:
+        promotion = Promotion(2, "2", "1", "promotion", self.JANUARY.id, "Ada", "because", None, NOW)
+        assert to_retrain(None, self.REQUESTS, ("whole month",)) is None
+        assert to_retrain(promotion, self.REQUESTS, ("warm", "recent")) is None
 
 
 # Which month to run
