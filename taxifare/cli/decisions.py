@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.decisions import Decision
-from taxifare.approval.records import Request, RequestState
+from taxifare.approval.records import EvidenceUnreadableError, Request, RequestState
 from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import tables
@@ -29,11 +29,10 @@ def requests(
     shown = approvals.record.requests() if everything else approvals.record.open_requests()
     table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
     for request in shown:
-        gain = request.evidence.gain
         table.add_row(
             request.id,
             request.verdict,
-            "–" if gain is None else describe_gain(gain, request.evidence.unit),
+            _gain(request),
             request.production_version or "nothing",
             _state(approvals, request),
             f"{request.valid_until:%Y-%m-%d}",
@@ -84,6 +83,15 @@ def rollback(
     """Make an earlier production version production again."""
     promotion = approvals_in_force().rollback(to, by=by, reason=reason)
     terminal().print(f"In production: version {promotion.version}, instead of {promotion.replaced_version}.")
+
+
+def _gain(request: Request) -> str:
+    """Returns the gain in words; evidence of another release may be unreadable, the request is listed all the same."""
+    try:
+        evidence = request.evidence
+    except EvidenceUnreadableError:
+        return "written by another release"
+    return "–" if evidence.gain is None else describe_gain(evidence.gain, evidence.unit)
 
 
 def _state(approvals: Approvals, request: Request) -> str:

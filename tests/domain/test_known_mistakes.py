@@ -48,7 +48,7 @@ ELSEWHERE = {
     "a registry outage taken for an empty registry": (
         "test_registry.py::test_a_server_that_does_not_answer_is_an_error",
         "test_renewal.py::test_a_registry_that_does_not_answer_is_no_cold_start",
-        "test_approvals.py::test_a_registry_that_is_down_is_never_taken_for_an_empty_one",
+        "test_projection.py::test_a_registry_that_is_down_is_never_taken_for_an_empty_one",
     ),
     "running a month twice registers two versions": (
         "test_renewal.py::test_the_same_inputs_give_the_same_version_untrained_and_the_same_verdict",

@@ -15,7 +15,7 @@ from taxifare.approval.comparisons import record
 from taxifare.approval.decisions import Decision
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.projection import Registry
-from taxifare.approval.records import Outcome, Request
+from taxifare.approval.records import Outcome, Refusal, Request
 from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores
 from taxifare.gate.slices import SliceComparison
@@ -160,6 +160,15 @@ class Office:
     def decide(self, request: Request, decision: Decision, by: str = "Ada", *, override: bool = False) -> Outcome:
         token = self.approvals.tokens.of(request)
         return self.approvals.decide(request.id, decision, by, "I looked at the slices", token, override=override)
+
+    def versions(self) -> list[str]:
+        """The versions that were production, in their order."""
+        return [entry.version for entry in self.approvals.record.history()]
+
+    def refusals(self) -> list[Refusal]:
+        """The attempts that were turned away."""
+        with self.approvals.ledger.reading() as entries:
+            return entries.refusals()
 
     def with_first_model(self) -> "Office":
         """The same, with version 1 in production."""

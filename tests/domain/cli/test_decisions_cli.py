@@ -1,6 +1,8 @@
 """The `taxifare` command, as a person meets it: real ledger, real MLflow store, the exit code and the words."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,8 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from taxifare.approval.approvals import Approvals, utc_now
-from taxifare.approval.comparisons import record
+from taxifare.approval.comparisons import comparison_of, record
 from taxifare.approval.records import Request
+from taxifare.approval.requests import request_on
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
 from taxifare.model.registry import ModelRegistry
@@ -46,6 +49,19 @@ def desk(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TAXIFARE_HOME", str(settings.home))
     return Desk(settings, open_registry(settings))
+
+
+def test_a_request_of_a_later_release_is_listed(desk: Desk) -> None:
+    """Its evidence has another shape; whoever looks for the request must find it."""
+    now = utc_now()
+    found = comparison_of(evidence("2015-01", "2", "1"), now)
+    asked = replace(request_on(found, now, timedelta(days=30)), evidence_json='{"unit": "USD"}')
+    with desk.approvals.ledger.writing() as entries:
+        entries.add_request(asked)
+    listed = desk.run("requests")
+    assert listed.exit_code == 0, listed.output
+    assert asked.id in listed.output
+    assert "another release" in " ".join(listed.output.split())
 
 
 def test_a_request_is_listed_answered_and_gone(desk: Desk) -> None:

@@ -1,0 +1,142 @@
+"""Requests: how a comparison becomes a question, who is reminded of it, and what ends it without an answer."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taxifare.approval.errors import (
+    ApprovalError,
+    SettledError,
+    TokenError,
+    UnknownRequestError,
+)
+from taxifare.approval.records import Delivery, RequestState
+from tests.support.approvals import Office, evidence
+
+
+def test_the_evidence_is_kept_exactly_as_it_was_shown_infinite_bounds_included(office: Office) -> None:
+    shown = evidence("2015-01", "2", "1")
+    request = office.approvals.record.find(office.request(shown).id)
+    assert request.evidence == shown
+    assert request.evidence.digest == request.evidence_digest
+
+
+def test_the_same_evidence_is_asked_about_once(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    office.clock.move(hours=5)
+    assert office.ask("2015-01", "2", "1") == request
+    office.reject(request)
+    assert office.ask("2015-01", "2", "1") == request
+    assert office.approvals.record.state(request) == RequestState.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("newer", "why"),
+    [
+        ({"staging": "3"}, "superseded by staging 3"),
+        ({"revision": "r2"}, "2015-01 restated as r2"),
+        ({"mae": 2.2}, "superseded by newer evidence"),
+    ],
+)
+def test_newer_evidence_on_a_month_voids_the_older_request(office: Office, newer: dict[str, Any], why: str) -> None:
+    older = office.ask("2015-01", "2", "1")
+    other_month = office.ask("2015-02", "9", "1")
+    latest = office.ask(**{"subject": "2015-01", "staging": "2", "production": "1"} | newer)
+    assert office.approvals.record.open_requests() == (other_month, latest)
+    with pytest.raises(SettledError, match=why):
+        office.approve(older)
+    # Coming across the older evidence again, as a sensor does, must not bring its question back.
+    office.ask("2015-01", "2", "1")
+    assert office.approvals.record.open_requests() == (other_month, latest)
+
+
+def test_evidence_against_a_version_that_is_no_longer_production_is_void_from_the_start(office: Office) -> None:
+    february = evidence("2015-02", "3", "1")
+    office.approve(office.ask("2015-01", "2", "1"))
+    late = office.request(february)
+    assert office.approvals.record.state(late) == RequestState.VOID
+    with pytest.raises(SettledError, match="from version 1 to version 2 since the evidence was gathered"):
+        office.approve(late)
+
+
+def test_a_model_compared_with_itself_is_not_a_question(office: Office) -> None:
+    itself = office.ask("2015-01", "1", "1")
+    assert office.approvals.record.state(itself) == RequestState.VOID
+    with pytest.raises(SettledError, match="version 1 is production already"):
+        office.approve(itself)
+
+
+def test_a_restated_month_voids_its_open_request_and_names_the_decisions_that_rest_on_it(office: Office) -> None:
+    decided = office.ask("2015-01", "2", "1")
+    office.reject(decided)
+    opened = office.ask("2015-01", "3", "1")
+    other = office.ask("2015-02", "4", "1")
+
+    assert office.approvals.void_restated("2015-01", "r2") == (opened,)
+    assert office.approvals.record.open_requests() == (other,)
+    assert office.approvals.void_restated("2015-01", "r2") == ()
+
+    again = office.ask("2015-01", "5", "1", revision="r2")
+    assert [outcome.request_id for outcome in office.approvals.record.decided_on_other_editions(again)] == [decided.id]
+    assert office.approvals.record.decided_on_other_editions(other) == ()
+    assert office.approvals.record.decided_on_other_editions(decided) == ()
+
+
+def test_a_request_nobody_answers_expires_and_can_be_asked_again(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    assert office.approvals.expire() == ()
+    office.clock.moment = request.valid_until
+    assert office.approvals.expire() == (), "the last moment is still in time"
+    office.clock.move(microseconds=1)
+    assert office.approvals.expire() == (request,)
+    assert office.approvals.expire() == ()
+    assert office.approvals.record.state(request) == RequestState.EXPIRED
+    assert office.registry.tags["2"]["decision"] == "expired"
+
+    again = office.approvals.ask_again(request.id)
+    assert (again.id, again.evidence) == (f"{request.id}-r2", request.evidence)
+    with pytest.raises(TokenError):
+        office.approvals.tokens.ensure(again, office.approvals.tokens.of(request))
+    office.approve(again)
+    assert office.approvals.production() == "2"
+
+
+def test_only_a_question_that_ended_unanswered_is_asked_again(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    with pytest.raises(ApprovalError, match="is open"):
+        office.approvals.ask_again(request.id)
+    office.reject(request)
+    with pytest.raises(ApprovalError, match="is rejected"):
+        office.approvals.ask_again(request.id)
+    with pytest.raises(UnknownRequestError):
+        office.approvals.ask_again("nonsense")
+
+
+def test_after_a_rollback_a_void_question_makes_sense_again(office: Office) -> None:
+    february = office.ask("2015-02", "3", "1")
+    office.approve(office.ask("2015-01", "2", "1"))
+    assert office.approvals.record.state(february) == RequestState.VOID
+    office.approvals.rollback(by="Ada", reason="complaints")
+    office.approve(office.approvals.ask_again(february.id))
+    assert office.approvals.production() == "3"
+
+
+def test_a_question_that_was_delivered_and_not_answered_is_due_for_a_reminder(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    week = timedelta(days=7)
+    office.clock.move(days=8)
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()
+    with office.approvals.ledger.writing() as entries:
+        entries.add_delivery(Delivery(request.id, "log", 0, office.clock.moment))
+    office.clock.move(days=6)
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()
+    office.clock.move(days=1)
+    assert office.approvals.record.due_reminders(week, office.clock()) == (request,)
+    with office.approvals.ledger.writing() as entries:
+        entries.add_delivery(Delivery(request.id, "log", 1, office.clock.moment))
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()
+    office.clock.moment = request.valid_until
+    assert office.approvals.record.due_reminders(week, office.clock()) == (request,)
+    office.clock.move(seconds=1)
+    assert office.approvals.record.due_reminders(week, office.clock()) == ()

@@ -1,0 +1,66 @@
+"""Tokens: the key they are made with, and what they open."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.errors import (
+    ApprovalError,
+    TokenError,
+)
+from taxifare.approval.tokens import approval_secret
+from taxifare.settings import Settings
+from tests.support.approvals import MemoryRegistry, Office, in_processes
+
+
+def test_a_token_opens_one_request_only(office: Office) -> None:
+    january, february = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
+    with pytest.raises(TokenError):
+        office.approvals.decide(january.id, "approve", "Eve", "mixed up", office.approvals.tokens.of(february))
+
+
+def test_a_token_of_another_secret_opens_nothing(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    elsewhere = Approvals(office.approvals.ledger, office.registry, b"another secret")
+    with pytest.raises(TokenError):
+        office.approvals.decide(request.id, "approve", "Eve", "guessed", elsewhere.tokens.of(request))
+
+
+def test_the_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
+    settings = Settings(taxifare_home=tmp_path / "state", approval_secret=None)
+    made = in_processes([lambda: approval_secret(settings)] * 4)
+    assert made == [approval_secret(settings)] * 4
+    assert len(made[0]) >= 32
+    (path,) = (tmp_path / "state").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_process_that_comes_second_uses_the_secret_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def link_too_late(draft: str, path: Path) -> None:
+        path.write_bytes(b"the other process was faster")
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    assert approval_secret(Settings(taxifare_home=tmp_path)) == b"the other process was faster"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_secret_that_is_set_is_used_if_it_is_one(tmp_path: Path) -> None:
+    assert approval_secret(Settings(taxifare_home=tmp_path, approval_secret="sixteen letters!")) == b"sixteen letters!"
+    with pytest.raises(ApprovalError, match="at least 16 characters") as caught:
+        approval_secret(Settings(taxifare_home=tmp_path, approval_secret="hunter2"))
+    assert "hunter2" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_approvals_from_settings_use_their_ledger(tmp_path: Path) -> None:
+    settings = Settings(taxifare_home=tmp_path)
+    assert Approvals.from_settings(settings, MemoryRegistry()).production() is None
+    assert (tmp_path / "ledger.db").exists()
