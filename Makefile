@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo dev guard test test-fast lint bench lock clean
+.PHONY: help demo dev guard test test-fast test-all lint bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -32,13 +32,17 @@ dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port
 guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
 	$(BIN)/python -m taxifare_dagster.guard
 
-# Tests that start servers and browsers have the machine to themselves; the others share its cores.
-test: .venv/installed .venv/emulators/installed  ## all tests; those that miss a server or a browser say so and are skipped
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not end_to_end"
-	$(BIN)/python -m pytest -m end_to_end
+# Two processes, a file in one of them; files that share servers are together (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-fast: .venv/installed  ## the tests that start no server
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not end_to_end" $(ARGS)
+test: .venv/installed .venv/emulators/installed  ## the tests, a quarter of an hour on two cores; without a server or a browser some skip
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-fast: .venv/installed  ## of these the ones that start no server
+	$(PYTEST) -m "not slow and not end_to_end" $(ARGS)
+
+test-all: .venv/installed .venv/emulators/installed  ## and what measures: the network on real months, memory, every publisher, kills in PostgreSQL; half an hour
+	$(PYTEST) $(ARGS)
 
 lint: .venv/installed  ## ruff, its formatter, the layers of imports (import-linter) and mypy
 	$(BIN)/ruff check .

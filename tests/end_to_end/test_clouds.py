@@ -136,6 +136,7 @@ def test_trips_in_bigquery_and_everything_made_of_them_in_buckets(
     assert not any(secret in text for text in said for secret in secrets)
 
 
+@pytest.mark.slow
 def test_a_month_of_chicago(tmp_path: Path) -> None:
     if not CHICAGO_TRIPS.exists():
         pytest.skip("the real trips are not here: expected ../shared/data/chicago beside the repository")

@@ -18,7 +18,7 @@ from tests.support.places import DATA
 from tests.support.publisher import Publisher, publisher_server
 from tests.support.socrata import from_tfx, portal_server, published
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.real_trips, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.real_trips, pytest.mark.timeout(600)]
 
 PARTS = ("train", "val")
 

@@ -129,6 +129,7 @@ def changed(base: pd.DataFrame, learned: tuple[str, str], then: pd.DataFrame, no
     return explain_change(*baselines, learned_up_to(learned[1]), now, NEW_YORK, "USD", settings.staleness_tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.real_trips
 def test_september_2012_is_staleness_by_the_fare_rise(base: pd.DataFrame) -> None:
     then, now = (base[base["pickup_datetime"].dt.strftime("%Y-%m") == month] for month in ("2012-08", "2012-09"))
@@ -138,6 +139,7 @@ def test_september_2012_is_staleness_by_the_fare_rise(base: pd.DataFrame) -> Non
     assert any(rule.startswith("2012-09-04") for rule in found.rules)
 
 
+@pytest.mark.slow
 @pytest.mark.real_trips
 def test_the_rise_of_2015_is_difficulty(base: pd.DataFrame, real_trips: Path) -> None:
     then, now = (Folder(real_trips).read_month(parse_month(month)).trips for month in ("2015-01", "2015-06"))

@@ -184,6 +184,7 @@ def test_predictions_follow_the_weights(trained):
     assert not np.array_equal(before, predict(network, TRAIN[0][:5]))
 
 
+@pytest.mark.slow
 @pytest.mark.real_trips
 @pytest.mark.skipif(not REAL_TRIPS.exists(), reason=f"no real trips at {REAL_TRIPS}")
 def test_thirty_thousand_real_trips_beat_the_course_and_a_renewal_does_no_harm():

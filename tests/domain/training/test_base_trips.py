@@ -249,6 +249,7 @@ print(peak_memory_mib())
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_trips(tmp_path: Path) -> None:
     """900,000 more trips are 90 MB as a table, and twice that while it is sorted."""
 

@@ -28,7 +28,7 @@ from tests.support.small import small_settings
 if TYPE_CHECKING:
     import keras
 
-pytestmark = pytest.mark.real_trips
+pytestmark = [pytest.mark.slow, pytest.mark.real_trips]
 
 BASE_TRIPS, REHEARSED = 200_000, 60_000
 """As the settings have it. With 60,000 and 20,000 the January of 2015 was taken for the level of February."""
