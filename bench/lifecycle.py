@@ -21,7 +21,8 @@ from taxifare.model.store import MlflowStore
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.simulator.source import Simulator
-from taxifare.training.renewal import appraise_production, renew
+from taxifare.training.appraisal import appraise_production
+from taxifare.training.renewal import renew
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import compute_features
 from taxifare.trips.months import parse_month

@@ -14,8 +14,8 @@ from taxifare.approval.comparisons import compare, record
 from taxifare.gate.evidence import Appraisal, Contender, Verdict
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
+from taxifare.training.appraisal import change_since_approval
 from taxifare.training.base_trips import BaseTrips
-from taxifare.training.renewal import change_since_approval
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import PlainSerializer
 
+from taxifare.trips.editions import Trips
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
 
@@ -109,6 +110,11 @@ def reference_mae(training: pd.DataFrame, validation: pd.DataFrame) -> float:
     (constant, per_km), *_ = np.linalg.lstsq(design, training["target"].to_numpy(np.float64), rcond=None)
     predicted = constant + per_km * validation["haversine_km"].to_numpy(np.float64)
     return score(predicted, validation["target"].to_numpy(np.float64)).mae
+
+
+def difficulty_of(trips: Trips) -> float:
+    """Returns how hard a month's validation trips are: `reference_mae` from its own training trips."""
+    return reference_mae(trips.training, trips.validation)
 
 
 def skill(mae: float, difficulty_mae: float) -> float:

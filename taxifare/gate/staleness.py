@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from taxifare.gate.scores import skill
+from taxifare.gate.evidence import Contender
+from taxifare.gate.scores import difficulty_of, skill
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
+from taxifare.trips.editions import Trips
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
 
@@ -21,6 +23,11 @@ class Baseline(Frozen):
     def skill(self) -> float:
         """Share of the reference's error that it avoided."""
         return skill(self.mae, self.difficulty_mae)
+
+
+def baseline_of(trips: Trips, contender: Contender) -> Baseline:
+    """Returns how well a contender did on the validation trips."""
+    return Baseline(mae=contender.scores.mae, difficulty_mae=difficulty_of(trips))
 
 
 class Change(Frozen):

@@ -13,9 +13,9 @@ from taxifare.gate.scores import (
     Interval,
     Scores,
     describe_gain,
+    difficulty_of,
     mean_interval,
     paired_gains,
-    reference_mae,
     score,
 )
 from taxifare.gate.slices import SliceComparison, compare_slices
@@ -53,7 +53,7 @@ def judge(
     """
     if staging.contender is None:
         raise EvaluationError(f"staging version {staging.version} was not scored: {staging.fault}")
-    training, validation = trips.training, trips.validation
+    validation = trips.validation
     staging_predictions = _predictions(staging_predicted, validation, staging.contender, "staging")
 
     gain: Interval | None = None
@@ -83,7 +83,7 @@ def judge(
         staging=staging.contender,
         production_version=production.version,
         production=production.contender,
-        difficulty_mae=reference_mae(training, validation),
+        difficulty_mae=difficulty_of(trips),
         gain=gain,
         slices=slices,
         objections=objections,

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal, Evidence, contend
-from taxifare.gate.scores import mean_interval
+from taxifare.gate.scores import difficulty_of, mean_interval
 from taxifare.gate.verdict import judge
 from taxifare.replay.policies import _RULES, COURSE_THRESHOLD_USD, PolicyName, ReplayError
 from taxifare.replay.results import DatedRule, Decision, Model, MonthFacts, Replay
@@ -39,7 +39,6 @@ from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Lesson, choose, lesson_of, ways
 from taxifare.training.gathering import gather_base
 from taxifare.training.rehearsal import reservoirs
-from taxifare.training.renewal import difficulty_of
 from taxifare.trips.editions import BASE, TripBatches, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import Month, months_between

@@ -1,7 +1,6 @@
-"""The two pieces of work a month asks of models: score production, and train the staging model that may replace it.
+"""Training the models that are registered: the first one, the staging model of a month, and an approved one's second.
 
-Both run inside an MLflow run of their own and leave their per-trip predictions there, so that `evaluation.judge` can
-pair the two models trip by trip.
+Each has an MLflow run of its own. How a registered version is scored is said in `appraisal`.
 """
 
 import hashlib
@@ -11,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from taxifare.gate.evidence import Appraisal, Contender, contend
-from taxifare.gate.scores import EvaluationError, reference_mae, skill
-from taxifare.gate.staleness import Baseline, Change, explain_change
+from taxifare.gate.evidence import Appraisal
+from taxifare.gate.scores import difficulty_of
+from taxifare.gate.staleness import Baseline
 from taxifare.model.exposure import Exposure, exposure_of
 from taxifare.model.fitting import TrainingHistory, peak_memory_mib
 from taxifare.model.packaging import LoadedModel, VersionUnusableError
 from taxifare.model.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, ModelRegistry
 from taxifare.settings import Settings
+from taxifare.training.appraisal import BASELINE_TAG, appraise, facts_of
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Challenger, OnEpoch, Standing, challenge, choose, lesson_of, warm
 from taxifare.training.from_random_weights import architectures_of, fit_streamed
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     import keras
 
 _log = logging.getLogger(__name__)
-
-BASELINE_TAG = "footing"
-"""On a version: its error and the difficulty of the trips when it was appraised last, see `evaluation.Baseline`."""
 
 _HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 
@@ -70,30 +66,6 @@ class _Trained:
     metrics: Mapping[str, float]
     version: str | None = None
     standings: tuple[Standing, ...] = ()
-
-
-def appraise_production(
-    trips: Trips, version: str | None, registry: ModelRegistry, *, run_tags: Mapping[str, str]
-) -> Appraisal:
-    """Returns what came of scoring the production version on the validation trips, and logs it as an MLflow run.
-
-    A version that cannot be loaded or does not predict is reported as such; a registry that does not answer is an
-    error, because then nothing is known about production.
-
-    Args:
-        trips: Preprocessed trips.
-        version: The version in production, None where there is none.
-        registry: Where it is.
-        run_tags: Identify the MLflow run: asset, month and Dagster run.
-
-    Raises:
-        RegistryError: MLflow does not answer.
-    """
-    if version is None:
-        return Appraisal(version=None)
-    with registry.runs.open(f"{run_tags['asset']} {trips.edition.subject}", run_tags) as run_id:
-        registry.runs.log(run_id, params=_facts(trips) | {"context": "evaluation", "model_version": version})
-        return _appraise(trips, version, registry, run_id)
 
 
 def train_base(
@@ -135,7 +107,7 @@ def train_base(
         )
 
     sample = trips.preprocessed(settings.city_facts)
-    facts = _facts(sample) | {
+    facts = facts_of(sample) | {
         "row_count": trips.training_trips + trips.validation_trips,
         "training_set_size": trips.training_trips,
     }
@@ -230,7 +202,7 @@ def renew(
         )
 
     fingerprint = _fingerprint(trips, settings, rehearsed=rehearsed, parents=(parent_version, whole_version))
-    candidate = _candidate(trips, _facts(trips), fingerprint, learn, registry, settings, run_tags)
+    candidate = _candidate(trips, facts_of(trips), fingerprint, learn, registry, settings, run_tags)
     registry.set_staging(str(candidate.appraisal.version))
     return candidate
 
@@ -273,7 +245,7 @@ def retrain_whole_month(
         renewed = warm(lesson_of(whole, rehearsed, settings), registry.load(version), settings, on_epoch)
         registry.runs.log(
             run_id,
-            params=_facts(whole) | {"context": "whole month", "parent_version": version},
+            params=facts_of(whole) | {"context": "whole month", "parent_version": version},
             metrics={"training_seconds": renewed.seconds},
         )
         return registry.register(
@@ -285,41 +257,6 @@ def retrain_whole_month(
             tags={"revision": edition.revision, "parent_version": version, WHOLE_MONTH_TAG: version},
             correction_share=renewed.correction_share,
         )
-
-
-def change_since_approval(trips: Trips, appraisal: Appraisal, registry: ModelRegistry, settings: Settings) -> Change:
-    """Returns why a version that was scored on a month errs more or less than when it was approved.
-
-    Raises:
-        RegistryError: MLflow does not answer.
-        EvaluationError: The version was not scored, or is older than what it would be compared with.
-    """
-    if appraisal.contender is None:
-        raise EvaluationError(f"version {appraisal.version} was not scored: {appraisal.fault}")
-    tags = registry.describe(appraisal.contender.version).tags
-    if BASELINE_TAG not in tags:
-        raise EvaluationError(f"version {appraisal.version} has no tag {BASELINE_TAG}: materialize its month again")
-    then = Baseline.model_validate_json(tags[BASELINE_TAG])
-    now = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty_of(trips))
-    return explain_change(
-        then,
-        now,
-        appraisal.exposure,
-        trips.validation,
-        settings.city_facts,
-        settings.target_facts.unit,
-        settings.staleness_tolerance,
-    )
-
-
-def difficulty_of(trips: Trips) -> float:
-    """Returns how hard the validation trips are, see `evaluation.reference_mae`."""
-    return reference_mae(trips.training, trips.validation)
-
-
-def skill_of(trips: Trips, contender: Contender) -> float:
-    """Returns the contender's skill on the validation trips, see `evaluation.skill`."""
-    return skill(contender.scores.mae, difficulty_of(trips))
 
 
 def _candidate(
@@ -344,7 +281,7 @@ def _candidate(
             version, parent_version = known.version, known.tags.get("parent_version")
             registry.runs.log(run_id, params={**facts, "context": "reuse"})
         registry.runs.log(run_id, params={"model_version": version})
-        appraisal = _appraise(trips, version, registry, run_id)
+        appraisal = appraise(trips, version, registry, run_id)
         if appraisal.contender is None:
             raise VersionUnusableError(appraisal.fault)
         baseline = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
@@ -418,29 +355,6 @@ def _to_start_from(version: str, registry: ModelRegistry, settings: Settings) ->
     return None
 
 
-def _appraise(trips: Trips, version: str, registry: ModelRegistry, run_id: str) -> Appraisal:
-    """Returns the scores of the registered version on the validation trips; its predictions stay with the run."""
-    validation = trips.validation
-    try:
-        model = registry.load(version)
-        predicted, raised = model.predict(validation), model.predict(validation, corrected=True)
-    except VersionUnusableError as error:
-        return Appraisal(version=version, fault=str(error))
-    contender = contend(version, run_id, predicted, raised, validation["target"].to_numpy(np.float64))
-    scores, corrected = contender.scores, contender.corrected
-    registry.runs.log_predictions(run_id, pd.Series(predicted, index=validation["key"]))
-    registry.runs.log(
-        run_id,
-        metrics={"mae": scores.mae, "rmse": scores.rmse, "bias": scores.bias}
-        | {
-            "corrected_mae": corrected.mae,
-            "corrected_rmse": corrected.rmse,
-            "corrected_bias": corrected.bias,
-        },
-    )
-    return Appraisal(version=version, contender=contender, exposure=model.exposure)
-
-
 def _fingerprint(
     trips: Trips,
     settings: Settings,
@@ -466,14 +380,3 @@ def _fingerprint(
         ),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _facts(trips: Trips) -> dict[str, object]:
-    """Returns the params of the trips that every run of a month logs, by the course's names."""
-    return {
-        "row_count": len(trips.frame),
-        "training_set_size": len(trips.training),
-        "val_set_size": len(trips.validation),
-        "dataset_timestamp": str(trips.frame["pickup_datetime"].max()),
-        "dataset_revision": trips.edition.revision,
-    }

@@ -13,14 +13,16 @@ import pandas as pd
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import to_retrain
 from taxifare.gate.evidence import Appraisal
+from taxifare.gate.staleness import baseline_of
 from taxifare.model.fitting import Epoch, peak_memory_mib
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
+from taxifare.training.appraisal import appraise_production
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import OnEpoch
-from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, skill_of, train_base
+from taxifare.training.renewal import Candidate, train_base
 from taxifare.training.staging import WholeMonth, stage
 from taxifare.trips.editions import Trips
 from taxifare.trips.months import parse_month
@@ -170,6 +172,7 @@ def _appraisal_metadata(
         return {"not_scored": appraisal.fault or "nothing is in production"}
     run_id, target = appraisal.contender.run_id, settings.target_facts
     predictions, validation = registry.runs.read_predictions(run_id), trips.validation
+    baseline = baseline_of(trips, appraisal.contender)
     shown: dict[str, Any] = {
         **metadata.scores(appraisal.contender.scores, target.unit),
         **metadata.measured(
@@ -177,9 +180,9 @@ def _appraisal_metadata(
             correction=appraisal.contender.correction,
             corrected_mae=appraisal.contender.corrected.mae,
             corrected_bias=appraisal.contender.corrected.bias,
-            difficulty_mae=difficulty_of(trips),
+            difficulty_mae=baseline.difficulty_mae,
         ),
-        "skill": metadata.rounded(skill_of(trips, appraisal.contender)),
+        "skill": metadata.rounded(baseline.skill),
         "mlflow_run": run_id,
         "errors": metadata.plot(figures.errors_by_hour(predictions, validation, target)),
     }

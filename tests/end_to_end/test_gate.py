@@ -40,7 +40,7 @@ from taxifare.model.network import build_network
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
-from taxifare.training.renewal import appraise_production
+from taxifare.training.appraisal import appraise_production
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare_dagster.build import build_definitions

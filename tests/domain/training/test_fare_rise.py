@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxifare.gate.scores import mean_interval, score, skill
+from taxifare.gate.scores import difficulty_of, mean_interval, score, skill
 from taxifare.model.exposure import Exposure, exposure_of
 from taxifare.model.fitting import quote, restore, state_of
 from taxifare.settings import Settings
 from taxifare.training.challengers import lesson_of, warm
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
 from taxifare.training.rehearsal import reservoir
-from taxifare.training.renewal import difficulty_of
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import bounds, months_between, parse_month

@@ -11,6 +11,8 @@ import pytest
 
 import taxifare.training.renewal
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
+from taxifare.gate.scores import difficulty_of
+from taxifare.gate.staleness import baseline_of
 from taxifare.gate.verdict import judge
 from taxifare.model.fitting import Epoch, TrainingHistory, TrainingRows, fit, predict
 from taxifare.model.network import Architecture
@@ -18,9 +20,10 @@ from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
+from taxifare.training.appraisal import appraise_production
 from taxifare.training.challengers import HELD_SHARE, RENEWAL_EPOCHS, RENEWAL_LEARNING_RATE_FACTOR
 from taxifare.training.rehearsal import reservoir
-from taxifare.training.renewal import Candidate, appraise_production, difficulty_of, skill_of
+from taxifare.training.renewal import Candidate
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from tests.support.registry import all_versions, registry_at
@@ -460,8 +463,9 @@ def test_a_version_says_where_it_comes_from(month: Month) -> None:
     assert tags["revision"] == month.trips.edition.revision
     assert tags["parent_version"] == version_of(month.base)
     assert "parent_version" not in month.registry.describe(version_of(month.base)).tags
-    assert month.candidate.appraisal.contender is not None
-    assert float(tags["skill"]) == pytest.approx(skill_of(month.trips, month.candidate.appraisal.contender), abs=1e-6)
+    contender = month.candidate.appraisal.contender
+    assert contender is not None
+    assert float(tags["skill"]) == pytest.approx(baseline_of(month.trips, contender).skill, abs=1e-6)
 
 
 def test_progress_is_told_epoch_by_epoch(month: Month) -> None:

@@ -1,0 +1,105 @@
+"""Appraising a registered version on a month: production's, and that of a version which was trained just now.
+
+An appraisal has an MLflow run, and leaves the per-trip predictions there, so that `gate.verdict.judge` can pair two
+models trip by trip. What follows from appraisals is the business of `gate`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from taxifare.gate.evidence import Appraisal, contend
+from taxifare.gate.scores import EvaluationError
+from taxifare.gate.staleness import Baseline, Change, baseline_of, explain_change
+from taxifare.model.packaging import VersionUnusableError
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import GateSettings
+from taxifare.trips.editions import Trips
+
+BASELINE_TAG = "footing"
+"""On a version: its error and the difficulty of the trips when it was appraised last, see `staleness.Baseline`."""
+
+
+def appraise_production(
+    trips: Trips, version: str | None, registry: ModelRegistry, *, run_tags: Mapping[str, str]
+) -> Appraisal:
+    """Returns what came of scoring the production version on the validation trips, and logs it as an MLflow run.
+
+    A version that cannot be loaded or does not predict is reported as such; a registry that does not answer is an
+    error, because then nothing is known about production.
+
+    Args:
+        trips: Preprocessed trips.
+        version: The version in production, None where there is none.
+        registry: Where it is.
+        run_tags: Identify the MLflow run: asset, month and Dagster run.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+    """
+    if version is None:
+        return Appraisal(version=None)
+    with registry.runs.open(f"{run_tags['asset']} {trips.edition.subject}", run_tags) as run_id:
+        registry.runs.log(run_id, params=facts_of(trips) | {"context": "evaluation", "model_version": version})
+        return appraise(trips, version, registry, run_id)
+
+
+def appraise(trips: Trips, version: str, registry: ModelRegistry, run_id: str) -> Appraisal:
+    """Returns the scores of the registered version on the validation trips; its predictions stay with the run."""
+    validation = trips.validation
+    try:
+        model = registry.load(version)
+        predicted, raised = model.predict(validation), model.predict(validation, corrected=True)
+    except VersionUnusableError as error:
+        return Appraisal(version=version, fault=str(error))
+    contender = contend(version, run_id, predicted, raised, validation["target"].to_numpy(np.float64))
+    scores, corrected = contender.scores, contender.corrected
+    registry.runs.log_predictions(run_id, pd.Series(predicted, index=validation["key"]))
+    registry.runs.log(
+        run_id,
+        metrics={"mae": scores.mae, "rmse": scores.rmse, "bias": scores.bias}
+        | {
+            "corrected_mae": corrected.mae,
+            "corrected_rmse": corrected.rmse,
+            "corrected_bias": corrected.bias,
+        },
+    )
+    return Appraisal(version=version, contender=contender, exposure=model.exposure)
+
+
+def change_since_approval(
+    trips: Trips, appraisal: Appraisal, registry: ModelRegistry, settings: GateSettings
+) -> Change:
+    """Returns why a version that was scored on a month errs more or less than when it was approved.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+        EvaluationError: The version was not scored, or is older than what it would be compared with.
+    """
+    if appraisal.contender is None:
+        raise EvaluationError(f"version {appraisal.version} was not scored: {appraisal.fault}")
+    tags = registry.describe(appraisal.contender.version).tags
+    if BASELINE_TAG not in tags:
+        raise EvaluationError(f"version {appraisal.version} has no tag {BASELINE_TAG}: materialize its month again")
+    then = Baseline.model_validate_json(tags[BASELINE_TAG])
+    return explain_change(
+        then,
+        baseline_of(trips, appraisal.contender),
+        appraisal.exposure,
+        trips.validation,
+        settings.city_facts,
+        settings.target_facts.unit,
+        settings.staleness_tolerance,
+    )
+
+
+def facts_of(trips: Trips) -> dict[str, object]:
+    """Returns the params of the trips that every run of a month logs, by the course's names."""
+    return {
+        "row_count": len(trips.frame),
+        "training_set_size": len(trips.training),
+        "val_set_size": len(trips.validation),
+        "dataset_timestamp": str(trips.frame["pickup_datetime"].max()),
+        "dataset_revision": trips.edition.revision,
+    }
