@@ -46,7 +46,7 @@ def show_replay(
                 description=str(done.month),
                 completed=done.done,
                 total=done.months,
-                left=f"{done.seconds_left / 60:.0f} min",
+                left=f"{done.left_s / 60:.0f} min",
             ),
         )
     output.write_text(render(found), encoding="utf-8")

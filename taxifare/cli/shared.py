@@ -33,7 +33,7 @@ from taxifare.approval.ledger import LedgerError
 from taxifare.model.fitting import TrainingError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
-from taxifare.replay.policies import ReplayError
+from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
 from taxifare.settings import SettingsError, settings_in_force
 from taxifare.sources import SourceError

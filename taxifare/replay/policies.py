@@ -1,21 +1,31 @@
-"""Policies: who promotes what; each is a rule from the evidence on a month to a decision and its reason."""
+"""Policies: who promotes what; a rule goes from the evidence on a month to whether staging is promoted, and why."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.replay.errors import ReplayError
 
 PolicyName = Literal["gate", "always", "never", "naive", "threshold"]
+
+PolicyRule: TypeAlias = Callable[[Evidence], tuple[bool, str]]
 
 COURSE_THRESHOLD_USD = 2.5
 """Le Wagon's flow announces a new model `if new_mae < old_mae and new_mae < 2.5`."""
 
 
-class ReplayError(ValueError):
-    """A replay that cannot be: months without trips, or another one at work; says what was expected."""
+@dataclass(frozen=True)
+class Policy:
+    """A way to decide.
 
+    Attributes:
+        meaning: What it does, for people.
+        rule: How it decides; None where nothing is trained, so that there is nothing to decide.
+    """
 
-Rule: TypeAlias = Callable[[Evidence], tuple[bool, str]]
+    meaning: str
+    rule: PolicyRule | None
 
 
 def _gate(evidence: Evidence) -> tuple[bool, str]:
@@ -45,4 +55,16 @@ def _production_mae(evidence: Evidence) -> float:
     return evidence.production.scores.mae
 
 
-_RULES: Mapping[PolicyName, Rule] = {"gate": _gate, "always": _always, "naive": _naive, "threshold": _threshold}
+POLICIES: Mapping[PolicyName, Policy] = {
+    # What a person does who follows the evidence.
+    "gate": Policy(
+        "promotes when the verdict is PROMOTE: surely better, by enough to matter, and no kind of trip worse", _gate
+    ),
+    "always": Policy("promotes every month's model", _always),
+    "never": Policy("keeps the first model and trains nothing", None),
+    "naive": Policy("promotes whatever has the lower error, by however little", _naive),
+    "threshold": Policy(
+        f"the course's rule: promotes what has the lower error, if that is below {COURSE_THRESHOLD_USD:.2f} USD",
+        _threshold,
+    ),
+}

@@ -3,7 +3,6 @@
 from datetime import date
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from taxifare.gate.evidence import Verdict
 from taxifare.gate.scores import Interval
@@ -11,13 +10,10 @@ from taxifare.model.exposure import Exposure
 from taxifare.replay.policies import PolicyName
 from taxifare.settings import ChallengerName
 from taxifare.trips.targets import TargetName
+from taxifare.values import Frozen
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Model(BaseModel):
+class Model(Frozen):
     """A network that was trained in a replay.
 
     Attributes:
@@ -31,8 +27,6 @@ class Model(BaseModel):
         seconds: What its training took.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     key: str
     name: str
     subject: str
@@ -43,7 +37,7 @@ class Model(BaseModel):
     seconds: float
 
 
-class MonthFacts(_Frozen):
+class MonthFacts(Frozen):
     """A month: its clean trips, those that models are judged by, and the error of a plain rate per km on them."""
 
     month: str
@@ -52,14 +46,14 @@ class MonthFacts(_Frozen):
     difficulty_mae: float
 
 
-class DatedRule(_Frozen):
+class DatedRule(Frozen):
     """A dated rule that came into force in the months."""
 
     since: date
     description: str
 
 
-class Decision(_Frozen):
+class MonthUnderPolicy(Frozen):
     """What became of a month under a policy.
 
     Attributes:
@@ -96,7 +90,7 @@ class Decision(_Frozen):
     training_seconds: float
 
 
-class Summary(_Frozen):
+class Summary(Frozen):
     """A policy over all months.
 
     Attributes:
@@ -105,7 +99,7 @@ class Summary(_Frozen):
         mae_per_trip: Error per trip of all months.
         total: The errors of all trips together, in the target's unit, see `Target.total`.
         promotions: How often production was replaced.
-        regretted: How many of these the next month regretted, see `Decision`.
+        regretted: How many of these the next month regretted, see `MonthUnderPolicy`.
         mean_regret: Mean of the months' regrets.
         training_seconds: What its trainings took, shared ones included.
     """
@@ -120,7 +114,7 @@ class Summary(_Frozen):
     training_seconds: float
 
 
-class Replay(_Frozen):
+class Replay(Frozen):
     """What would have happened.
 
     Attributes:
@@ -143,14 +137,14 @@ class Replay(_Frozen):
     rules: tuple[DatedRule, ...]
     models: tuple[Model, ...]
     mae: tuple[tuple[float, ...], ...]
-    decisions: tuple[Decision, ...]
+    decisions: tuple[MonthUnderPolicy, ...]
 
     @property
     def policies(self) -> tuple[PolicyName, ...]:
         """The policies, in the order they were asked for."""
         return tuple(dict.fromkeys(decision.policy for decision in self.decisions))
 
-    def decisions_of(self, policy: PolicyName) -> tuple[Decision, ...]:
+    def decisions_of(self, policy: PolicyName) -> tuple[MonthUnderPolicy, ...]:
         """Returns what a policy decided, a decision a month."""
         return tuple(decision for decision in self.decisions if decision.policy == policy)
 

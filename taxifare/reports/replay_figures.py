@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from taxifare.gate.scores import skill
 from taxifare.replay.policies import PolicyName
-from taxifare.replay.results import Decision, Replay
+from taxifare.replay.results import MonthUnderPolicy, Replay
 from taxifare.reports.drawing import WIDTH_IN, below_each_other
 from taxifare.trips.targets import TARGETS
 
@@ -143,6 +143,6 @@ def _dates(replay: Replay) -> npt.NDArray[np.datetime64]:
     return np.array([f"{facts.month}-15" for facts in replay.months], dtype="datetime64[D]")
 
 
-def _maes(decisions: Sequence[Decision]) -> npt.NDArray[np.float64]:
+def _maes(decisions: Sequence[MonthUnderPolicy]) -> npt.NDArray[np.float64]:
     """Returns production's error in each month."""
     return np.array([decision.production_mae for decision in decisions])

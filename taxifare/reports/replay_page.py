@@ -1,22 +1,12 @@
 """The report of a replay: one HTML page that needs nothing beside itself."""
 
-from collections.abc import Mapping
-
 from taxifare.gate.scores import skill
-from taxifare.replay.policies import PolicyName
+from taxifare.replay.policies import POLICIES
 from taxifare.replay.results import Replay
 from taxifare.reports.drawing import svg
 from taxifare.reports.replay_figures import figures
 from taxifare.reports.tables import policies
 from taxifare.trips.targets import TARGETS
-
-MEANINGS: Mapping[PolicyName, str] = {
-    "gate": "promotes when the verdict is PROMOTE: surely better, by enough to matter, and no kind of trip worse",
-    "always": "promotes every month's model",
-    "never": "keeps the first model and trains nothing",
-    "naive": "promotes whatever has the lower error, by however little",
-    "threshold": "the course's rule: promotes what has the lower error, if that is below 2.50 USD",
-}
 
 
 def headline(replay: Replay) -> str:
@@ -47,7 +37,7 @@ def render(replay: Replay) -> str:
         target=TARGETS[replay.target],
         headline=headline(replay),
         trips=_trips(replay),
-        meanings=MEANINGS,
+        meanings={policy: POLICIES[policy].meaning for policy in replay.policies},
         policies=policies(replay),
         best=min(replay.policies, key=lambda policy: replay.summary(policy).mean_mae),
         # The figures are drawn here, from numbers and names that matplotlib escapes.

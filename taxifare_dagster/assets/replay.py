@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field, TypeAdapter
 
 from taxifare.replay.policies import PolicyName
-from taxifare.replay.replaying import Progress, replay
+from taxifare.replay.replaying import ReplayProgress, replay
 from taxifare.replay.results import Replay
 from taxifare.reports import tables
 from taxifare.reports.drawing import png
@@ -50,13 +50,13 @@ def replayed_months(
     Policies share trainings, which stay under TAXIFARE_HOME: a run that was killed goes on when it is launched again.
     """
 
-    def report(progress: Progress) -> None:
+    def report(progress: ReplayProgress) -> None:
         context.log.info(
             "%s: %d of %d months, about %.0f minutes left",
             progress.month,
             progress.done,
             progress.months,
-            progress.seconds_left / 60,
+            progress.left_s / 60,
         )
 
     found = replay(

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 import taxifare.replay.trainings
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
-from taxifare.replay.policies import PolicyName, ReplayError
+from taxifare.replay.errors import ReplayError
+from taxifare.replay.policies import PolicyName
 from taxifare.replay.replaying import replay
 from taxifare.replay.results import Replay
 from taxifare.reports.drawing import png

@@ -1,0 +1,182 @@
+"""The files of a replay's trainings: what came of each, its predictions, and states that others start from.
+
+Under a training's key lie what came of it, the predictions of every validation trip of the replay, and the network's
+state. What came of it is written last: where that is, all of it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+import taxifare
+from taxifare.digests import digest
+from taxifare.model.fitting import Matrix, state_of
+from taxifare.replay.errors import ReplayError
+from taxifare.replay.results import Model
+from taxifare.settings import Settings, TrainingSettings
+from taxifare.training.challengers import Learned
+from taxifare.whole_files import whole_file
+
+if TYPE_CHECKING:
+    import keras
+
+_CODE = ("model", "training", "trips")
+"""The packages that a training's result depends on: what an earlier version of them has trained is not taken over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult(Learned):
+    """A challenger of a replay: what came of it, and the model it is."""
+
+    model: Model
+
+
+@dataclass(frozen=True)
+class TrainingStore:
+    """The files under one folder; processes may read and write them side by side.
+
+    Attributes:
+        folder: Where they are.
+        rows: Which trips are predicted.
+    """
+
+    folder: Path
+    rows: str
+
+    def has(self, key: str) -> bool:
+        """Whether the training is done and its model has predicted these trips."""
+        return self._result(key).exists() and self._predictions(self.result(key).model.key).exists()
+
+    def has_state(self, key: str) -> bool:
+        """Whether the training is done and another can start from its network."""
+        return self._result(key).exists() and self._state(self.result(key).model.key).exists()
+
+    def result(self, key: str) -> TrainingResult:
+        """Returns what came of the training."""
+        with np.load(self._result(key)) as file:
+            facts, errors = json.loads(str(file["facts"])), file["errors"]
+        model = Model.model_validate(facts["model"])
+        return TrainingResult(
+            name=facts["name"],
+            exposure=model.exposure,
+            errors=errors,
+            correction_share=facts["correction_share"],
+            learned_trips=facts["learned_trips"],
+            seconds=facts["seconds"],
+            parent_version=model.parent,
+            version=model.name,
+            model=model,
+        )
+
+    def put(self, key: str, learned: Learned, model: Model) -> None:
+        """Ensures that what came of the training is there, whole: what was learned, and the model it is."""
+        facts = {
+            "name": learned.name,
+            "learned_trips": learned.learned_trips,
+            "seconds": learned.seconds,
+            "correction_share": learned.correction_share,
+            "model": model.model_dump(mode="json"),
+        }
+        _write(self._result(key), facts=np.array(json.dumps(facts)), errors=learned.errors)
+
+    def quotes(self, key: str) -> Matrix:
+        """Returns the predictions and upper ones (n, 2) of the training's model."""
+        with np.load(self._predictions(key)) as file:
+            quotes: Matrix = file["quotes"]
+        return quotes
+
+    def put_quotes(self, key: str, quotes: Matrix) -> None:
+        """Ensures that the predictions are there."""
+        _write(self._predictions(key), quotes=quotes)
+
+    def put_network(self, key: str, network: "keras.Model", *, is_new: bool) -> None:
+        """Ensures that the network's state is there; of one from random weights the network itself, too."""
+        if is_new:
+            with whole_file(self._network(key)) as unfinished:
+                network.save(unfinished)
+        _write(self._state(key), **{f"{number:03d}": values for number, values in enumerate(state_of(network))})
+
+    def network(self, lineage: str) -> "keras.Model":
+        """Returns the network that began a lineage."""
+        import keras
+
+        return keras.models.load_model(self._network(lineage))
+
+    def state(self, key: str) -> list[npt.NDArray[np.floating]]:
+        """Returns the state of the training's network."""
+        with np.load(self._state(key)) as file:
+            return [file[name] for name in sorted(file.files)]
+
+    def forget_state(self, key: str) -> None:
+        """Ensures that the state takes no room."""
+        self._state(key).unlink(missing_ok=True)
+        self._network(key).unlink(missing_ok=True)
+
+    def keep_validation(self, validation: Matrix) -> None:
+        """Ensures that the trips to predict are there."""
+        if not self._validation.exists():
+            _write(self._validation, features=validation)
+
+    def validation(self) -> Matrix:
+        """Returns the trips to predict."""
+        with np.load(self._validation) as file:
+            features: Matrix = file["features"]
+        return features
+
+    @property
+    def _validation(self) -> Path:
+        return self.folder / f"validation.{self.rows}.npz"
+
+    def _result(self, key: str) -> Path:
+        return self.folder / f"{key}.npz"
+
+    def _predictions(self, key: str) -> Path:
+        return self.folder / f"{key}.predictions.{self.rows}.npz"
+
+    def _state(self, key: str) -> Path:
+        return self.folder / f"{key}.state.npz"
+
+    def _network(self, key: str) -> Path:
+        return self.folder / f"{key}.keras"
+
+
+def _write(path: Path, **arrays: npt.NDArray[np.generic]) -> None:
+    """Ensures that the arrays are in the file, whole."""
+    with whole_file(path) as unfinished:
+        np.savez(unfinished, **arrays)  # type: ignore[arg-type]
+
+
+@contextmanager
+def training_folder(settings: Settings) -> Iterator[Path]:
+    """Yields where trainings under these settings and this code are kept; one replay at a time is at work there.
+
+    Raises:
+        ReplayError: Another one is.
+    """
+    from filelock import FileLock, Timeout
+
+    # Which challengers there are is no part of what comes of one.
+    inputs = settings.model_dump(mode="json", include=set(TrainingSettings.model_fields) - {"challengers"})
+    packages = [version(package) for package in ("keras", "numpy", "tensorflow")]
+    folder = settings.home / "replay" / digest([inputs, _code(), packages])
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield folder
+    except Timeout as error:
+        raise ReplayError(f"another replay of these settings is at work, in {folder}") from error
+
+
+def _code() -> str:
+    """Returns what changes when the code that trains does."""
+    (root,) = taxifare.__path__
+    modules = sorted(module for package in _CODE for module in (Path(root) / package).rglob("*.py"))
+    return digest([hashlib.sha256(module.read_bytes()).hexdigest() for module in modules])
