@@ -26,7 +26,7 @@ from taxifare.trips.editions import BASE
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.home import prepare_home
 from taxifare_dagster.links import DagsterLinks
-from taxifare_dagster.turns import covered_months
+from taxifare_dagster.order import covered_months
 
 DECIDED_BY = "demo policy"
 POLICY = "approve the base model and every PROMOTE, reject the rest"

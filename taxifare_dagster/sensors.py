@@ -1,4 +1,8 @@
-"""Sensors: thin shells over `taxifare.approval.due`, which says what is due."""
+"""Sensors: they ask for the runs that are due, and for no run twice.
+
+What is due, and how long to wait before another try, is said by `taxifare.approval.due`; what belongs here is only what
+Dagster knows: which runs there were and how they ended.
+"""
 
 import time
 from collections.abc import Sequence
@@ -7,14 +11,22 @@ import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Notifier
-from taxifare.approval.due import next_month, pause_before_try, to_ask, to_retrain
+from taxifare.approval.due import Known, next_month, pause_before_try, to_ask, to_retrain, undecided_before
+from taxifare.approval.records import Comparison
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.trips.editions import BASE
 from taxifare_dagster.assets.production import unshown_promotions
-from taxifare_dagster.jobs import approval_job, base_job, monthly_job, whole_month_job
+from taxifare_dagster.jobs import (
+    approval_job,
+    base_job,
+    monthly_job,
+    retrain_on_whole_month,
+    send_approval_message,
+    whole_month_job,
+)
+from taxifare_dagster.order import base_revision, covered_months, revisions_of
 from taxifare_dagster.partitions import partition_key
-from taxifare_dagster.turns import base_revision, covered_months, revisions_of, undecided
 
 RUNNING = [
     dg.DagsterRunStatus.QUEUED,
@@ -46,32 +58,24 @@ def new_month_sensor(
     busy = _busy(context.instance)
     if busy is not None:
         return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
-    done = approvals.record.comparisons()
-    production = approvals.production()
-    if not done and production is None and (revision := base_revision(source)) is not None:
+    known = Known.of(approvals)
+    if known.is_blank and (revision := base_revision(source)) is not None:
         return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
-    with approvals.ledger.reading() as entries:
-        approved = to_retrain(entries.last_promotion(), entries.requests(), settings.challengers)
-    if approved is not None:
-        key = f"whole month:v{approved.staging_version}"
-        if not _requested(context.instance, key):
-            config = {"month": approved.subject, "version": approved.staging_version}
-            return dg.RunRequest(
-                run_key=key,
-                job_name=whole_month_job.name,
-                run_config={"ops": {"retrain_on_whole_month": {"config": config}}},
-            )
-
+    approved = to_retrain(known, settings.challengers)
+    if approved is not None and not _requested(context.instance, key := f"whole month:v{approved.staging_version}"):
+        config = {"month": approved.subject, "version": approved.staging_version}
+        return dg.RunRequest(
+            key, {"ops": {retrain_on_whole_month.name: {"config": config}}}, job_name=whole_month_job.name
+        )
     published = covered_months(source, settings)
-    with approvals.ledger.reading() as entries:
-        due = next_month(published, done, production, entries.requests(), entries.outcomes())
+    due = next_month(published, known)
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
-    if settings.approval_policy == "gate" and (
-        before := undecided(due.month, revisions_of(source, settings), approvals)
-    ):
-        return dg.SkipReason(f"{reason}, once the policy has decided on {before}")
+    if settings.approval_policy == "gate":
+        before = undecided_before(due.month, revisions_of(source, settings), known)
+        if before is not None:
+            return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
     return _request(context.instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
 
 
@@ -85,30 +89,14 @@ def approval_sensor(
 
     A message that could not be delivered is tried again, after pauses that double up to an hour.
     """
-    done, production = approvals.record.comparisons(), approvals.production()
-    with approvals.ledger.reading() as entries:
-        channels = [notifier.channel for notifier in notifiers]
-        untold = to_ask(done, production, entries.requests(), entries.outcomes(), entries.deliveries(), channels)
-    run_requests = []
-    for comparison in untold:
-        key = f"{comparison.subject}:v{comparison.staging_version}:{comparison.evidence_digest[:12]}"
-        earlier = context.instance.get_run_records(dg.RunsFilter(tags={"taxifare/asks": key}), limit=100)
-        if any(record.dagster_run.status in RUNNING for record in earlier):
-            continue
-        if earlier and time.time() - (earlier[0].end_time or 0.0) < pause_before_try(len(earlier)):
-            continue
-        run_requests.append(
-            dg.RunRequest(
-                run_key=f"{key}:{len(earlier)}",
-                run_config={"ops": {"send_approval_message": {"config": {"subject": comparison.subject}}}},
-                tags={"taxifare/asks": key},
-            )
-        )
-    if not run_requests:
-        return dg.SkipReason(
-            f"{len(untold)} messages wait for another try" if untold else "every comparison has been asked about"
-        )
-    return dg.SensorResult(run_requests=run_requests)
+    untold = to_ask(Known.of(approvals), [notifier.channel for notifier in notifiers])
+    tries = (_next_try(context.instance, comparison) for comparison in untold)
+    run_requests = [request for request in tries if request is not None]
+    if run_requests:
+        return dg.SensorResult(run_requests=run_requests)
+    return dg.SkipReason(
+        f"{len(untold)} messages wait for another try" if untold else "every comparison has been asked about"
+    )
 
 
 @dg.sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -141,6 +129,22 @@ def _request(
             "re-execute it from its page, later months wait"
         )
     return dg.RunRequest(run_key=run_key, job_name=job_name, partition_key=partition, tags={"taxifare/because": reason})
+
+
+def _next_try(instance: dg.DagsterInstance, comparison: Comparison) -> dg.RunRequest | None:
+    """Returns the request for the run that asks about the comparison, None while one is at work or too short ago."""
+    key = f"{comparison.subject}:v{comparison.staging_version}:{comparison.evidence_digest[:12]}"
+    earlier = instance.get_run_records(dg.RunsFilter(tags={"taxifare/asks": key}), limit=100)
+    if any(record.dagster_run.status in RUNNING for record in earlier):
+        return None
+    if earlier and time.time() - (earlier[0].end_time or 0.0) < pause_before_try(len(earlier)):
+        return None
+    config = {"subject": comparison.subject}
+    return dg.RunRequest(
+        run_key=f"{key}:{len(earlier)}",
+        run_config={"ops": {send_approval_message.name: {"config": config}}},
+        tags={"taxifare/asks": key},
+    )
 
 
 def _requested(instance: dg.DagsterInstance, run_key: str) -> Sequence[dg.DagsterRun]:

@@ -1,14 +1,15 @@
 """What there is to do next: which month to run, and which comparison to ask a person about.
 
-Derived each time from what is published, what has been compared and what has been decided; nothing is remembered
-besides, so a month that was run by hand, by backfill or by a sensor is the same to it.
+Derived each time from what is published and what is on record (`Known`); nothing is remembered besides, so a month that
+was run by hand, by backfill or by a sensor is the same to it. Doing it is the business of whoever asks.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from taxifare.approval.approvals import Approvals
 from taxifare.approval.records import Comparison, Delivery, EvidenceUnreadableError, Outcome, Promotion, Request
 from taxifare.settings import ChallengerName
 from taxifare.trips.editions import BASE
@@ -17,8 +18,64 @@ from taxifare.trips.months import Month, parse_month
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 3600.0
 """Between tries at sending a message."""
 
-
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is on record at one moment.
+
+    Attributes:
+        comparisons: The latest comparison of each subject.
+        promotion: The promotion in force, None before the first.
+        requests: All requests, oldest first.
+        outcomes: How those that ended did.
+        deliveries: The messages that arrived.
+    """
+
+    comparisons: Mapping[str, Comparison]
+    promotion: Promotion | None
+    requests: Sequence[Request]
+    outcomes: Collection[Outcome]
+    deliveries: Collection[Delivery]
+
+    @classmethod
+    def of(cls, approvals: Approvals) -> "Known":
+        """Returns what is on record now; the registry agrees afterwards.
+
+        Raises:
+            NotAdoptedError: The registry has a production version that the ledger never heard of.
+        """
+        approvals.repair()
+        with approvals.ledger.reading() as entries:
+            return cls(
+                entries.comparisons(),
+                entries.last_promotion(),
+                entries.requests(),
+                entries.outcomes(),
+                entries.deliveries(),
+            )
+
+    @property
+    def production(self) -> str | None:
+        """The version in production, None where there is none."""
+        return None if self.promotion is None else self.promotion.version
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether everything is yet to begin: the base model comes first then, where there are base years."""
+        return not self.comparisons and self.promotion is None
+
+    @property
+    def settled(self) -> set[tuple[str, str]]:
+        """The subjects, with their revisions, that somebody has decided on."""
+        decided = {outcome.request_id for outcome in self.outcomes if outcome.by is not None}
+        return {(request.subject, request.revision) for request in self.requests if request.id in decided}
+
+    @property
+    def ended(self) -> set[str]:
+        """The requests that are not open any more."""
+        return {outcome.request_id for outcome in self.outcomes}
 
 
 class Why(StrEnum):
@@ -45,13 +102,21 @@ class Due:
     run_key: str
 
 
-def next_month(
-    published: Mapping[Month, str],
-    compared: Mapping[str, Comparison],
-    production_version: str | None,
-    requests: Collection[Request],
-    outcomes: Collection[Outcome],
-) -> Due | None:
+@dataclass(frozen=True)
+class Undecided:
+    """What has to be decided on before a month is run.
+
+    Attributes:
+        subject: The month before it, or `base`.
+        is_compared: Whether it has been compared, as it is published now, with what is in production now: then the
+            decision is about to be made, and else it never will be.
+    """
+
+    subject: str
+    is_compared: bool
+
+
+def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
     """Returns the oldest month to run, None where there is nothing to do.
 
     A month is due when it has not been compared; when its content has changed at the source since; or when production
@@ -61,37 +126,26 @@ def next_month(
 
     Args:
         published: Revision of each month the source has and the partitions cover.
-        compared: The latest comparison of each subject.
-        production_version: What is in production now.
-        requests: All requests.
-        outcomes: How those that ended did.
+        known: What is on record.
     """
-    settled = _settled(requests, outcomes)
-    learned = _last_learned(production_version, requests)
-    ended = {outcome.request_id for outcome in outcomes}
-    start_waits = production_version is None and any(
-        request.subject != BASE and request.id not in ended for request in requests
+    settled, learned = known.settled, _last_learned(known)
+    start_waits = known.production is None and any(
+        request.subject != BASE and request.id not in known.ended for request in known.requests
     )
     for month, revision in sorted(published.items()):
-        comparison = compared.get(str(month))
+        comparison = known.comparisons.get(str(month))
         key = f"{month}:{revision}"
         if comparison is None:
             return None if start_waits else Due(month, Why.NEW, key)
         if comparison.revision != revision:
             return Due(month, Why.RESTATED, f"{key}:after {comparison.staging_run}")
-        moved = comparison.production_version != production_version
+        moved = comparison.production_version != known.production
         if moved and (str(month), revision) not in settled and (learned is None or month > learned):
-            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{production_version}:after {comparison.staging_run}")
+            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{known.production}:after {comparison.staging_run}")
     return None
 
 
-def undecided_before(
-    month: Month,
-    revisions: Mapping[str, str],
-    production_version: str | None,
-    requests: Collection[Request],
-    outcomes: Collection[Outcome],
-) -> str | None:
+def undecided_before(month: Month, revisions: Mapping[str, str], known: Known) -> Undecided | None:
     """Returns what has to be decided on before the month is run, None where nothing has.
 
     That is the month before it – the base model, before the first – where a policy decides: what it promotes is what
@@ -100,73 +154,63 @@ def undecided_before(
     Args:
         month: The month to be run.
         revisions: Revision of each subject that is published; `base` is among them where there are base years.
-        production_version: What is in production now.
-        requests: All requests.
-        outcomes: How those that ended did.
+        known: What is on record.
     """
     earlier = [subject for subject in revisions if subject != BASE and subject < str(month)]
-    if not earlier and production_version is not None:
+    if not earlier and known.production is not None:
         return None
     before = max(earlier, default=BASE)
-    is_settled = before not in revisions or (before, revisions[before]) in _settled(requests, outcomes)
-    return None if is_settled else before
+    if before not in revisions or (before, revisions[before]) in known.settled:
+        return None
+    comparison = known.comparisons.get(before)
+    return Undecided(
+        before,
+        is_compared=comparison is not None
+        and (comparison.revision, comparison.production_version) == (revisions[before], known.production),
+    )
 
 
-def to_retrain(
-    promotion: Promotion | None, requests: Collection[Request], challengers: Collection[ChallengerName]
-) -> Request | None:
+def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request | None:
     """Returns the approved request whose month production is to be retrained on whole, None where there is none.
 
     That is the month it learned, when it became production by a month's approval: the base model has no month, and
     what a rollback returns to was retrained when it was approved.
 
     Args:
-        promotion: The promotion in force.
-        requests: All requests.
+        known: What is on record.
         challengers: Which compete; unless the whole month is one of them, nothing is retrained.
     """
-    if promotion is None or "whole month" not in challengers:
+    if known.promotion is None or "whole month" not in challengers:
         return None
-    return next(
-        (request for request in requests if request.id == promotion.request_id and request.subject != BASE), None
-    )
+    approved = known.promotion.request_id
+    return next((request for request in known.requests if request.id == approved and request.subject != BASE), None)
 
 
-def to_ask(
-    compared: Mapping[str, Comparison],
-    production_version: str | None,
-    requests: Collection[Request],
-    outcomes: Collection[Outcome],
-    deliveries: Collection[Delivery],
-    channels: Collection[str],
-) -> list[Comparison]:
+def to_ask(known: Known, channels: Collection[str]) -> list[Comparison]:
     """Returns the comparisons that have not reached every channel, oldest subject first.
 
     One against another version than the present production is left out: its question is void. So is one whose evidence
     another release has written in a shape that this one cannot read, with a warning.
 
     Args:
-        compared: The latest comparison of each subject.
-        production_version: What is in production now.
-        requests: All requests.
-        outcomes: How those that ended did.
-        deliveries: The messages that arrived.
-        channels: Where they have to arrive.
+        known: What is on record.
+        channels: Where messages have to arrive.
     """
-    arrived = {(delivery.request_id, delivery.channel) for delivery in deliveries}
-    told = {request.id for request in requests if all((request.id, channel) in arrived for channel in channels)}
-    told |= {outcome.request_id for outcome in outcomes}
-    asked = {(request.subject, request.evidence_digest): request.id for request in requests}
+    arrived = {(delivery.request_id, delivery.channel) for delivery in known.deliveries}
+    told = {request.id for request in known.requests if all((request.id, channel) in arrived for channel in channels)}
+    told |= known.ended
+    asked = {(request.subject, request.evidence_digest): request.id for request in known.requests}
 
     def is_untold(comparison: Comparison) -> bool:
-        if comparison.production_version != production_version:
+        if comparison.production_version != known.production:
             return False
         is_told = asked.get((comparison.subject, comparison.evidence_digest)) in told
         return not is_told and _is_readable(comparison)
 
     # "base" is before every month though it sorts after them.
     return sorted(
-        filter(is_untold, compared.values()), key=lambda comparison: (comparison.subject != BASE, comparison.subject)
+        filter(is_untold, known.comparisons.values()),
+        key=lambda comparison: (comparison.subject != BASE, comparison.subject),
     )
 
 
@@ -189,13 +233,7 @@ def _is_readable(comparison: Comparison) -> bool:
     return True
 
 
-def _settled(requests: Collection[Request], outcomes: Collection[Outcome]) -> set[tuple[str, str]]:
-    """Returns the subjects, with their revisions, that somebody has decided on."""
-    decided = {outcome.request_id for outcome in outcomes if outcome.by is not None}
-    return {(request.subject, request.revision) for request in requests if request.id in decided}
-
-
-def _last_learned(production_version: str | None, requests: Collection[Request]) -> Month | None:
+def _last_learned(known: Known) -> Month | None:
     """Returns the month that production was trained on last, None for the base model or where nothing is known."""
-    subjects = [request.subject for request in requests if request.staging_version == production_version]
+    subjects = [request.subject for request in known.requests if request.staging_version == known.production]
     return parse_month(subjects[-1]) if subjects and subjects[-1] != BASE else None

@@ -11,7 +11,7 @@ import dagster as dg
 import pandas as pd
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.due import to_retrain
+from taxifare.approval.due import Known, to_retrain
 from taxifare.gate.evidence import Appraisal
 from taxifare.gate.staleness import baseline_of
 from taxifare.model.fitting import Epoch, peak_memory_mib
@@ -30,9 +30,9 @@ from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.order import production_in_turn
 from taxifare_dagster.provenance import run_tags
 from taxifare_dagster.stored import whole_month
-from taxifare_dagster.turns import production_in_turn
 
 
 def base_model(
@@ -135,8 +135,7 @@ def _whole_month(
     context: dg.AssetExecutionContext, approvals: Approvals, settings: Settings, parquet_io: ParquetIOManager
 ) -> WholeMonth | None:
     """Returns what production is to be retrained on, unless the sensor has seen to it; None for nothing."""
-    with approvals.ledger.reading() as entries:
-        approved = to_retrain(entries.last_promotion(), entries.requests(), settings.challengers)
+    approved = to_retrain(Known.of(approvals), settings.challengers)
     if approved is None:
         return None
     return whole_month(parse_month(approved.subject), approved.staging_version, parquet_io, context.run)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taxifare.approval.comparisons import SCHEMA, comparison_of, record, take_over
-from taxifare.approval.due import next_month, to_ask
+from taxifare.approval.due import Known, next_month, to_ask
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
 from taxifare.approval.requests import request_on
@@ -97,14 +97,15 @@ class TestOtherReleases:
         recorded(office, evidence("2015-02", "3", "1"))
         with office.approvals.ledger.writing() as entries:
             entries.add_comparison(of_another_release(evidence("2015-01", "2", "1"), {"staging": None}, schema=9))
-        done = office.approvals.record.comparisons()
+        known = Known.of(office.approvals)
+        done = known.comparisons
         with pytest.raises(EvidenceUnreadableError, match=r"evidence of 2015-01 .* another release .* staging"):
             _ = done["2015-01"].evidence
         with caplog.at_level(logging.WARNING):
-            assert [found.subject for found in to_ask(done, "1", (), (), (), ("chat",))] == ["2015-02"]
+            assert [found.subject for found in to_ask(known, ("chat",))] == ["2015-02"]
         assert "nobody is asked about 2015-01" in caplog.text
         months = {parse_month(month): "r1" for month in ("2015-01", "2015-02", "2015-03")}
-        due = next_month(months, done, "1", (), ())
+        due = next_month(months, known)
         assert due is not None
         assert str(due.month) == "2015-03", "it has been compared, whoever can read what came of it"
 

@@ -1,7 +1,7 @@
 """What is due next: each rule by itself, and a world in which following the agenda comes to an end."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Literal
 
@@ -11,10 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taxifare.approval.comparisons import comparison_of
-from taxifare.approval.due import Due, Why, next_month, to_ask, to_retrain, undecided_before
+from taxifare.approval.due import Due, Known, Why, next_month, to_ask, to_retrain, undecided_before
 from taxifare.approval.records import Comparison, Delivery, Outcome, Promotion, Request, RequestState
 from taxifare.approval.requests import request_on
-from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.gate.evidence import Verdict
+from taxifare.settings import ChallengerName
 from taxifare.trips.months import Month, parse_month
 from tests.support.approvals import evidence as evidence_on
 
@@ -47,6 +48,18 @@ def told(request: Request) -> Delivery:
     return Delivery(request.id, "chat", 0, NOW)
 
 
+def known(
+    comparisons: Collection[Comparison] = (),
+    production: str | None = "1",
+    requests: Sequence[Request] = (),
+    outcomes: Sequence[Outcome] = (),
+    deliveries: Sequence[Delivery] = (),
+) -> Known:
+    """What is on record; how production became that is no matter here."""
+    promotion = None if production is None else Promotion(1, production, None, "promotion", None, "Ada", "", None, NOW)
+    return Known({each.subject: each for each in comparisons}, promotion, requests, outcomes, deliveries)
+
+
 BASE = compared("base", "1", None)
 STARTED = asked(BASE)
 APPROVED = ended(STARTED, RequestState.APPROVED)
@@ -60,8 +73,9 @@ def due(
     published: dict[Month, str] | None = None,
 ) -> Due | None:
     """What is due when these comparisons were made and these questions asked and answered."""
-    found = {each.subject: each for each in (BASE, *evidence)}
-    return next_month(PUBLISHED if published is None else published, found, production, requests, outcomes)
+    return next_month(
+        PUBLISHED if published is None else published, known((BASE, *evidence), production, requests, outcomes)
+    )
 
 
 # Whose turn it is, where a policy decides
@@ -71,46 +85,64 @@ class TestTurns:
     """Months strictly one after another: what comes before a month has been decided on, or it is not its turn."""
 
     revisions: ClassVar = {"base": "r1", "2015-01": "r1", "2015-02": "r1"}
+    january: ClassVar = compared("2015-01", "2", "1")
+
+    def held_by(
+        self, month: Month, on_record: Known, revisions: Mapping[str, str] | None = None
+    ) -> tuple[str, bool] | None:
+        """What the month waits for, and whether that has been compared."""
+        found = undecided_before(month, revisions or self.revisions, on_record)
+        return None if found is None else (found.subject, found.is_compared)
 
     @pytest.mark.parametrize("state", [None, RequestState.VOID, RequestState.EXPIRED])
     def test_a_month_before_that_nobody_decided_on_holds_it_back(self, state: RequestState | None) -> None:
-        january = asked(compared("2015-01", "2", "1"))
-        outcomes = [APPROVED] if state is None else [APPROVED, ended(january, state)]
-        assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) == "2015-01"
+        request = asked(self.january)
+        outcomes = [APPROVED] if state is None else [APPROVED, ended(request, state)]
+        on_record = known([self.january], "1", [STARTED, request], outcomes)
+        assert self.held_by(FEBRUARY, on_record) == ("2015-01", True)
 
     @pytest.mark.parametrize("state", [RequestState.APPROVED, RequestState.REJECTED])
     def test_a_decision_either_way_makes_it_its_turn(self, state: RequestState) -> None:
-        january = asked(compared("2015-01", "2", "1"))
-        outcomes = [APPROVED, ended(january, state)]
-        assert undecided_before(FEBRUARY, self.revisions, "1", [STARTED, january], outcomes) is None
+        request = asked(self.january)
+        outcomes = [APPROVED, ended(request, state)]
+        assert self.held_by(FEBRUARY, known([self.january], "1", [STARTED, request], outcomes)) is None
 
     def test_a_decision_on_an_earlier_edition_does_not_count(self) -> None:
-        january = asked(compared("2015-01", "2", "1"))
-        revisions = self.revisions | {"2015-01": "r2"}
-        outcomes = [APPROVED, ended(january, RequestState.APPROVED)]
-        assert undecided_before(FEBRUARY, revisions, "2", [STARTED, january], outcomes) == "2015-01"
+        request = asked(self.january)
+        outcomes = [APPROVED, ended(request, RequestState.APPROVED)]
+        on_record = known([self.january], "1", [STARTED, request], outcomes)
+        assert self.held_by(FEBRUARY, on_record, self.revisions | {"2015-01": "r2"}) == ("2015-01", False)
+
+    def test_a_month_that_was_not_compared_with_the_present_production_will_not_be_decided_on(self) -> None:
+        for comparisons in ((), [self.january]):
+            assert self.held_by(FEBRUARY, known(comparisons, "9", [STARTED], [APPROVED])) == ("2015-01", False)
 
     def test_the_base_model_comes_before_the_first_month(self) -> None:
-        assert undecided_before(JANUARY, self.revisions, None, [STARTED], []) == "base"
-        assert undecided_before(JANUARY, self.revisions, "1", [STARTED], [APPROVED]) is None
+        assert self.held_by(JANUARY, known([BASE], None, [STARTED])) == ("base", True)
+        assert self.held_by(JANUARY, known((), None)) == ("base", False)
+        assert self.held_by(JANUARY, known([BASE], "1", [STARTED], [APPROVED])) is None
 
     def test_without_base_years_nothing_comes_before_the_first_month(self) -> None:
-        assert undecided_before(JANUARY, {"2015-01": "r1"}, None, [], []) is None
+        assert self.held_by(JANUARY, known((), None), {"2015-01": "r1"}) is None
 
 
 class TestToRetrain:
     """Whose whole month is to be learned: that of the approval in force, if anybody's."""
 
-    JANUARY = asked(compared("2015-01", "2", "1"))
-    REQUESTS = (STARTED, JANUARY)
+    january: ClassVar = asked(compared("2015-01", "2", "1"))
 
-    def retrained(self, request_id: str | None, kind: Literal["promotion", "rollback"] = "promotion") -> str | None:
+    def retrained(
+        self,
+        request_id: str | None,
+        kind: Literal["promotion", "rollback"] = "promotion",
+        challengers: Sequence[ChallengerName] = ("warm", "whole month"),
+    ) -> str | None:
         promotion = Promotion(2, "2", "1", kind, request_id, "Ada", "because", None, NOW)
-        found = to_retrain(promotion, self.REQUESTS, ("warm", "whole month"))
+        found = to_retrain(replace(known(requests=[STARTED, self.january]), promotion=promotion), challengers)
         return None if found is None else found.id
 
     def test_a_month_s_approval_in_force_is(self) -> None:
-        assert self.retrained(self.JANUARY.id) == self.JANUARY.id
+        assert self.retrained(self.january.id) == self.january.id
 
     def test_the_base_model_has_no_month(self) -> None:
         assert self.retrained(STARTED.id) is None
@@ -119,9 +151,8 @@ class TestToRetrain:
         assert self.retrained(None, "rollback") is None
 
     def test_nothing_is_before_the_first_promotion_or_unless_it_competes(self) -> None:
-        promotion = Promotion(2, "2", "1", "promotion", self.JANUARY.id, "Ada", "because", None, NOW)
-        assert to_retrain(None, self.REQUESTS, ("whole month",)) is None
-        assert to_retrain(promotion, self.REQUESTS, ("warm", "recent")) is None
+        assert to_retrain(known(production=None, requests=[self.january]), ("whole month",)) is None
+        assert self.retrained(self.january.id, challengers=("warm", "recent")) is None
 
 
 # Which month to run
@@ -277,16 +308,16 @@ def untold(
     deliveries: Sequence[Delivery] = (),
 ) -> list[str]:
     """The subjects to ask about."""
-    found = {each.subject: each for each in evidence}
-    return [each.subject for each in to_ask(found, production, requests, outcomes, deliveries, CHANNELS)]
+    on_record = known(evidence, production, requests, outcomes, deliveries)
+    return [each.subject for each in to_ask(on_record, CHANNELS)]
 
 
 def test_what_reached_one_channel_of_two_is_still_to_be_told() -> None:
     evidence = compared("2015-01", "2", "1")
     request = asked(evidence)
-    found = {"2015-01": evidence}
-    assert to_ask(found, "1", [request], [], [told(request)], ("chat", "webhook")) == [evidence]
-    assert to_ask(found, "1", [request], [], [told(request)], ("chat",)) == []
+    on_record = known([evidence], requests=[request], deliveries=[told(request)])
+    assert to_ask(on_record, ("chat", "webhook")) == [evidence]
+    assert to_ask(on_record, ("chat",)) == []
 
 
 def test_what_nobody_was_told_of_is_asked_oldest_first() -> None:
@@ -351,13 +382,17 @@ class World:
 
     published: dict[Month, str]
     production: str | None = None
-    compared: dict[str, Evidence] = field(default_factory=dict)
+    compared: dict[str, Comparison] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     promoted: list[str] = field(default_factory=list)
     versions: dict[tuple[str, str, str | None], str] = field(default_factory=dict)
     run_keys: list[str] = field(default_factory=list)
+
+    @property
+    def known(self) -> Known:
+        return known(self.compared.values(), self.production, self.requests, self.outcomes, self.deliveries)
 
     def compare(self, subject: str, revision: str) -> None:
         """Runs a month: the same trips and parent give the same version, in another MLflow run."""
@@ -367,7 +402,7 @@ class World:
         self.compared[subject] = compared(subject, version, self.production, revision=revision, run=run)
 
     def run_what_is_due(self) -> bool:
-        found = next_month(self.published, self.compared, self.production, self.requests, self.outcomes)
+        found = next_month(self.published, self.known)
         if found is None:
             return False
         assert found.run_key not in self.run_keys
@@ -376,7 +411,7 @@ class World:
         return True
 
     def ask(self) -> None:
-        for evidence in to_ask(self.compared, self.production, self.requests, self.outcomes, self.deliveries, CHANNELS):
+        for evidence in to_ask(self.known, CHANNELS):
             request = asked(evidence)
             for older in self.open_requests():
                 if older.subject == request.subject and older.id != request.id:
@@ -483,8 +518,8 @@ def test_answering_everything_as_it_comes_leaves_no_question_open(answers: list[
         world.ask()
         world.answer(state)
     assert not world.open_requests()
-    assert next_month(world.published, world.compared, world.production, world.requests, world.outcomes) is None
-    assert to_ask(world.compared, world.production, world.requests, world.outcomes, world.deliveries, CHANNELS) == []
+    assert next_month(world.published, world.known) is None
+    assert to_ask(world.known, CHANNELS) == []
 
 
 def test_the_story_of_half_a_year() -> None:

@@ -1,15 +1,16 @@
 """Order: who decides on months, whose turn it is, and what a month's result depends on – never on who ran it when."""
 
-import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.execution.plan import active
 
 from taxifare.approval.channels import DeliveryError
-from taxifare_dagster import turns
+from taxifare_dagster import order
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL
 from tests.support.world import FEBRUARY, JANUARY, MARCH, World, failures
 
@@ -19,6 +20,33 @@ def gate(started: World) -> World:
     """The base model is in production, three months are out, and the policy decides."""
     started.publisher.out = (JANUARY, FEBRUARY, MARCH)
     return started.under(approval_policy="gate")
+
+
+@dataclass
+class Clock:
+    """The clock that Dagster goes by between steps: a pause is over at once, and noted.
+
+    Attributes:
+        pauses: The seconds of each pause.
+        at_pause: What happens during a pause, by its number.
+    """
+
+    pauses: list[float] = field(default_factory=list)
+    at_pause: dict[int, Callable[[], None]] = field(default_factory=dict)
+
+    def time(self) -> float:
+        return 1_000_000.0 + sum(self.pauses)
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.at_pause.get(len(self.pauses), lambda: None)()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(active, "time", made)
+    return made
 
 
 class TestGate:
@@ -75,30 +103,32 @@ class TestGate:
         assert f"run {failed.run_id} for it ended FAILURE" in str(gate.tick("new_month_sensor").skip_message)
         assert "2015-02 comes after 2015-01" in failures(gate.run_month(FEBRUARY))["staging_model"]
 
-    def test_a_month_of_a_backfill_waits_for_the_decision_on_the_one_before(
-        self, gate: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The decision falls while February waits: in its second pause."""
+    def test_a_month_of_a_backfill_waits_for_the_decision_on_the_one_before(self, gate: World, clock: Clock) -> None:
+        """The decision falls while February waits: in its second pause. No step is at work meanwhile."""
         assert failures(gate.run_month(JANUARY)) == {}
-        pauses: list[float] = []
 
-        def pause(seconds: float) -> None:
-            pauses.append(seconds)
-            assert len(pauses) <= 2, "it went on waiting after the decision"
-            if len(pauses) == 2:
-                asked = gate.approvals.request(gate.approvals.record.comparisons()[str(JANUARY)])
-                token = gate.approvals.tokens.of(asked)
-                gate.approvals.decide(asked.id, "approve", "policy gate", "PROMOTE", token, override=True)
+        def decide() -> None:
+            asked = gate.approvals.request(gate.approvals.record.comparisons()["2015-01"])
+            token = gate.approvals.tokens.of(asked)
+            gate.approvals.decide(asked.id, "approve", "policy gate", "PROMOTE", token, override=True)
 
-        monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
-        assert failures(gate.run_month(FEBRUARY)) == {}
-        assert len(pauses) == 2
+        clock.at_pause[2] = decide
+        february = gate.run_month(FEBRUARY)
+        assert failures(february) == {}
+        assert clock.pauses == [order.PAUSE_S, order.PAUSE_S]
+        retried = [event for event in february.all_events if event.is_step_up_for_retry]
+        assert sorted(str(event.step_key) for event in retried) == 2 * ["production_eval_mae"] + 2 * ["staging_model"]
+        assert "2015-02 waits for the decision on 2015-01" in str(retried[0].step_retry_data.error)
         assert gate.evidence(FEBRUARY).production_version == "2"
 
-    def test_it_does_not_wait_for_ever(self, gate: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_does_not_wait_for_ever(self, gate: World, clock: Clock) -> None:
         assert failures(gate.run_month(JANUARY)) == {}
-        monkeypatch.setattr(turns, "PATIENCE_S", 0.0)
-        assert "is approval_sensor on" in failures(gate.run_month(FEBRUARY))["staging_model"]
+        said = failures(gate.run_month(FEBRUARY))
+        assert set(said) == {"production_eval_mae", "staging_model"}
+        assert (
+            "2015-02 waits for the decision on 2015-01, 300 s at most: is approval_sensor on" in said["staging_model"]
+        )
+        assert sum(clock.pauses) == 300
 
     def test_a_person_may_decide_in_any_order(self, started: World) -> None:
         started.publisher.out = (JANUARY, FEBRUARY, MARCH)
@@ -155,7 +185,7 @@ def test_a_month_says_what_it_was_compared_with_and_what_it_rehearsed(compared_j
 
 def test_whatever_trains_takes_turns(started: World) -> None:
     """Two cores: one month, one study, one step that trains from production; each job says which it is."""
-    limits = yaml.safe_load((Path(turns.__file__).parent / "dagster.yaml").read_text())["concurrency"]
+    limits = yaml.safe_load((Path(order.__file__).parent / "dagster.yaml").read_text())["concurrency"]
     limited = {(limit["key"], limit.get("value")): limit["limit"] for limit in limits["runs"]["tag_concurrency_limits"]}
     assert set(limited.values()) == {1}
     assert ("dagster/backfill", None) in limited

@@ -1,0 +1,68 @@
+"""In which order months are run: which there are, and whose turn it is where a policy decides.
+
+What is due follows from what is on record and stands in `taxifare.approval.due`; asking for runs is `sensors`'. Runs
+that are refused whatever their turn are `run_guards`'.
+"""
+
+import dagster as dg
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.due import Known, undecided_before
+from taxifare.settings import MonthSettings, Settings
+from taxifare.sources.base import NoBaseError, TripSource
+from taxifare.trips.editions import BASE
+from taxifare.trips.months import Month
+from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
+
+TRIES, PAUSE_S = 30, 10
+"""How often a month asks whether the policy has decided on the one before it, and the seconds between: five minutes,
+where `approval_sensor` is on. Between tries no step is at work, and nothing is held that the decision needs."""
+
+
+def production_in_turn(
+    context: dg.AssetExecutionContext, source: TripSource, approvals: Approvals, settings: Settings
+) -> str | None:
+    """Returns the version in production, once it is the month's turn; a person may decide on months in any order.
+
+    Raises:
+        dg.Failure: The month before has not been compared, or failed.
+        dg.RetryRequested: It is about to be decided on; the step is tried again, and fails after so many tries.
+    """
+    if settings.approval_policy == "person":
+        return approvals.production()
+    month, known = month_of_partition(context.partition_key), Known.of(approvals)
+    before = undecided_before(month, revisions_of(source, settings), known)
+    if before is None:
+        return known.production
+    if not before.is_compared:
+        raise dg.Failure(
+            f"{month} comes after {before.subject}, which has not been compared with the present production: "
+            f"APPROVAL_POLICY={settings.approval_policy} takes months strictly one after another, and one that "
+            f"failed stops those behind it. Run {before.subject} first.",
+            allow_retries=False,
+        )
+    raise dg.RetryRequested(max_retries=TRIES, seconds_to_wait=PAUSE_S) from dg.Failure(
+        f"{month} waits for the decision on {before.subject}, {TRIES * PAUSE_S} s at most: is approval_sensor on, and "
+        "what do its runs say?"
+    )
+
+
+def covered_months(source: TripSource, settings: MonthSettings) -> dict[Month, str]:
+    """Returns the published months that are partitions, with their revisions."""
+    keys = set(months_of(settings).get_partition_keys())
+    return {month: revision for month, revision in source.months().items() if partition_key(month) in keys}
+
+
+def base_revision(source: TripSource) -> str | None:
+    """Returns the revision of the base years, None where the source has no base years."""
+    try:
+        return source.base_revision()
+    except NoBaseError:
+        return None
+
+
+def revisions_of(source: TripSource, settings: MonthSettings) -> dict[str, str]:
+    """Returns the revision of each subject that is published: the base years, where there are any, and months."""
+    base = base_revision(source)
+    published = {str(month): revision for month, revision in covered_months(source, settings).items()}
+    return published if base is None else {BASE: base} | published
