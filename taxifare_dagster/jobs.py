@@ -15,7 +15,7 @@ from taxifare.gate.scores import describe_gain
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.settings import Settings
-from taxifare.studies.tuning import Progress, tune
+from taxifare.studies.tuning import SearchProgress, tune
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
@@ -236,7 +236,7 @@ def search_settings(
     """Searches better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
     unit = settings.target_facts.unit
 
-    def report(progress: Progress) -> None:
+    def report(progress: SearchProgress) -> None:
         trial = progress.trial
         context.log.info(
             "trial %d: %s; %d finished, least error %s; at most %.0f minutes left",
@@ -244,7 +244,7 @@ def search_settings(
             trial.fault or (f"{trial.mae:.3f} {unit}" if trial.mae is not None else "given up early"),
             progress.finished,
             "none yet" if progress.best_mae is None else f"{progress.best_mae:.3f} {unit}",
-            progress.seconds_left / 60,
+            progress.left_s / 60,
         )
 
     if config.subject == BASE:
@@ -252,7 +252,7 @@ def search_settings(
     else:
         trips = clean_trips(parse_month(config.subject), parquet_io)
     search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
-    found = search.finding
+    found = search.result
     context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))
     picture = figures.tuning(search.trials, search.importances, found.unit)
     registry.runs.log_figure(found.run_id, "tuning", picture)

@@ -14,8 +14,11 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.settings import RowCount, Settings, read_as, settings_in_force
 from taxifare.sources import make_source
+from taxifare.studies.adopting import adopt
 from taxifare.studies.learning_curve import LearningCurve, learning_curve
-from taxifare.studies.tuning import Finding, adopt, latest_finding, searched_settings
+from taxifare.studies.results import TuningResult
+from taxifare.studies.storage import latest_result
+from taxifare.studies.trials import searched_settings
 from taxifare.training.gathering import gather_base
 from taxifare.trips.targets import Unit
 
@@ -32,19 +35,19 @@ def tuned(
 ) -> None:
     """Show what the latest tuning found, and on what evidence; --write makes it the settings of the next fit."""
     settings, console = settings_in_force(), terminal()
-    finding = latest_finding(settings)
-    if finding is None:
+    result = latest_result(settings)
+    if result is None:
         raise typer.BadParameter("nothing has been tuned yet: launch tuning_job in Dagster's UI")
-    console.print(_tuning_table(finding, settings), _tuning_evidence(finding), highlight=False)
+    console.print(_tuning_table(result, settings), _tuning_evidence(result), highlight=False)
     if not write:
         console.print("\nTo adopt them: --write --by … --reason …, or these lines in .env:\n")
-        console.print("\n".join(finding.env_lines), highlight=False, markup=False)
+        console.print("\n".join(result.env_lines), highlight=False, markup=False)
         return
     if by is None or reason is None:
         raise typer.BadParameter("--write needs --by and --reason")
-    adopt(finding, ModelRegistry.from_settings(settings), _ENV_FILE, by=by, reason=reason)
+    adopt(result, ModelRegistry.from_settings(settings), _ENV_FILE, by=by, reason=reason)
     in_force = searched_settings(settings_in_force())
-    overridden = [name.upper() for name, value in finding.winner.items() if in_force[name] != value]
+    overridden = [name.upper() for name, value in result.winner.items() if in_force[name] != value]
     if overridden:
         raise typer.BadParameter(
             f"{_ENV_FILE} is written, but the environment goes before it: unset {', '.join(overridden)}"
@@ -101,21 +104,21 @@ def _curve_table(curve: LearningCurve, unit: Unit) -> Table:
     return table
 
 
-def _tuning_table(finding: Finding, settings: Settings) -> Table:
+def _tuning_table(result: TuningResult, settings: Settings) -> Table:
     """Returns the settings that were searched: now in force, at the time of the search, and the winner's."""
     table = Table("setting", "in force", "when searched", "tuned")
     for name, value in searched_settings(settings).items():
-        table.add_row(name.upper(), f"{value:.5g}", f"{finding.present[name]:.5g}", f"{finding.winner[name]:.5g}")
+        table.add_row(name.upper(), f"{value:.5g}", f"{result.present[name]:.5g}", f"{result.winner[name]:.5g}")
     return table
 
 
-def _tuning_evidence(finding: Finding) -> str:
+def _tuning_evidence(result: TuningResult) -> str:
     """Returns what speaks for the winner, in words."""
-    counts = ", ".join(f"{count} {state}" for state, count in finding.trials.items() if count)
-    found = f"{finding.subject}, {finding.found_at:%Y-%m-%d %H:%M} UTC, trials: {counts}. "
-    if finding.winner == finding.present:
-        return f"{found}No trial was better than the settings of the time: {finding.winner_mae:.3f} {finding.unit}."
-    if finding.gain is None:
-        return f"{found}MAE {finding.winner_mae:.3f} {finding.unit}; the settings of the time gave no usable network."
-    advice = "" if finding.gain.low > 0 else " That is no more than chance: better keep the settings."
-    return f"{found}Gain on held trips that chose nothing: {describe_gain(finding.gain, finding.unit)}.{advice}"
+    counts = ", ".join(f"{count} {end}" for end, count in result.trials.items() if count)
+    found = f"{result.subject}, {result.found_at:%Y-%m-%d %H:%M} UTC, trials: {counts}. "
+    if result.winner == result.present:
+        return f"{found}No trial was better than the settings of the time: {result.winner_mae:.3f} {result.unit}."
+    if result.gain is None:
+        return f"{found}MAE {result.winner_mae:.3f} {result.unit}; the settings of the time gave no usable network."
+    advice = "" if result.gain.low > 0 else " That is no more than chance: better keep the settings."
+    return f"{found}Gain on held trips that chose nothing: {describe_gain(result.gain, result.unit)}.{advice}"

@@ -10,7 +10,7 @@ from taxifare.approval.records import Promotion
 from taxifare.model.fitting import TrainingHistory
 from taxifare.reports.drawing import png, side_by_side
 from taxifare.studies.learning_curve import Level
-from taxifare.studies.tuning import Trial
+from taxifare.studies.results import Trial
 from taxifare.trips.targets import Target, Unit
 
 _DRAWN_TRIPS = 20_000
@@ -122,8 +122,8 @@ def tuning(trials: Sequence[Trial], importances: Mapping[str, float], unit: Unit
     places, errors = [place for place, _ in complete], [error for _, error in complete]
     history.scatter(places, errors, s=20, label="trial")
     history.step(places, np.minimum.accumulate(errors), where="post", color="grey", label="least so far")
-    for state, color in (("pruned", "tab:orange"), ("failed", "tab:red")):
-        ended = [place for place, trial in enumerate(trials, 1) if trial.state == state]
+    for end, color in (("pruned", "tab:orange"), ("failed", "tab:red")):
+        ended = [place for place, trial in enumerate(trials, 1) if trial.end == end]
         # They have no error to be drawn at: a mark at the foot of the panel says that they were tried.
         history.plot(
             ended,
@@ -132,7 +132,7 @@ def tuning(trials: Sequence[Trial], importances: Mapping[str, float], unit: Unit
             marker="x",
             linestyle="",
             color=color,
-            label=f"{state}: {len(ended)}",
+            label=f"{end}: {len(ended)}",
         )
     history.set(xlabel="finished trials", ylabel=f"mean absolute error on held trips, {unit}")
     history.legend()

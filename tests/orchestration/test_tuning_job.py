@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-import taxifare.studies.tuning
-from taxifare.studies.tuning import latest_finding
+import taxifare.studies.trials
+from taxifare.studies.storage import latest_result
 from tests.support.world import JANUARY, World, failures
 
 
@@ -24,10 +24,10 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
     result = search(trained, trials=2)
     assert failures(result) == {}
 
-    finding = latest_finding(trained.settings)
-    assert finding is not None
+    result = latest_result(trained.settings)
+    assert result is not None
     page = shown(result)
-    for line in finding.env_lines:
+    for line in result.env_lines:
         assert line in page["settings"].splitlines()
     assert "taxifare tuned --write" in page["adopt"]
     assert page["trials"] == {"complete": 2, "pruned": 0, "failed": 0}
@@ -35,19 +35,19 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
 
     client = trained.registry.store.client
     runs = trained.mlflow_runs(result.run_id)
-    tuning = client.get_run(finding.run_id)
+    tuning = client.get_run(result.run_id)
     assert tuning.data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id
     trials = client.search_runs(
-        [tuning.info.experiment_id], f"tags.`mlflow.parentRunId` = '{finding.run_id}'", order_by=["start_time"]
+        [tuning.info.experiment_id], f"tags.`mlflow.parentRunId` = '{result.run_id}'", order_by=["start_time"]
     )
     assert [run.info.run_name for run in trials] == ["trial 0", "trial 1"]
-    assert [artifact.path for artifact in client.list_artifacts(finding.run_id)] == ["tuning.png"]
+    assert [artifact.path for artifact in client.list_artifacts(result.run_id)] == ["tuning.png"]
     lines = [entry.message for entry in trained.instance.all_logs(result.run_id)]
     assert len([line for line in lines if "finished, least error" in line]) == 2
 
 
 def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit, fits = taxifare.studies.tuning.fit_from_scratch, []
+    fit, fits = taxifare.studies.trials.fit_from_scratch, []
 
     def fit_once(*given: Any, **named: Any) -> Any:
         fits.append(named)
@@ -55,7 +55,7 @@ def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: p
             raise OSError("the disk is full")
         return fit(*given, **named)
 
-    monkeypatch.setattr(taxifare.studies.tuning, "fit_from_scratch", fit_once)
+    monkeypatch.setattr(taxifare.studies.trials, "fit_from_scratch", fit_once)
     assert "the disk is full" in failures(search(trained, trials=2))["search_settings"]
     result = search(trained, trials=2)
     assert failures(result) == {}
@@ -65,9 +65,9 @@ def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: p
 
 def test_a_month_can_be_searched_on_too(compared_january: World) -> None:
     assert failures(search(compared_january, subject=str(JANUARY), trials=1)) == {}
-    finding = latest_finding(compared_january.settings)
-    assert finding is not None
-    assert finding.subject == str(JANUARY)
+    result = latest_result(compared_january.settings)
+    assert result is not None
+    assert result.subject == str(JANUARY)
 
 
 @pytest.mark.parametrize(("subject", "asset"), [("base", "base_trips"), ("2015-02", "preprocessed_data")])

@@ -16,14 +16,18 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
 
-import taxifare.studies.tuning
+import taxifare.studies.trials
 import taxifare.training.from_random_weights
 from taxifare.cli.main import app
 from taxifare.gate.scores import mean_interval
 from taxifare.model.fitting import TrainingHistory, fit
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
-from taxifare.studies.tuning import Progress, Search, TuningError, adopt, latest_finding, searched_settings, tune
+from taxifare.studies.adopting import adopt
+from taxifare.studies.results import Search, TuningError
+from taxifare.studies.storage import finished_trials, latest_result
+from taxifare.studies.trials import searched_settings
+from taxifare.studies.tuning import SearchProgress, _Budget, tune
 from taxifare.training.from_random_weights import architecture_of, fit_from_scratch
 from taxifare.trips.editions import Trips
 from tests.support.places import REPOSITORY
@@ -33,9 +37,9 @@ from tests.support.small import clean_base, small_settings
 DIES = """
 import os, signal, sys
 from pathlib import Path
-import taxifare.training.from_random_weights
-import taxifare.studies.tuning
+import taxifare.studies.trials
 from taxifare.model.registry import ModelRegistry
+from taxifare.studies.tuning import tune
 from taxifare.training.from_random_weights import fit_from_scratch
 from tests.support.small import clean_base, small_settings
 
@@ -49,8 +53,8 @@ def fit_or_die(trips, own, *, on_epoch):
             os.kill(os.getpid(), signal.SIGKILL)
     return fit_from_scratch(trips, own, on_epoch=watch)
 
-taxifare.studies.tuning.fit_from_scratch = fit_or_die
-taxifare.studies.tuning.tune(clean_base(settings), ModelRegistry.from_settings(settings), settings, trials=3)
+taxifare.studies.trials.fit_from_scratch = fit_or_die
+tune(clean_base(settings), ModelRegistry.from_settings(settings), settings, trials=3)
 """
 
 
@@ -62,7 +66,7 @@ class Found:
     registry: ModelRegistry
     trips: Trips
     search: Search
-    told: tuple[Progress, ...]
+    told: tuple[SearchProgress, ...]
     fitted: tuple[pd.DataFrame, ...]
 
     @property
@@ -95,7 +99,7 @@ def found(
         return fit_from_scratch(trips, *rest, **given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(taxifare.studies.tuning, "fit_from_scratch", watched)
+        patch.setattr(taxifare.studies.trials, "fit_from_scratch", watched)
         search = tune(base, registry, settings, trials=3, on_trial=told.append)
     return Found(settings, registry, base, search, tuple(told), tuple(fitted))
 
@@ -107,7 +111,7 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("a finished trial was repeated")
 
-    monkeypatch.setattr(taxifare.studies.tuning, "fit_from_scratch", refuse)
+    monkeypatch.setattr(taxifare.studies.trials, "fit_from_scratch", refuse)
 
 
 # What is searched, on which trips
@@ -116,7 +120,7 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_present_settings_are_the_first_trial(found: Found) -> None:
     first = found.search.trials[0]
     assert first.number == 0
-    assert first.settings == searched_settings(found.settings) == found.search.finding.present
+    assert first.settings == searched_settings(found.settings) == found.search.result.present
 
 
 def test_trials_differ_and_stay_where_a_setting_makes_sense(found: Found) -> None:
@@ -146,12 +150,12 @@ def test_the_winner_is_chosen_on_other_trips_than_its_gain_is_measured_on(found:
         paid = found.trips.frame.set_index("key").loc[predicted.index, "target"]
         errors[trial.number] = (predicted - paid).abs().to_numpy()
         assert trial.mae == pytest.approx(errors[trial.number][::2].mean())
-    finding = found.search.finding
+    result = found.search.result
     best = min(found.search.trials, key=lambda trial: trial.mae or np.inf)
     assert best.number != 0, "one epoch is too few to win"
-    assert finding.winner == best.settings
-    assert finding.winner_mae == best.mae
-    assert finding.gain == mean_interval((errors[0] - errors[best.number])[1::2])
+    assert result.winner == best.settings
+    assert result.winner_mae == best.mae
+    assert result.gain == mean_interval((errors[0] - errors[best.number])[1::2])
 
 
 # What is on record
@@ -173,18 +177,18 @@ def test_each_trial_is_a_run_nested_in_the_run_of_the_search(found: Found) -> No
 
 
 def test_the_run_of_the_search_shows_the_winner_and_the_evidence(found: Found) -> None:
-    run, finding = found.runs["tuning base"], found.search.finding
-    assert run.data.metrics["mae"] == finding.winner_mae
-    assert run.data.metrics["winner_learning_rate"] == finding.winner["learning_rate"]
-    assert finding.gain is not None
-    assert run.data.metrics["gain_low"] == pytest.approx(finding.gain.low)
-    assert finding.run_id == run.info.run_id
+    run, result = found.runs["tuning base"], found.search.result
+    assert run.data.metrics["mae"] == result.winner_mae
+    assert run.data.metrics["winner_learning_rate"] == result.winner["learning_rate"]
+    assert result.gain is not None
+    assert run.data.metrics["gain_low"] == pytest.approx(result.gain.low)
+    assert result.run_id == run.info.run_id
 
 
 def test_progress_tells_how_long_it_may_still_take(found: Found) -> None:
     assert [progress.finished for progress in found.told] == [1, 2, 3]
-    assert found.told[0].seconds_left > found.told[1].seconds_left > found.told[2].seconds_left == 0
-    assert found.told[-1].best_mae == found.search.finding.winner_mae
+    assert found.told[0].left_s > found.told[1].left_s > found.told[2].left_s == 0
+    assert found.told[-1].best_mae == found.search.result.winner_mae
 
 
 # Going on
@@ -194,8 +198,8 @@ def test_progress_tells_how_long_it_may_still_take(found: Found) -> None:
 def test_a_search_that_is_done_is_not_done_again(found: Found) -> None:
     again = tune(found.trips, found.registry, found.settings, trials=3)
     assert again.trials == found.search.trials
-    assert again.finding.winner == found.search.finding.winner
-    assert again.finding.run_id == found.search.finding.run_id
+    assert again.result.winner == found.search.result.winner
+    assert again.result.run_id == found.search.result.run_id
 
 
 def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(
@@ -228,7 +232,7 @@ def test_other_trips_or_other_present_settings_are_another_search(
         fits.append((len(trips), own.learning_rate, own.seed))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(taxifare.studies.tuning, "fit_from_scratch", stopped)
+    monkeypatch.setattr(taxifare.studies.trials, "fit_from_scratch", stopped)
     fewer = replace(base, frame=base.frame[:-200])
     for trips, changes in ((base, {}), (fewer, {}), (base, {"learning_rate": 0.001}), (base, {"seed": 7})):
         with pytest.raises(KeyboardInterrupt):
@@ -249,9 +253,9 @@ def test_minutes_are_kept(base: Trips, settings: Settings, registry: ModelRegist
     started = time.monotonic()
     search = tune(base, registry, settings, minutes=0.2)
     took = time.monotonic() - started
-    longest = max(trial.seconds for trial in search.trials)
+    longest = max(trial.took_s for trial in search.trials)
     assert took < 12 + longest
-    assert taxifare.studies.tuning._seconds_left(studied(settings), 99, time.monotonic() + 1e4) > 0
+    assert _Budget.of(99, 100.0).left_s(finished_trials(studied(settings))) > 0
     at_once = tune(base, registry, settings, minutes=0.001)
     assert at_once.trials == search.trials, "no trial fits into so little time"
 
@@ -275,25 +279,25 @@ def test_too_few_trips_are_refused(found: Found) -> None:
 def test_a_trial_that_explodes_is_a_failed_trial(base: Trips, settings: Settings, registry: ModelRegistry) -> None:
     tune(base, registry, settings, trials=1)
     studied(settings).enqueue_trial({"learning_rate": 1e30, "max_epochs": 3})
-    told: list[Progress] = []
+    told: list[SearchProgress] = []
 
     search = tune(base, registry, settings, trials=2, on_trial=told.append)
 
-    assert [trial.state for trial in search.trials] == ["complete", "failed"]
+    assert [trial.end for trial in search.trials] == ["complete", "failed"]
     assert "expected finite numbers" in (told[0].trial.fault or "")
     runs = runs_by_name(registry)
     assert runs["trial 1"].info.status == "FAILED"
     assert runs["tuning base"].info.status == "FINISHED"
-    finding = search.finding
-    assert (finding.winner, finding.gain) == (finding.present, None)
-    assert finding.trials == {"complete": 1, "pruned": 0, "failed": 1}
+    result = search.result
+    assert (result.winner, result.gain) == (result.present, None)
+    assert result.trials == {"complete": 1, "pruned": 0, "failed": 1}
 
 
 def test_where_nothing_trains_the_first_fault_is_told(base: Trips, settings: Settings, registry: ModelRegistry) -> None:
     hopeless = settings.model_copy(update={"learning_rate": 1e30, "max_epochs": 3})
     with pytest.raises(TuningError, match="none of 1 trials gave a usable network; the first: epoch"):
         tune(base, registry, hopeless, trials=1)
-    assert latest_finding(settings) is None
+    assert latest_result(settings) is None
 
 
 def test_a_bad_trial_is_given_up_early(base: Trips, settings: Settings, registry: ModelRegistry) -> None:
@@ -314,7 +318,7 @@ def test_a_bad_trial_is_given_up_early(base: Trips, settings: Settings, registry
     search = tune(base, registry, settings, trials=6)
 
     given_up = search.trials[-1]
-    assert (given_up.state, given_up.mae) == ("pruned", None)
+    assert (given_up.end, given_up.mae) == ("pruned", None)
     run = runs_by_name(registry)[f"trial {given_up.number}"]
     assert run.info.status == "FINISHED"
     assert int(run.data.tags["epochs"]) < given_up.settings["max_epochs"]
@@ -344,7 +348,7 @@ def test_the_winner_is_shown_with_its_evidence_and_the_lines_to_paste(
     answer = desk()
     assert answer.exit_code == 0, answer.output
     assert "95 % interval" in answer.output
-    for line in found.search.finding.env_lines:
+    for line in found.search.result.env_lines:
         assert line in answer.output.splitlines()
     assert "LEARNING_RATE=0.005" in Path(".env").read_text(), "showing changes nothing"
 
@@ -359,12 +363,12 @@ def test_adopted_settings_are_those_of_the_next_fit_and_all_else_is_as_it_was(
     lines = Path(".env").read_text().splitlines()
     assert lines[:2] == [f"TAXIFARE_HOME={found.settings.home}", "# ours"]
     assert "MODEL_NAME=taxifare" in lines
-    assert set(found.search.finding.env_lines) < set(lines)
+    assert set(found.search.result.env_lines) < set(lines)
     tags = found.runs["tuning base"].data.tags
     assert (tags["adopted_by"], tags["adopted_reason"]) == ("Ada", "half a cent for nothing")
 
     adopted = Settings()
-    winner = found.search.finding.winner
+    winner = found.search.result.winner
     assert searched_settings(adopted) == winner
     usual = architecture_of(found.settings, len(found.trips.frame)).dense_widths[0]
     given: dict[str, Any] = {}
@@ -400,5 +404,5 @@ def test_before_any_search_there_is_nothing_to_show(
 
 
 def test_adopting_makes_an_env_file_where_there_is_none(found: Found, tmp_path: Path) -> None:
-    adopt(found.search.finding, found.registry, tmp_path / ".env", by="Ada", reason="a start")
-    assert tuple((tmp_path / ".env").read_text().splitlines()) == found.search.finding.env_lines
+    adopt(found.search.result, found.registry, tmp_path / ".env", by="Ada", reason="a start")
+    assert tuple((tmp_path / ".env").read_text().splitlines()) == found.search.result.env_lines

@@ -1,0 +1,144 @@
+"""Where searches are kept: Optuna studies in a database under TAXIFARE_HOME, in which one process searches at a time.
+
+Which settings are tried, and how, does not belong here.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taxifare.settings import HomeSettings, Settings
+from taxifare.studies.results import SettingValues, Trial, TrialEnd, TuningError, TuningResult
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+QUARTERS = 4
+"""Trials are compared, and given up, at the same quarter of their schedules: schedules differ in length."""
+
+FAULT, RUN = "fault", "mlflow_run"
+"""On a trial: why it gave no usable network, and its MLflow run."""
+
+_ORIGIN = "origin"
+"""On a trial that is run again: the number that it had at first."""
+
+_RESULT = "finding"
+"""On a study: what it found."""
+
+
+@contextmanager
+def one_search_at_a_time(settings: HomeSettings) -> Iterator[None]:
+    """Ensures that one process searches at a time, so that a trial found running is one whose process died.
+
+    Raises:
+        TuningError: Another one does.
+    """
+    from filelock import FileLock, Timeout
+
+    settings.home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(settings.home / "tuning.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise TuningError("another search is at work; wait for its end or end it") from error
+
+
+def open_study(name: str, settings: Settings) -> "optuna.Study":
+    """Returns the study of this name, new or as it was left."""
+    import optuna
+
+    # Along a falling learning rate most of the error goes at the end: only what is clearly bad half-way is given up.
+    pruner = optuna.pruners.PercentilePruner(75.0, n_startup_trials=4, n_warmup_steps=QUARTERS // 2)
+    study = optuna.create_study(
+        storage=_storage(settings), study_name=name, pruner=pruner, direction="minimize", load_if_exists=True
+    )
+    # From the same seed again, a search that goes on would draw what it has drawn before.
+    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
+    return study
+
+
+def put_back(study: "optuna.Study", present: SettingValues) -> None:
+    """Ensures that the present settings are tried first, and that trials whose process died wait to be run again."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+    latest = {number_of(trial): trial for trial in study.get_trials(deepcopy=False)}
+    if not latest:
+        study.enqueue_trial(dict(present), user_attrs={_ORIGIN: 0})
+    for number, trial in latest.items():
+        if trial.state is TrialState.FAIL and FAULT not in trial.user_attrs:
+            study.enqueue_trial(dict(present) if number == 0 else trial.params, user_attrs={_ORIGIN: number})
+
+
+def finished_trials(study: "optuna.Study") -> tuple[Trial, ...]:
+    """Returns the trials that ended, in the order of their ends; not those whose process died."""
+    from optuna.trial import TrialState
+
+    ends: dict[TrialState, TrialEnd] = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    ended = study.get_trials(deepcopy=False, states=tuple(ends))
+    kept = [trial for trial in ended if trial.state is not TrialState.FAIL or FAULT in trial.user_attrs]
+    return tuple(
+        Trial(
+            number=number_of(trial),
+            end=ends[trial.state],
+            settings=trial.params,
+            mae=trial.value if trial.state is TrialState.COMPLETE else None,
+            took_s=trial.duration.total_seconds() if trial.duration is not None else 0.0,
+            fault=trial.user_attrs.get(FAULT),
+            run_id=trial.user_attrs[RUN],
+        )
+        for trial in kept
+    )
+
+
+def number_of(trial: "optuna.Trial | FrozenTrial") -> int:
+    """Returns the number a trial had when it was first run."""
+    return int(trial.user_attrs.get(_ORIGIN, trial.number))
+
+
+def importances_of(study: "optuna.Study") -> Mapping[str, float]:
+    """Returns each setting's share in the differences between complete trials; nothing where there are too few."""
+    import optuna
+
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state is optuna.trial.TrialState.COMPLETE]
+    if len(complete) < 2:
+        return {}
+    return optuna.importance.get_param_importances(study)
+
+
+def keep_result(study: "optuna.Study", result: TuningResult) -> None:
+    """Ensures that the study says what it found."""
+    study.set_user_attr(_RESULT, result.model_dump(mode="json"))
+
+
+def latest_result(settings: HomeSettings) -> TuningResult | None:
+    """Returns what the latest search found, None where there was none."""
+    import optuna
+
+    if not _database(settings).exists():
+        return None
+    summaries = optuna.get_all_study_summaries(_storage(settings), include_best_trial=False)
+    found = [
+        TuningResult.model_validate(study.user_attrs[_RESULT]) for study in summaries if _RESULT in study.user_attrs
+    ]
+    return max(found, key=lambda result: result.found_at, default=None)
+
+
+def _database(settings: HomeSettings) -> Path:
+    """Returns where studies are. Not in DATABASE_URL: Optuna and the ledger both name their table `alembic_version`."""
+    return settings.home / "tuning.db"
+
+
+def _storage(settings: HomeSettings) -> "optuna.storages.RDBStorage":
+    """Returns Optuna's storage."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.storages.RDBStorage(f"sqlite:///{_database(settings)}")

@@ -1,0 +1,156 @@
+"""A trial: settings that a search tries, fitted to the earlier training trips and scored on those held back."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.gate.scores import EvaluationError, score
+from taxifare.model.fitting import Epoch, TrainingError
+from taxifare.model.registry import ModelRegistry
+from taxifare.settings import Settings, TrainingSettings
+from taxifare.studies.results import SettingValues, TuningError
+from taxifare.studies.storage import FAULT, QUARTERS, RUN, number_of
+from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
+from taxifare.trips.editions import Trips
+from taxifare.trips.splitting import split_by_time
+
+if TYPE_CHECKING:
+    import optuna
+
+HELD_SHARE = 0.1
+"""Share of the training trips, the latest, that trials are judged by."""
+
+
+@dataclass(frozen=True)
+class TrialTrips:
+    """Trips to learn from, the later ones held back, and which of those choose the winner, shape (n,)."""
+
+    learned: pd.DataFrame
+    held: pd.DataFrame
+    is_choosing: npt.NDArray[np.bool_]
+
+    @property
+    def targets(self) -> npt.NDArray[np.float64]:
+        """What the predictions of the held trips should be, shape (n,)."""
+        return self.held["target"].to_numpy(np.float64)
+
+
+def hold_back(trips: Trips, settings: Settings) -> TrialTrips:
+    """Returns the training trips, divided into those to learn from and those held back.
+
+    Raises:
+        TuningError: There are too few.
+    """
+    training = trips.training
+    if len(training) < settings.minimum_trips:
+        raise TuningError(f"expected at least {settings.minimum_trips} training trips, received {len(training)}")
+    is_held = split_by_time(training, HELD_SHARE)
+    held = training[is_held]
+    return TrialTrips(training[~is_held], held, np.arange(len(held)) % 2 == 0)
+
+
+def searched_settings(settings: TrainingSettings) -> SettingValues:
+    """Returns the settings that a search varies, with their present values.
+
+    >>> searched_settings(Settings(_env_file=None, batch_size=256))["batch_size"]
+    256
+    """
+    names = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor")
+    return {name: getattr(settings, name) for name in names}
+
+
+def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry, settings: Settings) -> None:
+    """Runs the next trial in an MLflow run of its own, and tells the study how it ended.
+
+    One that gives no usable network is a failed trial.
+    """
+    import keras
+    from optuna.trial import TrialState
+
+    trial = study.ask()
+    values = _suggest(trial, searched_settings(settings))
+    number = number_of(trial)
+    try:
+        with registry.runs.open(
+            f"trial {number}", {"asset": "tuning_trial", "study": study.study_name, "trial": str(number)}
+        ) as run_id:
+            trial.set_user_attr(RUN, run_id)
+            registry.runs.log(run_id, params={**values, "seed": settings.seed, "training_set_size": len(trips.learned)})
+            mae = _fit_and_score(trial, run_id, trips, registry, settings.model_copy(update=dict(values)))
+    except (TrainingError, EvaluationError) as error:
+        trial.set_user_attr(FAULT, str(error))
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        state = TrialState.PRUNED if mae is None else TrialState.COMPLETE
+        study.tell(trial, mae, state=state)
+    # Keras keeps something of every network it has built.
+    keras.utils.clear_session()
+
+
+def _suggest(trial: "optuna.Trial", present: SettingValues) -> SettingValues:
+    """Returns the settings of a trial; the ranges are usual ones, widened to take in the present settings."""
+
+    def values(name: str, *usual: float) -> list[float]:
+        return sorted({*usual, present[name]})
+
+    def edges(name: str, *usual: float) -> tuple[float, float]:
+        return values(name, *usual)[0], values(name, *usual)[-1]
+
+    lowest_epochs, most_epochs = map(int, edges("max_epochs", 2, 12))
+    least_patience, most_patience = map(int, edges("patience", 1, 4))
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", *edges("learning_rate", 0.0005, 0.02), log=True),
+        "batch_size": int(trial.suggest_categorical("batch_size", values("batch_size", 128, 256, 512, 1024, 2048))),
+        "patience": trial.suggest_int("patience", least_patience, most_patience),
+        "max_epochs": trial.suggest_int("max_epochs", lowest_epochs, most_epochs),
+        "dense_width_factor": float(
+            trial.suggest_categorical("dense_width_factor", values("dense_width_factor", 0.5, 1.0, 2.0))
+        ),
+    }
+
+
+def _fit_and_score(
+    trial: "optuna.Trial", run_id: str, trips: TrialTrips, registry: ModelRegistry, settings: Settings
+) -> float | None:
+    """Returns the trial's error on the held trips that choose, None where it was given up; logs how it went."""
+    import optuna
+
+    epochs: list[Epoch] = []
+
+    def watch(epoch: Epoch) -> None:
+        before = QUARTERS * (epoch.number - 1) // epoch.last
+        quarter = QUARTERS * epoch.number // epoch.last
+        epochs.append(epoch)
+        if epoch.number and quarter > before:
+            trial.report(epoch.validation_mae, quarter)
+            # The evidence needs the present settings' error, and at the end nothing is saved by giving up.
+            if quarter < QUARTERS and number_of(trial) != 0 and trial.should_prune():
+                raise optuna.TrialPruned
+
+    try:
+        network, history = fit_from_scratch(trips.learned, settings, on_epoch=watch)
+    except optuna.TrialPruned:
+        return None
+    finally:
+        registry.runs.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in epochs if epoch.number])
+        registry.runs.log_curve(
+            run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
+        )
+        registry.runs.tag(run_id, {"epochs": str(max(len(epochs) - 1, 0))})
+    predicted, targets = predict_trips(network, trips.held, settings), trips.targets
+    scores = score(predicted[trips.is_choosing], targets[trips.is_choosing])
+    registry.runs.log_predictions(run_id, pd.Series(predicted, index=trips.held["key"]))
+    registry.runs.log(
+        run_id,
+        metrics={
+            "mae": scores.mae,
+            "rmse": scores.rmse,
+            "bias": scores.bias,
+            "best_epoch": history.best_epoch,
+            "training_seconds": history.seconds,
+        },
+    )
+    return scores.mae
