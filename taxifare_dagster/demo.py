@@ -1,7 +1,8 @@
 """`make demo`: the whole story in a few minutes, through Dagster, on the state folder that `make dev` opens.
 
 The base model, its request and the decision; then every month in order: all assets and checks, the message, a decision.
-The decisions follow a stated policy and are recorded as the demo's. Run again, it goes on where it stopped.
+The demo plays the person: it answers each message by its verdict, as `demo policy`. Run again, it goes on where it
+stopped. What is done belongs to the jobs; here is the order in which a visitor sees them, and what the terminal shows.
 """
 
 import logging
@@ -16,20 +17,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.decisions import by_verdict
+from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Request
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.trips.editions import BASE
+from taxifare.trips.months import parse_month
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.home import prepare_home
 from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.order import covered_months
+from taxifare_dagster.partitions import partition_key
 
 DECIDED_BY = "demo policy"
-POLICY = "approve the base model and every PROMOTE, reject the rest"
 _TABLE_WIDTH = 112
 _WORK_ON_BASE = "learning from the base years, asking, deciding"
 _WORK_ON_MONTH = "fetching, scoring production, training staging, comparing, asking, deciding"
@@ -58,10 +60,9 @@ class Demo:
         if subject == BASE:
             self._execute("base_job")
         else:
-            self._execute("monthly_job", partition=f"{subject}-01")
+            self._execute("monthly_job", partition=partition_key(parse_month(subject)))
         self._execute("approval_job", {"send_approval_message": {"subject": subject}})
         request = self._request(subject)
-        decision = by_verdict(request.verdict)
         if self.approvals.record.outcome(request.id) is None:
             self._execute(
                 "decision_job",
@@ -69,9 +70,9 @@ class Demo:
                     "decide": {
                         "request": request.id,
                         "token": self.approvals.tokens.of(request),
-                        "decision": decision,
+                        "decision": by_verdict(request.verdict),
                         "decided_by": DECIDED_BY,
-                        "reason": f"policy: {POLICY}",
+                        "reason": f"policy: {BY_VERDICT}",
                     }
                 },
             )
@@ -92,14 +93,18 @@ class Demo:
 
     def trips_of(self, subject: str) -> int:
         """Returns how many clean trips the subject has, from the asset's metadata."""
-        key, partitions = ("base_trips", None) if subject == BASE else ("preprocessed_data", [f"{subject}-01"])
+        partition = None if subject == BASE else partition_key(parse_month(subject))
         records = self._instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey(key), asset_partitions=partitions), limit=1
+            dg.AssetRecordsFilter(
+                asset_key=dg.AssetKey("base_trips" if partition is None else "preprocessed_data"),
+                asset_partitions=None if partition is None else [partition],
+            ),
+            limit=1,
         ).records
         materialization = records[0].asset_materialization
         if materialization is None:
-            raise LookupError(f"{key} of {subject} was not materialised")
-        name = "dagster/row_count" if partitions is None else "dagster/partition_row_count"
+            raise LookupError(f"the trips of {subject} were not materialised")
+        name = "dagster/row_count" if partition is None else "dagster/partition_row_count"
         return int(str(materialization.metadata[name].value))
 
     def _request(self, subject: str) -> Request:
@@ -139,7 +144,7 @@ def main() -> None:
     subjects = [BASE, *map(str, covered_months(source, settings))]
     if len(subjects) == 1:
         raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
-    terminal.print(f"Trips: {settings.trip_source}. Decisions: {POLICY}. State: {settings.home}\n")
+    terminal.print(f"Trips: {settings.trip_source}. Decisions: {BY_VERDICT}. State: {settings.home}\n")
     table = _table(settings)
     with _progress(terminal, len(subjects) + 2) as step:
         step("preparing the state folder (Dagster, MLflow, ledger)")

@@ -1,4 +1,8 @@
-"""Jobs: the base model, a month, asking a person, the person's decision or rollback, and tuning."""
+"""Jobs: what is launched by hand, by sensors, by schedules and by the links of messages.
+
+Jobs of assets name the assets. The ops of the others take a person's words from their config, call the domain, and log
+what came of it. Their names and the fields of their config are in messages that were sent: they stay.
+"""
 
 from collections.abc import Sequence
 
@@ -6,9 +10,10 @@ import dagster as dg
 from pydantic import Field
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.channels import DeliveryError, Notifier
-from taxifare.approval.decisions import Decision, by_verdict
-from taxifare.approval.delivery import send_reminders, send_request
+from taxifare.approval.asking import ask
+from taxifare.approval.channels import Notifier
+from taxifare.approval.decisions import Decision
+from taxifare.approval.delivery import send_reminders
 from taxifare.approval.message import Links
 from taxifare.gate.evidence import Evidence
 from taxifare.gate.scores import describe_gain
@@ -75,25 +80,14 @@ def send_approval_message(
         raise dg.Failure(
             f"{config.subject} has not been compared yet: materialize its assets first", allow_retries=False
         )
-    approvals.void_restated(comparison.subject, comparison.revision)
-    request = approvals.request(comparison)
     page = _comparison_page(comparison.evidence, settings)
-    undelivered: list[DeliveryError] = []
-    for notifier in notifiers:
-        # A channel that is down does not keep the message from the others.
-        try:
-            sent = send_request(approvals, notifier, request.id, links, settings, comparison_page=page)
-        except DeliveryError as error:
-            undelivered.append(error)
-        else:
-            context.log.info("%s, %s: %s", request.id, notifier.channel, "sent" if sent else "nothing to send")
-    if settings.approval_policy == "gate" and approvals.record.outcome(request.id) is None:
-        decision, token = by_verdict(request.verdict), approvals.tokens.of(request)
-        approvals.decide(request.id, decision, "policy gate", f"the verdict is {request.verdict}", token)
-        context.log.info("%s: the policy decides to %s", request.id, decision)
+    asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page)
+    context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
+    if asked.decided is not None:
+        context.log.info("%s: the policy decides to %s", asked.request.id, asked.decided)
         _show_promotions(context, approvals)
-    if undelivered:
-        raise dg.Failure("; ".join(map(str, undelivered)))
+    if asked.faults:
+        raise dg.Failure("; ".join(map(str, asked.faults)))
 
 
 def _comparison_page(evidence: Evidence, settings: Settings) -> str | None:
@@ -181,7 +175,7 @@ def rollback_job() -> None:
     roll_back()
 
 
-class Month(dg.Config):
+class ApprovedMonth(dg.Config):
     """Which month."""
 
     month: str = Field(description="Month YYYY-MM whose staging model was approved")
@@ -191,7 +185,7 @@ class Month(dg.Config):
 @dg.op(pool=PRODUCTION_POOL)
 def retrain_on_whole_month(
     context: dg.OpExecutionContext,
-    config: Month,
+    config: ApprovedMonth,
     registry: dg.ResourceParam[ModelRegistry],
     settings: dg.ResourceParam[Settings],
     parquet_io: dg.ResourceParam[ParquetIOManager],

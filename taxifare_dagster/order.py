@@ -9,7 +9,7 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import Known, undecided_before
 from taxifare.settings import MonthSettings, Settings
-from taxifare.sources.base import NoBaseError, TripSource
+from taxifare.sources.base import TripSource, base_revision_of
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month
 from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
@@ -53,16 +53,8 @@ def covered_months(source: TripSource, settings: MonthSettings) -> dict[Month, s
     return {month: revision for month, revision in source.months().items() if partition_key(month) in keys}
 
 
-def base_revision(source: TripSource) -> str | None:
-    """Returns the revision of the base years, None where the source has no base years."""
-    try:
-        return source.base_revision()
-    except NoBaseError:
-        return None
-
-
 def revisions_of(source: TripSource, settings: MonthSettings) -> dict[str, str]:
     """Returns the revision of each subject that is published: the base years, where there are any, and months."""
-    base = base_revision(source)
+    base = base_revision_of(source)
     published = {str(month): revision for month, revision in covered_months(source, settings).items()}
     return published if base is None else {BASE: base} | published

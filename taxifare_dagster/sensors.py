@@ -14,7 +14,7 @@ from taxifare.approval.channels import Notifier
 from taxifare.approval.due import Known, next_month, pause_before_try, to_ask, to_retrain, undecided_before
 from taxifare.approval.records import Comparison
 from taxifare.settings import Settings
-from taxifare.sources.base import TripSource
+from taxifare.sources.base import TripSource, base_revision_of
 from taxifare.trips.editions import BASE
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.jobs import (
@@ -25,7 +25,7 @@ from taxifare_dagster.jobs import (
     send_approval_message,
     whole_month_job,
 )
-from taxifare_dagster.order import base_revision, covered_months, revisions_of
+from taxifare_dagster.order import covered_months, revisions_of
 from taxifare_dagster.partitions import partition_key
 
 RUNNING = [
@@ -59,7 +59,7 @@ def new_month_sensor(
     if busy is not None:
         return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
     known = Known.of(approvals)
-    if known.is_blank and (revision := base_revision(source)) is not None:
+    if known.is_blank and (revision := base_revision_of(source)) is not None:
         return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
     approved = to_retrain(known, settings.challengers)
     if approved is not None and not _requested(context.instance, key := f"whole month:v{approved.staging_version}"):

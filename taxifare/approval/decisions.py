@@ -16,6 +16,9 @@ Decision = Literal["approve", "reject"]
 
 APPROVABLE = frozenset({Verdict.PROMOTE, Verdict.COLD_START})
 
+BY_VERDICT = "approve the base model and every PROMOTE, reject the rest"
+"""What `by_verdict` comes to, in words."""
+
 
 def by_verdict(verdict: Verdict) -> Decision:
     """Returns what the evidence alone says: approve what it supports, reject the rest.

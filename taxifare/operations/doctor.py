@@ -10,8 +10,8 @@ from upath import UPath
 from taxifare.approval.approvals import Approvals
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
-from taxifare.sources import NoBaseError, make_source
-from taxifare.sources.base import ensure_target
+from taxifare.sources import make_source
+from taxifare.sources.base import base_revision_of, month_with
 
 TIMEOUT_S = 5
 
@@ -69,11 +69,7 @@ def _published(settings: Settings) -> str:
     months = sorted(source.months())
     if not months:
         raise DisorderError(f"{settings.trip_source} has no month of trips")
-    try:
-        source.base_revision()
-        base = "base years"
-    except NoBaseError:
-        base = "no base years"
+    base = "no base years" if base_revision_of(source) is None else "base years"
     return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
 
 
@@ -81,10 +77,8 @@ def _dropoffs(settings: Settings) -> str:
     """Returns how many trips of the latest month say when they ended; reads that month."""
     source, target = make_source(settings), settings.target_facts
     month = max(source.months())
-    published = source.read_month(month)
-    known, trips = int(published.trips[target.column].count()), len(published.trips)
-    ensure_target(target, known, trips, f"{published.origin}: month {month}")
-    return f"{known / trips:.1%} of the trips of {month} have one"
+    known = month_with(target, source, month).trips[target.column].notna()
+    return f"{known.mean():.1%} of the trips of {month} have one"
 
 
 def _ledger(approvals: Approvals) -> str:

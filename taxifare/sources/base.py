@@ -79,6 +79,31 @@ def unchanged(publication: Publication, revision: str) -> Publication:
     return publication
 
 
+def base_revision_of(source: TripSource) -> str | None:
+    """Returns the revision of the base years, None where the source has none.
+
+    Raises:
+        SourceError: It cannot be known now.
+    """
+    try:
+        return source.base_revision()
+    except NoBaseError:
+        return None
+
+
+def month_with(target: Target, source: TripSource, month: Month) -> Publication:
+    """Returns a month as published, some of whose trips tell the target.
+
+    Raises:
+        MonthNotPublishedError: The source does not have this month.
+        SourceError: It cannot be read as trips of that month, or none of them tells the target.
+    """
+    published = source.read_month(month)
+    known = int(published.trips[target.column].count())
+    ensure_target(target, known, len(published.trips), f"{published.origin}: month {month}")
+    return published
+
+
 def ensure_target(target: Target, known: int, trips: int, origin: str) -> None:
     """Ensures that trips as published tell the target; single ones that do not are cleaning's business.
 

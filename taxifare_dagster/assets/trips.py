@@ -14,7 +14,7 @@ from taxifare.model.exposure import exposure_of
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.reports import figures
 from taxifare.settings import Settings
-from taxifare.sources.base import TripSource, ensure_target
+from taxifare.sources.base import TripSource, month_with
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.gathering import gather_base
 from taxifare.training.rehearsal import editions_before, reservoir
@@ -37,9 +37,7 @@ def raw_new_data(
     again. The table shows the published rows that are no trips of the month or were not drawn.
     """
     month = month_of_partition(context.partition_key)
-    published, target = source.read_month(month), settings.target_facts
-    known = int(published.trips[target.column].count())
-    ensure_target(target, known, len(published.trips), f"{published.origin}: month {month}")
+    published = month_with(settings.target_facts, source, month)
     trips = split_month(published, month, settings.validation_share)
     return dg.Output(
         trips,

@@ -1,0 +1,76 @@
+"""Asking: a comparison becomes a request, reaches every channel, and where a policy decides, is decided on at once.
+
+Whether there is something to ask is said by `due`; how one message reaches one channel stands in `delivery`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.channels import DeliveryError, Notifier
+from taxifare.approval.decisions import Decision, by_verdict
+from taxifare.approval.delivery import send_request
+from taxifare.approval.message import Links
+from taxifare.approval.records import Comparison, Request
+from taxifare.settings import AskingSettings
+
+POLICY = "policy gate"
+"""Who decides where APPROVAL_POLICY=gate, by the ledger."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What came of asking.
+
+    Attributes:
+        request: The request.
+        sent: The channels that its message has reached just now.
+        faults: What is wrong with the channels that it has not reached: they are to be tried again.
+        decided: What the policy has decided just now, None where a person decides or it had decided before.
+    """
+
+    request: Request
+    sent: tuple[str, ...]
+    faults: tuple[DeliveryError, ...]
+    decided: Decision | None
+
+
+def ask(
+    approvals: Approvals,
+    comparison: Comparison,
+    notifiers: Iterable[Notifier],
+    links: Links,
+    settings: AskingSettings,
+    *,
+    comparison_page: str | None = None,
+) -> Asked:
+    """Returns what came of asking about a comparison; done again after a failure it asks nothing twice.
+
+    A channel that is down keeps the message neither from the others nor the policy from deciding.
+
+    Args:
+        approvals: Where the request and the decision are recorded.
+        comparison: What is asked about.
+        notifiers: How people are reached.
+        links: Where the message leads.
+        settings: Who decides.
+        comparison_page: Where MLflow shows the two runs side by side, None without a server.
+
+    Raises:
+        ApprovalError: The comparison cannot be asked about, or the policy's decision does not stand.
+    """
+    approvals.void_restated(comparison.subject, comparison.revision)
+    request = approvals.request(comparison)
+    sent, faults = [], []
+    for notifier in notifiers:
+        try:
+            if send_request(approvals, notifier, request.id, links, settings, comparison_page=comparison_page):
+                sent.append(notifier.channel)
+        except DeliveryError as error:
+            faults.append(error)
+    decided: Decision | None = None
+    if settings.approval_policy == "gate" and approvals.record.outcome(request.id) is None:
+        decided = by_verdict(request.verdict)
+        token = approvals.tokens.of(request)
+        approvals.decide(request.id, decided, POLICY, f"the verdict is {request.verdict}", token)
+    return Asked(request, tuple(sent), tuple(faults), decided)

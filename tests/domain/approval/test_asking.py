@@ -1,0 +1,103 @@
+"""Asking about a comparison: every channel that can be reached hears once; what a policy decides needs no channel."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from taxifare.approval.asking import Asked, ask
+from taxifare.approval.channels import DeliveryError, Message
+from taxifare.approval.comparisons import record
+from taxifare.approval.records import RequestState
+from taxifare.gate.evidence import Verdict
+from taxifare.settings import Settings
+from tests.support.approvals import LINKS, Office, evidence
+
+
+@dataclass
+class Channel:
+    """A channel that keeps what it is told, or is down."""
+
+    channel: str
+    is_down: bool = False
+    messages: list[Message] = field(default_factory=list)
+
+    def deliver(self, message: Message) -> None:
+        if self.is_down:
+            raise DeliveryError(f"{self.channel} is gone")
+        self.messages.append(message)
+
+
+@pytest.fixture
+def chat() -> Channel:
+    return Channel("chat")
+
+
+@pytest.fixture
+def webhook() -> Channel:
+    return Channel("webhook")
+
+
+def ask_about(
+    office: Office, *channels: Channel, verdict: Verdict = Verdict.PROMOTE, revision: str = "r1", policy: str = "person"
+) -> Asked:
+    """January's comparison, asked about."""
+    found = evidence("2015-01", "2", "1", verdict=verdict, revision=revision)
+    comparison = record(office.approvals.ledger, found, office.clock())
+    return ask(
+        office.approvals,
+        comparison,
+        channels,
+        LINKS,
+        Settings(approval_policy=policy),
+        comparison_page="https://side-by-side",
+    )
+
+
+def test_every_channel_is_told_once_and_a_person_decides(office: Office, chat: Channel, webhook: Channel) -> None:
+    asked = ask_about(office, chat, webhook)
+    assert (asked.sent, asked.faults, asked.decided) == (("chat", "webhook"), (), None)
+    again = ask_about(office, chat, webhook)
+    assert (again.request, again.sent, again.faults) == (asked.request, (), ())
+    assert [len(channel.messages) for channel in (chat, webhook)] == [1, 1]
+    assert "https://side-by-side" in chat.messages[0].text
+    assert office.approvals.record.open_requests() == (asked.request,)
+
+
+def test_a_channel_that_is_down_keeps_the_message_from_no_other_and_gets_it_later(
+    office: Office, chat: Channel, webhook: Channel
+) -> None:
+    chat.is_down = True
+    asked = ask_about(office, chat, webhook)
+    assert (asked.sent, [str(fault) for fault in asked.faults]) == (("webhook",), ["chat is gone"])
+    chat.is_down = False
+    assert ask_about(office, chat, webhook).sent == ("chat",)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "decision", "state"),
+    [(Verdict.PROMOTE, "approve", RequestState.APPROVED), (Verdict.HOLD, "reject", RequestState.REJECTED)],
+)
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_policy_decides_once_whether_or_not_anybody_hears_of_it(
+    office: Office, chat: Channel, verdict: Verdict, decision: str, state: RequestState, is_down: bool
+) -> None:
+    chat.is_down = is_down
+    asked = ask_about(office, chat, verdict=verdict, policy="gate")
+    assert asked.decided == decision
+    outcome = office.approvals.record.outcome(asked.request.id)
+    assert outcome is not None
+    assert (outcome.state, outcome.by, outcome.reason) == (state, "policy gate", f"the verdict is {verdict}")
+
+
+def test_what_the_policy_has_decided_it_does_not_decide_again(office: Office, chat: Channel) -> None:
+    assert ask_about(office, chat, verdict=Verdict.HOLD, policy="gate").decided == "reject"
+    assert ask_about(office, chat, verdict=Verdict.HOLD, policy="gate").decided is None
+
+
+def test_the_question_about_an_earlier_edition_is_void(office: Office, chat: Channel) -> None:
+    first = ask_about(office, chat).request
+    second = ask_about(office, chat, revision="r2").request
+    assert office.approvals.record.open_requests() == (second,)
+    outcome = office.approvals.record.outcome(first.id)
+    assert outcome is not None
+    assert (outcome.state, outcome.reason) == (RequestState.VOID, "2015-01 restated as r2")
