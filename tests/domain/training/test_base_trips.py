@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import taxifare.training.base_trips
+import taxifare.training.from_random_weights
 import taxifare.training.gathering
+from taxifare.model.fitting import Matrix, TrainingRows, Vector
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import SourceError
@@ -215,6 +217,32 @@ class TestTraining:
         assert one_share == two_share
         assert one_history.epochs[-1].validation_mae == two_history.epochs[-1].validation_mae
         assert one_history.trips == trips.training_trips - len(one_errors)
+
+    def test_what_decides_when_to_stop_is_not_learned(
+        self, published: pd.DataFrame, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Parts of 250 trips, so that the held trips end in the middle of the third."""
+        monkeypatch.setattr(taxifare.training.base_trips, "GROUP_TRIPS", 250)
+        trips = gather_base(in_parts(published, TRIPS), settings).trips
+
+        class LookedError(Exception):
+            """Nothing needs to be fitted."""
+
+        def look(training: TrainingRows, _sample: object, stops: tuple[Matrix, Vector], *_: object) -> None:
+            learned = [
+                np.column_stack([features, targets])[rows] for features, targets, rows in map(training.part, parts)
+            ]
+            rows_of = [{row.tobytes() for row in rows} for rows in (np.concatenate(learned), np.column_stack(stops))]
+            assert [len(rows) for rows in learned] == [training.counts[part] for part in parts]
+            assert 500 < len(rows_of[1]) < 750
+            assert not rows_of[0] & rows_of[1]
+            assert len(rows_of[0] | rows_of[1]) == trips.training_trips
+            raise LookedError
+
+        parts = range(len(trips.training_counts))
+        monkeypatch.setattr(taxifare.training.from_random_weights, "fit_rows", look)
+        with pytest.raises(LookedError):
+            fit_streamed(trips, settings)
 
     def test_from_the_file_is_as_good_as_from_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Parts of 4,096 trips: the file of 30,000 is read in eight of them, in another order each epoch."""
