@@ -16,11 +16,10 @@ from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_reminders
 from taxifare.approval.message import Links
 from taxifare.gate.evidence import Evidence
-from taxifare.gate.scores import describe_gain
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.settings import Settings
-from taxifare.studies.tuning import SearchProgress, tune
+from taxifare.studies.tuning import tune
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
@@ -228,39 +227,15 @@ def search_settings(
     base_trips_io: dg.ResourceParam[BaseTripsIOManager],
 ) -> None:
     """Searches better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
-    unit = settings.target_facts.unit
-
-    def report(progress: SearchProgress) -> None:
-        trial = progress.trial
-        context.log.info(
-            "trial %d: %s; %d finished, least error %s; at most %.0f minutes left",
-            trial.number,
-            trial.fault or (f"{trial.mae:.3f} {unit}" if trial.mae is not None else "given up early"),
-            progress.finished,
-            "none yet" if progress.best_mae is None else f"{progress.best_mae:.3f} {unit}",
-            progress.left_s / 60,
-        )
-
     if config.subject == BASE:
         trips = base_trips(base_trips_io).preprocessed(settings.city_facts)
     else:
         trips = clean_trips(parse_month(config.subject), parquet_io)
-    search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=report)
-    found = search.result
-    context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(found.env_lines))
-    picture = figures.tuning(search.trials, search.importances, found.unit)
-    registry.runs.log_figure(found.run_id, "tuning", picture)
-    context.add_output_metadata(
-        {
-            "settings": dg.MetadataValue.md("\n".join(("```", *found.env_lines, "```"))),
-            "adopt": "taxifare tuned --write --by … --reason …",
-            "gain": "none" if found.gain is None else describe_gain(found.gain, found.unit),
-            **metadata.measured(found.unit, winner_mae=found.winner_mae),
-            "trials": dg.MetadataValue.json(found.trials),
-            "search": metadata.plot(picture),
-            "mlflow_run": found.run_id,
-        }
-    )
+    search = tune(trips, registry, settings, trials=config.trials, minutes=config.minutes, on_trial=context.log.info)
+    result, picture = search.result, figures.tuning(search.trials, search.importances, search.result.unit)
+    context.log.info("the winner's settings, to be adopted by a person:\n%s", "\n".join(result.env_lines))
+    registry.runs.log_figure(result.run_id, "tuning", picture)
+    context.add_output_metadata({**metadata.tuning(result), "search": metadata.plot(picture)})
 
 
 @dg.job(

@@ -15,6 +15,7 @@ from taxifare.gate.scores import Interval, Scores, describe_gain
 from taxifare.gate.slices import SliceComparison
 from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
+from taxifare.studies.results import TuningResult
 from taxifare.training.challengers import Standing
 from taxifare.trips.cities import City
 from taxifare.trips.features import feature_names
@@ -168,6 +169,18 @@ def comparison(evidence: Evidence) -> Metadata:
     if evidence.slices:
         numbers["slices"] = slices(evidence.slices, evidence.unit)
     return numbers
+
+
+def tuning(found: TuningResult) -> Metadata:
+    """Returns what a search found, with the lines that a person may adopt."""
+    return {
+        "settings": dg.MetadataValue.md("\n".join(("```", *found.env_lines, "```"))),
+        "adopt": "taxifare tuned --write --by … --reason …",
+        "gain": "none" if found.gain is None else describe_gain(found.gain, found.unit),
+        **measured(found.unit, winner_mae=found.winner_mae),
+        "trials": dg.MetadataValue.json(found.trials),
+        "mlflow_run": found.run_id,
+    }
 
 
 def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:

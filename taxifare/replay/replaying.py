@@ -55,6 +55,14 @@ class ReplayProgress:
     months: int
     left_s: float
 
+    def __str__(self) -> str:
+        """How far it is, in a line.
+
+        >>> print(ReplayProgress(Month("2015-02"), 2, 6, 240.0))
+        2015-02: 2 of 6 months, about 4 minutes left
+        """
+        return f"{self.month}: {self.done} of {self.months} months, about {self.left_s / 60:.0f} minutes left"
+
 
 OnProgress = Callable[[ReplayProgress], None]
 

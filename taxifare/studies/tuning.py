@@ -36,6 +36,7 @@ from taxifare.studies.trials import HELD_SHARE, TrialTrips, hold_back, run_trial
 from taxifare.training.from_random_weights import architectures_of
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
+from taxifare.trips.targets import Unit
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,29 @@ class SearchProgress:
         finished: Trials finished so far, those of earlier runs of the search included.
         best_mae: The least error so far, None where no trial is complete.
         left_s: How long the search may go on, by the mean time of a trial.
+        unit: What errors are in.
     """
 
     trial: Trial
     finished: int
     best_mae: float | None
     left_s: float
+    unit: Unit
+
+    def __str__(self) -> str:
+        """Where it stands, in a line.
+
+        >>> trial = Trial(3, "complete", {}, 2.0617, 5.2, None, "a1b2")
+        >>> print(SearchProgress(trial, 4, 2.05, 90.0, "USD"))
+        trial 3: 2.062 USD; 4 finished, least error 2.050 USD; at most 2 minutes left
+        """
+        mae, best_mae = self.trial.mae, self.best_mae
+        came_to = self.trial.fault or ("given up early" if mae is None else f"{mae:.3f} {self.unit}")
+        least = "none yet" if best_mae is None else f"{best_mae:.3f} {self.unit}"
+        return (
+            f"trial {self.trial.number}: {came_to}; {self.finished} finished, least error {least}; "
+            f"at most {self.left_s / 60:.0f} minutes left"
+        )
 
 
 def tune(
@@ -91,7 +109,7 @@ def tune(
                 put_back(study, present)
                 run_trial(study, held_back, registry, settings)
                 if on_trial is not None:
-                    on_trial(_progress(finished_trials(study), budget))
+                    on_trial(_progress(finished_trials(study), budget, settings.target_facts.unit))
             done = finished_trials(study)
             result = _result(done, held_back, study.study_name, edition, run_id, registry, settings)
             registry.runs.log(run_id, metrics=_metrics(result))
@@ -135,10 +153,10 @@ class _Budget:
         return 0.0 if by_clock < mean_s else min(by_trials, by_clock)
 
 
-def _progress(done: Sequence[Trial], budget: _Budget) -> SearchProgress:
+def _progress(done: Sequence[Trial], budget: _Budget, unit: Unit) -> SearchProgress:
     """Returns where the search stands after the last of its trials."""
     best_mae = min((trial.mae for trial in done if trial.mae is not None), default=None)
-    return SearchProgress(done[-1], len(done), best_mae, budget.left_s(done))
+    return SearchProgress(done[-1], len(done), best_mae, budget.left_s(done), unit)
 
 
 def _fingerprint(trips: Trips, settings: Settings) -> str:

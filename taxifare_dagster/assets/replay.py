@@ -10,15 +10,16 @@ import dagster as dg
 from pydantic import Field, TypeAdapter
 
 from taxifare.replay.policies import PolicyName
-from taxifare.replay.replaying import ReplayProgress, replay
+from taxifare.replay.replaying import replay
 from taxifare.replay.results import Replay
 from taxifare.reports import tables
 from taxifare.reports.drawing import png
 from taxifare.reports.replay_figures import figures
 from taxifare.reports.replay_page import headline, render
-from taxifare.settings import ChallengerNames, Settings
+from taxifare.settings import ChallengerNames, Settings, read_as
 from taxifare.sources.base import TripSource
 from taxifare.trips.months import parse_month
+from taxifare.whole_files import whole_file
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, OWNERS, REPLAY_GROUP
 
@@ -49,23 +50,14 @@ def replayed_months(
 
     Policies share trainings, which stay under TAXIFARE_HOME: a run that was killed goes on when it is launched again.
     """
-
-    def report(progress: ReplayProgress) -> None:
-        context.log.info(
-            "%s: %d of %d months, about %.0f minutes left",
-            progress.month,
-            progress.done,
-            progress.months,
-            progress.left_s / 60,
-        )
-
+    policies, challengers = read_as(_POLICIES, config.policies), read_as(_CHALLENGERS, config.challengers)
     found = replay(
         source,
-        settings.model_copy(update={"challengers": _CHALLENGERS.validate_python(config.challengers)}),
+        settings.model_copy(update={"challengers": challengers}),
         first=settings.first_month if config.first is None else parse_month(config.first),
         last=(settings.last_month or max(source.months())) if config.last is None else parse_month(config.last),
-        policies=_POLICIES.validate_python(config.policies),
-        on_progress=report,
+        policies=policies,
+        on_progress=context.log.info,
     )
     return dg.Output(
         found,
@@ -81,7 +73,8 @@ def replay_report(replayed_months: Replay, settings: dg.ResourceParam[Settings])
     """The replay as a page for people: TAXIFARE_HOME/replay/report.html, which needs nothing beside itself."""
     path = settings.home / "replay" / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(replayed_months), encoding="utf-8")
+    with whole_file(path) as unfinished:
+        unfinished.write_text(render(replayed_months), encoding="utf-8")
     drawn = {name: metadata.plot(png(figure)) for name, figure in figures(replayed_months).items()}
     return dg.MaterializeResult(
         metadata={

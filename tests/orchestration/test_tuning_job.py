@@ -24,10 +24,10 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
     result = search(trained, trials=2)
     assert failures(result) == {}
 
-    result = latest_result(trained.settings)
-    assert result is not None
+    found = latest_result(trained.settings)
+    assert found is not None
     page = shown(result)
-    for line in result.env_lines:
+    for line in found.env_lines:
         assert line in page["settings"].splitlines()
     assert "taxifare tuned --write" in page["adopt"]
     assert page["trials"] == {"complete": 2, "pruned": 0, "failed": 0}
@@ -35,13 +35,13 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
 
     client = trained.registry.store.client
     runs = trained.mlflow_runs(result.run_id)
-    tuning = client.get_run(result.run_id)
+    tuning = client.get_run(found.run_id)
     assert tuning.data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id
     trials = client.search_runs(
-        [tuning.info.experiment_id], f"tags.`mlflow.parentRunId` = '{result.run_id}'", order_by=["start_time"]
+        [tuning.info.experiment_id], f"tags.`mlflow.parentRunId` = '{found.run_id}'", order_by=["start_time"]
     )
     assert [run.info.run_name for run in trials] == ["trial 0", "trial 1"]
-    assert [artifact.path for artifact in client.list_artifacts(result.run_id)] == ["tuning.png"]
+    assert [artifact.path for artifact in client.list_artifacts(found.run_id)] == ["tuning.png"]
     lines = [entry.message for entry in trained.instance.all_logs(result.run_id)]
     assert len([line for line in lines if "finished, least error" in line]) == 2
 
@@ -65,9 +65,9 @@ def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: p
 
 def test_a_month_can_be_searched_on_too(compared_january: World) -> None:
     assert failures(search(compared_january, subject=str(JANUARY), trials=1)) == {}
-    result = latest_result(compared_january.settings)
-    assert result is not None
-    assert result.subject == str(JANUARY)
+    found = latest_result(compared_january.settings)
+    assert found is not None
+    assert found.subject == str(JANUARY)
 
 
 @pytest.mark.parametrize(("subject", "asset"), [("base", "base_trips"), ("2015-02", "preprocessed_data")])
