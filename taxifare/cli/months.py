@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from taxifare.cli.shared import approvals_in_force, download_bar, errors_told, month_of, terminal
-from taxifare.operations.inventory import take_stock
+from taxifare.operations.inventory import known_months
 from taxifare.settings import settings_in_force
 from taxifare.sources import course_month, make_source
 
@@ -17,7 +17,7 @@ def months(context: typer.Context) -> None:
     settings = settings_in_force()
     table = Table("month", "at the source", "in the lake", "state", "decided")
     in_lake = context.obj.editions_in_lake(settings.lake)
-    for entry in take_stock(make_source(settings), approvals_in_force(), in_lake):
+    for entry in known_months(make_source(settings), approvals_in_force(), in_lake):
         revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
         table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
     terminal().print(table if table.rows else f"{settings.trip_source} has no month of trips.")

@@ -15,8 +15,6 @@ from taxifare.values import Frozen
 
 FloatArray = npt.NDArray[np.floating]
 
-Z_95 = NormalDist().inv_cdf(0.975)
-
 
 class EvaluationError(ValueError):
     """Predictions that cannot be compared: not the same trips, or not finite numbers."""

@@ -132,11 +132,6 @@ class TrainingHistory:
         """Rows trained on a second."""
         return self.epochs_per_s * self.trips
 
-    @property
-    def best_validation_mae(self) -> float:
-        """The least mean absolute error on the validation rows."""
-        return self.epochs[self.best_epoch].validation_mae
-
 
 def fit(
     network: "keras.Model",

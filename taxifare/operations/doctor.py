@@ -1,4 +1,7 @@
-"""Whether everything outside the code is in order: one finding for each part, in words."""
+"""The doctor: whether everything outside the code is in order, one finding for each part, in words.
+
+A part is asked as the work asks it, so that what is well here works there. How parts are repaired is not known here.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with
 
-TIMEOUT_S = 5
+_TIMEOUT_S = 5
 
 
 class DisorderError(RuntimeError):
@@ -124,7 +127,7 @@ def _chat(settings: AskingSettings) -> str:
     """Returns that the chat answers, or that messages go to the log."""
     if settings.chat_base_url is None:
         return "none is set; messages go to the log"
-    answer = requests.get(settings.chat_base_url, timeout=TIMEOUT_S)
+    answer = requests.get(settings.chat_base_url, timeout=_TIMEOUT_S)
     if answer.status_code >= requests.codes.internal_server_error:
         raise DisorderError(f"{settings.chat_base_url} answers {answer.status_code} {answer.reason}")
     return f"{settings.chat_base_url} answers"

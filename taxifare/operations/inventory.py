@@ -1,4 +1,7 @@
-"""What the source has of each month, and what has become of it here: in the lake, restated, decided."""
+"""The inventory of months: what the source has of each, and what has become of it here: in the lake, restated, decided.
+
+Which of them is to be run next is derived in `approval.due`.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +13,8 @@ from taxifare.trips.months import Month
 
 
 @dataclass(frozen=True)
-class MonthInStock:
-    """A month.
+class KnownMonth:
+    """A month that the source or the lake has.
 
     Attributes:
         month: The month.
@@ -30,7 +33,7 @@ class MonthInStock:
         """Where it stands, in a word or two.
 
         >>> from taxifare.trips.months import parse_month
-        >>> MonthInStock(parse_month("2015-01"), "b2", "a1", "").state
+        >>> KnownMonth(parse_month("2015-01"), "b2", "a1", "").state
         'restated'
         """
         if self.published is None:
@@ -40,7 +43,7 @@ class MonthInStock:
         return "in the lake" if self.in_lake == self.published else "restated"
 
 
-def take_stock(source: TripSource, approvals: Approvals, in_lake: Mapping[Month, str]) -> Iterator[MonthInStock]:
+def known_months(source: TripSource, approvals: Approvals, in_lake: Mapping[Month, str]) -> Iterator[KnownMonth]:
     """Yields the months that the source or the lake has, oldest first.
 
     Args:
@@ -56,7 +59,7 @@ def take_stock(source: TripSource, approvals: Approvals, in_lake: Mapping[Month,
         requests, outcomes = entries.requests(), entries.outcomes()
     for month in sorted({*published, *in_lake}):
         revision = published.get(month)
-        yield MonthInStock(month, revision, in_lake.get(month), _decided(month, revision, requests, outcomes))
+        yield KnownMonth(month, revision, in_lake.get(month), _decided(month, revision, requests, outcomes))
 
 
 def _decided(month: Month, revision: str | None, requests: Collection[Request], outcomes: Collection[Outcome]) -> str:

@@ -1,4 +1,4 @@
-"""Figures and pages made from plain data.
+"""Figures, tables and pages made from plain data.
 
-Nothing below imports this package; nothing here computes what it shows.
+Nothing below imports this package; nothing here decides, scores or reads what it shows.
 """

@@ -1,6 +1,6 @@
 """Adopting what a search found: a person makes it the settings of the next fit, on the record.
 
-See docs/decisions.md, studies: "Adopted settings stand in `.env`".
+Why in `.env`: docs/decisions.md, under studies.
 """
 
 from datetime import UTC, datetime

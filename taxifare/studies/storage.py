@@ -1,6 +1,7 @@
 """Where searches are kept: Optuna studies in a database under TAXIFARE_HOME, in which one process searches at a time.
 
-Which settings are tried, and how, does not belong here.
+Which settings are tried, and how, does not belong here. Why a database of its own, why quarters of schedules:
+docs/decisions.md, under studies.
 """
 
 from collections.abc import Iterator, Mapping

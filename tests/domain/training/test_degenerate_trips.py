@@ -27,7 +27,7 @@ def test_one_trip_to_learn_from_and_one_to_stop_by_give_a_network(january: pd.Da
     two = january.head(2)
     network, history = fit_from_scratch(two, quick, stops=stops_of(two, [1]))
     assert np.isfinite(predict_trips(network, january.tail(100), quick)).all()
-    assert np.isfinite(history.best_validation_mae)
+    assert np.isfinite(history.epochs[history.best_epoch].validation_mae)
 
 
 @pytest.mark.parametrize(("rows", "stopping"), [(1, []), (5, [])])
