@@ -22,7 +22,7 @@ from taxifare.model.fitting import Matrix, state_of
 from taxifare.replay.errors import ReplayError
 from taxifare.replay.results import Model
 from taxifare.settings import Settings, TrainingSettings
-from taxifare.training.challengers import Learned
+from taxifare.training.challengers import Contestant
 from taxifare.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _CODE = ("model", "training", "trips")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingResult(Learned):
+class TrainingResult(Contestant):
     """A challenger of a replay: what came of it, and the model it is."""
 
     model: Model
@@ -63,29 +63,23 @@ class TrainingStore:
         """Returns what came of the training."""
         with np.load(self._result(key)) as file:
             facts, errors = json.loads(str(file["facts"])), file["errors"]
-        model = Model.model_validate(facts["model"])
         return TrainingResult(
             name=facts["name"],
-            exposure=model.exposure,
             errors=errors,
-            correction_share=facts["correction_share"],
             learned_trips=facts["learned_trips"],
             seconds=facts["seconds"],
-            parent_version=model.parent,
-            version=model.name,
-            model=model,
+            model=Model.model_validate(facts["model"]),
         )
 
-    def put(self, key: str, learned: Learned, model: Model) -> None:
-        """Ensures that what came of the training is there, whole: what was learned, and the model it is."""
+    def put(self, key: str, trained: Contestant, model: Model) -> None:
+        """Ensures that what came of the training is there, whole, and the model it is."""
         facts = {
-            "name": learned.name,
-            "learned_trips": learned.learned_trips,
-            "seconds": learned.seconds,
-            "correction_share": learned.correction_share,
+            "name": trained.name,
+            "learned_trips": trained.learned_trips,
+            "seconds": trained.seconds,
             "model": model.model_dump(mode="json"),
         }
-        _write(self._result(key), facts=np.array(json.dumps(facts)), errors=learned.errors)
+        _write(self._result(key), facts=np.array(json.dumps(facts)), errors=trained.errors)
 
     def quotes(self, key: str) -> Matrix:
         """Returns the predictions and upper ones (n, 2) of the training's model."""

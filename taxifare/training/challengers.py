@@ -94,28 +94,20 @@ class Parent(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
-    """What came of renewing a model in one way.
+class Contestant:
+    """One of those that `choose` chooses from: all that is asked of it.
 
     Attributes:
-        name: The way.
-        exposure: All it has been trained on.
+        name: The way it was made.
         errors: Predicted minus actual, of each held trip.
-        correction_share: How far it offers to go against its bias, see `evaluation.correction_share`.
         learned_trips: How many trips it learned from this time.
         seconds: What that took.
-        parent_version: Where it started from, None where from random weights.
-        version: Its version where it is registered already.
     """
 
     name: str
-    exposure: tuple[Exposure, ...]
     errors: npt.NDArray[np.floating]
-    correction_share: float
     learned_trips: int
     seconds: float
-    parent_version: str | None
-    version: str | None = None
 
     @property
     def mae(self) -> float:
@@ -124,19 +116,27 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Challenger(Learned):
-    """What came of it, in memory.
+class Challenger(Contestant):
+    """A network that may be staged.
 
     Attributes:
         network: With the weights it would be registered with.
+        exposure: All it has been trained on.
+        correction_share: How far it offers to go against its bias, see `correction.correction_share`.
+        parent_version: Where it started from, None where from random weights.
+        version: Its version where it is registered already.
         history: How training went, None where there was none.
     """
 
     network: "keras.Model"
+    exposure: tuple[Exposure, ...]
+    correction_share: float
+    parent_version: str | None
+    version: str | None = None
     history: TrainingHistory | None = None
 
 
-Contestant = TypeVar("Contestant", bound=Learned)
+Chosen = TypeVar("Chosen", bound=Contestant)
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def renewed(
     return _from_scratch(name, _windows(lesson, settings).get(name, lesson), settings, on_epoch)
 
 
-def choose(challengers: Sequence[Contestant]) -> tuple[Contestant, list[Standing]]:
+def choose(challengers: Sequence[Chosen]) -> tuple[Chosen, list[Standing]]:
     """Returns the challenger to stage and how all of them stand.
 
     The first stays unless another is better on the held trips beyond chance: the 95 % is shared out over the

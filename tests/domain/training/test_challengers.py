@@ -27,7 +27,7 @@ from taxifare.training.challengers import (
     HELD_SHARE,
     RENEWAL_EPOCHS,
     Challenger,
-    Learned,
+    Contestant,
     Lesson,
     challenge,
     choose,
@@ -53,17 +53,9 @@ ALL = ("warm", "whole month", "recent", "since rule")
 # Choosing
 
 
-def learned(name: str, errors: npt.ArrayLike) -> Learned:
+def learned(name: str, errors: npt.ArrayLike) -> Contestant:
     """What came of a way that is this far off on each held trip."""
-    return Learned(
-        name=name,
-        exposure=(),
-        errors=np.asarray(errors, dtype=np.float64),
-        correction_share=0.0,
-        learned_trips=100,
-        seconds=1.5,
-        parent_version=None,
-    )
+    return Contestant(name=name, errors=np.asarray(errors, dtype=np.float64), learned_trips=100, seconds=1.5)
 
 
 def test_the_one_that_is_better_beyond_chance_is_staged() -> None:
