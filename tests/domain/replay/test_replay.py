@@ -1,7 +1,6 @@
-"""Replay on small simulated months whose fares rise: policies, shared trainings, kills, and the report."""
+"""Replay on small simulated months whose fares rise: policies, shared trainings, kills, and the command."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
@@ -23,18 +21,15 @@ from taxifare.replay.errors import ReplayError
 from taxifare.replay.policies import PolicyName
 from taxifare.replay.replaying import replay
 from taxifare.replay.results import Replay
-from taxifare.reports.drawing import png
-from taxifare.reports.replay_figures import figures
-from taxifare.reports.replay_page import headline, render
+from taxifare.reports.replay_page import render
 from taxifare.settings import Settings
-from taxifare.sources import MonthNotPublishedError, NoBaseError, make_source
-from taxifare.sources.all_months import AllMonths
+from taxifare.sources import make_source
 from taxifare.trips.months import parse_month
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
 
 POLICIES: list[PolicyName] = ["gate", "always", "never", "naive", "threshold"]
-FIRST, LAST = parse_month("2015-01"), parse_month("2015-03")
+FIRST = parse_month("2015-01")
 
 
 def rising(home: Path, **changes: object) -> Settings:
@@ -158,6 +153,10 @@ def test_dollars_are_errors_times_rides(found: Replay) -> None:
     assert summary.mean_mae == pytest.approx(np.mean([one.production_mae for one in decisions]))
 
 
+def test_rules_of_these_months_are_told(found: Replay) -> None:
+    assert [str(rule.since) for rule in found.rules] == ["2015-03-22"]
+
+
 def test_only_promotions_can_be_regretted(found: Replay) -> None:
     for decision in found.decisions:
         is_judged = decision.is_promoted and decision.month != "2015-03"
@@ -255,99 +254,7 @@ def test_a_month_that_the_checks_would_stop_is_an_error(settings: Settings) -> N
         replayed(settings.model_copy(update={"minimum_trips": 100_000}))
 
 
-# All months
-
-
-@pytest.fixture(scope="module")
-def history(settings: Settings) -> AllMonths:
-    return AllMonths(make_source(settings), parse_month("2014-11"))
-
-
-def test_the_base_is_cut_into_months(settings: Settings, history: AllMonths) -> None:
-    source = make_source(settings)
-    whole = source.read_base().whole().trips
-    parts = [history.read_base().whole().trips]
-    parts += [history.read_month(parse_month(month)).trips for month in ("2014-11", "2014-12")]
-    together = pd.concat(parts, ignore_index=True)
-    pd.testing.assert_frame_equal(together, whole)
-    assert parts[0]["pickup_datetime"].max() < pd.Timestamp("2014-11-01")
-    assert set(parts[1]["pickup_datetime"].dt.strftime("%Y-%m")) == {"2014-11"}
-    later = parse_month("2015-01")
-    pd.testing.assert_frame_equal(history.read_month(later).trips, source.read_month(later).trips)
-
-
-def test_months_that_are_cut_have_revisions(settings: Settings, history: AllMonths) -> None:
-    source, months = make_source(settings), history.months()
-    assert next(iter(months)) == parse_month("2014-11")
-    assert len(set(months.values())) == len(months)
-    assert {month: months[month] for month in source.months()} == source.months()
-    assert history.base_revision() != source.base_revision()
-
-
-def test_where_nothing_is_cut_revisions_are_the_sources(settings: Settings) -> None:
-    source = make_source(settings)
-    same = AllMonths(source, FIRST)
-    assert same.base_revision() == source.base_revision() == same.read_base().revision
-    assert same.months() == source.months()
-
-
-def test_published_months_before_the_first_belong_to_the_base(settings: Settings) -> None:
-    source = make_source(settings)
-    later = AllMonths(source, parse_month("2015-03"))
-    trips = later.read_base().whole().trips
-    months = [source.read_month(parse_month(month)).trips for month in ("2015-01", "2015-02")]
-    assert len(trips) == len(source.read_base().whole().trips) + sum(map(len, months))
-    assert min(later.months()) == parse_month("2015-03")
-    with pytest.raises(MonthNotPublishedError, match="received 2015-02"):
-        later.read_month(parse_month("2015-02"))
-
-
-def test_the_first_model_needs_trips_to_learn_from(settings: Settings) -> None:
-    with pytest.raises(NoBaseError, match="before 2009-01"):
-        AllMonths(make_source(settings), parse_month("2009-01")).read_base()
-
-
-# The report
-
-
-def rows_of(page: str) -> list[str]:
-    return re.findall(r'<tr class="(promoted|regretted|kept)">', page)
-
-
-def test_the_report_needs_nothing_beside_itself(found: Replay) -> None:
-    page = render(found)
-    assert "<script" not in page
-    assert not re.search(r'(src|href)="(?!#|data:)', page)
-    assert not re.search(r"url\((?!#)|@import", page)
-
-
-def test_the_report_tells_every_decision(found: Replay) -> None:
-    page = render(found)
-    assert len(rows_of(page)) == len(POLICIES) * 3
-    promoted = [decision for decision in found.decisions if decision.is_promoted and not decision.is_regretted]
-    assert rows_of(page).count("promoted") == len(promoted)
-    assert headline(found) in page.replace("&#34;", '"')
-    for model in found.models:
-        assert model.name in page
-
-
-def test_the_headline_speaks_of_dollars(found: Replay) -> None:
-    gate, never = found.summary("gate"), found.summary("never")
-    said = headline(found)
-    assert f"{gate.mae_per_trip:.2f} USD a ride" in said
-    assert f"{never.total - gate.total:,.0f} USD less than under “never”" in said
-
-
-def test_rules_are_marked_with_their_dates(found: Replay) -> None:
-    assert [str(rule.since) for rule in found.rules] == ["2015-03-22"]
-    page = render(found)
-    assert "2015-03-22, Bridge and tunnel tolls 5.33 to 5.54 USD" in page
-    assert ">2015-03-22<" in page, "its date stands beside its line"
-
-
-def test_figures_are_pictures_too(found: Replay) -> None:
-    for figure in figures(found).values():
-        assert png(figure).startswith(b"\x89PNG")
+# The command
 
 
 @pytest.fixture
