@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo dev guard test test-fast test-all lint bench lock clean
+.PHONY: help demo dev guard test test-fast test-all mutants lint bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ test-fast: .venv/installed  ## of these the ones that start no server
 
 test-all: .venv/installed .venv/emulators/installed  ## and what measures: the network on real months, memory, every publisher, kills in PostgreSQL; half an hour
 	$(PYTEST) $(ARGS)
+
+mutants: .venv/installed  ## breaks gate and approval in small ways and says which their tests miss; an hour, ARGS="taxifare.gate.verdict*" for a part
+	$(BIN)/python -m tests.support.mutants $(ARGS)
 
 lint: .venv/installed  ## ruff, its formatter, the layers of imports (import-linter) and mypy
 	$(BIN)/ruff check .
