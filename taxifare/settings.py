@@ -460,7 +460,7 @@ def settings_in_force() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(_in_words(error)) from error
+        raise SettingsError(_in_words(error)) from None
 
 
 _Kind = TypeVar("_Kind")
@@ -481,7 +481,7 @@ def read_as(kind: TypeAdapter[_Kind], written: object) -> _Kind:
     try:
         return kind.validate_python(written)
     except ValidationError as error:
-        raise SettingsError(_in_words(error)) from error
+        raise SettingsError(_in_words(error)) from None
 
 
 _EXPECTED = {

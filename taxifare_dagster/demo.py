@@ -21,7 +21,7 @@ from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Request
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import Settings
+from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
@@ -137,7 +137,7 @@ class Demo:
 
 def main() -> None:
     """Runs the demo and prints its table."""
-    settings, terminal = Settings(), Terminal()
+    settings, terminal = settings_in_force(), Terminal()
     links = DagsterLinks(settings.dagster_url)
     terminal.width = max(terminal.width, _TABLE_WIDTH)
     source = make_source(settings)

@@ -3,14 +3,14 @@
 import os
 import sys
 
-from taxifare.settings import Settings
+from taxifare.settings import settings_in_force
 from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.home import prepare_home
 
 
 def main() -> None:
     """Prepares the state folder and becomes `dagster dev`; further arguments go to it, such as `--port 3001`."""
-    home = prepare_home(Settings())
+    home = prepare_home(settings_in_force())
     print(f"State: {home.parent}. Sensors start by themselves; requests appear in the log and in the chat.", flush=True)
     arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, *sys.argv[1:]]
     os.execv(sys.executable, arguments)  # noqa: S606 - the arguments are ours

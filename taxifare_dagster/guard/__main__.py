@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from taxifare.settings import GuardSettings, Settings
+from taxifare.settings import GuardSettings, settings_in_force
 
 
 def main() -> None:
     """Becomes nginx, which runs until it is stopped."""
-    settings = Settings()
+    settings = settings_in_force()
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
         raise SystemExit("the guard is nginx, which is not installed: apt-get install nginx")
