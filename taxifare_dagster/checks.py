@@ -11,7 +11,7 @@ import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.comparisons import compare, record
-from taxifare.gate.evidence import Appraisal, Contender, Verdict
+from taxifare.gate.evidence import Appraisal, Verdict
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.training.appraisal import change_since_approval
@@ -21,9 +21,6 @@ from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
 from taxifare_dagster import metadata
 from taxifare_dagster.partitions import month_of_partition
-
-COMPARISON_CHECK = "staging_beats_production"
-BASE_CHECK = "base_beats_reference"
 
 
 def raw_new_data_checks(
@@ -65,20 +62,7 @@ def production_is_not_stale(
         passed=not change.is_stale,
         severity=dg.AssetCheckSeverity.WARN,
         description=change.sentence,
-        metadata={
-            "why": change.sentence,
-            **metadata.measured(
-                change.unit,
-                rise=change.rise,
-                rise_by_a_harder_month=change.harder,
-                rise_by_lost_skill=change.staler,
-            ),
-            "rules_not_learned": "; ".join(change.rules) or "none",
-            "skill": change.now.skill,
-            "skill_when_approved": change.then.skill,
-            "tolerance": change.tolerance,
-            "production_version": str(production_eval_mae.version),
-        },
+        metadata=dict(metadata.change(change, production_eval_mae.version)),
     )
 
 
@@ -94,13 +78,10 @@ def staging_model_checks(
     evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
     record(approvals.ledger, evidence, approvals.now())
     worse = [objection.name for objection in evidence.objects("slice")]
-    bias = _bias("staging", evidence.staging)
-    if evidence.production is not None:
-        bias |= _bias("production", evidence.production)
     asset = "staging_model"
     yield _result(
         asset,
-        COMPARISON_CHECK,
+        "staging_beats_production",
         passed=evidence.verdict in {Verdict.PROMOTE, Verdict.COLD_START},
         shown=metadata.comparison(evidence),
         warn=True,
@@ -110,22 +91,13 @@ def staging_model_checks(
         asset,
         "keeps_bias",
         passed=not evidence.objects("bias"),
-        shown=metadata.measured(evidence.unit, **bias),
+        shown=metadata.biases(evidence),
         warn=True,
     )
     leak = evidence.verdict is Verdict.LEAK
     yield _result(
         asset, "has_no_leak", passed=not leak, shown={"leak": "; ".join(evidence.reasons) if leak else "none"}
     )
-
-
-def _bias(name: str, contender: Contender) -> dict[str, float]:
-    """Returns a version's bias, as it is and corrected."""
-    return {
-        f"{name}_bias": contender.scores.bias,
-        f"{name}_corrected_bias": contender.corrected.bias,
-        f"{name}_corrected_mae": contender.corrected.mae,
-    }
 
 
 def base_beats_reference(
@@ -178,7 +150,7 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
         "has_no_nulls": "Features and targets have no nulls",
     }
     compared = {
-        COMPARISON_CHECK: "Staging is better than production, surely and by enough to matter",
+        "staging_beats_production": "Staging is better than production, surely and by enough to matter",
         "keeps_every_slice": "No slice (airports, long rides, night, rush hour) gets worse",
         "keeps_bias": "The mean error does not grow beyond its tolerance",
         "has_no_leak": "Neither model was trained on trips of the validation's time",
@@ -192,7 +164,7 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
         dg.asset_check(asset="production_eval_mae", additional_ins=trips, partitions_def=months)(
             production_is_not_stale
         ),
-        dg.asset_check(asset="base_model", name=BASE_CHECK, additional_ins=base_trips)(base_beats_reference),
+        dg.asset_check(asset="base_model", additional_ins=base_trips)(base_beats_reference),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The `taxifare` command, told what only the orchestration knows: what is in its lake."""
+"""The `taxifare` command, told what only the orchestration knows: what is in its lake. It starts without Dagster."""
 
 from taxifare.cli.main import app
 from taxifare.cli.shared import Surroundings

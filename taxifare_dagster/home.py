@@ -1,4 +1,7 @@
-"""The state folder: made once, kept by every later command."""
+"""The state folder: made once, kept by every later command, put right after a crash.
+
+Used by `make dev` and `make demo` before anything runs; what a run itself needs is made by `resources`.
+"""
 
 import fcntl
 import os

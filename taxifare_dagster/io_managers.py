@@ -1,4 +1,8 @@
-"""Where the values of assets live: the lake, one parquet or JSON file per asset and month, local or in a bucket."""
+"""Where the values of assets live: the lake, one parquet or JSON file per asset and month, local or in a bucket.
+
+How a value is written and read, and nothing else: which runs are refused stands in `run_guards`, what values are in the
+domain. Why a bucket is asked each time: docs/decisions.md, under taxifare_dagster.
+"""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar

@@ -1,4 +1,7 @@
-"""Where the lake's files lie and what they are called: the one place that knows, whoever writes or reads them."""
+"""What is in the lake, by its files alone: for the `taxifare` command, which starts without Dagster.
+
+How values are written and read back stands in `io_managers`; what a run reads beside its inputs, in `stored`.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""What Dagster's pages show of domain values: tables, schemas, figures. No decisions here."""
+"""What Dagster's pages show of domain values: numbers, tables, schemas, pictures.
+
+No decisions here, and no pictures of its own: figures and tables are drawn by `taxifare.reports`.
+"""
 
 import base64
 import math
@@ -10,14 +13,20 @@ import dagster as dg
 import pandas as pd
 
 from taxifare.approval.records import Promotion
-from taxifare.gate.evidence import Evidence
+from taxifare.gate.evidence import Appraisal, Evidence
 from taxifare.gate.scores import Interval, Scores, describe_gain
 from taxifare.gate.slices import SliceComparison
+from taxifare.gate.staleness import Change, baseline_of
+from taxifare.model.fitting import peak_memory_mib
+from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
+from taxifare.settings import Settings
 from taxifare.studies.results import TuningResult
 from taxifare.training.challengers import Standing
+from taxifare.training.renewal import Candidate
 from taxifare.trips.cities import City
+from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.table import TRIP_COLUMNS, Column
 from taxifare.trips.targets import Target, Unit
@@ -150,6 +159,88 @@ def slices(parts: Iterable[SliceComparison], unit: Unit) -> dg.TableMetadataValu
     )
     headings = (Heading("slice"), Heading("trips", "int"), *(Heading(name, "float", 3) for name in numbers))
     return table(Table(headings, tuple(rows)))
+
+
+def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings: Settings) -> Metadata:
+    """Returns what is shown of a scored version, or why it was not scored."""
+    if found.contender is None:
+        return {"not_scored": found.fault or "nothing is in production"}
+    run_id, target = found.contender.run_id, settings.target_facts
+    predictions, validation = registry.runs.read_predictions(run_id), trips.validation
+    baseline = baseline_of(trips, found.contender)
+    shown: dict[str, Any] = {
+        **scores(found.contender.scores, target.unit),
+        **measured(
+            target.unit,
+            correction=found.contender.correction,
+            corrected_mae=found.contender.corrected.mae,
+            corrected_bias=found.contender.corrected.bias,
+            difficulty_mae=baseline.difficulty_mae,
+        ),
+        "skill": rounded(baseline.skill),
+        "mlflow_run": run_id,
+        "errors": plot(figures.errors_by_hour(predictions, validation, target)),
+    }
+    if (url := registry.runs.url(run_id)) is not None:
+        shown["mlflow_page"] = dg.MetadataValue.url(url)
+    return shown
+
+
+def candidate(found: Candidate, trips: Trips, registry: ModelRegistry, settings: Settings) -> Metadata:
+    """Returns what is shown of a trained version."""
+    unit = settings.target_facts.unit
+    shown: dict[str, Any] = {
+        "version": str(found.appraisal.version),
+        "parent_version": found.parent_version or "none",
+        **appraisal(found.appraisal, trips, registry, settings),
+    }
+    if found.history is None and not found.standings:
+        shown["reused"] = "a version of the same trips, parent and settings was registered before"
+    if found.history is not None:
+        shown |= {
+            "epochs": len(found.history.epochs) - 1,
+            "best_epoch": found.history.best_epoch,
+            "training_seconds": round(found.history.seconds, 1),
+            "epochs_per_s": rounded(found.history.epochs_per_s),
+            "trips_per_s": round(found.history.trips_per_s),
+            "peak_memory_mib": round(peak_memory_mib()),
+            "loss_curve": plot(figures.training_curve(found.history, unit)),
+        }
+    if found.standings:
+        shown["challengers"] = standings(found.standings, unit)
+        shown["challengers_seconds"] = round(sum(standing.seconds for standing in found.standings), 1)
+    exposure = [entry.model_dump(mode="json") for entry in found.appraisal.exposure]
+    return shown | {"revision": trips.edition.revision, "exposure": dg.MetadataValue.json(exposure)}
+
+
+def change(found: Change, version: str | None) -> Metadata:
+    """Returns why a version errs more or less than when it was approved."""
+    return {
+        "why": found.sentence,
+        **measured(found.unit, rise=found.rise, rise_by_a_harder_month=found.harder, rise_by_lost_skill=found.staler),
+        "rules_not_learned": "; ".join(found.rules) or "none",
+        "skill": found.now.skill,
+        "skill_when_approved": found.then.skill,
+        "tolerance": found.tolerance,
+        "production_version": str(version),
+    }
+
+
+def biases(evidence: Evidence) -> Metadata:
+    """Returns the bias of both models, as it is and corrected."""
+    models = {"staging": evidence.staging} | ({"production": evidence.production} if evidence.production else {})
+    return {
+        shown: value
+        for name, model in models.items()
+        for shown, value in measured(
+            evidence.unit,
+            **{
+                f"{name}_bias": model.scores.bias,
+                f"{name}_corrected_bias": model.corrected.bias,
+                f"{name}_corrected_mae": model.corrected.mae,
+            },
+        ).items()
+    }
 
 
 def comparison(evidence: Evidence) -> Metadata:

@@ -1,7 +1,8 @@
 """In which order months are run: which there are, and whose turn it is where a policy decides.
 
 What is due follows from what is on record and stands in `taxifare.approval.due`; asking for runs is `sensors`'. Runs
-that are refused whatever their turn are `run_guards`'.
+that are refused whatever their turn are `run_guards`'. Why months wait at all: docs/decisions.md, under
+taxifare_dagster.
 """
 
 import dagster as dg

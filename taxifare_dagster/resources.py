@@ -2,6 +2,7 @@
 
 They are plain objects, not Dagster config: nothing of them, secrets least of all, is shown in the UI or stored. What
 they are made of belongs in `taxifare` (`from_settings`); what belongs here is only what a Dagster run adds to them.
+Why dagster-mlflow's run is used in one process only: docs/decisions.md, under taxifare_dagster.
 """
 
 from collections.abc import Iterator, Mapping

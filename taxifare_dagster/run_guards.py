@@ -2,7 +2,8 @@
 
 Dagster's UI offers runs that this project has no use for. `ensure_of_one_month` refuses them with a way out; it is
 called when a run opens the lake (`resources`), which whatever is of a month does before its first step. What is wrong
-with data is a matter of `checks`, whose turn it is one of `order`.
+with data is a matter of `checks`, whose turn it is one of `order`. Why a range is no run: docs/decisions.md, under
+taxifare_dagster.
 """
 
 import dagster as dg

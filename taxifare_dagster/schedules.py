@@ -1,4 +1,4 @@
-"""Schedules: what happens because of the date alone."""
+"""Schedules: what happens because of the date alone. What happens because of data or decisions: `sensors`."""
 
 import dagster as dg
 

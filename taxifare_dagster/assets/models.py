@@ -3,9 +3,7 @@
 The functions are the assets: their docstrings are what the catalog shows, `build_assets` says how each is stored.
 """
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -13,16 +11,14 @@ import pandas as pd
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import Known, to_retrain
 from taxifare.gate.evidence import Appraisal
-from taxifare.gate.staleness import baseline_of
-from taxifare.model.fitting import Epoch, peak_memory_mib
+from taxifare.model.fitting import Epoch
 from taxifare.model.registry import ModelRegistry
-from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.training.appraisal import appraise_production
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import OnEpoch
-from taxifare.training.renewal import Candidate, train_base
+from taxifare.training.renewal import train_base
 from taxifare.training.staging import WholeMonth, stage
 from taxifare.trips.editions import Trips
 from taxifare.trips.months import parse_month
@@ -48,9 +44,13 @@ def base_model(
     """
     sample = base_trips.preprocessed(settings.city_facts)
     candidate = train_base(
-        base_trips, registry, settings, run_tags=_run_tags(context, sample), on_epoch=_reporter(context, settings)
+        base_trips,
+        registry,
+        settings,
+        run_tags=_run_tags(context, sample),
+        on_epoch=_reporter(context, settings),
     )
-    return dg.Output(candidate.appraisal, metadata=_candidate_metadata(candidate, sample, registry, settings))
+    return dg.Output(candidate.appraisal, metadata=metadata.candidate(candidate, sample, registry, settings))
 
 
 def production_eval_mae(
@@ -76,7 +76,7 @@ def production_eval_mae(
         metadata={
             "production_version": version or "none",
             "revision": preprocessed_data.edition.revision,
-            **_appraisal_metadata(appraisal, preprocessed_data, registry, settings),
+            **metadata.appraisal(appraisal, preprocessed_data, registry, settings),
         },
     )
 
@@ -116,7 +116,7 @@ def staging_model(
         shown["production_fault"] = staged.production_fault
     return dg.Output(
         staged.candidate.appraisal,
-        metadata={**_candidate_metadata(staged.candidate, preprocessed_data, registry, settings), **shown},
+        metadata={**metadata.candidate(staged.candidate, preprocessed_data, registry, settings), **shown},
     )
 
 
@@ -161,59 +161,3 @@ def _reporter(context: dg.AssetExecutionContext, settings: Settings) -> OnEpoch:
         )
 
     return report
-
-
-def _appraisal_metadata(
-    appraisal: Appraisal, trips: Trips, registry: ModelRegistry, settings: Settings
-) -> Mapping[str, Any]:
-    """Returns what is shown of a scored version, or why it was not scored."""
-    if appraisal.contender is None:
-        return {"not_scored": appraisal.fault or "nothing is in production"}
-    run_id, target = appraisal.contender.run_id, settings.target_facts
-    predictions, validation = registry.runs.read_predictions(run_id), trips.validation
-    baseline = baseline_of(trips, appraisal.contender)
-    shown: dict[str, Any] = {
-        **metadata.scores(appraisal.contender.scores, target.unit),
-        **metadata.measured(
-            target.unit,
-            correction=appraisal.contender.correction,
-            corrected_mae=appraisal.contender.corrected.mae,
-            corrected_bias=appraisal.contender.corrected.bias,
-            difficulty_mae=baseline.difficulty_mae,
-        ),
-        "skill": metadata.rounded(baseline.skill),
-        "mlflow_run": run_id,
-        "errors": metadata.plot(figures.errors_by_hour(predictions, validation, target)),
-    }
-    if (url := registry.runs.url(run_id)) is not None:
-        shown["mlflow_page"] = dg.MetadataValue.url(url)
-    return shown
-
-
-def _candidate_metadata(
-    candidate: Candidate, trips: Trips, registry: ModelRegistry, settings: Settings
-) -> Mapping[str, Any]:
-    """Returns what is shown of a trained version."""
-    unit = settings.target_facts.unit
-    shown: dict[str, Any] = {
-        "version": str(candidate.appraisal.version),
-        "parent_version": candidate.parent_version or "none",
-        **_appraisal_metadata(candidate.appraisal, trips, registry, settings),
-    }
-    if candidate.history is None and not candidate.standings:
-        shown["reused"] = "a version of the same trips, parent and settings was registered before"
-    if candidate.history is not None:
-        shown |= {
-            "epochs": len(candidate.history.epochs) - 1,
-            "best_epoch": candidate.history.best_epoch,
-            "training_seconds": round(candidate.history.seconds, 1),
-            "epochs_per_s": metadata.rounded(candidate.history.epochs_per_s),
-            "trips_per_s": round(candidate.history.trips_per_s),
-            "peak_memory_mib": round(peak_memory_mib()),
-            "loss_curve": metadata.plot(figures.training_curve(candidate.history, unit)),
-        }
-    if candidate.standings:
-        shown["challengers"] = metadata.standings(candidate.standings, unit)
-        shown["challengers_seconds"] = round(sum(standing.seconds for standing in candidate.standings), 1)
-    exposure = [entry.model_dump(mode="json") for entry in candidate.appraisal.exposure]
-    return shown | {"revision": trips.edition.revision, "exposure": dg.MetadataValue.json(exposure)}

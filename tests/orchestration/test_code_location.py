@@ -9,7 +9,6 @@ import dagster as dg
 import pytest
 
 from taxifare_dagster.build import build_definitions
-from taxifare_dagster.partitions import months_of
 from tests.support.places import REPOSITORY
 from tests.support.world import world_settings
 
@@ -99,15 +98,10 @@ def test_settings_say_which_months_there_are_and_two_locations_in_one_process_ha
     assert months_in(february) == dict.fromkeys(partitioned, ("2015-02-01",))
 
 
-def test_by_default_there_are_the_first_six_months_of_2015(tmp_path: Path) -> None:
-    keys = months_of(world_settings(tmp_path)).get_partition_keys()
-    assert (keys[0], keys[-1]) == ("2015-01-01", "2015-06-01")
-
-
-def test_without_a_last_month_every_past_month_is_one(tmp_path: Path) -> None:
-    months = months_of(world_settings(tmp_path, last_month=""))
-    assert months.end is None
-    assert {"2015-07-01", "2025-12-01"} <= set(months.get_partition_keys())
+def test_the_command_starts_without_dagster(tmp_path: Path) -> None:
+    asked = "import sys, taxifare_dagster.command; sys.exit('dagster' in sys.modules)"
+    started = subprocess.run([sys.executable, "-c", asked], env=bare_environment(tmp_path), cwd=tmp_path, check=False)
+    assert started.returncode == 0
 
 
 IMPORT_ALL_BUT_THE_ENTRY_POINT = """

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxifare.trips.months import bounds, months_between, parse_month
-from taxifare_dagster.partitions import month_of_partition, partition_key
 
 instants = st.datetimes(min_value=datetime(2009, 1, 1), max_value=datetime(2030, 12, 31))
 months = instants.map(lambda instant: pd.Period(instant, "M"))
@@ -37,7 +36,6 @@ def test_an_instant_is_in_one_month_and_in_no_neighbour(instant: datetime) -> No
 @given(months)
 def test_months_are_written_and_read_alike(month: pd.Period) -> None:
     assert parse_month(str(month)) == month
-    assert month_of_partition(partition_key(month)) == month
 
 
 @given(months, st.integers(min_value=0, max_value=40))
@@ -53,9 +51,3 @@ def test_anything_but_a_month_is_refused_and_shown(text: str) -> None:
     with pytest.raises(ValueError, match="expected a month written YYYY-MM, received") as refusal:
         parse_month(text)
     assert repr(text) in str(refusal.value)
-
-
-@pytest.mark.parametrize("key", ["2015-01-15", "2015-01-01-01"])
-def test_a_partition_key_is_the_first_of_a_month(key: str) -> None:
-    with pytest.raises(ValueError, match="expected a month"):
-        month_of_partition(key)
