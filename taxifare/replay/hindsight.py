@@ -12,7 +12,7 @@ from taxifare.replay.judging import JudgedMonth
 from taxifare.replay.months import ReplayedMonth
 from taxifare.replay.results import DatedRule, Model, MonthFacts, MonthUnderPolicy, Replay
 from taxifare.replay.trainings import Trainings
-from taxifare.settings import Settings
+from taxifare.settings import TrainingSettings
 from taxifare.trips.cities import City
 from taxifare.trips.editions import BASE
 
@@ -22,7 +22,7 @@ def in_hindsight(
     months: Sequence[ReplayedMonth],
     judged: Sequence[JudgedMonth],
     trainings: Trainings,
-    settings: Settings,
+    settings: TrainingSettings,
 ) -> Replay:
     """Returns the replay from the months as they were judged.
 

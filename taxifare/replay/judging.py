@@ -12,7 +12,7 @@ from taxifare.replay.policies import POLICIES, PolicyName
 from taxifare.replay.results import Model
 from taxifare.replay.store import TrainingResult
 from taxifare.replay.trainings import Trainings
-from taxifare.settings import Settings
+from taxifare.settings import GateSettings
 from taxifare.training.challengers import choose
 
 
@@ -47,7 +47,7 @@ def judge_month(
     production: Model,
     contest: Sequence[TrainingResult],
     trainings: Trainings,
-    settings: Settings,
+    settings: GateSettings,
 ) -> JudgedMonth:
     """Returns what becomes of a month under a policy.
 

@@ -10,7 +10,7 @@ import pandas as pd
 from taxifare.gate.scores import EvaluationError, score
 from taxifare.model.fitting import Epoch, TrainingError
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import Settings, TrainingSettings
+from taxifare.settings import MonthSettings, Settings, TrainingSettings
 from taxifare.studies.results import SettingValues, TuningError
 from taxifare.studies.storage import FAULT, QUARTERS, RUN, number_of
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
@@ -38,7 +38,7 @@ class TrialTrips:
         return self.held["target"].to_numpy(np.float64)
 
 
-def hold_back(trips: Trips, settings: Settings) -> TrialTrips:
+def hold_back(trips: Trips, settings: MonthSettings) -> TrialTrips:
     """Returns the training trips, divided into those to learn from and those held back.
 
     Raises:
