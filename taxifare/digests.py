@@ -1,13 +1,75 @@
-"""Short texts that change when what they are about does."""
+"""Short texts that change when what they are about does: facts, or the code of a package."""
 
+import ast
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+_PROJECT = __name__.partition(".")[0]
+
+_FOLDER = Path(__file__).parent
 
 
 def digest(facts: object) -> str:
     """Returns a short text that changes when one of the facts does, which are what JSON can hold.
 
+    The order of a mapping's keys plays no part. Stored revisions of trips are made by this.
+
     >>> digest([1, "2015-01"])
     'ba8ac91e56ce3c97'
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
     """
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_digest(package: str) -> str:
+    """Returns a short text that changes when a line does that the package is made of, see `modules_behind`."""
+    return digest(
+        {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in modules_behind(package).items()}
+    )
+
+
+def modules_behind(package: str) -> Mapping[str, Path]:
+    """Returns the modules of a package, and those of this project that they import, directly or not, with their files.
+
+    They are read, not imported: what a function imports when it is called counts as well.
+
+    >>> "taxifare.trips.cities" in modules_behind("taxifare.trips.features")
+    True
+    """
+    found: dict[str, Path] = {}
+    waiting = [package]
+    while waiting:
+        name = waiting.pop()
+        file = _file_of(name)
+        if file is None or name in found:
+            continue
+        found[name] = file
+        waiting += _imports_of(file)
+        if name == package and file.stem == "__init__":
+            waiting += [f"{name}.{inner.stem}" for inner in file.parent.glob("*.py") if inner != file]
+    return dict(sorted(found.items()))
+
+
+@cache
+def _imports_of(file: Path) -> tuple[str, ...]:
+    """Returns what a module imports: modules, and names in them that may be modules."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found += (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    return tuple(found)
+
+
+def _file_of(name: str) -> Path | None:
+    """Returns the file of a module of this project, None where it is something else."""
+    project, *inner = name.split(".")
+    if project != _PROJECT:
+        return None
+    place = _FOLDER.joinpath(*inner)
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)

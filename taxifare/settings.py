@@ -51,6 +51,8 @@ def _row_count(value: object) -> object:
 MonthSetting = Annotated[Month, BeforeValidator(_month), PlainSerializer(str)]
 OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(_empty_is_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
+OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
+OptionalFloat = Annotated[float | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 RowCount = Annotated[int | None, BeforeValidator(_row_count)]
@@ -325,22 +327,20 @@ class TrainingSettings(BaseYearsSettings, ProblemSettings):
     validation_share: float = Field(
         0.2, description="Share of a month's trips, the latest, kept for validation", gt=0, lt=1
     )
-    learning_rate: float = Field(
-        0.01,
-        description="Learning rate of a fit; twice as high from 120,000 trips on, a tenth as high in renewals",
-        gt=0,
+    learning_rate: OptionalFloat = Field(
+        None, description="Learning rate of fits from random weights; empty: that of the network's shape", gt=0
     )
-    batch_size: int = Field(
-        512, description="Trips per training step; four times as many from 120,000 trips on, except in renewals", ge=1
+    batch_size: OptionalInt = Field(
+        None, description="Trips per training step of such fits; empty: that of the network's shape", ge=1
     )
     patience: int = Field(2, description="Epochs without improvement before training stops", ge=1)
-    max_epochs: int = Field(
-        4,
-        description="Most epochs of a fit, twice as many from 120,000 trips on; the learning rate falls to 0 over them",
+    max_epochs: OptionalInt = Field(
+        None,
+        description="Most epochs of such fits, over which the learning rate falls to 0; empty: that of the shape",
         ge=1,
     )
     dense_width_factor: float = Field(
-        1.0, description="Width of the dense layers of a new network, as a multiple of the usual one", gt=0
+        1.0, description="Width of the dense layers of a new network, as a multiple of its shape's", gt=0
     )
     seed: int = Field(1, description="Seed of initial weights and shuffling", ge=0)
     rehearsal_trips: int = Field(

@@ -14,6 +14,7 @@ import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import notifiers
+from taxifare.model.provenance import code_tags
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import BigQuerySettings, Settings
 from taxifare.sources import make_source
@@ -91,7 +92,7 @@ def _registry_resource(settings: Settings) -> dg.ResourceDefinition:
             "experiment_name": settings.mlflow_experiment,
             "mlflow_tracking_uri": settings.tracking_uri,
             "env": {},
-            "extra_tags": {},
+            "extra_tags": dict(code_tags()),
         }
         try:
             MlFlow(context.replace_config(config))

@@ -108,7 +108,8 @@ def _tuning_table(result: TuningResult, settings: Settings) -> Table:
     """Returns the settings that were searched: now in force, at the time of the search, and the winner's."""
     table = Table("setting", "in force", "when searched", "tuned")
     for name, value in searched_settings(settings).items():
-        table.add_row(name.upper(), f"{value:.5g}", f"{result.present[name]:.5g}", f"{result.winner[name]:.5g}")
+        in_force = "the network's own" if value is None else f"{value:.5g}"
+        table.add_row(name.upper(), in_force, f"{result.present[name]:.5g}", f"{result.winner[name]:.5g}")
     return table
 
 

@@ -26,18 +26,16 @@ def correction_share(errors: npt.NDArray[np.floating], raises: npt.NDArray[np.fl
     >>> round(correction_share(np.array([0.0, 0.0, 0.0, -4.0]), np.array([1.0, 1.0, 1.0, 1.0])), 6)
     0.025
     """
+    from scipy.optimize import brentq
+
     bearable = (1 + CORRECTION_COST) * float(np.abs(errors).mean())
     mean_raise = float(raises.mean())
-    least, most = 0.0, 0.0
-    if mean_raise > 0:
-        most = min(1.0, max(0.0, -float(errors.mean()) / mean_raise))
-    if np.abs(errors + most * raises).mean() <= bearable:
-        return most
+    if mean_raise <= 0:
+        return 0.0
+    most = min(1.0, max(0.0, -float(errors.mean()) / mean_raise))
+
+    def excess(share: float) -> float:
+        return float(np.abs(errors + share * raises).mean()) - bearable
+
     # The error is convex in the share, so what is affordable is an interval from 0 on.
-    for _ in range(40):
-        middle = (least + most) / 2
-        if np.abs(errors + middle * raises).mean() <= bearable:
-            least = middle
-        else:
-            most = middle
-    return least
+    return most if excess(most) <= 0 else float(brentq(excess, 0.0, most, xtol=1e-12))

@@ -241,8 +241,8 @@ def _learner(network: "keras.Model") -> "Callable[[Matrix, Vector, npt.NDArray[n
             for start in tf.range(0, tf.size(rows), batch_size):
                 batch = rows[start : start + batch_size]
                 with tf.GradientTape() as tape:
-                    said = network(tf.gather(features, batch), training=True)
-                    loss = quantile_loss(tf.gather(targets, batch)[:, None], said)
+                    outputs = network(tf.gather(features, batch), training=True)
+                    loss = quantile_loss(tf.gather(targets, batch)[:, None], outputs)
                 gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
                 network.optimizer.apply(gradients, weights)
                 loss_sum += loss * tf.cast(tf.size(batch), tf.float32)
@@ -259,21 +259,21 @@ def _learner(network: "keras.Model") -> "Callable[[Matrix, Vector, npt.NDArray[n
     return function
 
 
-def quantile_loss(targets: "tf.Tensor", said: "tf.Tensor") -> "tf.Tensor":
-    """Returns what training makes small: the members' mean absolute error, that of their upper answers tilted.
+def quantile_loss(targets: "tf.Tensor", outputs: "tf.Tensor") -> "tf.Tensor":
+    """Returns what training makes small: the members' mean absolute error, that of their upper outputs tilted.
 
-    An upper answer's error counts 2q when it says too little and 2(1 - q) when it says too much, which is least at the
+    An upper output's error counts 2q when it is too low and 2(1 - q) when it is too high, which is least at the
     quantile q of the targets (Koenker and Bassett 1978).
 
     Args:
-        targets: What they should say (n, 1).
-        said: What the members say (n, 2 members), the upper answers last.
+        targets: What they should be (n, 1).
+        outputs: Of the members (n, 2 members), the upper ones last.
     """
     from keras import ops
 
-    tilt = np.zeros(said.shape[-1], dtype=np.float32)
+    tilt = np.zeros(outputs.shape[-1], dtype=np.float32)
     tilt[len(tilt) // 2 :] = 2 * UPPER_QUANTILE - 1
-    errors = targets - said
+    errors = targets - outputs
     return ops.mean(ops.abs(errors) + tilt * errors)
 
 
@@ -306,8 +306,8 @@ def _means(network: "keras.Model") -> Callable[[Matrix], npt.ArrayLike]:
     if not hasattr(network, "means_of_members"):
 
         def means(rows: tf.Tensor) -> tf.Tensor:
-            said = network(rows, training=False)
-            middle, upper = (tf.reduce_mean(half, axis=1) for half in tf.split(said, 2, axis=1))
+            outputs = network(rows, training=False)
+            middle, upper = (tf.reduce_mean(half, axis=1) for half in tf.split(outputs, 2, axis=1))
             return tf.stack([middle, tf.maximum(middle, upper)], axis=1)
 
         rows = tf.TensorSpec((None, network.input_shape[1]), tf.float32)

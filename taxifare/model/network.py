@@ -14,9 +14,9 @@ looked up, which costs next to nothing, and the dense layers stay narrow:
 - hours and weeks: a vector for every hour of the week, and one for every week of the year, interpolated too:
   holidays and full streets come back every year.
 
-On these, dense layers say two things: the target, and an upper one, which a correction of the bias is made from
-(`training.quote`). Where there are trips enough, several members with tables and layers of their own each say both,
-learn from their own errors, and are averaged. What they say is scaled and shifted by the dated rules and the trend: a
+On these, dense layers have two outputs: the target, and an upper one, which a correction of the bias is made from
+(`fitting.quote`). Where there are trips enough, several members with tables and layers of their own each have both,
+learn from their own errors, and are averaged. Their outputs are scaled and shifted by the dated rules and the trend: a
 fare rise multiplies, whatever the trip; to durations a rule is a date like any other. The trend is a level of prices
 that may change its course once a year, so that the last one is that of the last year, not of a line through all; more
 levels would learn seasons. It acts there only, and goes no further than in the training rows, as every feature: it can
@@ -62,7 +62,7 @@ class Architecture:
     A width of 0 leaves a part out.
 
     Attributes:
-        members: Sets of tables and dense layers whose answers are averaged.
+        members: Sets of tables and dense layers whose outputs are averaged.
         dense_widths: Units of a member's dense layers, first to last.
         cells_km: Sizes of the map's squares.
         cell_width: Numbers in a cell's vector.
@@ -76,9 +76,10 @@ class Architecture:
         week_width: Numbers in the vector of a week of the year.
         levels_a_year: How many levels prices have in a year; they go straight from one to the next. 0 is one straight
             line over all years.
-        epochs_factor: How many times `MAX_EPOCHS` a fit from random weights may take.
-        batch_factor: How many times `BATCH_SIZE` trips a step of such a fit takes. The learning rate is multiplied by
-            the square root, which keeps Adam's noise (Malladi et al. 2022).
+        epochs: Most epochs of a fit from random weights.
+        batch_size: Trips a step of such a fit takes.
+        learning_rate: Step size of its first epoch. It goes with the square root of the batch size, which keeps Adam's
+            noise (Malladi et al. 2022).
     """
 
     members: int = 4
@@ -94,8 +95,9 @@ class Architecture:
     hour_width: int = 8
     week_width: int = 8
     levels_a_year: int = 1
-    epochs_factor: int = 2
-    batch_factor: int = 4
+    epochs: int = 8
+    batch_size: int = 2_048
+    learning_rate: float = 0.02
 
 
 _MIDDLE = Architecture(
@@ -103,7 +105,7 @@ _MIDDLE = Architecture(
 )
 
 ARCHITECTURES: Mapping[int, Architecture] = {
-    0: replace(_MIDDLE, members=1, dense_widths=(64, 32), epochs_factor=1, batch_factor=1),
+    0: replace(_MIDDLE, members=1, dense_widths=(64, 32), epochs=4, batch_size=512, learning_rate=0.01),
     120_000: _MIDDLE,
     300_000: Architecture(),
 }
@@ -119,9 +121,9 @@ def build_network(
     seed: int,
     architecture: Architecture | None = None,
 ) -> "keras.Model":
-    """Returns an untrained, compiled network from features (n, k) to what its members say (n, 2 members).
+    """Returns an untrained, compiled network from features (n, k) to the outputs of its members (n, 2 members).
 
-    It starts from the median target. A feature that never varies in the training rows starts with no say: the dated
+    It starts from the median target. A feature that never varies in the training rows starts without effect: the dated
     rule of a later year must not disturb predictions before a renewal has seen what it does.
 
     Args:
@@ -169,13 +171,13 @@ def build_network(
         tables.append(_hours(inputs, names, shape))
     if shape.week_width:
         tables.append(_weeks(within, names, shape))
-    said = [
-        _answers(
+    outputs = [
+        _outputs(
             [plain, *(part for table in tables for part in table[member])], varies[timeless], targets, shape, member
         )
         for member in range(shape.members)
     ]
-    plain_targets = ops.concatenate([*(each[:, :1] for each in said), *(each[:, 1:] for each in said)], axis=1)
+    plain_targets = ops.concatenate([*(both[:, :1] for both in outputs), *(both[:, 1:] for both in outputs)], axis=1)
     network = keras.Model(inputs, _under_rules(plain_targets, inputs, scaled, features, names, shape), name="taxifare")
     # So that a saved network keeps its optimizer; `training.fit` has a loss of its own. Whoever loads it predicts
     # without XLA: on a month of trips compiling takes longer than it saves.
@@ -207,17 +209,17 @@ def _scaled(within: Any, features: Matrix, varies: npt.NDArray[np.bool_]) -> Any
     return scale(within)
 
 
-def _answers(
+def _outputs(
     parts: Sequence[Any],
     varies: npt.NDArray[np.bool_],
     targets: npt.NDArray[np.floating],
     shape: Architecture,
     member: int,
 ) -> Any:
-    """Returns a member's two answers (n, 2), the middle and the upper one, before rules and trend.
+    """Returns a member's two outputs (n, 2), the middle and the upper one, before rules and trend.
 
     Args:
-        parts: What the member sees, first the plain features, which also act on the answers directly.
+        parts: What the member sees, first the plain features, which also act on the outputs directly.
         varies: Which of the plain features vary in the training rows.
         targets: Training targets.
         shape: Widths.
@@ -234,9 +236,9 @@ def _answers(
             _silence(layer, varies)
     start = _constant(np.median(targets))
     layer = keras.layers.Dense(2, use_bias=False, name=f"plain_target_{member}")
-    said = keras.layers.Dense(2, bias_initializer=start, name=f"target_{member}")(hidden) + layer(plain)
+    outputs = keras.layers.Dense(2, bias_initializer=start, name=f"target_{member}")(hidden) + layer(plain)
     _silence(layer, varies)
-    return said
+    return outputs
 
 
 def _cells(ends_km: Any, known_km: Matrix, shape: Architecture, member: int) -> Parts:
@@ -353,7 +355,7 @@ def _weeks(within: Any, names: Sequence[str], shape: Architecture) -> list[Parts
 def _under_rules(
     plain_targets: Any, inputs: Any, scaled: Any, features: Matrix, names: Sequence[str], shape: Architecture
 ) -> Any:
-    """Returns the plain answers, scaled and shifted by the rules in force and by the level of prices at the time."""
+    """Returns the plain outputs, scaled and shifted by the rules in force and by the level of prices at the time."""
     import keras
 
     rules = _columns(scaled, [column for column, name in enumerate(names) if name in _RULES])
@@ -432,7 +434,7 @@ def _silence(layer: "keras.layers.Dense", varies: npt.NDArray[np.bool_]) -> None
 
 
 def _small() -> "keras.Initializer":
-    """Returns the start of a table: small, so that entries no training row touches say little."""
+    """Returns the start of a table: small, so that entries no training row touches have little effect."""
     import keras
 
     return keras.initializers.RandomUniform(-0.05, 0.05)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from taxifare.model.provenance import code_tags
 from taxifare.model.store import MlflowStore, RegistryError, attempting
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Runs:
         """Ensures one run for these tags and yields its id; a retry goes on in the run it began.
 
         The run ends FINISHED, or FAILED when the body raises. A run that is active in this process becomes its parent.
+        Further tags say which code was at work last.
         """
         mlflow = self._store.mlflow
         with attempting("start a run"):
@@ -43,7 +45,7 @@ class Runs:
                 experiment_id=self._store.experiment_id if earlier is None else None,
                 run_name=name if earlier is None else None,
                 nested=mlflow.active_run() is not None,
-                tags=dict(tags),
+                tags={**tags, **code_tags()},
             )
         try:
             yield str(run.info.run_id)

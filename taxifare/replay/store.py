@@ -4,7 +4,6 @@ Under a training's key lie what came of it, the predictions of every validation 
 state. What came of it is written last: where that is, all of it is.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,20 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-import taxifare
-from taxifare.digests import digest
+from taxifare.digests import code_digest
 from taxifare.model.fitting import Matrix, state_of
 from taxifare.replay.errors import ReplayError
 from taxifare.replay.results import Model
-from taxifare.settings import Settings, TrainingSettings
+from taxifare.settings import Settings
 from taxifare.training.challengers import Contestant
+from taxifare.training.recipe import fingerprint
 from taxifare.whole_files import whole_file
 
 if TYPE_CHECKING:
     import keras
-
-_CODE = ("model", "training", "trips")
-"""The packages that a training's result depends on: what an earlier version of them has trained is not taken over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +144,16 @@ def _write(path: Path, **arrays: npt.NDArray[np.generic]) -> None:
         np.savez(unfinished, **arrays)  # type: ignore[arg-type]
 
 
+def folder_of(settings: Settings) -> Path:
+    """Returns where trainings under these settings are kept: what other code has trained is kept elsewhere.
+
+    Which challengers there are is no part of what comes of one.
+    """
+    packages = [version(package) for package in ("keras", "numpy", "tensorflow")]
+    common = settings.model_copy(update={"challengers": ()})
+    return settings.home / "replay" / fingerprint(common, code=code_digest(__package__), packages=packages)
+
+
 @contextmanager
 def training_folder(settings: Settings) -> Iterator[Path]:
     """Yields where trainings under these settings and this code are kept; one replay at a time is at work there.
@@ -157,20 +163,10 @@ def training_folder(settings: Settings) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    # Which challengers there are is no part of what comes of one.
-    inputs = settings.model_dump(mode="json", include=set(TrainingSettings.model_fields) - {"challengers"})
-    packages = [version(package) for package in ("keras", "numpy", "tensorflow")]
-    folder = settings.home / "replay" / digest([inputs, _code(), packages])
+    folder = folder_of(settings)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):
             yield folder
     except Timeout as error:
         raise ReplayError(f"another replay of these settings is at work, in {folder}") from error
-
-
-def _code() -> str:
-    """Returns what changes when the code that trains does."""
-    (root,) = taxifare.__path__
-    modules = sorted(module for package in _CODE for module in (Path(root) / package).rglob("*.py"))
-    return digest([hashlib.sha256(module.read_bytes()).hexdigest() for module in modules])

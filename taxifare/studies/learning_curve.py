@@ -4,8 +4,6 @@ Each point is a fit from random weights to a random sample of the training trips
 MLflow run. A point that has its run is not fitted again, so a curve that was interrupted goes on.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +14,13 @@ import pandas as pd
 from taxifare.gate.scores import Interval, reference_mae, score, student_interval
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
 from taxifare.settings import Settings
-from taxifare.training.from_random_weights import architectures_of, fit_from_scratch, predict_trips
+from taxifare.training.from_random_weights import architecture_of, fit_from_scratch, predict_trips
+from taxifare.training.recipe import fingerprint
 from taxifare.trips.editions import Trips
-from taxifare.trips.features import feature_names
 
 LEAST_STEPS_PER_EPOCH = 100
 """A small sample is given in smaller batches: at 512 trips a step, 1,000 trips are two steps and a network that has
-hardly moved, which says nothing of the trips. From 51,200 trips on the batch size is the setting's."""
+hardly moved, which says nothing of the trips. From 51,200 trips on the batch size is the shape's."""
 
 _FIXED_COST_TRIPS = 20_000
 """What building, compiling and judging a network costs, in trips of training; for the time left."""
@@ -104,7 +102,8 @@ def learning_curve(
             f"received sizes {list(sizes)} and {repeats} repeats"
         )
     points = [_Point(size, repeat) for repeat in range(repeats) for size in fitting]
-    curve = _fingerprint(trips, settings)
+    # Everything that the points of a curve have in common.
+    curve = fingerprint(settings, revision=trips.edition.revision, trips=len(trips.frame), test_trips=len(test))
     tags = {"asset": "learning_curve", SUBJECT_TAG: trips.edition.subject, "curve": curve}
     with registry.runs.open(f"learning curve {trips.edition.subject}", tags) as run_id:
         known = {point: registry.runs.finished(_tags(point, curve)) for point in points}
@@ -140,8 +139,10 @@ def _measure(
 
     order = np.random.default_rng([settings.seed, point.repeat]).permutation(len(training))
     sample = training.iloc[np.sort(order[: point.trips])]
-    batch_size = min(settings.batch_size, math.ceil(point.trips / LEAST_STEPS_PER_EPOCH))
-    own = settings.model_copy(update={"seed": settings.seed + point.repeat, "batch_size": batch_size})
+    own = settings.model_copy(update={"seed": settings.seed + point.repeat})
+    batch_size = math.ceil(point.trips / LEAST_STEPS_PER_EPOCH)
+    if batch_size < architecture_of(settings, 0).batch_size:
+        own = own.model_copy(update={"batch_size": batch_size})
     with registry.runs.open(f"{point.trips} trips, repeat {point.repeat}", _tags(point, curve)) as run_id:
         network, history = fit_from_scratch(sample, own, on_epoch=lambda epoch: report(epoch.number / epoch.last))
         scores = score(predict_trips(network, test, settings), test["target"].to_numpy(np.float64))
@@ -190,18 +191,3 @@ def _tags(point: _Point, curve: str) -> dict[str, str]:
         "trips": str(point.trips),
         "repeat": str(point.repeat),
     }
-
-
-def _fingerprint(trips: Trips, settings: Settings) -> str:
-    """Returns a hash of everything that the points of a curve have in common."""
-    common = {
-        "revision": trips.edition.revision,
-        "trips": len(trips.frame),
-        "test_trips": len(trips.validation),
-        "features": feature_names(settings.city_facts),
-        "architectures": str(architectures_of(settings)),
-        "settings": settings.model_dump(
-            mode="json", include={"target", "learning_rate", "batch_size", "patience", "max_epochs", "seed"}
-        ),
-    }
-    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]

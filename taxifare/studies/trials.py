@@ -1,5 +1,6 @@
 """A trial: settings that a search tries, fitted to the earlier training trips and scored on those held back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import MonthSettings, Settings, TrainingSettings
 from taxifare.studies.results import SettingValues, TuningError
 from taxifare.studies.storage import FAULT, QUARTERS, RUN, number_of
-from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
+from taxifare.training.from_random_weights import architecture_of_fit, fit_from_scratch, predict_trips
 from taxifare.trips.editions import Trips
 from taxifare.trips.splitting import split_by_time
 
@@ -52,14 +53,25 @@ def hold_back(trips: Trips, settings: MonthSettings) -> TrialTrips:
     return TrialTrips(training[~is_held], held, np.arange(len(held)) % 2 == 0)
 
 
-def searched_settings(settings: TrainingSettings) -> SettingValues:
-    """Returns the settings that a search varies, with their present values.
+def searched_settings(settings: TrainingSettings) -> Mapping[str, int | float | None]:
+    """Returns the settings that a search varies, None where the network's shape decides.
 
-    >>> searched_settings(Settings(_env_file=None, batch_size=256))["batch_size"]
-    256
+    >>> searched_settings(TrainingSettings(batch_size=256))
+    {'learning_rate': None, 'batch_size': 256, 'patience': 2, 'max_epochs': None, 'dense_width_factor': 1.0}
     """
     names = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor")
     return {name: getattr(settings, name) for name in names}
+
+
+def values_for(settings: TrainingSettings, trips: int) -> SettingValues:
+    """Returns what the searched settings come to in a fit to so many trips: where the shape decides, its own.
+
+    >>> values_for(TrainingSettings(patience=3), 1_000)
+    {'learning_rate': 0.01, 'batch_size': 512, 'patience': 3, 'max_epochs': 4, 'dense_width_factor': 1.0}
+    """
+    shape = architecture_of_fit(settings, trips)
+    of_shape = {"learning_rate": shape.learning_rate, "batch_size": shape.batch_size, "max_epochs": shape.epochs}
+    return {name: value or of_shape[name] for name, value in searched_settings(settings).items()}
 
 
 def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry, settings: Settings) -> None:
@@ -71,7 +83,7 @@ def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry,
     from optuna.trial import TrialState
 
     trial = study.ask()
-    values = _suggest(trial, searched_settings(settings))
+    values = _suggest(trial, settings, len(trips.learned))
     number = number_of(trial)
     try:
         with registry.runs.open(
@@ -90,8 +102,14 @@ def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry,
     keras.utils.clear_session()
 
 
-def _suggest(trial: "optuna.Trial", present: SettingValues) -> SettingValues:
-    """Returns the settings of a trial; the ranges are usual ones, widened to take in the present settings."""
+def _suggest(trial: "optuna.Trial", settings: TrainingSettings, trips: int) -> SettingValues:
+    """Returns the settings of a trial, which is a fit to so many trips.
+
+    The ranges are around what the network's shape has of its own, widened to take in the present settings.
+    """
+    no_overrides = {"learning_rate": None, "batch_size": None, "max_epochs": None}
+    of_shape = values_for(settings.model_copy(update=no_overrides), trips)
+    present = values_for(settings, trips)
 
     def values(name: str, *usual: float) -> list[float]:
         return sorted({*usual, present[name]})
@@ -99,11 +117,13 @@ def _suggest(trial: "optuna.Trial", present: SettingValues) -> SettingValues:
     def edges(name: str, *usual: float) -> tuple[float, float]:
         return values(name, *usual)[0], values(name, *usual)[-1]
 
-    lowest_epochs, most_epochs = map(int, edges("max_epochs", 2, 12))
+    rate, batch_size, epochs = of_shape["learning_rate"], int(of_shape["batch_size"]), int(of_shape["max_epochs"])
+    lowest_epochs, most_epochs = map(int, edges("max_epochs", epochs // 2, 3 * epochs))
     least_patience, most_patience = map(int, edges("patience", 1, 4))
+    batch_sizes = (batch_size // 4, batch_size // 2, batch_size, 2 * batch_size, 4 * batch_size)
     return {
-        "learning_rate": trial.suggest_float("learning_rate", *edges("learning_rate", 0.0005, 0.02), log=True),
-        "batch_size": int(trial.suggest_categorical("batch_size", values("batch_size", 128, 256, 512, 1024, 2048))),
+        "learning_rate": trial.suggest_float("learning_rate", *edges("learning_rate", rate / 20, 2 * rate), log=True),
+        "batch_size": int(trial.suggest_categorical("batch_size", values("batch_size", *batch_sizes))),
         "patience": trial.suggest_int("patience", least_patience, most_patience),
         "max_epochs": trial.suggest_int("max_epochs", lowest_epochs, most_epochs),
         "dense_width_factor": float(

@@ -9,8 +9,6 @@ The search is an Optuna study in TAXIFARE_HOME. Its name says what is searched o
 killed goes on, and one that is done is not done again.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +30,9 @@ from taxifare.studies.storage import (
     open_study,
     put_back,
 )
-from taxifare.studies.trials import HELD_SHARE, TrialTrips, hold_back, run_trial, searched_settings
-from taxifare.training.from_random_weights import architectures_of
+from taxifare.studies.trials import HELD_SHARE, TrialTrips, hold_back, run_trial, values_for
+from taxifare.training.recipe import fingerprint
 from taxifare.trips.editions import Edition, Trips
-from taxifare.trips.features import feature_names
 from taxifare.trips.targets import Unit
 
 
@@ -100,9 +97,12 @@ def tune(
         RegistryError: MLflow does not answer.
     """
     budget = _Budget.of(trials, minutes)
-    held_back, present, edition = hold_back(trips, settings), searched_settings(settings), trips.edition
+    held_back, edition = hold_back(trips, settings), trips.edition
+    present = values_for(settings, len(held_back.learned))
+    # Everything that the trials of a search have in common.
+    common = fingerprint(settings, revision=edition.revision, trips=len(trips.frame), held_share=HELD_SHARE)
     with one_search_at_a_time(settings):
-        study = open_study(f"{edition.subject} {_fingerprint(trips, settings)}", settings)
+        study = open_study(f"{edition.subject} {common}", settings)
         tags = {"asset": "tuning", SUBJECT_TAG: edition.subject, "study": study.study_name}
         with registry.runs.open(f"tuning {edition.subject}", tags) as run_id:
             while budget.left_s(finished_trials(study)) > 0:
@@ -159,21 +159,6 @@ def _progress(done: Sequence[Trial], budget: _Budget, unit: Unit) -> SearchProgr
     return SearchProgress(done[-1], len(done), best_mae, budget.left_s(done), unit)
 
 
-def _fingerprint(trips: Trips, settings: Settings) -> str:
-    """Returns a hash of everything that the trials of a search have in common."""
-    common = {
-        "revision": trips.edition.revision,
-        "trips": len(trips.frame),
-        "held_share": HELD_SHARE,
-        "features": feature_names(settings.city_facts),
-        "architectures": str(architectures_of(settings)),
-        "settings": settings.model_dump(
-            mode="json", include={"seed", "target", "validation_share", *searched_settings(settings)}
-        ),
-    }
-    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _result(
     done: Sequence[Trial],
     trips: TrialTrips,
@@ -202,7 +187,7 @@ def _result(
         run_id=run_id,
         found_at=datetime.now(UTC),
         trials={end: ends.count(end) for end in get_args(TrialEnd)},
-        present=dict(searched_settings(settings)),
+        present=dict(values_for(settings, len(trips.learned))),
         winner=dict(by_number[best].settings),
         present_mae=errors.get(0),
         winner_mae=errors[best],

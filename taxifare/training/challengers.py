@@ -23,7 +23,7 @@ import pandas as pd
 from taxifare.gate.scores import Interval, mean_interval
 from taxifare.model.exposure import Exposure, exposure_of, union_of
 from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit
-from taxifare.settings import ChallengerName, Settings
+from taxifare.settings import ChallengerName, TrainingSettings
 from taxifare.training.from_random_weights import arrays_of, fit_from_scratch, held_errors
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
@@ -36,12 +36,6 @@ if TYPE_CHECKING:
 HELD_SHARE = 0.2
 """Share of the month's training trips, drawn at random, that decides when to stop and which challenger is staged."""
 
-RENEWAL_LEARNING_RATE_FACTOR = 0.1
-
-RENEWAL_EPOCHS = 2
-"""A month is a fraction of what production has learned from: a few small steps refine it, more of them forget. Chosen
-on July 2012 to December 2013, see `docs/model.md`."""
-
 RECENT_MONTHS = 12
 
 FEWEST_TRIPS = 1_000
@@ -49,6 +43,27 @@ FEWEST_TRIPS = 1_000
 
 OnEpoch = Callable[[str, Epoch], None]
 """Told the challenger's name and each epoch."""
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """How production is trained on.
+
+    A month is a fraction of what production has learned from: a few small steps refine it, more of them forget. Chosen
+    on July 2012 to December 2013, see `docs/model.md`.
+
+    Attributes:
+        learning_rate: Step size of the first epoch.
+        batch_size: Trips a step.
+        epochs: Most epochs.
+    """
+
+    learning_rate: float = 0.001
+    batch_size: int = 512
+    epochs: int = 2
+
+
+RENEWAL = Renewal()
 
 
 @dataclass(frozen=True)
@@ -161,7 +176,7 @@ class Standing:
     is_staged: bool
 
 
-def lesson_of(trips: Trips, rehearsed: pd.DataFrame | None, settings: Settings) -> Lesson:
+def lesson_of(trips: Trips, rehearsed: pd.DataFrame | None, settings: TrainingSettings) -> Lesson:
     """Returns what to learn from a month.
 
     Args:
@@ -183,7 +198,7 @@ def challenge(
     lesson: Lesson,
     parent: Parent | None,
     whole_month: Parent | None,
-    settings: Settings,
+    settings: TrainingSettings,
     on_epoch: OnEpoch | None = None,
 ) -> list[Challenger]:
     """Returns the challengers of `ways`, in their order.
@@ -195,7 +210,9 @@ def challenge(
     return [renewed(name, lesson, parent, whole_month, settings, on_epoch) for name in names]
 
 
-def ways(lesson: Lesson, settings: Settings, *, has_parent: bool, has_whole_month: bool) -> tuple[ChallengerName, ...]:
+def ways(
+    lesson: Lesson, settings: TrainingSettings, *, has_parent: bool, has_whole_month: bool
+) -> tuple[ChallengerName, ...]:
     """Returns the ways that the settings ask for and the month allows, the one that stays in doubt first.
 
     Without a parent those from random weights compete alone. The scratch ones are left out where they would have too
@@ -217,7 +234,7 @@ def renewed(
     lesson: Lesson,
     parent: Parent | None,
     whole_month: Parent | None,
-    settings: Settings,
+    settings: TrainingSettings,
     on_epoch: OnEpoch | None = None,
 ) -> Challenger:
     """Returns what comes of one way.
@@ -261,7 +278,7 @@ def choose(challengers: Sequence[Chosen]) -> tuple[Chosen, list[Standing]]:
     return chosen, standings
 
 
-def _windows(lesson: Lesson, settings: Settings) -> Mapping[ChallengerName, Lesson]:
+def _windows(lesson: Lesson, settings: TrainingSettings) -> Mapping[ChallengerName, Lesson]:
     """Returns what each challenger from random weights learns from; windows of the same trips count once."""
     last = lesson.held["pickup_datetime"].max()
     recent = last - pd.DateOffset(months=RECENT_MONTHS)
@@ -273,7 +290,7 @@ def _windows(lesson: Lesson, settings: Settings) -> Mapping[ChallengerName, Less
     return windows
 
 
-def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
+def warm(lesson: Lesson, parent: Parent, settings: TrainingSettings, on_epoch: OnEpoch | None = None) -> Challenger:
     """Returns the parent, trained on with the whole lesson."""
     started, network = time.perf_counter(), parent.network
     features, targets = arrays_of(lesson.trips, settings)
@@ -282,10 +299,10 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
         InMemory(features, targets, ~lesson.is_held),
         features[lesson.is_held],
         targets[lesson.is_held],
-        learning_rate=settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR,
-        batch_size=settings.batch_size,
+        learning_rate=RENEWAL.learning_rate,
+        batch_size=RENEWAL.batch_size,
         patience=settings.patience,
-        max_epochs=min(settings.max_epochs, RENEWAL_EPOCHS),
+        max_epochs=RENEWAL.epochs,
         seed=settings.seed,
         on_epoch=_named("warm", on_epoch),
     )
@@ -303,7 +320,7 @@ def warm(lesson: Lesson, parent: Parent, settings: Settings, on_epoch: OnEpoch |
     )
 
 
-def _as_it_is(lesson: Lesson, model: Parent, settings: Settings) -> Challenger:
+def _as_it_is(lesson: Lesson, model: Parent, settings: TrainingSettings) -> Challenger:
     """Returns a registered version as a challenger."""
     started = time.perf_counter()
     errors, share = held_errors(model.network, *arrays_of(lesson.held, settings))
@@ -320,7 +337,9 @@ def _as_it_is(lesson: Lesson, model: Parent, settings: Settings) -> Challenger:
     )
 
 
-def _from_scratch(name: ChallengerName, lesson: Lesson, settings: Settings, on_epoch: OnEpoch | None) -> Challenger:
+def _from_scratch(
+    name: ChallengerName, lesson: Lesson, settings: TrainingSettings, on_epoch: OnEpoch | None
+) -> Challenger:
     """Returns a new network, trained on the lesson."""
     started = time.perf_counter()
     network, history = fit_from_scratch(lesson.trips, settings, stops=lesson.is_held, on_epoch=_named(name, on_epoch))

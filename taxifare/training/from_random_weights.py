@@ -23,7 +23,7 @@ from taxifare.model.fitting import (
     quote,
 )
 from taxifare.model.network import ARCHITECTURES, Architecture, build_network
-from taxifare.settings import Settings
+from taxifare.settings import TrainingSettings
 from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.preparation import with_features
@@ -38,24 +38,30 @@ EARLY_STOPPING_TRIPS = 50_000
 """Most base trips that decide when to stop: they tell errors of two cents apart."""
 
 
-def architectures_of(settings: Settings) -> dict[int, Architecture]:
-    """Returns the shapes of new networks by the least number of training trips.
+def architectures_of(settings: TrainingSettings) -> dict[int, Architecture]:
+    """Returns the shapes of new networks by the least number of training trips, with the settings that override them.
 
-    They are the usual ones with dense layers `dense_width_factor` times as wide.
+    >>> [shape.batch_size for shape in architectures_of(TrainingSettings()).values()]
+    [512, 2048, 2048]
+    >>> [shape.batch_size for shape in architectures_of(TrainingSettings(batch_size=256)).values()]
+    [256, 256, 256]
     """
     return {
         least: replace(
             usual,
             dense_widths=tuple(max(1, round(width * settings.dense_width_factor)) for width in usual.dense_widths),
+            learning_rate=settings.learning_rate or usual.learning_rate,
+            batch_size=settings.batch_size or usual.batch_size,
+            epochs=settings.max_epochs or usual.epochs,
         )
         for least, usual in ARCHITECTURES.items()
     }
 
 
-def architecture_of(settings: Settings, trips: int) -> Architecture:
+def architecture_of(settings: TrainingSettings, trips: int) -> Architecture:
     """Returns the shape of a new network for so many training trips.
 
-    >>> architecture_of(Settings(_env_file=None, dense_width_factor=0.5), 1_000_000).dense_widths
+    >>> architecture_of(TrainingSettings(dense_width_factor=0.5), 1_000_000).dense_widths
     (128, 64)
     """
     shapes = architectures_of(settings)
@@ -64,7 +70,7 @@ def architecture_of(settings: Settings, trips: int) -> Architecture:
 
 def fit_from_scratch(
     trips: pd.DataFrame,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     stops: npt.NDArray[np.bool_] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -83,7 +89,7 @@ def fit_from_scratch(
     features, targets = arrays_of(trips, settings)
     draws = np.random.default_rng(settings.seed)
     if stops is None:
-        stops = draws.random(len(trips)) < EARLY_STOPPING_SHARE
+        stops = _drawn_stops(len(trips), draws)
     learned = np.flatnonzero(~stops)
     sample = learned if len(learned) <= SAMPLE_TRIPS else draws.choice(learned, SAMPLE_TRIPS, replace=False)
     return fit_rows(
@@ -95,8 +101,19 @@ def fit_from_scratch(
     )
 
 
+def architecture_of_fit(settings: TrainingSettings, trips: int) -> Architecture:
+    """Returns the shape that `fit_from_scratch` gives a network for so many trips: some of them decide when to stop."""
+    stops = _drawn_stops(trips, np.random.default_rng(settings.seed))
+    return architecture_of(settings, int((~stops).sum()))
+
+
+def _drawn_stops(trips: int, draws: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Returns which trips decide when to stop, drawn at random."""
+    return draws.random(trips) < EARLY_STOPPING_SHARE
+
+
 def fit_streamed(
-    trips: BaseTrips, settings: Settings, on_epoch: Callable[[Epoch], None] | None = None
+    trips: BaseTrips, settings: TrainingSettings, on_epoch: Callable[[Epoch], None] | None = None
 ) -> tuple["keras.Model", TrainingHistory, tuple[Vector, float]]:
     """Returns a network fitted to the training trips from random weights, how it went, and its `held_errors`.
 
@@ -134,7 +151,7 @@ def held_errors(network: "keras.Model", features: Matrix, targets: Vector) -> tu
 class _Streamed(TrainingRows):
     """Training trips of the base years but the first ones, with features when they are asked for."""
 
-    def __init__(self, trips: BaseTrips, held: int, settings: Settings) -> None:
+    def __init__(self, trips: BaseTrips, held: int, settings: TrainingSettings) -> None:
         before = np.cumsum([0, *trips.training_counts[:-1]])
         self._trips, self._settings = trips, settings
         self._held = np.clip(held - before, 0, trips.training_counts)
@@ -156,7 +173,7 @@ def fit_rows(
     training: TrainingRows,
     sample: tuple[Matrix, Vector],
     stops: tuple[Matrix, Vector],
-    settings: Settings,
+    settings: TrainingSettings,
     on_epoch: Callable[[Epoch], None] | None = None,
     *,
     architecture: Architecture | None = None,
@@ -175,11 +192,10 @@ def fit_rows(
         TrainingError: Training gave no usable network.
     """
     architecture = architecture or architecture_of(settings, sum(training.counts))
-    learning_rate = settings.learning_rate * math.sqrt(architecture.batch_factor)
     network = build_network(
         *sample,
         settings.city_facts,
-        learning_rate=learning_rate,
+        learning_rate=architecture.learning_rate,
         seed=settings.seed,
         architecture=architecture,
     )
@@ -187,22 +203,22 @@ def fit_rows(
         network,
         training,
         *stops,
-        learning_rate=learning_rate,
-        batch_size=settings.batch_size * architecture.batch_factor,
+        learning_rate=architecture.learning_rate,
+        batch_size=architecture.batch_size,
         patience=settings.patience,
-        max_epochs=settings.max_epochs * architecture.epochs_factor,
+        max_epochs=architecture.epochs,
         seed=settings.seed,
         on_epoch=on_epoch,
     )
     return network, history
 
 
-def predict_trips(network: "keras.Model", trips: pd.DataFrame, settings: Settings) -> npt.NDArray[np.float64]:
+def predict_trips(network: "keras.Model", trips: pd.DataFrame, settings: TrainingSettings) -> npt.NDArray[np.float64]:
     """Returns what the network predicts for trips with features, shape (n,)."""
     return predict(network, arrays_of(trips, settings)[0]).astype(np.float64)
 
 
-def arrays_of(trips: pd.DataFrame, settings: Settings) -> tuple[Matrix, Vector]:
+def arrays_of(trips: pd.DataFrame, settings: TrainingSettings) -> tuple[Matrix, Vector]:
     """Returns features (n, k) and targets (n,)."""
     features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
     return features, trips["target"].to_numpy(np.float32)

@@ -3,36 +3,30 @@
 Each has an MLflow run of its own. How a registered version is scored is said in `appraisal`.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal
 from taxifare.gate.scores import difficulty_of
 from taxifare.gate.staleness import Baseline
-from taxifare.model.exposure import Exposure, exposure_of
+from taxifare.model.exposure import exposure_of
 from taxifare.model.fitting import TrainingHistory, peak_memory_mib
 from taxifare.model.packaging import LoadedModel, VersionUnusableError
-from taxifare.model.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, ModelRegistry
-from taxifare.settings import Settings
+from taxifare.model.registry import SUBJECT_TAG, WHOLE_MONTH_TAG, ModelRegistry, RegisteredVersion
+from taxifare.settings import Settings, TrainingSettings
 from taxifare.training.appraisal import BASELINE_TAG, appraise, facts_of
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Challenger, OnEpoch, Standing, challenge, choose, lesson_of, warm
-from taxifare.training.from_random_weights import architectures_of, fit_streamed
+from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
+from taxifare.training.from_random_weights import fit_streamed
+from taxifare.training.recipe import fingerprint
 from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.features import feature_names
 
-if TYPE_CHECKING:
-    import keras
-
 _log = logging.getLogger(__name__)
-
-_HYPERPARAMETERS = ("learning_rate", "batch_size", "patience", "max_epochs", "dense_width_factor", "seed")
 
 
 @dataclass(frozen=True)
@@ -55,16 +49,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A network to register, or a version that is registered already."""
+    """What came of a training, and what its MLflow run says of it."""
 
-    network: "keras.Model"
-    exposure: tuple[Exposure, ...]
-    correction_share: float
-    parent_version: str | None
-    history: TrainingHistory | None
+    challenger: Challenger
     params: Mapping[str, object]
     metrics: Mapping[str, float]
-    version: str | None = None
     standings: tuple[Standing, ...] = ()
 
 
@@ -96,22 +85,14 @@ def train_base(
 
     def learn() -> _Trained:
         learned = fit_base(trips, settings, on_epoch)
-        return _Trained(
-            network=learned.network,
-            exposure=learned.exposure,
-            correction_share=learned.correction_share,
-            parent_version=None,
-            history=learned.history,
-            params={"context": "training"},
-            metrics={"training_seconds": learned.seconds},
-        )
+        return _Trained(learned, params={"context": "training"}, metrics={"training_seconds": learned.seconds})
 
     sample = trips.preprocessed(settings.city_facts)
     facts = facts_of(sample) | {
         "row_count": trips.training_trips + trips.validation_trips,
         "training_set_size": trips.training_trips,
     }
-    return _candidate(sample, facts, _fingerprint(sample, settings), learn, registry, settings, run_tags)
+    return _candidate(sample, facts, training_inputs(sample), learn, registry, settings, run_tags)
 
 
 def fit_base(trips: BaseTrips, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
@@ -185,11 +166,7 @@ def renew(
         seconds = {f"challenger_seconds/{standing.name}": standing.seconds for standing in standings}
         errors = {f"challenger_mae/{standing.name}": standing.mae for standing in standings}
         return _Trained(
-            network=chosen.network,
-            exposure=chosen.exposure,
-            correction_share=chosen.correction_share,
-            parent_version=chosen.parent_version,
-            history=chosen.history,
+            chosen,
             params={
                 "context": "renewal",
                 "challenger": chosen.name,
@@ -197,12 +174,11 @@ def renew(
             }
             | ({"parents_of_other_features": ", ".join(unfit)} if unfit else {}),
             metrics=seconds | errors,
-            version=chosen.version,
             standings=tuple(standings),
         )
 
-    fingerprint = _fingerprint(trips, settings, rehearsed=rehearsed, parents=(parent_version, whole_version))
-    candidate = _candidate(trips, facts_of(trips), fingerprint, learn, registry, settings, run_tags)
+    inputs = training_inputs(trips, rehearsed=rehearsed, parents=(parent_version, whole_version))
+    candidate = _candidate(trips, facts_of(trips), inputs, learn, registry, settings, run_tags)
     registry.set_staging(str(candidate.appraisal.version))
     return candidate
 
@@ -238,9 +214,9 @@ def retrain_whole_month(
     """
     edition = trips.edition
     whole = trips.without_validation()
-    fingerprint = _fingerprint(whole, settings, rehearsed=rehearsed, parents=(version,))
+    inputs = training_inputs(whole, rehearsed=rehearsed, parents=(version,))
     with registry.runs.open(f"whole month {edition.subject}", run_tags) as run_id:
-        if (known := registry.find(fingerprint)) is not None:
+        if (known := known_version(inputs, registry, settings)) is not None:
             return known.version
         renewed = warm(lesson_of(whole, rehearsed, settings), registry.load(version), settings, on_epoch)
         registry.runs.log(
@@ -253,7 +229,7 @@ def retrain_whole_month(
             settings.city_facts,
             renewed.exposure,
             run_id=run_id,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint(settings, **inputs),
             tags={"revision": edition.revision, "parent_version": version, WHOLE_MONTH_TAG: version},
             correction_share=renewed.correction_share,
         )
@@ -262,7 +238,7 @@ def retrain_whole_month(
 def _candidate(
     trips: Trips,
     facts: Mapping[str, object],
-    fingerprint: str,
+    inputs: Mapping[str, object],
     learn: Callable[[], _Trained],
     registry: ModelRegistry,
     settings: Settings,
@@ -273,10 +249,10 @@ def _candidate(
     with registry.runs.open(f"{run_tags['asset']} {edition.subject}", run_tags) as run_id:
         # A month that cannot be judged is an error before it is learned from: no version is left behind.
         difficulty = difficulty_of(trips)
-        known, trained = registry.find(fingerprint), None
+        known, trained = known_version(inputs, registry, settings), None
         if known is None:
             trained = learn()
-            version, parent_version = _registered(trained, edition, facts, fingerprint, registry, settings, run_id)
+            version, parent_version = _registered(trained, edition, facts, inputs, registry, settings, run_id)
         else:
             version, parent_version = known.version, known.tags.get("parent_version")
             registry.runs.log(run_id, params={**facts, "context": "reuse"})
@@ -288,29 +264,30 @@ def _candidate(
         registry.tag(version, {"skill": f"{baseline.skill:.6f}", BASELINE_TAG: baseline.model_dump_json()})
     if trained is None:
         return Candidate(appraisal, parent_version, None)
-    return Candidate(appraisal, parent_version, trained.history, trained.standings)
+    return Candidate(appraisal, parent_version, trained.challenger.history, trained.standings)
 
 
 def _registered(
     trained: _Trained,
     edition: Edition,
     facts: Mapping[str, object],
-    fingerprint: str,
+    inputs: Mapping[str, object],
     registry: ModelRegistry,
     settings: Settings,
     run_id: str,
 ) -> tuple[str, str | None]:
     """Returns the version of what was trained, and its parent; logs how it was trained."""
+    challenger = trained.challenger
     registry.runs.log(
         run_id,
-        params={**facts, **trained.params, "parent_version": trained.parent_version},
+        params={**facts, **trained.params, "parent_version": challenger.parent_version},
         metrics=trained.metrics,
     )
-    if (history := trained.history) is not None:
+    if (history := challenger.history) is not None:
         epochs = history.epochs
         registry.runs.log(
             run_id,
-            # What the fit was given: larger networks and renewals do not take the settings as they are.
+            # What the fit was given: by the settings, the shape or the renewal.
             params=settings.model_dump(include={"patience", "dense_width_factor", "seed"})
             | {"learning_rate": history.learning_rate, "batch_size": history.batch_size}
             | {"max_epochs": epochs[0].last, "best_epoch": history.best_epoch},
@@ -324,19 +301,19 @@ def _registered(
         registry.runs.log_curve(
             run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
         )
-    if trained.version is not None:
-        return trained.version, registry.describe(trained.version).tags.get("parent_version")
+    if challenger.version is not None:
+        return challenger.version, registry.describe(challenger.version).tags.get("parent_version")
     version = registry.register(
-        trained.network,
+        challenger.network,
         settings.city_facts,
-        trained.exposure,
+        challenger.exposure,
         run_id=run_id,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint(settings, **inputs),
         tags={SUBJECT_TAG: edition.subject, "revision": edition.revision}
-        | ({} if trained.parent_version is None else {"parent_version": trained.parent_version}),
-        correction_share=trained.correction_share,
+        | ({} if challenger.parent_version is None else {"parent_version": challenger.parent_version}),
+        correction_share=challenger.correction_share,
     )
-    return version, trained.parent_version
+    return version, challenger.parent_version
 
 
 def _to_start_from(version: str, registry: ModelRegistry, settings: Settings) -> LoadedModel | None:
@@ -355,28 +332,25 @@ def _to_start_from(version: str, registry: ModelRegistry, settings: Settings) ->
     return None
 
 
-def _fingerprint(
-    trips: Trips,
-    settings: Settings,
-    *,
-    rehearsed: pd.DataFrame | None = None,
-    parents: Sequence[str | None] = (),
-) -> str:
-    """Returns a hash of everything a training's result depends on."""
-    edition = trips.edition
-    inputs = {
-        "subject": edition.subject,
-        "revision": edition.revision,
+def known_version(
+    inputs: Mapping[str, object], registry: ModelRegistry, settings: TrainingSettings
+) -> RegisteredVersion | None:
+    """Returns the version that a training of the inputs has given before, None where there is none."""
+    earlier = fingerprint_at_431839f(settings, inputs)
+    found = registry.find(fingerprint(settings, **inputs))
+    return found if found is not None or earlier is None else registry.find(earlier)
+
+
+def training_inputs(
+    trips: Trips, *, rehearsed: pd.DataFrame | None = None, parents: Sequence[str | None] = ()
+) -> dict[str, object]:
+    """Returns what a training learns from and starts from, as plain values; what else it depends on is its recipe."""
+    return {
+        "subject": trips.edition.subject,
+        "revision": trips.edition.revision,
         "trips": len(trips.frame),
         "validation_trips": len(trips.validation),
         "rehearsed_trips": 0 if rehearsed is None else len(rehearsed),
         "rehearsed": [] if rehearsed is None else [entry.model_dump(mode="json") for entry in exposure_of(rehearsed)],
         "parents": parents,
-        "features": feature_names(settings.city_facts),
-        "architectures": str(architectures_of(settings)),
-        "settings": settings.model_dump(
-            mode="json",
-            include={*_HYPERPARAMETERS, "target", "validation_share", "dataset_size", "rehearsal_trips", "challengers"},
-        ),
     }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from taxifare.model.fitting import InMemory, fit, predict, quote
-from taxifare.model.network import ARCHITECTURES, Architecture, build_network
-from taxifare.settings import Settings
+from taxifare.model.network import Architecture, build_network
+from taxifare.settings import TrainingSettings
 from taxifare.training.from_random_weights import architecture_of
 from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import compute_features, feature_names
@@ -279,16 +279,18 @@ def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
 
 @pytest.mark.parametrize(("trips", "members"), [(1, 1), (119_999, 1), (120_000, 2), (299_999, 2), (300_000, 4)])
 def test_fewer_trips_get_a_smaller_network(trips, members):
-    assert architecture_of(Settings(_env_file=None), trips).members == members
+    assert architecture_of(TrainingSettings(), trips).members == members
 
 
-def test_the_smallest_network_learns_for_the_epochs_and_with_the_steps_that_are_set():
-    smallest, *larger = ARCHITECTURES.values()
-    assert (smallest.epochs_factor, smallest.batch_factor) == (1, 1)
-    assert {(shape.epochs_factor, shape.batch_factor) for shape in larger} == {(2, 4)}
+@pytest.mark.parametrize(
+    ("trips", "given"), [(119_999, (0.01, 512, 4)), (120_000, (0.02, 2048, 8)), (10_000_000, (0.02, 2048, 8))]
+)
+def test_a_shape_has_its_own_learning_rate_batch_size_and_epochs(trips, given):
+    shape = architecture_of(TrainingSettings(), trips)
+    assert (shape.learning_rate, shape.batch_size, shape.epochs) == given
 
 
-@pytest.mark.parametrize("setting", ["learning_rate", "batch_size", "max_epochs"])
-def test_the_settings_say_from_how_many_trips_on_a_fit_is_given_more(setting):
-    told = Settings.model_fields[setting].description
-    assert f"from {sorted(ARCHITECTURES)[1]:,} trips on" in told
+@pytest.mark.parametrize("trips", [1, 10_000_000])
+def test_settings_mean_what_they_say_whatever_the_shape(trips):
+    shape = architecture_of(TrainingSettings(learning_rate=0.003, batch_size=100, max_epochs=7), trips)
+    assert (shape.learning_rate, shape.batch_size, shape.epochs) == (0.003, 100, 7)

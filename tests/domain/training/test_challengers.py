@@ -1,6 +1,6 @@
 """Challengers: who competes, learned from what, judged by what, and who is staged when luck is taken into account."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,10 +25,11 @@ from taxifare.training import challengers
 from taxifare.training.appraisal import appraise_production
 from taxifare.training.challengers import (
     HELD_SHARE,
-    RENEWAL_EPOCHS,
+    RENEWAL,
     Challenger,
     Contestant,
     Lesson,
+    Renewal,
     challenge,
     choose,
     lesson_of,
@@ -285,6 +286,7 @@ class Year:
     challengers: list[Challenger]
     learned: dict[str, npt.NDArray[np.float32]]
     candidate: Candidate
+    renewal: Renewal
 
     def run_of(self, candidate: Candidate) -> "Run":
         assert candidate.appraisal.contender is not None
@@ -299,10 +301,12 @@ def year(
     january_trips: Trips,
     tmp_path_factory: pytest.TempPathFactory,
     open_registry: Callable[[Settings], ModelRegistry],
-) -> Year:
+) -> Iterator[Year]:
     settings = small_settings(
         tmp_path_factory.mktemp("challengers"), challengers=ALL, max_epochs=2, rehearsal_trips=2_000
     )
+    # Few trips are few steps: half as large ones leave warm with a bias to correct.
+    renewal = replace(RENEWAL, batch_size=256)
     registry, years = open_registry(settings), base_file(settings)
     base = train(years, None, registry, settings, "run-base")
     rehearsed = reservoir([clean_base(settings)], settings.rehearsal_trips, settings.seed)
@@ -317,12 +321,14 @@ def year(
         return fit(network, training, *stops, **given)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("taxifare.training.from_random_weights.fit", watched)
-        patch.setattr("taxifare.training.challengers.fit", watched)
-        competing = challenge(of_january, registry.load(version_of(base)), None, settings)
-    named = dict(zip([challenger.name for challenger in competing], rows, strict=True))
-    candidate = train(january_trips, version_of(base), registry, settings, "run-1", rehearsed=rehearsed)
-    return Year(settings, registry, january_trips, rehearsed, of_january, base, competing, named, candidate)
+        patch.setattr(challengers, "RENEWAL", renewal)
+        with pytest.MonkeyPatch.context() as watching:
+            watching.setattr("taxifare.training.from_random_weights.fit", watched)
+            watching.setattr("taxifare.training.challengers.fit", watched)
+            competing = challenge(of_january, registry.load(version_of(base)), None, settings)
+        named = dict(zip([challenger.name for challenger in competing], rows, strict=True))
+        candidate = train(january_trips, version_of(base), registry, settings, "run-1", rehearsed=rehearsed)
+        yield Year(settings, registry, january_trips, rehearsed, of_january, base, competing, named, candidate, renewal)
 
 
 def rows_of(trips: pd.DataFrame, settings: Settings) -> set[bytes]:
@@ -376,20 +382,21 @@ def test_warm_starts_at_its_parents_error_and_its_optimizer_goes_on(year: Year) 
     warmed = year.challengers[0]
     assert warmed.history is not None
     assert warmed.history.epochs[0].validation_mae == pytest.approx(float(before.mean()), abs=1e-4)
-    assert len(warmed.history.epochs) - 1 <= RENEWAL_EPOCHS
-    steps = -(-warmed.learned_trips // year.settings.batch_size) * warmed.history.best_epoch
+    assert len(warmed.history.epochs) - 1 <= year.renewal.epochs
+    steps = -(-warmed.learned_trips // year.renewal.batch_size) * warmed.history.best_epoch
     assert int(warmed.network.optimizer.iterations) == int(parent.network.optimizer.iterations) + steps
 
 
-def test_the_loss_of_the_first_step_is_the_parents(year: Year) -> None:
+def test_the_loss_of_the_first_step_is_the_parents(year: Year, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step with all trips in it: its loss is measured before its weights move."""
     parent = year.registry.load(version_of(year.base))
     parent.network.get_layer("jitter").stddev = 0.0  # so that the loss depends on nothing but weights and trips
     shown = year.lesson.trips[~year.lesson.is_held]
     actual = shown["target"].to_numpy(np.float32)[:, None]
     expected = quantile_loss(actual, member_fares(parent.network, shown, year.settings))
-    one_step = year.settings.model_copy(update={"batch_size": len(shown), "max_epochs": 1})
-    history = warm(year.lesson, parent, one_step).history
+    one_step = replace(RENEWAL, batch_size=len(shown), epochs=1)
+    monkeypatch.setattr("taxifare.training.challengers.RENEWAL", one_step)
+    history = warm(year.lesson, parent, year.settings).history
     assert history is not None
     assert history.epochs[1].loss == pytest.approx(float(expected), rel=1e-4)
 
@@ -429,23 +436,27 @@ def test_the_same_month_again_is_the_same_version(year: Year) -> None:
     assert year.versions() == before
 
 
-def test_a_month_that_cannot_be_learned_or_judged_leaves_no_version(year: Year) -> None:
+def test_a_month_that_cannot_be_learned_or_judged_leaves_no_version(
+    year: Year, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A single trip; all for validation; none for it; numbers that are none; steps that blow up; two trips to learn."""
     before, parent = year.versions(), version_of(year.base)
-    trips, off = year.january.frame, year.settings.model_copy(update={"learning_rate": 1e38})
-    faults: list[tuple[pd.DataFrame, Settings, type[Exception], str]] = [
-        (trips.head(1), year.settings, EvaluationError, "expected 2 training trips and 1 validation trip"),
-        (trips.assign(is_validation=True), year.settings, EvaluationError, "received 0 and"),
-        (trips.assign(is_validation=False), year.settings, EvaluationError, "1 validation trip at least"),
-        (spoiled(trips, "passengers"), year.settings, TrainingError, "expected finite features and targets"),
-        (spoiled(trips, "target"), year.settings, EvaluationError, "not finite numbers"),
-        (trips, off, TrainingError, "expected finite numbers"),
-        (trips.assign(is_validation=trips.index >= 2), year.settings, TrainingError, "rows: "),
+    trips = year.january.frame
+    faults: list[tuple[pd.DataFrame, float, type[Exception], str]] = [
+        (trips.head(1), 0.001, EvaluationError, "expected 2 training trips and 1 validation trip"),
+        (trips.assign(is_validation=True), 0.001, EvaluationError, "received 0 and"),
+        (trips.assign(is_validation=False), 0.001, EvaluationError, "1 validation trip at least"),
+        (spoiled(trips, "passengers"), 0.001, TrainingError, "expected finite features and targets"),
+        (spoiled(trips, "target"), 0.001, EvaluationError, "not finite numbers"),
+        (trips, 1e38, TrainingError, "expected finite numbers"),
+        (trips.assign(is_validation=trips.index >= 2), 0.001, TrainingError, "rows: "),
     ]
-    for number, (faulty, settings, fault, told) in enumerate(faults):
+    for number, (faulty, learning_rate, fault, told) in enumerate(faults):
+        steps = replace(RENEWAL, learning_rate=learning_rate)
+        monkeypatch.setattr("taxifare.training.challengers.RENEWAL", steps)
         unfit = Trips(Edition("2015-01", f"fault {number}"), faulty)
         with pytest.raises(fault, match=told):
-            train(unfit, parent, year.registry, settings, f"run-fault-{number}")
+            train(unfit, parent, year.registry, year.settings, f"run-fault-{number}")
     assert year.versions() == before
     assert year.registry.staging_version() == version_of(year.candidate)
 

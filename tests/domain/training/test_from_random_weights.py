@@ -22,7 +22,7 @@ from tests.support.small import clean_base, small_settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return small_settings(tmp_path, learning_rate=0.01, batch_size=64, max_epochs=2, patience=9)
+    return small_settings(tmp_path, batch_size=None, max_epochs=None, patience=9)
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def base(settings: Settings) -> Trips:
 
 @pytest.fixture(autouse=True)
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every network is one that many trips get, but for its size: twice the epochs, four times the trips a step."""
-    large = replace(ARCHITECTURES[0], epochs_factor=2, batch_factor=4)
+    """Every network is one that many trips get, but for its size: twice the epochs, twice as large steps."""
+    large = replace(ARCHITECTURES[0], learning_rate=0.02, batch_size=256, epochs=4)
     monkeypatch.setattr(taxifare.training.from_random_weights, "ARCHITECTURES", {0: large})
 
 
-def test_the_learning_rate_grows_with_the_root_of_the_step(base: Trips, settings: Settings) -> None:
+def test_a_fit_is_given_what_its_shape_says(base: Trips, settings: Settings) -> None:
     epochs: list[Epoch] = []
     _, history = fit_from_scratch(base.frame, settings, on_epoch=epochs.append)
     assert (history.batch_size, history.learning_rate) == (256, 0.02)
@@ -53,8 +53,8 @@ def test_progress_ends_at_the_whole_and_the_run_shows_what_the_fit_was_given(
     assert (told[-1], max(share for share in told if share < 1)) == (1.0, pytest.approx(0.75, abs=0.01))
     runs = all_runs(registry, "tags.asset = 'learning_curve_point'")
     params = [{name: run.data.params[name] for name in ("learning_rate", "batch_size", "max_epochs")} for run in runs]
-    least = min(64, -(-len(base.training) // 100))
-    assert params == [{"learning_rate": "0.02", "batch_size": str(4 * least), "max_epochs": "4"}]
+    least = -(-len(base.training) // 100)
+    assert params == [{"learning_rate": "0.02", "batch_size": str(least), "max_epochs": "4"}]
 
 
 def test_a_search_reports_quarters_of_all_epochs(

@@ -9,21 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import taxifare.training.renewal
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.scores import difficulty_of
 from taxifare.gate.staleness import baseline_of
 from taxifare.gate.verdict import judge
 from taxifare.model.fitting import Epoch, TrainingHistory, TrainingRows, fit, predict
-from taxifare.model.network import Architecture
+from taxifare.model.network import ARCHITECTURES
 from taxifare.model.packaging import VersionUnusableError
-from taxifare.model.registry import ModelRegistry
+from taxifare.model.registry import ModelRegistry, RegisteredVersion
 from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
 from taxifare.training.appraisal import appraise_production
-from taxifare.training.challengers import HELD_SHARE, RENEWAL_EPOCHS, RENEWAL_LEARNING_RATE_FACTOR
+from taxifare.training.challengers import HELD_SHARE, RENEWAL
+from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
+from taxifare.training.recipe import fingerprint
 from taxifare.training.rehearsal import reservoir
-from taxifare.training.renewal import Candidate
+from taxifare.training.renewal import Candidate, known_version, training_inputs
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from tests.support.registry import all_versions, registry_at
@@ -171,9 +172,8 @@ def test_stopping_is_decided_on_training_rides(month: Month) -> None:
 
 def test_a_renewal_starts_from_its_parent_with_small_steps(month: Month) -> None:
     first, renewal = month.fitted
-    assert first.learning_rate == month.settings.learning_rate
-    assert renewal.learning_rate == pytest.approx(month.settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR)
-    assert RENEWAL_LEARNING_RATE_FACTOR < 1
+    assert first.learning_rate == ARCHITECTURES[0].learning_rate
+    assert renewal.learning_rate == RENEWAL.learning_rate <= first.learning_rate / 10
     assert month.base.parent_version is None
     assert month.candidate.parent_version == version_of(month.base)
     assert month.candidate.history is not None
@@ -191,7 +191,7 @@ def test_the_optimizer_goes_on_too(month: Month) -> None:
     networks = [month.registry.load(version_of(candidate)).network for candidate in (month.base, month.candidate)]
     steps = [int(network.optimizer.iterations) for network in networks]
     assert month.candidate.history is not None
-    renewed = -(-len(month.fitted[1].training) // month.settings.batch_size) * month.candidate.history.best_epoch
+    renewed = -(-len(month.fitted[1].training) // RENEWAL.batch_size) * month.candidate.history.best_epoch
     assert steps[0] > 0
     assert steps[1] == steps[0] + renewed
 
@@ -248,27 +248,30 @@ def test_a_cold_start_twice_is_one_version(month: Month) -> None:
     assert again.parent_version is None
 
 
-def test_all_that_a_training_depends_on_is_in_its_fingerprint(month: Month) -> None:
-    changed: dict[str, object] = {"seed": 2, "learning_rate": 0.002, "batch_size": 128, "patience": 1, "max_epochs": 1}
-    changed |= {"challengers": ("warm", "recent"), "rehearsal_trips": 7}
-    settings = [month.settings, *(month.settings.model_copy(update={name: new}) for name, new in changed.items())]
-    fingerprint = taxifare.training.renewal._fingerprint
-    fingerprints = {fingerprint(month.trips, each) for each in settings}
-    fingerprints |= {
-        fingerprint(month.trips, month.settings, parents=parents) for parents in ((None, "1"), ("1", None), ("1", "2"))
-    }
+def test_other_trips_or_parents_are_another_training(month: Month) -> None:
     rehearsed = reservoir([month.trips], 100, seed=1)
     restated = rehearsed.assign(revision="restated")
-    samples = (rehearsed, rehearsed[:-1], restated)
-    fingerprints |= {fingerprint(month.trips, month.settings, rehearsed=sample) for sample in samples}
-    assert len(fingerprints) == len(settings) + 3 + len(samples)
+    parents = [(None, None), (None, "1"), ("1", None), ("1", "2")]
+    samples = [None, rehearsed, rehearsed[:-1], restated]
+    inputs = [training_inputs(month.trips, parents=each) for each in parents]
+    inputs += [training_inputs(month.trips, rehearsed=sample) for sample in samples]
+    fingerprints = {fingerprint(month.settings, **each) for each in inputs}
+    assert len(fingerprints) == len(parents) + len(samples)
 
 
-def test_a_network_of_another_shape_is_another_training(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever changes the network and runs a month again must not be given the version of before."""
-    before = taxifare.training.renewal._fingerprint(month.trips, month.settings)
-    monkeypatch.setattr("taxifare.training.from_random_weights.ARCHITECTURES", {0: Architecture(members=3)})
-    assert taxifare.training.renewal._fingerprint(month.trips, month.settings) != before
+def test_a_version_of_the_release_before_is_found(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A month that was compared keeps its version; one that the newer release has trained goes before."""
+    inputs = training_inputs(month.trips, parents=("1", "elsewhere"))
+    earlier = RegisteredVersion("7", "run", {})
+    plain = small_settings(month.settings.home, max_epochs=None, batch_size=None)
+    before = fingerprint_at_431839f(plain, inputs)
+    assert before is not None
+    versions = {before: earlier}
+    monkeypatch.setattr(ModelRegistry, "find", lambda _self, asked: versions.get(asked))
+    assert known_version(inputs, month.registry, plain) is earlier
+    assert known_version(inputs, month.registry, plain.model_copy(update={"seed": 2})) is None
+    later = versions[fingerprint(plain, **inputs)] = RegisteredVersion("9", "run", {})
+    assert known_version(inputs, month.registry, plain) is later
 
 
 def test_another_revision_or_parent_gives_another_version(month: Month) -> None:
@@ -420,10 +423,10 @@ def test_runs_carry_the_courses_params(month: Month) -> None:
             shared
             | {
                 "context": "renewal",
-                "learning_rate": str(month.settings.learning_rate * RENEWAL_LEARNING_RATE_FACTOR),
-                "batch_size": "256",
+                "learning_rate": "0.001",
+                "batch_size": "512",
                 "patience": "2",
-                "max_epochs": str(min(2, RENEWAL_EPOCHS)),
+                "max_epochs": "2",
                 "challenger": "warm",
                 "learned_trips": str(len(month.fitted[1].training)),
                 "seed": "1",
