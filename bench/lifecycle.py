@@ -108,7 +108,7 @@ def bench_registry(processed: pd.DataFrame, version: str, registry: ModelRegistr
 def main() -> None:
     """Prints all figures."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(taxifare_home=folder, max_epochs=1, challengers=("warm",))
+        settings = Settings(taxifare_home=folder, max_epochs=2, challengers=("warm",))
         registry = ModelRegistry(MlflowStore(settings.tracking_uri, "bench"), "bench")
         registry.prepare()
         bench_code_location()

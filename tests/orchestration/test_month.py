@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from taxifare.gate.evidence import Verdict
+from taxifare.training.challengers import Renewal
 from tests.support.world import FEBRUARY, JANUARY, World, checks_of, failed_checks, failures
 
 ALL_CHECKS = {
@@ -157,13 +158,13 @@ class TestEveryVerdictIsAnAnswer:
         assert world.evidence(JANUARY).verdict is Verdict.HOLD
 
     def test_reject(self, started: World) -> None:
-        """The month's first weeks are priced double, and what the newcomer learns from them is wrong for the last."""
+        """The month's first weeks cost a third, and what the newcomer learns from them is wrong for the last."""
 
-        def double_the_first_weeks(trips: pd.DataFrame) -> pd.DataFrame:
+        def cheapen_the_first_weeks(trips: pd.DataFrame) -> pd.DataFrame:
             early = trips["pickup_datetime"] < "2015-01-24"
-            return trips.assign(fare_amount=trips["fare_amount"].where(~early, 2 * trips["fare_amount"]))
+            return trips.assign(fare_amount=trips["fare_amount"].where(~early, trips["fare_amount"] / 3))
 
-        started.publisher.restate(JANUARY, "double", double_the_first_weeks)
+        started.publisher.restate(JANUARY, "cheap", cheapen_the_first_weeks)
         result = started.run_month(JANUARY)
         assert failures(result) == {}
         assert {"staging_beats_production", "keeps_bias"} <= failed_checks(result)
@@ -293,9 +294,11 @@ class TestSameMonthTwice:
 class TestFaults:
     """What cannot be done fails its step, says why, and leaves earlier results as they were."""
 
-    def test_training_that_blows_up_fails_the_mlflow_runs_too(self, compared_january: World) -> None:
-        lake = compared_january.lake()
-        world = compared_january.under(learning_rate=1e30)
+    def test_training_that_blows_up_fails_the_mlflow_runs_too(
+        self, compared_january: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lake, world = compared_january.lake(), compared_january
+        monkeypatch.setattr("taxifare.training.challengers.RENEWAL", Renewal(learning_rate=1e30))
         result = world.run("monthly_job", month=JANUARY, assets=["staging_model"])
         assert not result.success
         assert "TrainingError" in failures(result)["staging_model"]

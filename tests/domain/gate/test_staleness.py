@@ -122,7 +122,7 @@ def base(real_trips: Path) -> pd.DataFrame:
 
 def changed(base: pd.DataFrame, learned: tuple[str, str], then: pd.DataFrame, now: pd.DataFrame) -> Change:
     """What is said of a model that learned from a span of months, was approved on one and is watched on another."""
-    settings = Settings(_env_file=None, max_epochs=3)
+    settings = Settings(_env_file=None, max_epochs=6)
     times = base["pickup_datetime"]
     network, _ = fit_from_scratch(prepared(base[(times >= learned[0]) & (times < learned[1])]), settings)
     baselines = [baseline_of(network, prepared(trips), settings) for trips in (then, now)]

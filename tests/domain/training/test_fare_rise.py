@@ -75,7 +75,7 @@ def renewed_through(months: dict[str, pd.DataFrame], earlier: pd.DataFrame, home
     `worse` is by how much the renewed one is worse than the frozen one at least, with 95 % confidence: negative unless
     it surely is. `worse_a_month_later` is that of the model renewed up to the month before, which prices the month.
     """
-    settings = small_settings(home, max_epochs=3, batch_size=512, rehearsal_trips=REHEARSED)
+    settings = small_settings(home, max_epochs=6, batch_size=None, rehearsal_trips=REHEARSED)
     base = earlier.sample(BASE_TRIPS, random_state=1).sort_index().reset_index(drop=True)
     learned = ready("base", base, settings)
     network, _ = fit_from_scratch(learned.frame, settings)

@@ -114,7 +114,7 @@ def test_every_number_of_a_renewal_is_in_it(name: str, monkeypatch: pytest.Monke
         "model.network._SHORTEST_KM",
         "training.base_trips.GROUP_TRIPS",
         "training.base_trips.SAMPLE_TRIPS",
-        "training.base_trips.VALIDATION_SHARE",
+        "training.gathering.VALIDATION_SHARE",
         "training.challengers.FEWEST_TRIPS",
         "training.challengers.HELD_SHARE",
         "training.challengers.RECENT_MONTHS",
