@@ -21,6 +21,7 @@ import taxifare.training.from_random_weights
 from taxifare.cli.main import app
 from taxifare.gate.scores import mean_interval
 from taxifare.model.fitting import TrainingHistory, fit
+from taxifare.model.network import ARCHITECTURES
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.studies.adopting import adopt
@@ -120,7 +121,16 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_present_settings_are_the_first_trial(found: Found) -> None:
     first = found.search.trials[0]
     assert first.number == 0
-    assert first.settings == searched_settings(found.settings) == found.search.result.present
+    of_shape = ARCHITECTURES[0]
+    assert found.settings.learning_rate is None
+    assert first.settings == found.search.result.present
+    assert first.settings == {
+        "learning_rate": of_shape.learning_rate,
+        "batch_size": found.settings.batch_size,
+        "patience": found.settings.patience,
+        "max_epochs": found.settings.max_epochs,
+        "dense_width_factor": 1.0,
+    }
 
 
 def test_trials_differ_and_stay_where_a_setting_makes_sense(found: Found) -> None:
