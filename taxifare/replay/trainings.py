@@ -22,7 +22,7 @@ from taxifare.model.fitting import Matrix, TrainingError
 from taxifare.replay.results import Model
 from taxifare.replay.store import TrainingResult, TrainingStore
 from taxifare.replay.workers import Assignment, LearnedFrom, carry_out, end_with_parent
-from taxifare.settings import Settings
+from taxifare.settings import TrainingSettings
 
 _PROCESSES = 2
 """Processes that train: a fit of this network keeps one core busy, and a process takes about a gigabyte."""
@@ -37,7 +37,7 @@ class Trainings:
         settings: Hyperparameters and seed.
     """
 
-    def __init__(self, folder: Path, validation: Matrix, settings: Settings) -> None:
+    def __init__(self, folder: Path, validation: Matrix, settings: TrainingSettings) -> None:
         self._store = TrainingStore(folder, hashlib.sha256(validation.tobytes()).hexdigest()[:16])
         self._settings = settings
         self._begun: dict[str, Future[None]] = {}

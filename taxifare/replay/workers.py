@@ -17,7 +17,7 @@ from taxifare.model.exposure import Exposure
 from taxifare.model.fitting import Matrix, quote, restore
 from taxifare.replay.results import Model
 from taxifare.replay.store import TrainingStore
-from taxifare.settings import ChallengerName, Settings
+from taxifare.settings import ChallengerName, TrainingSettings
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Challenger, Lesson, Parent, renewed, warm
 from taxifare.training.renewal import fit_base
@@ -95,7 +95,9 @@ class _StoredParent(Parent):
         return _networks[lineage]
 
 
-def carry_out(store: TrainingStore, assignment: Assignment, learned_from: LearnedFrom, settings: Settings) -> None:
+def carry_out(
+    store: TrainingStore, assignment: Assignment, learned_from: LearnedFrom, settings: TrainingSettings
+) -> None:
     """Ensures that a training is done and that what came of it is in the store.
 
     Raises:
@@ -119,7 +121,7 @@ def carry_out(store: TrainingStore, assignment: Assignment, learned_from: Learne
     store.put(assignment.key, challenger, model)
 
 
-def _challenger(work: Work, learned_from: LearnedFrom, parent: Parent | None, settings: Settings) -> Challenger:
+def _challenger(work: Work, learned_from: LearnedFrom, parent: Parent | None, settings: TrainingSettings) -> Challenger:
     """Returns what comes of the work."""
     if isinstance(learned_from, Path):
         return fit_base(BaseTrips(learned_from.open("rb")), settings)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from taxifare.gate.scores import Interval, reference_mae, score, student_interval
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
-from taxifare.settings import Settings
+from taxifare.settings import TrainingSettings
 from taxifare.training.from_random_weights import architecture_of, fit_from_scratch, predict_trips
 from taxifare.training.recipe import fingerprint
 from taxifare.trips.editions import Trips
@@ -69,7 +69,7 @@ class _Point:
 def learning_curve(
     trips: Trips,
     registry: ModelRegistry,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     sizes: Sequence[int | None],
     repeats: int,
@@ -130,7 +130,7 @@ def _measure(
     training: pd.DataFrame,
     test: pd.DataFrame,
     registry: ModelRegistry,
-    settings: Settings,
+    settings: TrainingSettings,
     curve: str,
     report: Callable[[float], None],
 ) -> Mapping[str, float]:

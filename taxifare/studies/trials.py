@@ -11,7 +11,7 @@ import pandas as pd
 from taxifare.gate.scores import EvaluationError, score
 from taxifare.model.fitting import Epoch, TrainingError
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import MonthSettings, Settings, TrainingSettings
+from taxifare.settings import MonthSettings, TrainingSettings
 from taxifare.studies.results import SettingValues, TuningError
 from taxifare.studies.storage import FAULT, QUARTERS, RUN, number_of
 from taxifare.training.from_random_weights import architecture_of_fit, fit_from_scratch, predict_trips
@@ -74,7 +74,7 @@ def values_for(settings: TrainingSettings, trips: int) -> SettingValues:
     return {name: value or of_shape[name] for name, value in searched_settings(settings).items()}
 
 
-def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry, settings: Settings) -> None:
+def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry, settings: TrainingSettings) -> None:
     """Runs the next trial in an MLflow run of its own, and tells the study how it ended.
 
     One that gives no usable network is a failed trial.
@@ -133,7 +133,7 @@ def _suggest(trial: "optuna.Trial", settings: TrainingSettings, trips: int) -> S
 
 
 def _fit_and_score(
-    trial: "optuna.Trial", run_id: str, trips: TrialTrips, registry: ModelRegistry, settings: Settings
+    trial: "optuna.Trial", run_id: str, trips: TrialTrips, registry: ModelRegistry, settings: TrainingSettings
 ) -> float | None:
     """Returns the trial's error on the held trips that choose, None where it was given up; logs how it went."""
     import optuna

@@ -20,7 +20,7 @@ import numpy as np
 
 from taxifare.gate.scores import Interval, mean_interval, paired_gains
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
-from taxifare.settings import Settings
+from taxifare.settings import Settings, TrainingSettings
 from taxifare.studies.results import Search, Trial, TrialEnd, TuningError, TuningResult
 from taxifare.studies.storage import (
     finished_trials,
@@ -166,7 +166,7 @@ def _result(
     edition: Edition,
     run_id: str,
     registry: ModelRegistry,
-    settings: Settings,
+    settings: TrainingSettings,
 ) -> TuningResult:
     """Returns what follows from the trials: the best one, and what it gains on the held trips that chose nothing."""
     errors = {trial.number: trial.mae for trial in done if trial.mae is not None}

@@ -95,7 +95,7 @@ def train_base(
     return _candidate(sample, facts, training_inputs(sample), learn, registry, settings, run_tags)
 
 
-def fit_base(trips: BaseTrips, settings: Settings, on_epoch: OnEpoch | None = None) -> Challenger:
+def fit_base(trips: BaseTrips, settings: TrainingSettings, on_epoch: OnEpoch | None = None) -> Challenger:
     """Returns a network trained from random weights on the training trips of the base years.
 
     Args:
