@@ -23,8 +23,8 @@ from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
 from taxifare.settings import Settings
 from taxifare.studies.results import TuningResult
+from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import Standing
-from taxifare.training.renewal import Candidate
 from taxifare.trips.cities import City
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names

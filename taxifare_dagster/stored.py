@@ -6,7 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from taxifare.training.base_trips import BaseTrips
-from taxifare.training.staging import WholeMonth
+from taxifare.training.whole_month import WholeMonth
 from taxifare.trips.editions import BASE, Trips
 from taxifare.trips.months import Month
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager

@@ -67,7 +67,7 @@ class LoadedModel:
 
         Args:
             trips: n trips.
-            corrected: Whether to go against the bias, see `evaluation.correction_share`.
+            corrected: Whether to go against the bias, see `correction.correction_share`.
 
         Raises:
             KeyError: A column is missing.

@@ -18,9 +18,9 @@ from taxifare.model.fitting import Matrix, quote, restore
 from taxifare.replay.results import Model
 from taxifare.replay.store import TrainingStore
 from taxifare.settings import ChallengerName, TrainingSettings
+from taxifare.training.base_model import fit_base
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Challenger, Lesson, Parent, renewed, warm
-from taxifare.training.renewal import fit_base
 from taxifare.trips.editions import BASE
 
 if TYPE_CHECKING:

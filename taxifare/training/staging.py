@@ -4,7 +4,7 @@ How a model is renewed stands in `renewal` and `challengers`; what production is
 its whole month, is told by whoever knows the decisions (`taxifare.approval.due`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,30 +12,12 @@ import pandas as pd
 from taxifare.model.fitting import TrainingError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import Settings
+from taxifare.settings import TrainingSettings
+from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import OnEpoch
-from taxifare.training.renewal import Candidate, renew, retrain_whole_month
+from taxifare.training.renewal import renew
+from taxifare.training.whole_month import WholeMonth
 from taxifare.trips.editions import BASE, Trips
-
-
-@dataclass(frozen=True)
-class WholeMonth:
-    """An approved version, and the month that it is to learn whole.
-
-    Attributes:
-        version: The approved version.
-        read: Returns the month's preprocessed trips and what was rehearsed with them, None for nothing.
-        run_tags: Identify the MLflow run: job, month and Dagster run.
-    """
-
-    version: str
-    read: Callable[[], tuple[Trips, pd.DataFrame | None]]
-    run_tags: Mapping[str, str]
-
-    def retrain(self, registry: ModelRegistry, settings: Settings) -> str:
-        """Returns the version that has learned the whole month, see `renewal.retrain_whole_month`."""
-        trips, rehearsed = self.read()
-        return retrain_whole_month(trips, rehearsed, self.version, registry, settings, run_tags=self.run_tags)
 
 
 @dataclass(frozen=True)
@@ -57,7 +39,7 @@ def stage(
     production: str | None,
     whole_month: WholeMonth | None,
     registry: ModelRegistry,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     run_tags: Mapping[str, str],
     on_epoch: OnEpoch | None = None,

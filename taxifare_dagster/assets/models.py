@@ -16,10 +16,11 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.training.appraisal import appraise_production
+from taxifare.training.base_model import train_base
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import OnEpoch
-from taxifare.training.renewal import train_base
-from taxifare.training.staging import WholeMonth, stage
+from taxifare.training.staging import stage
+from taxifare.training.whole_month import WholeMonth
 from taxifare.trips.editions import Trips
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata

@@ -8,10 +8,12 @@ import pandas as pd
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
+from taxifare.training.base_model import train_base
 from taxifare.training.base_trips import BaseTrips
+from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.gathering import gather_base
-from taxifare.training.renewal import Candidate, renew, train_base
+from taxifare.training.renewal import renew
 from taxifare.trips.editions import BASE, Trips
 from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess, split_month

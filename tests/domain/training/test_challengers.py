@@ -23,6 +23,7 @@ from taxifare.model.registry import WHOLE_MONTH_TAG, ModelRegistry
 from taxifare.settings import Settings
 from taxifare.training import challengers
 from taxifare.training.appraisal import appraise_production
+from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import (
     HELD_SHARE,
     RENEWAL,
@@ -38,7 +39,7 @@ from taxifare.training.challengers import (
 )
 from taxifare.training.from_random_weights import predict_trips
 from taxifare.training.rehearsal import reservoir
-from taxifare.training.renewal import Candidate, retrain_whole_month
+from taxifare.training.whole_month import retrain_whole_month
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import compute_features, feature_names
 from tests.support.registry import all_versions

@@ -20,11 +20,11 @@ from taxifare.model.registry import ModelRegistry, RegisteredVersion
 from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
 from taxifare.training.appraisal import appraise_production
+from taxifare.training.candidates import Candidate, known_version, training_inputs
 from taxifare.training.challengers import HELD_SHARE, RENEWAL
 from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
 from taxifare.training.recipe import fingerprint
 from taxifare.training.rehearsal import reservoir
-from taxifare.training.renewal import Candidate, known_version, training_inputs
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from tests.support.registry import all_versions, registry_at

@@ -12,9 +12,10 @@ from taxifare.gate.evidence import Appraisal
 from taxifare.model.fitting import TrainingError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
-from taxifare.training import staging
-from taxifare.training.renewal import Candidate
-from taxifare.training.staging import Staged, WholeMonth, stage
+from taxifare.training import staging, whole_month
+from taxifare.training.candidates import Candidate
+from taxifare.training.staging import Staged, stage
+from taxifare.training.whole_month import WholeMonth
 from taxifare.trips.editions import Edition, Trips
 from tests.support.small import small_settings
 
@@ -81,7 +82,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(small_settings(tmp_path))
     monkeypatch.setattr(staging, "renew", made.renew)
-    monkeypatch.setattr(staging, "retrain_whole_month", made.retrain)
+    monkeypatch.setattr(whole_month, "retrain_whole_month", made.retrain)
     return made
 
 
