@@ -4,6 +4,8 @@ The ledger is the truth; the model registry is a projection of it. Every command
 with what the ledger says, then adds its own entries in one transaction, then projects those. A command that dies in
 between has either done nothing, or is finished by the next command, whichever that is. What the entries may be is said
 by the rules in `requests`, `decisions` and `promotions`; what they were is told by `record`.
+
+Why one transaction, and why repeating is safe: docs/decisions.md, under approval.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 What is due, asked and decided rests on these entries alone. Whatever else shows a comparison – a check in Dagster, a
 page, a tag – is a picture of it, and nobody reads it back.
+
+Why in the ledger: docs/decisions.md, under approval.
 """
 
 import json

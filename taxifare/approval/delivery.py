@@ -4,6 +4,8 @@ A message is sent once. Delivery is on record in the ledger, and only one proces
 know is whether a server that failed to answer had accepted the message all the same; so the message carries a key (its
 last line, and the `Idempotency-Key` header), and before anything is posted the channel is searched for it. Where the
 chat does not let its messages be read, a fault after accepting shows the message twice: the same question, never two.
+
+What sending once can mean: docs/decisions.md, under approval.
 """
 
 import logging

@@ -2,6 +2,8 @@
 
 Derived each time from what is published and what is on record (`Known`); nothing is remembered besides, so a month that
 was run by hand, by backfill or by a sensor is the same to it. Doing it is the business of whoever asks.
+
+Why nothing is remembered: docs/decisions.md, under approval.
 """
 
 import logging

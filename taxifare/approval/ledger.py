@@ -4,6 +4,8 @@ The database itself keeps the promises, so that no code path can break them. Tri
 request has one outcome, because the outcome's primary key is the request. A promotion extends the last one and names
 the version it replaces, and it is of the version that was shown and approved, because foreign keys say so.
 SQLite by default, PostgreSQL by `DATABASE_URL`.
+
+Why the database keeps them, and what makes a question the same: docs/decisions.md, under approval.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Evidence: everything that a decision rests on, as it is shown, kept and digested."""
+"""Evidence: everything that a decision rests on, as it is shown, kept and digested.
+
+Why an appraisal has three shapes: docs/decisions.md, under gate.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""Scores and intervals: how far predictions are off, and how surely one model is closer than another."""
+"""Scores and intervals: how far predictions are off, and how surely one model is closer than another.
+
+Why the interval is the normal one: docs/decisions.md, under gate.
+"""
 
 import math
 from statistics import NormalDist

@@ -1,4 +1,7 @@
-"""Staleness: whether production errs more because the month is harder, or because it has lost skill."""
+"""Staleness: whether production errs more because the month is harder, or because it has lost skill.
+
+How a rise of the error is divided: docs/decisions.md, under gate.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,7 @@
-"""The verdict: from both models' predictions on the same trips to what follows, with its reasons."""
+"""The verdict: from both models' predictions on the same trips to what follows, with its reasons.
+
+Why objections are part of the evidence: docs/decisions.md, under gate.
+"""
 
 import math
 from collections.abc import Sequence

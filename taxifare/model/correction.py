@@ -1,4 +1,7 @@
-"""The correction: how far predictions are raised against the bias of a model that predicts medians."""
+"""The correction: how far predictions are raised against the bias of a model that predicts medians.
+
+Why the median is corrected, and by how much: docs/decisions.md, under model.
+"""
 
 import numpy as np
 import numpy.typing as npt

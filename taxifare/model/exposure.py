@@ -1,4 +1,7 @@
-"""Exposure: what a model has learned from, as spans of time, and whether that touches what it is judged by."""
+"""Exposure: what a model has learned from, as spans of time, and whether that touches what it is judged by.
+
+Why spans, not rows: docs/decisions.md, under model.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime

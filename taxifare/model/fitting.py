@@ -1,4 +1,7 @@
-"""Training: fitting a network, new or continued, and predicting with it."""
+"""Training: fitting a network, new or continued, and predicting with it.
+
+Why an epoch is one graph of our own: docs/decisions.md, under model.
+"""
 
 import resource
 import sys

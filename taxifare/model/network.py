@@ -21,6 +21,8 @@ fare rise multiplies, whatever the trip; to durations a rule is a date like any 
 that may change its course once a year, so that the last one is that of the last year, not of a line through all; more
 levels would learn seasons. It acts there only, and goes no further than in the training rows, as every feature: it can
 neither bend what a trip costs nor run away.
+
+What was tried, and what each part earns: docs/decisions.md, under model, and docs/model.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence

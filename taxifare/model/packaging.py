@@ -6,6 +6,8 @@ since, and loads in a process that has no `taxifare` at all. The Keras network l
 that training can go on.
 
 Where packed models are kept is the business of `registry`.
+
+Why features travel by value: docs/decisions.md, under model.
 """
 
 import logging

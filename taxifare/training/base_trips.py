@@ -3,6 +3,8 @@
 The trips of the base years are in an order that `gathering` decides, those for training first, then those for
 validation. The first trips of the file are a random sample of all, which is what scales, pictures and studies take.
 Which trips are in it, and in what order, is not decided here.
+
+Why they stream: docs/decisions.md, under training.
 """
 
 from collections.abc import Iterable, Iterator

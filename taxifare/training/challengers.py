@@ -9,6 +9,8 @@
 
 A fifth of the month's training trips is held: it decides when each stops and which one is staged. The validation trips
 are not asked until then, so that the verdict compares two models, not the luckiest of several with one.
+
+Why they are compared on held trips: docs/decisions.md, under training.
 """
 
 import time

@@ -1,4 +1,7 @@
-"""A fit from random weights under given settings: the base model, a trial of tuning, a point of the learning curve."""
+"""A fit from random weights under given settings: the base model, a trial of tuning, a point of the learning curve.
+
+Why training trips decide when to stop: docs/decisions.md, under training.
+"""
 
 import math
 from collections.abc import Callable, Sequence

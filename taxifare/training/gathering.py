@@ -3,6 +3,8 @@
 A trip's place in the file is decided by a hash of its values and the seed. Hence the same trips give the same file,
 however the source divides them; equal trips meet, wherever they were published; and a smaller `DATASET_SIZE` is the
 beginning of a larger one. What the file looks like is said in `base_trips`.
+
+Why a hash decides: docs/decisions.md, under training.
 """
 
 from collections import Counter

@@ -1,4 +1,7 @@
-"""Rehearsal: a bounded sample of the trips before a month, so that learning the month does not forget the years."""
+"""Rehearsal: a bounded sample of the trips before a month, so that learning the month does not forget the years.
+
+Why it reads what is published, not what has been run: docs/decisions.md, under training.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator

@@ -2,6 +2,8 @@
 
 How a model is renewed stands in `renewal` and `challengers`; what production is, and whether it is to be retrained on
 its whole month, is told by whoever knows the decisions (`taxifare.approval.due`).
+
+Why a model is trained even then: docs/decisions.md, under training.
 """
 
 from collections.abc import Mapping

@@ -2,6 +2,8 @@
 
 How an edition is marked in a file is the business of those who keep files: frames carry no marks in memory, because
 pandas drops them on the way.
+
+Why a type says it, not a mark: docs/decisions.md, under trips.
 """
 
 from collections.abc import Iterator

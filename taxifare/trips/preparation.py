@@ -2,6 +2,8 @@
 
 The assets and their checks, rehearsal and replay all go by this: the checks show every inspection, a rehearsal leaves
 out a month that has a fault, a replay names its faults. Which trips are dropped one by one is said in `cleaning`.
+
+Why there is one definition: docs/decisions.md, under trips.
 """
 
 from collections.abc import Mapping, Sequence

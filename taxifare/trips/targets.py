@@ -2,6 +2,8 @@
 
 A target is known after the trip, and is never a feature. Features and network are the same for both; whatever else is
 said of a target anywhere – units, limits, words – is said here.
+
+Why the target is a column, and durations end at three hours: docs/decisions.md, under trips.
 """
 
 from collections.abc import Callable

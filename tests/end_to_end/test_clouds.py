@@ -18,7 +18,12 @@ from tests.support.google_cloud import PROJECT, TOKEN, BigQueryServer
 from tests.support.places import DATA
 from tests.support.socrata import from_tfx, portal_server
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.real_trips, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.xdist_group("bigquery"),
+    pytest.mark.real_trips,
+    pytest.mark.timeout(900),
+]
 
 CHICAGO_TRIPS = DATA / "chicago" / "tfx_chicago_taxi_data.csv"
 

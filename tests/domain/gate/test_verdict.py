@@ -126,6 +126,9 @@ def test_a_better_model_that_is_worse_at_night_is_held() -> None:
     assert evidence.gain.low > 0, "it is better on the whole"
     assert evidence.verdict is Verdict.HOLD
     assert [reason.split(":")[0] for reason in evidence.reasons] == ["night trips get worse"]
+    assert [(objection.about, objection.name) for objection in evidence.objections] == [("slice", "night")]
+    assert evidence.reasons[0] == evidence.objections[0].reason
+    assert "USD a trip (95 % interval" in evidence.reasons[0]
     assert judged(production_predicted, worse_at_night, slice_tolerance=5).verdict is Verdict.PROMOTE
 
 
@@ -160,6 +163,7 @@ def test_a_better_model_that_prices_all_rides_too_low_is_held() -> None:
     assert evidence.gain.low > 0
     assert evidence.verdict is Verdict.HOLD
     assert evidence.reasons == ("the bias grows from +0.00 to -1.00 USD a trip, tolerated are 0.20 USD",)
+    assert [(objection.about, objection.name) for objection in evidence.objections] == [("bias", "bias")]
     assert judged(production_predicted, staging_predicted, bias_tolerance=1.0).verdict is Verdict.PROMOTE
 
 
