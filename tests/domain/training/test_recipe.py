@@ -3,7 +3,6 @@
 import importlib
 import sys
 from dataclasses import fields, replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
 from taxifare.training.recipe import fingerprint, recipe
 from taxifare.trips.cities import CITIES, NEW_YORK, City
 from taxifare.trips.targets import FARE, TARGETS
+from tests.support.cities import CORRECTED
 
 PLAIN = TrainingSettings()
 
@@ -53,21 +53,7 @@ def test_every_fact_of_the_city_is_in_it(name: str, monkeypatch: pytest.MonkeyPa
     assert fingerprint(PLAIN) != before
 
 
-def corrected_rule_date() -> City:
-    *earlier, last = NEW_YORK.rules
-    return replace(NEW_YORK, rules=(*earlier, replace(last, since=last.since + timedelta(days=1))))
-
-
-def larger_airport() -> City:
-    first, *others = NEW_YORK.airports
-    return replace(NEW_YORK, airports=(replace(first, radius_km=5.0), *others))
-
-
-@pytest.mark.parametrize(
-    "city",
-    [corrected_rule_date(), larger_airport(), replace(NEW_YORK, grid_angle_deg=45.0)],
-    ids=["rule", "airport", "grid"],
-)
+@pytest.mark.parametrize("city", CORRECTED.values(), ids=CORRECTED)
 def test_a_corrected_date_angle_or_radius_is_another_training(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(PLAIN)
     monkeypatch.setitem(CITIES, "new-york", city)
@@ -203,5 +189,5 @@ def test_what_is_trained_otherwise_since_is_not_that_releases(constant: str, mon
 
 
 def test_a_corrected_rule_is_not_that_releases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CITIES, "new-york", corrected_rule_date())
+    monkeypatch.setitem(CITIES, "new-york", CORRECTED["rule date"])
     assert fingerprint_at_431839f(PLAIN, INPUTS) is None
