@@ -39,8 +39,9 @@ def guard(webserver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         pytest.skip("nginx is not installed")
     folder, port = tmp_path_factory.mktemp("guard"), free_port()
     # Started by root, nginx reads the login as nobody, who has to get through pytest's folders.
-    for part in (folder, folder.parent, folder.parent.parent):
-        part.chmod(part.stat().st_mode | 0o001)
+    for part in (folder, *folder.parents):
+        if not part.stat().st_mode & 0o001:
+            part.chmod(part.stat().st_mode | 0o001)
     url = f"http://127.0.0.1:{port}"
     settings = {
         "TAXIFARE_HOME": str(folder / "state"),
