@@ -32,8 +32,8 @@ dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port
 guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
 	$(BIN)/python -m taxifare_dagster.guard
 
-# Two processes, a file in one of them; files that share servers are together (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Two processes, a file in one of them, in the order of tests/conftest.py: pytest-xdist 3.8 does not see groups under pytest 9.2.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed .venv/emulators/installed  ## the tests, a quarter of an hour on two cores; without a server or a browser some skip
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -46,17 +46,11 @@ def pytest_configure() -> None:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ensures the tests' order and company: servers first, for they take longest, and a file in one process.
-
-    Files that share servers name a group of their own, see `pytest.mark.xdist_group`.
-    """
+    """Ensures the tests' order: servers first, for they take longest; kills in PostgreSQL are for `make test-all`."""
     for item in items:
         if item.get_closest_marker("killed_at_any_step") and "[postgresql]" in item.name:
             item.add_marker("slow")
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
     items.sort(key=lambda item: "end_to_end" not in item.path.parts)
 
 

@@ -20,7 +20,6 @@ from tests.support.socrata import from_tfx, portal_server
 
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.xdist_group("bigquery"),
     pytest.mark.real_trips,
     pytest.mark.timeout(900),
 ]

@@ -16,7 +16,7 @@ from tests.end_to_end.conftest import CHANNEL, SMALL, Company, Question
 from tests.support.servers import chat_server, dagster_dev, mlflow_server
 from tests.support.ui import Ui, eventually
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("company"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 FARES_RISE = {
     "SIMULATOR_SCENARIO": "fare-rise",

@@ -18,7 +18,7 @@ from taxifare.gate.evidence import Verdict
 from tests.end_to_end.conftest import Books, Company, Question
 from tests.support.ui import Run, eventually
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("company"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 ADA: dict[str, object] = {"decided_by": "Ada", "reason": "the numbers"}
 REPLACES_FIRST = "to replace 1,"

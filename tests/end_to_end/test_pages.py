@@ -12,7 +12,7 @@ from taxifare.gate.evidence import Verdict
 from tests.end_to_end.conftest import Company, Question
 from tests.support.ui import eventually
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("company"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 GROUPS = {
     "trips": ("base_trips", "raw_new_data", "preprocessed_data", "rehearsal_trips"),

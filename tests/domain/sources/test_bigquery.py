@@ -17,7 +17,7 @@ from taxifare.trips.months import parse_month
 from taxifare.trips.table import COLUMN_NAMES
 from tests.support.google_cloud import PROJECT, TOKEN, BigQueryServer
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("bigquery")]
+pytestmark = pytest.mark.end_to_end
 
 JANUARY, FEBRUARY = parse_month("2015-01"), parse_month("2015-02")
 COURSE_COLUMNS = [name for name in COLUMN_NAMES if name not in {"key", "dropoff_datetime"}]

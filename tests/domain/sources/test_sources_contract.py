@@ -134,7 +134,7 @@ def publisher() -> Iterator[Publisher]:
 @pytest.fixture(
     params=[
         *("simulator", ".parquet", ".csv", ".csv.gz", "lewagon", "tlc", "chicago"),
-        pytest.param("bigquery", marks=[pytest.mark.end_to_end, pytest.mark.xdist_group("bigquery")]),
+        pytest.param("bigquery", marks=pytest.mark.end_to_end),
         *(pytest.param(f"real {source}", marks=pytest.mark.real_trips) for source in ("folder", "lewagon")),
     ]
 )
