@@ -311,7 +311,7 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert evidence.production is not None
     assert evidence.production.scores.mae > evidence.staging.scores.mae
     # And the person reads it the right way round: the error of production first, and a gain with its sign.
-    dearer = showroom.approvals.request(reverse)
+    dearer = showroom.request(reverse)
     text = message(dearer, showroom.approvals.tokens.of(dearer), LINKS, gate_settings).text
     good, dear = evidence.staging.scores, evidence.production.scores
     assert text.startswith(f"Evaluation MAE: {good.mae:.2f} - New training MAE: {dear.mae:.2f}\n")
