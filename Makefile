@@ -35,13 +35,13 @@ guard: .venv/installed  ## a login and a known host before Dagster's webserver, 
 # Two processes, a file in one of them, in the order of tests/conftest.py: pytest-xdist 3.8 does not see groups under pytest 9.2.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/installed .venv/emulators/installed  ## the tests, a quarter of an hour on two cores; without a server or a browser some skip
+test: .venv/installed .venv/emulators/installed  ## the tests; without a server or a browser some skip
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-fast: .venv/installed  ## of these the ones that start no server
 	$(PYTEST) -m "not slow and not end_to_end" $(ARGS)
 
-test-all: .venv/installed .venv/emulators/installed  ## and what measures: the network on real months, memory, every publisher, kills in PostgreSQL; half an hour
+test-all: .venv/installed .venv/emulators/installed  ## and what measures: the network on real months, memory, every publisher, kills in PostgreSQL
 	$(PYTEST) $(ARGS)
 
 mutants: .venv/installed  ## breaks gate and approval in small ways and says which their tests miss; an hour, ARGS="taxifare.gate.verdict*" for a part
