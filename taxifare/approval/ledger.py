@@ -3,6 +3,7 @@
 The database itself keeps the promises, so that no code path can break them. Triggers refuse UPDATE and DELETE. A
 request has one outcome, because the outcome's primary key is the request. A promotion extends the last one and names
 the version it replaces, and it is of the version that was shown and approved, because foreign keys say so.
+Every entry is sealed into a chain, so that a change by whoever can drop the triggers shows.
 SQLite by default, PostgreSQL by `DATABASE_URL`.
 
 Why the database keeps them, and what makes a question the same: docs/decisions.md, under approval.
@@ -21,12 +22,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
+from taxifare.approval.chain import Head, Link, key_of, seal
 from taxifare.approval.records import Comparison, Delivery, Outcome, Promotion, Refusal, Request, RequestState
-from taxifare.approval.tables import COMPARISONS, DELIVERIES, OUTCOMES, PROJECTIONS, PROMOTIONS, REFUSALS, REQUESTS
+from taxifare.approval.tables import (
+    CHAIN,
+    COMPARISONS,
+    DELIVERIES,
+    OUTCOMES,
+    PROJECTIONS,
+    PROMOTIONS,
+    REFUSALS,
+    REQUESTS,
+)
 from taxifare.gate.evidence import Verdict
 from taxifare.trips.targets import Unit
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 
 LOCK_S = 30
 
@@ -43,12 +54,30 @@ class Entries:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._last_link: Link | None = None
 
     def _rows(self, select: sa.Select[Any]) -> list[Mapping[str, Any]]:
         return [dict(row) for row in self._connection.execute(select).mappings()]
 
     def _add(self, table: sa.Table, **values: object) -> None:
-        self._connection.execute(table.insert().values(**values))
+        """Ensures that the row is in the table, and sealed as it was stored."""
+        insert = table.insert().values(**values).returning(*table.c)
+        stored = dict(self._connection.execute(insert).mappings().one())
+        # Nobody else adds a link before this transaction ends: it has been asked for once.
+        last = self._last_link or self._find_last_link()
+        number, before = (1, "") if last is None else (last.number + 1, last.seal)
+        key = key_of(stored, [column.name for column in table.primary_key])
+        self._last_link = Link(number, table.name, key, seal(before, table.name, stored))
+        self._connection.execute(CHAIN.insert().values(**asdict(self._last_link)))
+
+    def _find_last_link(self) -> Link | None:
+        rows = self._rows(sa.select(CHAIN).order_by(CHAIN.c.number.desc()).limit(1))
+        return Link(**rows[0]) if rows else None
+
+    def head(self) -> Head | None:
+        """The head of the chain, None before the first entry."""
+        last = self._find_last_link()
+        return None if last is None else last.head
 
     def comparisons(self) -> dict[str, Comparison]:
         """The last comparison of each subject."""

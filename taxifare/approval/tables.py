@@ -150,3 +150,14 @@ PROJECTIONS = sa.Table(
     sa.Column("event", sa.Text, primary_key=True),
     sa.Column("at", UtcDateTime, nullable=False),
 )
+
+# One link for each row of every other table, see `taxifare.approval.chain`.
+CHAIN = sa.Table(
+    "chain",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("entry_table", sa.Text, nullable=False),
+    sa.Column("entry_key", sa.Text, nullable=False),
+    sa.Column("seal", sa.Text, nullable=False),
+    sa.UniqueConstraint("entry_table", "entry_key", name="sealed_once"),
+)
