@@ -21,6 +21,7 @@ from taxifare.approval.channels import (
     Notifier,
     PassingDeliveryError,
 )
+from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import Links, message
 from taxifare.approval.records import Delivery, Request
 from taxifare.settings import AskingSettings
@@ -60,11 +61,13 @@ def send_request(
         DeliveryError: It could not be delivered; the request stays, and sending again asks nobody twice.
     """
     request = approvals.record.find(request_id)
+    head = approvals.record.head()
     text = message(
         request,
         approvals.tokens.of(request),
         links,
         settings,
+        head=head,
         reminder=reminder,
         restated=approvals.record.decided_on_other_editions(request),
         comparison_page=comparison_page,
@@ -79,6 +82,9 @@ def send_request(
     ):
         with attempt:
             sent = _send(approvals, notifier, request, text, reminder)
+    if sent and head is not None:
+        told = ToldHeads(settings.home, approvals.ledger.place)
+        told.remember(ToldHead(head, f"{text.key} to {notifier.channel}", approvals.now()))
     return sent
 
 

@@ -219,6 +219,12 @@ class Ledger:
     def __repr__(self) -> str:
         return f"Ledger({self._url.render_as_string(hide_password=True)!r})"
 
+    @property
+    def place(self) -> str:
+        """Where it is, without who opens it or how: the same for everybody who uses it."""
+        where = {name: value for name, value in self._url.query.items() if name in {"host", "port", "options"}}
+        return self._url.set(username=None, password=None, query=where).render_as_string()
+
     @contextmanager
     def reading(self) -> Iterator[Entries]:
         """A consistent view of the entries."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE, Decision, by_verdict
 from taxifare.approval.records import Outcome, Request
@@ -42,6 +43,7 @@ def message(
     links: Links,
     settings: AskingSettings,
     *,
+    head: Head | None = None,
     reminder: int = 0,
     restated: Sequence[Outcome] = (),
     comparison_page: str | None = None,
@@ -53,6 +55,7 @@ def message(
         token: Goes into the links that answer it.
         links: Where to look and where to answer.
         settings: Who decides: a person or a policy.
+        head: Of the ledger's chain: what a ledger that was changed afterwards no longer has. None before any entry.
         reminder: 0 for the question itself, n for its n-th reminder.
         restated: Decisions on earlier editions of the same trips.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
@@ -85,6 +88,7 @@ def message(
         f"Difficulty: a plain rate per km is {_amount(evidence.difficulty_mae)} off on these trips",
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
+        *([] if head is None else [f"Ledger: {head}"]),
     ]
     pages = [("See", links.subject(request.subject))]
     if comparison_page:

@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime, time, timedelta
 
 from taxifare.approval import requests
+from taxifare.approval.chain import Head
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
 from taxifare.approval.texts import one_line
@@ -22,6 +23,11 @@ class Record:
         """Returns the last comparison of each subject."""
         with self._ledger.reading() as entries:
             return entries.comparisons()
+
+    def head(self) -> Head | None:
+        """Returns the head of the ledger's chain, None before the first entry."""
+        with self._ledger.reading() as entries:
+            return entries.head()
 
     def find(self, request_id: str) -> Request:
         """Returns the request; raises UnknownRequestError if there is none of that name."""

@@ -19,6 +19,7 @@ from taxifare.approval.channels import (
 )
 from taxifare.approval.delivery import ATTEMPTS, send_reminders, send_request
 from taxifare.approval.errors import UnknownRequestError
+from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import message
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings
@@ -26,6 +27,14 @@ from tests.support.approvals import LINKS, Office, in_processes
 from tests.support.servers import Chat, Webhook, chat_server, webhook_server
 
 SETTINGS = Settings(chat_base_url=None, chat_channel=None)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which delivery remembers what it told."""
+    settings = Settings(taxifare_home=tmp_path / "home", chat_base_url=None, chat_channel=None)
+    monkeypatch.setitem(globals(), "SETTINGS", settings)
+    return settings.home
 
 
 @pytest.fixture
@@ -104,6 +113,21 @@ def test_who_may_approve_against_the_verdict_only_is_told_how(office: Office, ve
 
 def send(office: Office, wagon: WagonChat, request_id: str, pauses: list[float], **more: Any) -> bool:
     return send_request(office.approvals, wagon, request_id, LINKS, SETTINGS, sleep=pauses.append, **more)
+
+
+def test_the_head_of_the_ledger_stands_in_the_message_and_is_remembered_outside_the_ledger(
+    office: Office, chat: Chat, wagon: WagonChat, pauses: list[float], home: Path
+) -> None:
+    request = office.ask("2015-03", "2", "1")
+    head = office.approvals.record.head()
+    assert head is not None
+    assert send(office, wagon, request.id, pauses)
+    assert f"\nLedger: {head}\n" in chat.messages[0]["content"]
+    (told,) = ToldHeads(home, office.approvals.ledger.place)()
+    assert told == ToldHead(head, f"Request {request.id} to {wagon.channel}", office.clock())
+    assert not send(office, wagon, request.id, pauses)
+    assert send(office, wagon, request.id, pauses, reminder=1)
+    assert len(ToldHeads(home, office.approvals.ledger.place)()) == 2
 
 
 def test_the_question_arrives_once_however_often_it_is_sent(
