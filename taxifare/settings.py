@@ -5,14 +5,16 @@ and a function says in its signature which group it needs. Rules that tie settin
 has them all. What is no setting does not belong here: constants stand where they are used.
 
 Why groups are inherited, not nested: docs/decisions.md, under settings. Nothing else in the project reads the
-environment. Secrets are `SecretStr`, so that no log, page or traceback shows them.
+environment. Secrets, and addresses that may hold one, are `SecretStr`, so that no log, page or traceback shows them;
+`taxifare.secrets` knows them, so that no server's answer shows them either.
 """
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,6 +29,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
+from taxifare import secrets
+from taxifare.errors import ToldError
 from taxifare.trips.cities import CITIES, City
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.targets import TARGETS, Target, TargetName
@@ -48,13 +52,45 @@ def _row_count(value: object) -> object:
     return int(text[:-1]) * 1000 if text.endswith("k") and text[:-1].isdigit() else value
 
 
+def _remembered(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None:
+        secrets.remember(secret.get_secret_value())
+    return secret
+
+
+def _remembered_address(address: SecretStr | None) -> SecretStr | None:
+    if address is not None:
+        secrets.remember_address(address.get_secret_value())
+    return address
+
+
+def _on_the_web(address: SecretStr | None) -> SecretStr | None:
+    if address is not None and not address.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("expected an address that begins with http or https")
+    return address
+
+
+def _holds_no_secret(place: str | None) -> str | None:
+    """Ensures that a place that Dagster's pages and MLflow's store show gives nobody access to itself."""
+    if place is not None and "://" in place and ("?" in place or ":" in place.partition("://")[2].rpartition("@")[0]):
+        raise ValueError(
+            "expected a folder or the address of a bucket without a password and without a query, which pages and "
+            "stores would show; credentials are given as the bucket's own software takes them"
+        )
+    return place
+
+
 MonthSetting = Annotated[Month, BeforeValidator(_month), PlainSerializer(str)]
 OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(_empty_is_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none), AfterValidator(_remembered)]
+OptionalAddress = Annotated[SecretStr | None, BeforeValidator(_empty_is_none), AfterValidator(_remembered_address)]
+OptionalWebAddress = Annotated[OptionalAddress, AfterValidator(_on_the_web)]
+WebAddress = Annotated[SecretStr, AfterValidator(_remembered_address), AfterValidator(_on_the_web)]
+Place = Annotated[str | None, BeforeValidator(_empty_is_none), AfterValidator(_holds_no_secret)]
 RowCount = Annotated[int | None, BeforeValidator(_row_count)]
 
 
@@ -87,10 +123,12 @@ class HomeSettings(_Group):
     taxifare_home: Path = Field(
         Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger"
     )
-    storage_uri: OptionalText = Field(
+    storage_uri: Place = Field(
         None, description="Folder or bucket (gs://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
     )
-    database_url: OptionalText = Field(None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME")
+    database_url: OptionalAddress = Field(
+        None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME"
+    )
 
     @cached_property
     def home(self) -> Path:
@@ -109,7 +147,9 @@ class HomeSettings(_Group):
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
-        return self.database_url or f"sqlite:///{self.home / 'ledger.db'}"
+        if self.database_url is None:
+            return f"sqlite:///{self.home / 'ledger.db'}"
+        return self.database_url.get_secret_value()
 
 
 class ProblemSettings(_Group):
@@ -136,12 +176,12 @@ class ProblemSettings(_Group):
 class MlflowSettings(ProblemSettings, HomeSettings):
     """Where models and runs are kept."""
 
-    mlflow_tracking_uri: OptionalText = Field(None, description="MLflow server; empty: SQLite in TAXIFARE_HOME")
+    mlflow_tracking_uri: OptionalAddress = Field(None, description="MLflow server; empty: SQLite in TAXIFARE_HOME")
     mlflow_tracking_username: OptionalText = Field(
         None, description="Login at the MLflow server, where it asks for one"
     )
     mlflow_tracking_password: OptionalSecret = Field(None, description="Password at the MLflow server")
-    mlflow_artifact_location: OptionalText = Field(
+    mlflow_artifact_location: Place = Field(
         None,
         description="Folder or bucket of the files of a new experiment; empty: the MLflow server's, or TAXIFARE_HOME",
     )
@@ -152,8 +192,19 @@ class MlflowSettings(ProblemSettings, HomeSettings):
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's tracking and registry store."""
-        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        """MLflow's tracking and registry store; a server's without the login, which is `mlflow_login`."""
+        if self.mlflow_tracking_uri is None:
+            return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        uri = self.mlflow_tracking_uri.get_secret_value()
+        return secrets.shown(uri) if secrets.login_in(uri) else uri
+
+    @property
+    def mlflow_login(self) -> tuple[str, str] | None:
+        """User and password at the MLflow server, None where there is none."""
+        if self.mlflow_tracking_username is not None and self.mlflow_tracking_password is not None:
+            return self.mlflow_tracking_username, self.mlflow_tracking_password.get_secret_value()
+        uri = self.mlflow_tracking_uri
+        return None if uri is None else secrets.login_in(uri.get_secret_value())
 
     @property
     def registered_model(self) -> str:
@@ -164,6 +215,8 @@ class MlflowSettings(ProblemSettings, HomeSettings):
     def _mlflow_login_is_whole(self) -> Self:
         if (self.mlflow_tracking_username is None) != (self.mlflow_tracking_password is None):
             raise ValueError("MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD go together: set both or neither")
+        if self.mlflow_login is not None:
+            secrets.remember_login(*self.mlflow_login)
         return self
 
 
@@ -263,8 +316,8 @@ class BigQuerySettings(SourceSettings):
 class LeWagonSettings(SourceSettings):
     """The files of the Le Wagon course."""
 
-    lewagon_url: str = Field(
-        "https://storage.googleapis.com/datascience-mlops/taxi-fare-ny",
+    lewagon_url: WebAddress = Field(
+        SecretStr("https://storage.googleapis.com/datascience-mlops/taxi-fare-ny"),
         description="Address of the Le Wagon course's files, for TRIP_SOURCE=lewagon",
     )
 
@@ -278,8 +331,8 @@ class LeWagonSettings(SourceSettings):
 class TlcSettings(SourceSettings):
     """The files of New York's Taxi and Limousine Commission."""
 
-    tlc_url: str = Field(
-        "https://d37ci6vzurychx.cloudfront.net",
+    tlc_url: WebAddress = Field(
+        SecretStr("https://d37ci6vzurychx.cloudfront.net"),
         description="Address of New York's Taxi and Limousine Commission's files, for TRIP_SOURCE=tlc",
     )
     tlc_color: TaxiColor = Field("yellow", description="Taxis of TRIP_SOURCE=tlc: yellow or green")
@@ -290,10 +343,9 @@ class TlcSettings(SourceSettings):
 class ChicagoSettings(SourceSettings):
     """The City of Chicago's data portal."""
 
-    chicago_url: str = Field(
-        "https://data.cityofchicago.org/resource",
+    chicago_url: WebAddress = Field(
+        SecretStr("https://data.cityofchicago.org/resource"),
         description="Address of the Chicago data portal's data sets, for TRIP_SOURCE=chicago",
-        pattern="^https?://",
     )
     chicago_app_token: OptionalSecret = Field(
         None, description="App token of the data portal; without one it throttles sooner"
@@ -380,7 +432,7 @@ class AskingSettings(HomeSettings):
     approval_secret: OptionalSecret = Field(
         None, description="Key of the approval tokens; empty: made once and kept in TAXIFARE_HOME"
     )
-    chat_base_url: OptionalText = Field(
+    chat_base_url: OptionalWebAddress = Field(
         None, description="Wagon chat API, https://…; empty: the message goes to the log"
     )
     chat_channel: OptionalText = Field(None, description="Channel of the chat")
@@ -447,7 +499,7 @@ class Settings(
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=False, extra="ignore")
 
 
-class SettingsError(ValueError):
+class SettingsError(ToldError, ValueError):
     """What somebody set is not as expected; says which setting, as `.env` has it, what was expected and received."""
 
 
@@ -504,13 +556,20 @@ def _in_words(error: ValidationError) -> str:
 
 
 def _fault(details: ErrorDetails) -> str:
-    """Returns what is wrong with one setting, or with several that go together."""
+    """Returns what is wrong with one setting, or with several that go together; what is secret is not repeated."""
     context = details.get("ctx", {})
     if details["type"] == "value_error":
         said = str(context["error"])
     else:
         expected = _EXPECTED.get(details["type"], details["msg"]).format(**context)
-        said = f"expected {expected}, received {details['input']!r}"
+        said = f"expected {expected}" if _is_secret(details) else f"expected {expected}, received {details['input']!r}"
     # Where a value is a list, its place in there follows; rules about several settings and options have no name.
     names = [str(part).upper() for part in details["loc"][:1] if isinstance(part, str)]
     return ": ".join([*names, said])
+
+
+def _is_secret(details: ErrorDetails) -> bool:
+    """Whether a fault is of a secret, or of more than one setting: what was received may be a secret then."""
+    field = Settings.model_fields.get(str(details["loc"][0])) if details["loc"] else None
+    annotation = None if field is None else field.annotation
+    return isinstance(details["input"], dict) or SecretStr in {annotation, *get_args(annotation)}

@@ -12,6 +12,7 @@ import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.model.registry import ModelRegistry
+from taxifare.secrets import private_folder
 from taxifare.settings import Settings
 from taxifare_dagster.takeover import take_over_comparisons
 
@@ -25,8 +26,7 @@ def prepare_home(settings: Settings) -> Path:
     left undone is put right: between ledger and registry, and runs that it left behind. Dagster's home gets the shipped
     `dagster.yaml` where it has none; an edited one stays. DAGSTER_HOME is set for this process and those it starts.
     """
-    home = settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    home = private_folder(settings.home / "dagster")
     configuration = home / "dagster.yaml"
     if not configuration.exists():
         shutil.copy(Path(__file__).with_name("dagster.yaml"), configuration)

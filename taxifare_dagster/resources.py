@@ -16,6 +16,7 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import notifiers
 from taxifare.model.provenance import code_tags
 from taxifare.model.registry import ModelRegistry
+from taxifare.secrets import private_folder
 from taxifare.settings import BigQuerySettings, Settings
 from taxifare.sources import make_source
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
@@ -55,6 +56,7 @@ def _lake_resource(manager: type[LakeIOManager[Any]], settings: Settings) -> dg.
 
     def io_manager(context: dg.InitResourceContext) -> LakeIOManager[Any]:
         ensure_of_one_month(context.run)
+        private_folder(settings.home)
         return manager(settings.lake, settings.target)
 
     return dg.IOManagerDefinition(io_manager, description="Values of assets in the lake")

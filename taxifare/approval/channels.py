@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from taxifare.errors import ToldError
+from taxifare.secrets import below, redacted, shown
 from taxifare.settings import AskingSettings
 
 _log = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ TIMEOUT_S = 5
 PASSING_STATUS = frozenset({408, 425, 429})
 
 
-class DeliveryError(RuntimeError):
+class DeliveryError(ToldError, RuntimeError):
     """A message that could not be delivered, and will not be by trying again."""
 
 
@@ -67,14 +69,14 @@ class WagonChat:
     """Posts messages to a channel of the Wagon chat: `POST {base_url}/{channel}/messages` with author and content."""
 
     def __init__(self, base_url: str, channel: str, author: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._url = f"{base_url.rstrip('/')}/{quote(channel, safe='')}/messages"
+        self._url = below(base_url, f"{quote(channel, safe='')}/messages")
         self._author = author
         self._timeout_s = timeout_s
 
     @property
     def channel(self) -> str:
-        """The address of the channel's messages."""
-        return self._url
+        """The address of the channel's messages, without a login or a key in it."""
+        return shown(self._url)
 
     def deliver(self, message: Message) -> None:
         """Posts the message, unless it is in the channel already.
@@ -86,12 +88,12 @@ class WagonChat:
         if self._shows(message.key):
             return
         content = {"author": self._author, "content": message.text}
-        _post(self._url, content, message.key, shown_as=self._url, timeout_s=self._timeout_s)
+        _post(self._url, content, message.key, shown_as=self.channel, timeout_s=self._timeout_s)
 
     def _shows(self, key: str) -> bool:
         """Whether the channel is known to show the message; a chat that cannot be read shows nothing."""
         try:
-            answer = requests.get(self._url, timeout=self._timeout_s)
+            answer = requests.get(self._url, timeout=self._timeout_s, allow_redirects=False)
             found = answer.json() if answer.ok else []
         except requests.RequestException:
             return False
@@ -184,15 +186,14 @@ def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, time
     except requests.RequestException as error:
         # An address that is none stays none; whatever else happens between two machines may pass.
         fault = DeliveryError if isinstance(error, ValueError) else PassingDeliveryError
-        if shown_as == url:
-            raise fault(f"POST {url}: {error}") from error
         # The transport's own words, and its traceback, would tell the address.
         raise fault(f"POST {shown_as}: {type(error).__name__}") from None
     if answer.ok and not answer.is_redirect:
         return
     passing = answer.status_code >= 500 or answer.status_code in PASSING_STATUS
     fault = PassingDeliveryError if passing else DeliveryError
-    raise fault(f"POST {shown_as} answered {answer.status_code} {answer.reason}: {answer.text[:200]}")
+    said = redacted(f"{answer.reason}: {answer.text}")
+    raise fault(f"POST {shown_as} answered {answer.status_code} {said[:200]}")
 
 
 def _fingerprint(secret: str) -> str:
@@ -204,7 +205,8 @@ def notifiers(settings: AskingSettings) -> tuple[Notifier, ...]:
     """How the settings say that people are reached, every way of them; the log where they say none."""
     found: list[Notifier] = []
     if settings.chat_base_url is not None and settings.chat_channel is not None:
-        found.append(WagonChat(settings.chat_base_url, settings.chat_channel, settings.chat_author))
+        url = settings.chat_base_url.get_secret_value()
+        found.append(WagonChat(url, settings.chat_channel, settings.chat_author))
     if settings.slack_webhook_url is not None:
         found.append(SlackWebhook(settings.slack_webhook_url.get_secret_value()))
     if settings.notify_urls is not None:

@@ -1,9 +1,10 @@
 """Everything about requests, decisions and production that a person has to know, as errors."""
 
 from taxifare.approval.records import Outcome
+from taxifare.errors import ToldError
 
 
-class ApprovalError(RuntimeError):
+class ApprovalError(ToldError, RuntimeError):
     """Something about requests, decisions or the production version that a person has to know."""
 
 

@@ -34,7 +34,9 @@ from taxifare.approval.tables import (
     REFUSALS,
     REQUESTS,
 )
+from taxifare.errors import ToldError
 from taxifare.gate.evidence import Verdict
+from taxifare.secrets import private_folder, shown
 from taxifare.trips.targets import Unit
 
 SCHEMA_REVISION = "0003"
@@ -45,7 +47,7 @@ LOCK_S = 30
 ADVISORY_LOCK = 0x74617869
 
 
-class LedgerError(RuntimeError):
+class LedgerError(ToldError, RuntimeError):
     """A ledger that cannot be opened, was written by another release, or decides about another target."""
 
 
@@ -210,14 +212,14 @@ class Ledger:
 
     def __init__(self, url: str, unit: Unit) -> None:
         self.unit: Unit = unit
-        self._url = make_url(url)
+        self._url = _read(url)
         if self._url.drivername in {"postgres", "postgresql"}:
             self._url = self._url.set(drivername="postgresql+psycopg")
         self._migrating = threading.Lock()
         self._migrated = False
 
     def __repr__(self) -> str:
-        return f"Ledger({self._url.render_as_string(hide_password=True)!r})"
+        return f"Ledger({shown(self._url.render_as_string(hide_password=False))!r})"
 
     @property
     def place(self) -> str:
@@ -244,7 +246,7 @@ class Ledger:
         try:
             connection = self._engine.connect()
         except sa.exc.OperationalError as error:
-            raise LedgerError(f"{self!r} cannot be opened: {error.orig}") from error
+            raise LedgerError(f"{self!r} cannot be opened: {error.orig}") from None
         with connection.execution_options(taxifare_exclusive=exclusive) as open_connection, open_connection.begin():
             if exclusive and self._engine.dialect.name == "postgresql":
                 open_connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
@@ -257,7 +259,7 @@ class Ledger:
         if not self._url.drivername.startswith("sqlite"):
             return sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10})
         if self._url.database:
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+            private_folder(Path(self._url.database).parent)
         engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_S})
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -302,6 +304,16 @@ class Ledger:
             raise LedgerError(
                 f"{self!r} was written by another release of taxifare; this one knows {SCHEMA_REVISION}: {error}"
             ) from error
+
+
+def _read(url: str) -> sa.URL:
+    try:
+        return make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise LedgerError(
+            "DATABASE_URL: expected an SQLAlchemy URL such as postgresql://user:password@host/database, received "
+            "something else"
+        ) from None
 
 
 def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:

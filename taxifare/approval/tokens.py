@@ -10,6 +10,7 @@ from pathlib import Path
 
 from taxifare.approval.errors import ApprovalError, TokenError
 from taxifare.approval.records import Request
+from taxifare.secrets import private_folder
 from taxifare.settings import AskingSettings
 
 MINIMUM_SECRET_LENGTH = 16
@@ -28,7 +29,7 @@ def approval_secret(settings: AskingSettings) -> bytes:
         return secret.encode()
     path = settings.home / "approval-secret"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         # Written aside, then linked: a second process must never read a file that is still being written. mkstemp
         # opens with O_EXCL and mode 0600, and a link fails where a name exists, so the first process wins.
         descriptor, draft = tempfile.mkstemp(prefix=".approval-secret-", dir=path.parent)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from taxifare.errors import ToldError
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
 from taxifare.trips.features import check_computable, feature_names
@@ -36,7 +37,7 @@ _NETWORK_FILE = "network.keras"
 _NAMED_PACKAGES = ("cloudpickle", "keras", "mlflow", "numpy", "pandas", "tensorflow")
 
 
-class VersionUnusableError(RuntimeError):
+class VersionUnusableError(ToldError, RuntimeError):
     """A registered version exists but cannot be loaded or does not predict; says which and why."""
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from taxifare.model.provenance import code_tags
 from taxifare.model.store import MlflowStore, RegistryError, attempting
+from taxifare.secrets import shown
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -136,7 +137,7 @@ class Runs:
         return found[0] if found else None
 
     def _page(self, path: str) -> str:
-        return f"{self._store.tracking_uri.rstrip('/')}/#/{path}"
+        return f"{shown(self._store.tracking_uri).rstrip('/')}/#/{path}"
 
 
 def _with_all(tags: Mapping[str, str]) -> str:

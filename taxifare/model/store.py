@@ -7,18 +7,20 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taxifare.errors import ToldError
+from taxifare.secrets import private_folder, shown
 from taxifare.settings import MlflowSettings
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-class RegistryError(RuntimeError):
+class RegistryError(ToldError, RuntimeError):
     """MLflow did not answer, or refused: nothing is known about production, which is not the same as nothing in it."""
 
 
@@ -33,17 +35,16 @@ class MlflowStore:
             beside the SQLite file.
     """
 
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)
     experiment: str
     artifact_location: str | None = None
 
     @classmethod
     def from_settings(cls, settings: MlflowSettings) -> "MlflowStore":
         """Returns the store the settings name, logged in; connects to nothing."""
-        if settings.mlflow_tracking_username is not None and settings.mlflow_tracking_password is not None:
-            # MLflow takes its login from the environment only; settings may come from .env, which it does not read.
-            os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_tracking_username
-            os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.mlflow_tracking_password.get_secret_value()
+        if settings.mlflow_login is not None:
+            # In the environment MLflow does not show the login; in its address, which it repeats in errors, it would.
+            os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.mlflow_login
         return cls(settings.tracking_uri, settings.mlflow_experiment, settings.mlflow_artifact_location)
 
     @property
@@ -90,7 +91,7 @@ class MlflowStore:
             RegistryError: MLflow does not answer.
         """
         with attempting("find the experiment"):
-            return str(self.client.get_experiment_by_name(self.experiment).artifact_location)
+            return shown(self.client.get_experiment_by_name(self.experiment).artifact_location)
 
     @property
     def _sqlite_folder(self) -> Path | None:
@@ -110,7 +111,7 @@ def attempting(attempt: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, SQLAlchemyError, *bucket_faults()) as error:
-        raise RegistryError(f"MLflow could not {attempt}: {error}") from error
+        raise RegistryError(f"MLflow could not {attempt}: {error}") from None
 
 
 @contextmanager
@@ -143,6 +144,5 @@ def _one_process_at_a_time(folder: Path | None) -> Iterator[None]:
         return
     from filelock import FileLock
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "migration.lock"):
+    with FileLock(private_folder(folder) / "migration.lock"):
         yield

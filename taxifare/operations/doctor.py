@@ -3,15 +3,20 @@
 A part is asked as the work asks it, so that what is well here works there. How parts are repaired is not known here.
 """
 
+import shlex
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import requests
 from upath import UPath
 
 from taxifare.approval.approvals import Approvals
+from taxifare.errors import ToldError
 from taxifare.model.registry import ModelRegistry
+from taxifare.secrets import private_folder, redacted, shown
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with
@@ -19,7 +24,7 @@ from taxifare.sources.base import base_revision_of, month_with
 _TIMEOUT_S = 5
 
 
-class DisorderError(RuntimeError):
+class DisorderError(ToldError, RuntimeError):
     """A part that answers, but not as it should; the message says what to do."""
 
 
@@ -37,7 +42,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     registry = ModelRegistry.from_settings(settings)
     approvals = Approvals.from_settings(settings, registry)
     parts: dict[str, Callable[[], str]] = {
-        "state folder": lambda: _writable(UPath(str(settings.home))),
+        "state folder": lambda: _home(settings.home),
         "lake": lambda: _writable(settings.lake),
         "trips": lambda: _published(settings),
         "ledger": lambda: _ledger(approvals),
@@ -53,7 +58,18 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding(part, True, says())
         # Whatever a part raises is the finding; the examination goes on to the next.
         except Exception as error:  # noqa: BLE001
-            yield Finding(part, False, f"{type(error).__name__}: {error}")
+            yield Finding(part, False, redacted(f"{type(error).__name__}: {error}"))
+
+
+def _home(home: Path) -> str:
+    """Returns that the state folder can be written to, and by its owner only."""
+    says = _writable(UPath(str(private_folder(home))))
+    if home.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise DisorderError(
+            f"{home} can be looked into by others, and holds the key of the approval tokens: chmod 700 "
+            f"{shlex.quote(str(home))}"
+        )
+    return f"{says} by its owner only"
 
 
 def _writable(folder: UPath) -> str:
@@ -127,7 +143,12 @@ def _chat(settings: AskingSettings) -> str:
     """Returns that the chat answers, or that messages go to the log."""
     if settings.chat_base_url is None:
         return "none is set; messages go to the log"
-    answer = requests.get(settings.chat_base_url, timeout=_TIMEOUT_S)
-    if answer.status_code >= requests.codes.internal_server_error:
-        raise DisorderError(f"{settings.chat_base_url} answers {answer.status_code} {answer.reason}")
-    return f"{settings.chat_base_url} answers"
+    url = settings.chat_base_url.get_secret_value()
+    try:
+        answer = requests.get(url, timeout=_TIMEOUT_S, allow_redirects=False, stream=True)
+    except requests.RequestException as error:
+        raise DisorderError(f"{shown(url)} does not answer: {type(error).__name__}") from None
+    with answer:
+        if answer.status_code >= requests.codes.internal_server_error:
+            raise DisorderError(f"{shown(url)} answers {answer.status_code} {answer.reason}")
+    return f"{shown(url)} answers"

@@ -19,6 +19,7 @@ from taxifare.digests import code_digest
 from taxifare.model.fitting import Matrix, state_of
 from taxifare.replay.errors import ReplayError
 from taxifare.replay.results import Model
+from taxifare.secrets import private_folder
 from taxifare.settings import Settings
 from taxifare.training.challengers import Contestant
 from taxifare.training.recipe import fingerprint
@@ -163,8 +164,7 @@ def training_folder(settings: Settings) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    folder = folder_of(settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private_folder(folder_of(settings))
     try:
         with FileLock(folder / "lock", timeout=0):
             yield folder

@@ -8,13 +8,14 @@ from typing import Protocol
 
 import pandas as pd
 
+from taxifare.errors import ToldError
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import TripTableError, as_trip_table
 from taxifare.trips.targets import Target
 
 
-class SourceError(RuntimeError):
+class SourceError(ToldError, RuntimeError):
     """A source cannot give what was asked; the message names the file or address, the month and what was expected."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.digests import digest
+from taxifare.secrets import below, redacted, shown
 from taxifare.settings import ChicagoSettings
 from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError, TripSource, checked_month, unchanged
 from taxifare.sources.web import Web
@@ -70,7 +71,7 @@ class Chicago(TripSource):
     """
 
     web: Web
-    url: str
+    url: str = field(repr=False)
     first_month: Month
     trips_per_month: int | None
     base_rows: int | None
@@ -82,7 +83,7 @@ class Chicago(TripSource):
         token = settings.chicago_app_token
         return cls(
             web=replace(web, secret_headers={} if token is None else {"X-App-Token": token}, timeout_s=TIMEOUT_S),
-            url=settings.chicago_url.rstrip("/"),
+            url=settings.chicago_url.get_secret_value(),
             first_month=settings.first_month,
             trips_per_month=settings.chicago_trips_per_month,
             base_rows=settings.dataset_size,
@@ -117,7 +118,7 @@ class Chicago(TripSource):
         self._known.clear()
         base, listed = self._base(), self._listed()
         parts = (unchanged(self._read(month, rows), self._revision(listed[month])) for month, rows in base.items())
-        return BasePublication(parts, self.base_revision(), self.url)
+        return BasePublication(parts, self.base_revision(), shown(self.url))
 
     def base_revision(self) -> str:
         """Returns the revision of the trips before the first month.
@@ -137,7 +138,7 @@ class Chicago(TripSource):
         """
         trips = {month: contents.trips for month, contents in self._listed().items() if month < self.first_month}
         if not trips:
-            raise NoBaseError(f"{self.url}: no base years: no trip starts before {self.first_month}")
+            raise NoBaseError(f"{shown(self.url)}: no base years: no trip starts before {self.first_month}")
         if self.base_rows is None:
             return dict.fromkeys(trips)
         share = min(1.0, self.base_rows / sum(trips.values()))
@@ -146,12 +147,13 @@ class Chicago(TripSource):
     def _read(self, month: Month, most_rows: int | None) -> Publication:
         """Returns the month's trips, or those of them with the smallest ids."""
         data_set = _data_set(month)
-        origin = f"{self.url}/{data_set}.json"
+        address = self._address(data_set)
+        origin = shown(address)
         contents = self._contents(data_set, month, month + 1).get(month)
         if contents is None or not _is_over(month):
             raise MonthNotPublishedError(f"{origin}: no month {month}: no trip starts in it, or it is not over")
         wanted = min(contents.trips, contents.trips if most_rows is None else most_rows)
-        frame = pd.concat(self._pages(origin, month, wanted), ignore_index=True)
+        frame = pd.concat(self._pages(address, month, wanted), ignore_index=True)
         if len(frame) != wanted or self._contents(data_set, month, month + 1).get(month) != contents:
             raise SourceError(
                 f"{origin}: month {month}: expected {wanted:,} trips, received {len(frame):,} or others: they changed "
@@ -162,12 +164,12 @@ class Chicago(TripSource):
         trips = checked_month(frame[is_placed], month, origin)
         return Publication(trips, self._revision(contents), origin, dropped=dropped)
 
-    def _pages(self, origin: str, month: Month, rows: int) -> Iterator[pd.DataFrame]:
+    def _pages(self, address: str, month: Month, rows: int) -> Iterator[pd.DataFrame]:
         """Yields the first rows of a month by id; each page goes on behind the last id, whatever comes before it."""
         last = ""
         while rows > 0:
             page = self.web.json(
-                origin,
+                address,
                 {
                     "$select": ", ".join(_COLUMNS),
                     "$where": f"{_window(month, month + 1)} AND trip_id > '{last}'",
@@ -175,7 +177,7 @@ class Chicago(TripSource):
                     "$limit": min(rows, PAGE_ROWS),
                 },
             )
-            frame = _frame(page, origin)
+            frame = _frame(page, shown(address))
             yield frame
             if frame.empty:
                 return
@@ -195,11 +197,11 @@ class Chicago(TripSource):
 
     def _contents(self, data_set: str, first: Month | None, after: Month | None) -> "dict[Month, _Contents]":
         """Returns what is in each month from the first to before the other."""
-        origin = f"{self.url}/{data_set}.json"
+        address = self._address(data_set)
         month = "date_trunc_ym(trip_start_timestamp)"
         sums = ", ".join(f"sum({name}) AS sum_{name}" for name in _SUMMED)
         rows = self.web.json(
-            origin,
+            address,
             {
                 "$select": f"{month} AS month, count(*) AS trips, {sums}",
                 "$where": _window(first, after),
@@ -214,8 +216,11 @@ class Chicago(TripSource):
                 )
                 for row in rows
             }
-        except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{origin}: expected months with counts, received {str(rows)[:80]!r}") from error
+        except (KeyError, TypeError, ValueError):
+            raise SourceError(f"{shown(address)}: expected months with counts, received {_glimpse(rows)}") from None
+
+    def _address(self, data_set: str) -> str:
+        return below(self.url, f"{data_set}.json")
 
     def _revision(self, contents: "_Contents") -> str:
         return digest([READER_VERSION, self.trips_per_month, contents.facts])
@@ -242,6 +247,11 @@ def _is_over(month: Month) -> bool:
     return bool(bounds(month)[1] <= pd.Timestamp.now(tz="America/Chicago").tz_localize(None))
 
 
+def _glimpse(answer: object) -> str:
+    """Returns how an answer begins, for a message; a portal in trouble may repeat the query that it was sent."""
+    return repr(redacted(str(answer))[:80])
+
+
 def _window(first: Month | None, after: Month | None) -> str:
     """Returns the condition that a trip starts from the first month on and before the other: half-open.
 
@@ -262,13 +272,13 @@ def _frame(page: Sequence[Mapping[str, str]], origin: str) -> pd.DataFrame:
         SourceError: They are no rows, or an amount or a time span is no number.
     """
     if not isinstance(page, list):
-        raise SourceError(f"{origin}: expected a list of trips, received {str(page)[:80]!r}")
+        raise SourceError(f"{origin}: expected a list of trips, received {_glimpse(page)}")
     frame = pd.DataFrame.from_records(page, columns=list(_COLUMNS)).rename(columns=_COLUMNS)
     try:
         numbers = frame[[*COORDINATES, "fare_amount", "tolls", "seconds"]].apply(pd.to_numeric)
         took = pd.to_timedelta(numbers["seconds"], unit="s")
     except ValueError as error:
-        raise SourceError(f"{origin}: expected numbers, received {error}") from error
+        raise SourceError(f"{origin}: expected numbers, received {error}") from None
     frame[[*COORDINATES]] = numbers[[*COORDINATES]]
     # A trip without a field of tolls had none.
     frame["fare_amount"] = numbers["fare_amount"] + numbers["tolls"].fillna(0.0)

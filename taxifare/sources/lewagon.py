@@ -6,13 +6,14 @@ under sources what that is good for.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import pandas as pd
 
 from taxifare.digests import digest
+from taxifare.secrets import below, shown
 from taxifare.settings import LeWagonSettings
 from taxifare.sources.base import (
     MonthNotPublishedError,
@@ -23,7 +24,7 @@ from taxifare.sources.base import (
     checked_trips,
 )
 from taxifare.sources.files import read_rows
-from taxifare.sources.web import Web, WebError, shown
+from taxifare.sources.web import Web, WebError
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
@@ -48,7 +49,7 @@ class LeWagon(TripSource):
     """
 
     web: Web
-    url: str
+    url: str = field(repr=False)
     dataset_size: int | None
     first_month: Month
 
@@ -56,7 +57,10 @@ class LeWagon(TripSource):
     def from_settings(cls, settings: LeWagonSettings, web: Web) -> Self:
         """Returns the course at LEWAGON_URL."""
         return cls(
-            web=web, url=settings.lewagon_url, dataset_size=settings.dataset_size, first_month=settings.first_month
+            web=web,
+            url=settings.lewagon_url.get_secret_value(),
+            dataset_size=settings.dataset_size,
+            first_month=settings.first_month,
         )
 
     def months(self) -> dict[Month, str]:
@@ -116,7 +120,7 @@ class LeWagon(TripSource):
         return SIZES[min(size for size in SIZES if size >= wanted)]
 
     def _address(self, part: str, name: str) -> str:
-        return f"{self.url.rstrip('/')}/{part}_{name}.csv"
+        return below(self.url, f"{part}_{name}.csv")
 
     def _origin(self, name: str) -> str:
         return " and ".join(shown(self._address(part, name)) for part in PARTS)

@@ -10,7 +10,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxifare.digests import digest
+from taxifare.secrets import below, shown
 from taxifare.settings import TaxiColor, TlcSettings
 from taxifare.sources.base import (
     MonthNotPublishedError,
@@ -33,7 +34,7 @@ from taxifare.sources.base import (
     new_york_now,
     unchanged,
 )
-from taxifare.sources.web import Web, WebError, shown
+from taxifare.sources.web import Web, WebError
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import DTYPES
@@ -130,7 +131,7 @@ class Tlc(TripSource):
     """
 
     web: Web
-    url: str
+    url: str = field(repr=False)
     color: TaxiColor
     trips_per_month: int
     base_months: int
@@ -143,7 +144,7 @@ class Tlc(TripSource):
         """Returns the commission's taxis of TLC_COLOR."""
         return cls(
             web=web,
-            url=settings.tlc_url,
+            url=settings.tlc_url.get_secret_value(),
             color=settings.tlc_color,
             trips_per_month=settings.tlc_trips_per_month,
             base_months=settings.tlc_base_months,
@@ -225,10 +226,10 @@ class Tlc(TripSource):
 
     @property
     def _zones_address(self) -> str:
-        return f"{self.url.rstrip('/')}/misc/taxi_zones.zip"
+        return below(self.url, "misc/taxi_zones.zip")
 
     def _address(self, month: Month) -> str:
-        return f"{self.url.rstrip('/')}/trip-data/{self.color}_tripdata_{month}.parquet"
+        return below(self.url, f"trip-data/{self.color}_tripdata_{month}.parquet")
 
     def _check_zones(self, file: Path) -> None:
         """Ensures that the file has taxi zones."""

@@ -3,7 +3,8 @@
 Passing faults (429, 500, 502, 503, 504 and their like, no connection, no answer in time, a connection cut off) are
 tried again, `ATTEMPTS` times in all, after pauses that double from a second, with jitter; where the server says when to
 come back (Retry-After) it is believed, up to `LONGEST_PAUSE_S`. All else fails at once. What is raised names the
-address without its login and query, the status and what to do; secrets belong into `secret_headers`, never shown.
+address without its login and query, the status and what to do; secrets belong into `secret_headers`, never shown and
+never sent to another host than the one that was asked.
 
 Why a loop of our own tries again, not urllib3's, and why what a server said is believed for a while:
 docs/decisions.md, under sources.
@@ -13,14 +14,15 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from filelock import FileLock
@@ -35,6 +37,7 @@ from tenacity import (
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
+from taxifare.secrets import private_folder, redacted, shown
 from taxifare.sources.base import SourceError
 from taxifare.whole_files import put_in_place
 
@@ -55,6 +58,10 @@ ABSENT_STATUS = frozenset({403, 404, 410})
 """What stands for "there is no such file": buckets whose content may not be listed answer 403."""
 
 _CHUNK_BYTES = 1 << 16
+_GLIMPSE_BYTES = 1 << 12
+_SAID_CHARACTERS = 200
+"""How much of a server's own words an error repeats."""
+
 _LOG_EVERY_S = 10.0
 
 _ADVICE = {
@@ -142,6 +149,26 @@ def log_download(address: str, arrived_bytes: int, total_bytes: int | None) -> I
     _log.info("%s: %.1f%s MB, received", address, arrived_bytes / 1e6, of_all)
 
 
+class _Session(requests.Session):
+    """Sends secret headers to no other host than the one that was asked, and keeps no cookies.
+
+    Args:
+        secret_headers: Names of the headers that, like a login, no server may send elsewhere by a redirect.
+    """
+
+    def __init__(self, secret_headers: Collection[str]) -> None:
+        super().__init__()
+        self._secret_headers = secret_headers
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Ensures that a redirected request carries only what its new host may see."""
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+        if self.should_strip_auth(response.request.url, prepared_request.url):  # type: ignore[no-untyped-call]
+            for name in self._secret_headers:
+                prepared_request.headers.pop(name, None)
+
+
 @dataclass(frozen=True)
 class Web:
     """Asks servers for files and JSON.
@@ -176,7 +203,7 @@ class Web:
             try:
                 return json.loads(content)
             except ValueError:
-                glimpse = content[:40].decode("ascii", "backslashreplace")
+                glimpse = redacted(content[:_GLIMPSE_BYTES].decode("ascii", "backslashreplace"))[:40]
             raise WebError(f"{shown(url)}: expected JSON, received {len(content):,} bytes that begin {glimpse!r}")
 
         return self._persist(ask)
@@ -223,8 +250,7 @@ class Web:
             WebError: It cannot be had; PassingWebError where it may be later.
         """
         folder = self.cache / hashlib.sha256(url.encode()).hexdigest()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with FileLock(private_folder(folder) / "lock"):
             received, file = self._persist(lambda: self._receive(url, folder))
             revision = received.revision or _sha256(file)
             if file == _part(folder, received):
@@ -242,7 +268,7 @@ class Web:
 
     @cached_property
     def _session(self) -> requests.Session:
-        session = requests.Session()
+        session = _Session(self.secret_headers)
         # As it lies there: packed on the way, a file has neither its size nor its ETag, and cannot be resumed.
         session.headers.update({"Accept-Encoding": "identity", "User-Agent": "taxifare"})
         session.headers.update({name: value.get_secret_value() for name, value in self.secret_headers.items()})
@@ -290,13 +316,11 @@ class Web:
     def _refusal(self, url: str, response: requests.Response) -> WebError:
         """Returns the error that a response is, with the server's own words where they are JSON."""
         status = response.status_code
-        message = f"{shown(url)}: expected data, received {status} {response.reason}"
+        said = redacted(str(response.reason))[:_SAID_CHARACTERS]
         if "json" in response.headers.get("Content-Type", ""):
             with _in_our_words(url):
-                said = response.text
-            for secret in self.secret_headers.values():
-                said = said.replace(secret.get_secret_value(), "…")
-            message = f"{message} {said[:200]}".strip()
+                said += " " + redacted(response.text)[:_SAID_CHARACTERS]
+        message = f"{shown(url)}: expected data, received {status} {said}".strip()
         if status in PASSING_STATUS:
             return PassingWebError(message, status, _retry_after_s(response))
         return WebError(f"{message}: {_ADVICE.get(status, 'check the address in the settings')}", status)
@@ -336,16 +360,6 @@ class Web:
         if total_bytes is not None and size_bytes != total_bytes:
             raise PassingWebError(f"{shown(url)}: expected {total_bytes:,} bytes, received {size_bytes:,}")
         return remote, part
-
-
-def shown(url: str) -> str:
-    """Returns an address without login and query, which may be secret.
-
-    >>> shown("https://ada:sesame@example.org:8080/trips.csv?token=sesame")
-    'https://example.org:8080/trips.csv'
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _is_worth_waiting(error: BaseException) -> bool:

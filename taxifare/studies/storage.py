@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taxifare.secrets import private_folder
 from taxifare.settings import HomeSettings, Settings
 from taxifare.studies.results import SettingValues, Trial, TrialEnd, TuningError, TuningResult
 
@@ -38,9 +39,8 @@ def one_search_at_a_time(settings: HomeSettings) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    settings.home.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(settings.home / "tuning.lock", timeout=0):
+        with FileLock(private_folder(settings.home) / "tuning.lock", timeout=0):
             yield
     except Timeout as error:
         raise TuningError("another search is at work; wait for its end or end it") from error

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from taxifare.secrets import private_folder
 from taxifare.settings import Settings
 from taxifare.sources.base import ensure_target
 from taxifare.training.base_trips import ARROW_SCHEMA, BaseTrips, as_frame, write_base_trips
@@ -68,7 +69,7 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
         SourceError: The source cannot be read, or no trip tells the target.
         SplitError: There are too few trips.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.home)
     published_trips, known, left_out, dropped = 0, 0, Counter[str](), Counter[str]()
     with ExitStack() as files:
         shards = [_Shard(settings.home, files) for _ in range(_SHARDS)]

@@ -16,6 +16,7 @@ from taxifare.reports import tables
 from taxifare.reports.drawing import png
 from taxifare.reports.replay_figures import figures
 from taxifare.reports.replay_page import headline, render
+from taxifare.secrets import private_folder
 from taxifare.settings import ChallengerNames, Settings, read_as
 from taxifare.sources.base import TripSource
 from taxifare.trips.months import parse_month
@@ -71,8 +72,7 @@ def replayed_months(
 
 def replay_report(replayed_months: Replay, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
     """The replay as a page for people: TAXIFARE_HOME/replay/report.html, which needs nothing beside itself."""
-    path = settings.home / "replay" / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = private_folder(settings.home / "replay") / "report.html"
     with whole_file(path) as unfinished:
         unfinished.write_text(render(replayed_months), encoding="utf-8")
     drawn = {name: metadata.plot(png(figure)) for name, figure in figures(replayed_months).items()}

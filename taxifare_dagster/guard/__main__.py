@@ -8,9 +8,11 @@ import base64
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from taxifare.secrets import private_folder
 from taxifare.settings import GuardSettings, settings_in_force
 
 
@@ -33,9 +35,9 @@ def write_configuration(settings: GuardSettings) -> Path:
     """
     if settings.guard_user is None or settings.guard_password is None or ":" in settings.guard_user:
         raise SystemExit("the guard needs GUARD_USER (without a colon) and GUARD_PASSWORD")
-    address = urlsplit(settings.dagster_url)
-    folder = settings.home / "guard"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    address, is_root = urlsplit(settings.dagster_url), os.geteuid() == 0
+    # Started by root, nginx works as nobody, who cannot look into the state folder.
+    folder = Path(tempfile.mkdtemp(prefix="taxifare-guard-")) if is_root else private_folder(settings.home / "guard")
     text = Path(__file__).with_name("nginx.conf").read_text()
     words = {
         "$FOLDER": str(folder),
@@ -49,8 +51,7 @@ def write_configuration(settings: GuardSettings) -> Path:
     users = _write(
         folder / "users", f"{settings.guard_user}:{salted_hash(settings.guard_password.get_secret_value())}\n"
     )
-    if os.geteuid() == 0:
-        # Started by root, nginx reads the login as nobody.
+    if is_root:
         for path in (folder, users):
             shutil.chown(path, "nobody")
     return _write(folder / "nginx.conf", text)

@@ -1,0 +1,14 @@
+"""What all errors have in common that people are told: in the log, in Dagster, on the terminal."""
+
+from taxifare.secrets import redacted
+
+
+class ToldError(Exception):
+    """An error whose message is for people, and may contain words of servers and libraries: it shows no secret.
+
+    What it was raised from is shown as well, by Dagster for one. So an error that a library raised about a connection
+    is no cause: its words go into the message, and `from None` leaves the rest behind.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(redacted(message) if isinstance(message, str) else message)
