@@ -11,6 +11,7 @@ from pathlib import Path
 
 from taxifare.approval.chain import Head
 from taxifare.approval.ledger import LedgerError
+from taxifare.secrets import private_folder
 from taxifare.whole_files import whole_file
 
 FILE = "ledger-heads.jsonl"
@@ -55,7 +56,7 @@ class ToldHeads:
             "message": told.message,
             "told_at": told.told_at.isoformat(),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         before = self.path.read_text() if self.path.exists() else ""
         with whole_file(self.path) as unfinished:
             unfinished.write_text(f"{before}{json.dumps(line)}\n")

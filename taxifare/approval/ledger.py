@@ -28,6 +28,7 @@ from taxifare.approval.tables import (
     CHAIN,
     COMPARISONS,
     DELIVERIES,
+    METADATA,
     OUTCOMES,
     PROJECTIONS,
     PROMOTIONS,
@@ -43,6 +44,9 @@ SCHEMA_REVISION = "0003"
 
 LOCK_S = 30
 
+NOT_PERMITTED = "42501"
+"""What PostgreSQL answers to a role that lacks a privilege."""
+
 # Any constant does, as long as nothing else in the same PostgreSQL database locks it: "taxi" in ASCII.
 ADVISORY_LOCK = 0x74617869
 
@@ -52,25 +56,29 @@ class LedgerError(ToldError, RuntimeError):
 
 
 class Entries:
-    """The ledger's entries as seen, and added to, within one transaction."""
+    """The ledger's entries as seen, and added to, within one transaction.
+
+    Attributes:
+        connection: The connection that the transaction is on.
+    """
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._last_link: Link | None = None
 
     def _rows(self, select: sa.Select[Any]) -> list[Mapping[str, Any]]:
-        return [dict(row) for row in self._connection.execute(select).mappings()]
+        return [dict(row) for row in self.connection.execute(select).mappings()]
 
     def _add(self, table: sa.Table, **values: object) -> None:
         """Ensures that the row is in the table, and sealed as it was stored."""
         insert = table.insert().values(**values).returning(*table.c)
-        stored = dict(self._connection.execute(insert).mappings().one())
+        stored = dict(self.connection.execute(insert).mappings().one())
         # Nobody else adds a link before this transaction ends: it has been asked for once.
         last = self._last_link or self._find_last_link()
         number, before = (1, "") if last is None else (last.number + 1, last.seal)
         key = key_of(stored, [column.name for column in table.primary_key])
         self._last_link = Link(number, table.name, key, seal(before, table.name, stored))
-        self._connection.execute(CHAIN.insert().values(**asdict(self._last_link)))
+        self.connection.execute(CHAIN.insert().values(**asdict(self._last_link)))
 
     def _find_last_link(self) -> Link | None:
         rows = self._rows(sa.select(CHAIN).order_by(CHAIN.c.number.desc()).limit(1))
@@ -80,6 +88,19 @@ class Entries:
         """The head of the chain, None before the first entry."""
         last = self._find_last_link()
         return None if last is None else last.head
+
+    def links(self) -> list[Link]:
+        """The whole chain."""
+        return [Link(**row) for row in self._rows(sa.select(CHAIN).order_by(CHAIN.c.number))]
+
+    def rows(self) -> dict[str, dict[str, Mapping[str, Any]]]:
+        """Every row of every table but the chain, by table and key."""
+        found: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for table in METADATA.tables.values():
+            if table is not CHAIN:
+                columns = [column.name for column in table.primary_key]
+                found[table.name] = {key_of(row, columns): row for row in self._rows(sa.select(table))}
+        return found
 
     def comparisons(self) -> dict[str, Comparison]:
         """The last comparison of each subject."""
@@ -97,7 +118,7 @@ class Entries:
         """Whether somebody was asked about comparisons that are not here: the state is of a release of before."""
         was_asked = sa.exists(sa.select(REQUESTS.c.number))
         return bool(
-            self._connection.execute(sa.select(was_asked & ~sa.exists(sa.select(COMPARISONS.c.number)))).scalar()
+            self.connection.execute(sa.select(was_asked & ~sa.exists(sa.select(COMPARISONS.c.number)))).scalar()
         )
 
     def request(self, request_id: str) -> Request | None:
@@ -157,7 +178,7 @@ class Entries:
         )
         for select in (requests, outcomes, promotions):
             events = select.subquery()
-            for event, *about in self._connection.execute(sa.select(events).where(events.c.event.not_in(done))):
+            for event, *about in self.connection.execute(sa.select(events).where(events.c.event.not_in(done))):
                 versions[event] = tuple(version for version in about if version is not None)
         return versions
 
@@ -224,8 +245,11 @@ class Ledger:
     @property
     def place(self) -> str:
         """Where it is, without who opens it or how: the same for everybody who uses it."""
-        where = {name: value for name, value in self._url.query.items() if name in {"host", "port", "options"}}
-        return self._url.set(username=None, password=None, query=where).render_as_string()
+        url = self._url
+        query = {name: value for name, value in url.query.items() if name in {"host", "port", "options"}}
+        return sa.URL.create(
+            url.drivername, host=url.host, port=url.port, database=url.database, query=query
+        ).render_as_string()
 
     @contextmanager
     def reading(self) -> Iterator[Entries]:
@@ -248,9 +272,8 @@ class Ledger:
         except sa.exc.OperationalError as error:
             raise LedgerError(f"{self!r} cannot be opened: {error.orig}") from None
         with connection.execution_options(taxifare_exclusive=exclusive) as open_connection, open_connection.begin():
-            if exclusive and self._engine.dialect.name == "postgresql":
-                open_connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
-                open_connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+            if self._engine.dialect.name == "postgresql":
+                _begin_postgresql(open_connection, exclusive=exclusive)
             yield open_connection
 
     @cached_property
@@ -270,40 +293,63 @@ class Ledger:
         with self._migrating:
             if self._migrated:
                 return
-            with self._begin(exclusive=False) as connection:
-                found = _schema_revision(connection)
-            if found != SCHEMA_REVISION:
-                with self._begin(exclusive=True) as connection:
-                    if _schema_revision(connection) != SCHEMA_REVISION:
-                        self._upgrade(connection)
+            try:
+                with self._begin(exclusive=False) as connection:
+                    found = _schema_revision(connection)
+                if found != SCHEMA_REVISION:
+                    with self._begin(exclusive=True) as connection:
+                        if _schema_revision(connection) != SCHEMA_REVISION:
+                            self._upgrade(connection)
+            except sa.exc.ProgrammingError as error:
+                if getattr(error.orig, "sqlstate", None) != NOT_PERMITTED:
+                    raise
+                raise LedgerError(
+                    f"{self!r}: its tables have to be made or changed for schema {SCHEMA_REVISION}, which the role in "
+                    f"DATABASE_URL may not: migrate with the owner's role first ({error.orig})"
+                ) from error
             self._ensure_target()
             self._migrated = True
+
+    def _upgrade(self, connection: Connection) -> None:
+        from alembic.util import CommandError
+
+        try:
+            upgrade(connection)
+        except CommandError as error:
+            raise LedgerError(
+                f"{self!r} was written by another release of taxifare; this one knows {SCHEMA_REVISION}: {error}"
+            ) from error
 
     def _ensure_target(self) -> None:
         """Ensures that what has been asked so far was about this target."""
         last = sa.select(REQUESTS.c.evidence).order_by(REQUESTS.c.number.desc()).limit(1)
         with self._begin(exclusive=False) as connection:
             evidence = connection.execute(last).scalar()
-        unit = self.unit if evidence is None else json.loads(evidence).get("unit", "no unit, of an earlier release")
+        try:
+            unit = self.unit if evidence is None else json.loads(evidence).get("unit", "no unit, of an earlier release")
+        except (ValueError, AttributeError) as error:
+            raise LedgerError(
+                f"{self!r}: the evidence of its last request is not what taxifare wrote ({error}): restore a backup"
+            ) from error
         if unit != self.unit:
             raise LedgerError(
                 f"{self!r} decides about another model: expected requests in {self.unit}, received one in {unit}. Set "
                 "TARGET back, or use another TAXIFARE_HOME or DATABASE_URL"
             )
 
-    def _upgrade(self, connection: Connection) -> None:
-        from alembic import command
-        from alembic.config import Config
-        from alembic.util import CommandError
 
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        try:
-            command.upgrade(config, SCHEMA_REVISION)
-        except CommandError as error:
-            raise LedgerError(
-                f"{self!r} was written by another release of taxifare; this one knows {SCHEMA_REVISION}: {error}"
-            ) from error
+def upgrade(connection: Connection, revision: str = SCHEMA_REVISION) -> None:
+    """Ensures that the tables on a connection are those of a revision.
+
+    Raises:
+        alembic.util.CommandError: They are of a later one.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    command.upgrade(config, revision)
 
 
 def _read(url: str) -> sa.URL:
@@ -354,6 +400,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.close()
+
+
+def _begin_postgresql(connection: Connection, *, exclusive: bool) -> None:
+    if exclusive:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+    else:
+        # By default each statement sees what was committed before it; SQLite's transactions see one moment.
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -26,7 +26,7 @@ class EvidenceUnreadableError(RuntimeError):
     """Evidence that another release has written and that this one cannot read; says on what."""
 
 
-def _read(evidence_json: str, about: str) -> Evidence:
+def read_evidence(evidence_json: str, about: str) -> Evidence:
     """Returns evidence as it was kept.
 
     Raises:
@@ -74,7 +74,7 @@ class Comparison:
     @cached_property
     def evidence(self) -> Evidence:
         """The evidence; raises EvidenceUnreadableError where another release has written it in another shape."""
-        return _read(self.evidence_json, self.subject)
+        return read_evidence(self.evidence_json, self.subject)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Request:
     @cached_property
     def evidence(self) -> Evidence:
         """The evidence; raises EvidenceUnreadableError where another release has written it in another shape."""
-        return _read(self.evidence_json, self.id)
+        return read_evidence(self.evidence_json, self.id)
 
 
 @dataclass(frozen=True)

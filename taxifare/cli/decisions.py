@@ -6,12 +6,16 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from taxifare.approval import verification
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.chain import Head
 from taxifare.approval.decisions import Decision
+from taxifare.approval.heads import ToldHeads
 from taxifare.approval.records import EvidenceUnreadableError, Request, RequestState
 from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import tables
+from taxifare.settings import settings_in_force
 
 By = Annotated[str, typer.Option("--by", help="Who decides.")]
 
@@ -64,9 +68,22 @@ def history(
     on: Annotated[
         datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="Only who was production then.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check that the ledger is what was written into it; exit code 1 if not.")
+    ] = False,
+    head: Annotated[
+        str | None, typer.Option("--head", help="With --verify: what a message shows after 'Ledger:', to be checked.")
+    ] = None,
 ) -> None:
-    """Show which version was production when, who decided it and why."""
+    """Show which version was production when, who decided it and why; or check the whole ledger."""
     approvals = approvals_in_force()
+    if verify:
+        told = ToldHeads(settings_in_force().home, approvals.ledger.place)
+        verified = verification.verify(approvals.ledger, told(), _head(head))
+        terminal().print(str(verified), soft_wrap=True, markup=False, highlight=False)
+        return
+    if head is not None:
+        raise typer.BadParameter("--head is checked with --verify")
     entries = approvals.record.history()
     if on is not None:
         entry = approvals.record.production_on(on.date())
@@ -83,6 +100,14 @@ def rollback(
     """Make an earlier production version production again."""
     promotion = approvals_in_force().rollback(to, by=by, reason=reason)
     terminal().print(f"In production: version {promotion.version}, instead of {promotion.replaced_version}.")
+
+
+def _head(written: str | None) -> Head | None:
+    """Returns a head as it was written on the command line; one that is none ends the command."""
+    try:
+        return None if written is None else Head.parse(written)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _gain(request: Request) -> str:

@@ -14,6 +14,8 @@ import requests
 from upath import UPath
 
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.heads import ToldHeads
+from taxifare.approval.verification import verify
 from taxifare.errors import ToldError
 from taxifare.model.registry import ModelRegistry
 from taxifare.secrets import private_folder, redacted, shown
@@ -46,6 +48,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "lake": lambda: _writable(settings.lake),
         "trips": lambda: _published(settings),
         "ledger": lambda: _ledger(approvals),
+        "ledger's chain": lambda: str(verify(approvals.ledger, ToldHeads(settings.home, approvals.ledger.place)())),
         "MLflow": lambda: _registry(registry),
         "MLflow's files": lambda: _artifacts(settings, registry),
         "ledger and MLflow": lambda: _agreement(approvals, registry),

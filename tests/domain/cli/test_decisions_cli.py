@@ -1,5 +1,6 @@
 """The `taxifare` command, as a person meets it: real ledger, real MLflow store, the exit code and the words."""
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -120,6 +121,27 @@ def test_history_says_who_why_and_on_which_day(desk: Desk) -> None:
     today = f"{desk.approvals.record.history()[-1].promoted_at:%Y-%m-%d}"
     assert "Ben" in desk.run("history", "--on", today).output
     assert "Nothing was in production" in desk.run("history", "--on", "2009-01-01").output
+
+
+def test_the_ledger_is_verified_and_a_change_of_the_past_is_named(desk: Desk, settings: Settings) -> None:
+    head = desk.approvals.record.head()
+    well = desk.run("history", "--verify", "--head", str(head))
+    assert well.exit_code == 0, well.output
+    assert f"its head is {head}" in well.output
+    unreadable = desk.run("history", "--verify", "--head", "nonsense")
+    assert unreadable.exit_code == 2
+    assert "expected 214:9f3c0a1b2c3d4e5f" in " ".join(unreadable.stderr.replace("│", "").split())
+
+    with sqlite3.connect(settings.home / "ledger.db") as connection:
+        connection.execute("DROP TRIGGER outcomes_refuse_update")
+        connection.execute("UPDATE outcomes SET \"by\" = 'Eve'")
+    connection.close()
+    told = desk.run("history", "--verify")
+    assert told.exit_code == 1
+    assert 'does not fit outcomes ["base-v1-' in told.stderr
+    ill = next(line for line in desk.run("doctor").output.splitlines() if "ledger's chain" in line)
+    assert ill.startswith("ill")
+    assert "does not fit outcomes" in ill
 
 
 def test_rollback_goes_back_in_one_command(desk: Desk) -> None:
