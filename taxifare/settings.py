@@ -54,14 +54,23 @@ def _row_count(value: object) -> object:
 
 def _remembered(secret: SecretStr | None) -> SecretStr | None:
     if secret is not None:
-        secrets.remember(secret.get_secret_value())
+        secrets.remember(_text_of(secret))
     return secret
 
 
 def _remembered_address(address: SecretStr | None) -> SecretStr | None:
     if address is not None:
-        secrets.remember_address(address.get_secret_value())
+        secrets.remember_address(_text_of(address))
     return address
+
+
+def _text_of(secret: SecretStr) -> str:
+    text = secret.get_secret_value()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected text in UTF-8") from None
+    return text
 
 
 def _on_the_web(address: SecretStr | None) -> SecretStr | None:

@@ -153,11 +153,13 @@ class Service:
         """
         import apprise
 
-        service = apprise.Apprise()
+        # It logs addresses that it does not know. And a redirect could send the message, which has tokens, anywhere.
+        logging.getLogger("apprise").setLevel(logging.CRITICAL)
+        service = apprise.Apprise(asset=apprise.AppriseAsset(http_redirects=False))
         if not service.add(self._url):
             raise DeliveryError(f"{self.channel}: not an address that apprise knows")
         title, _, body = message.text.partition("\n")
-        if not service.notify(title=title, body=body):
+        if not service.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
             raise PassingDeliveryError(f"{self.channel}: the service did not take the message")
 
 
