@@ -19,6 +19,10 @@ Row = Mapping[str, Any]
 
 HEAD_DIGITS = 16
 
+# Made once: thousands of rows are sealed in one go.
+_sorted_json = json.JSONEncoder(sort_keys=True, default=repr).encode
+_readable_json = json.JSONEncoder(ensure_ascii=False, default=repr).encode
+
 
 @dataclass(frozen=True)
 class Head:
@@ -90,7 +94,7 @@ def seal(before: str, table: str, row: Row) -> str:
     True
     """
     kept = {column: _plain(value) for column, value in row.items() if value is not None}
-    return hashlib.sha256(json.dumps([before, table, kept], sort_keys=True, default=repr).encode()).hexdigest()
+    return hashlib.sha256(_sorted_json([before, table, kept]).encode()).hexdigest()
 
 
 def key_of(row: Row, columns: Sequence[str]) -> str:
@@ -99,7 +103,7 @@ def key_of(row: Row, columns: Sequence[str]) -> str:
     >>> key_of({"request_id": "a", "channel": "log", "reminder": 0, "delivered_at": None}, ["request_id", "reminder"])
     '["a", 0]'
     """
-    return json.dumps([_plain(row[column]) for column in columns], ensure_ascii=False, default=repr)
+    return _readable_json([_plain(row[column]) for column in columns])
 
 
 def first_misfit(links: Sequence[Link], rows: Mapping[str, Mapping[str, Row]]) -> str | None:

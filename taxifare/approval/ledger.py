@@ -67,7 +67,9 @@ class Entries:
         self._last_link: Link | None = None
 
     def _rows(self, select: sa.Select[Any]) -> list[Mapping[str, Any]]:
-        return [dict(row) for row in self.connection.execute(select).mappings()]
+        result = self.connection.execute(select)
+        columns = tuple(result.keys())
+        return [dict(zip(columns, row, strict=True)) for row in result]
 
     def _add(self, table: sa.Table, **values: object) -> None:
         """Ensures that the row is in the table, and sealed as it was stored."""
@@ -91,7 +93,7 @@ class Entries:
 
     def links(self) -> list[Link]:
         """The whole chain."""
-        return [Link(**row) for row in self._rows(sa.select(CHAIN).order_by(CHAIN.c.number))]
+        return [Link(*row) for row in self.connection.execute(sa.select(CHAIN).order_by(CHAIN.c.number))]
 
     def rows(self) -> dict[str, dict[str, Mapping[str, Any]]]:
         """Every row of every table but the chain, by table and key."""
@@ -130,6 +132,20 @@ class Entries:
         """Every request, oldest first."""
         return [_request(row) for row in self._rows(sa.select(REQUESTS).order_by(REQUESTS.c.number))]
 
+    def counts(self) -> tuple[int, int, int]:
+        """How many requests there are, how many of them are open, and how many promotions."""
+        asked, ended, promoted = (
+            self.connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+            for table in (REQUESTS, OUTCOMES, PROMOTIONS)
+        )
+        return asked, asked - ended, promoted
+
+    def last_request_of(self, version: str) -> Request | None:
+        """The last request about a version, None where there is none."""
+        select = sa.select(REQUESTS).where(REQUESTS.c.staging_version == version)
+        rows = self._rows(select.order_by(REQUESTS.c.number.desc()).limit(1))
+        return _request(rows[0]) if rows else None
+
     def open_requests(self) -> list[Request]:
         """Requests without an outcome, oldest first."""
         settled = sa.select(OUTCOMES.c.request_id)
@@ -167,18 +183,26 @@ class Entries:
         return [Delivery(**row) for row in self._rows(select)]
 
     def pending(self) -> dict[str, tuple[str, ...]]:
-        """Events whose effects are not known to be in the model registry, with the versions they are about."""
+        """Events whose effects are not known to be in the model registry, with the versions they are about.
+
+        Requests first, then outcomes, then promotions, the oldest of each kind first.
+        """
         versions: dict[str, tuple[str, ...]] = {}
         done = sa.select(PROJECTIONS.c.event)
-        requests = sa.select(("request " + REQUESTS.c.id).label("event"), REQUESTS.c.staging_version)
-        outcomes = sa.select(("outcome " + REQUESTS.c.id).label("event"), REQUESTS.c.staging_version).join(OUTCOMES)
+        number = REQUESTS.c.number.label("place")
+        requests = sa.select(("request " + REQUESTS.c.id).label("event"), number, REQUESTS.c.staging_version)
+        outcomes = sa.select(("outcome " + REQUESTS.c.id).label("event"), number, REQUESTS.c.staging_version)
         sequence = sa.cast(PROMOTIONS.c.sequence, sa.Text)
         promotions = sa.select(
-            ("promotion " + sequence).label("event"), PROMOTIONS.c.version, PROMOTIONS.c.replaced_version
+            ("promotion " + sequence).label("event"),
+            PROMOTIONS.c.sequence.label("place"),
+            PROMOTIONS.c.version,
+            PROMOTIONS.c.replaced_version,
         )
-        for select in (requests, outcomes, promotions):
+        for select in (requests, outcomes.join(OUTCOMES), promotions):
             events = select.subquery()
-            for event, *about in self.connection.execute(sa.select(events).where(events.c.event.not_in(done))):
+            untold = sa.select(events).where(events.c.event.not_in(done)).order_by(events.c.place)
+            for event, _, *about in self.connection.execute(untold):
                 versions[event] = tuple(version for version in about if version is not None)
         return versions
 

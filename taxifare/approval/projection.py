@@ -1,14 +1,18 @@
 """The projection: the model registry made to say what the ledger says. It may be lost or wiped without effect."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from time import monotonic
 from typing import Protocol
 
 from taxifare.approval.errors import NotAdoptedError, RegistryBehindError
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Promotion, RequestState
 from taxifare.model.store import RegistryError
+
+TELLING_S = 0.5
+"""How long a command holds the ledger's lock at most, more or less, for telling versions what became of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,20 +90,28 @@ class Projection:
         return [f"production is version {last.version}, was {alias}"]
 
     def _tag_versions(self, entries: Entries) -> list[str]:
-        """Returns which versions were told what became of them; what could not be told stays pending."""
-        pending, changed, untold = entries.pending(), [], set()
-        for version in sorted({version for versions in pending.values() for version in versions}):
-            try:
-                self._registry.tag(version, _tags(entries, version))
-                changed.append(f"tags of version {version}")
-            except RegistryError as error:
-                # Somebody may have deleted an old version: no reason to stop what is about the others.
-                _log.warning("version %s does not tell its story, the next command tries again: %s", version, error)
-                untold.add(version)
-        for event, versions in pending.items():
+        """Returns which versions were told what became of them; what could not be told stays pending.
+
+        The latest news first, and for a moment only: a promotion ends hundreds of questions, and the tags of the last
+        one can wait for the next command, but nobody else for the lock.
+        """
+        told: set[str] = set()
+        untold: set[str] = set()
+        pending, history, until = entries.pending(), entries.promotions(), monotonic() + TELLING_S
+        for event, versions in reversed(pending.items()):
+            for version in sorted({*versions} - told - untold):
+                try:
+                    self._registry.tag(version, _tags(entries, history, version))
+                    told.add(version)
+                except RegistryError as error:
+                    # Somebody may have deleted an old version: no reason to stop what is about the others.
+                    _log.warning("version %s does not tell its story, the next command tries again: %s", version, error)
+                    untold.add(version)
             if untold.isdisjoint(versions):
                 entries.add_projection(event, self._now())
-        return changed
+            if told and monotonic() > until:
+                break
+        return [f"tags of version {version}" for version in sorted(told)]
 
     def _alias(self, last: Promotion | None) -> str | None:
         """Returns the version the alias points at; raises NotAdoptedError if the ledger never heard of any."""
@@ -112,10 +124,10 @@ class Projection:
         return alias
 
 
-def _tags(entries: Entries, version: str) -> dict[str, str]:
+def _tags(entries: Entries, promotions: Sequence[Promotion], version: str) -> dict[str, str]:
     """Returns the version's story, as its page in the registry tells it."""
     tags: dict[str, str] = {}
-    request = next((r for r in reversed(entries.requests()) if r.staging_version == version), None)
+    request = entries.last_request_of(version)
     if request is not None:
         outcome = entries.outcome(request.id)
         tags |= {
@@ -126,7 +138,6 @@ def _tags(entries: Entries, version: str) -> dict[str, str]:
             "decided_by": (outcome.by if outcome else None) or "-",
             "decision_reason": outcome.reason if outcome else "-",
         }
-    promotions = entries.promotions()
     index = max((i for i, entry in enumerate(promotions) if entry.version == version), default=None)
     if index is not None:
         entry, following = promotions[index], promotions[index + 1 : index + 2]

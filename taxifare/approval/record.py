@@ -44,6 +44,11 @@ class Record:
         with self._ledger.reading() as entries:
             return tuple(entries.open_requests())
 
+    def outcomes(self) -> dict[str, Outcome]:
+        """Returns how each request that is not open any more ended."""
+        with self._ledger.reading() as entries:
+            return {outcome.request_id: outcome for outcome in entries.outcomes()}
+
     def outcome(self, request_id: str) -> Outcome | None:
         """Returns how the request ended, None while it is open."""
         with self._ledger.reading() as entries:

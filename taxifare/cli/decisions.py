@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from taxifare.approval import verification
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.decisions import Decision
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.records import EvidenceUnreadableError, Request, RequestState
+from taxifare.approval.records import EvidenceUnreadableError, Outcome, Request, RequestState
 from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import tables
@@ -31,16 +32,18 @@ def requests(
     """Show the requests that wait for an answer."""
     approvals = approvals_in_force()
     shown = approvals.record.requests() if everything else approvals.record.open_requests()
+    outcomes = approvals.record.outcomes() if everything else {}
     table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
     for request in shown:
-        table.add_row(
+        row = (
             request.id,
             request.verdict,
             _gain(request),
             request.production_version or "nothing",
-            _state(approvals, request),
+            _state(outcomes.get(request.id)),
             f"{request.valid_until:%Y-%m-%d}",
         )
+        table.add_row(*map(Text, row))
     terminal().print(table if shown else "No request waits for an answer.")
 
 
@@ -119,9 +122,8 @@ def _gain(request: Request) -> str:
     return "–" if evidence.gain is None else describe_gain(evidence.gain, evidence.unit)
 
 
-def _state(approvals: Approvals, request: Request) -> str:
+def _state(outcome: Outcome | None) -> str:
     """Returns where the request stands, with the name of whoever answered it."""
-    outcome = approvals.record.outcome(request.id)
     if outcome is None:
         return RequestState.REQUESTED
     return f"{outcome.state} by {outcome.by}" if outcome.by else f"{outcome.state}: {outcome.reason}"

@@ -25,6 +25,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 from upath import UPath
 
 from taxifare.approval.approvals import Approvals
@@ -87,7 +88,7 @@ def drawn(table: tables.Table) -> Table:
         justify: Literal["left", "right"] = "right" if heading.is_number else "left"
         shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken)
     for row in table.texts():
-        shown.add_row(*map(escape, row))
+        shown.add_row(*map(Text, row))
     return shown
 
 

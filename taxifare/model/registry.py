@@ -91,7 +91,7 @@ class ModelRegistry:
 
     def production_version(self) -> str | None:
         """Returns the version that the production alias points at, None where it points at none."""
-        return self._aliases().get(PRODUCTION_ALIAS)
+        return self._aliased(PRODUCTION_ALIAS)
 
     def set_production(self, version: str) -> None:
         """Points the production alias at the version."""
@@ -100,7 +100,7 @@ class ModelRegistry:
 
     def staging_version(self) -> str | None:
         """Returns the version that the staging alias points at: the newest challenger."""
-        return self._aliases().get(STAGING_ALIAS)
+        return self._aliased(STAGING_ALIAS)
 
     def set_staging(self, version: str) -> None:
         """Points the staging alias at the version."""
@@ -147,11 +147,19 @@ class ModelRegistry:
         newest = max(found, key=lambda version: int(version.version), default=None)
         return None if newest is None else _described(newest)
 
-    def _aliases(self) -> dict[str, str]:
+    def _aliased(self, alias: str) -> str | None:
+        """Returns the version that an alias points at, None where it points at none."""
+        from mlflow.exceptions import MlflowException
+
         with attempting("read the aliases of the registered model"):
-            # search_model_versions returns no aliases; the registered model itself does.
-            aliases = self._client.get_registered_model(self.model_name).aliases
-        return {name: str(version) for name, version in aliases.items()}
+            client = self._client
+            try:
+                return str(client.get_model_version_by_alias(self.model_name, alias).version)
+            except MlflowException:
+                # Not set, says one store in these words and another in those; the registered model tells, but MLflow
+                # reads all of its versions then.
+                version = client.get_registered_model(self.model_name).aliases.get(alias)
+        return None if version is None else str(version)
 
     # Models
 

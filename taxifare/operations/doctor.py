@@ -25,6 +25,9 @@ from taxifare.sources.base import base_revision_of, month_with
 
 _TIMEOUT_S = 5
 
+_EXAMPLES = 3
+"""Of events that are named where there are more."""
+
 
 class DisorderError(ToldError, RuntimeError):
     """A part that answers, but not as it should; the message says what to do."""
@@ -105,9 +108,9 @@ def _dropoffs(settings: Settings) -> str:
 
 def _ledger(approvals: Approvals) -> str:
     """Returns how much the ledger holds."""
-    record = approvals.record
-    waiting = len(record.open_requests())
-    return f"{len(record.requests())} requests, {waiting} of them wait, {len(record.history())} promotions"
+    with approvals.ledger.reading() as entries:
+        asked, waiting, promoted = entries.counts()
+    return f"{asked} requests, {waiting} of them wait, {promoted} promotions"
 
 
 def _registry(registry: ModelRegistry) -> str:
@@ -138,7 +141,10 @@ def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
             "a command was killed or somebody moved the alias by hand; the next command or run repairs it"
         )
     if pending:
-        raise DisorderError(f"MLflow has not been told of {', '.join(pending)}; the next command or run tells it")
+        some = ", ".join(list(pending)[:_EXAMPLES]) + (", …" if len(pending) > _EXAMPLES else "")
+        raise DisorderError(
+            f"MLflow has not been told of {len(pending)} events ({some}); the next commands and runs tell it"
+        )
     return "they agree"
 
 

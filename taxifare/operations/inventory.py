@@ -3,7 +3,7 @@
 Which of them is to be run next is derived in `approval.due`.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from taxifare.approval.approvals import Approvals
@@ -57,17 +57,21 @@ def known_months(source: TripSource, approvals: Approvals, in_lake: Mapping[Mont
     published = source.months()
     with approvals.ledger.reading() as entries:
         requests, outcomes = entries.requests(), entries.outcomes()
+    asked = {request.id: request for request in requests}
+    answers: dict[str, tuple[Request, Outcome]] = {}
+    for outcome in outcomes:  # oldest first: the latest of a month stays
+        if outcome.by is not None:
+            request = asked[outcome.request_id]
+            answers[request.subject] = (request, outcome)
     for month in sorted({*published, *in_lake}):
         revision = published.get(month)
-        yield KnownMonth(month, revision, in_lake.get(month), _decided(month, revision, requests, outcomes))
+        yield KnownMonth(month, revision, in_lake.get(month), _decided(revision, answers.get(str(month))))
 
 
-def _decided(month: Month, revision: str | None, requests: Collection[Request], outcomes: Collection[Outcome]) -> str:
+def _decided(revision: str | None, answer: tuple[Request, Outcome] | None) -> str:
     """Returns the latest decision on a month in words, and whether it rested on an earlier edition."""
-    asked = {request.id: request for request in requests if request.subject == str(month)}
-    answers = [outcome for outcome in outcomes if outcome.by is not None and outcome.request_id in asked]
-    if not answers:
+    if answer is None:
         return ""
-    last = max(answers, key=lambda outcome: outcome.at)
-    restated = revision is not None and asked[last.request_id].revision != revision
-    return f"{last.state} by {last.by}" + (", on an earlier edition" if restated else "")
+    request, outcome = answer
+    restated = revision is not None and request.revision != revision
+    return f"{outcome.state} by {outcome.by}" + (", on an earlier edition" if restated else "")

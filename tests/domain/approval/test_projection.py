@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from taxifare.approval import projection
 from taxifare.approval.errors import (
     RegistryBehindError,
 )
@@ -173,6 +174,27 @@ def test_a_version_that_somebody_deleted_stops_nothing_but_its_own_tags(
     office.registry.before = lambda _call: None
     assert office.approvals.repair() == ("tags of version 2",)
     assert office.registry.tags["2"]["decision"] == "expired"
+
+
+def test_a_promotion_that_ends_many_questions_tells_the_latest_first_and_the_rest_by_later_commands(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [office.ask(f"2015-{month:02}", f"{month}", "1") for month in range(2, 12)]
+    wanted = office.ask("2015-12", "12", "1")
+    assert office.approvals.repair() == ()
+    # A registry so slow that a command has time for one event only.
+    monkeypatch.setattr(projection, "TELLING_S", 0)
+    told: list[str] = []
+    monkeypatch.setattr(office.registry, "after", told.append)
+    office.approve(wanted)
+    assert told.count("tag") == 3, "one for making sure that the version is there, one each with what was promoted"
+    assert office.registry.alias == "12"
+    assert office.registry.tags["12"]["decision"] == "approved"
+    assert office.registry.tags["2"]["decision"] == "requested"
+    events = len(others) + 1
+    assert [bool(office.approvals.repair()) for _ in range(events + 1)] == [True] * events + [False]
+    assert {office.registry.tags[request.staging_version]["decision"] for request in others} == {"void"}
+    assert office.registry.tags["1"]["replaced_by"] == "12"
 
 
 def test_an_alias_moved_by_hand_is_put_back_and_said(office: Office, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
 from taxifare.approval.approvals import Approvals, utc_now
@@ -76,6 +77,22 @@ def test_a_request_is_listed_answered_and_gone(desk: Desk) -> None:
     assert desk.registry.production_version() == "2"
     assert "No request waits" in desk.run("requests").output
     assert "approved by Ada" in desk.run("requests", "--all").output
+
+
+def test_a_longer_list_asks_the_ledger_no_more_often(desk: Desk) -> None:
+    statements: list[str] = []
+
+    def count(words: str) -> int:
+        statements.clear()
+        assert desk.run(*words.split()).exit_code == 0
+        return len(statements)
+
+    listings = ("requests", "requests --all", "history")
+    sa.event.listen(sa.Engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    before = [count(words) for words in listings]
+    desk.ask("2015-01", "2", "1")
+    desk.ask("2015-02", "3", "1")
+    assert [count(words) for words in listings] == before
 
 
 def test_a_rejection_is_recorded_and_changes_nothing(desk: Desk) -> None:
