@@ -30,9 +30,9 @@ class Known:
     Attributes:
         comparisons: The latest comparison of each subject.
         promotion: The promotion in force, None before the first.
-        requests: All requests, oldest first.
-        outcomes: How those that ended did.
-        deliveries: The messages that arrived.
+        requests: Those that say what is due, oldest first, see `Entries.at_hand`.
+        outcomes: How those of them that ended did.
+        deliveries: The messages that arrived about those that are open.
     """
 
     comparisons: Mapping[str, Comparison]
@@ -50,13 +50,7 @@ class Known:
         """
         approvals.repair()
         with approvals.ledger.reading() as entries:
-            return cls(
-                entries.comparisons(),
-                entries.last_promotion(),
-                entries.requests(),
-                entries.outcomes(),
-                entries.deliveries(),
-            )
+            return cls(entries.comparisons(), entries.last_promotion(), *entries.at_hand())
 
     @property
     def production(self) -> str | None:

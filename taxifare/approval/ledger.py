@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ NOT_PERMITTED = "42501"
 ADVISORY_LOCK = 0x74617869
 
 
+_LAST_COMPARISONS = sa.select(sa.func.max(COMPARISONS.c.number)).group_by(COMPARISONS.c.subject)
+
+_REQUEST_COLUMNS, _OUTCOME_COLUMNS = tuple(REQUESTS.columns.keys()), tuple(OUTCOMES.columns.keys())
+
+_BY_TIME = (DELIVERIES.c.delivered_at, DELIVERIES.c.reminder)
+
+
 class LedgerError(ToldError, RuntimeError):
     """A ledger that cannot be opened, was written by another release, or decides about another target."""
 
@@ -70,6 +78,9 @@ class Entries:
         result = self.connection.execute(select)
         columns = tuple(result.keys())
         return [dict(zip(columns, row, strict=True)) for row in result]
+
+    def _count(self, table: sa.Table) -> int:
+        return int(self.connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
 
     def _add(self, table: sa.Table, **values: object) -> None:
         """Ensures that the row is in the table, and sealed as it was stored."""
@@ -104,10 +115,47 @@ class Entries:
                 found[table.name] = {key_of(row, columns): row for row in self._rows(sa.select(table))}
         return found
 
+    def at_hand(self) -> tuple[list[Request], list[Outcome], list[Delivery]]:
+        """What says what is due, and not the whole past: as long as the list of months, however often one asked.
+
+        These are the requests that are open, those on the last comparison of a subject, those about the version in
+        production, and the last that somebody has decided on each edition; how these ended; and the deliveries of those
+        that are open.
+        """
+        ended = sa.select(OUTCOMES.c.request_id)
+        last_decided = (
+            sa.select(sa.func.max(REQUESTS.c.number))
+            .join(OUTCOMES)
+            .where(OUTCOMES.c.by.is_not(None))
+            .group_by(REQUESTS.c.subject, REQUESTS.c.revision)
+        )
+        compared = sa.select(COMPARISONS.c.evidence_digest).where(COMPARISONS.c.number.in_(_LAST_COMPARISONS))
+        production = sa.select(PROMOTIONS.c.version).order_by(PROMOTIONS.c.sequence.desc()).limit(1).scalar_subquery()
+        is_at_hand = sa.or_(
+            OUTCOMES.c.request_id.is_(None),
+            REQUESTS.c.number.in_(last_decided),
+            REQUESTS.c.evidence_digest.in_(compared),
+            REQUESTS.c.staging_version == production,
+        )
+        select = sa.select(REQUESTS, OUTCOMES).join(OUTCOMES, isouter=True).where(is_at_hand)
+        requests, outcomes = [], []
+        for row in self.connection.execute(select.order_by(REQUESTS.c.number)):
+            of_request, of_outcome = row[: len(REQUESTS.c)], row[len(REQUESTS.c) :]
+            requests.append(_request(dict(zip(_REQUEST_COLUMNS, of_request, strict=True))))
+            if of_outcome[0] is not None:
+                outcomes.append(_outcome(dict(zip(_OUTCOME_COLUMNS, of_outcome, strict=True))))
+        deliveries = sa.select(DELIVERIES).where(DELIVERIES.c.request_id.not_in(ended)).order_by(*_BY_TIME)
+        return (
+            requests,
+            sorted(outcomes, key=attrgetter("at")),
+            [Delivery(*row) for row in self.connection.execute(deliveries)],
+        )
+
     def comparisons(self) -> dict[str, Comparison]:
         """The last comparison of each subject."""
-        last = sa.select(sa.func.max(COMPARISONS.c.number)).group_by(COMPARISONS.c.subject)
-        select = sa.select(COMPARISONS).where(COMPARISONS.c.number.in_(last)).order_by(COMPARISONS.c.number)
+        select = (
+            sa.select(COMPARISONS).where(COMPARISONS.c.number.in_(_LAST_COMPARISONS)).order_by(COMPARISONS.c.number)
+        )
         return {row["subject"]: _comparison(row) for row in self._rows(select)}
 
     def comparison(self, subject: str) -> Comparison | None:
@@ -134,10 +182,7 @@ class Entries:
 
     def counts(self) -> tuple[int, int, int]:
         """How many requests there are, how many of them are open, and how many promotions."""
-        asked, ended, promoted = (
-            self.connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-            for table in (REQUESTS, OUTCOMES, PROMOTIONS)
-        )
+        asked, ended, promoted = (self._count(table) for table in (REQUESTS, OUTCOMES, PROMOTIONS))
         return asked, asked - ended, promoted
 
     def last_request_of(self, version: str) -> Request | None:
@@ -177,7 +222,7 @@ class Entries:
 
     def deliveries(self, request_id: str | None = None) -> list[Delivery]:
         """Messages that arrived, of one request or of all, oldest first."""
-        select = sa.select(DELIVERIES).order_by(DELIVERIES.c.delivered_at, DELIVERIES.c.reminder)
+        select = sa.select(DELIVERIES).order_by(*_BY_TIME)
         if request_id is not None:
             select = select.where(DELIVERIES.c.request_id == request_id)
         return [Delivery(**row) for row in self._rows(select)]
@@ -187,6 +232,9 @@ class Entries:
 
         Requests first, then outcomes, then promotions, the oldest of each kind first.
         """
+        # Each event is told once: where there are as many as were told, there is no need to look which.
+        if sum(map(self._count, (REQUESTS, OUTCOMES, PROMOTIONS))) == self._count(PROJECTIONS):
+            return {}
         versions: dict[str, tuple[str, ...]] = {}
         done = sa.select(PROJECTIONS.c.event)
         number = REQUESTS.c.number.label("place")

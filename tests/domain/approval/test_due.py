@@ -17,6 +17,7 @@ from taxifare.approval.requests import request_on
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import ChallengerName
 from taxifare.trips.months import Month, parse_month
+from tests.support.approvals import Office
 from tests.support.approvals import evidence as evidence_on
 
 JANUARY, FEBRUARY, MARCH = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
@@ -542,3 +543,16 @@ def test_the_story_of_half_a_year() -> None:
     assert not world.run_what_is_due()
     assert world.run_keys == [f"2015-0{number}:r1" for number in range(1, 7)]
     assert len(world.requests) == 7
+
+
+def test_what_is_at_hand_stays_as_short_as_the_list_of_months(office: Office) -> None:
+    for version in range(2, 8):
+        office.reject(office.ask("2015-01", f"{version}", "1", mae=2.1 + version / 100))
+        office.ask("2015-02", f"{version + 10}", "1", mae=2.1 + version / 100)
+    with office.approvals.ledger.reading() as entries:
+        requests, outcomes, _ = entries.at_hand()
+        last = {request.subject: request.id for request in entries.requests()}
+        assert len(entries.requests()) == 13
+    assert {request.subject: request.id for request in requests} == last
+    assert len(requests) == 3
+    assert {outcome.request_id for outcome in outcomes} == {last["base"], last["2015-01"]}
