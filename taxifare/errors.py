@@ -1,14 +1,20 @@
 """What all errors have in common that people are told: in the log, in Dagster, on the terminal."""
 
 from taxifare.secrets import redacted
+from taxifare.texts import plain
 
 
 class ToldError(Exception):
-    """An error whose message is for people, and may contain words of servers and libraries: it shows no secret.
+    """An error whose message is for people, and may contain words of servers, files and libraries.
 
+    It shows no secret, and is one line without anything that commands a terminal.
     What it was raised from is shown as well, by Dagster for one. So an error that a library raised about a connection
     is no cause: its words go into the message, and `from None` leaves the rest behind.
     """
 
     def __init__(self, message: object) -> None:
-        super().__init__(redacted(message) if isinstance(message, str) else message)
+        super().__init__(_presentable(message) if isinstance(message, str) else message)
+
+
+def _presentable(message: str) -> str:
+    return redacted(plain(message).replace("\n", " "))

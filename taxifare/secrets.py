@@ -90,7 +90,7 @@ def shown(url: str) -> str:
     if found is not None:
         return found["scheme"] + found["place"]
     scheme, separator, _ = url.partition("://")
-    return f"{scheme}://{HIDDEN}" if separator else url
+    return f"{scheme}://{HIDDEN}" if separator else url.partition("?")[0].rpartition("@")[2]
 
 
 def login_in(url: str) -> tuple[str, str] | None:

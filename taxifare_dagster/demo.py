@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Request
+from taxifare.cli.shared import Terminal
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
@@ -167,8 +167,7 @@ def main() -> None:
     terminal.rule()
     terminal.print(table)
     terminal.print(
-        f"\nIn production: version {production}. Open it all: [bold]make dev[/bold], then "
-        f"{links.asset('production_eval_mae')}"
+        f"\nIn production: version {production}. Open it all: make dev, then {links.asset('production_eval_mae')}"
     )
 
 

@@ -23,6 +23,7 @@ from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
 from taxifare.settings import Settings
 from taxifare.studies.results import TuningResult
+from taxifare.texts import one_line
 from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import Standing
 from taxifare.trips.cities import City
@@ -280,8 +281,8 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
         "version": entry.version,
         "replaced_version": entry.replaced_version or "none",
         "kind": entry.kind,
-        "decided_by": entry.by,
-        "reason": entry.reason,
+        "decided_by": one_line(entry.by),
+        "reason": one_line(entry.reason),
         "request": entry.request_id or "none",
         "evidence_digest": (entry.evidence_digest or "none")[:12],
         "promoted_at": entry.promoted_at.isoformat(timespec="seconds"),

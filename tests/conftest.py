@@ -16,6 +16,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from taxifare.model.registry import ModelRegistry
+from taxifare.secrets import private_folder
 from taxifare.settings import Settings
 from taxifare.trips.editions import Trips
 from tests.support.approvals import Office
@@ -106,7 +107,7 @@ def open_registry(migrated_store: Path) -> Callable[[Settings], ModelRegistry]:
         registry = ModelRegistry.from_settings(settings)
         path = settings.home / "mlflow" / "mlflow.db"
         if not registry.store.is_server and not path.exists():
-            path.parent.mkdir(parents=True)
+            private_folder(path.parent)
             shutil.copy(migrated_store, path)
         registry.prepare()
         return registry

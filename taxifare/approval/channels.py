@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -10,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from taxifare.bounds import beginning, parsed_json, within
 from taxifare.errors import ToldError
 from taxifare.secrets import below, redacted, shown
 from taxifare.settings import AskingSettings
@@ -17,6 +19,12 @@ from taxifare.settings import AskingSettings
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5
+
+LONGEST_ANSWER_S = 30.0
+MOST_BYTES_OF_CHANNEL = 1 << 24
+"""How much of a channel is searched for a message; a chat that sends more shows nothing that could be known."""
+
+_CHUNK_BYTES = 1 << 12
 
 PASSING_STATUS = frozenset({408, 425, 429})
 
@@ -93,9 +101,10 @@ class WagonChat:
     def _shows(self, key: str) -> bool:
         """Whether the channel is known to show the message; a chat that cannot be read shows nothing."""
         try:
-            answer = requests.get(self._url, timeout=self._timeout_s, allow_redirects=False)
-            found = answer.json() if answer.ok else []
-        except requests.RequestException:
+            with requests.get(self._url, timeout=self._timeout_s, allow_redirects=False, stream=True) as answer:
+                chunks = within(answer.iter_content(_CHUNK_BYTES), MOST_BYTES_OF_CHANNEL, LONGEST_ANSWER_S)
+                found = parsed_json(b"".join(chunks)) if answer.ok else []
+        except (requests.RequestException, ValueError):
             return False
         posts = found.get("messages", []) if isinstance(found, dict) else found
         return isinstance(posts, list) and any(key in _lines(post) for post in posts)
@@ -163,6 +172,14 @@ class Service:
             raise PassingDeliveryError(f"{self.channel}: the service did not take the message")
 
 
+_NO_MARKUP = re.compile(r"`|\]\(|@(?=(?:all|channel|everyone|here)\b)")
+"""Code, links and calls to everybody, which a name or a reason could contain: Mattermost reads more than Slack."""
+
+
+def _defused(markup: re.Match[str]) -> str:
+    return "'" if markup[0] == "`" else " ".join(markup[0]) if markup[0] == "](" else f"{markup[0]} "
+
+
 def in_slack_format(message: Message) -> str:
     r"""The message in Slack's markup: the first line bold, links by name, nothing else of it taken for markup.
 
@@ -172,7 +189,7 @@ def in_slack_format(message: Message) -> str:
     <https://x.example/?a=1&amp;b|See>
     key
     """
-    text = escape(message.text, quote=False)
+    text = _NO_MARKUP.sub(_defused, escape(message.text, quote=False))
     for label, url in message.links:
         text = text.replace(escape(f"{label}: {url}", quote=False), f"<{escape(url, quote=False)}|{label}>")
     first, _, rest = text.partition("\n")
@@ -183,8 +200,10 @@ def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, time
     """Posts JSON, in one attempt; raises PassingDeliveryError or DeliveryError, which call the address `shown_as`."""
     try:
         answer = requests.post(
-            url, json=content, headers={"Idempotency-Key": key}, timeout=timeout_s, allow_redirects=False
+            url, json=content, headers={"Idempotency-Key": key}, timeout=timeout_s, allow_redirects=False, stream=True
         )
+        with answer:
+            said = beginning(answer.iter_content(_CHUNK_BYTES), _CHUNK_BYTES).decode("utf-8", "replace")
     except requests.RequestException as error:
         # An address that is none stays none; whatever else happens between two machines may pass.
         fault = DeliveryError if isinstance(error, ValueError) else PassingDeliveryError
@@ -194,7 +213,7 @@ def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, time
         return
     passing = answer.status_code >= 500 or answer.status_code in PASSING_STATUS
     fault = PassingDeliveryError if passing else DeliveryError
-    said = redacted(f"{answer.reason}: {answer.text}")
+    said = redacted(f"{answer.reason}: {said}")
     raise fault(f"POST {shown_as} answered {answer.status_code} {said[:200]}")
 
 

@@ -1,12 +1,14 @@
 """Texts that people write into decisions: who, why, which request."""
 
+from taxifare import texts
+
 LONGEST_TEXT = 1000
 
 
 def one_line(text: str) -> str:
-    r"""Returns the text on one line without surrounding space, of a bearable length; NUL is no text to PostgreSQL.
+    r"""Returns the text as it is stored: what people see of it, on one line and of a bearable length.
 
     >>> one_line("  gain on\n airports\0")
     'gain on airports'
     """
-    return " ".join(text.replace("\0", " ").split())[:LONGEST_TEXT]
+    return texts.one_line(texts.one_line(text)[:LONGEST_TEXT])

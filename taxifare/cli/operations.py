@@ -1,11 +1,12 @@
 """Looking after an installation: `doctor`."""
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from taxifare.cli.shared import errors_told, terminal
 from taxifare.operations.doctor import examine
 from taxifare.settings import settings_in_force
+from taxifare.texts import one_line
 
 
 @errors_told()
@@ -14,7 +15,8 @@ def doctor() -> None:
     console, well = terminal(), True
     for finding in examine(settings_in_force()):
         well &= finding.is_well
-        mark = "[green]well[/green]" if finding.is_well else "[red]ill [/red]"
-        console.print(f"{mark}  {finding.part:18} {escape(finding.says)}", highlight=False, soft_wrap=True)
+        mark = ("well", "green") if finding.is_well else ("ill ", "red")
+        told = Text.assemble(mark, f"  {finding.part:18} {one_line(finding.says)}")
+        console.print(told, highlight=False, soft_wrap=True)
     if not well:
         raise typer.Exit(1)

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -39,6 +38,7 @@ from taxifare.reports import tables
 from taxifare.settings import SettingsError, settings_in_force
 from taxifare.sources import SourceError
 from taxifare.studies.learning_curve import LearningCurveError
+from taxifare.texts import plain
 from taxifare.trips.months import Month, parse_month
 
 _MINIMUM_WIDTH = 110
@@ -69,14 +69,29 @@ def errors_told() -> Iterator[None]:
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error
     except _MENDABLE as error:
-        told = f"[red]{type(error).__name__}[/red]: {escape(str(error))}"
-        Console(stderr=True).print(told, highlight=False, soft_wrap=True)
+        told = Text.assemble((type(error).__name__, "red"), f": {plain(str(error))}")
+        Terminal(to_stderr=True).print(told, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
-def terminal() -> Console:
+class Terminal(Console):
+    """A terminal that prints texts as they are: never as markup, and without what would command it.
+
+    Args:
+        to_stderr: Whether what is printed is no part of the output.
+    """
+
+    def __init__(self, *, to_stderr: bool = False) -> None:
+        super().__init__(stderr=to_stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Returns a text as it is printed, also one that an earlier release stored as it came."""
+        return super().render_str(plain(text), **options)
+
+
+def terminal() -> Terminal:
     """Returns the terminal, wide enough for a table when it is a pipe."""
-    console = Console()
+    console = Terminal()
     console.width = max(console.width, _MINIMUM_WIDTH)
     return console
 
@@ -88,20 +103,20 @@ def drawn(table: tables.Table) -> Table:
         justify: Literal["left", "right"] = "right" if heading.is_number else "left"
         shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken)
     for row in table.texts():
-        shown.add_row(*map(Text, row))
+        shown.add_row(*row)
     return shown
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
     """Returns a bar for work that takes minutes, with further columns at its end; it is no part of the output."""
-    usual = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    usual = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     return Progress(*usual, *columns, console=Console(stderr=True))
 
 
 @contextmanager
 def download_bar(address: str, arrived_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
     """Shows how much of a file has arrived, where there is a terminal; see `taxifare.sources.web.OnDownload`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal

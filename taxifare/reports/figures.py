@@ -100,7 +100,7 @@ def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
         axis.barh(
             row, max(end - begin, 0.0), left=begin, color="tab:orange" if entry.kind == "rollback" else "tab:blue"
         )
-        axis.annotate(f" {entry.by}", (begin, row), va="center", fontsize=8)
+        axis.annotate(f" {entry.by}", (begin, row), va="center", fontsize=8, parse_math=False)
     locator = AutoDateLocator()
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))

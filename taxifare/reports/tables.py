@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from taxifare.approval.records import Promotion
 from taxifare.replay.results import Replay
+from taxifare.texts import one_line
 from taxifare.trips.targets import TARGETS
 
 Value: TypeAlias = str | int | float
@@ -90,8 +91,9 @@ def history(entries: Iterable[Promotion]) -> Table:
             entry.version,
             entry.replaced_version or "nothing",
             entry.kind,
-            entry.by,
-            entry.reason,
+            # An earlier release stored texts as they came.
+            one_line(entry.by),
+            one_line(entry.reason),
             entry.request_id or "–",
         )
         for entry in entries

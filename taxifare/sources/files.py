@@ -4,6 +4,8 @@ Where files come from is the sources' business, whether rows are trips that of t
 """
 
 import gzip
+import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,10 @@ FORMATS = (".parquet", ".csv", ".csv.gz")
 _ROWS_AT_ONCE = 2**18
 _BYTES_AT_ONCE = 2**25
 
+_MOST_RATIO = 100
+_UNPACKED_AT_LEAST = 2**26
+_LONGEST_LINE = 2**20
+
 
 def read_rows(content: bytes, origin: str) -> pd.DataFrame:
     """Returns the rows of a trip file as they stand there.
@@ -37,8 +43,12 @@ def read_rows(content: bytes, origin: str) -> pd.DataFrame:
     """
     if not content:
         raise SourceError(f"{origin}: expected trips, received an empty file")
-    with _unpacking(origin, content):
-        plain = gzip.decompress(content) if origin.endswith(".gz") else content
+    if not origin.endswith(".gz"):
+        return _rows(content, origin)
+    most = _most_unpacked(len(content))
+    with _unpacking(origin, content), gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+        plain = packed.read(most + 1)
+    _ensure_bearable(len(plain), most, origin)
     return _rows(plain, origin)
 
 
@@ -54,21 +64,61 @@ def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
     """
     if origin.endswith(".parquet"):
         try:
-            for batch in pa.parquet.ParquetFile(file, buffer_size=2**20).iter_batches(_ROWS_AT_ONCE):
+            parquet = pa.parquet.ParquetFile(file, buffer_size=2**20)
+            _ensure_no_bomb(parquet, file.seek(0, io.SEEK_END), origin)
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE):
                 yield _frame(pa.Table.from_batches([batch]))
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{origin}: expected parquet: {error}") from error
         return
     text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
+    most, unpacked = _most_unpacked(os.fstat(file.fileno()).st_size), 0
     with _unpacking(origin):
-        header = text.readline()
-        lines = text.read(_BYTES_AT_ONCE) + text.readline()
+        header = _line(text, origin)
+        lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
     if not header:
         raise SourceError(f"{origin}: expected trips, received an empty file")
     while lines:
+        unpacked += len(lines)
+        _ensure_bearable(unpacked, most, origin)
         yield _rows(header + lines, origin)
         with _unpacking(origin):
-            lines = text.read(_BYTES_AT_ONCE) + text.readline()
+            lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
+
+
+def _line(text: IO[bytes] | gzip.GzipFile, origin: str) -> bytes:
+    """Returns the rest of a line.
+
+    Raises:
+        SourceError: It is longer than any line of trips.
+    """
+    line = text.readline(_LONGEST_LINE)
+    if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+        raise SourceError(
+            f"{origin}: expected lines of trips, received one of more than {_LONGEST_LINE:,} bytes: lines end with "
+            "LF or CRLF"
+        )
+    return line
+
+
+def _most_unpacked(packed_bytes: int) -> int:
+    """Returns how many bytes so many packed ones may come to: trips are packed to a tenth, hardly to a hundredth."""
+    return max(_UNPACKED_AT_LEAST, _MOST_RATIO * packed_bytes)
+
+
+def _ensure_bearable(unpacked_bytes: int, most: int, origin: str) -> None:
+    if unpacked_bytes > most:
+        raise SourceError(
+            f"{origin}: expected trips, received a file that unpacks to more than {most:,} bytes, {_MOST_RATIO} times "
+            "its size: no trips are packed so small"
+        )
+
+
+def _ensure_no_bomb(parquet: pa.parquet.ParquetFile, size_bytes: int, origin: str) -> None:
+    """Ensures that a parquet file does not claim to hold what no file of its size does."""
+    meta = parquet.metadata
+    claimed = sum(meta.row_group(number).total_byte_size for number in range(meta.num_row_groups))
+    _ensure_bearable(max(claimed, meta.num_rows * meta.num_columns), _most_unpacked(size_bytes), origin)
 
 
 @contextmanager
@@ -87,7 +137,7 @@ def _rows(plain: bytes, origin: str) -> pd.DataFrame:
         raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
     kind = "parquet" if origin.endswith(".parquet") else "CSV"
     try:
-        table = _read_parquet(plain) if kind == "parquet" else _read_csv(plain)
+        table = _read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{origin}: expected {kind}, received {_glimpse(plain)}: {error}") from error
     return _frame(table)
@@ -101,8 +151,10 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return rows
 
 
-def _read_parquet(content: bytes) -> pa.Table:
-    return pa.parquet.read_table(pa.BufferReader(content))
+def _read_parquet(content: bytes, origin: str) -> pa.Table:
+    with pa.parquet.ParquetFile(pa.BufferReader(content)) as parquet:
+        _ensure_no_bomb(parquet, len(content), origin)
+        return parquet.read()
 
 
 def _read_csv(content: bytes) -> pa.Table:

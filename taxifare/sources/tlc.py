@@ -8,6 +8,7 @@ drawn, and why zones have two numbers: docs/decisions.md, under sources.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,6 +50,10 @@ USUAL_DELAY_MONTHS = 4
 
 _METER = {"yellow": "tpep", "green": "lpep"}
 _BATCH_ROWS = 1 << 18
+_MOST_BYTES_OF_ZONES = 1 << 27
+_HIGHEST_ZONE = 10_000
+"""The city has 263, in a file of a megabyte; memory goes with the highest number."""
+
 _LOOKS_AT_ONCE = 8
 
 
@@ -81,6 +86,7 @@ class Zones:
         points: dict[int, shapely.Point] = {}
         try:
             with zipfile.ZipFile(file) as archive:
+                _ensure_small(archive, origin)
                 members = {Path(name).suffix: archive.read(name) for name in archive.namelist() if "/._" not in name}
             crs = pyproj.CRS.from_wkt(members[".prj"].decode())
             parts = {ending: io.BytesIO(members[f".{ending}"]) for ending in ("shp", "shx", "dbf")}
@@ -89,8 +95,10 @@ class Zones:
                     first, own = entry.record["LocationID"], entry.record["OBJECTID"]
                     outline = shapely.geometry.shape(entry.shape.__geo_interface__)
                     points[own if first in points else first] = outline.centroid
+        except SourceError:
+            raise
         except (
-            *(OSError, LookupError, ValueError, zipfile.BadZipFile),
+            *(OSError, LookupError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),
             *(shapefile.ShapefileException, pyproj.exceptions.CRSError),
         ) as error:
             raise SourceError(f"{origin}: expected a zip of the taxi zones' shapefile: {error!r}") from error
@@ -101,6 +109,8 @@ class Zones:
             )
         to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
         numbers = np.array(list(points))
+        if not ((numbers >= 0) & (numbers <= _HIGHEST_ZONE)).all():
+            raise SourceError(f"{origin}: expected zones numbered up to {_HIGHEST_ZONE:,}, received {numbers.max():,}")
         longitude, latitude = np.full((2, numbers.max() + 1), np.nan)
         longitude[numbers], latitude[numbers] = to_degrees.transform(
             [point.x for point in points.values()], [point.y for point in points.values()]
@@ -249,6 +259,13 @@ class Tlc(TripSource):
     def _digest(self, file: str, zones: str) -> str:
         """Returns what all that decides the trips of a month comes to."""
         return digest([READER_VERSION, file, zones, self.trips_per_month])
+
+
+def _ensure_small(archive: zipfile.ZipFile, origin: str) -> None:
+    """Ensures that an archive unpacks to no more than could be zones; more than it says is never unpacked."""
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _MOST_BYTES_OF_ZONES:
+        raise SourceError(f"{origin}: expected taxi zones, received a zip that unpacks to {unpacked:,} bytes")
 
 
 def read_trips(

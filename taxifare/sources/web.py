@@ -11,11 +11,10 @@ docs/decisions.md, under sources.
 """
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -37,7 +36,8 @@ from tenacity import (
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
-from taxifare.secrets import private_folder, redacted, shown
+from taxifare.bounds import TooMuchError, beginning, parsed_json, within
+from taxifare.secrets import private_folder, redacted, remember, shown
 from taxifare.sources.base import SourceError
 from taxifare.whole_files import put_in_place
 
@@ -56,6 +56,13 @@ BELIEVED_S = 300.0
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 ABSENT_STATUS = frozenset({403, 404, 410})
 """What stands for "there is no such file": buckets whose content may not be listed answer 403."""
+
+MOST_JSON_BYTES = 1 << 28
+"""A full page of the Chicago portal has 20 million."""
+
+MOST_BYTES = 20 * 10**9
+MOST_BYTES_UNANNOUNCED = 1 << 30
+"""Of a file whose server does not say how long it is; a month of the TLC has 500 million, and says so."""
 
 _CHUNK_BYTES = 1 << 16
 _GLIMPSE_BYTES = 1 << 12
@@ -190,6 +197,10 @@ class Web:
     on_download: OnDownload = log_download
     _seen: dict[str, tuple[float, Remote | WebError]] = field(default_factory=dict, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        for secret in self.secret_headers.values():
+            remember(secret.get_secret_value())
+
     def json(self, url: str, params: Mapping[str, str | int] | None = None) -> Any:
         """Returns the JSON at an address.
 
@@ -199,14 +210,17 @@ class Web:
 
         def ask() -> Any:
             with self._request("GET", url, params=params, stream=True) as response:
-                content = b"".join(_chunks(url, response))
+                content = b"".join(within(_chunks(url, response), MOST_JSON_BYTES))
             try:
-                return json.loads(content)
+                return parsed_json(content)
+            except TooMuchError:
+                raise
             except ValueError:
                 glimpse = redacted(content[:_GLIMPSE_BYTES].decode("ascii", "backslashreplace"))[:40]
             raise WebError(f"{shown(url)}: expected JSON, received {len(content):,} bytes that begin {glimpse!r}")
 
-        return self._persist(ask)
+        with _bounded(url):
+            return self._persist(ask)
 
     def look(self, url: str) -> Remote:
         """Returns what the server says of a file, without downloading it; believed for `believed_s`.
@@ -251,7 +265,8 @@ class Web:
         """
         folder = self.cache / hashlib.sha256(url.encode()).hexdigest()[:16]
         with FileLock(private_folder(folder) / "lock"):
-            received, file = self._persist(lambda: self._receive(url, folder))
+            with _bounded(url):
+                received, file = self._persist(lambda: self._receive(url, folder))
             revision = received.revision or _sha256(file)
             if file == _part(folder, received):
                 try:
@@ -319,7 +334,8 @@ class Web:
         said = redacted(str(response.reason))[:_SAID_CHARACTERS]
         if "json" in response.headers.get("Content-Type", ""):
             with _in_our_words(url):
-                said += " " + redacted(response.text)[:_SAID_CHARACTERS]
+                begun = beginning(response.iter_content(_GLIMPSE_BYTES), _GLIMPSE_BYTES)
+                said += " " + redacted(begun.decode("utf-8", "replace"))[:_SAID_CHARACTERS]
         message = f"{shown(url)}: expected data, received {status} {said}".strip()
         if status in PASSING_STATUS:
             return PassingWebError(message, status, _retry_after_s(response))
@@ -352,10 +368,17 @@ class Web:
             else:  # the whole file, and perhaps another than the one that was asked for
                 remote = _described(response)
                 part, mode, arrived_bytes, total_bytes = _part(folder, remote), "wb", 0, remote.size_bytes
-            with part.open(mode) as file, self.on_download(shown(url), arrived_bytes, total_bytes) as advance:
-                for chunk in _chunks(url, response):
-                    file.write(chunk)
-                    advance(len(chunk))
+            most_bytes = MOST_BYTES_UNANNOUNCED if total_bytes is None else MOST_BYTES
+            if total_bytes is not None and total_bytes > most_bytes:
+                raise WebError(f"{shown(url)}: expected trips, received a file of {total_bytes:,} bytes")
+            try:
+                with part.open(mode) as file, self.on_download(shown(url), arrived_bytes, total_bytes) as advance:
+                    for chunk in within(_chunks(url, response), most_bytes):
+                        file.write(chunk)
+                        advance(len(chunk))
+            except TooMuchError:
+                part.unlink(missing_ok=True)
+                raise
         size_bytes = part.stat().st_size
         if total_bytes is not None and size_bytes != total_bytes:
             raise PassingWebError(f"{shown(url)}: expected {total_bytes:,} bytes, received {size_bytes:,}")
@@ -402,6 +425,15 @@ def _reason(error: requests.RequestException) -> str:
     return str(getattr(cause, "reason", None) or type(cause).__name__)
 
 
+@contextmanager
+def _bounded(url: str) -> Iterator[None]:
+    """Turns an answer that is more than could be meant into a WebError."""
+    try:
+        yield
+    except TooMuchError as error:
+        raise WebError(f"{shown(url)}: expected trips, received {error}: check the address in the settings") from None
+
+
 def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
     """Yields the body of a response as it arrives."""
     with _in_our_words(url):
@@ -420,11 +452,16 @@ def _described(response: requests.Response) -> Remote:
     """Returns the file that a response is about: by its ETag if that is strong, else by its time and size."""
     etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
     length = response.headers.get("Content-Length")
-    size_bytes = int(length) if length is not None and "Content-Encoding" not in response.headers else None
+    size_bytes = (
+        int(length)
+        if length is not None and length.isdecimal() and "Content-Encoding" not in response.headers
+        else None
+    )
     if etag and not etag.startswith("W/"):
         return Remote(etag.strip('"'), etag, size_bytes)
     if modified and size_bytes is not None:
-        return Remote(f"{parsedate_to_datetime(modified):%Y%m%dT%H%M%SZ}-{size_bytes}", None, size_bytes)
+        with suppress(ValueError):  # a time that is none identifies nothing
+            return Remote(f"{parsedate_to_datetime(modified):%Y%m%dT%H%M%SZ}-{size_bytes}", None, size_bytes)
     return Remote(None, None, size_bytes)
 
 

@@ -1,5 +1,6 @@
 """The message says what a person needs, reaches them, and reaches them once."""
 
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,7 +241,7 @@ def test_a_chat_that_lists_anything_at_all_is_posted_to(
     import requests
 
     answer = requests.Response()
-    answer.status_code, answer._content = 200, listed.encode()
+    answer.status_code, answer.raw = 200, io.BytesIO(listed.encode())
     monkeypatch.setattr(requests, "get", lambda *_args, **_kwargs: answer)
     wagon.deliver(Message("key", "text\nkey"))
     assert chat.contents("taxi fares") == ["text\nkey"]

@@ -218,3 +218,21 @@ def test_help_and_version_are_where_one_looks() -> None:
     assert CliRunner().invoke(app, ["decide", "-h"]).output == CliRunner().invoke(app, ["decide", "--help"]).output
     answer = CliRunner().invoke(app, ["--version"])
     assert (answer.exit_code, answer.output) == (0, f"taxifare {version('taxifare')}\n")
+
+
+@pytest.mark.parametrize("earlier_release", [False, True])
+def test_what_people_wrote_is_printed_as_text(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, earlier_release: bool
+) -> None:
+    """Neither as markup nor as commands to the terminal, although an earlier release stored it as it came."""
+    if earlier_release:
+        monkeypatch.setattr("taxifare.approval.approvals.one_line", str)
+    request = desk.ask("2015-01", "2", "1")
+    by, reason = "[red]Ada\x1b[2J", "better [/JFK] \x1b]8;;https://evil.example\x07airports\u202e :smile:"
+    assert desk.run("decide", request.id, "--approve", "--by", by, "--reason", reason).exit_code == 0
+    for words in (["history"], ["requests", "--all"]):
+        shown = desk.run(*words)
+        assert shown.exit_code == 0
+        assert not set(shown.output) & set("\x1b\x07\u202e")
+        assert "[red]Ada" in shown.output
+    assert "better [/JFK] airports :smile:" in " ".join(desk.run("history").output.replace("│", " ").split())

@@ -1,0 +1,58 @@
+"""Texts from outside – of people, servers, files – as they may be stored and shown: what is seen is all there is.
+
+Control characters and the sequences by which a terminal is commanded are gone, and so are characters that are not seen
+but turn the direction of others or hide between them. Letters of all scripts stay, and emoji.
+"""
+
+import re
+import unicodedata
+
+# Sequences first, whole: without its first character the rest would stay as litter. OSC (links, titles) ends with BEL
+# or ST, or not at all; CSI is colours and the cursor; the rest is two characters.
+_SEQUENCE = re.compile(
+    r"(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+_LINE_END = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_BLANK = re.compile("[\t\u115f\u1160\u2800\u3164\uffa0]")
+# Arabic and Syriac signs that are seen although Unicode counts them as format characters.
+_SEEN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
+_JOINERS = "\u200c\u200d"
+# A joiner is part of a word or an emoji where it stands between characters of a script that has joins.
+_LOOSE_JOINER = re.compile(rf"(?<![^\x00-\x7f\s{_JOINERS}])[{_JOINERS}]|[{_JOINERS}](?![^\x00-\x7f\s{_JOINERS}])")
+_VARIATIONS = range(0xE0100, 0xE01F0)
+
+
+def plain(text: str) -> str:
+    r"""Returns the text without anything that is not seen; its lines stay lines.
+
+    >>> plain("\x1b[31mgain\x1b[0m on \u202eJFK\u2069\n\x1b]8;;http://evil\x07airports\x1b]8;;\x07\0")
+    'gain on JFK\nairports '
+    >>> plain("שלום 👩\u200d🚀")
+    'שלום 👩\u200d🚀'
+    """
+    seen = _SEQUENCE.sub("", unicodedata.normalize("NFC", text))
+    seen = _BLANK.sub(" ", _LINE_END.sub("\n", seen))
+    seen = _LOOSE_JOINER.sub("", "".join(map(_seen, seen)))
+    return unicodedata.normalize("NFC", seen)
+
+
+def one_line(text: str) -> str:
+    r"""Returns the text without anything that is not seen, on one line and without space at its ends.
+
+    >>> one_line("  gain on\n airports\0")
+    'gain on airports'
+    """
+    return " ".join(plain(text).split())
+
+
+def _seen(character: str) -> str:
+    """Returns the character where people see it, a blank where they see one, else nothing."""
+    kind = unicodedata.category(character)
+    if kind == "Cs":
+        return "\ufffd"
+    if kind == "Cc":
+        return character if character == "\n" else " " if character == "\0" else ""
+    hidden = (kind == "Cf" and character not in _SEEN and character not in _JOINERS) or ord(character) in _VARIATIONS
+    return "" if hidden else character
