@@ -13,19 +13,20 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
+import dagster as dg
 from typer.testing import CliRunner
 
 from taxifare.approval import promotions
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.channels import Console
 from taxifare.approval.comparisons import comparison_of
-from taxifare.approval.due import Known, next_month, to_ask, to_retrain
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import Delivery, Outcome, Refusal, Request, RequestState
@@ -38,14 +39,17 @@ from taxifare.gate.scores import Interval, Scores
 from taxifare.gate.slices import SliceComparison
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
-from taxifare.trips.months import Month, months_between, parse_month
+from taxifare.sources import make_source
+from taxifare.trips.months import Month, parse_month
+from taxifare_dagster.order import covered_months
+from taxifare_dagster.sensors import approval_sensor, new_month_sensor
 
 BASELINE = 6
 MOST_LISTING_S, MOST_DECISION_S, MOST_TICKS = 1.0, 2.0, 2.0
 VERSIONS_A_MONTH = 5
 ENTRIES_A_MONTH = 50
 ENTRIES_OF_VERSIONS = 36
-CHANNELS = ("log", "chat")
+CHANNELS = (Console.channel, "chat")
 START = datetime(2015, 2, 1, 9, tzinfo=UTC)
 
 
@@ -68,7 +72,7 @@ def main() -> None:
 
 def most(what: str, found: dict[int, dict[str, float]]) -> float:
     """Returns the seconds that are promised."""
-    if what.startswith("tick"):
+    if what.startswith("ticks"):
         return MOST_TICKS * found[BASELINE][what] if BASELINE in found else float("inf")
     return MOST_DECISION_S if what.startswith("decision") else MOST_LISTING_S
 
@@ -77,22 +81,27 @@ def measured(months: int) -> dict[str, float]:
     """Returns the seconds of each, in a state folder of so many months."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["TAXIFARE_HOME"] = home
-        settings = Settings(_env_file=None, taxifare_home=Path(home))
+        last = parse_month("2015-01") + months - 1
+        settings = Settings(_env_file=None, taxifare_home=Path(home), last_month=str(last))
         registry = ModelRegistry.from_settings(settings)
         registry.prepare()
         approvals = Approvals.from_settings(settings, registry)
-        months_made = make(approvals, registry, months)
-        revisions = dict.fromkeys(months_made, "r1")
+        source, notifiers = make_source(settings), [Console()]
+        revisions = covered_months(source, settings)
+        make(approvals, registry, revisions)
+        (events := Path(home) / "dagster").mkdir()
+        instance = dg.DagsterInstance.local_temp(str(events))
 
         def command(*words: str) -> Callable[[], object]:
             return lambda: ran(words, revisions)
 
-        def tick() -> None:
-            known = Known.of(approvals)
-            next_month(revisions, known), to_retrain(known, settings.challengers), to_ask(known, CHANNELS)
+        def ticks() -> None:
+            with dg.build_sensor_context(instance=instance) as context:
+                new_month_sensor(context, source=source, approvals=approvals, settings=settings)
+                approval_sensor(context, approvals=approvals, notifiers=notifiers)
 
         found = {
-            "tick": seconds(tick),
+            "ticks of both sensors": seconds(ticks),
             "requests": seconds(command("requests")),
             "requests --all": seconds(command("requests", "--all")),
             "history": seconds(command("history")),
@@ -127,33 +136,30 @@ def seconds(work: Callable[[], object], times: int = 5) -> float:
     return median(found)
 
 
-def make(approvals: Approvals, registry: ModelRegistry, months: int) -> list[Month]:
-    """Returns the months of a ledger and a registry that have been used for so long."""
-    first = parse_month("2015-01")
-    names = list(months_between(first, first + months - 1))
+def make(approvals: Approvals, registry: ModelRegistry, months: Mapping[Month, str]) -> None:
+    """Ensures that ledger and registry have been used for these months, in these revisions."""
     place = registry.store.artifacts()
-    for _ in range(1 + months * VERSIONS_A_MONTH):
+    for _ in range(1 + len(months) * VERSIONS_A_MONTH):
         registry.store.client.create_model_version(registry.model_name, place)
-    versions = iter(range(1, 2 + months * VERSIONS_A_MONTH))
+    versions = iter(range(1, 2 + len(months) * VERSIONS_A_MONTH))
     with approvals.ledger.writing() as entries:
-        answer(entries, ask(entries, "base", next(versions), None), RequestState.APPROVED)
-        for month in names:
+        answer(entries, ask(entries, "base", "r1", next(versions), None), RequestState.APPROVED)
+        for month, revision in months.items():
             for edition in range(VERSIONS_A_MONTH - 1):
                 production = promotions.production(entries)
                 state = RequestState.REJECTED if edition else RequestState.APPROVED
-                answer(entries, ask(entries, str(month), next(versions), production), state)
+                answer(entries, ask(entries, str(month), revision, next(versions), production), state)
             for _ in range(ENTRIES_A_MONTH - ENTRIES_OF_VERSIONS):
                 entries.add_refusal(Refusal(str(month), "approve", "Eve", "the token is not the request's", START))
         production = promotions.production(entries)
-        for month in names:
-            ask(entries, str(month), next(versions), production)
+        for month, revision in months.items():
+            ask(entries, str(month), revision, next(versions), production)
     registry.set_production(str(production))
-    return names
 
 
-def ask(entries: Entries, subject: str, version: int, production: str | None) -> Request:
+def ask(entries: Entries, subject: str, revision: str, version: int, production: str | None) -> Request:
     """Returns a request that was asked on two channels."""
-    comparison = comparison_of(evidence(subject, str(version), production), START + timedelta(hours=version))
+    comparison = comparison_of(evidence(subject, revision, str(version), production), START + timedelta(hours=version))
     request = request_on(comparison, datetime.now(UTC), timedelta(days=30))
     entries.add_comparison(comparison)
     entries.add_request(request)
@@ -174,7 +180,7 @@ def answer(entries: Entries, request: Request, state: RequestState) -> None:
         entries.add_projection(f"promotion {made.sequence}", request.requested_at)
 
 
-def evidence(subject: str, staging: str, production: str | None) -> Evidence:
+def evidence(subject: str, revision: str, staging: str, production: str | None) -> Evidence:
     """Returns evidence as a comparison leaves it, with a slice for each kind of trips that a city knows."""
     few = Scores(trips=4000, mae=2.1, rmse=4.2, bias=-0.3)
     gain = Interval(mean=0.21, low=0.17, high=0.25)
@@ -185,7 +191,7 @@ def evidence(subject: str, staging: str, production: str | None) -> Evidence:
     ]
     return Evidence(
         subject=subject,
-        revision="r1",
+        revision=revision,
         unit="USD",
         staging=contenders[0],
         production_version=production,
