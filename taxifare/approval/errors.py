@@ -2,6 +2,7 @@
 
 from taxifare.approval.records import Outcome
 from taxifare.errors import ToldError
+from taxifare.texts import one_line
 
 
 class ApprovalError(ToldError, RuntimeError):
@@ -54,4 +55,4 @@ class SettledError(DecisionRefusedError):
     def __str__(self) -> str:
         ended = self.outcome
         by = f" by {ended.by}" if ended.by else ""
-        return f"{ended.request_id} is {ended.state}{by} since {ended.at:%Y-%m-%d %H:%M} UTC: {ended.reason}"
+        return one_line(f"{ended.request_id} is {ended.state}{by} since {ended.at:%Y-%m-%d %H:%M} UTC: {ended.reason}")

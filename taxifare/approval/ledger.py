@@ -378,7 +378,7 @@ class Ledger:
                 raise LedgerError(
                     f"{self!r}: its tables have to be made or changed for schema {SCHEMA_REVISION}, which the role in "
                     f"DATABASE_URL may not: migrate with the owner's role first ({error.orig})"
-                ) from error
+                ) from None
             self._ensure_target()
             self._migrated = True
 

@@ -15,6 +15,7 @@ from taxifare.approval.records import Outcome, Request
 from taxifare.gate.evidence import Contender, Verdict
 from taxifare.gate.scores import Interval
 from taxifare.settings import AskingSettings
+from taxifare.texts import one_line
 from taxifare.trips.targets import Unit
 
 VERDICT_IN_WORDS = {
@@ -70,8 +71,8 @@ def message(
         f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
         *(f"- {reason}" for reason in evidence.reasons),
         *(
-            f"Restated: that {earlier.request_id} was {earlier.state} by {earlier.by}, {_moment(earlier.at)}, "
-            "rests on an earlier edition of these trips"
+            f"Restated: that {earlier.request_id} was {earlier.state} by {one_line(str(earlier.by))}, "
+            f"{_moment(earlier.at)}, rests on an earlier edition of these trips"
             for earlier in restated
         ),
     ]

@@ -215,7 +215,7 @@ class ModelRegistry:
             # Unless MLflow or the bucket has gone silent in between: an outage is no fault of the version.
             self._model_uri(version)
             if isinstance(error, bucket_faults()) and not _is_absence(error):
-                raise RegistryError(f"MLflow could not download version {version}: {error}") from error
+                raise RegistryError(f"MLflow could not download version {version}: {error}") from None
             raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
 
     def _model_uri(self, version: str) -> str:
