@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.table import Column, Table
-from rich.text import Text
 
 from taxifare.approval import verification
 from taxifare.approval.approvals import Approvals
@@ -35,7 +34,7 @@ def requests(
     outcomes = approvals.record.outcomes() if everything else {}
     table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
     for request in shown:
-        row = (
+        table.add_row(
             request.id,
             request.verdict,
             _gain(request),
@@ -43,7 +42,6 @@ def requests(
             _state(outcomes.get(request.id)),
             f"{request.valid_until:%Y-%m-%d}",
         )
-        table.add_row(*map(Text, row))
     terminal().print(table if shown else "No request waits for an answer.")
 
 
@@ -83,7 +81,7 @@ def history(
     if verify:
         told = ToldHeads(settings_in_force().home, approvals.ledger.place)
         verified = verification.verify(approvals.ledger, told(), _head(head))
-        terminal().print(str(verified), soft_wrap=True, markup=False, highlight=False)
+        terminal().print(str(verified), soft_wrap=True, highlight=False)
         return
     if head is not None:
         raise typer.BadParameter("--head is checked with --verify")
