@@ -32,9 +32,11 @@ def plain(text: str) -> str:
     >>> plain("שלום 👩\u200d🚀")
     'שלום 👩\u200d🚀'
     """
+    if text.isascii() and text.isprintable():
+        return text
     seen = _SEQUENCE.sub("", unicodedata.normalize("NFC", text))
     seen = _BLANK.sub(" ", _LINE_END.sub("\n", seen))
-    seen = _LOOSE_JOINER.sub("", "".join(map(_seen, seen)))
+    seen = _LOOSE_JOINER.sub("", seen.translate(_TABLE))
     return unicodedata.normalize("NFC", seen)
 
 
@@ -56,3 +58,14 @@ def _seen(character: str) -> str:
         return character if character == "\n" else " " if character == "\0" else ""
     hidden = (kind == "Cf" and character not in _SEEN and character not in _JOINERS) or ord(character) in _VARIATIONS
     return "" if hidden else character
+
+
+class _Table(dict[int, str]):
+    """What each character is seen as, found once."""
+
+    def __missing__(self, code: int) -> str:
+        seen = self[code] = _seen(chr(code))
+        return seen
+
+
+_TABLE = _Table()
