@@ -16,8 +16,8 @@ from typing import TypeVar, cast
 import numpy as np
 import pandas as pd
 
+from taxifare.approval.versions import registry_of
 from taxifare.model.registry import ModelRegistry
-from taxifare.model.store import MlflowStore
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.simulator.source import Simulator
@@ -109,7 +109,7 @@ def main() -> None:
     """Prints all figures."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(taxifare_home=folder, max_epochs=2, challengers=("warm",))
-        registry = ModelRegistry(MlflowStore(settings.tracking_uri, "bench"), "bench")
+        registry = registry_of(settings)
         registry.prepare()
         bench_code_location()
         bench_month(settings, registry)

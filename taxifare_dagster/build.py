@@ -38,6 +38,8 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             jobs.approval_job,
             jobs.decision_job,
             jobs.rollback_job,
+            jobs.ask_again_job,
+            jobs.notice_job,
             jobs.reminder_job,
             jobs.whole_month_job,
             jobs.tuning_job,

@@ -18,9 +18,10 @@ from rich.table import Table
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
-from taxifare.approval.records import Request
+from taxifare.approval.records import Outcome, Request
+from taxifare.approval.versions import registry_of
 from taxifare.cli.shared import Terminal
-from taxifare.model.registry import ModelRegistry
+from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
 from taxifare.trips.editions import BASE
@@ -49,34 +50,41 @@ class Demo:
         self._settings = settings
         self._instance = instance
         self._definitions = build_definitions(settings)
-        self.approvals = Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
+        self.approvals = Approvals.from_settings(settings, registry_of(settings))
 
-    def run(self, subject: str) -> tuple[Request, float]:
-        """Returns the subject's request, decided by the policy, and the seconds it all took; what is done is kept."""
+    def run(self, subject: str) -> float:
+        """Returns the seconds that it took to compare the subject, ask and decide; 0 where all that was done before."""
         started = time.perf_counter()
-        decided = self._decided_request(subject)
-        if decided is not None:
-            return decided, 0.0
+        if self.is_settled(subject):
+            return 0.0
         if subject == BASE:
             self._execute("base_job")
         else:
             self._execute("monthly_job", partition=partition_key(parse_month(subject)))
-        self._execute("approval_job", {"send_approval_message": {"subject": subject}})
-        request = self._request(subject)
-        if self.approvals.record.outcome(request.id) is None:
-            self._execute(
-                "decision_job",
-                {
-                    "decide": {
-                        "request": request.id,
-                        "token": self.approvals.tokens.of(request),
-                        "decision": by_verdict(request.verdict),
-                        "decided_by": DECIDED_BY,
-                        "reason": f"policy: {BY_VERDICT}",
-                    }
-                },
-            )
-        return request, time.perf_counter() - started
+        if not self.is_settled(subject):
+            self._execute("approval_job", {"send_approval_message": {"subject": subject}})
+        if not self.is_settled(subject):
+            self._answer(subject)
+        return time.perf_counter() - started
+
+    def _answer(self, subject: str) -> None:
+        """Ensures that the question about the subject is answered, as the policy has it."""
+        request = self.request_on(subject)
+        if request is None:
+            raise LookupError(f"nobody was asked about {subject}")
+        decision = by_verdict(request.verdict)
+        self._execute(
+            "decision_job",
+            {
+                "decide": {
+                    "request": request.id,
+                    "token": self.approvals.answer_tokens(request)[decision],
+                    "decision": decision,
+                    "decided_by": DECIDED_BY,
+                    "reason": f"policy: {BY_VERDICT}",
+                }
+            },
+        )
 
     def check_trips(self, base_revision: str) -> None:
         """Ensures that the state folder's base model was made from this source's base trips.
@@ -107,21 +115,24 @@ class Demo:
         name = "dagster/row_count" if partition is None else "dagster/partition_row_count"
         return int(str(materialization.metadata[name].value))
 
-    def _request(self, subject: str) -> Request:
-        """Returns the request made from the last comparison of the subject."""
-        digest = self.approvals.record.comparisons()[subject].evidence_digest
-        return next(request for request in self.approvals.record.requests() if request.evidence_digest == digest)
+    def request_on(self, subject: str) -> Request | None:
+        """Returns the last request on the subject, None where nobody was asked."""
+        about = [request for request in self.approvals.record.requests() if request.subject == subject]
+        return about[-1] if about else None
 
-    def _decided_request(self, subject: str) -> Request | None:
-        """Returns the subject's last request that somebody has answered, None where there is none."""
-        answered = [
-            request
-            for request in self.approvals.record.requests()
-            if request.subject == subject
-            and (outcome := self.approvals.record.outcome(request.id)) is not None
-            and outcome.by is not None
-        ]
-        return answered[-1] if answered else None
+    def outcome_of(self, subject: str) -> Outcome | None:
+        """Returns the last decision on the subject, None where nobody has decided."""
+        request = self.request_on(subject)
+        return None if request is None else self.approvals.record.outcome(request.id)
+
+    def is_settled(self, subject: str) -> bool:
+        """Returns whether somebody has decided on the subject, or there is nothing to decide on."""
+        comparison = self.approvals.record.comparisons().get(subject)
+        if comparison is None:
+            return False
+        outcome = self.outcome_of(subject)
+        is_decided = outcome is not None and outcome.by is not None
+        return is_decided or comparison.evidence.verdict is Verdict.UNCHANGED
 
     def _execute(self, job: str, config: dict[str, object] | None = None, partition: str | None = None) -> None:
         """Ensures that the job has run; its log goes to the instance, where the UI shows it."""
@@ -156,14 +167,14 @@ def main() -> None:
             demo.check_trips(source.base_revision())
             for subject in subjects:
                 step(f"{subject}: {_WORK_ON_BASE if subject == BASE else _WORK_ON_MONTH}")
-                request, seconds = demo.run(subject)
-                _add_row(table, demo, request, seconds)
+                seconds = demo.run(subject)
+                _add_row(table, demo, subject, seconds)
             step("done")
-            token, head = demo.approvals.tokens.of(request), demo.approvals.record.head()
-            last = message(request, token, links, settings, head=head)
+            last, head = demo.approvals.record.requests()[-1], demo.approvals.record.head()
+            text = message(last, demo.approvals.answer_tokens(last), links, settings, head=head).text
             production = demo.approvals.production()
     terminal.rule("The last message, as the person gets it")
-    terminal.print(last.text, soft_wrap=True, markup=False, highlight=False)
+    terminal.print(text, soft_wrap=True, markup=False, highlight=False)
     terminal.rule()
     terminal.print(table)
     terminal.print(
@@ -184,17 +195,18 @@ def _table(settings: Settings) -> Table:
     return table
 
 
-def _add_row(table: Table, demo: Demo, request: Request, seconds: float) -> None:
-    """Adds the request's evidence and decision to the table."""
-    evidence, outcome = request.evidence, demo.approvals.record.outcome(request.id)
+def _add_row(table: Table, demo: Demo, subject: str, seconds: float) -> None:
+    """Adds the subject's evidence and decision to the table: the evidence that was decided on, where it was."""
+    request, outcome = demo.request_on(subject), demo.outcome_of(subject)
+    evidence = (request or demo.approvals.record.comparisons()[subject]).evidence
     gain = evidence.gain
     table.add_row(
-        request.subject,
-        f"{demo.trips_of(request.subject):,}",
+        subject,
+        f"{demo.trips_of(subject):,}",
         "–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}",
         f"{evidence.staging.scores.mae:.3f}",
         "–" if gain is None else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
-        request.verdict,
+        evidence.verdict,
         "–" if outcome is None else outcome.state,
         f"{seconds:.1f}" if seconds else "before",
     )

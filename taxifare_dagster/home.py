@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
-from taxifare.model.registry import ModelRegistry
+from taxifare.approval.versions import registry_of
 from taxifare.secrets import private_folder
 from taxifare.settings import Settings
 from taxifare_dagster.takeover import take_over_comparisons
@@ -31,7 +31,7 @@ def prepare_home(settings: Settings) -> Path:
     if not configuration.exists():
         shutil.copy(Path(__file__).with_name("dagster.yaml"), configuration)
     os.environ["DAGSTER_HOME"] = str(home)
-    registry = ModelRegistry.from_settings(settings)
+    registry = registry_of(settings)
     registry.prepare()
     approvals = Approvals.from_settings(settings, registry)
     approvals.repair()

@@ -11,10 +11,12 @@ from pydantic import Field
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.asking import ask
-from taxifare.approval.channels import Notifier
+from taxifare.approval.channels import DeliveryError, Notifier
 from taxifare.approval.decisions import Decision
-from taxifare.approval.delivery import send_reminders
+from taxifare.approval.delivery import send_notice, send_reminders
+from taxifare.approval.due import Known, to_tell
 from taxifare.approval.message import Links
+from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
@@ -93,9 +95,7 @@ def _comparison_page(evidence: Evidence, settings: Settings) -> str | None:
     """Returns where MLflow shows the two runs side by side, None without a server or a second run."""
     if evidence.production is None:
         return None
-    return ModelRegistry.from_settings(settings).runs.comparison_url(
-        [evidence.production.run_id, evidence.staging.run_id]
-    )
+    return registry_of(settings).runs.comparison_url([evidence.production.run_id, evidence.staging.run_id])
 
 
 @dg.job(description="Ask a person about a comparison: the request goes to the ledger, the message to the chat.")
@@ -153,8 +153,9 @@ def decision_job() -> None:
 
 
 class Return(dg.Config):
-    """Which version to go back to."""
+    """Which version to go back to. The message that told of the promotion fills in all but who and why."""
 
+    token: str = Field(description="The token that the message shows: it proves that somebody has read that message")
     to: str | None = Field(default=None, description="Version; empty: the one that the present version replaced")
     decided_by: str = Field(description="Who decides")
     reason: str = Field(description="Why")
@@ -163,15 +164,62 @@ class Return(dg.Config):
 @dg.op
 def roll_back(context: dg.OpExecutionContext, config: Return, approvals: dg.ResourceParam[Approvals]) -> None:
     """Makes an earlier production version production again, on the record."""
-    promotion = approvals.rollback(config.to, by=config.decided_by, reason=config.reason)
+    promotion = approvals.rollback(config.to, by=config.decided_by, reason=config.reason, token=config.token)
     context.log.info("version %s is production, instead of %s", promotion.version, promotion.replaced_version)
     _show_promotions(context, approvals)
 
 
-@dg.job(description="Go back to an earlier production version.")
+@dg.job(description="Go back to an earlier production version. Open it from the link in the message.")
 def rollback_job() -> None:
     """Goes back to an earlier production version."""
     roll_back()
+
+
+class Repetition(dg.Config):
+    """What to ask again. The message that told of the expiry fills it in."""
+
+    request: str = Field(description="The request that nobody answered, as the message names it")
+    token: str = Field(description="The token that the message shows: it proves that somebody has read that message")
+
+
+@dg.op
+def ask_again(context: dg.OpExecutionContext, config: Repetition, approvals: dg.ResourceParam[Approvals]) -> None:
+    """Asks again what nobody answered in time; its message follows."""
+    again = approvals.ask_again(config.request, config.token)
+    context.log.info("%s waits for an answer until %s", again.id, again.valid_until)
+
+
+@dg.job(description="Ask again what nobody answered in time. Open it from the link in the message.")
+def ask_again_job() -> None:
+    """Asks again what nobody answered in time."""
+    ask_again()
+
+
+@dg.op
+def send_notices(
+    context: dg.OpExecutionContext,
+    approvals: dg.ResourceParam[Approvals],
+    notifiers: dg.ResourceParam[Sequence[Notifier]],
+    links: dg.ResourceParam[Links],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Tells people of what needs no answer: a change of production, with the link back, and questions that expired."""
+    faults = []
+    for about in to_tell(Known.of(approvals), [notifier.channel for notifier in notifiers]):
+        for notifier in notifiers:
+            try:
+                if send_notice(approvals, notifier, about, links, settings):
+                    context.log.info("told %s of %s", notifier.channel, about)
+            except DeliveryError as error:
+                faults.append(str(error))
+    if faults:
+        raise dg.Failure("; ".join(faults))
+
+
+@dg.job(description="Tell people of changes of production, and of questions that nobody answered in time.")
+def notice_job() -> None:
+    """Tells people of what needs no answer."""
+    send_notices()
 
 
 class ApprovedMonth(dg.Config):

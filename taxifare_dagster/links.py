@@ -1,10 +1,12 @@
 """Addresses in Dagster's UI, built from the definitions that they lead to. Messages that were sent remember them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_origin
 from urllib.parse import quote
 
+import dagster as dg
 from pydantic.fields import FieldInfo
 
 from taxifare.approval.decisions import Decision
@@ -12,8 +14,19 @@ from taxifare.approval.records import Request
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster.assets.models import base_model, staging_model
+from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import CODE_LOCATION
-from taxifare_dagster.jobs import Answer, decide, decision_job
+from taxifare_dagster.jobs import (
+    Answer,
+    Repetition,
+    Return,
+    ask_again,
+    ask_again_job,
+    decide,
+    decision_job,
+    roll_back,
+    rollback_job,
+)
 from taxifare_dagster.partitions import partition_key
 
 
@@ -40,11 +53,30 @@ class DagsterLinks:
 
     def decision(self, request: Request, token: str, decision: Decision) -> str:
         """Returns the address of the launchpad with the decision's job filled in, but for who and why."""
-        known = {"request": request.id, "token": token, "decision": decision}
-        answer = [f"      {name}: {_yaml(field, known.get(name))}" for name, field in Answer.model_fields.items()]
-        config = "\n".join(["ops:", f"  {decide.name}:", "    config:", *answer, ""])
-        job = f"{self._root}/locations/{CODE_LOCATION}/jobs/{decision_job.name}"
-        return f"{job}/playground/setup?config={quote(config, safe='')}"
+        return self._launchpad(
+            decision_job, decide, Answer, {"request": request.id, "token": token, "decision": decision}
+        )
+
+    def production(self) -> str:
+        """Returns the address of the asset that follows production."""
+        return self.asset(production_model.key.to_user_string())
+
+    def way_back(self, to: str, token: str) -> str:
+        """Returns the address of the launchpad with the rollback's job filled in, but for who and why."""
+        return self._launchpad(rollback_job, roll_back, Return, {"to": to, "token": token})
+
+    def asking_again(self, request: Request, token: str) -> str:
+        """Returns the address of the launchpad with the job filled in that asks again."""
+        return self._launchpad(ask_again_job, ask_again, Repetition, {"request": request.id, "token": token})
+
+    def _launchpad(
+        self, job: dg.JobDefinition, op: dg.OpDefinition, config: type[dg.Config], known: Mapping[str, str]
+    ) -> str:
+        """Returns the address of a job's launchpad with its op's config filled in, as far as it is known."""
+        fields = [f"      {name}: {_yaml(field, known.get(name))}" for name, field in config.model_fields.items()]
+        written = "\n".join(["ops:", f"  {op.name}:", "    config:", *fields, ""])
+        address = f"{self._root}/locations/{CODE_LOCATION}/jobs/{job.name}"
+        return f"{address}/playground/setup?config={quote(written, safe='')}"
 
     @property
     def _root(self) -> str:

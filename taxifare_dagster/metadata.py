@@ -278,7 +278,7 @@ def tuning(found: TuningResult) -> Metadata:
 def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
     """Returns what production_model shows of a promotion or rollback, and of all up to it."""
     return {
-        "version": entry.version,
+        "version": entry.version or "none",
         "replaced_version": entry.replaced_version or "none",
         "kind": entry.kind,
         "decided_by": one_line(entry.by),

@@ -14,6 +14,7 @@ import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import notifiers
+from taxifare.approval.versions import registry_of
 from taxifare.model.provenance import code_tags
 from taxifare.model.registry import ModelRegistry
 from taxifare.secrets import private_folder
@@ -66,7 +67,7 @@ def _approvals_resource(settings: Settings) -> dg.ResourceDefinition:
     """Returns the approvals; whoever uses them first on a state of an earlier release takes its comparisons over."""
 
     def approvals(context: dg.InitResourceContext) -> Approvals:
-        found = Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
+        found = Approvals.from_settings(settings, registry_of(settings))
         if context.instance is not None:
             take_over_comparisons(context.instance, found.ledger)
         return found
@@ -82,7 +83,7 @@ def _registry_resource(settings: Settings) -> dg.ResourceDefinition:
     """
 
     def registry(context: dg.InitResourceContext) -> Iterator[ModelRegistry]:
-        found = ModelRegistry.from_settings(settings)
+        found = registry_of(settings)
         if settings.executor != "in_process":
             yield found
             return

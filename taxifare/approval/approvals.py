@@ -13,13 +13,24 @@ from datetime import UTC, datetime, timedelta
 
 from taxifare.approval import decisions, promotions, requests
 from taxifare.approval.decisions import Decision
-from taxifare.approval.errors import ApprovalError, DecisionRefusedError, RollbackError
-from taxifare.approval.ledger import Ledger
+from taxifare.approval.errors import (
+    AlteredError,
+    ApprovalError,
+    DecisionRefusedError,
+    RollbackError,
+    SettledError,
+    TokenError,
+    UnknownRequestError,
+)
+from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.projection import Projection, Registry
 from taxifare.approval.record import Record
 from taxifare.approval.records import Comparison, Outcome, Promotion, Refusal, Request
 from taxifare.approval.texts import one_line
-from taxifare.approval.tokens import Tokens, approval_secret
+from taxifare.approval.tokens import Tokens, approval_secret, spend, to_answer, to_ask_again, to_go_back
+from taxifare.gate.evidence import Verdict
+from taxifare.model.contents import Content
+from taxifare.model.packaging import VersionUnusableError
 from taxifare.settings import Settings
 
 
@@ -88,11 +99,13 @@ class Approvals:
     def request(self, comparison: Comparison) -> Request:
         """Returns the request that a comparison makes; the same one makes the same request, and is asked about once.
 
-        Open requests on the same subject become void. So does this one, at once, if production changed since.
+        Open requests on the same subject become void. So does this one, at once, if production changed since; once the
+        evidence stands again, the same question is asked in another round.
 
         Raises:
-            ApprovalError: The comparison is about another target than the ledger.
+            ApprovalError: The comparison is about another target than the ledger, or there is nothing to decide on.
             EvidenceUnreadableError: Another release has written its evidence.
+            AlteredError: What would become production is not what was scored.
             NotAdoptedError: The registry's production version is unknown to the ledger.
             RegistryBehindError: The request is stored, the registry could not be told.
         """
@@ -102,57 +115,77 @@ class Approvals:
                 f"{comparison.subject}: expected evidence in {self.ledger.unit}, received it in {unit}: it was "
                 "gathered for another target. Set TARGET back, or use another TAXIFARE_HOME"
             )
+        if comparison.evidence.verdict is Verdict.UNCHANGED:
+            raise ApprovalError(f"{comparison.subject}: nobody is asked, for {'; '.join(comparison.evidence.reasons)}")
         self.repair()
-        request = requests.request_on(comparison, self.now(), self._valid_for)
         with self.ledger.writing() as entries:
-            asked = entries.request(request.id)
-            if asked is not None:
-                return asked
-            self._ensure_registered(request)
-            requests.ask(entries, request, promotions.production(entries))
+            production, last = promotions.production(entries), requests.last_round(entries, comparison)
+            if last is None:
+                request = requests.request_on(comparison, self.now(), self._valid_for)
+            elif requests.stands(comparison, production, entries) and requests.is_void(entries.outcome(last.id)):
+                request = requests.next_round(last, self.now(), self._valid_for)
+            else:
+                return last
+            self._ensure_as_shown(request, entries)
+            requests.ask(entries, request, production)
         self._projection.show(f"request {request.id}")
         return request
 
-    def ask_again(self, request_id: str) -> Request:
-        """Returns a new request on the evidence of one that ended without a decision: expired, or void and sensible.
+    def ask_again(self, request_id: str, token: str | None = None) -> Request:
+        """Returns a new request on the evidence of one that ended without an answer, which still stands.
 
-        Nothing asks again by itself; somebody who missed the first request does.
+        Args:
+            request_id: The request.
+            token: From the message; None on this machine, where whoever can run this can read the secret.
 
         Raises:
             UnknownRequestError: No such request.
-            ApprovalError: It is open, or was decided.
+            TokenError: The token does not permit it.
+            ApprovalError: It is open, was decided, or its evidence is not that of today.
             RegistryBehindError: The request is stored, the registry could not be told.
         """
         self.repair()
         with self.ledger.writing() as entries:
-            request = requests.another_round(entries, request_id, self.now(), self._valid_for)
-            self._ensure_registered(request)
-            requests.ask(entries, request, promotions.production(entries))
-        self._projection.show(f"request {request.id}")
-        return request
+            request = requests.found(entries, one_line(request_id))
+            if token is not None:
+                self.tokens.ensure(to_ask_again(request), entries, token)
+            requests.ensure_repeatable(entries, request, promotions.production(entries))
+            again = requests.next_round(request, self.now(), self._valid_for)
+            self._ensure_as_shown(again, entries)
+            requests.ask(entries, again, promotions.production(entries))
+        self._projection.show(f"request {again.id}")
+        return again
 
     def decide(
-        self, request_id: str, decision: Decision, decided_by: str, reason: str, token: str, *, override: bool = False
+        self,
+        request_id: str,
+        decision: Decision,
+        decided_by: str,
+        reason: str,
+        token: str | None = None,
+        *,
+        override: bool = False,
     ) -> Outcome:
         """Returns the outcome, stored; if the request is approved, its staging version is production.
 
         The same decision by the same person again is the same decision: a command that was killed can be repeated.
-        An attempt that is refused is recorded too.
+        An attempt that is refused is recorded too, and its token is spent: the question is sent again with fresh links.
 
         Args:
             request_id: The request.
             decision: `approve` or `reject`.
             decided_by: Who decides.
             reason: Why.
-            token: From the message.
+            token: From the message; None on this machine, where whoever can run this can read the secret.
             override: Approve although the verdict is neither PROMOTE nor COLD_START.
 
         Raises:
             UnknownRequestError: No such request.
-            TokenError: The token is not the request's.
+            TokenError: The token does not permit it.
             UnsignedError: Who or why is missing.
             SettledError: Decided already, expired, or void because production, staging or the month changed.
             AgainstVerdictError: The evidence does not support it, and there is no override.
+            AlteredError: What would become production is not what the message showed.
             RegistryBehindError: The decision is stored, the registry could not be told.
         """
         if decision not in {"approve", "reject"}:
@@ -163,51 +196,110 @@ class Approvals:
         with self.ledger.writing() as entries:
             try:
                 request = requests.found(entries, request_id)
-                self.tokens.ensure(request, token)
-                decisions.ensure_signed(request_id, decided_by, reason)
-                is_new = entries.outcome(request_id) is None
-                outcome = decisions.decide(
-                    entries, request, decision, decided_by, reason, self.now(), override=override
-                )
-                if is_new and decision == "approve":
-                    self._ensure_registered(request)
+                if token is not None:
+                    self.tokens.ensure(to_answer(request, decision), entries, token)
+                outcome = self._decided(entries, request, decision, decided_by, reason, override=override)
             except DecisionRefusedError as error:
                 refused = error
                 entries.add_refusal(Refusal(request_id, decision, decided_by, str(error), self.now()))
+                if token is not None and not isinstance(error, UnknownRequestError | TokenError | SettledError):
+                    spend(to_answer(request, decision), str(error), entries, self.now())
         self._projection.show(f"decision on {request_id}")
         if outcome is None:
             raise refused
         return outcome
 
-    def rollback(self, to: str | None = None, *, by: str, reason: str) -> Promotion:
+    def _decided(
+        self, entries: Entries, request: Request, decision: Decision, by: str, reason: str, *, override: bool
+    ) -> Outcome:
+        """Returns the outcome, recorded; raises DecisionRefusedError, and nothing is recorded then but what is due."""
+        decisions.ensure_signed(request.id, by, reason)
+        still_stands = requests.overtaken(request, promotions.production(entries), self.now()) is None
+        if decision == "approve" and still_stands and entries.outcome(request.id) is None:
+            self._ensure_as_shown(request, entries)
+        return decisions.decide(entries, request, decision, by, reason, self.now(), override=override)
+
+    def rollback(self, to: str | None = None, *, by: str, reason: str, token: str | None = None) -> Promotion:
         """Returns the entry that made an earlier version production again; open requests on the other are void.
 
         The same rollback by the same person for the same reason again is the same rollback: a command that was killed
-        can be repeated without going back a second step. With an empty ledger it adopts what the registry's alias says.
+        can be repeated without going back a second step.
 
         Args:
-            to: The version; by default the one that the present version replaced when it was promoted.
+            to: The version; by default the one that the present version replaced when it was promoted. `none` takes the
+                model out of production.
             by: Who decides.
             reason: Why.
+            token: From the message; None on this machine, where whoever can run this can read the secret.
 
         Raises:
             RollbackError: Nothing to go back to, never in production, or production already; who or why is missing.
+            TokenError: The token does not permit it.
+            AlteredError: What would become production is not what was in production then.
             RegistryBehindError: The rollback is stored, the registry could not be told.
         """
         by, reason = one_line(by), one_line(reason)
-        if not by or not reason:
-            raise RollbackError("a rollback needs who decides (by) and why (reason)")
+        promotion: Promotion | None = None
         with self.ledger.writing() as entries:
             history = entries.promotions()
-            if history and promotions.is_repeated(history[-1], to, by, reason):
+            if not history:
+                raise RollbackError("nothing was ever in production")
+            if promotions.is_repeated(history[-1], to, by, reason):
                 promotion = history[-1]
             else:
-                version = promotions.earlier_version(history, to) if history else self._adopted(to)
-                # As for a promotion: a version that is gone from the registry has to fail before it is recorded.
-                self._registry.tag(version, {"promoted_by": by})
-                promotion = promotions.promote(entries, version, self.now(), by=by, reason=reason)
+                version = promotions.earlier_version(history, to)
+                permission = to_go_back(history[-1], version)
+                if token is not None:
+                    self.tokens.ensure(permission, entries, token)
+                try:
+                    promotion = self._gone_back(entries, version, by, reason)
+                except ApprovalError as error:
+                    refused = error
+                    if token is not None:
+                        spend(permission, str(error), entries, self.now())
+        if promotion is None:
+            raise refused
         self._projection.show(f"rollback to version {promotion.version}")
         return promotion
+
+    def _gone_back(self, entries: Entries, version: str | None, by: str, reason: str) -> Promotion:
+        """Returns the entry, recorded; raises ApprovalError, and nothing is recorded then."""
+        if not by or not reason:
+            raise RollbackError("a rollback needs who decides (by) and why (reason)")
+        if version is not None:
+            self._ensure_unaltered(version)
+        return promotions.promote(entries, version, self.now(), by=by, reason=reason)
+
+    def adopt(self, *, by: str, reason: str) -> tuple[Content, ...]:
+        """Returns the versions that are on record from now on, as MLflow has them: an earlier release registered them.
+
+        Whoever adopts them says that they are what they were: until now nobody knew their digests. Where the ledger has
+        no promotion yet, the version that the registry's alias points at is production from now on.
+
+        Args:
+            by: Who says so.
+            reason: Why.
+
+        Raises:
+            ApprovalError: Who or why is missing.
+            RegistryError: MLflow does not answer.
+            VersionUnusableError: The version in production has no files.
+        """
+        by, reason = one_line(by), one_line(reason)
+        if not by or not reason:
+            raise ApprovalError("adopting needs who says that the versions are what they were (by) and why (reason)")
+        with self.ledger.reading() as entries:
+            known = {content.version for content in entries.contents()}
+        found = tuple(content for content in self._registry.as_they_are() if content.version not in known)
+        alias = self._registry.production_version()
+        with self.ledger.writing() as entries:
+            for content in found:
+                if entries.content(content.version) is None:
+                    entries.add_content(content, self.now(), adopted_by=by, reason=reason)
+            if entries.last_promotion() is None and alias is not None:
+                promotions.promote(entries, alias, self.now(), by=by, reason=reason)
+        self._projection.show("adoption")
+        return found
 
     def void_restated(self, subject: str, revision: str) -> tuple[Request, ...]:
         """Returns the open requests on other revisions of a subject, which is restated; they are void from now on."""
@@ -223,16 +315,28 @@ class Approvals:
         self._projection.show(f"expiry of {len(late)} requests")
         return late
 
-    def _ensure_registered(self, request: Request) -> None:
-        """Ensures that the version is registered, before anybody is asked about it or it is production on paper."""
-        self._registry.tag(request.staging_version, {"request": request.id})
+    def answer_tokens(self, request: Request) -> dict[Decision, str]:
+        """Returns the tokens of approving and rejecting that the next message about the request shows."""
+        with self.ledger.reading() as entries:
+            return self.tokens.answers(request, entries)
 
-    def _adopted(self, to: str | None) -> str:
-        """Returns the version the registry's alias points at, if it is the one asked for."""
-        alias = self._registry.production_version()
-        if alias is None or to != alias:
-            raise RollbackError(
-                "nothing was ever promoted"
-                + (f"; the registry's production is version {alias}: adopt it with --to" if alias else "")
+    def _ensure_as_shown(self, request: Request, entries: Entries) -> None:
+        """Ensures that what would become production is what the evidence is about, by content.
+
+        Raises:
+            AlteredError: It is not, or MLflow does not have it any more.
+        """
+        self._ensure_unaltered(request.staging_version)
+        content, shown = entries.content(request.staging_version), request.evidence.staging.files_digest
+        if content is not None and shown not in {None, content.files_digest}:
+            raise AlteredError(
+                f"{request.id} was scored on files of version {request.staging_version} with digest {shown}, on record "
+                f"is {content.files_digest}: run its month again"
             )
-        return alias
+
+    def _ensure_unaltered(self, version: str) -> None:
+        """Ensures that MLflow has the version as it was registered; raises AlteredError if it does not."""
+        try:
+            self._registry.verify(version)
+        except VersionUnusableError as error:
+            raise AlteredError(str(error)) from error

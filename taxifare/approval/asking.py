@@ -71,6 +71,5 @@ def ask(
     decided: Decision | None = None
     if settings.approval_policy == "gate" and approvals.record.outcome(request.id) is None:
         decided = by_verdict(request.verdict)
-        token = approvals.tokens.of(request)
-        approvals.decide(request.id, decided, POLICY, f"the verdict is {request.verdict}", token)
+        approvals.decide(request.id, decided, POLICY, f"the verdict is {request.verdict}")
     return Asked(request, tuple(sent), tuple(faults), decided)

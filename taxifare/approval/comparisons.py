@@ -19,9 +19,12 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.trips.editions import Trips
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the evidence that this release writes. 1 is that of the releases which left it in Dagster's event log: without
-objections, and with a digest that depended on the order of fields."""
+objections, and with a digest that depended on the order of fields. 2 does not know the files of the versions."""
+
+KEEPS_ITS_DIGEST = 2
+"""From this schema on, evidence that is read again has the digest under which it was written."""
 
 
 def compare(
@@ -103,8 +106,15 @@ def _says_the_same(last: Comparison, found: Comparison) -> bool:
         known = last.evidence
     except EvidenceUnreadableError:
         return False
-    # The earlier release knew the same but for objections, and a question that was answered must not be asked anew.
-    return known.digest == found.evidence.model_copy(update={"objections": known.objections}).digest
+    # The earlier release knew less, and a question that was answered must not be asked anew.
+    now = found.evidence
+    unknown: dict[str, object] = {
+        "staging": now.staging.model_copy(update={"files_digest": None}),
+        "production": now.production and now.production.model_copy(update={"files_digest": None}),
+    }
+    if last.schema < KEEPS_ITS_DIGEST:
+        unknown["objections"] = known.objections
+    return known.digest == now.model_copy(update=unknown).digest
 
 
 def take_over(ledger: Ledger, found: Iterable[tuple[Evidence, datetime]]) -> int:

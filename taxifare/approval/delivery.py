@@ -11,24 +11,40 @@ What sending once can mean: docs/decisions.md, under approval.
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from taxifare.approval import requests
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.channels import (
-    Message,
-    Notifier,
-    PassingDeliveryError,
-)
+from taxifare.approval.chain import Head
+from taxifare.approval.channels import Message, Notifier, PassingDeliveryError
 from taxifare.approval.heads import ToldHead, ToldHeads
-from taxifare.approval.message import Links, message
-from taxifare.approval.records import Delivery, Request
+from taxifare.approval.ledger import Entries
+from taxifare.approval.message import Links, expiry_notice, message, promotion_notice
+from taxifare.approval.records import Delivery, Notice, Request
+from taxifare.approval.tokens import about_request, to_ask_again, to_go_back
 from taxifare.settings import AskingSettings
 
 _log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class _Letter:
+    """A message to one channel, written when its turn has come: what it shows is true while it is sent.
+
+    Attributes:
+        is_needed: Whether it has not been sent yet, and still makes sense.
+        text: What it says.
+        record: Records that it arrived.
+    """
+
+    is_needed: Callable[[Entries], bool]
+    text: Callable[[Entries, Head | None], Message]
+    record: Callable[[Entries], None]
 
 
 def send_request(
@@ -38,13 +54,14 @@ def send_request(
     links: Links,
     settings: AskingSettings,
     *,
-    reminder: int = 0,
+    reminder: int | None = None,
     comparison_page: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Whether the message was sent just now: not if it had arrived before, nor if the request is no longer open.
 
-    Passing faults are retried after 1, 2, 4 and 8 seconds and a little chance: `ATTEMPTS` times in all.
+    A question that reached the channel is sent once more where its links are dead, for an answer failed. Passing faults
+    are retried after 1, 2, 4 and 8 seconds and a little chance: `ATTEMPTS` times in all.
 
     Args:
         approvals: Where the request and its deliveries are recorded.
@@ -52,7 +69,7 @@ def send_request(
         request_id: The request.
         links: Where the message leads.
         settings: Who decides.
-        reminder: 0 for the question itself, n for its n-th reminder.
+        reminder: n for the n-th message after the question; None for the question itself, or its next edition.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
         sleep: Waits between attempts.
 
@@ -61,17 +78,89 @@ def send_request(
         DeliveryError: It could not be delivered; the request stays, and sending again asks nobody twice.
     """
     request = approvals.record.find(request_id)
-    head = approvals.record.head()
-    text = message(
-        request,
-        approvals.tokens.of(request),
-        links,
-        settings,
-        head=head,
-        reminder=reminder,
-        restated=approvals.record.decided_on_other_editions(request),
-        comparison_page=comparison_page,
-    )
+    about = about_request(request.id)
+
+    def number(entries: Entries) -> int:
+        return _live_from(about, entries) if reminder is None else reminder
+
+    def is_needed(entries: Entries) -> bool:
+        arrived = [sent.reminder for sent in entries.deliveries(request.id) if sent.channel == notifier.channel]
+        return max(arrived, default=-1) < number(entries) and entries.outcome(request.id) is None
+
+    def text(entries: Entries, head: Head | None) -> Message:
+        spent = entries.spent_tokens(about)
+        return message(
+            request,
+            approvals.tokens.answers(request, entries),
+            links,
+            settings,
+            head=head,
+            reminder=number(entries),
+            dead_links=spent[-1].why if spent else None,
+            restated=approvals.record.decided_on_other_editions(request),
+            other_starts=_other_starts(request, entries),
+            comparison_page=comparison_page,
+        )
+
+    def record(entries: Entries) -> None:
+        entries.add_delivery(Delivery(request.id, notifier.channel, number(entries), approvals.now()))
+
+    return _send(approvals, notifier, _Letter(is_needed, text, record), settings, sleep)
+
+
+def send_notice(
+    approvals: Approvals,
+    notifier: Notifier,
+    about: str,
+    links: Links,
+    settings: AskingSettings,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Whether people were told just now of what needs no answer, see `due.to_tell`: not if they had been before.
+
+    Args:
+        approvals: Where notices are recorded.
+        notifier: How people are reached.
+        about: What they are told of, as `due.to_tell` says it.
+        links: Where the message leads.
+        settings: Where this machine keeps what it has told.
+        sleep: Waits between attempts.
+
+    Raises:
+        DeliveryError: It could not be delivered; sending again tells nobody twice.
+    """
+
+    def is_needed(entries: Entries) -> bool:
+        arrived = [notice.message for notice in entries.notices(about) if notice.channel == notifier.channel]
+        return max(arrived, default=-1) < _live_from(about, entries)
+
+    def record(entries: Entries) -> None:
+        entries.add_notice(Notice(about, notifier.channel, _live_from(about, entries), approvals.now()))
+
+    def text(entries: Entries, head: Head | None) -> Message:
+        return _notice(about, entries, approvals, links, head)
+
+    return _send(approvals, notifier, _Letter(is_needed, text, record), settings, sleep)
+
+
+def _notice(about: str, entries: Entries, approvals: Approvals, links: Links, head: Head | None) -> Message:
+    """Returns what a notice says."""
+    number = _live_from(about, entries)
+    kind, _, name = about.partition(" ")
+    if kind == "expiry":
+        request = requests.found(entries, name)
+        return expiry_notice(request, links, approvals.tokens.of(to_ask_again(request), entries), number, head)
+    promotion = next(entry for entry in entries.promotions() if entry.sequence == int(name))
+    way_back = approvals.tokens.of(to_go_back(promotion, promotion.replaced_version), entries)
+    return promotion_notice(promotion, links, way_back, number, head)
+
+
+def _send(
+    approvals: Approvals, notifier: Notifier, letter: _Letter, settings: AskingSettings, sleep: Callable[[float], None]
+) -> bool:
+    """Whether the letter was sent just now; raises DeliveryError."""
+    sent = False
     for attempt in Retrying(
         retry=retry_if_exception_type(PassingDeliveryError),
         stop=stop_after_attempt(ATTEMPTS),
@@ -80,23 +169,30 @@ def send_request(
         before_sleep=before_sleep_log(_log, logging.WARNING),
         reraise=True,
     ):
-        with attempt:
-            sent = _send(approvals, notifier, request, text, reminder)
+        # Under the ledger's lock: two processes never both find it unsent. One attempt is short, see TIMEOUT_S.
+        with attempt, approvals.ledger.writing() as entries:
+            sent, head = letter.is_needed(entries), entries.head()
+            if sent:
+                text = letter.text(entries, head)
+                notifier.deliver(text)
+                letter.record(entries)
     if sent and head is not None:
         told = ToldHeads(settings.home, approvals.ledger.place)
         told.remember(ToldHead(head, f"{text.key} to {notifier.channel}", approvals.now()))
     return sent
 
 
-def _send(approvals: Approvals, notifier: Notifier, request: Request, text: Message, reminder: int) -> bool:
-    # Under the ledger's lock: two processes never both find it unsent. One attempt is short, see TIMEOUT_S.
-    with approvals.ledger.writing() as entries:
-        sent = {(delivery.channel, delivery.reminder) for delivery in entries.deliveries(request.id)}
-        if (notifier.channel, reminder) in sent or entries.outcome(request.id) is not None:
-            return False
-        notifier.deliver(text)
-        entries.add_delivery(Delivery(request.id, notifier.channel, reminder, approvals.now()))
-    return True
+def _live_from(about: str, entries: Entries) -> int:
+    """Returns the number of the first message whose links are not dead."""
+    spent = entries.spent_tokens(about)
+    return spent[-1].messages if spent else 0
+
+
+def _other_starts(request: Request, entries: Entries) -> list[Request]:
+    """Returns the other requests that wait where nothing is in production yet."""
+    if request.production_version is not None:
+        return []
+    return [other for other in entries.open_requests() if other.id != request.id]
 
 
 def send_reminders(

@@ -7,12 +7,26 @@ Why nothing is remembered: docs/decisions.md, under approval.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
+from taxifare.approval import requests
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.records import Comparison, Delivery, EvidenceUnreadableError, Outcome, Promotion, Request
+from taxifare.approval.records import (
+    Comparison,
+    Delivery,
+    EvidenceUnreadableError,
+    Notice,
+    Outcome,
+    Promotion,
+    Request,
+    RequestState,
+    SpentToken,
+)
+from taxifare.approval.tokens import about_expiry, about_promotion, about_request
+from taxifare.gate.evidence import Verdict
 from taxifare.settings import ChallengerName
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month, parse_month
@@ -33,6 +47,8 @@ class Known:
         requests: Those that say what is due, oldest first, see `Entries.at_hand`.
         outcomes: How those of them that ended did.
         deliveries: The messages that arrived about those that are open.
+        notices: Those that need no answer.
+        spent: The tokens that were spent: messages from before show links that are dead.
     """
 
     comparisons: Mapping[str, Comparison]
@@ -40,6 +56,8 @@ class Known:
     requests: Sequence[Request]
     outcomes: Collection[Outcome]
     deliveries: Collection[Delivery]
+    notices: Collection[Notice] = ()
+    spent: Sequence[SpentToken] = ()
 
     @classmethod
     def of(cls, approvals: Approvals) -> "Known":
@@ -50,7 +68,13 @@ class Known:
         """
         approvals.repair()
         with approvals.ledger.reading() as entries:
-            return cls(entries.comparisons(), entries.last_promotion(), *entries.at_hand())
+            return cls(
+                entries.comparisons(),
+                entries.last_promotion(),
+                *entries.at_hand(),
+                entries.notices(),
+                entries.spent_tokens(),
+            )
 
     @property
     def production(self) -> str | None:
@@ -68,10 +92,24 @@ class Known:
         decided = {outcome.request_id for outcome in self.outcomes if outcome.by is not None}
         return {(request.subject, request.revision) for request in self.requests if request.id in decided}
 
-    @property
-    def ended(self) -> set[str]:
-        """The requests that are not open any more."""
-        return {outcome.request_id for outcome in self.outcomes}
+    @cached_property
+    def ends(self) -> Mapping[str, Outcome]:
+        """How each request that is not open any more has ended."""
+        return {outcome.request_id: outcome for outcome in self.outcomes}
+
+    @cached_property
+    def last_rounds(self) -> Mapping[tuple[str, str], Request]:
+        """The last question about each subject and digest of evidence."""
+        return {(request.subject, request.evidence_digest): request for request in self.requests}
+
+    @cached_property
+    def live_from(self) -> Mapping[str, int]:
+        """The number of the first message whose links are not dead, about each thing of which a token was spent."""
+        return {spent.about: spent.messages for spent in self.spent}
+
+    def round_on(self, comparison: Comparison) -> Request | None:
+        """Returns the last question about a comparison, None where nobody was asked about it."""
+        return self.last_rounds.get((comparison.subject, comparison.evidence_digest))
 
 
 class Why(StrEnum):
@@ -125,19 +163,34 @@ def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
         known: What is on record.
     """
     settled, learned = known.settled, _last_learned(known)
-    start_waits = known.production is None and any(
-        request.subject != BASE and request.id not in known.ended for request in known.requests
-    )
     for month, revision in sorted(published.items()):
         comparison = known.comparisons.get(str(month))
         key = f"{month}:{revision}"
         if comparison is None:
-            return None if start_waits else Due(month, Why.NEW, key)
+            if learned is not None and month < learned:
+                continue
+            return None if waiting_start(known) is not None else Due(month, Why.NEW, key)
         if comparison.revision != revision:
             return Due(month, Why.RESTATED, f"{key}:after {comparison.staging_run}")
         moved = comparison.production_version != known.production
         if moved and (str(month), revision) not in settled and (learned is None or month > learned):
             return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{known.production}:after {comparison.staging_run}")
+    return None
+
+
+def waiting_start(known: Known) -> Comparison | None:
+    """Returns the start that waits for its answer, asked about or not yet; None where something is in production.
+
+    Args:
+        known: What is on record.
+    """
+    if known.production is not None:
+        return None
+    for comparison in _in_order(known.comparisons.values()):
+        asked = known.round_on(comparison)
+        is_open = asked is None or asked.id not in known.ends
+        if is_open and requests.makes_sense(comparison, None) and _is_question(comparison):
+            return comparison
     return None
 
 
@@ -159,6 +212,8 @@ def undecided_before(month: Month, revisions: Mapping[str, str], known: Known) -
     if before not in revisions or (before, revisions[before]) in known.settled:
         return None
     comparison = known.comparisons.get(before)
+    if comparison is not None and requests.makes_sense(comparison, known.production) and not _is_question(comparison):
+        return None
     return Undecided(
         before,
         is_compared=comparison is not None
@@ -183,31 +238,61 @@ def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request
 
 
 def to_ask(known: Known, channels: Collection[str]) -> list[Comparison]:
-    """Returns the comparisons that have not reached every channel, oldest subject first.
+    """Returns the comparisons whose question has not reached every channel with links that work, oldest subject first.
 
-    One against another version than the present production is left out: its question is void. So is one whose evidence
+    One whose question ended as void and makes sense again is among them. One against another version than the present
+    production is not: its question is void. Nor is one in which both models predict the same, nor one whose evidence
     another release has written in a shape that this one cannot read, with a warning.
 
     Args:
         known: What is on record.
         channels: Where messages have to arrive.
     """
-    arrived = {(delivery.request_id, delivery.channel) for delivery in known.deliveries}
-    told = {request.id for request in known.requests if all((request.id, channel) in arrived for channel in channels)}
-    told |= known.ended
-    asked = {(request.subject, request.evidence_digest): request.id for request in known.requests}
+    arrived = {
+        (delivery.request_id, delivery.channel)
+        for delivery in known.deliveries
+        if delivery.reminder >= known.live_from.get(about_request(delivery.request_id), 0)
+    }
 
     def is_untold(comparison: Comparison) -> bool:
-        if comparison.production_version != known.production:
+        if not requests.makes_sense(comparison, known.production):
             return False
-        is_told = asked.get((comparison.subject, comparison.evidence_digest)) in told
-        return not is_told and _is_readable(comparison)
+        asked = known.round_on(comparison)
+        if asked is None:
+            return _is_question(comparison)
+        end = known.ends.get(asked.id)
+        if end is None:
+            return not all((asked.id, channel) in arrived for channel in channels)
+        return requests.is_void(end)
 
-    # "base" is before every month though it sorts after them.
-    return sorted(
-        filter(is_untold, known.comparisons.values()),
-        key=lambda comparison: (comparison.subject != BASE, comparison.subject),
-    )
+    return _in_order(filter(is_untold, known.comparisons.values()))
+
+
+def to_tell(known: Known, channels: Collection[str]) -> list[str]:
+    """Returns what people have to be told of and has not reached every channel, as `tokens` calls it.
+
+    That is the change of production in force, with the link back, and each question that ended unanswered although it
+    still makes sense, with the link that asks it again.
+
+    Args:
+        known: What is on record.
+        channels: Where messages have to arrive.
+    """
+    arrived = {
+        (notice.about, notice.channel)
+        for notice in known.notices
+        if notice.message >= known.live_from.get(notice.about, 0)
+    }
+    asked = filter(None, map(known.round_on, known.comparisons.values()))
+    about = [] if known.promotion is None else [about_promotion(known.promotion.sequence)]
+    about += [
+        about_expiry(request.id)
+        for request in asked
+        if request.id in known.ends
+        and known.ends[request.id].state is RequestState.EXPIRED
+        and requests.makes_sense(request, known.production)
+    ]
+    return [found for found in about if not all((found, channel) in arrived for channel in channels)]
 
 
 def pause_before_try(tries: int) -> float:
@@ -219,14 +304,18 @@ def pause_before_try(tries: int) -> float:
     return min(FIRST_PAUSE_S * 2 ** (tries - 1), LONGEST_PAUSE_S) if tries else 0.0
 
 
-def _is_readable(comparison: Comparison) -> bool:
-    """Whether this release can read the evidence; says so where it cannot."""
+def _in_order(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """Returns comparisons by their subject; "base" is before every month though it sorts after them."""
+    return sorted(comparisons, key=lambda comparison: (comparison.subject != BASE, comparison.subject))
+
+
+def _is_question(comparison: Comparison) -> bool:
+    """Whether there is something to decide on; says so where this release cannot read the evidence."""
     try:
-        _ = comparison.evidence
+        return comparison.evidence.verdict is not Verdict.UNCHANGED
     except EvidenceUnreadableError as error:
         _log.warning("nobody is asked about %s: %s", comparison.subject, error)
         return False
-    return True
 
 
 def _last_learned(known: Known) -> Month | None:

@@ -41,6 +41,10 @@ class AgainstVerdictError(DecisionRefusedError):
     """Approving what the evidence does not support takes an explicit override."""
 
 
+class AlteredError(DecisionRefusedError):
+    """What the model registry has is not what the message showed."""
+
+
 class SettledError(DecisionRefusedError):
     """The request is no longer open: decided, expired, or void.
 

@@ -24,24 +24,41 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from taxifare.approval.chain import Head, Link, key_of, seal
-from taxifare.approval.records import Comparison, Delivery, Outcome, Promotion, Refusal, Request, RequestState
+from taxifare.approval.records import (
+    Comparison,
+    Delivery,
+    Notice,
+    Outcome,
+    Promotion,
+    Refusal,
+    Request,
+    RequestState,
+    SpentToken,
+)
 from taxifare.approval.tables import (
     CHAIN,
     COMPARISONS,
     DELIVERIES,
     METADATA,
+    NOTICES,
     OUTCOMES,
     PROJECTIONS,
     PROMOTIONS,
     REFUSALS,
     REQUESTS,
+    SPENT_TOKENS,
+    VERSIONS,
 )
 from taxifare.errors import ToldError
 from taxifare.gate.evidence import Verdict
+from taxifare.model.contents import Content
 from taxifare.secrets import private_folder, shown
 from taxifare.trips.targets import Unit
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
+
+NOTHING = "none"
+"""In the promotions' table, what is in production once a person has taken the model out."""
 
 LOCK_S = 30
 
@@ -227,6 +244,29 @@ class Entries:
             select = select.where(DELIVERIES.c.request_id == request_id)
         return [Delivery(**row) for row in self._rows(select)]
 
+    def content(self, version: str) -> Content | None:
+        """What the version is, None where nobody has recorded it."""
+        rows = self._rows(sa.select(VERSIONS).where(VERSIONS.c.version == version))
+        return _content(rows[0]) if rows else None
+
+    def contents(self) -> list[Content]:
+        """What each version is that somebody has recorded."""
+        return [_content(row) for row in self._rows(sa.select(VERSIONS).order_by(VERSIONS.c.recorded_at))]
+
+    def spent_tokens(self, about: str | None = None) -> list[SpentToken]:
+        """Tokens that were spent, about one thing or all, oldest first."""
+        select = sa.select(SPENT_TOKENS).order_by(SPENT_TOKENS.c.number)
+        if about is not None:
+            select = select.where(SPENT_TOKENS.c.about == about)
+        return [SpentToken(**_without(row, "number")) for row in self._rows(select)]
+
+    def notices(self, about: str | None = None) -> list[Notice]:
+        """Notices that arrived, about one thing or all."""
+        select = sa.select(NOTICES).order_by(NOTICES.c.delivered_at, NOTICES.c.message)
+        if about is not None:
+            select = select.where(NOTICES.c.about == about)
+        return [Notice(**row) for row in self._rows(select)]
+
     def pending(self) -> dict[str, tuple[str, ...]]:
         """Events whose effects are not known to be in the model registry, with the versions they are about.
 
@@ -251,7 +291,7 @@ class Entries:
             events = select.subquery()
             untold = sa.select(events).where(events.c.event.not_in(done)).order_by(events.c.place)
             for event, _, *about in self.connection.execute(untold):
-                versions[event] = tuple(version for version in about if version is not None)
+                versions[event] = tuple(version for version in about if version not in {None, NOTHING})
         return versions
 
     def add_comparison(self, comparison: Comparison) -> None:
@@ -277,7 +317,10 @@ class Entries:
         """
         previous = promotion.sequence - 1 or None
         decision = RequestState.APPROVED if promotion.request_id else None
-        self._add(PROMOTIONS, previous=previous, decision=decision, **asdict(promotion))
+        values = asdict(promotion) | {"version": promotion.version or NOTHING}
+        if previous is not None:
+            values["replaced_version"] = promotion.replaced_version or NOTHING
+        self._add(PROMOTIONS, previous=previous, decision=decision, **values)
 
     def add_refusal(self, refusal: Refusal) -> None:
         """Records an attempt that was turned away."""
@@ -286,6 +329,20 @@ class Entries:
     def add_delivery(self, delivery: Delivery) -> None:
         """Records that a message arrived; IntegrityError if it is recorded already."""
         self._add(DELIVERIES, **asdict(delivery))
+
+    def add_content(
+        self, content: Content, at: datetime, *, adopted_by: str | None = None, reason: str | None = None
+    ) -> None:
+        """Records what a version is; IntegrityError if its number is recorded already."""
+        self._add(VERSIONS, **asdict(content), adopted_by=adopted_by, reason=reason, recorded_at=at)
+
+    def add_spent_token(self, spent: SpentToken) -> None:
+        """Records that a token was spent."""
+        self._add(SPENT_TOKENS, **asdict(spent))
+
+    def add_notice(self, notice: Notice) -> None:
+        """Records that a notice arrived; IntegrityError if it is recorded already."""
+        self._add(NOTICES, **asdict(notice))
 
     def add_projection(self, event: str, at: datetime) -> None:
         """Records that an event's effects are in the model registry."""
@@ -452,7 +509,13 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
 
 
 def _promotion(row: Mapping[str, Any]) -> Promotion:
-    return Promotion(**_without(row, "previous", "decision"))
+    values = _without(row, "previous", "decision")
+    names = ("version", "replaced_version")
+    return Promotion(**values | {name: None if values[name] == NOTHING else values[name] for name in names})
+
+
+def _content(row: Mapping[str, Any]) -> Content:
+    return Content(**_without(row, "adopted_by", "reason", "recorded_at"))
 
 
 def _schema_revision(connection: Connection) -> str | None:

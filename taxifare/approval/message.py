@@ -4,24 +4,26 @@ What it says belongs here. Where its links lead is told by whoever serves the pa
 `delivery` and `channels`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE, Decision, by_verdict
-from taxifare.approval.records import Outcome, Request
+from taxifare.approval.records import Outcome, Promotion, Request
 from taxifare.gate.evidence import Contender, Verdict
 from taxifare.gate.scores import Interval
 from taxifare.settings import AskingSettings
 from taxifare.texts import one_line
+from taxifare.trips.editions import BASE
 from taxifare.trips.targets import Unit
 
 VERDICT_IN_WORDS = {
     Verdict.PROMOTE: "the new model is better",
     Verdict.HOLD: "no difference worth a promotion",
     Verdict.REJECT: "the new model is worse",
+    Verdict.UNCHANGED: "both models predict the same",
     Verdict.COLD_START: "nothing is in production yet",
     Verdict.UNSCORABLE: "the production model could not be scored",
     Verdict.LEAK: "a model has been trained on the trips it was scored on",
@@ -34,31 +36,44 @@ class Links(Protocol):
     def subject(self, subject: str) -> str:
         """Returns the address of what was compared: of a month, or of `base`."""
 
+    def production(self) -> str:
+        """Returns the address of what is in production."""
+
+    def way_back(self, to: str, token: str) -> str:
+        """Returns the address at which production goes back to a version: filled in, but for who decides and why."""
+
+    def asking_again(self, request: Request, token: str) -> str:
+        """Returns the address at which a request that nobody answered is asked again: filled in."""
+
     def decision(self, request: Request, token: str, decision: Decision) -> str:
         """Returns the address at which the request is answered: filled in, but for who decides and why."""
 
 
 def message(
     request: Request,
-    token: str,
+    tokens: Mapping[Decision, str],
     links: Links,
     settings: AskingSettings,
     *,
     head: Head | None = None,
     reminder: int = 0,
+    dead_links: str | None = None,
     restated: Sequence[Outcome] = (),
+    other_starts: Sequence[Request] = (),
     comparison_page: str | None = None,
 ) -> Message:
     """The question, as plain text a person can judge by: the numbers, what they mean, and where to answer.
 
     Args:
         request: What is asked.
-        token: Goes into the links that answer it.
+        tokens: Go into the links that answer it, each decision's into its own.
         links: Where to look and where to answer.
         settings: Who decides: a person or a policy.
         head: Of the ledger's chain: what a ledger that was changed afterwards no longer has. None before any entry.
         reminder: 0 for the question itself, n for its n-th reminder.
+        dead_links: Why the links of the messages before open nothing any more; None where they do.
         restated: Decisions on earlier editions of the same trips.
+        other_starts: Other requests that wait, where nothing is in production yet.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
     """
     evidence = request.evidence
@@ -70,6 +85,7 @@ def message(
         f"Evaluation MAE: {_amount(production.mae if production else None)} - New training MAE: {_amount(staging.mae)}",
         f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
         *(f"- {reason}" for reason in evidence.reasons),
+        *_warnings(request, dead_links, other_starts),
         *(
             f"Restated: that {earlier.request_id} was {earlier.state} by {one_line(str(earlier.by))}, "
             f"{_moment(earlier.at)}, rests on an earlier edition of these trips"
@@ -89,7 +105,6 @@ def message(
         f"Difficulty: a plain rate per km is {_amount(evidence.difficulty_mae)} off on these trips",
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
-        *([] if head is None else [f"Ledger: {head}"]),
     ]
     pages = [("See", links.subject(request.subject))]
     if comparison_page:
@@ -101,11 +116,80 @@ def message(
         if request.verdict not in APPROVABLE:
             lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
         pages += [
-            ("Approve", links.decision(request, token, "approve")),
-            ("Reject", links.decision(request, token, "reject")),
+            ("Approve", links.decision(request, tokens["approve"], "approve")),
+            ("Reject", links.decision(request, tokens["reject"], "reject")),
         ]
-    lines += [*(f"{name}: {address}" for name, address in pages), key]
-    return Message(key, "\n".join(lines), tuple(pages))
+    return _message(key, lines, pages, head)
+
+
+def _warnings(request: Request, dead_links: str | None, other_starts: Sequence[Request]) -> list[str]:
+    """Returns what has to be known before answering, beside the numbers."""
+    lines = []
+    if dead_links is not None:
+        lines.append(f"Links of earlier messages about this are dead: {dead_links}. Answer by the links below")
+    if other_starts:
+        first = min([request, *other_starts], key=lambda start: (start.subject != BASE, start.subject))
+        waiting = sorted({request.subject, *(start.subject for start in other_starts)})
+        lines.append(
+            f"{len(waiting)} starts wait for an answer: {', '.join(waiting)}. Take {first.subject} first: the others "
+            "are then compared with it"
+        )
+    return lines
+
+
+def promotion_notice(
+    promotion: Promotion, links: Links, way_back: str | None, number: int, head: Head | None
+) -> Message:
+    """Returns the message that tells of a change of production, with the link back.
+
+    Args:
+        promotion: The change.
+        links: Where to look.
+        way_back: The token of the way back, None where nothing was in production before.
+        number: How many messages about it there were.
+        head: Of the ledger's chain.
+    """
+    key = f"Promotion {promotion.sequence}" + (f", message {number}" if number else "")
+    pages = [("See", links.production())]
+    before = promotion.replaced_version
+    if before is not None and way_back is not None:
+        pages.append((f"Back to version {before}", links.way_back(before, way_back)))
+    lines = [
+        f"In production: {_version(promotion.version)}, instead of {_version(before)}",
+        f"By {promotion.kind}, {promotion.by}, {_moment(promotion.promoted_at)}: {promotion.reason}",
+    ]
+    return _message(key, lines, pages, head)
+
+
+def expiry_notice(request: Request, links: Links, token: str, number: int, head: Head | None) -> Message:
+    """Returns the message that tells of a question which nobody answered in time, with the link that asks it again.
+
+    Args:
+        request: The request.
+        links: Where to look, and where to ask again.
+        token: Goes into the link that asks again.
+        number: How many messages about it there were.
+        head: Of the ledger's chain.
+    """
+    key = f"Expiry of {request.id}" + (f", message {number}" if number else "")
+    pages = [("See", links.subject(request.subject)), ("Ask again", links.asking_again(request, token))]
+    before = _version(request.production_version)
+    lines = [
+        f"Expired: {request.subject}, {request.verdict}: nobody answered until {_moment(request.valid_until)}",
+        f"Its evidence still stands: version {request.staging_version} to replace {before}",
+    ]
+    return _message(key, lines, pages, head)
+
+
+def _message(key: str, lines: Sequence[str], pages: Sequence[tuple[str, str]], head: Head | None) -> Message:
+    """Returns the message of some lines: the ledger's head, the links and the key follow them."""
+    told = [] if head is None else [f"Ledger: {head}"]
+    addresses = [f"{name}: {address}" for name, address in pages]
+    return Message(key, "\n".join([*lines, *told, *addresses, key]), tuple(pages))
+
+
+def _version(version: str | None) -> str:
+    return "nothing" if version is None else f"version {version}"
 
 
 def _amount(amount: float | None) -> str:

@@ -9,6 +9,8 @@ from typing import Protocol
 from taxifare.approval.errors import NotAdoptedError, RegistryBehindError
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Promotion, RequestState
+from taxifare.model.contents import Content
+from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.store import RegistryError
 
 TELLING_S = 0.5
@@ -23,8 +25,14 @@ class Registry(Protocol):
     def production_version(self) -> str | None:
         """The version the alias `production` points at, None where it is not set; raises if the registry is down."""
 
-    def set_production(self, version: str) -> None:
-        """Points the alias at a version."""
+    def set_production(self, version: str | None) -> None:
+        """Points the alias at a version, None for none."""
+
+    def verify(self, version: str) -> Content:
+        """Returns what the version is; raises VersionUnusableError if it is not what was registered."""
+
+    def as_they_are(self) -> Sequence[Content]:
+        """Returns every version whose files are there, as they are now."""
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a version; raises if there is no such version."""
@@ -86,8 +94,15 @@ class Projection:
         alias = self._alias(last)
         if last is None or last.version == alias:
             return []
+        try:
+            if last.version is not None:
+                self._registry.verify(last.version)
+        except VersionUnusableError as error:
+            # Never to anything but what was approved; and no reason to stop what would mend it.
+            _log.warning("the ledger says version %s is production, the alias stays as it is: %s", last.version, error)
+            return []
         self._registry.set_production(last.version)
-        return [f"production is version {last.version}, was {alias}"]
+        return [f"production is version {last.version or 'none'}, was {alias or 'none'}"]
 
     def _tag_versions(self, entries: Entries) -> list[str]:
         """Returns which versions were told what became of them; what could not be told stays pending.
@@ -119,7 +134,7 @@ class Projection:
         if last is None and alias is not None:
             raise NotAdoptedError(
                 f"the registry's production is version {alias}, but the ledger records no promotion; "
-                f"adopt it: taxifare rollback --to {alias} --by YOU --reason 'adopted'"
+                "adopt it: taxifare adopt --by YOU --reason WHY"
             )
         return alias
 
@@ -145,6 +160,6 @@ def _tags(entries: Entries, promotions: Sequence[Promotion], version: str) -> di
             "promoted_by": entry.by,
             "promoted_at": entry.promoted_at.isoformat(),
             "replaced": entry.replaced_version or "-",
-            "replaced_by": following[0].version if following else "-",
+            "replaced_by": (following[0].version or "none") if following else "-",
         }
     return {name: str(value) for name, value in tags.items()}

@@ -8,24 +8,24 @@ from datetime import datetime
 
 from taxifare.approval import requests
 from taxifare.approval.errors import RollbackError
-from taxifare.approval.ledger import Entries
+from taxifare.approval.ledger import NOTHING, Entries
 from taxifare.approval.records import Promotion, Request
 
 
 def production(entries: Entries) -> str | None:
-    """Returns the version in production, None where nothing was ever promoted."""
+    """Returns the version in production, None where nothing was promoted or the model was taken out."""
     last = entries.last_promotion()
     return last.version if last else None
 
 
 def promote(
-    entries: Entries, version: str, now: datetime, *, by: str, reason: str, request: Request | None = None
+    entries: Entries, version: str | None, now: datetime, *, by: str, reason: str, request: Request | None = None
 ) -> Promotion:
     """Returns the entry that makes a version production, recorded; requests that expected another one become void.
 
     Args:
         entries: The ledger's, which let it stand only on top of the last entry.
-        version: The version.
+        version: The version, None for none at all.
         now: When.
         by: Who decided.
         reason: Why.
@@ -50,15 +50,23 @@ def promote(
 
 def is_repeated(last: Promotion, to: str | None, by: str, reason: str) -> bool:
     """Returns whether a rollback is the last one asked for again: a command that was killed can be repeated."""
-    return (last.kind, last.by, last.reason) == ("rollback", by, reason) and to in {None, last.version}
+    return (last.kind, last.by, last.reason) == ("rollback", by, reason) and to in {None, last.version or NOTHING}
 
 
-def earlier_version(history: Sequence[Promotion], to: str | None) -> str:
+def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:
     """Returns the version to go back to: the one named, else the one that the present version replaced.
+
+    Args:
+        history: Every promotion and rollback, in their order; at least one.
+        to: The version; `NOTHING` takes the model out of production, and None is returned.
 
     Raises:
         RollbackError: It replaced nothing, or the one named was never production or is so already.
     """
+    if to == NOTHING:
+        if history[-1].version is None:
+            raise RollbackError("nothing is in production already")
+        return None
     present = history[-1].version
     if to is None:
         # What it replaced when it was promoted, not what a rollback took away: going back twice must not go forward.
@@ -71,7 +79,10 @@ def earlier_version(history: Sequence[Promotion], to: str | None) -> str:
             None,
         )
         if to is None:
-            raise RollbackError(f"version {present} replaced nothing; name the version to go back to")
+            raise RollbackError(
+                f"{'nothing is in production' if present is None else f'version {present} replaced nothing'}; name the "
+                f"version to go back to, or {NOTHING}"
+            )
     if to == present:
         raise RollbackError(f"version {to} is production already")
     if to not in {entry.version for entry in history}:

@@ -127,10 +127,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Promotion:
-    """From `promoted_at` on, `version` is production; `sequence` orders them, whatever the clock said."""
+    """From `promoted_at` on, `version` is production; `sequence` orders them, whatever the clock said.
+
+    Attributes:
+        version: None where a person took the model out of production.
+        replaced_version: None where nothing was in production.
+    """
 
     sequence: int
-    version: str
+    version: str | None
     replaced_version: str | None
     kind: Literal["promotion", "rollback"]
     request_id: str | None
@@ -158,4 +163,31 @@ class Delivery:
     request_id: str
     channel: str
     reminder: int
+    delivered_at: datetime
+
+
+@dataclass(frozen=True)
+class SpentToken:
+    """A token that somebody used for an answer which did not count: it and its like open nothing any more.
+
+    Attributes:
+        about: What it was about, see `tokens.Permission`.
+        messages: How many messages about it had been sent; the next one has fresh tokens.
+        why: Why the answer did not count.
+        at: When.
+    """
+
+    about: str
+    messages: int
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A message that needs no answer and reached a channel, or its n-th repetition with fresh links."""
+
+    about: str
+    channel: str
+    message: int
     delivered_at: datetime

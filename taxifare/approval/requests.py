@@ -32,24 +32,66 @@ def request_on(comparison: Comparison, now: datetime, valid_for: timedelta) -> R
     )
 
 
-def another_round(entries: Entries, request_id: str, now: datetime, valid_for: timedelta) -> Request:
-    """Returns the next question about the evidence of a request that ended without a decision.
+def last_round(entries: Entries, comparison: Comparison) -> Request | None:
+    """Returns the last question about a comparison, None where nobody was asked about it."""
+    same = (
+        request
+        for request in entries.requests()
+        if (request.subject, request.evidence_digest) == (comparison.subject, comparison.evidence_digest)
+    )
+    return max(same, key=lambda request: request.round, default=None)
+
+
+def is_void(end: Outcome | None) -> bool:
+    """Returns whether a question ended as void; where it makes sense again, it is asked again by itself.
+
+    What a person has answered stays answered, and what nobody answered in time is asked again by a person only.
+    """
+    return end is not None and end.state is RequestState.VOID
+
+
+def makes_sense(comparison: Comparison | Request, production: str | None) -> bool:
+    """Returns whether replacing production is a sensible question on this evidence."""
+    return comparison.production_version == production != comparison.staging_version
+
+
+def stands(comparison: Comparison, production: str | None, entries: Entries) -> bool:
+    """Returns whether a comparison is the last of its subject, and a question on it makes sense."""
+    latest = entries.comparison(comparison.subject)
+    is_latest = latest is None or latest.evidence_digest == comparison.evidence_digest
+    return is_latest and makes_sense(comparison, production)
+
+
+def next_round(last: Request, now: datetime, valid_for: timedelta) -> Request:
+    """Returns the next question about the evidence of a request."""
+    number = last.round + 1
+    first_id = last.id.removesuffix(f"-r{last.round}")
+    return replace(last, id=f"{first_id}-r{number}", round=number, requested_at=now, valid_until=now + valid_for)
+
+
+def ensure_repeatable(entries: Entries, request: Request, production: str | None) -> None:
+    """Ensures that a request can be asked again: it ended without an answer, and its evidence stands.
 
     Raises:
-        UnknownRequestError: There is no such request.
-        ApprovalError: It is open, or was decided.
+        ApprovalError: Somebody decided on its evidence, it is open, or its evidence is not that of today.
     """
-    request = found(entries, request_id)
+    comparison = entries.comparison(request.subject)
+    if comparison is not None and comparison.evidence_digest != request.evidence_digest:
+        raise ApprovalError(
+            f"{request.id} rests on earlier evidence: {request.subject} has been compared anew since, and that is what "
+            "is asked about"
+        )
     same = (other for other in entries.requests() if other.evidence_digest == request.evidence_digest)
-    rounds = sorted(same, key=lambda other: other.round)
-    outcome = entries.outcome(rounds[-1].id)
+    last = max(same, key=lambda other: other.round)
+    outcome = entries.outcome(last.id)
     if outcome is None or outcome.by is not None:
-        state = outcome.state if outcome else "open"
-        raise ApprovalError(f"{rounds[-1].id} is {state}; only an expired or void request is asked again")
-    number = len(rounds) + 1
-    return replace(
-        rounds[-1], id=f"{rounds[0].id}-r{number}", round=number, requested_at=now, valid_until=now + valid_for
-    )
+        raise ApprovalError(
+            f"{last.id} is {outcome.state if outcome else 'open'}; only what ended without an answer is asked again"
+        )
+    if (reason := _stale(last, production)) is not None:
+        raise ApprovalError(
+            f"{request.id} makes no sense now: {reason}. Materialize its month, or let the sensor: it is compared anew"
+        )
 
 
 def ask(entries: Entries, request: Request, production: str | None) -> None:

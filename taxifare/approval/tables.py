@@ -161,3 +161,38 @@ CHAIN = sa.Table(
     sa.Column("seal", sa.Text, nullable=False),
     sa.UniqueConstraint("entry_table", "entry_key", name="sealed_once"),
 )
+
+VERSIONS = sa.Table(
+    "versions",
+    METADATA,
+    # A number is recorded once: it means one content for ever, whatever MLflow has under it.
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("files_digest", sa.Text, nullable=False),
+    # Of versions that an earlier release registered: who said that they are what they were.
+    sa.Column("adopted_by", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+SPENT_TOKENS = sa.Table(
+    "spent_tokens",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    # What the token was about: `request …`, `promotion …`.
+    sa.Column("about", sa.Text, nullable=False),
+    # How many messages about it had been sent: the next one has fresh tokens.
+    sa.Column("messages", sa.Integer, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Index("spent_tokens_by_about", "about"),
+)
+
+NOTICES = sa.Table(
+    "notices",
+    METADATA,
+    sa.Column("about", sa.Text, primary_key=True),
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("message", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("delivered_at", UtcDateTime, nullable=False),
+)

@@ -1,4 +1,8 @@
-"""Tokens: what a decision carries as proof that whoever made it read the message."""
+"""Tokens: what an act carries as proof that whoever does it read the message that offers it.
+
+A token is good for one act (approve and reject have their own) on one thing in one state of the world, and for one
+attempt: one that failed is spent, and the next message has fresh ones.
+"""
 
 import hashlib
 import hmac
@@ -6,21 +10,74 @@ import json
 import os
 import secrets
 import tempfile
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Literal, get_args
 
+from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import ApprovalError, TokenError
-from taxifare.approval.records import Request
+from taxifare.approval.ledger import Entries
+from taxifare.approval.records import Promotion, Request, SpentToken
 from taxifare.secrets import private_folder
 from taxifare.settings import AskingSettings
 
 MINIMUM_SECRET_LENGTH = 16
 
+Act = Decision | Literal["go back", "ask again"]
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What a token permits.
+
+    Attributes:
+        act: To do what.
+        about: On what: `request …`, `promotion …`. Tokens about the same are spent together.
+        state: What has to be so for the act to make sense.
+    """
+
+    act: Act
+    about: str
+    state: tuple[str | int | None, ...]
+
+
+def to_answer(request: Request, decision: Decision) -> Permission:
+    """Returns the permission to approve or to reject what the request shows."""
+    shown = (request.staging_version, request.production_version, request.evidence_digest)
+    return Permission(decision, about_request(request.id), shown)
+
+
+def to_ask_again(request: Request) -> Permission:
+    """Returns the permission to ask again what nobody answered in time."""
+    return Permission("ask again", about_expiry(request.id), (request.evidence_digest, request.production_version))
+
+
+def to_go_back(promotion: Promotion, to: str | None) -> Permission:
+    """Returns the permission to make an earlier version production in place of the one in force."""
+    return Permission("go back", about_promotion(promotion.sequence), (promotion.version, to))
+
+
+def about_request(request_id: str) -> str:
+    """Returns what tokens and messages call a question."""
+    return f"request {request_id}"
+
+
+def about_expiry(request_id: str) -> str:
+    """Returns what tokens and messages call the end of a question that nobody answered."""
+    return f"expiry {request_id}"
+
+
+def about_promotion(sequence: int) -> str:
+    """Returns what tokens and messages call a change of production."""
+    return f"promotion {sequence}"
+
 
 def approval_secret(settings: AskingSettings) -> bytes:
-    """The key of the approval tokens: the setting, else a random one that is made once and kept in TAXIFARE_HOME.
+    """Returns the key of the approval tokens: the setting, else a random one, made once and kept in TAXIFARE_HOME.
 
     Raises:
-        ApprovalError: APPROVAL_SECRET is too short to be a secret.
+        ApprovalError: The key is too short to be a secret, or its file cannot be read.
     """
     if settings.approval_secret is not None:
         secret = settings.approval_secret.get_secret_value()
@@ -43,11 +100,21 @@ def approval_secret(settings: AskingSettings) -> bytes:
             pass
         finally:
             Path(draft).unlink()
-    return path.read_bytes()
+    try:
+        kept = path.read_bytes()
+    except OSError as error:
+        raise ApprovalError(f"the key of the approval tokens, {path}, cannot be read: {error.strerror}") from error
+    # An empty key would let anybody make tokens: the file was truncated, or a disk was full.
+    if len(kept) < MINIMUM_SECRET_LENGTH:
+        raise ApprovalError(
+            f"{path} holds {len(kept)} bytes, expected the key of the approval tokens of at least "
+            f"{MINIMUM_SECRET_LENGTH}: delete the file, a new key is made, and open requests are sent again"
+        )
+    return kept
 
 
 class Tokens:
-    """Tokens of requests: each is of one request on one state of the world.
+    """Tokens of permissions, as they are now: each depends on how many before it were spent.
 
     Args:
         secret: The key, see `approval_secret`.
@@ -56,16 +123,33 @@ class Tokens:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def of(self, request: Request) -> str:
-        """Returns what a decision on the request has to carry: proof of having read the message that shows it."""
-        shown = [request.id, request.staging_version, request.production_version, request.evidence_digest]
+    def of(self, permission: Permission, entries: Entries) -> str:
+        """Returns what the act has to carry: proof of having read the last message that offers it."""
+        spent = len(entries.spent_tokens(permission.about))
+        shown = [permission.act, permission.about, *permission.state, spent]
         return hmac.new(self._secret, json.dumps(shown).encode(), hashlib.sha256).hexdigest()[:32]
 
-    def ensure(self, request: Request, token: str) -> None:
-        """Ensures that the token is the request's; takes as long for a wrong one as for the right one.
+    def answers(self, request: Request, entries: Entries) -> dict[Decision, str]:
+        """Returns the tokens of approving and of rejecting."""
+        return {decision: self.of(to_answer(request, decision), entries) for decision in get_args(Decision)}
+
+    def ensure(self, permission: Permission, entries: Entries, token: str) -> None:
+        """Ensures that the token is the permission's; takes as long for a wrong one as for the right one.
 
         Raises:
             TokenError: It is not.
         """
-        if not hmac.compare_digest(self.of(request).encode(), token.encode()):
-            raise TokenError(f"the token is not that of {request.id}; copy it from the message that asks")
+        if not hmac.compare_digest(self.of(permission, entries).encode(), token.encode()):
+            raise TokenError(
+                f"the token does not permit to {permission.act} ({permission.about}): it is that of another link, was "
+                "used before, or was made with another key; take the link of the last message about it"
+            )
+
+
+def spend(permission: Permission, why: str, entries: Entries, at: datetime) -> None:
+    """Ensures that the permission's token, and those about the same, open nothing any more: an attempt failed."""
+    sent = [notice.message for notice in entries.notices(permission.about)]
+    kind, _, request_id = permission.about.partition(" ")
+    if kind == "request":
+        sent = [delivery.reminder for delivery in entries.deliveries(request_id)]
+    entries.add_spent_token(SpentToken(permission.about, 1 + max(sent, default=-1), why, at))

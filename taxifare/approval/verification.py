@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from taxifare.approval.chain import Head, Link, Row, first_misfit, is_told
-from taxifare.approval.comparisons import SCHEMA
+from taxifare.approval.comparisons import KEEPS_ITS_DIGEST
 from taxifare.approval.errors import ApprovalError
 from taxifare.approval.heads import ToldHead
 from taxifare.approval.ledger import Ledger
@@ -108,7 +108,7 @@ def _evidence(rows: RowsByTable) -> list[tuple[str, str, str]]:
     compared = [
         (f"{COMPARISONS.name} {key}", row["evidence_digest"], row["evidence"])
         for key, row in rows[COMPARISONS.name].items()
-        if row["schema"] == SCHEMA
+        if row["schema"] >= KEEPS_ITS_DIGEST
     ]
     known = {digest for _, digest, _ in compared}
     asked = [

@@ -58,9 +58,7 @@ def decide(
         raise typer.BadParameter("say --approve or --reject")
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
-    # Whoever can run this command can read the secret that the token is made from; it is no further protection.
-    token = approvals.tokens.of(approvals.record.find(request))
-    outcome = approvals.decide(request, decision, by, reason, token, override=override)
+    outcome = approvals.decide(request, decision, by, reason, override=override)
     terminal().print(f"{request}: {outcome.state} by {outcome.by}. In production: {_in_production(approvals)}.")
 
 
@@ -96,11 +94,35 @@ def history(
 def rollback(
     by: By,
     reason: Reason,
-    to: Annotated[str | None, typer.Option("--to", help="Version; by default the one that was replaced last.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="Version; by default the one that was replaced last. none: take the model out."),
+    ] = None,
 ) -> None:
-    """Make an earlier production version production again."""
+    """Make an earlier production version production again, or take the model out of production."""
     promotion = approvals_in_force().rollback(to, by=by, reason=reason)
-    terminal().print(f"In production: version {promotion.version}, instead of {promotion.replaced_version}.")
+    terminal().print(f"In production: {_named(promotion.version)}, instead of {_named(promotion.replaced_version)}.")
+
+
+@errors_told()
+def ask_again(
+    request: Annotated[str, typer.Argument(help="The request, as `taxifare requests --all` names it.")],
+) -> None:
+    """Ask again what nobody answered in time; where it is still open, `taxifare decide` answers it."""
+    again = approvals_in_force().ask_again(request)
+    terminal().print(f"{again.id} waits for an answer until {again.valid_until:%Y-%m-%d %H:%M} UTC.")
+
+
+@errors_told()
+def adopt(by: By, reason: Reason) -> None:
+    """Put versions on record that an earlier release registered: from now on their files are checked against that."""
+    approvals = approvals_in_force()
+    table = Table("version", "MLflow run", "digest of its files")
+    adopted = approvals.adopt(by=by, reason=reason)
+    for content in adopted:
+        table.add_row(content.version, content.run_id, content.files_digest[:12])
+    terminal().print(table if adopted else "Every version that MLflow has is on record.")
+    terminal().print(f"In production: {_in_production(approvals)}.")
 
 
 def _head(written: str | None) -> Head | None:
@@ -129,5 +151,8 @@ def _state(outcome: Outcome | None) -> str:
 
 def _in_production(approvals: Approvals) -> str:
     """Returns the production version in words."""
-    version = approvals.production()
+    return _named(approvals.production())
+
+
+def _named(version: str | None) -> str:
     return "nothing" if version is None else f"version {version}"

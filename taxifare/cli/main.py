@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from taxifare.cli.decisions import decide, history, requests, rollback
+from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.months import delete_new_data, fetch_new_data, months
 from taxifare.cli.operations import doctor
 from taxifare.cli.replay import show_replay
@@ -38,6 +38,8 @@ app.command()(requests)
 app.command()(decide)
 app.command()(history)
 app.command()(rollback)
+app.command("ask-again")(ask_again)
+app.command()(adopt)
 app.command()(tuned)
 app.command("learning-curve")(show_learning_curve)
 app.command("replay")(show_replay)

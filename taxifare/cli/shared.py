@@ -30,8 +30,8 @@ from upath import UPath
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.errors import ApprovalError
 from taxifare.approval.ledger import LedgerError
+from taxifare.approval.versions import registry_of
 from taxifare.model.fitting import TrainingError
-from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
@@ -132,7 +132,7 @@ def approvals_in_force() -> Approvals:
         SettingsError: A setting is not as expected.
     """
     settings = settings_in_force()
-    return Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
+    return Approvals.from_settings(settings, registry_of(settings))
 
 
 def month_of(written: str) -> Month:

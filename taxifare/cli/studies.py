@@ -8,9 +8,9 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from taxifare.approval.versions import registry_of
 from taxifare.cli.shared import download_bar, errors_told, progress_bar, terminal
 from taxifare.gate.scores import describe_gain
-from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.settings import RowCount, Settings, read_as, settings_in_force
 from taxifare.sources import make_source
@@ -45,7 +45,7 @@ def tuned(
         return
     if by is None or reason is None:
         raise typer.BadParameter("--write needs --by and --reason")
-    adopt(result, ModelRegistry.from_settings(settings), _ENV_FILE, by=by, reason=reason)
+    adopt(result, registry_of(settings), _ENV_FILE, by=by, reason=reason)
     in_force = searched_settings(settings_in_force())
     overridden = [name.upper() for name, value in result.winner.items() if in_force[name] != value]
     if overridden:
@@ -70,7 +70,7 @@ def show_learning_curve(
     whole = settings.model_copy(update={"dataset_size": None})
     published = make_source(settings, on_download=download_bar).read_base()
     trips = gather_base(published, whole).trips.preprocessed(settings.city_facts, None)
-    registry = ModelRegistry.from_settings(settings)
+    registry = registry_of(settings)
     with progress_bar(TextColumn("left:"), TimeRemainingColumn()) as progress:
         task = progress.add_task("learning curve", total=1.0)
         curve = learning_curve(

@@ -6,10 +6,10 @@ Why an appraisal has three shapes: docs/decisions.md, under gate.
 import hashlib
 import json
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from taxifare.gate.scores import FloatArray, Interval, Scores, score
 from taxifare.gate.slices import SliceComparison
@@ -24,6 +24,7 @@ class Verdict(StrEnum):
     PROMOTE = "PROMOTE"
     HOLD = "HOLD"
     REJECT = "REJECT"
+    UNCHANGED = "UNCHANGED"
     COLD_START = "COLD_START"
     UNSCORABLE = "UNSCORABLE"
     LEAK = "LEAK"
@@ -35,6 +36,7 @@ class Contender(Frozen):
     Attributes:
         version: Its number.
         run_id: The MLflow run that scored it.
+        files_digest: SHA-256 over its files when they were scored; None where an earlier release scored it.
         scores: Of its predictions.
         correction: What it offers to raise them by against its bias, on average, see `correction_share`.
         corrected: Scores of the raised predictions.
@@ -42,9 +44,16 @@ class Contender(Frozen):
 
     version: str
     run_id: str
+    files_digest: str | None = None
     scores: Scores
     correction: float
     corrected: Scores
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_digest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Returns the fields; evidence of before, which knows no digest of files, keeps its own digest so."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name != "files_digest" or value is not None}
 
 
 class Appraisal(Frozen):
@@ -131,7 +140,15 @@ class Evidence(Frozen):
         return tuple(objection for objection in self.objections if objection.about == about)
 
 
-def contend(version: str, run_id: str, predicted: FloatArray, corrected: FloatArray, actual: FloatArray) -> Contender:
+def contend(
+    version: str,
+    run_id: str,
+    predicted: FloatArray,
+    corrected: FloatArray,
+    actual: FloatArray,
+    *,
+    files_digest: str | None = None,
+) -> Contender:
     """Returns a version as it was scored.
 
     Args:
@@ -140,6 +157,7 @@ def contend(version: str, run_id: str, predicted: FloatArray, corrected: FloatAr
         predicted: Its predictions of the validation trips, shape (n,).
         corrected: The predictions that it offers against its bias, shape (n,).
         actual: What they should have been, shape (n,).
+        files_digest: SHA-256 over its files, None for a model that is no registered version.
 
     Raises:
         EvaluationError: As `score`.
@@ -147,6 +165,7 @@ def contend(version: str, run_id: str, predicted: FloatArray, corrected: FloatAr
     return Contender(
         version=version,
         run_id=run_id,
+        files_digest=files_digest,
         scores=score(predicted, actual),
         correction=float(np.subtract(corrected, predicted, dtype=np.float64).mean()),
         corrected=score(corrected, actual),

@@ -39,9 +39,9 @@ def judge(
     """Returns the evidence and its verdict on replacing production by staging.
 
     PROMOTE when the gain's lower bound exceeds the least useful gain and neither a slice nor the bias gets worse beyond
-    its tolerance; REJECT when the gain's upper bound is below zero; HOLD otherwise. LEAK when either model has been
-    trained on trips of the validation's time; COLD_START when nothing is in production; UNSCORABLE when something is
-    but cannot be scored.
+    its tolerance; REJECT when the gain's upper bound is below zero; HOLD otherwise. UNCHANGED when both predict the
+    same on every trip. LEAK when either model has been trained on trips of the validation's time; COLD_START when
+    nothing is in production; UNSCORABLE when something is but cannot be scored.
 
     Args:
         trips: Preprocessed trips of a month, or of the base years.
@@ -62,6 +62,7 @@ def judge(
     gain: Interval | None = None
     slices: tuple[SliceComparison, ...] = ()
     objections: tuple[Objection, ...] = ()
+    is_unchanged = False
     if production.contender is not None:
         if production_predicted is None:
             raise EvaluationError(f"production version {production.version} was scored, its predictions are missing")
@@ -70,6 +71,10 @@ def judge(
         gain = mean_interval(paired_gains(production_predictions, staging_predictions, actual))
         slices = compare_slices(production_predictions, staging_predictions, validation, settings.city_facts)
         objections = _objections(production.contender.scores, staging.contender.scores, slices, settings)
+        is_unchanged = (
+            np.array_equal(production_predictions, staging_predictions)
+            and production.contender.corrected == staging.contender.corrected
+        )
 
     verdict, reasons = _verdict(
         validation=validation,
@@ -77,6 +82,7 @@ def judge(
         staging=staging,
         gain=gain,
         objections=objections,
+        is_unchanged=is_unchanged,
         settings=settings,
     )
     return Evidence(
@@ -102,6 +108,7 @@ def _verdict(
     staging: Appraisal,
     gain: Interval | None,
     objections: Sequence[Objection],
+    is_unchanged: bool,
     settings: GateSettings,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Returns the verdict and its reasons; conditions that make a comparison meaningless come first."""
@@ -117,6 +124,11 @@ def _verdict(
         return Verdict.COLD_START, ("nothing is in production, so there is nothing to compare with",)
     if production.contender is None or staging.contender is None or gain is None:
         return Verdict.UNSCORABLE, (f"production version {production.version} cannot be scored: {production.fault}",)
+    if is_unchanged:
+        return Verdict.UNCHANGED, (
+            f"versions {production.version} and {staging.version} predict the same on each of the "
+            f"{staging.contender.scores.trips} trips, so there is nothing to decide",
+        )
     unit = settings.target_facts.unit
     if gain.high < 0:
         return Verdict.REJECT, (f"staging is worse: {describe_gain(gain, unit)}",)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.errors import ToldError
+from taxifare.model.contents import Content
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
 from taxifare.trips.features import check_computable, feature_names
@@ -46,18 +47,23 @@ class LoadedModel:
     """A registered version in memory.
 
     Attributes:
-        version: Its number.
+        content: What it is, verified before it was loaded.
         model: The MLflow pyfunc model.
         exposure: What it has been trained on.
         features: Names of the features its network takes, in order.
         correction_share: How far towards its upper predictions it offers to go against its bias.
     """
 
-    version: str
+    content: Content
     model: Any
     exposure: tuple[Exposure, ...]
     features: tuple[str, ...]
     correction_share: float
+
+    @property
+    def version(self) -> str:
+        """Its number."""
+        return self.content.version
 
     @property
     def network(self) -> "keras.Model":
@@ -121,12 +127,12 @@ def log_packed(
         )
 
 
-def unpacked(mlflow: Any, path: str, version: str) -> LoadedModel:
+def unpacked(mlflow: Any, path: str, content: Content) -> LoadedModel:
     """Returns the packed model in a local folder; whatever a damaged one raises passes through."""
     model = mlflow.pyfunc.load_model(path)
     metadata = model.metadata.metadata
     exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
-    return LoadedModel(version, model, exposure, tuple(metadata["features"]), float(metadata["correction_share"]))
+    return LoadedModel(content, model, exposure, tuple(metadata["features"]), float(metadata["correction_share"]))
 
 
 def _pyfunc_model(city: City, correction_share: float) -> Any:

@@ -1,17 +1,20 @@
 """Versions of the registered model in MLflow: register, find, load, tag, aliases.
 
 How a model is packed is the business of `packaging`, how MLflow is reached of `store`, how a version came about of
-`runs`: no other module talks to MLflow.
+`runs`: no other module talks to MLflow. What MLflow says of a version counts where it is what `contents` has on record.
 """
 
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from taxifare.model.contents import Content, Contents, NotOnRecordError, digest_of_files
 from taxifare.model.exposure import Exposure
 from taxifare.model.packaging import LoadedModel, VersionUnusableError, log_packed, unpacked
 from taxifare.model.runs import Runs
@@ -35,6 +38,8 @@ SUBJECT_TAG = "month"
 WHOLE_MONTH_TAG = "whole_month_of"
 """On a version that was retrained on the whole of a month after approval: the version that was approved."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RegisteredVersion:
@@ -57,21 +62,23 @@ class ModelRegistry:
     Attributes:
         store: The store.
         model_name: Name of the registered model.
-        runs: How its versions came about.
+        contents: What its versions were when they were registered.
+        runs: How they came about.
 
     Raises (every method):
         RegistryError: MLflow cannot be reached or refuses.
     """
 
-    def __init__(self, store: MlflowStore, model_name: str) -> None:
+    def __init__(self, store: MlflowStore, model_name: str, contents: Contents) -> None:
         self.store = store
         self.model_name = model_name
+        self.contents = contents
         self.runs = Runs(store)
 
     @classmethod
-    def from_settings(cls, settings: MlflowSettings) -> "ModelRegistry":
+    def from_settings(cls, settings: MlflowSettings, contents: Contents) -> "ModelRegistry":
         """Returns the registry the settings name; connects to nothing."""
-        return cls(MlflowStore.from_settings(settings), settings.registered_model)
+        return cls(MlflowStore.from_settings(settings), settings.registered_model, contents)
 
     @cached_property
     def _client(self) -> "MlflowClient":
@@ -93,10 +100,13 @@ class ModelRegistry:
         """Returns the version that the production alias points at, None where it points at none."""
         return self._aliased(PRODUCTION_ALIAS)
 
-    def set_production(self, version: str) -> None:
-        """Points the production alias at the version."""
-        with attempting(f"set the production alias to version {version}"):
-            self._client.set_registered_model_alias(self.model_name, PRODUCTION_ALIAS, version)
+    def set_production(self, version: str | None) -> None:
+        """Points the production alias at the version, None for none."""
+        with attempting(f"set the production alias to version {version or 'none'}"):
+            if version is None:
+                self._client.delete_registered_model_alias(self.model_name, PRODUCTION_ALIAS)
+            else:
+                self._client.set_registered_model_alias(self.model_name, PRODUCTION_ALIAS, version)
 
     def staging_version(self) -> str | None:
         """Returns the version that the staging alias points at: the newest challenger."""
@@ -122,12 +132,20 @@ class ModelRegistry:
         return _described(found)
 
     def find(self, fingerprint: str) -> RegisteredVersion | None:
-        """Returns the version that was trained from the same inputs, None where there is none.
+        """Returns the version that was trained from the same inputs, None where there is none or it was altered since.
 
-        The fingerprint is set in the call that creates a version, so a run killed at any point and run again finds
-        either its version or nothing, never half of one.
+        The fingerprint is set in the call that creates a version, and what it is is recorded after that; so a run
+        killed at any point and run again finds either its version or nothing, never half of one.
         """
-        return self._newest({FINGERPRINT_TAG: fingerprint})
+        found = self._newest({FINGERPRINT_TAG: fingerprint})
+        if found is None:
+            return None
+        try:
+            self.verify(found.version)
+        except VersionUnusableError as error:
+            _log.warning("%s: its training is done anew", error)
+            return None
+        return found
 
     def newest_of(self, subject: str) -> str | None:
         """Returns the version that was trained last on the subject (a month, or `base`), None where there is none."""
@@ -140,12 +158,21 @@ class ModelRegistry:
         return None if newest is None else newest.version
 
     def _newest(self, tags: Mapping[str, str]) -> RegisteredVersion | None:
-        """Returns the newest version with all the tags, None where there is none."""
+        """Returns the newest version with all the tags that is on record, None where there is none."""
+        newest_first = sorted(self._search(tags), key=lambda found: int(found.version), reverse=True)
+        return next(filter(self._is_on_record, newest_first), None)
+
+    def _search(self, tags: Mapping[str, str]) -> list[RegisteredVersion]:
+        """Returns every version with all the tags."""
         query = "".join(f" and tags.`{name}` = '{value}'" for name, value in tags.items())
         with attempting("search versions"):
-            found = self._client.search_model_versions(f"name = '{self.model_name}'{query}")
-        newest = max(found, key=lambda version: int(version.version), default=None)
-        return None if newest is None else _described(newest)
+            found = list(self._client.search_model_versions(f"name = '{self.model_name}'{query}"))
+        return [_described(version) for version in found]
+
+    def _is_on_record(self, found: RegisteredVersion) -> bool:
+        """Whether a version that MLflow has is the one that was registered under its number."""
+        content = self.contents.of(found.version)
+        return content is not None and content.run_id == found.run_id
 
     def _aliased(self, alias: str) -> str | None:
         """Returns the version that an alias points at, None where it points at none."""
@@ -187,41 +214,122 @@ class ModelRegistry:
         """
         with attempting("log and register a model"):
             logged = log_packed(self.store.mlflow, network, city, exposure, correction_share)
-            version = self._client.create_model_version(
-                self.model_name,
-                logged.model_uri,
-                run_id,
-                tags={**tags, FINGERPRINT_TAG: fingerprint},
-                # A server refuses a logged model as the source unless its id is named, too.
-                model_id=logged.model_id,
-            )
-        return str(version.version)
+            version = self._new_version(logged, run_id, {**tags, FINGERPRINT_TAG: fingerprint})
+        self.contents.record(Content(version, run_id, self._digest_of(version)))
+        return version
 
-    def load(self, version: str) -> LoadedModel:
-        """Returns the registered version, loaded from its saved weights.
+    def _new_version(self, logged: Any, run_id: str, tags: Mapping[str, str]) -> str:
+        """Returns a new version of what was logged, under a number that was never given before."""
+        while True:
+            # A server refuses a logged model as the source unless its id is named, too.
+            created = self._client.create_model_version(
+                self.model_name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
+            )
+            version = str(created.version)
+            if self.contents.of(version) is None:
+                return version
+            # The registered model was deleted and made again, or MLflow restored from a backup: it counts anew.
+            _log.warning("MLflow gives number %s again, which is on record as another version; it is left out", version)
+            self._client.delete_model_version(self.model_name, version)
+
+    def as_they_are(self) -> list[Content]:
+        """Returns every version whose files MLflow has, as they are now; says nothing about what they should be."""
+        found = []
+        for version in sorted(self._search({}), key=lambda version: int(version.version)):
+            try:
+                found.append(Content(version.version, version.run_id, self._digest_of(version.version)))
+            except VersionUnusableError as error:
+                _log.warning("%s", error)
+        return found
+
+    def _digest_of(self, version: str) -> str:
+        """Returns the digest of the version's files as they are now; raises VersionUnusableError without any."""
+        with self._files_of(version) as folder:
+            return digest_of_files(folder)
+
+    def verify(self, version: str) -> Content:
+        """Returns what the version is, which MLflow has unchanged.
 
         Raises:
-            VersionUnusableError: The version exists but its files cannot be loaded.
+            NotOnRecordError: Nobody has recorded what it is.
+            VersionUnusableError: MLflow does not have it, or has another one under its number, or other files.
         """
-        # Asking for its address shows that the registry answers, before files are touched.
-        uri = self._model_uri(version)
-        # Whatever a damaged model raises while it is unpickled means the same: this version cannot be used.
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                is_here = urlsplit(uri).scheme in {"", "file"}
-                path = self.store.mlflow.artifacts.download_artifacts(uri, dst_path=None if is_here else folder)
-                return unpacked(self.store.mlflow, path, version)
-        except Exception as error:
-            # Unless MLflow or the bucket has gone silent in between: an outage is no fault of the version.
-            self._model_uri(version)
-            if isinstance(error, bucket_faults()) and not _is_absence(error):
-                raise RegistryError(f"MLflow could not download version {version}: {error}") from None
-            raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
+        with self._verified_files_of(version) as (_, content):
+            return content
 
-    def _model_uri(self, version: str) -> str:
-        """Returns the version's address."""
+    def load(self, version: str) -> LoadedModel:
+        """Returns the registered version, loaded from its saved weights; its files are verified before they are read.
+
+        Raises:
+            NotOnRecordError: Nobody has recorded what it is.
+            VersionUnusableError: The version exists but its files are others, or cannot be loaded.
+        """
+        with self._verified_files_of(version) as (folder, content):
+            # Whatever a damaged model raises while it is unpickled means the same: this version cannot be used.
+            try:
+                return unpacked(self.store.mlflow, str(folder), content)
+            except Exception as error:
+                raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
+
+    @contextmanager
+    def _verified_files_of(self, version: str) -> Iterator[tuple[Path, Content]]:
+        """Yields a copy of the version's files, which are those that were registered, and what it is."""
+        content = self.contents.of(version)
+        if content is None:
+            raise NotOnRecordError(
+                f"version {version} of {self.model_name} is not on record: an earlier release registered it, or "
+                "somebody else did. Where it is yours: taxifare adopt --by YOU --reason WHY"
+            )
+        with self._files_of(version, content.run_id) as folder:
+            if (found := digest_of_files(folder)) != content.files_digest:
+                raise VersionUnusableError(
+                    f"version {version} cannot be loaded: its files in MLflow are not those that were registered "
+                    f"(expected digest {content.files_digest[:12]}, received {found[:12]}); restore them from a backup"
+                )
+            yield folder, content
+
+    @contextmanager
+    def _files_of(self, version: str, run_id: str | None = None) -> Iterator[Path]:
+        """Yields a copy of the version's files: what is verified cannot change before it is read.
+
+        Args:
+            version: Its number.
+            run_id: The MLflow run that registered it, where that is known.
+        """
+        uri = self._model_uri(version, run_id)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = self.store.mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            except Exception as error:
+                # Unless MLflow or the bucket has gone silent in between: an outage is no fault of the version.
+                self._model_uri(version, run_id)
+                if isinstance(error, bucket_faults()) and not _is_absence(error):
+                    raise RegistryError(f"MLflow could not download version {version}: {error}") from None
+                raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
+            yield Path(path)
+
+    def _model_uri(self, version: str, run_id: str | None) -> str:
+        """Returns the version's address; asking for it shows that the registry answers, before files are touched."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
         with attempting(f"find version {version}"):
-            return str(self._client.get_model_version_download_uri(self.model_name, version))
+            try:
+                found = _described(self._client.get_model_version(self.model_name, version))
+                uri = str(self._client.get_model_version_download_uri(self.model_name, version))
+            except MlflowException as error:
+                if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise VersionUnusableError(
+                        f"version {version} cannot be loaded: MLflow has no such version of {self.model_name}: "
+                        "somebody deleted it; restore it from a backup"
+                    ) from error
+                raise
+        if run_id not in {None, found.run_id}:
+            raise VersionUnusableError(
+                f"version {version} cannot be loaded: what MLflow has under this number is another one (expected that "
+                f"of run {run_id}, received that of run {found.run_id}): {self.model_name} was deleted and made again"
+            )
+        return uri
 
 
 def _described(found: "ModelVersion") -> RegisteredVersion:

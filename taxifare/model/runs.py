@@ -33,14 +33,17 @@ class Runs:
 
     @contextmanager
     def open(self, name: str, tags: Mapping[str, str]) -> Iterator[str]:
-        """Ensures one run for these tags and yields its id; a retry goes on in the run it began.
+        """Ensures one unfinished run for these tags and yields its id; a retry goes on in the run it began.
 
-        The run ends FINISHED, or FAILED when the body raises. A run that is active in this process becomes its parent.
-        Further tags say which code was at work last.
+        One that has ended well is never touched again: somebody may have decided on what it says. The run ends
+        FINISHED, or FAILED when the body raises. A run that is active in this process becomes its parent. Further tags
+        say which code was at work last.
         """
         mlflow = self._store.mlflow
         with attempting("start a run"):
-            earlier = self._newest(_with_all(tags))
+            # A run is not resumed while another store's experiment is the active one, a global of MLflow's as well.
+            mlflow.set_experiment(experiment_id=self._store.experiment_id)
+            earlier = self._newest(f"attributes.status != 'FINISHED' and {_with_all(tags)}")
             run = mlflow.start_run(
                 run_id=None if earlier is None else earlier.info.run_id,
                 experiment_id=self._store.experiment_id if earlier is None else None,

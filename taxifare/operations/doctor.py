@@ -16,7 +16,10 @@ from upath import UPath
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.verification import verify
+from taxifare.approval.versions import registry_of
 from taxifare.errors import ToldError
+from taxifare.model.contents import NotOnRecordError
+from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.secrets import private_folder, redacted, shown
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
@@ -44,7 +47,7 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yields a finding for each part, whether it is well or not; nothing is repaired."""
-    registry = ModelRegistry.from_settings(settings)
+    registry = registry_of(settings)
     approvals = Approvals.from_settings(settings, registry)
     parts: dict[str, Callable[[], str]] = {
         "state folder": lambda: _home(settings.home),
@@ -53,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "ledger": lambda: _ledger(approvals),
         "ledger's chain": lambda: str(verify(approvals.ledger, ToldHeads(settings.home, approvals.ledger.place)())),
         "MLflow": lambda: _registry(registry),
+        "versions": lambda: _versions(approvals, registry),
         "MLflow's files": lambda: _artifacts(settings, registry),
         "ledger and MLflow": lambda: _agreement(approvals, registry),
         "chat": lambda: _chat(settings),
@@ -117,6 +121,28 @@ def _registry(registry: ModelRegistry) -> str:
     """Returns what MLflow says is in production."""
     production, staging = registry.production_version(), registry.staging_version()
     return f"production is version {production or 'none'}, staging is version {staging or 'none'}"
+
+
+def _versions(approvals: Approvals, registry: ModelRegistry) -> str:
+    """Returns that production, and what people are asked about, have the files that were registered."""
+    with approvals.ledger.reading() as entries:
+        last, asked, known = entries.last_promotion(), entries.open_requests(), entries.contents()
+    ways_out = {
+        request.staging_version: f"or run {request.subject} again, which is asked about anew" for request in asked
+    }
+    if last is not None and last.version is not None:
+        ways_out[last.version] = "or go back: taxifare rollback --to VERSION (or none) --by YOU --reason WHY"
+    faults = []
+    for version, way_out in ways_out.items():
+        try:
+            registry.verify(version)
+        except NotOnRecordError as error:
+            faults.append(str(error))
+        except VersionUnusableError as error:
+            faults.append(f"{error}, {way_out}")
+    if faults:
+        raise DisorderError("; ".join(faults))
+    return f"{len(known)} on record; production and what is asked about have the files that were registered"
 
 
 def _artifacts(settings: MlflowSettings, registry: ModelRegistry) -> str:

@@ -91,11 +91,12 @@ def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
     figure, (axis,) = side_by_side("Which version was production when?")
-    versions = sorted({entry.version for entry in history}, key=lambda version: (len(version), version))
+    names = [f"version {entry.version}" if entry.version else "none" for entry in history]
+    rows = sorted(set(names), key=lambda name: (len(name), name))
     begins = date2num([entry.promoted_at for entry in history])
     ends = np.append(begins[1:], date2num(now))
-    for entry, begin, end in zip(history, begins, ends, strict=True):
-        row = versions.index(entry.version)
+    for entry, name, begin, end in zip(history, names, begins, ends, strict=True):
+        row = rows.index(name)
         # A clock that went backwards would give a bar of negative length.
         axis.barh(
             row, max(end - begin, 0.0), left=begin, color="tab:orange" if entry.kind == "rollback" else "tab:blue"
@@ -104,7 +105,7 @@ def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
     locator = AutoDateLocator()
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axis.set_yticks(range(len(versions)), [f"version {version}" for version in versions])
+    axis.set_yticks(range(len(rows)), rows)
     axis.set_xlabel("UTC; blue: promotion, orange: rollback; the name is who decided")
     return png(figure)
 

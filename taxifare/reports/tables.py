@@ -88,7 +88,7 @@ def history(entries: Iterable[Promotion]) -> Table:
     rows = (
         (
             f"{entry.promoted_at:%Y-%m-%d %H:%M}",
-            entry.version,
+            entry.version or "none",
             entry.replaced_version or "nothing",
             entry.kind,
             # An earlier release stored texts as they came.

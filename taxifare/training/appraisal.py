@@ -53,7 +53,8 @@ def appraise(trips: Trips, version: str, registry: ModelRegistry, run_id: str) -
         predicted, raised = model.predict(validation), model.predict(validation, corrected=True)
     except VersionUnusableError as error:
         return Appraisal(version=version, fault=str(error))
-    contender = contend(version, run_id, predicted, raised, validation["target"].to_numpy(np.float64))
+    actual = validation["target"].to_numpy(np.float64)
+    contender = contend(version, run_id, predicted, raised, actual, files_digest=model.content.files_digest)
     scores, corrected = contender.scores, contender.corrected
     registry.runs.log_predictions(run_id, pd.Series(predicted, index=validation["key"]))
     registry.runs.log(

@@ -4,11 +4,17 @@ Nothing here decides. Decisions are made by `jobs`, by the command or by code; t
 does not show of it yet is shown by whoever comes first.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.records import Promotion
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS
+
+_LOOKS_BACK = 100
+"""Materializations that are looked through for the last one of ours: others may have been reported by hand."""
 
 production_model = dg.AssetSpec(
     "production_model",
@@ -29,16 +35,32 @@ def unshown_promotions(instance: dg.DagsterInstance, approvals: Approvals) -> li
     the ledger had it, likewise.
     """
     entries = approvals.record.history()
-    latest = instance.get_latest_materialization_event(production_model.key)
-    shown = 0
-    if latest is not None and latest.asset_materialization is not None:
-        shown = int(str(latest.asset_materialization.metadata["sequence"].value))
+    records = instance.fetch_materializations(production_model.key, limit=_LOOKS_BACK).records
+    shown = [_entry_shown(record.asset_materialization, entries) for record in records]
+    last = next(filter(None, shown), 0)
+    if shown and shown[0] is None:
+        # Somebody has reported one by hand, which says nothing: the last entry is shown once more, on top of it.
+        last -= 1
     return [
         dg.AssetMaterialization(
             production_model.key,
-            description=f"version {entry.version}: {entry.kind} by {entry.by}",
+            description=f"version {entry.version or 'none'}: {entry.kind} by {entry.by}",
             metadata=dict(metadata.promotion(entry, entries[: entry.sequence])),
         )
         for entry in entries
-        if entry.sequence > shown
+        if entry.sequence > last
     ]
+
+
+def _entry_shown(materialization: dg.AssetMaterialization | None, entries: Sequence[Promotion]) -> int | None:
+    """Returns which entry of the ledger a materialization shows, None where it shows none."""
+    shown = {} if materialization is None else {name: found.value for name, found in materialization.metadata.items()}
+    return next(
+        (
+            entry.sequence
+            for entry in entries
+            if (shown.get("sequence"), shown.get("version"), shown.get("promoted_at"))
+            == (entry.sequence, entry.version or "none", entry.promoted_at.isoformat(timespec="seconds"))
+        ),
+        None,
+    )

@@ -17,6 +17,7 @@ import pytest
 from taxifare.approval.channels import DeliveryError, Message, PassingDeliveryError
 from taxifare.approval.delivery import send_request
 from taxifare.approval.records import RequestState
+from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.scores import EvaluationError, score
 from taxifare.gate.verdict import judge
@@ -203,7 +204,7 @@ def test_two_versions_in_production_at_once(registry: ModelRegistry, january: pd
 def test_caches_that_never_expire(settings: Settings, registry: ModelRegistry, january: pd.DataFrame) -> None:
     """A worker that ran for a month scored the production model of the day it was started."""
     first, second = registered(registry, january, "first", "second")
-    worker, desk = (ModelRegistry.from_settings(settings) for _ in range(2))
+    worker, desk = (registry_of(settings) for _ in range(2))
     desk.set_production(first)
     assert worker.production_version() == first
     desk.set_production(second)

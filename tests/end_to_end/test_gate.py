@@ -32,6 +32,7 @@ from taxifare.approval.delivery import send_request
 from taxifare.approval.errors import AgainstVerdictError, RegistryBehindError, SettledError, TokenError
 from taxifare.approval.message import message
 from taxifare.approval.records import RequestState
+from taxifare.approval.versions import registry_of
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.verdict import judge
@@ -119,7 +120,7 @@ def gate_settings(tracking: Tracking, ledger_url: str, tmp_path: Path) -> Settin
 @pytest.fixture
 def office(gate_settings: Settings) -> Office:
     """Approvals over four registered versions, of which the first is production."""
-    registry = ModelRegistry.from_settings(gate_settings)
+    registry = registry_of(gate_settings)
     for _ in range(VERSIONS):
         add_version(registry)
     return Office.open(gate_settings.ledger_url, registry).with_first_model()
@@ -219,7 +220,7 @@ def garage(tracking: Tracking, january_trips: Trips, tmp_path_factory: pytest.Te
         mlflow_tracking_password=ADMINISTRATOR.password,
         model_name="garage",
     )
-    registry, january = ModelRegistry.from_settings(settings), january_trips.frame
+    registry, january = registry_of(settings), january_trips.frame
     seen = Exposure(
         subject="2015-01",
         revision="r",
@@ -261,7 +262,7 @@ def showroom(garage: Garage, ledger_url: str) -> Iterator[Office]:
     """Approvals over the garage, whose good model is production; nothing is, again, afterwards."""
     # The registry outlives the test, the ledger does not.
     garage_alias(garage, None)
-    ModelRegistry.from_settings(garage.settings)
+    registry_of(garage.settings)
     office = Office.open(ledger_url, garage.registry)
     office.approve(office.ask("base", version(garage, "good"), None))
     yield office
@@ -270,7 +271,7 @@ def showroom(garage: Garage, ledger_url: str) -> Iterator[Office]:
 
 def garage_alias(garage: Garage, version: str | None) -> None:
     """Ensures where the garage's alias points."""
-    ModelRegistry.from_settings(garage.settings)  # logs in again: between tests nobody is
+    registry_of(garage.settings)  # logs in again: between tests nobody is
     if version is None:
         garage.registry.store.client.delete_registered_model_alias(garage.settings.registered_model, "production")
     else:
@@ -312,7 +313,7 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert evidence.production.scores.mae > evidence.staging.scores.mae
     # And the person reads it the right way round: the error of production first, and a gain with its sign.
     dearer = showroom.request(reverse)
-    text = message(dearer, showroom.approvals.tokens.of(dearer), LINKS, gate_settings).text
+    text = message(dearer, showroom.approvals.answer_tokens(dearer), LINKS, gate_settings).text
     good, dear = evidence.staging.scores, evidence.production.scores
     assert text.startswith(f"Evaluation MAE: {good.mae:.2f} - New training MAE: {dear.mae:.2f}\n")
     assert "Gain a trip: -" in text
@@ -389,7 +390,9 @@ def test_an_approval_that_time_has_overtaken_is_void(office: Office) -> None:
 def test_the_token_of_another_version_opens_nothing(office: Office) -> None:
     shown, other = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     with pytest.raises(TokenError):
-        office.approvals.decide(other.id, "approve", "Mallory", "mine is valid", office.approvals.tokens.of(shown))
+        office.approvals.decide(
+            other.id, "approve", "Mallory", "mine is valid", office.approvals.answer_tokens(shown)["approve"]
+        )
     assert agree(office) == "1"
     with office.approvals.ledger.reading() as entries:
         assert [refusal.by for refusal in entries.refusals()] == ["Mallory"]
@@ -535,7 +538,7 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
     """Every second time the request itself arrives and only MLflow's answer is lost."""
     stride = 1 if gate_settings.ledger_url.startswith("sqlite") else 7
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = ModelRegistry(MlflowStore(address, gate_settings.mlflow_experiment), gate_settings.registered_model)
+        distant = registry_of(gate_settings.model_copy(update={"mlflow_tracking_uri": address}))
         office = Office.open(gate_settings.ledger_url, distant)
         distant.prepare()
         for step in count(0, stride):
@@ -642,7 +645,7 @@ def test_whoever_may_only_read_mlflow_decides_and_somebody_who_may_write_tells_i
     assert "RegistryBehindError" in told.stderr
     assert "recorded, but the model registry could not be told" in told.stderr
     assert "Permission denied" in told.stderr
-    ModelRegistry.from_settings(gate_settings)  # the administrator again
+    registry_of(gate_settings)  # the administrator again
     assert office.registry.production_version() == "1"
     assert "the ledger says version 2 is production, MLflow says 1" in doctor(gate_settings)
     assert agree(office) == "2"
@@ -763,7 +766,7 @@ def test_no_secret_is_left_where_others_look(tracking: Tracking, tmp_path: Path)
 def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings) -> None:
     """MLflow may hash the password anew for each of them, and its client asks twice to set a tag once."""
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = ModelRegistry(MlflowStore(address, gate_settings.mlflow_experiment), gate_settings.registered_model)
+        distant = registry_of(gate_settings.model_copy(update={"mlflow_tracking_uri": address}))
         distant.prepare()
         there = Office.open(gate_settings.ledger_url, distant)
         request = there.ask("2015-01", "2", "1")

@@ -48,6 +48,7 @@ def _trained(_empty: World, tmp_path_factory: pytest.TempPathFactory) -> World:
 def _started(_trained: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     world = _trained.copy(tmp_path_factory.mktemp("started") / "state")
     world.ask_and_approve("base")
+    assert failures(world.run("notice_job")) == {}
     return world
 
 

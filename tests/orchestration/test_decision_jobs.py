@@ -2,12 +2,14 @@
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.test_utils import create_run_for_test
 
 from taxifare.approval.channels import DeliveryError
 from taxifare.approval.records import RequestState
+from tests.support.ui import config_of
 from tests.support.world import FEBRUARY, JANUARY, Chat, World, failures
 
 
@@ -46,7 +48,7 @@ def test_rejecting_leaves_production_alone(asked: World) -> None:
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
-        ({"token": "0" * 32}, "the token is not that of"),
+        ({"token": "0" * 32}, "the token does not permit to approve"),
         ({"decided_by": " "}, "needs who decides"),
         ({"reason": ""}, "needs who decides (decided_by) and why"),
         ({"request": "2015-01-v2-0000"}, "there is no request '2015-01-v2-0000'"),
@@ -87,13 +89,19 @@ def test_an_answer_twice_is_one_answer_and_a_second_opinion_is_refused(asked: Wo
 
 def test_a_decision_must_be_one_of_two_words(asked: World) -> None:
     with pytest.raises(dg.DagsterInvalidConfigError, match="approve"):
-        asked.answer(asked.request(JANUARY), "perhaps")
+        asked.answer(asked.request(JANUARY), decision="perhaps")
 
 
 def test_rolling_back_is_on_record_and_shown(asked: World) -> None:
     assert failures(asked.answer(asked.request(JANUARY))) == {}
-    result = asked.run("rollback_job", ops={"roll_back": {"decided_by": "Ada", "reason": "drivers complain"}})
-    assert failures(result) == {}
+    assert failures(asked.run("notice_job")) == {}
+    link = dict(asked.chat.messages[-1].links)["Back to version 1"]
+    way_back = yaml.safe_load(config_of(link))["ops"]["roll_back"]["config"]
+    unlinked = way_back | {"token": "0" * 32, "decided_by": "Eve", "reason": "a page in the operator's browser"}
+    assert "the token does not permit" in failures(asked.run("rollback_job", ops={"roll_back": unlinked}))["roll_back"]
+    assert asked.registry.production_version() == "2"
+    answer = way_back | {"decided_by": "Ada", "reason": "drivers complain"}
+    assert failures(asked.run("rollback_job", ops={"roll_back": answer})) == {}
     assert asked.registry.production_version() == "1"
     shown = asked.metadata("production_model")
     assert (shown["version"], shown["replaced_version"], shown["kind"]) == ("1", "2", "rollback")
@@ -101,7 +109,7 @@ def test_rolling_back_is_on_record_and_shown(asked: World) -> None:
 
 
 def test_rolling_back_to_what_never_was_production_fails(asked: World) -> None:
-    answer = {"to": "2", "decided_by": "Ada", "reason": "a mistake"}
+    answer = {"to": "2", "decided_by": "Ada", "reason": "a mistake", "token": "0" * 32}
     result = asked.run("rollback_job", ops={"roll_back": answer})
     assert "never production" in failures(result)["roll_back"]
     assert asked.registry.production_version() == "1"
@@ -112,7 +120,9 @@ def test_a_decision_from_the_command_line_is_shown_by_the_sensor_once(compared_j
     world = compared_january
     assert world.ask(JANUARY).success
     request = world.request(JANUARY)
-    world.approvals.decide(request.id, "approve", "Ben", "from a terminal", world.approvals.tokens.of(request))
+    world.approvals.decide(
+        request.id, "approve", "Ben", "from a terminal", world.approvals.answer_tokens(request)["approve"]
+    )
     world.approvals.rollback(by="Ada", reason="complaints")
     shown = world.tick("production_sensor").asset_events
     assert [event.description for event in shown] == ["version 2: promotion by Ben", "version 1: rollback by Ada"]
@@ -150,6 +160,59 @@ def test_a_request_is_reminded_of_and_expires(compared_january: World) -> None:
     assert outcome is not None
     assert outcome.state is RequestState.EXPIRED
     assert len(world.chat.messages) == 2
+
+    (notice,) = world.tick("approval_sensor").run_requests
+    assert failures(world.launch(notice, "notice_job")) == {}
+    link = dict(world.chat.messages[-1].links)["Ask again"]
+    again = yaml.safe_load(config_of(link))["ops"]["ask_again"]["config"]
+    unlinked = world.run("ask_again_job", ops={"ask_again": again | {"token": "0" * 32}})
+    assert "the token does not permit to ask again" in failures(unlinked)["ask_again"]
+    assert failures(world.run("ask_again_job", ops={"ask_again": again})) == {}
+    (open_request,) = world.approvals.record.open_requests()
+    assert open_request.round == 2
+    (asks,) = world.tick("approval_sensor").run_requests
+    assert failures(world.launch(asks, "approval_job")) == {}
+    assert world.chat.messages[-1].key == f"Request {open_request.id}"
+    assert not world.tick("approval_sensor").run_requests
+
+
+def test_an_answer_in_vain_spends_its_link_and_the_question_comes_with_fresh_ones(asked: World) -> None:
+    """The run's config, token included, is shown to whoever opens Dagster."""
+    request = asked.request(JANUARY)
+    used = asked.approvals.answer_tokens(request)["approve"]
+    assert "needs who decides" in failures(asked.answer(request, decided_by=""))["decide"]
+    stolen = {"request": request.id, "token": used, "decision": "approve", "decided_by": "Eve", "reason": "found it"}
+    assert "the token does not permit" in failures(asked.run("decision_job", ops={"decide": stolen}))["decide"]
+
+    before = len(asked.chat.messages)
+    (again,) = asked.tick("approval_sensor").run_requests
+    assert failures(asked.launch(again, "approval_job")) == {}
+    (message,) = asked.chat.messages[before:]
+    assert "Links of earlier messages about this are dead: a decision on" in message.text
+    assert not asked.tick("approval_sensor").run_requests
+    fresh = yaml.safe_load(config_of(dict(message.links)["Approve"]))["ops"]["decide"]["config"]
+    signed = fresh | {"decided_by": "Ada", "reason": "I looked"}
+    assert failures(asked.run("decision_job", ops={"decide": signed})) == {}
+    assert asked.registry.production_version() == "2"
+
+
+def test_a_link_that_rejects_does_not_approve(asked: World) -> None:
+    request = asked.request(JANUARY)
+    rejecting = asked.approvals.answer_tokens(request)["reject"]
+    assert "the token does not permit to approve" in failures(asked.answer(request, token=rejecting))["decide"]
+    assert asked.registry.production_version() == "1"
+
+
+def test_a_materialization_reported_by_hand_breaks_nothing_and_is_put_right(asked: World) -> None:
+    """ "Report materialization" in Dagster's UI, or a POST of anybody's."""
+    for metadata in ({}, {"sequence": 999}, {"sequence": "one", "version": "66"}):
+        key = dg.AssetKey("production_model")
+        asked.instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+        (shown,) = asked.tick("production_sensor").asset_events
+        assert shown.metadata["version"].value == "1"
+        asked.instance.report_runless_asset_event(shown)
+        assert not asked.tick("production_sensor").asset_events
+    assert failures(asked.answer(asked.request(JANUARY))) == {}
 
 
 def test_asking_about_a_month_that_was_not_compared_says_so(started: World) -> None:

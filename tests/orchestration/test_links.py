@@ -1,6 +1,6 @@
 """Where messages lead: the same addresses as in the messages that were sent, and they are of what there is."""
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
@@ -11,13 +11,9 @@ from taxifare.settings import Settings
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.links import DagsterLinks
 from tests.support.approvals import Office
+from tests.support.ui import config_of
 
 LINKS = DagsterLinks("http://127.0.0.1:3000/")
-
-
-def config_of(link: str) -> str:
-    (config,) = parse_qs(urlsplit(link).query)["config"]
-    return config
 
 
 @pytest.mark.parametrize("decision", ["approve", "reject"])
@@ -44,11 +40,13 @@ def test_the_address_of_a_subject_is_that_of_messages_sent_before() -> None:
 def test_what_the_link_fills_in_is_what_the_job_takes(office: Office, settings: Settings) -> None:
     """All but who and why, which a person writes; the job's own schema is asked, not ours."""
     request = office.ask("2015-03", "2", "1")
-    config = yaml.safe_load(config_of(LINKS.decision(request, office.approvals.tokens.of(request), "reject")))
+    config = yaml.safe_load(
+        config_of(LINKS.decision(request, office.approvals.answer_tokens(request)["reject"], "reject"))
+    )
     job = build_definitions(settings).resolve_job_def("decision_job")
     assert dg.validate_run_config(job, config)["ops"]["decide"]["config"] == config["ops"]["decide"]["config"]
     written = {"decided_by": "", "reason": "", "override": False}
-    shown = {"request": request.id, "token": office.approvals.tokens.of(request), "decision": "reject"}
+    shown = {"request": request.id, "token": office.approvals.answer_tokens(request)["reject"], "decision": "reject"}
     assert config["ops"]["decide"]["config"] == shown | written
 
 

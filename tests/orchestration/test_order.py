@@ -109,7 +109,7 @@ class TestGate:
 
         def decide() -> None:
             asked = gate.approvals.request(gate.approvals.record.comparisons()["2015-01"])
-            token = gate.approvals.tokens.of(asked)
+            token = gate.approvals.answer_tokens(asked)["approve"]
             gate.approvals.decide(asked.id, "approve", "policy gate", "PROMOTE", token, override=True)
 
         clock.at_pause[2] = decide

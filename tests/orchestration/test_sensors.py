@@ -114,7 +114,7 @@ class TestApprovalSensor:
 
         tick = trained.tick("approval_sensor")
         assert not tick.run_requests
-        assert tick.skip_message == "every comparison has been asked about"
+        assert tick.skip_message == "people know all there is to know"
 
     def test_asks_about_a_month_once(self, compared_january: World) -> None:
         (requested,) = compared_january.tick("approval_sensor").run_requests
@@ -203,7 +203,7 @@ class TestProductionSensor:
         assert not compared_january.tick("production_sensor").asset_events
         assert compared_january.ask(JANUARY).success
         request = compared_january.request(JANUARY)
-        token = compared_january.approvals.tokens.of(request)
+        token = compared_january.approvals.answer_tokens(request)["approve"]
         compared_january.approvals.decide(request.id, "approve", "Grace", "by command", token)
         (shown,) = compared_january.tick("production_sensor").asset_events
         assert shown.asset_key == dg.AssetKey("production_model")
@@ -216,14 +216,21 @@ def test_sensors_alone_carry_a_month_into_production(trained: World) -> None:
     assert failures(trained.launch(question, "approval_job")) == {}
     assert failures(trained.answer(trained.request("base"))) == {}
 
+    (notice,) = trained.tick("approval_sensor").run_requests
+    assert failures(trained.launch(notice, "notice_job")) == {}
+
     (due,) = trained.tick("new_month_sensor").run_requests
     assert failures(trained.launch(due, "monthly_job")) == {}
     (question,) = trained.tick("approval_sensor").run_requests
     assert failures(trained.launch(question, "approval_job")) == {}
     assert failures(trained.answer(trained.request(JANUARY))) == {}
+    (notice,) = trained.tick("approval_sensor").run_requests
+    assert failures(trained.launch(notice, "notice_job")) == {}
 
     assert trained.approvals.production() == "2"
-    assert len(trained.chat.messages) == 2
+    base, january = trained.request("base").id, trained.request(JANUARY).id
+    keys = [message.key for message in trained.chat.messages]
+    assert keys == [f"Request {base}", "Promotion 1", f"Request {january}", "Promotion 2"]
     for sensor in ("new_month_sensor", "approval_sensor", "production_sensor"):
         tick = trained.tick(sensor)
         assert [*(tick.run_requests or ()), *(tick.asset_events or ())] == [], sensor

@@ -19,6 +19,8 @@ from taxifare.approval.records import Outcome, Refusal, Request
 from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores
 from taxifare.gate.slices import SliceComparison
+from taxifare.model.contents import Content
+from taxifare.model.packaging import VersionUnusableError
 
 T = TypeVar("T")
 
@@ -66,6 +68,25 @@ def contender(version: str, of_fares: Scores, *, run_id: str = "r", correction: 
     return Contender(version=version, run_id=run_id, scores=of_fares, correction=correction, corrected=corrected)
 
 
+def content_of(version: str) -> Content:
+    """What a version is in tests that have no files."""
+    return Content(version, f"run-of-{version}", f"{int(version):064x}")
+
+
+class MemoryContents:
+    """The record of versions in memory, for registries without a ledger."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Content] = {}
+
+    def of(self, version: str) -> Content | None:
+        return self._known.get(version)
+
+    def record(self, content: Content) -> None:
+        assert content.version not in self._known, "a number is recorded once"
+        self._known[content.version] = content
+
+
 class Clock:
     """A clock that stands still until it is moved, also backwards."""
 
@@ -85,6 +106,7 @@ class MemoryRegistry:
 
     alias: str | None = None
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    altered: set[str] = field(default_factory=set)
     before: Callable[[str], None] = lambda _call: None
     after: Callable[[str], None] = lambda _call: None
 
@@ -99,12 +121,21 @@ class MemoryRegistry:
         self.load()
         return self.alias
 
-    def set_production(self, version: str) -> None:
+    def set_production(self, version: str | None) -> None:
         self.before("set_production")
         self.load()
         self.alias = version
         self.save()
         self.after("set_production")
+
+    def verify(self, version: str) -> Content:
+        self.before("verify")
+        if version in self.altered:
+            raise VersionUnusableError(f"version {version} cannot be loaded: its files are not those")
+        return content_of(version)
+
+    def as_they_are(self) -> list[Content]:
+        return [content_of(version) for version in self.tags]
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         self.before("tag")
@@ -158,7 +189,7 @@ class Office:
         return self.decide(request, "reject", by)
 
     def decide(self, request: Request, decision: Decision, by: str = "Ada", *, override: bool = False) -> Outcome:
-        token = self.approvals.tokens.of(request)
+        token = self.approvals.answer_tokens(request)[decision]
         return self.approvals.decide(request.id, decision, by, "I looked at the slices", token, override=override)
 
     def versions(self) -> list[str]:
@@ -182,8 +213,17 @@ class Pages:
     def subject(self, subject: str) -> str:
         return f"https://pages/{subject}"
 
+    def production(self) -> str:
+        return "https://pages/production"
+
     def decision(self, request: Request, token: str, decision: Decision) -> str:
         return f"https://pages/{decision}/{request.id}?{token}"
+
+    def way_back(self, to: str, token: str) -> str:
+        return f"https://pages/back/{to}?{token}"
+
+    def asking_again(self, request: Request, token: str) -> str:
+        return f"https://pages/again/{request.id}?{token}"
 
 
 LINKS = Pages()

@@ -1,14 +1,29 @@
 """What the model registry left in MLflow, as somebody sees it who reads the store without this repository."""
 
+from pathlib import Path
 from typing import Any
 
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore
+from tests.support.approvals import MemoryContents
 
 
 def registry_at(address: str, name: str = "taxifare") -> ModelRegistry:
     """The registry in the store at the address, experiment and model of one name; nothing is asked yet."""
-    return ModelRegistry(MlflowStore(address, name), name)
+    return ModelRegistry(MlflowStore(address, name), name, MemoryContents())
+
+
+def put_files(registry: ModelRegistry, count: int, folder: Path) -> None:
+    """Registers versions whose files are no models, and records what they are: enough to be decided on."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        files = folder / str(number)
+        files.mkdir()
+        (files / "weights").write_text(f"of {number}")
+        registry.store.client.create_model_version(registry.model_name, str(files))
+    for content in registry.as_they_are():
+        if registry.contents.of(content.version) is None:
+            registry.contents.record(content)
 
 
 def all_runs(registry: ModelRegistry, query: str = "") -> list[Any]:

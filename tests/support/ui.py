@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import requests
 
@@ -244,3 +245,9 @@ def eventually(find: Callable[[], T | None], what: str, within_s: float = 120, e
             return found
         assert time.monotonic() < deadline, f"waited {within_s:.0f} s for {what}"
         time.sleep(every_s)
+
+
+def config_of(link: str) -> str:
+    """The config that a link to the launchpad fills in."""
+    (config,) = parse_qs(urlsplit(link).query)["config"]
+    return config

@@ -17,6 +17,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Message
 from taxifare.approval.records import Request
+from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
@@ -174,7 +175,7 @@ class World:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        return ModelRegistry.from_settings(self.settings)
+        return registry_of(self.settings)
 
     @cached_property
     def approvals(self) -> Approvals:
@@ -232,7 +233,8 @@ class World:
 
     def answer(self, asked: Request, decision: str = "approve", **changes: object) -> dg.ExecuteInProcessResult:
         """Answers a request as Ada does from its message."""
-        shown = {"request": asked.id, "token": self.approvals.tokens.of(asked), "decision": decision}
+        token = self.approvals.answer_tokens(asked).get(decision, "of no such decision")  # type: ignore[call-overload]
+        shown = {"request": asked.id, "token": token, "decision": decision}
         written = {"decided_by": "Ada", "reason": "I looked at the slices"}
         return self.run("decision_job", ops={"decide": shown | written | changes})
 

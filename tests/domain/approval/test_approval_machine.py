@@ -10,11 +10,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from taxifare.approval.errors import DecisionRefusedError, RollbackError
+from taxifare.approval.channels import Message
+from taxifare.approval.delivery import send_request
+from taxifare.approval.due import Known, to_ask
+from taxifare.approval.errors import AlteredError, ApprovalError
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Outcome, Promotion, Request, RequestState
 from taxifare.gate.evidence import Verdict
-from tests.support.approvals import Office
+from taxifare.settings import Settings
+from tests.support.approvals import LINKS, Office
 
 SUBJECTS = st.sampled_from(["2015-01", "2015-02", "2015-03"])
 PEOPLE = st.sampled_from(["Ada", "Bob"])
@@ -36,6 +40,18 @@ def empty_ledger() -> Path:
     return path
 
 
+class Chat:
+    """A chat that keeps the keys of what it was told."""
+
+    channel = "chat"
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def deliver(self, message: Message) -> None:
+        self.keys.append(message.key)
+
+
 class ApprovalMachine(RuleBasedStateMachine):
     """Months run, people decide, sources restate, people go back, time passes, processes die."""
 
@@ -47,6 +63,7 @@ class ApprovalMachine(RuleBasedStateMachine):
         shutil.copy(empty_ledger(), self.folder / "ledger.db")
         self.office = Office.open(f"sqlite:///{self.folder / 'ledger.db'}")
         self.versions = 0
+        self.chat = Chat()
         self.seen_history: tuple[Promotion, ...] = ()
         self.seen_outcomes: dict[str, Outcome] = {}
 
@@ -66,7 +83,7 @@ class ApprovalMachine(RuleBasedStateMachine):
         self.office.registry.before = self.office.registry.after = hook
         try:
             command()
-        except (DecisionRefusedError, RollbackError, Killed):
+        except (ApprovalError, Killed):
             pass
         finally:
             self.office.registry.before = self.office.registry.after = lambda _call: None
@@ -104,7 +121,52 @@ class ApprovalMachine(RuleBasedStateMachine):
 
     @rule(request=requests)
     def the_evidence_comes_again(self, request: Request) -> None:
-        assert self.office.request(request.evidence) == request
+        """It is the same question; another round of it only where that ended as void and makes sense again."""
+        before = [other for other in self.office.approvals.record.requests() if other.evidence == request.evidence]
+        history = self.office.approvals.record.history()
+        made_sense = request.production_version == (history[-1].version if history else None)
+        was_void = self.office.approvals.record.state(before[-1]) is RequestState.VOID
+        if self.is_altered(request):
+            return
+        again = self.office.request(request.evidence)
+        assert (again not in before) == (was_void and made_sense and again.staging_version != again.production_version)
+
+    def is_altered(self, request: Request) -> bool:
+        return request.staging_version in self.office.registry.altered
+
+    @rule(dies_at=st.integers(0, 8))
+    def the_sensor_ticks(self, dies_at: int) -> None:
+        """Whatever is due is asked within one tick, and nothing is due twice."""
+
+        def tick() -> None:
+            for comparison in to_ask(Known.of(self.office.approvals), [self.chat.channel]):
+                try:
+                    request = self.office.approvals.request(comparison)
+                except AlteredError:
+                    assert comparison.staging_version in self.office.registry.altered
+                else:
+                    send_request(self.office.approvals, self.chat, request.id, LINKS, Settings())
+
+        self.attempt(tick, dies_at)
+        tick()
+        left = to_ask(Known.of(self.office.approvals), [self.chat.channel])
+        assert {comparison.staging_version for comparison in left} <= self.office.registry.altered
+        assert len(set(self.chat.keys)) == len(self.chat.keys), "no message comes twice"
+
+    @rule(request=requests, dies_at=st.integers(0, 8))
+    def somebody_asks_again(self, request: Request, dies_at: int) -> None:
+        self.attempt(lambda: self.office.approvals.ask_again(request.id), dies_at)
+
+    @rule(request=requests, altered=st.booleans())
+    def somebody_alters_files(self, request: Request, altered: bool) -> None:
+        if altered:
+            self.office.registry.altered.add(request.staging_version)
+        else:
+            self.office.registry.altered.discard(request.staging_version)
+
+    @rule(by=PEOPLE, dies_at=st.integers(0, 8))
+    def somebody_takes_the_model_out(self, by: str, dies_at: int) -> None:
+        self.attempt(lambda: self.office.approvals.rollback("none", by=by, reason="it is wrong"), dies_at)
 
     @rule(subject=SUBJECTS, revision=st.sampled_from(["r1", "r2", "r3"]), dies_at=st.integers(0, 4))
     def a_month_is_restated(self, subject: str, revision: str, dies_at: int) -> None:
@@ -130,9 +192,12 @@ class ApprovalMachine(RuleBasedStateMachine):
 
     @invariant()
     def production_is_the_last_entry_and_the_alias(self) -> None:
+        before = self.office.registry.alias
         production = self.office.approvals.production()
         history = self.office.approvals.record.history()
-        assert production == self.office.registry.alias == (history[-1].version if history else None)
+        assert production == (history[-1].version if history else None)
+        # The alias is never moved to files that are not those that were approved.
+        assert self.office.registry.alias == (before if production in self.office.registry.altered else production)
 
     @invariant()
     def history_only_grows_and_has_no_gaps(self) -> None:
@@ -173,12 +238,24 @@ class ApprovalMachine(RuleBasedStateMachine):
         assert len({request.subject for request in waiting}) == len(waiting)
 
     @invariant()
+    def what_was_answered_is_not_asked_again(self) -> None:
+        approvals = self.office.approvals
+        rounds: dict[str, list[Request]] = {}
+        for request in approvals.record.requests():
+            rounds.setdefault(request.evidence_digest, []).append(request)
+        for same in rounds.values():
+            assert [request.round for request in same] == list(range(1, len(same) + 1))
+            unanswered = {RequestState.VOID, RequestState.EXPIRED}
+            assert {approvals.record.state(request) for request in same[:-1]} <= unanswered
+
+    @invariant()
     def tags_tell_how_each_version_fared(self) -> None:
         approvals = self.office.approvals
-        for request in approvals.record.requests():
+        last = {request.staging_version: request for request in approvals.record.requests()}
+        for request in last.values():
             tags = self.office.registry.tags[request.staging_version]
             assert (tags["request"], tags["decision"]) == (request.id, approvals.record.state(request))
 
 
 TestApprovals = ApprovalMachine.TestCase
-TestApprovals.settings = settings(max_examples=12, stateful_step_count=25)
+TestApprovals.settings = settings(max_examples=12, stateful_step_count=30)

@@ -119,7 +119,7 @@ def test_a_decision_without_what_it_takes_is_refused_and_recorded(
         "request_id": request.id,
         "decided_by": "Eve",
         "reason": "why not",
-        "token": office.approvals.tokens.of(request),
+        "token": office.approvals.answer_tokens(request)["approve"],
     }
     with pytest.raises(error) as caught:
         office.approvals.decide(decision="approve", **good | change)
@@ -131,7 +131,7 @@ def test_a_decision_without_what_it_takes_is_refused_and_recorded(
 def test_a_word_that_is_no_decision_is_a_mistake_of_the_caller(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
     with pytest.raises(ValueError, match="approve or reject, not 'approved'"):
-        office.decide(request, "approved")  # type: ignore[arg-type]
+        office.approvals.decide(request.id, "approved", "Ada", "a slip")  # type: ignore[arg-type]
 
 
 def test_the_same_decision_again_is_the_same_and_another_persons_is_told(office: Office) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taxifare.approval.comparisons import comparison_of
 from taxifare.approval.due import Due, Known, Why, next_month, to_ask, to_retrain, undecided_before
 from taxifare.approval.records import Comparison, Delivery, Outcome, Promotion, Request, RequestState
-from taxifare.approval.requests import request_on
+from taxifare.approval.requests import next_round, request_on
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import ChallengerName
 from taxifare.trips.months import Month, parse_month
@@ -178,9 +178,27 @@ def test_nothing_is_due_when_all_is_compared() -> None:
     assert due([], published={}) is None
 
 
-def test_months_run_before_anything_is_in_production() -> None:
-    """They are cold starts then; nobody waits for the base model's answer."""
-    assert due([], production=None, outcomes=[]) == Due(JANUARY, Why.NEW, "2015-01:r1")
+def test_where_there_are_no_base_years_the_first_month_is_the_start() -> None:
+    assert next_month(PUBLISHED, known(production=None)) == Due(JANUARY, Why.NEW, "2015-01:r1")
+
+
+@pytest.mark.parametrize("requests", [[], [STARTED]], ids=["compared, not asked yet", "asked"])
+def test_while_the_base_model_waits_for_its_answer_no_other_start_is_prepared(requests: list[Request]) -> None:
+    """Between the comparison and the question nothing is in the ledger but the comparison: that is enough."""
+    assert due([BASE], production=None, requests=requests, outcomes=[]) is None
+    for state in (RequestState.REJECTED, RequestState.EXPIRED):
+        start = due([BASE], production=None, requests=[STARTED], outcomes=[ended(STARTED, state)])
+        assert start == Due(JANUARY, Why.NEW, "2015-01:r1"), "the first month is the start then"
+
+
+def test_months_older_than_what_production_has_learned_are_not_new() -> None:
+    """FIRST_MONTH was moved back: they are history, and a model is no better for having learned them last."""
+    march = compared("2015-03", "2", "1")
+    requests, outcomes = [STARTED, asked(march)], [APPROVED, ended(asked(march), RequestState.APPROVED)]
+    assert due([march], "2", requests, outcomes) is None
+    february = compared("2015-02", "2", "1")
+    requests, outcomes = [STARTED, asked(february)], [APPROVED, ended(asked(february), RequestState.APPROVED)]
+    assert due([february], "2", requests, outcomes) == Due(parse_month("2015-03"), Why.NEW, "2015-03:r1")
 
 
 def test_a_restated_month_is_due_again() -> None:
@@ -333,9 +351,17 @@ def test_the_base_model_is_asked_about_first() -> None:
     assert untold([compared("2015-01", "2", None), BASE], production=None) == ["base", "2015-01"]
 
 
-@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("verdict", set(Verdict) - {Verdict.UNCHANGED})
 def test_every_verdict_reaches_a_person(verdict: Verdict) -> None:
     assert untold([comparison_of(evidence_on("2015-01", "2", "1", verdict=verdict), NOW)]) == ["2015-01"]
+
+
+def test_nobody_is_asked_to_replace_a_model_by_its_twin_and_a_policy_does_not_wait_for_it() -> None:
+    unchanged = comparison_of(evidence_on("2015-01", "2", "1", verdict=Verdict.UNCHANGED), NOW)
+    assert untold([unchanged]) == []
+    revisions = {"2015-01": "r1", "2015-02": "r1"}
+    assert undecided_before(FEBRUARY, revisions, known([unchanged])) is None
+    assert undecided_before(FEBRUARY, revisions, known([compared("2015-01", "2", "1")])) is not None
 
 
 def test_a_message_that_arrived_is_not_sent_again() -> None:
@@ -348,9 +374,17 @@ def test_a_request_whose_message_did_not_arrive_is_still_to_be_told() -> None:
     assert untold([january], requests=[asked(january)]) == ["2015-01"]
 
 
-@pytest.mark.parametrize(
-    "state", [RequestState.APPROVED, RequestState.REJECTED, RequestState.EXPIRED, RequestState.VOID]
-)
+def test_a_question_that_was_void_and_makes_sense_again_is_asked_again() -> None:
+    """A promotion made it void, and that was rolled back."""
+    january = compared("2015-01", "2", "1")
+    void = [ended(asked(january), RequestState.VOID)]
+    assert untold([january], production="9", requests=[asked(january)], outcomes=void) == []
+    assert untold([january], requests=[asked(january)], outcomes=void) == ["2015-01"]
+    again = next_round(asked(january), NOW, timedelta(days=30))
+    assert untold([january], requests=[asked(january), again], outcomes=void, deliveries=[told(again)]) == []
+
+
+@pytest.mark.parametrize("state", [RequestState.APPROVED, RequestState.REJECTED, RequestState.EXPIRED])
 def test_a_request_that_ended_is_not_told(state: RequestState) -> None:
     january = compared("2015-01", "2", "1")
     assert untold([january], requests=[asked(january)], outcomes=[ended(asked(january), state)]) == []
@@ -413,7 +447,12 @@ class World:
 
     def ask(self) -> None:
         for evidence in to_ask(self.known, CHANNELS):
-            request = asked(evidence)
+            last = self.known.round_on(evidence)
+            is_over = last is not None and last.id in self.known.ends
+            request = last or asked(evidence)
+            if last is not None and is_over:
+                assert self.known.ends[last.id].state is RequestState.VOID, "what was answered is not asked again"
+                request = next_round(last, NOW, timedelta(days=30))
             for older in self.open_requests():
                 if older.subject == request.subject and older.id != request.id:
                     self.outcomes.append(ended(older, RequestState.VOID))
@@ -490,14 +529,25 @@ def test_following_the_agenda_comes_to_an_end(months: int, events: list[tuple[st
     run = [month for month in world.published if str(month) in world.compared]
     assert all(world.compared[str(month)].revision == world.published[month] for month in run)
     assert run == list(world.published) or world.production is None, "only a start that waits holds months back"
+    assert to_ask(world.known, CHANNELS) == []
+    settled = {request.subject for request in world.requests if request.id in world.known.ends}
+    assert all(
+        str(month) in settled | {request.subject for request in world.open_requests()}
+        for month in run
+        if world.compared[str(month)].production_version == world.production
+    ), "whatever can be asked was asked"
 
 
 def test_while_a_start_waits_for_its_decision_no_further_month_is_run() -> None:
     """Six cold starts would be six questions of which at most one can be answered with yes."""
     world = World(dict(PUBLISHED))
     world.compare("base", "r1")
+    assert not world.run_what_is_due(), "the base model is compared, and about to be asked about"
     world.ask()
-    assert world.run_what_is_due(), "the first month is run and asked about without a click"
+    assert not world.run_what_is_due()
+    world.answer(RequestState.EXPIRED)
+    assert world.run_what_is_due(), "nobody wanted to start with the base model"
+    assert not world.run_what_is_due(), "the first month is compared, and about to be asked about"
     world.ask()
     assert not world.run_what_is_due()
     world.published[JANUARY] = "r2"

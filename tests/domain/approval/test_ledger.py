@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from taxifare.approval.comparisons import comparison_of
 from taxifare.approval.ledger import SCHEMA_REVISION, Ledger, LedgerError
-from taxifare.approval.records import Delivery, Outcome, Promotion, Refusal, Request, RequestState
+from taxifare.approval.records import Delivery, Notice, Outcome, Promotion, Refusal, Request, RequestState, SpentToken
 from taxifare.approval.tables import METADATA
-from tests.support.approvals import evidence, in_processes
+from tests.support.approvals import content_of, evidence, in_processes
 from tests.support.places import REPOSITORY
 
 NAMES = ("a", "rejected", "approved")
@@ -71,6 +71,9 @@ def ledger(ledger_url: str) -> Ledger:
         entries.add_delivery(Delivery("a", "log", 0, NOW))
         entries.add_projection("promotion 1", NOW)
         entries.add_comparison(comparison_of(evidence("2015-01", "2", "1"), NOW))
+        entries.add_content(content_of("2"), NOW)
+        entries.add_spent_token(SpentToken("request a", 1, "no reason", NOW))
+        entries.add_notice(Notice("promotion 1", "log", 0, NOW))
     return ledger
 
 

@@ -18,6 +18,7 @@ from taxifare.approval.channels import (
     WagonChat,
     notifiers,
 )
+from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import ATTEMPTS, send_reminders, send_request
 from taxifare.approval.errors import UnknownRequestError
 from taxifare.approval.heads import ToldHead, ToldHeads
@@ -56,10 +57,12 @@ def pauses() -> list[float]:
 
 # What it says
 
+TOKENS: dict[Decision, str] = {"approve": "TOKEN OF YES", "reject": "TOKEN OF NO"}
+
 
 def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(office: Office) -> None:
     request = office.ask("2015-03", "2", "1")
-    told = message(request, "TOKEN", LINKS, SETTINGS.model_copy(update={"approval_policy": "gate"}))
+    told = message(request, TOKENS, LINKS, SETTINGS.model_copy(update={"approval_policy": "gate"}))
     assert "The policy decides to approve; asked " in told.text
     assert "TOKEN" not in told.text
     assert [name for name, _ in told.links] == ["See"]
@@ -68,7 +71,7 @@ def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(of
 
 def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
     request = office.ask("2015-03", "2", "1")
-    text = message(request, "TOKEN", LINKS, SETTINGS).text
+    text = message(request, TOKENS, LINKS, SETTINGS).text
     assert text.splitlines()[:-4] == [
         "Evaluation MAE: 2.31 - New training MAE: 2.10",
         "2015-03: PROMOTE, the new model is better",
@@ -83,15 +86,15 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
     ]
     assert text.splitlines()[-4:-1] == [
         "See: https://pages/2015-03",
-        f"Approve: https://pages/approve/{request.id}?TOKEN",
-        f"Reject: https://pages/reject/{request.id}?TOKEN",
+        f"Approve: https://pages/approve/{request.id}?TOKEN OF YES",
+        f"Reject: https://pages/reject/{request.id}?TOKEN OF NO",
     ]
     assert text.splitlines()[-1] == f"Request {request.id}"
 
 
 def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     request = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").ask("base", "1", None)
-    text = message(request, "TOKEN", LINKS, SETTINGS).text
+    text = message(request, TOKENS, LINKS, SETTINGS).text
     assert text.startswith(
         "Evaluation MAE: none - New training MAE: 2.10\nbase: COLD_START, nothing is in production yet\n"
     )
@@ -105,7 +108,7 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.HOLD, Verdict.REJECT, Verdict.UNSCORABLE, Verdict.LEAK])
 def test_who_may_approve_against_the_verdict_only_is_told_how(office: Office, verdict: Verdict) -> None:
-    text = message(office.ask("2015-03", "2", "1", verdict=verdict), "TOKEN", LINKS, SETTINGS).text
+    text = message(office.ask("2015-03", "2", "1", verdict=verdict), TOKENS, LINKS, SETTINGS).text
     assert "Approving is against the verdict: it takes override: true" in text
 
 
@@ -142,7 +145,7 @@ def test_the_question_arrives_once_however_often_it_is_sent(
     assert posted["author"] == "taxifare"
     assert posted["content"].startswith("Evaluation MAE: 2.31 - New training MAE: 2.10\n")
     assert posted["headers"]["Idempotency-Key"] == f"Request {request.id}"
-    assert office.approvals.tokens.of(request) in posted["content"]
+    assert office.approvals.answer_tokens(request)["approve"] in posted["content"]
 
 
 def test_reminders_are_messages_of_their_own(office: Office, chat: Chat, wagon: WagonChat, pauses: list[float]) -> None:

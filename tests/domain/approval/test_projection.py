@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from taxifare.approval import projection
 from taxifare.approval.errors import (
+    AlteredError,
     RegistryBehindError,
 )
 from taxifare.approval.records import RequestState
@@ -127,7 +128,7 @@ def failing(call: str) -> Callable[[str], None]:
     return hook
 
 
-@pytest.mark.parametrize("call", ["production_version", "set_production", "tag"])
+@pytest.mark.parametrize("call", ["production_version", "set_production", "verify"])
 def test_a_registry_that_is_down_is_never_taken_for_an_empty_one(office: Office, call: str) -> None:
     request = office.ask("2015-01", "2", "1")
     office.registry.before = failing(call)
@@ -153,13 +154,33 @@ def test_when_the_alias_cannot_be_set_the_person_learns_that_the_decision_stands
 
 def test_a_version_that_is_gone_from_the_registry_is_neither_asked_about_nor_promoted(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
-    office.registry.before = failing("tag")
-    with pytest.raises(RegistryError):
+    office.registry.altered |= {"2", "3"}
+    with pytest.raises(AlteredError):
         office.approve(request)
-    with pytest.raises(RegistryError):
+    with pytest.raises(AlteredError):
         office.ask("2015-02", "3", "1")
     assert office.approvals.record.open_requests() == (request,)
     assert office.versions() == ["1"]
+
+
+def test_the_alias_is_never_moved_to_files_that_are_not_those_that_were_approved(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Repair would be promotion: the model behind the number is another one, or gone."""
+    office.approve(office.ask("2015-01", "2", "1"))
+    office.registry.alias, office.registry.altered = "1", {"2"}
+    assert office.approvals.production() == "2", "the ledger's word stands"
+    assert office.registry.alias == "1"
+    assert "the ledger says version 2 is production, the alias stays as it is" in caplog.text
+    office.registry.altered.clear()
+    assert office.approvals.repair() == ("production is version 2, was 1",)
+
+
+def test_what_mends_a_damaged_production_is_not_stopped_by_it(office: Office) -> None:
+    office.approve(office.ask("2015-01", "2", "1"))
+    office.registry.alias, office.registry.altered = None, {"2"}
+    office.approvals.rollback(by="Ada", reason="its files were altered")
+    assert office.approvals.production() == office.registry.alias == "1"
 
 
 def test_a_version_that_somebody_deleted_stops_nothing_but_its_own_tags(

@@ -5,12 +5,15 @@ from datetime import date, timedelta
 import pytest
 
 from taxifare.approval.errors import (
+    ApprovalError,
     NotAdoptedError,
     RollbackError,
     SettledError,
+    TokenError,
 )
 from taxifare.approval.records import Promotion, RequestState
-from tests.support.approvals import MemoryRegistry, Office
+from taxifare.approval.tokens import to_go_back
+from tests.support.approvals import MemoryRegistry, Office, content_of
 
 
 def test_a_promotion_voids_every_request_that_expected_the_version_it_replaced(office: Office) -> None:
@@ -96,24 +99,71 @@ def test_going_back_is_no_way_round_a_decision(office: Office) -> None:
     with pytest.raises(RollbackError, match="version 1 is production already"):
         office.approvals.rollback("1", by="Eve", reason="?")
     with pytest.raises(RollbackError, match="needs who"):
-        office.approvals.rollback(by=" ", reason="?")
+        office.approvals.rollback("none", by=" ", reason="?")
     with pytest.raises(RollbackError, match="needs who"):
-        office.approvals.rollback(by="Eve", reason="")
+        office.approvals.rollback("none", by="Eve", reason="")
 
 
 def test_a_production_version_the_ledger_never_heard_of_is_adopted_on_purpose_only(ledger_url: str) -> None:
-    office = Office.open(ledger_url, MemoryRegistry(alias="7"))
-    with pytest.raises(NotAdoptedError, match="adopt it: taxifare rollback --to 7"):
+    office = Office.open(ledger_url, MemoryRegistry(alias="7", tags={"7": {}}))
+    with pytest.raises(NotAdoptedError, match="adopt it: taxifare adopt"):
         office.approvals.production()
     with pytest.raises(NotAdoptedError):
         office.ask("2015-01", "8", "7")
-    for wrong in ("6", None):
-        with pytest.raises(RollbackError, match="adopt it with --to"):
-            office.approvals.rollback(wrong, by="Ada", reason="adopted")
-    office.approvals.rollback("7", by="Ada", reason="adopted")
+    with pytest.raises(RollbackError, match="nothing was ever in production"):
+        office.approvals.rollback("7", by="Ada", reason="mine")
+    with pytest.raises(ApprovalError, match="who says"):
+        office.approvals.adopt(by="", reason="mine")
+    assert office.approvals.adopt(by="Ada", reason="mine") == (content_of("7"),)
     assert office.approvals.production() == "7"
+    assert office.approvals.adopt(by="Eve", reason="again") == (), "what is on record stays as it is"
+
+
+def test_a_person_can_take_the_model_out_of_production_and_put_another_in(office: Office) -> None:
+    office.approve(office.ask("2015-01", "2", "1"))
+    waiting = office.ask("2015-02", "3", "2")
+    out = office.approvals.rollback("none", by="Ada", reason="it quotes nonsense")
+    assert (out.version, out.replaced_version, out.by) == (None, "2", "Ada")
+    assert office.approvals.rollback("none", by="Ada", reason="it quotes nonsense") == out, "a repeated command"
+    with pytest.raises(RollbackError, match="nothing is in production already"):
+        office.approvals.rollback("none", by="Bob", reason="likewise")
+    assert office.approvals.production() is office.registry.alias is None
+    assert office.approvals.record.state(waiting) is RequestState.VOID
+    office.approvals.rollback("1", by="Ada", reason="the first one was good")
+    assert office.approvals.production() == office.registry.alias == "1"
+    assert [entry.version for entry in office.approvals.record.history()] == ["1", "2", None, "1"]
+
+
+def test_a_link_back_is_good_for_one_way_back_in_one_state_of_the_world(office: Office) -> None:
+    office.approve(office.ask("2015-01", "2", "1"))
+    with office.approvals.ledger.reading() as entries:
+        link = office.approvals.tokens.of(to_go_back(entries.promotions()[-1], "1"), entries)
+    with pytest.raises(TokenError):
+        office.approvals.rollback("none", by="Eve", reason="further than the link says", token=link)
+    with pytest.raises(TokenError):
+        office.approvals.rollback("1", by="Eve", reason="guessed", token="0" * 32)
+    assert office.approvals.rollback("1", by="Ada", reason="complaints", token=link).version == "1"
+    with pytest.raises(TokenError):
+        office.approvals.rollback("2", by="Eve", reason="forward by the link back", token=link)
+    assert office.versions() == ["1", "2", "1"]
+
+
+def test_a_link_back_that_was_used_in_vain_is_spent_and_a_fresh_one_is_due(office: Office) -> None:
+    office.approve(office.ask("2015-01", "2", "1"))
+    promotion = office.approvals.record.history()[-1]
+
+    def link() -> str:
+        with office.approvals.ledger.reading() as entries:
+            return office.approvals.tokens.of(to_go_back(promotion, "1"), entries)
+
+    used = link()
+    with pytest.raises(RollbackError, match="needs who"):
+        office.approvals.rollback("1", by="", reason="I forgot my name", token=used)
+    with pytest.raises(TokenError):
+        office.approvals.rollback("1", by="Eve", reason="found it in the log", token=used)
+    assert office.approvals.rollback("1", by="Ada", reason="complaints", token=link()).version == "1"
 
 
 def test_there_is_nothing_to_go_back_to_before_the_first_model(ledger_url: str) -> None:
-    with pytest.raises(RollbackError, match="nothing was ever promoted"):
+    with pytest.raises(RollbackError, match="nothing was ever in production"):
         Office.open(ledger_url).approvals.rollback(by="Ada", reason="?")

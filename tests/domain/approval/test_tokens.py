@@ -19,14 +19,16 @@ from tests.support.approvals import MemoryRegistry, Office, in_processes
 def test_a_token_opens_one_request_only(office: Office) -> None:
     january, february = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     with pytest.raises(TokenError):
-        office.approvals.decide(january.id, "approve", "Eve", "mixed up", office.approvals.tokens.of(february))
+        office.approvals.decide(
+            january.id, "approve", "Eve", "mixed up", office.approvals.answer_tokens(february)["approve"]
+        )
 
 
 def test_a_token_of_another_secret_opens_nothing(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
     elsewhere = Approvals(office.approvals.ledger, office.registry, b"another secret")
     with pytest.raises(TokenError):
-        office.approvals.decide(request.id, "approve", "Eve", "guessed", elsewhere.tokens.of(request))
+        office.approvals.decide(request.id, "approve", "Eve", "guessed", elsewhere.answer_tokens(request)["approve"])
 
 
 def test_the_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from taxifare.gate.evidence import Verdict
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from tests.support.approvals import evidence
+from tests.support.registry import put_files
 
 
 class Desk:
@@ -28,8 +29,7 @@ class Desk:
     def __init__(self, settings: Settings, registry: ModelRegistry) -> None:
         self.registry = registry
         self.approvals = Approvals.from_settings(settings, registry)
-        for _ in range(3):
-            registry.store.client.create_model_version(registry.model_name, str(settings.home))
+        put_files(registry, 3, settings.home / "files")
         first = self.ask("base", "1", None)
         assert self.run("decide", first.id, "--approve", "--by", "Ada", "--reason", "a start").exit_code == 0
 
@@ -166,7 +166,7 @@ def test_rollback_goes_back_in_one_command(desk: Desk) -> None:
     desk.run("decide", request.id, "--approve", "--by", "Ben", "--reason", "airports")
     back = desk.run("rollback", "--by", "Ada", "--reason", "complaints")
     assert back.exit_code == 0
-    assert "In production: version 1, instead of 2." in back.output
+    assert "In production: version 1, instead of version 2." in back.output
     assert desk.registry.production_version() == "1"
     never = desk.run("rollback", "--to", "3", "--by", "Ada", "--reason", "a shortcut")
     assert never.exit_code == 1

@@ -21,6 +21,7 @@ from taxifare_dagster.command import SURROUNDINGS
 from taxifare_dagster.io_managers import ParquetIOManager
 from tests.support.approvals import evidence
 from tests.support.publisher import Publisher, lewagon_files, publisher_server
+from tests.support.registry import put_files
 
 JANUARY = parse_month("2015-01")
 CITY = Simulator(
@@ -98,12 +99,11 @@ class TestMonths:
     ) -> None:
         settings, revision = Settings(), self.fetch(trips)
         registry = open_registry(settings)
-        for _ in range(2):
-            registry.store.client.create_model_version(registry.model_name, str(home))
+        put_files(registry, 2, home / "files")
         approvals = Approvals.from_settings(settings, registry)
         found = evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision)
         asked = approvals.request(record(approvals.ledger, found, utc_now()))
-        approvals.decide(asked.id, "approve", "Ada", "a start", approvals.tokens.of(asked))
+        approvals.decide(asked.id, "approve", "Ada", "a start", approvals.answer_tokens(asked)["approve"])
         assert "approved by Ada" in line_of("2015-01")
         assert "earlier edition" not in line_of("2015-01")
         CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")

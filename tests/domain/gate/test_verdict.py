@@ -80,8 +80,17 @@ def test_a_worse_staging_is_rejected() -> None:
 
 def test_a_model_compared_with_itself_gains_exactly_nothing() -> None:
     evidence = judged(off_by(noise(2)), off_by(noise(2)))
-    assert evidence.verdict is Verdict.HOLD
+    assert evidence.verdict is Verdict.UNCHANGED
+    assert evidence.reasons == (
+        "versions 1 and 2 predict the same on each of the 200 trips, so there is nothing to decide",
+    )
     assert evidence.gain == Interval(mean=0, low=0, high=0)
+
+
+def test_a_single_trip_that_is_priced_otherwise_is_something_to_decide_on() -> None:
+    other = off_by(noise(2)).copy()
+    other.iloc[7] += 0.01
+    assert judged(off_by(noise(2)), other).verdict is Verdict.HOLD
 
 
 def test_swapping_the_models_swaps_the_sign() -> None:

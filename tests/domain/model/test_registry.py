@@ -33,6 +33,7 @@ from taxifare.settings import Settings
 from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import InputError, compute_features, feature_names
 from taxifare.trips.table import KNOWN_AT_PICKUP
+from tests.support.approvals import content_of
 from tests.support.registry import all_runs, registry_at
 from tests.support.servers import free_port, mlflow_server
 from tests.support.small import small_settings
@@ -492,6 +493,8 @@ EVERY_METHOD: dict[str, Callable[[ModelRegistry], object]] = {
         tags={},
     ),
     "load": lambda registry: registry.load("1"),
+    "verify": lambda registry: registry.verify("1"),
+    "as_they_are": ModelRegistry.as_they_are,
     "artifacts": lambda registry: registry.store.artifacts(),
     "open": open_run,
     "log": lambda registry: registry.runs.log("r", params={"a": 1}, metrics={"mae": 1.0}),
@@ -522,6 +525,7 @@ def test_the_outage_is_tried_on_every_method() -> None:
 def test_a_server_that_does_not_answer_is_an_error(method: str) -> None:
     """Not None, which would say that nothing is in production and start from scratch."""
     registry = registry_at(f"http://127.0.0.1:{free_port()}")
+    registry.contents.record(content_of("1"))
     with pytest.raises(RegistryError, match="MLflow could not "):
         EVERY_METHOD[method](registry)
 
@@ -535,15 +539,16 @@ def test_a_store_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 # Runs
 
 
-def test_one_run_for_the_same_tags(registry: ModelRegistry) -> None:
+def test_a_run_that_ended_well_is_never_touched_again(registry: ModelRegistry) -> None:
+    """ "Re-execute all" of a month that was approved: the approved version's run says what was decided on."""
     with registry.runs.open("first", TAGS) as first:
         pass
     with registry.runs.open("first", TAGS) as again:
-        pass
+        registry.runs.log(again, metrics={"mae": 1.0})
     with registry.runs.open("another", TAGS | {"dagster_run": "run-2"}) as another:
         pass
-    assert again == first
-    assert another != first
+    assert len({first, again, another}) == 3
+    assert registry.store.client.get_run(first).data.metrics == {}
     run = registry.store.client.get_run(first)
     assert run.info.run_name == "first"
     assert run.info.status == "FINISHED"

@@ -47,7 +47,7 @@ def fit_or_die(trips, own, *, on_epoch):
     return fit_from_scratch(trips, own, on_epoch=on_epoch)
 
 taxifare.studies.learning_curve.fit_from_scratch = fit_or_die
-registry = ModelRegistry.from_settings(settings)
+registry = registry_of(settings)
 taxifare.studies.learning_curve.learning_curve(clean_base(settings), registry, settings, sizes=[100, 200], repeats=1)
 """
 

@@ -55,7 +55,7 @@ def fit_or_die(trips, own, *, on_epoch):
     return fit_from_scratch(trips, own, on_epoch=watch)
 
 taxifare.studies.trials.fit_from_scratch = fit_or_die
-tune(clean_base(settings), ModelRegistry.from_settings(settings), settings, trials=3)
+tune(clean_base(settings), registry_of(settings), settings, trials=3)
 """
 
 

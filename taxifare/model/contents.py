@@ -1,0 +1,65 @@
+"""What a version is: its number, the MLflow run that registered it, and a digest over all its files – all three.
+
+MLflow's store can be written by others, and a model is code that runs when it is loaded. So what a version was when it
+was registered is kept elsewhere (`Contents`, in the ledger), and nothing is loaded whose files are not those.
+
+Why a number is never given twice: docs/decisions.md, under model.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from taxifare.model.store import RegistryError
+
+_ADDED_BY_MLFLOW = "registered_model_meta"
+"""A file that MLflow adds to what is downloaded of a version; it is no part of it and is not read."""
+
+
+class NotOnRecordError(RegistryError):
+    """A version of which nobody has recorded what it is: an earlier release registered it, or somebody else did."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a version is.
+
+    Attributes:
+        version: Its number, as text.
+        run_id: The MLflow run that registered it.
+        files_digest: SHA-256 over all its files, see `digest_of_files`.
+    """
+
+    version: str
+    run_id: str
+    files_digest: str
+
+
+class Contents(Protocol):
+    """The record of what versions were when they were registered, out of reach of whoever writes to MLflow."""
+
+    def of(self, version: str) -> Content | None:
+        """Returns what the version is, None where nobody has recorded it."""
+
+    def record(self, content: Content) -> None:
+        """Ensures that the version is on record; a number is recorded once, as one content."""
+
+
+def digest_of_files(folder: Path) -> str:
+    """Returns a SHA-256 over all files below a folder, their names included; links are followed, order plays no part.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "a").write_text("b")
+    ...     digest_of_files(Path(folder))[:16]
+    'f8642f77c14f808e'
+    """
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name == _ADDED_BY_MLFLOW:
+            continue
+        with path.open("rb") as file:
+            whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
