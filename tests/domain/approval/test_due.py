@@ -351,7 +351,7 @@ def test_the_base_model_is_asked_about_first() -> None:
     assert untold([compared("2015-01", "2", None), BASE], production=None) == ["base", "2015-01"]
 
 
-@pytest.mark.parametrize("verdict", set(Verdict) - {Verdict.UNCHANGED})
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.UNCHANGED])
 def test_every_verdict_reaches_a_person(verdict: Verdict) -> None:
     assert untold([comparison_of(evidence_on("2015-01", "2", "1", verdict=verdict), NOW)]) == ["2015-01"]
 
