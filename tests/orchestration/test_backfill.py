@@ -55,6 +55,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.end_to_end
+@pytest.mark.slow
 def test_a_month_with_a_process_for_each_step(started: World, tmp_path: Path) -> None:
     script = tmp_path / "month_in_processes.py"
     script.write_text(MONTH_IN_PROCESSES)

@@ -121,6 +121,7 @@ class TestGate:
         assert "2015-02 waits for the decision on 2015-01" in str(retried[0].step_retry_data.error)
         assert gate.evidence(FEBRUARY).production_version == "2"
 
+    @pytest.mark.slow
     def test_it_does_not_wait_for_ever(self, gate: World, clock: Clock) -> None:
         assert failures(gate.run_month(JANUARY)) == {}
         said = failures(gate.run_month(FEBRUARY))
@@ -135,6 +136,7 @@ class TestGate:
         assert failures(started.run_month(MARCH)) == {}
 
 
+@pytest.mark.slow
 def test_a_month_has_the_same_challengers_whether_or_not_the_sensor_has_been_there(
     compared_january: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

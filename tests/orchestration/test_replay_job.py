@@ -22,6 +22,7 @@ def lived(world: World) -> list[Evidence]:
     return found
 
 
+@pytest.mark.slow
 def test_the_gate_replayed_is_the_lifecycle(started: World) -> None:
     world = started.under(challengers=("warm", "whole month"))
     world.publisher.out = MONTHS

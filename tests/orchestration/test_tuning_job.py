@@ -46,6 +46,7 @@ def test_a_search_shows_the_lines_to_adopt_and_the_picture(trained: World) -> No
     assert len([line for line in lines if "finished, least error" in line]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fit, fits = taxifare.studies.trials.fit_from_scratch, []
 
@@ -63,6 +64,7 @@ def test_a_run_that_failed_goes_on_when_run_again(trained: World, monkeypatch: p
     assert shown(result)["trials"]["complete"] == 2
 
 
+@pytest.mark.slow
 def test_a_month_can_be_searched_on_too(compared_january: World) -> None:
     assert failures(search(compared_january, subject=str(JANUARY), trials=1)) == {}
     found = latest_result(compared_january.settings)

@@ -21,7 +21,7 @@ from tests.support.servers import dagster_dev
 from tests.support.ui import Run, Ui, eventually
 from tests.support.world import JANUARY, Publisher, World, _move_mlflow_store, failures, world_settings
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MONTHS = tuple(months_between(JANUARY, JANUARY + 5))
 KEYS = [f"{month}-01" for month in MONTHS]

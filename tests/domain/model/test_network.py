@@ -104,6 +104,7 @@ def test_prices_have_a_level_for_each_turn_of_a_year_and_go_straight_between(fea
     assert fares - fares[0] == pytest.approx([0, 0.5, 1, 4, 5], abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_last_level_is_that_of_the_last_year_not_of_a_line_through_all(features, targets):
     years, later = features.copy(), features.copy()
     years[:, column("trend_years")] = np.random.default_rng(0).uniform(9, 14, len(features))

@@ -189,6 +189,7 @@ def test_a_second_replay_trains_nothing_and_says_the_same(
     assert render(again) == render(found)
 
 
+@pytest.mark.slow
 def test_a_replay_that_was_killed_goes_on_and_says_the_same(found: Replay, tmp_path: Path) -> None:
     settings = rising(tmp_path)
     environment = os.environ | {
@@ -230,6 +231,7 @@ def test_a_replay_that_was_killed_goes_on_and_says_the_same(found: Replay, tmp_p
     assert before < trained(settings)
 
 
+@pytest.mark.slow
 def test_months_are_added_to_a_replay(settings: Settings, found: Replay, tmp_path: Path) -> None:
     """What was trained for fewer months and fewer policies is taken over, and the rest is the same."""
     other = rising(tmp_path)

@@ -172,6 +172,7 @@ def test_other_settings_are_another_curve(curve: Curve, watch: Watch) -> None:
     assert len(watch.fits) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_curve_goes_on_with_the_point_it_was_killed_in(
     settings: Settings, registry: ModelRegistry, watch: Watch
 ) -> None:

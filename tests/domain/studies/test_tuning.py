@@ -212,6 +212,7 @@ def test_a_search_that_is_done_is_not_done_again(found: Found) -> None:
     assert again.result.run_id == found.search.result.run_id
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(
     base: Trips, settings: Settings, registry: ModelRegistry
 ) -> None:

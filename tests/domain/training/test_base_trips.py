@@ -244,6 +244,7 @@ class TestTraining:
         with pytest.raises(LookedError):
             fit_streamed(trips, settings)
 
+    @pytest.mark.slow
     def test_from_the_file_is_as_good_as_from_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Parts of 4,096 trips: the file of 30,000 is read in eight of them, in another order each epoch."""
         monkeypatch.setattr(taxifare.training.base_trips, "GROUP_TRIPS", 4_096)
