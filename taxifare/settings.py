@@ -9,6 +9,7 @@ environment. Secrets, and addresses that may hold one, are `SecretStr`, so that 
 `taxifare.secrets` knows them, so that no server's answer shows them either.
 """
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, get_args
@@ -89,6 +90,14 @@ def _holds_no_secret(place: str | None) -> str | None:
     return place
 
 
+def _host_and_port(address: str) -> str:
+    """Ensures a host and a port, which go into nginx's configuration as they are."""
+    found = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 2**16:
+        raise ValueError(f"expected host:port, as in 127.0.0.1:8080 or [::1]:8080, received {address!r}")
+    return address
+
+
 MonthSetting = Annotated[Month, BeforeValidator(_month), PlainSerializer(str)]
 OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(_empty_is_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
@@ -101,6 +110,7 @@ OptionalWebAddress = Annotated[OptionalAddress, AfterValidator(_on_the_web)]
 WebAddress = Annotated[SecretStr, AfterValidator(_remembered_address), AfterValidator(_on_the_web)]
 Place = Annotated[str | None, BeforeValidator(_empty_is_none), AfterValidator(_holds_no_secret)]
 RowCount = Annotated[int | None, BeforeValidator(_row_count)]
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
 TaxiColor = Literal["yellow", "green"]
@@ -461,14 +471,33 @@ class AskingSettings(HomeSettings):
 class GuardSettings(AskingSettings):
     """The guard before the webserver of a shared installation."""
 
-    guard_listen: str = Field(
+    guard_listen: HostAndPort = Field(
         "127.0.0.1:8080", description="Address and port of the guard before Dagster's webserver (make guard)"
     )
-    guard_upstream: str = Field(
+    guard_upstream: HostAndPort = Field(
         "127.0.0.1:3000", description="Address and port of Dagster's webserver behind the guard"
     )
     guard_user: OptionalText = Field(None, description="Who may pass the guard")
     guard_password: OptionalSecret = Field(None, description="With which password")
+    guard_certificate: OptionalPath = Field(
+        None, description="File of the certificate chain (PEM) with which the guard encrypts; empty: it does not"
+    )
+    guard_key: OptionalPath = Field(None, description="File of the certificate's private key (PEM)")
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.guard_certificate is None) != (self.guard_key is None):
+            raise ValueError("GUARD_CERTIFICATE and GUARD_KEY go together: set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _guard_is_not_its_own_upstream(self) -> Self:
+        if self.guard_listen == self.guard_upstream:
+            raise ValueError(
+                f"GUARD_LISTEN and GUARD_UPSTREAM are both {self.guard_listen}: expected the guard's own address, and "
+                "the address of Dagster's webserver"
+            )
+        return self
 
 
 class ExecutionSettings(_Group):
