@@ -43,7 +43,8 @@ def fares(context):
 def fares_are_fair():
     return dg.AssetCheckResult(passed=True)
 
-defs = dg.Definitions([fares], executor=dg.in_process_executor, asset_checks=[fares_are_fair], jobs=[dg.define_asset_job("count_job", [fares])])
+count_job = dg.define_asset_job("count_job", [fares])
+defs = dg.Definitions([fares], asset_checks=[fares_are_fair], jobs=[count_job], executor=dg.in_process_executor)
 """
 
 
