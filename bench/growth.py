@@ -9,6 +9,7 @@ some minutes to make.
 """
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from typer.testing import CliRunner
 
 from taxifare.approval import promotions
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.channels import Console
+from taxifare.approval.channels import WatchedLog
 from taxifare.approval.comparisons import comparison_of
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries
@@ -49,7 +50,7 @@ MOST_LISTING_S, MOST_DECISION_S, MOST_TICKS = 1.0, 2.0, 2.0
 VERSIONS_A_MONTH = 5
 ENTRIES_A_MONTH = 50
 ENTRIES_OF_VERSIONS = 36
-CHANNELS = (Console.channel, "chat")
+CHANNELS = (WatchedLog.channel, "chat")
 START = datetime(2015, 2, 1, 9, tzinfo=UTC)
 
 
@@ -86,7 +87,7 @@ def measured(months: int) -> dict[str, float]:
         registry = ModelRegistry.from_settings(settings)
         registry.prepare()
         approvals = Approvals.from_settings(settings, registry)
-        source, notifiers = make_source(settings), [Console()]
+        source, notifiers = make_source(settings), [WatchedLog(logging.getLogger(__name__))]
         revisions = covered_months(source, settings)
         make(approvals, registry, revisions)
         (events := Path(home) / "dagster").mkdir()

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.channels import notifiers
 from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Outcome, Request
@@ -49,7 +50,8 @@ class Demo:
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         self._settings = settings
         self._instance = instance
-        self._definitions = build_definitions(settings)
+        # Without a channel nobody is told: the demo answers by itself, and what it leaves open `make dev` asks.
+        self._definitions = build_definitions(settings, notifiers=notifiers(settings))
         self.approvals = Approvals.from_settings(settings, registry_of(settings))
 
     def run(self, subject: str) -> float:

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from taxifare.approval.channels import notifiers
 from taxifare.settings import settings_in_force
 from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.home import prepare_home
@@ -10,8 +11,10 @@ from taxifare_dagster.home import prepare_home
 
 def main() -> None:
     """Prepares the state folder and becomes `dagster dev`; further arguments go to it, such as `--port 3001`."""
-    home = prepare_home(settings_in_force())
-    print(f"State: {home.parent}. Sensors start by themselves; requests appear in the log and in the chat.", flush=True)
+    settings = settings_in_force()
+    home = prepare_home(settings)
+    asked = "in the channels that are set" if notifiers(settings) else "here"
+    print(f"State: {home.parent}. Sensors start by themselves; questions appear {asked}.", flush=True)
     arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, *sys.argv[1:]]
     os.execv(sys.executable, arguments)  # noqa: S606 - the arguments are ours
 

@@ -5,7 +5,8 @@ they are made of belongs in `taxifare` (`from_settings`); what belongs here is o
 Why dagster-mlflow's run is used in one process only: docs/decisions.md, under taxifare_dagster.
 """
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.channels import notifiers
+from taxifare.approval.channels import Notifier, WatchedLog, notifiers
 from taxifare.approval.versions import registry_of
 from taxifare.model.provenance import code_tags
 from taxifare.model.registry import ModelRegistry
@@ -36,7 +37,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         "source": make_source(settings, bigquery_client=partial(_bigquery_client, settings)),
         "registry": _registry_resource(settings),
         "approvals": _approvals_resource(settings),
-        "notifiers": notifiers(settings),
+        "notifiers": _notifiers_resource(settings),
         "links": DagsterLinks(settings.dagster_url),
         "parquet_io": _lake_resource(ParquetIOManager, settings),
         "base_trips_io": _lake_resource(BaseTripsIOManager, settings),
@@ -73,6 +74,19 @@ def _approvals_resource(settings: Settings) -> dg.ResourceDefinition:
         return found
 
     return dg.ResourceDefinition(approvals, description="Requests and decisions")
+
+
+def _notifiers_resource(settings: Settings) -> dg.ResourceDefinition:
+    """Returns how people are reached: where the settings name no channel, by the log of the run that sends.
+
+    It is on the run's page, and in the terminal of `make dev`, to which runs write. So it is a channel of runs only: a
+    process that nobody watches has none.
+    """
+
+    def found(context: dg.InitResourceContext) -> Sequence[Notifier]:
+        return notifiers(settings) or (WatchedLog(context.log or logging.getLogger(__name__)),)
+
+    return dg.ResourceDefinition(found, description="How people are reached")
 
 
 def _registry_resource(settings: Settings) -> dg.ResourceDefinition:

@@ -16,8 +16,6 @@ from taxifare.errors import ToldError
 from taxifare.secrets import below, redacted, shown
 from taxifare.settings import AskingSettings
 
-_log = logging.getLogger(__name__)
-
 TIMEOUT_S = 5
 
 LONGEST_ANSWER_S = 30.0
@@ -63,14 +61,17 @@ class Notifier(Protocol):
         """Delivers a message, in one attempt; raises PassingDeliveryError or DeliveryError."""
 
 
-class Console:
-    """Writes messages to the log."""
+class WatchedLog:
+    """Shows messages in a log that people look at; where nothing else is set, that of the run that sends."""
 
-    channel = "log"
+    channel = "run log"
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
 
     def deliver(self, message: Message) -> None:
         """Logs the message."""
-        _log.info("%s", message.text)
+        self._log.info("No channel is set, so this is shown here:\n%s", message.text)
 
 
 class WagonChat:
@@ -223,7 +224,7 @@ def _fingerprint(secret: str) -> str:
 
 
 def notifiers(settings: AskingSettings) -> tuple[Notifier, ...]:
-    """How the settings say that people are reached, every way of them; the log where they say none."""
+    """How the settings say that people are reached, every way of them; none where they say none."""
     found: list[Notifier] = []
     if settings.chat_base_url is not None and settings.chat_channel is not None:
         url = settings.chat_base_url.get_secret_value()
@@ -232,4 +233,4 @@ def notifiers(settings: AskingSettings) -> tuple[Notifier, ...]:
         found.append(SlackWebhook(settings.slack_webhook_url.get_secret_value()))
     if settings.notify_urls is not None:
         found += map(Service, settings.notify_urls.get_secret_value().split())
-    return tuple(found) or (Console(),)
+    return tuple(found)

@@ -7,7 +7,7 @@ Why nothing is remembered: docs/decisions.md, under approval.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -186,7 +186,7 @@ def waiting_start(known: Known) -> Comparison | None:
     """
     if known.production is not None:
         return None
-    for comparison in _in_order(known.comparisons.values()):
+    for comparison in sorted(known.comparisons.values(), key=requests.by_subject):
         asked = known.round_on(comparison)
         is_open = asked is None or asked.id not in known.ends
         if is_open and requests.makes_sense(comparison, None) and _is_question(comparison):
@@ -265,7 +265,7 @@ def to_ask(known: Known, channels: Collection[str]) -> list[Comparison]:
             return not all((asked.id, channel) in arrived for channel in channels)
         return requests.is_void(end)
 
-    return _in_order(filter(is_untold, known.comparisons.values()))
+    return sorted(filter(is_untold, known.comparisons.values()), key=requests.by_subject)
 
 
 def to_tell(known: Known, channels: Collection[str]) -> list[str]:
@@ -302,11 +302,6 @@ def pause_before_try(tries: int) -> float:
     [0.0, 30.0, 60.0, 120.0, 1920.0, 3600.0, 3600.0]
     """
     return min(FIRST_PAUSE_S * 2 ** (tries - 1), LONGEST_PAUSE_S) if tries else 0.0
-
-
-def _in_order(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    """Returns comparisons by their subject; "base" is before every month though it sorts after them."""
-    return sorted(comparisons, key=lambda comparison: (comparison.subject != BASE, comparison.subject))
 
 
 def _is_question(comparison: Comparison) -> bool:

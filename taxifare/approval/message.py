@@ -12,11 +12,11 @@ from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE, Decision, by_verdict
 from taxifare.approval.records import Outcome, Promotion, Request
+from taxifare.approval.requests import by_subject
 from taxifare.gate.evidence import Contender, Verdict
 from taxifare.gate.scores import Interval
 from taxifare.settings import AskingSettings
 from taxifare.texts import one_line
-from taxifare.trips.editions import BASE
 from taxifare.trips.targets import Unit
 
 VERDICT_IN_WORDS = {
@@ -128,7 +128,7 @@ def _warnings(request: Request, dead_links: str | None, other_starts: Sequence[R
     if dead_links is not None:
         lines.append(f"Links of earlier messages about this are dead: {dead_links}. Answer by the links below")
     if other_starts:
-        first = min([request, *other_starts], key=lambda start: (start.subject != BASE, start.subject))
+        first = min([request, *other_starts], key=by_subject)
         waiting = sorted({request.subject, *(start.subject for start in other_starts)})
         lines.append(
             f"{len(waiting)} starts wait for an answer: {', '.join(waiting)}. Take {first.subject} first: the others "

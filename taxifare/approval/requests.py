@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from taxifare.approval.errors import ApprovalError, UnknownRequestError
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import Comparison, Outcome, Request, RequestState
+from taxifare.trips.editions import BASE
 
 
 def request_on(comparison: Comparison, now: datetime, valid_for: timedelta) -> Request:
@@ -48,6 +49,11 @@ def is_void(end: Outcome | None) -> bool:
     What a person has answered stays answered, and what nobody answered in time is asked again by a person only.
     """
     return end is not None and end.state is RequestState.VOID
+
+
+def by_subject(found: Comparison | Request) -> tuple[bool, str]:
+    """Returns the key by which subjects are in their order: "base" is before every month though it sorts after them."""
+    return found.subject != BASE, found.subject
 
 
 def makes_sense(comparison: Comparison | Request, production: str | None) -> bool:

@@ -9,9 +9,10 @@ from rich.table import Column, Table
 from taxifare.approval import verification
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
-from taxifare.approval.decisions import Decision
+from taxifare.approval.decisions import APPROVABLE, Decision
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.records import EvidenceUnreadableError, Outcome, Request, RequestState
+from taxifare.approval.requests import by_subject
 from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import tables
@@ -43,6 +44,9 @@ def requests(
             f"{request.valid_until:%Y-%m-%d}",
         )
     terminal().print(table if shown else "No request waits for an answer.")
+    waiting = [request for request in shown if request.id not in outcomes]
+    if waiting:
+        terminal().print(_how_to_answer(min(waiting, key=by_subject)), soft_wrap=True, highlight=False)
 
 
 @errors_told()
@@ -131,6 +135,13 @@ def _head(written: str | None) -> Head | None:
         return None if written is None else Head.parse(written)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _how_to_answer(request: Request) -> str:
+    """Returns the command that answers a request, and what approving against the verdict takes."""
+    command = f'Answer: taxifare decide {request.id} --approve (or --reject) --by YOU --reason "WHY"'
+    against = f"; approving is against {request.verdict}: it takes --override"
+    return command if request.verdict in APPROVABLE else command + against
 
 
 def _gain(request: Request) -> str:

@@ -68,7 +68,8 @@ def test_a_request_of_a_later_release_is_listed(desk: Desk) -> None:
 
 def test_a_request_is_listed_answered_and_gone(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
-    assert request.id in desk.run("requests").output
+    last = desk.run("requests").output.splitlines()[-1]
+    assert last == f'Answer: taxifare decide {request.id} --approve (or --reject) --by YOU --reason "WHY"'
 
     answer = desk.run("decide", request.id, "--approve", "--by", "Ada", "--reason", "airports")
 
@@ -77,6 +78,13 @@ def test_a_request_is_listed_answered_and_gone(desk: Desk) -> None:
     assert desk.registry.production_version() == "2"
     assert "No request waits" in desk.run("requests").output
     assert "approved by Ada" in desk.run("requests", "--all").output
+
+
+def test_how_to_answer_says_what_approving_against_the_verdict_takes(desk: Desk) -> None:
+    held = desk.ask("2015-02", "3", "1", verdict=Verdict.HOLD)
+    assert desk.run("requests").output.splitlines()[-1].endswith("; approving is against HOLD: it takes --override")
+    first = desk.ask("2015-01", "2", "1")
+    assert f"taxifare decide {first.id} --approve" in desk.run("requests", "--all").output.splitlines()[-1], held.id
 
 
 def test_a_longer_list_asks_the_ledger_no_more_often(desk: Desk) -> None:
