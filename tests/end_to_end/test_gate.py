@@ -29,13 +29,14 @@ from typer.testing import CliRunner, Result
 
 from taxifare.approval.channels import DeliveryError, WagonChat
 from taxifare.approval.delivery import send_request
-from taxifare.approval.errors import AgainstVerdictError, RegistryBehindError, SettledError, TokenError
+from taxifare.approval.errors import AgainstVerdictError, ApprovalError, RegistryBehindError, SettledError, TokenError
 from taxifare.approval.message import message
 from taxifare.approval.records import RequestState
 from taxifare.approval.versions import registry_of
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.verdict import judge
+from taxifare.model.contents import Content
 from taxifare.model.exposure import Exposure
 from taxifare.model.network import build_network
 from taxifare.model.registry import ModelRegistry
@@ -56,7 +57,6 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 ADMINISTRATOR = Login("ops", "an administrator's password")
 READER = Login("reader", "a reader's password")
-ELSEWHERE = "gs://nobody-looks-inside/model"
 VERSIONS = 4
 BASE_YEARS = Exposure(
     subject="base", revision="b", first_pickup=datetime(2009, 1, 1), last_pickup=datetime(2014, 12, 31, 23, 59)
@@ -127,10 +127,17 @@ def office(gate_settings: Settings) -> Office:
 
 
 def add_version(registry: ModelRegistry) -> str:
-    """A registered version without a model behind it."""
+    """A registered version without a model behind it, whose files are on record."""
     registry.prepare()
-    created = registry.store.client.create_model_version(registry.model_name, ELSEWHERE, await_creation_for=0)
-    return str(created.version)
+    client = registry.store.client
+    run = client.create_run(registry.store.experiment_id).info
+    client.log_text(run.run_id, f"weights of {run.run_id}", "model/weights")
+    created = client.create_model_version(
+        registry.model_name, f"{run.artifact_uri}/model", run.run_id, await_creation_for=0
+    )
+    version = str(created.version)
+    registry.contents.record(Content(version, run.run_id, registry._digest_of(version)))
+    return version
 
 
 def today(office: Office) -> Office:
@@ -319,15 +326,12 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert "Gain a trip: -" in text
 
 
-def test_a_model_compared_with_itself_gains_nothing_and_is_held(showroom: Office, garage: Garage) -> None:
-    evidence = garage.evidence("good", "equal")
-    assert (evidence.verdict, evidence.gain and evidence.gain.mean) == (Verdict.HOLD, 0)
-    with pytest.raises(AgainstVerdictError):
-        showroom.approve(showroom.request(evidence))
-    # The very same version is not even a question.
-    itself = showroom.request(garage.evidence("good", "good"))
-    with pytest.raises(SettledError, match="is production already"):
-        showroom.approve(itself, override=True)
+def test_nobody_is_asked_to_replace_a_model_by_its_twin_or_by_itself(showroom: Office, garage: Garage) -> None:
+    for twin in ("equal", "good"):
+        evidence = garage.evidence("good", twin)
+        assert (evidence.verdict, evidence.gain and evidence.gain.mean) == (Verdict.UNCHANGED, 0)
+        with pytest.raises(ApprovalError, match="nobody is asked, for versions"):
+            showroom.request(evidence)
     assert agree(showroom) == version(garage, "good")
 
 
