@@ -25,6 +25,7 @@ import pandas as pd
 import pytest
 import requests
 import yaml
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from taxifare.approval.channels import DeliveryError, WagonChat
@@ -542,7 +543,7 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
     """Every second time the request itself arrives and only MLflow's answer is lost."""
     stride = 1 if gate_settings.ledger_url.startswith("sqlite") else 7
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = registry_of(gate_settings.model_copy(update={"mlflow_tracking_uri": address}))
+        distant = registry_of(gate_settings.model_copy(update={"mlflow_tracking_uri": SecretStr(address)}))
         office = Office.open(gate_settings.ledger_url, distant)
         distant.prepare()
         for step in count(0, stride):
@@ -770,7 +771,7 @@ def test_no_secret_is_left_where_others_look(tracking: Tracking, tmp_path: Path)
 def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings) -> None:
     """MLflow may hash the password anew for each of them, and its client asks twice to set a tag once."""
     with wire_to(gate_settings.tracking_uri) as (wire, address):
-        distant = registry_of(gate_settings.model_copy(update={"mlflow_tracking_uri": address}))
+        distant = registry_of(gate_settings.model_copy(update={"mlflow_tracking_uri": SecretStr(address)}))
         distant.prepare()
         there = Office.open(gate_settings.ledger_url, distant)
         request = there.ask("2015-01", "2", "1")
