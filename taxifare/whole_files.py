@@ -41,3 +41,10 @@ def put_in_place(unfinished: AnyPath, path: AnyPath) -> None:
         unfinished.fs.mv(unfinished.path, path.path)
     else:
         unfinished.replace(path)
+    if not in_bucket:
+        # The move is an entry of the folder, which is on the disk once the folder is.
+        folder = os.open(path.parent.path if isinstance(path, UPath) else path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -14,6 +14,7 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
 from taxifare.secrets import private_folder
 from taxifare.settings import Settings
+from taxifare.whole_files import whole_file
 from taxifare_dagster.takeover import take_over_comparisons
 
 _AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -29,7 +30,8 @@ def prepare_home(settings: Settings) -> Path:
     home = private_folder(settings.home / "dagster")
     configuration = home / "dagster.yaml"
     if not configuration.exists():
-        shutil.copy(Path(__file__).with_name("dagster.yaml"), configuration)
+        with whole_file(configuration) as unfinished:
+            shutil.copy(Path(__file__).with_name("dagster.yaml"), unfinished)
     os.environ["DAGSTER_HOME"] = str(home)
     registry = registry_of(settings)
     registry.prepare()

@@ -7,7 +7,7 @@ import typer
 
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.months import delete_new_data, fetch_new_data, months
-from taxifare.cli.operations import doctor
+from taxifare.cli.operations import doctor, mend
 from taxifare.cli.replay import show_replay
 from taxifare.cli.studies import show_learning_curve, tuned
 
@@ -47,3 +47,4 @@ app.command()(months)
 app.command("new-data")(fetch_new_data)
 app.command("delete-new-data")(delete_new_data)
 app.command()(doctor)
+app.command()(mend)

@@ -1,9 +1,10 @@
-"""Looking after an installation: `doctor`."""
+"""Looking after an installation: `doctor`, `mend`."""
 
 import typer
 from rich.text import Text
 
-from taxifare.cli.shared import errors_told, terminal
+from taxifare.approval.versions import registry_of
+from taxifare.cli.shared import approvals_in_force, errors_told, terminal
 from taxifare.operations.doctor import examine
 from taxifare.settings import settings_in_force
 from taxifare.texts import one_line
@@ -20,3 +21,14 @@ def doctor() -> None:
         console.print(told, highlight=False, soft_wrap=True)
     if not well:
         raise typer.Exit(1)
+
+
+@errors_told()
+def mend() -> None:
+    """Put MLflow right where its experiment was deleted or the state folder moved; decides nothing."""
+    mended = registry_of(settings_in_force()).store.mend()
+    approvals_in_force().repair()
+    for what in mended:
+        terminal().print(f"Put right: {one_line(what)}.", highlight=False, soft_wrap=True)
+    if not mended:
+        terminal().print("There is nothing to put right; taxifare doctor examines every part.")

@@ -5,19 +5,33 @@ What is kept there is the business of `registry` (versions of the model) and `ru
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from taxifare.errors import ToldError
 from taxifare.secrets import private_folder, shown
 from taxifare.settings import MlflowSettings
+from taxifare.whole_files import whole_file
 
 if TYPE_CHECKING:
+    from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
+
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+)
+"""Where an SQLite store keeps the absolute addresses of files: table and column."""
 
 
 class RegistryError(ToldError, RuntimeError):
@@ -62,7 +76,42 @@ class MlflowStore:
 
     @cached_property
     def client(self) -> "MlflowClient":
-        """MLflow's client of this store, with the experiment in place; migrates an SQLite store."""
+        """MLflow's client of this store, with the experiment in place; makes an SQLite store where there is none.
+
+        Raises:
+            RegistryError: The experiment cannot be used as it is; `mend` makes it usable.
+        """
+        with self._opened() as client:
+            experiment = client.get_experiment_by_name(self.experiment)
+            if experiment is None:
+                with unless_it_exists():
+                    client.create_experiment(self.experiment, artifact_location=self.artifact_location or self._beside)
+            elif (fault := self._fault_of(experiment)) is not None:
+                raise RegistryError(f"{fault}: nothing can be run or decided until it is put right: taxifare mend")
+        return client
+
+    def mend(self) -> tuple[str, ...]:
+        """Returns what was wrong with the experiment and is put right; nothing that a model is, or was, is changed.
+
+        Raises:
+            RegistryError: MLflow does not answer, or the experiment was deleted for good.
+        """
+        mended: list[str] = []
+        with attempting("put the experiment right"), self._opened() as client:
+            while (experiment := client.get_experiment_by_name(self.experiment)) is not None:
+                fault = self._fault_of(experiment)
+                if fault is None:
+                    break
+                if experiment.lifecycle_stage == "deleted":
+                    client.restore_experiment(experiment.experiment_id)
+                elif self._sqlite_file is not None:
+                    _readdress(self._sqlite_file, experiment.artifact_location, str(self._beside))
+                mended.append(fault)
+        return tuple(mended)
+
+    @contextmanager
+    def _opened(self) -> Iterator["MlflowClient"]:
+        """Yields MLflow's client, alone with an SQLite store, which is whole."""
         # The default is seven retries with doubling pauses: minutes of silence when a server is down.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -72,12 +121,32 @@ class MlflowStore:
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         with _one_process_at_a_time(self._sqlite_folder):
-            client = mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
-            if client.get_experiment_by_name(self.experiment) is None:
-                beside = None if self._sqlite_folder is None else (self._sqlite_folder / "artifacts").as_uri()
-                with unless_it_exists():
-                    client.create_experiment(self.experiment, artifact_location=self.artifact_location or beside)
-        return client
+            if self._sqlite_file is not None and not _is_finished(self._sqlite_file):
+                _make_store(self._sqlite_file)
+            yield mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    def _fault_of(self, experiment: "Experiment") -> str | None:
+        """Returns why the experiment cannot be used, None if it can."""
+        if experiment.lifecycle_stage == "deleted":
+            return f"the experiment {self.experiment} was deleted in MLflow"
+        if self._has_moved(experiment.artifact_location):
+            return (
+                f"{self._sqlite_folder} was moved or copied: MLflow still looks for the files of its models in "
+                f"{shown(experiment.artifact_location)}"
+            )
+        return None
+
+    def _has_moved(self, location: str) -> bool:
+        """Whether the folder of an SQLite store is not where its experiment's files were put beside it."""
+        folder = self._sqlite_folder
+        if folder is None or self.artifact_location is not None or urlsplit(location).scheme not in {"", "file"}:
+            return False
+        here, there = folder / "artifacts", Path(url2pathname(urlsplit(location).path))
+        if here == there or there.parts[-2:] != here.parts[-2:]:
+            return False
+        if there.exists():
+            return here.exists() and not here.samefile(there)
+        return True
 
     @property
     def experiment_id(self) -> str:
@@ -94,11 +163,21 @@ class MlflowStore:
             return shown(self.client.get_experiment_by_name(self.experiment).artifact_location)
 
     @property
-    def _sqlite_folder(self) -> Path | None:
-        """The folder of an SQLite store, None for any other."""
+    def _sqlite_file(self) -> Path | None:
+        """The file of an SQLite store, None for any other."""
         prefix = "sqlite:///"
         uri = self.tracking_uri
-        return Path(uri.removeprefix(prefix)).absolute().parent if uri.startswith(prefix) else None
+        return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+
+    @property
+    def _sqlite_folder(self) -> Path | None:
+        """The folder of an SQLite store, None for any other."""
+        return None if self._sqlite_file is None else self._sqlite_file.parent
+
+    @property
+    def _beside(self) -> str | None:
+        """Where the files of an SQLite store are unless a setting says otherwise, None for any other."""
+        return None if self._sqlite_folder is None else (self._sqlite_folder / "artifacts").as_uri()
 
 
 @contextmanager
@@ -146,3 +225,51 @@ def _one_process_at_a_time(folder: Path | None) -> Iterator[None]:
 
     with FileLock(private_folder(folder) / "migration.lock"):
         yield
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether the SQLite store is there, and whoever made it came to the end: then it has an experiment.
+
+    Raises:
+        RegistryError: The file is something else, or damaged.
+    """
+    if not path.exists():
+        return False
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT 1 FROM experiments").fetchone() is not None
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return False
+        raise RegistryError(f"the MLflow store {path} cannot be opened: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise RegistryError(
+            f"the MLflow store {path} is damaged, or no SQLite database ({error}): restore it from a backup"
+        ) from None
+    finally:
+        connection.close()
+
+
+def _make_store(path: Path) -> None:
+    """Ensures that the SQLite store is there, empty: made aside, for one that is half made is of no use to MLflow."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in path.parent.glob(f".*.{path.name}*"):
+        left.unlink()
+    with whole_file(path) as unfinished:
+        SqlAlchemyStore(f"sqlite:///{unfinished}", (path.parent / "artifacts").as_uri()).engine.dispose()
+
+
+def _readdress(path: Path, old: str, new: str) -> None:
+    """Ensures that an SQLite store looks for files that it had below one address below another; for all, or none."""
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            for table, column in _ADDRESSES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - names of ours
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                )
+    finally:
+        connection.close()

@@ -93,7 +93,9 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
     assert all(name.startswith(".") for name in listed(place) if name != "trips.csv"), "a reader of names sees no half"
 
 
-def test_what_is_put_in_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_put_in_place_is_on_the_disk_and_so_is_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flushed: list[tuple[int, bool]] = []
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: flushed.append((os.fstat(descriptor).st_ino, (tmp_path / "whole").exists()))
@@ -102,5 +104,5 @@ def test_what_is_put_in_place_is_on_the_disk_before(tmp_path: Path, monkeypatch:
     part.write_text("new")
     inode = part.stat().st_ino
     put_in_place(part, tmp_path / "whole")
-    assert flushed == [(inode, False)]
+    assert flushed == [(inode, False), (tmp_path.stat().st_ino, True)]
     assert (tmp_path / "whole").stat().st_ino == inode

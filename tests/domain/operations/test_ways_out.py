@@ -1,0 +1,185 @@
+"""A way out of every corner: the doctor names part and command, the command works, nothing is decided before."""
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.versions import registry_of
+from taxifare.cli.main import app
+from taxifare.model.contents import Content
+from taxifare.model.registry import ModelRegistry
+from taxifare.model.store import MlflowStore, RegistryError
+from taxifare.operations.doctor import examine
+from taxifare.settings import Settings
+from tests.support.approvals import evidence, record
+from tests.support.places import REPOSITORY
+from tests.support.small import small_settings
+
+Open = Callable[[Settings], ModelRegistry]
+
+
+def ills(settings: Settings) -> dict[str, str]:
+    """What the doctor finds that is not well."""
+    return {finding.part: finding.says for finding in examine(settings) if not finding.is_well}
+
+
+def command(settings: Settings, line: str) -> str:
+    """What a command prints that ends well."""
+    # MLflow writes the store it used last into the environment.
+    environment = {
+        "TAXIFARE_HOME": str(settings.home),
+        "MODEL_NAME": settings.model_name or "",
+        "MLFLOW_TRACKING_URI": "",
+    }
+    result = CliRunner().invoke(app, line.split(), env=environment)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def add_version(registry: ModelRegistry) -> str:
+    """Registers a version whose files are in MLflow's run but are no model: enough to be decided on."""
+    with registry.runs.open("a version", {"asset": "test"}) as run_id:
+        registry.store.client.log_text(run_id, f"of {run_id}", "model/weights")
+        source = f"{registry.store.client.get_run(run_id).info.artifact_uri}/model"
+    version = str(registry.store.client.create_model_version(registry.model_name, source, run_id).version)
+    found = {content.version: content for content in registry.as_they_are()}[version]
+    registry.contents.record(Content(version, run_id, found.files_digest))
+    return version
+
+
+def start(settings: Settings, open_registry: Open, promotions: int = 1) -> Approvals:
+    """Approvals in which so many versions became production, one after the other."""
+    registry = open_registry(settings)
+    approvals = Approvals.from_settings(settings, registry)
+    for _ in range(promotions):
+        promote(approvals, add_version(registry))
+    return approvals
+
+
+def promote(approvals: Approvals, version: str) -> None:
+    """Goes through a question and its answer."""
+    with approvals.ledger.reading() as entries:
+        history = entries.promotions()
+    production = history[-1].version if history else None
+    found = evidence(f"2015-{len(history) + 1:02}", version, production)
+    asked = approvals.request(record(approvals.ledger, found, approvals.now()))
+    approvals.decide(asked.id, "approve", "Ada", "I looked at the slices")
+    assert approvals.production() == version
+
+
+def recorded(approvals: Approvals) -> list[str | None]:
+    """What was production, in its order, by the ledger alone."""
+    return [entry.version for entry in approvals.record.history()]
+
+
+def goes_on(settings: Settings) -> None:
+    """Ensures that a new version can be registered, asked about and promoted, and that the doctor finds all well."""
+    registry = registry_of(settings)
+    promote(Approvals.from_settings(settings, registry), add_version(registry))
+    assert ills(settings) == {}
+
+
+# MLflow's experiment and the state folder
+
+
+def test_a_deleted_experiment_is_restored_by_a_command(settings: Settings, open_registry: Open) -> None:
+    approvals = start(settings, open_registry)
+    store = registry_of(settings).store
+    store.client.delete_experiment(store.experiment_id)
+    found = ills(settings)
+    assert "the experiment taxifare was deleted in MLflow" in found["MLflow"]
+    assert found["MLflow"].endswith("taxifare mend")
+    with pytest.raises(RegistryError, match="taxifare mend"):
+        Approvals.from_settings(settings, registry_of(settings)).production()
+    assert "the experiment taxifare was deleted" in command(settings, "mend")
+    assert recorded(approvals) == ["1"]
+    assert ills(settings) == {}
+    assert "nothing to put right" in command(settings, "mend")
+    goes_on(settings)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["moved", "copied"])
+def test_a_state_folder_that_was_moved_finds_its_models(tmp_path: Path, open_registry: Open, kept: bool) -> None:
+    before = small_settings(tmp_path / "state of before")
+    start(before, open_registry)
+    after = small_settings(tmp_path / "elsewhere" / "state", mlflow_tracking_uri=None)
+    shutil.copytree(before.home, after.home)
+    if not kept:
+        shutil.rmtree(before.home)
+    found = ills(after)
+    assert "was moved or copied" in found["MLflow"]
+    assert found["MLflow"].endswith("taxifare mend")
+    with pytest.raises(RegistryError, match="taxifare mend"):
+        Approvals.from_settings(after, registry_of(after)).production()
+    command(after, "mend")
+    assert ills(after) == {}
+    shutil.rmtree(before.home, ignore_errors=True)
+    goes_on(after)
+    assert not before.home.exists(), "nothing is written to the old place"
+    database = sqlite3.connect(after.home / "mlflow" / "mlflow.db")
+    assert "state%20of%20before" not in "\n".join(database.iterdump())
+    database.close()
+
+
+def test_a_state_folder_under_another_name_of_the_same_is_not_moved(tmp_path: Path, open_registry: Open) -> None:
+    start(small_settings(tmp_path / "state"), open_registry)
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    assert ills(small_settings(tmp_path / "link", mlflow_tracking_uri=None)) == {}
+
+
+# A first start that is killed
+
+MAKE = "import sys\nfrom taxifare.model.store import MlflowStore\nMlflowStore(sys.argv[1], 'taxifare').client"
+
+
+def killed_while_making(home: Path, after_s: float) -> bool:
+    """Whether a process that makes MLflow's store was killed so long after the store's folder appeared."""
+    home.mkdir(parents=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKE, f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"],
+        cwd=REPOSITORY,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (home / "mlflow").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(after_s)
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "after_s", [1.5, *(pytest.param(number / 4, marks=pytest.mark.slow) for number in range(0, 24, 2))]
+)
+def test_a_store_that_was_killed_while_it_was_made_is_made_anew(tmp_path: Path, after_s: float) -> None:
+    killed_while_making(tmp_path / "state", after_s)
+    store = MlflowStore(f"sqlite:///{tmp_path / 'state' / 'mlflow' / 'mlflow.db'}", "taxifare")
+    assert store.experiment_id
+    assert not list((tmp_path / "state" / "mlflow").glob(".*.mlflow.db"))
+
+
+def test_a_store_that_an_earlier_release_left_half_made_is_made_anew(settings: Settings) -> None:
+    path = settings.home / "mlflow" / "mlflow.db"
+    path.parent.mkdir(parents=True)
+    half = sqlite3.connect(path)
+    half.execute("CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY)")
+    half.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    half.commit()
+    half.close()
+    assert registry_of(settings).production_version() is None
+
+
+def test_a_store_that_is_no_database_is_told(settings: Settings) -> None:
+    path = settings.home / "mlflow" / "mlflow.db"
+    path.parent.mkdir(parents=True)
+    path.write_text("no database, but a note of somebody's " * 100)
+    assert "restore it from a backup" in ills(settings)["MLflow"]
+    assert path.read_text().startswith("no database")
