@@ -41,7 +41,7 @@ from taxifare.model.contents import Content
 from taxifare.model.exposure import Exposure
 from taxifare.model.network import build_network
 from taxifare.model.registry import ModelRegistry
-from taxifare.model.store import MlflowStore, RegistryError
+from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
 from taxifare.training.appraisal import appraise_production
 from taxifare.trips.editions import Trips
@@ -150,6 +150,9 @@ def today(office: Office) -> Office:
 def agree(office: Office) -> str | None:
     """The production version, on which ledger, history and MLflow agree with nothing left to tell."""
     version = office.approvals.production()
+    # A command tells MLflow for half a second; with a login, that is a version or two.
+    while office.approvals.repair():
+        pass
     assert office.registry.production_version() == version == office.approvals.record.history()[-1].version
     with office.approvals.ledger.reading() as entries:
         assert not entries.pending()
@@ -610,14 +613,11 @@ def test_a_decision_killed_before_the_alias_is_reported_by_the_doctor_and_finish
     office: Office, gate_settings: Settings
 ) -> None:
     class Fatal(ModelRegistry):
-        def set_production(self, version: str) -> None:  # noqa: ARG002
+        def set_production(self, version: str | None) -> None:  # noqa: ARG002
             os.kill(os.getpid(), signal.SIGKILL)
 
     request = today(office).ask("2015-01", "2", "1")
-    doomed = Office.open(
-        gate_settings.ledger_url,
-        Fatal(MlflowStore(gate_settings.tracking_uri, gate_settings.mlflow_experiment), gate_settings.registered_model),
-    )
+    doomed = Office.open(gate_settings.ledger_url, Fatal.from_settings(gate_settings, office.registry.contents))
     process = multiprocessing.get_context("fork").Process(target=lambda: doomed.approve(request))
     process.start()
     process.join(120)
@@ -777,7 +777,8 @@ def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings)
         request = there.ask("2015-01", "2", "1")
         wire.left = 1000
         there.approve(request)
-        assert 1000 - wire.left <= 25
+        # A dozen of them for the files: they are read once more and compared before anything becomes production.
+        assert 1000 - wire.left <= 38
     assert agree(office) == "2"
 
 
