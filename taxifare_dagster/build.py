@@ -45,7 +45,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             jobs.tuning_job,
             jobs.replay_job,
         ],
-        sensors=[sensors.new_month_sensor, sensors.approval_sensor, sensors.production_sensor],
+        sensors=[sensors.new_month_sensor, sensors.approval_sensor, sensors.production_sensor, sensors.damage_sensor],
         schedules=[schedules.reminder_schedule],
         resources={**make_resources(settings), **resources},
         executor=executor_of(settings),

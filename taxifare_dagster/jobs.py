@@ -4,7 +4,7 @@ Jobs of assets name the assets. The ops of the others take a person's words from
 what came of it. Their names and the fields of their config are in messages that were sent: they stay.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from pydantic import Field
@@ -15,6 +15,7 @@ from taxifare.approval.channels import DeliveryError, Notifier
 from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_notice, send_reminders
 from taxifare.approval.due import Known, to_tell
+from taxifare.approval.faults import Fault, damage
 from taxifare.approval.message import Links
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
@@ -27,6 +28,7 @@ from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
+from taxifare_dagster.failures import failed_runs, failure_of
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.stored import base_trips, clean_trips, whole_month
 
@@ -203,20 +205,32 @@ def send_notices(
     links: dg.ResourceParam[Links],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Tells people of what needs no answer: a change of production, with the link back, and questions that expired."""
-    faults = []
-    for about in to_tell(Known.of(approvals), [notifier.channel for notifier in notifiers]):
+    """Tells people of what needs no answer: changes of production, with the link back, expired questions, faults."""
+    known, failed, damaged = Known.of(approvals), failed_runs(context.instance), damage_of(approvals, links)
+    faults = [*failed, *damaged]
+    undelivered = []
+    for about in to_tell(known, [notifier.channel for notifier in notifiers], faults):
+        fault = failure_of(failed[about], context.instance, links) if about in failed else damaged.get(about)
         for notifier in notifiers:
             try:
-                if send_notice(approvals, notifier, about, links, settings):
+                if send_notice(approvals, notifier, about, links, settings, fault=fault):
                     context.log.info("told %s of %s", notifier.channel, about)
             except DeliveryError as error:
-                faults.append(str(error))
-    if faults:
-        raise dg.Failure("; ".join(faults))
+                undelivered.append(str(error))
+    if undelivered:
+        raise dg.Failure("; ".join(undelivered))
 
 
-@dg.job(description="Tell people of changes of production, and of questions that nobody answered in time.")
+def damage_of(approvals: Approvals, links: Links) -> Mapping[str, Fault]:
+    """Returns what is wrong with production, by what notices call it; nothing where it is what was registered."""
+    found = approvals.damage()
+    if found is None:
+        return {}
+    fault = damage(*found, links.production())
+    return {fault.about: fault}
+
+
+@dg.job(description="Tell people of changes of production, of questions that nobody answered in time, and of faults.")
 def notice_job() -> None:
     """Tells people of what needs no answer."""
     send_notices()

@@ -57,6 +57,10 @@ class DagsterLinks:
             decision_job, decide, Answer, {"request": request.id, "token": token, "decision": decision}
         )
 
+    def run(self, run_id: str) -> str:
+        """Returns the address of a run's page."""
+        return f"{self._root}/runs/{run_id}"
+
     def production(self) -> str:
         """Returns the address of the asset that follows production."""
         return self.asset(production_model.key.to_user_string())

@@ -21,15 +21,18 @@ from taxifare.approval.due import (
     undecided_before,
     waiting_start,
 )
+from taxifare.approval.message import Links
 from taxifare.approval.records import Comparison
 from taxifare.approval.tokens import about_request
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource, base_revision_of
 from taxifare.trips.editions import BASE
 from taxifare_dagster.assets.production import unshown_promotions
+from taxifare_dagster.failures import failed_runs
 from taxifare_dagster.jobs import (
     approval_job,
     base_job,
+    damage_of,
     monthly_job,
     notice_job,
     retrain_on_whole_month,
@@ -101,11 +104,11 @@ def approval_sensor(
     """Requests the message for each comparison nobody has been told of, however its month was run.
 
     So it does where people have to be told of something that needs no answer: of a change of production, with the link
-    back, or of a question that expired. A message that could not be delivered is tried again, after pauses that double
-    up to an hour.
+    back, of a question that expired, or of a run that failed or was stopped. A message that could not be delivered is
+    tried again, after pauses that double up to an hour.
     """
     known, channels = Known.of(approvals), [notifier.channel for notifier in notifiers]
-    untold, notices = to_ask(known, channels), to_tell(known, channels)
+    untold, notices = to_ask(known, channels), to_tell(known, channels, failed_runs(context.instance))
     tries = [_next_question(context.instance, known, comparison) for comparison in untold]
     if notices:
         tries.append(_next_try(context.instance, "; ".join(notices), notice_job.name, {}))
@@ -122,6 +125,23 @@ def production_sensor(
     """Shows promotions and rollbacks that were made outside Dagster on the production_model asset."""
     new = unshown_promotions(context.instance, approvals)
     return dg.SensorResult(asset_events=new) if new else dg.SkipReason("production_model shows the whole history")
+
+
+@dg.sensor(job=notice_job, minimum_interval_seconds=600, default_status=dg.DefaultSensorStatus.RUNNING)
+def damage_sensor(
+    context: dg.SensorEvaluationContext,
+    approvals: dg.ResourceParam[Approvals],
+    notifiers: dg.ResourceParam[Sequence[Notifier]],
+    links: dg.ResourceParam[Links],
+) -> dg.RunRequest | dg.SkipReason:
+    """Requests the message about a production version that is not what was registered; it reads all its files."""
+    damaged = damage_of(approvals, links)
+    told = to_tell(Known.of(approvals), [notifier.channel for notifier in notifiers], damaged)
+    untold = [about for about in told if about in damaged]
+    if not damaged:
+        return dg.SkipReason("production is what was registered")
+    requested = _next_try(context.instance, untold[0], notice_job.name, {}) if untold else None
+    return requested or dg.SkipReason("people know, or are being told")
 
 
 def _busy(instance: dg.DagsterInstance) -> str | None:

@@ -29,7 +29,7 @@ from taxifare.approval.records import Comparison, Outcome, Promotion, Refusal, R
 from taxifare.approval.texts import one_line
 from taxifare.approval.tokens import Tokens, approval_secret, spend, to_answer, to_ask_again, to_go_back
 from taxifare.gate.evidence import Verdict
-from taxifare.model.contents import Content
+from taxifare.model.contents import Content, NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.settings import Settings
 
@@ -319,6 +319,24 @@ class Approvals:
         """Returns the tokens of approving and rejecting that the next message about the request shows."""
         with self.ledger.reading() as entries:
             return self.tokens.answers(request, entries)
+
+    def damage(self) -> tuple[str, str] | None:
+        """Returns the version in production and what is wrong with it, None where it is what was registered.
+
+        Raises:
+            RegistryError: MLflow does not answer.
+        """
+        with self.ledger.reading() as entries:
+            last = entries.last_promotion()
+        if last is None or last.version is None:
+            return None
+        try:
+            self._registry.verify(last.version)
+        except NotOnRecordError:
+            return None  # Nobody knows what it was; `doctor` says how to adopt it.
+        except VersionUnusableError as error:
+            return last.version, str(error)
+        return None
 
     def _ensure_as_shown(self, request: Request, entries: Entries) -> None:
         """Ensures that what would become production is what the evidence is about, by content.

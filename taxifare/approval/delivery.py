@@ -19,10 +19,11 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_a
 from taxifare.approval import requests
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
-from taxifare.approval.channels import Message, Notifier, PassingDeliveryError
+from taxifare.approval.channels import DeliveryError, Message, Notifier, PassingDeliveryError
+from taxifare.approval.faults import Fault
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Entries
-from taxifare.approval.message import Links, expiry_notice, message, promotion_notice
+from taxifare.approval.message import Links, expiry_notice, fault_notice, message, promotion_notice
 from taxifare.approval.records import Delivery, Notice, Request
 from taxifare.approval.tokens import about_request, to_ask_again, to_go_back
 from taxifare.settings import AskingSettings
@@ -115,6 +116,7 @@ def send_notice(
     links: Links,
     settings: AskingSettings,
     *,
+    fault: Fault | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Whether people were told just now of what needs no answer, see `due.to_tell`: not if they had been before.
@@ -125,6 +127,7 @@ def send_notice(
         about: What they are told of, as `due.to_tell` says it.
         links: Where the message leads.
         settings: Where this machine keeps what it has told.
+        fault: What has happened, where that is not on record.
         sleep: Waits between attempts.
 
     Raises:
@@ -139,7 +142,7 @@ def send_notice(
         entries.add_notice(Notice(about, notifier.channel, _live_from(about, entries), approvals.now()))
 
     def text(entries: Entries, head: Head | None) -> Message:
-        return _notice(about, entries, approvals, links, head)
+        return _notice(about, entries, approvals, links, head) if fault is None else fault_notice(fault, head)
 
     return _send(approvals, notifier, _Letter(is_needed, text, record), settings, sleep)
 
@@ -206,12 +209,18 @@ def send_reminders(
     """The open requests that people were reminded of just now: those last spoken of REMINDER_DAYS ago.
 
     Raises:
-        DeliveryError: A reminder could not be delivered; the next call tries again.
+        DeliveryError: Reminders could not be delivered, all others were; the next call tries again.
     """
+    faults = []
     due = approvals.record.due_reminders(timedelta(days=settings.reminder_days), approvals.now())
     for request in due:
         with approvals.ledger.reading() as entries:
             number = 1 + max(delivery.reminder for delivery in entries.deliveries(request.id))
         for notifier in notifiers:
-            send_request(approvals, notifier, request.id, links, settings, reminder=number, sleep=sleep)
+            try:
+                send_request(approvals, notifier, request.id, links, settings, reminder=number, sleep=sleep)
+            except DeliveryError as error:
+                faults.append(str(error))
+    if faults:
+        raise DeliveryError("; ".join(faults))
     return [request.id for request in due]

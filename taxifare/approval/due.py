@@ -7,7 +7,7 @@ Why nothing is remembered: docs/decisions.md, under approval.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -268,15 +268,16 @@ def to_ask(known: Known, channels: Collection[str]) -> list[Comparison]:
     return sorted(filter(is_untold, known.comparisons.values()), key=requests.by_subject)
 
 
-def to_tell(known: Known, channels: Collection[str]) -> list[str]:
+def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ()) -> list[str]:
     """Returns what people have to be told of and has not reached every channel, as `tokens` calls it.
 
     That is the change of production in force, with the link back, and each question that ended unanswered although it
-    still makes sense, with the link that asks it again.
+    still makes sense, with the link that asks it again; and faults.
 
     Args:
         known: What is on record.
         channels: Where messages have to arrive.
+        faults: What has gone wrong besides, see `faults`.
     """
     arrived = {
         (notice.about, notice.channel)
@@ -292,6 +293,7 @@ def to_tell(known: Known, channels: Collection[str]) -> list[str]:
         and known.ends[request.id].state is RequestState.EXPIRED
         and requests.makes_sense(request, known.production)
     ]
+    about += faults
     return [found for found in about if not all((found, channel) in arrived for channel in channels)]
 
 

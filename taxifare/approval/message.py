@@ -11,6 +11,7 @@ from typing import Protocol
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE, Decision, by_verdict
+from taxifare.approval.faults import Fault
 from taxifare.approval.records import Outcome, Promotion, Request
 from taxifare.approval.requests import by_subject
 from taxifare.gate.evidence import Contender, Verdict
@@ -35,6 +36,9 @@ class Links(Protocol):
 
     def subject(self, subject: str) -> str:
         """Returns the address of what was compared: of a month, or of `base`."""
+
+    def run(self, run_id: str) -> str:
+        """Returns the address of a run's page."""
 
     def production(self) -> str:
         """Returns the address of what is in production."""
@@ -179,6 +183,11 @@ def expiry_notice(request: Request, links: Links, token: str, number: int, head:
         f"Its evidence still stands: version {request.staging_version} to replace {before}",
     ]
     return _message(key, lines, pages, head)
+
+
+def fault_notice(fault: Fault, head: Head | None) -> Message:
+    """Returns the message that tells of something that has gone wrong."""
+    return _message(fault.about.capitalize(), fault.lines, [("See", fault.page)], head)
 
 
 def _message(key: str, lines: Sequence[str], pages: Sequence[tuple[str, str]], head: Head | None) -> Message:

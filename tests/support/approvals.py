@@ -213,6 +213,9 @@ class Pages:
     def subject(self, subject: str) -> str:
         return f"https://pages/{subject}"
 
+    def run(self, run_id: str) -> str:
+        return f"https://pages/runs/{run_id}"
+
     def production(self) -> str:
         return "https://pages/production"
 

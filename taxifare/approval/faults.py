@@ -1,0 +1,71 @@
+"""Faults that people are told of: a run that failed or was stopped, a production version that is not what it was.
+
+Who notices them is elsewhere; here is what is said. Each is told once, under `about`, see `delivery.send_notice`.
+"""
+
+from dataclasses import dataclass
+
+from taxifare.secrets import redacted
+from taxifare.texts import one_line
+
+MOST_CHARACTERS = 500
+"""Of an error; the whole is on the run's page."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that waits for a person.
+
+    Attributes:
+        about: What messages call it.
+        lines: What has happened, and the way out.
+        page: Where to look.
+    """
+
+    about: str
+    lines: tuple[str, ...]
+    page: str
+
+
+def about_failure(name: str) -> str:
+    """Returns what messages call the failure of a run, or of the runs of one backfill."""
+    return f"failure {name}"
+
+
+def about_damage(version: str) -> str:
+    """Returns what messages call it that a version in production is not what it was."""
+    return f"damage {version}"
+
+
+def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_back: bool) -> Fault:
+    r"""Returns what is told of a run that did not do its work.
+
+    Args:
+        name: Of the run, or of the backfill it is one of.
+        what: What was run.
+        ending: How it ended.
+        why: What the error says, words of others included.
+        page: The run's.
+        holds_back: Whether other months wait for it.
+
+    >>> told = failure("of run 4f", "monthly_job, 2015-03", "failed", "no\ntrips", "http://d/runs/4f", holds_back=True)
+    >>> print("\n".join(told.lines))
+    Failed: monthly_job, 2015-03
+    Why: no trips
+    What to do: mend the cause and re-execute it from its page; later months wait until then
+    """
+    said = one_line(redacted(why))
+    cut = said if len(said) <= MOST_CHARACTERS else f"{said[:MOST_CHARACTERS]}…"
+    wait = "; later months wait until then" if holds_back else ""
+    way_out = f"What to do: mend the cause and re-execute it from its page{wait}"
+    return Fault(about_failure(name), (f"{ending.capitalize()}: {what}", f"Why: {cut or 'unknown'}", way_out), page)
+
+
+def damage(version: str, why: str, page: str) -> Fault:
+    """Returns what is told of a production version that is not what was approved, or cannot be found."""
+    way_out = (
+        "What to do: restore it from a backup, or go back: taxifare rollback --to VERSION (or none) --by YOU "
+        "--reason WHY; taxifare doctor says more"
+    )
+    lines = (f"Damaged: version {version}, which is in production", f"Why: {one_line(redacted(why))}", way_out)
+    return Fault(about_damage(version), lines, page)

@@ -1,0 +1,85 @@
+"""Failures: the runs that did not do their work, as Dagster has them, told to people by `notice_job`.
+
+Derived from Dagster's runs at each tick rather than seen once as they fail: what could not be told yet is told later.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
+
+from taxifare.approval.faults import Fault, about_failure, failure
+from taxifare.approval.message import Links
+
+LOOKS_BACK = timedelta(days=7)
+_MOST_RUNS = 200
+
+_SILENT = frozenset({"approval_job", "notice_job", "reminder_job", "decision_job", "rollback_job", "ask_again_job"})
+"""Messages are tried again by themselves; whoever answers sees the run, and gets fresh links where those are spent."""
+
+_ENDINGS = {DagsterRunStatus.FAILURE: "failed", DagsterRunStatus.CANCELED: "stopped"}
+
+
+def failed_runs(instance: dg.DagsterInstance) -> Mapping[str, DagsterRun]:
+    """Returns the runs of late that failed or were stopped, by what notices call them; not what Dagster runs again.
+
+    Of a backfill's it is one, the latest: a fault that stops two hundred months is told once.
+    """
+    since = datetime.now(UTC) - LOOKS_BACK
+    ended = instance.get_runs(dg.RunsFilter(statuses=list(_ENDINGS), updated_after=since), limit=_MOST_RUNS)
+    return {
+        about_failure(_name(run)): run
+        for run in reversed(ended)
+        if run.job_name not in _SILENT and run.tags.get("dagster/will_retry") != "true"
+    }
+
+
+def failure_of(run: DagsterRun, instance: dg.DagsterInstance, links: Links) -> Fault:
+    """Returns what is told of a run that failed or was stopped."""
+    partition = run.tags.get("dagster/partition")
+    assets = sorted(key.to_user_string() for key in run.asset_selection or ()) if _is_of_assets(run) else []
+    what = ", ".join([", ".join(assets) or run.job_name, *([partition[:7]] if partition else [])])
+    return failure(
+        _name(run),
+        what,
+        _ENDINGS[run.status],
+        _why(run, instance),
+        links.run(run.run_id),
+        holds_back="dagster/run_key" in run.tags,
+    )
+
+
+def _name(run: DagsterRun) -> str:
+    """Returns what a run's failure is told under."""
+    backfill = run.tags.get("dagster/backfill")
+    return f"of backfill {backfill}" if backfill else f"of run {run.run_id}"
+
+
+def _is_of_assets(run: DagsterRun) -> bool:
+    """Returns whether somebody chose assets: the job is one of Dagster's own then."""
+    return run.job_name.startswith("__")
+
+
+def _why(run: DagsterRun, instance: dg.DagsterInstance) -> str:
+    """Returns what the first step that failed says, or else the run."""
+    for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_FAILURE):
+        event = entry.get_dagster_event()
+        return f"{event.step_key}: {_said(event)}"
+    ends = {DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED}
+    said = [entry.get_dagster_event().message for entry in instance.all_logs(run.run_id, of_type=ends)]
+    return next(filter(None, said), None) or ""
+
+
+def _said(event: dg.DagsterEvent) -> str:
+    """Returns the innermost words of a step's error, without the name of its class."""
+    failed = event.step_failure_data
+    if failed.user_failure_data is not None and failed.user_failure_data.description:
+        return failed.user_failure_data.description
+    error = failed.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return event.message or ""
+    name, _, words = str(error.message).partition(": ")
+    return words if words and name.rpartition(".")[2] == error.cls_name else str(error.message)
