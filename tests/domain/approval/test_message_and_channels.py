@@ -17,11 +17,13 @@ from taxifare.approval.channels import (
     notifiers,
 )
 from taxifare.approval.decisions import Decision
-from taxifare.approval.delivery import ATTEMPTS, send_reminders, send_request
+from taxifare.approval.delivery import ATTEMPTS, send_notice, send_reminders, send_request
 from taxifare.approval.errors import UnknownRequestError
+from taxifare.approval.faults import failure
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import message
 from taxifare.gate.evidence import Verdict
+from taxifare.secrets import remember
 from taxifare.settings import Settings
 from tests.support.approvals import LINKS, Office, in_processes
 from tests.support.servers import Chat, Webhook, chat_server, webhook_server
@@ -332,3 +334,30 @@ def test_who_does_not_answer_is_reminded_after_a_week_and_again_a_week_later(off
     office.approve(request)
     office.clock.move(days=7)
     assert send_reminders(office.approvals, [webhook], LINKS, SETTINGS) == []
+
+
+def test_a_dead_channel_keeps_the_reminder_from_no_other(office: Office, hook: Webhook, chat: Chat) -> None:
+    request, alive = office.ask("2015-03", "2", "1"), SlackWebhook(hook.url)
+    send_request(office.approvals, alive, request.id, LINKS, SETTINGS)
+    office.clock.move(days=7)
+    chat.faults = ["404"]
+    with pytest.raises(DeliveryError, match="404"):
+        send_reminders(office.approvals, [WagonChat(chat.url, "fares", "taxifare"), alive], LINKS, SETTINGS)
+    assert hook.posts[-1]["text"].splitlines()[-1] == f"Request {request.id}, reminder 1"
+
+
+# What has gone wrong
+
+
+def test_a_fault_is_told_once_and_its_words_are_cleaned_and_show_no_secret(office: Office, hook: Webhook) -> None:
+    remember("open-sesame-of-the-bucket")
+    why = "GET \x1b[31mhttp://x/?sig=open-sesame-of-the-bucket\x1b[0m\n" + "and so on " * 100
+    fault = failure("of run 4f", "monthly_job, 2015-03", "failed", why, LINKS.run("4f"), holds_back=True)
+    for _ in range(2):
+        send_notice(office.approvals, SlackWebhook(hook.url), fault.about, LINKS, SETTINGS, fault=fault)
+    (post,) = hook.posts
+    lines = post["text"].splitlines()
+    assert lines[0] == "*Failed: monthly_job, 2015-03*"
+    assert lines[1].startswith("Why: GET http://x/?sig=…")
+    assert len(lines[1]) < 600
+    assert lines[-2:] == ["<https://pages/runs/4f|See>", "Failure of run 4f"]
