@@ -134,6 +134,9 @@ class Approvals:
     def ask_again(self, request_id: str, token: str | None = None) -> Request:
         """Returns a new request on the evidence of one that ended without an answer, which still stands.
 
+        On this machine one that is open is returned as it is, and its message is sent again with fresh links: those of
+        before are dead, whoever has them, and whichever key they were made with.
+
         Args:
             request_id: The request.
             token: From the message; None on this machine, where whoever can run this can read the secret.
@@ -149,6 +152,9 @@ class Approvals:
             request = requests.found(entries, one_line(request_id))
             if token is not None:
                 self.tokens.ensure(to_ask_again(request), entries, token)
+            elif requests.is_open(entries, request, promotions.production(entries), self.now()):
+                spend(to_answer(request, "approve"), "asked again", entries, self.now())
+                return request
             requests.ensure_repeatable(entries, request, promotions.production(entries))
             again = requests.next_round(request, self.now(), self._valid_for)
             self._ensure_as_shown(again, entries)

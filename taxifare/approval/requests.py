@@ -143,6 +143,11 @@ def overtaken(request: Request, production: str | None, now: datetime) -> Outcom
     return None if reason is None else _void(request, reason, now)
 
 
+def is_open(entries: Entries, request: Request, production: str | None, now: datetime) -> bool:
+    """Returns whether a request waits for its answer, and still stands."""
+    return entries.outcome(request.id) is None and overtaken(request, production, now) is None
+
+
 def found(entries: Entries, request_id: str) -> Request:
     """Returns the request; raises UnknownRequestError if there is none of that name."""
     request = entries.request(request_id)

@@ -108,7 +108,8 @@ def approval_secret(settings: AskingSettings) -> bytes:
     if len(kept) < MINIMUM_SECRET_LENGTH:
         raise ApprovalError(
             f"{path} holds {len(kept)} bytes, expected the key of the approval tokens of at least "
-            f"{MINIMUM_SECRET_LENGTH}: delete the file, a new key is made, and open requests are sent again"
+            f"{MINIMUM_SECRET_LENGTH}: delete the file, a new key is made; then, for each open request: taxifare "
+            "ask-again REQUEST"
         )
     return kept
 

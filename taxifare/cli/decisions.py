@@ -112,7 +112,7 @@ def rollback(
 def ask_again(
     request: Annotated[str, typer.Argument(help="The request, as `taxifare requests --all` names it.")],
 ) -> None:
-    """Ask again what nobody answered in time; where it is still open, `taxifare decide` answers it."""
+    """Ask again what nobody answered in time; of what is still open, the message is sent again with fresh links."""
     again = approvals_in_force().ask_again(request)
     terminal().print(f"{again.id} waits for an answer until {again.valid_until:%Y-%m-%d %H:%M} UTC.")
 

@@ -232,6 +232,12 @@ class ModelRegistry:
             _log.warning("MLflow gives number %s again, which is on record as another version; it is left out", version)
             self._client.delete_model_version(self.model_name, version)
 
+    def names_of(self, run_id: str) -> list[str]:
+        """Returns the other registered models that have a version of the run: the model was renamed, or copied."""
+        with attempting(f"search versions of run {run_id}"):
+            found = self._client.search_model_versions(f"run_id = '{run_id}'")
+        return sorted({str(version.name) for version in found} - {self.model_name})
+
     def as_they_are(self) -> list[Content]:
         """Returns every version whose files MLflow has, as they are now; says nothing about what they should be."""
         found = []

@@ -5,7 +5,7 @@ A part is asked as the work asks it, so that what is well here works there. How 
 
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -15,12 +15,14 @@ from upath import UPath
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.heads import ToldHeads
+from taxifare.approval.ledger import NOTHING
 from taxifare.approval.verification import verify
 from taxifare.approval.versions import registry_of
 from taxifare.errors import ToldError
 from taxifare.model.contents import NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
+from taxifare.model.store import RegistryError
 from taxifare.secrets import private_folder, redacted, shown
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
@@ -126,23 +128,42 @@ def _registry(registry: ModelRegistry) -> str:
 def _versions(approvals: Approvals, registry: ModelRegistry) -> str:
     """Returns that production, and what people are asked about, have the files that were registered."""
     with approvals.ledger.reading() as entries:
-        last, asked, known = entries.last_promotion(), entries.open_requests(), entries.contents()
-    ways_out = {
-        request.staging_version: f"or run {request.subject} again, which is asked about anew" for request in asked
-    }
-    if last is not None and last.version is not None:
-        ways_out[last.version] = "or go back: taxifare rollback --to VERSION (or none) --by YOU --reason WHY"
-    faults = []
-    for version, way_out in ways_out.items():
-        try:
-            registry.verify(version)
-        except NotOnRecordError as error:
-            faults.append(str(error))
-        except VersionUnusableError as error:
-            faults.append(f"{error}, {way_out}")
+        history, asked, known = entries.promotions(), entries.open_requests(), entries.contents()
+    faults = [
+        f"{fault}, or run {request.subject} again, which is asked about anew"
+        for request in asked
+        if (fault := _fault_of(request.staging_version, registry)) is not None
+    ]
+    production = history[-1].version if history else None
+    if production is not None and (fault := _fault_of(production, registry)) is not None:
+        earlier = _last_usable([entry.version for entry in history], production, registry)
+        after = "" if earlier else "; then base_job, or the next month, makes a new start that is asked about"
+        faults.append(f"{fault}, or go back: taxifare rollback --to {earlier or NOTHING} --by YOU --reason WHY{after}")
     if faults:
         raise DisorderError("; ".join(faults))
     return f"{len(known)} on record; production and what is asked about have the files that were registered"
+
+
+def _fault_of(version: str, registry: ModelRegistry) -> str | None:
+    """Returns what is wrong with a version, None if it is what was registered."""
+    try:
+        registry.verify(version)
+    except NotOnRecordError as error:
+        return str(error)
+    except VersionUnusableError as error:
+        content = registry.contents.of(version)
+        names = [] if content is None else registry.names_of(content.run_id)
+        renamed = f". The registered model {names[0]} has it: set MODEL_NAME={names[0]}" if names else ""
+        return f"{error}{renamed}"
+    return None
+
+
+def _last_usable(versions: Sequence[str | None], production: str, registry: ModelRegistry) -> str | None:
+    """Returns the last version before production that is what was registered, None where there is none."""
+    for version in reversed(versions):
+        if version not in {None, production} and _fault_of(str(version), registry) is None:
+            return version
+    return None
 
 
 def _artifacts(settings: MlflowSettings, registry: ModelRegistry) -> str:
@@ -161,17 +182,33 @@ def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
     with approvals.ledger.reading() as entries:
         last, pending = entries.last_promotion(), entries.pending()
     recorded, alias = None if last is None else last.version, registry.production_version()
+    if recorded != alias and recorded is not None and _fault_of(recorded, registry) is not None:
+        raise DisorderError(
+            f"the ledger says version {recorded} is production, which MLflow does not have as it was registered: see "
+            "versions"
+        )
     if recorded != alias:
         raise DisorderError(
             f"the ledger says version {recorded or 'none'} is production, MLflow says {alias or 'none'}: "
             "a command was killed or somebody moved the alias by hand; the next command or run repairs it"
         )
-    if pending:
-        some = ", ".join(list(pending)[:_EXAMPLES]) + (", …" if len(pending) > _EXAMPLES else "")
+    gone = {version for versions in pending.values() for version in versions if not _is_there(version, registry)}
+    untold = [event for event, versions in pending.items() if gone.isdisjoint(versions)]
+    if untold:
+        some = ", ".join(untold[:_EXAMPLES]) + (", …" if len(untold) > _EXAMPLES else "")
         raise DisorderError(
-            f"MLflow has not been told of {len(pending)} events ({some}); the next commands and runs tell it"
+            f"MLflow has not been told of {len(untold)} events ({some}); the next commands and runs tell it"
         )
-    return "they agree"
+    return f"they agree; MLflow does not have versions {', '.join(sorted(gone))} any more" if gone else "they agree"
+
+
+def _is_there(version: str, registry: ModelRegistry) -> bool:
+    """Returns whether MLflow, which answers, has the version: one that was deleted cannot be told its story."""
+    try:
+        registry.describe(version)
+    except RegistryError:
+        return False
+    return True
 
 
 def _chat(settings: AskingSettings) -> str:

@@ -478,6 +478,8 @@ EVERY_METHOD: dict[str, Callable[[ModelRegistry], object]] = {
     "production_version": ModelRegistry.production_version,
     "set_production": lambda registry: registry.set_production("1"),
     "staging_version": ModelRegistry.staging_version,
+    "mend": lambda registry: registry.store.mend(),
+    "names_of": lambda registry: registry.names_of("r1"),
     "set_staging": lambda registry: registry.set_staging("1"),
     "tag": lambda registry: registry.tag("1", {"a": "b"}),
     "describe": lambda registry: registry.describe("1"),

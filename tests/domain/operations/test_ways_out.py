@@ -13,6 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.due import Known, to_ask
+from taxifare.approval.errors import ApprovalError, TokenError
+from taxifare.approval.records import Delivery
 from taxifare.approval.versions import registry_of
 from taxifare.cli.main import app
 from taxifare.model.contents import Content
@@ -134,6 +137,77 @@ def test_a_state_folder_under_another_name_of_the_same_is_not_moved(tmp_path: Pa
     start(small_settings(tmp_path / "state"), open_registry)
     (tmp_path / "link").symlink_to(tmp_path / "state")
     assert ills(small_settings(tmp_path / "link", mlflow_tracking_uri=None)) == {}
+
+
+# Versions and the registered model
+
+
+def test_a_deleted_production_leads_back_to_the_last_version_that_is_there(
+    settings: Settings, open_registry: Open
+) -> None:
+    approvals = start(settings, open_registry, promotions=3)
+    registry = registry_of(settings)
+    for version in ("2", "3"):
+        registry.store.client.delete_model_version(registry.model_name, version)
+    found = ills(settings)
+    assert "taxifare rollback --to 1 --by YOU --reason WHY" in found["versions"]
+    assert found["ledger and MLflow"].endswith("see versions")
+    assert approvals.production() == "3", "the record is as it was, and the alias is not moved to anything else"
+    assert registry.production_version() is None
+    command(settings, "rollback --to 1 --by Ada --reason deleted")
+    assert recorded(approvals) == ["1", "2", "3", "1"]
+    assert ills(settings) == {}
+    goes_on(settings)
+
+
+def test_a_deleted_first_model_is_taken_out_and_a_new_start_made(settings: Settings, open_registry: Open) -> None:
+    approvals = start(settings, open_registry)
+    registry = registry_of(settings)
+    registry.store.client.delete_registered_model(registry.model_name)
+    found = ills(settings)
+    assert "taxifare rollback --to none --by YOU --reason WHY; then base_job" in found["versions"]
+    assert recorded(approvals) == ["1"]
+    command(settings, "rollback --to none --by Ada --reason deleted")
+    assert recorded(approvals) == ["1", None]
+    assert ills(settings) == {}
+    goes_on(settings)
+
+
+@pytest.mark.parametrize("promotions", [1, 2])
+def test_a_renamed_model_is_found_under_its_name(settings: Settings, open_registry: Open, promotions: int) -> None:
+    approvals = start(settings, open_registry, promotions)
+    registry = registry_of(settings)
+    registry.store.client.rename_registered_model(registry.model_name, "chicago-fares")
+    assert "set MODEL_NAME=chicago-fares" in ills(settings)["versions"]
+    assert recorded(approvals) == ["1", "2"][:promotions]
+    goes_on(settings.model_copy(update={"model_name": "chicago-fares"}))
+
+
+# The key of the tokens
+
+
+def test_a_changed_key_lets_links_be_sent_again(settings: Settings, open_registry: Open) -> None:
+    approvals = start(settings, open_registry)
+    found = evidence("2015-02", add_version(registry_of(settings)), "1")
+    asked = approvals.request(record(approvals.ledger, found, approvals.now()))
+    with approvals.ledger.writing() as entries:
+        entries.add_delivery(Delivery(asked.id, "chat", 0, approvals.now()))
+    assert to_ask(Known.of(approvals), ["chat"]) == []
+    before = approvals.answer_tokens(asked)["approve"]
+    (settings.home / "approval-secret").write_text("")
+    with pytest.raises(ApprovalError, match="taxifare ask-again REQUEST"):
+        Approvals.from_settings(settings, registry_of(settings))
+    (settings.home / "approval-secret").unlink()
+    assert asked.id in command(settings, f"ask-again {asked.id}")
+    changed = Approvals.from_settings(settings, registry_of(settings))
+    with pytest.raises(TokenError, match="made with another key"):
+        changed.decide(asked.id, "approve", "Eve", "an old link", before)
+    with approvals.ledger.reading() as entries:
+        assert [spent.about for spent in entries.spent_tokens()] == [f"request {asked.id}"]
+    assert recorded(changed) == ["1"]
+    assert [comparison.subject for comparison in to_ask(Known.of(changed), ["chat"])] == ["2015-02"]
+    changed.decide(asked.id, "approve", "Ada", "the new link", changed.answer_tokens(asked)["approve"])
+    assert recorded(changed) == ["1", "2"]
 
 
 # A first start that is killed
