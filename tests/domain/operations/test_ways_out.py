@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -53,7 +54,7 @@ def add_version(registry: ModelRegistry) -> str:
     with registry.runs.open("a version", {"asset": "test"}) as run_id:
         registry.store.client.log_text(run_id, f"of {run_id}", "model/weights")
         source = f"{registry.store.client.get_run(run_id).info.artifact_uri}/model"
-    version = str(registry.store.client.create_model_version(registry.model_name, source, run_id).version)
+    version = registry._new_version(SimpleNamespace(model_uri=source, model_id=None), run_id, {})
     found = {content.version: content for content in registry.as_they_are()}[version]
     registry.contents.record(Content(version, run_id, found.files_digest))
     return version
