@@ -105,10 +105,15 @@ def test_a_request_nobody_answers_expires_and_can_be_asked_again(office: Office)
     assert office.approvals.production() == "2"
 
 
-def test_only_a_question_that_ended_unanswered_is_asked_again(office: Office) -> None:
+def test_only_a_question_that_ended_unanswered_is_asked_again_and_one_that_is_open_gets_fresh_links(
+    office: Office,
+) -> None:
     request = office.ask("2015-01", "2", "1")
-    with pytest.raises(ApprovalError, match="is open"):
-        office.approvals.ask_again(request.id)
+    of_before = office.approvals.answer_tokens(request)["approve"]
+    assert office.approvals.ask_again(request.id) == request
+    with pytest.raises(TokenError):
+        office.approvals.decide(request.id, "approve", "Eve", "an old link", of_before)
+    assert office.approvals.record.state(request) == RequestState.REQUESTED
     office.reject(request)
     with pytest.raises(ApprovalError, match="is rejected"):
         office.approvals.ask_again(request.id)
