@@ -141,8 +141,9 @@ class Company:
         self._line.__enter__()
 
     def all_questions(self) -> list[Question]:
-        """The messages, oldest first."""
-        return [Question(text) for text in self.chat.contents(CHANNEL)]
+        """The messages that ask, oldest first; others tell of what needs no answer."""
+        asks = (text for text in self.chat.contents(CHANNEL) if text.splitlines()[-1].startswith("Request "))
+        return [Question(text) for text in asks]
 
     def questions(self, subject: str, words: str = "") -> list[Question]:
         """The messages about a subject with these words in them, oldest first."""
