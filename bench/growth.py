@@ -33,6 +33,7 @@ from taxifare.approval.ledger import Entries
 from taxifare.approval.records import Delivery, Outcome, Refusal, Request, RequestState
 from taxifare.approval.requests import request_on
 from taxifare.approval.verification import verify
+from taxifare.approval.versions import registry_of
 from taxifare.cli.main import app
 from taxifare.cli.shared import Surroundings
 from taxifare.gate.evidence import Contender, Evidence, Verdict
@@ -84,7 +85,7 @@ def measured(months: int) -> dict[str, float]:
         os.environ["TAXIFARE_HOME"] = home
         last = parse_month("2015-01") + months - 1
         settings = Settings(_env_file=None, taxifare_home=Path(home), last_month=str(last))
-        registry = ModelRegistry.from_settings(settings)
+        registry = registry_of(settings)
         registry.prepare()
         approvals = Approvals.from_settings(settings, registry)
         source, notifiers = make_source(settings), [WatchedLog(logging.getLogger(__name__))]
@@ -111,7 +112,7 @@ def measured(months: int) -> dict[str, float]:
         }
         waiting = approvals.record.open_requests()
         request = waiting[-1]
-        token = approvals.tokens.of(request)
+        token = approvals.answer_tokens(request)["approve"]
         started = time.perf_counter()
         approvals.decide(request.id, "approve", "Ada", "faster", token)
         found["decision that voids the rest"] = time.perf_counter() - started

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from taxifare.approval import delivery
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.versions import registry_of
 from taxifare.cli.main import app
-from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import web
 from taxifare_dagster.build import build_definitions
@@ -176,7 +176,7 @@ def test_channels_that_fail_tell_no_secret(
         settings = world_settings(home, **channels)
         ops = {"send_approval_message": {"config": {"subject": "base"}}}
         assert not witness.run(settings, "approval_job", run_config={"ops": ops}).success
-        approvals = Approvals.from_settings(settings, ModelRegistry.from_settings(settings))
+        approvals = Approvals.from_settings(settings, registry_of(settings))
         (request,) = approvals.record.open_requests()
         answer = {
             "request": request.id,
@@ -185,7 +185,7 @@ def test_channels_that_fail_tell_no_secret(
             "decided_by": "Ada",
             "reason": "the first",
         }
-        for token in ("not the one", approvals.tokens.of(request)):
+        for token in ("not the one", approvals.answer_tokens(request)["approve"]):
             config = {"ops": {"decide": {"config": answer | {"token": token}}}}
             witness.run(settings, "decision_job", run_config=config)
         given = {"taxifare_home": home, **channels}
@@ -213,7 +213,7 @@ def test_an_mlflow_server_that_fails_tells_no_login(
         assert not witness.run(settings, "monthly_job", partition_key="2015-01-01").success
         for words in (["doctor"], ["rollback", "--by", "Ada", "--reason", "?"], ["tuned"]):
             witness.command({"taxifare_home": home, **store}, *words)
-        witness.attempt(ModelRegistry.from_settings(settings).prepare)
+        witness.attempt(registry_of(settings).prepare)
         if servers:
             assert servers[0].logins
         if fault == "redirecting":
