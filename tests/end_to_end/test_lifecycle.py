@@ -264,7 +264,7 @@ def vote(company: Company, spring: Spring) -> Vote:
 def test_forged_and_borrowed_tokens_are_refused_on_record(company: Company, vote: Vote) -> None:
     for run in (vote.forged, vote.borrowed):
         assert run.status == "FAILURE"
-        assert f"the token is not that of {vote.question.request}" in company.ui.errors(run.id)
+        assert f"the token does not permit to approve (request {vote.question.request})" in company.ui.errors(run.id)
     refused = [refusal for refusal in company.books().refusals if refusal.by == "Mallory"]
     assert [refusal.request_id for refusal in refused] == [vote.question.request] * 2
     assert vote.before == "1"
