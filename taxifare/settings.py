@@ -9,11 +9,15 @@ environment. Secrets, and addresses that may hold one, are `SecretStr`, so that 
 `taxifare.secrets` knows them, so that no server's answer shows them either.
 """
 
+import logging
 import re
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, get_args
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -35,6 +39,10 @@ from taxifare.errors import ToldError
 from taxifare.trips.cities import CITIES, City
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.targets import TARGETS, Target, TargetName
+
+_ENV_FILE = ".env"
+
+_log = logging.getLogger(__name__)
 
 
 def _month(value: object) -> object:
@@ -164,10 +172,19 @@ class HomeSettings(_Group):
         return UPath(self.storage_uri, use_listings_cache=False) if is_remote else UPath(self.storage_uri)
 
     @property
+    def _ledger_file(self) -> Path:
+        return self.home / "ledger.db"
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether there is a ledger to read: a file that is there, or whatever a server says when it is asked."""
+        return self.database_url is not None or self._ledger_file.exists()
+
+    @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
         if self.database_url is None:
-            return f"sqlite:///{self.home / 'ledger.db'}"
+            return f"sqlite:///{self._ledger_file}"
         return self.database_url.get_secret_value()
 
 
@@ -534,7 +551,7 @@ class Settings(
         pydantic.ValidationError: A value is not of its type or out of range; `settings_in_force` says so in words.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=False, extra="ignore")
+    model_config = SettingsConfigDict(env_file=_ENV_FILE, env_ignore_empty=False, extra="ignore")
 
 
 class SettingsError(ToldError, ValueError):
@@ -542,15 +559,42 @@ class SettingsError(ToldError, ValueError):
 
 
 def settings_in_force() -> Settings:
-    """Returns the settings in force.
+    """Returns the settings in force; warns, once, of names in `.env` that are none.
 
     Raises:
-        SettingsError: One or several are not as expected.
+        SettingsError: One or several are not as expected, or `.env` cannot be read.
     """
     try:
+        for warning in unknown_names(dotenv_values(_ENV_FILE)):
+            _warn_once(warning)
         return Settings()
     except ValidationError as error:
         raise SettingsError(_in_words(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{_ENV_FILE}: expected a text file of settings, received {error}") from None
+
+
+_OF_OTHERS = ("AWS_", "AZURE_", "CUDA_", "DAGSTER_", "GOOGLE_", "KERAS_", "MLFLOW_", "OMP_", "PG", "PYTHON", "TF_")
+"""How names in `.env` begin that Dagster, MLflow and other programs read."""
+
+
+def unknown_names(written: Iterable[str]) -> Iterator[str]:
+    """Yields, for each name that is no setting and no other program's, what is wrong with it.
+
+    >>> list(unknown_names(["TRIP_SOURCE", "TRIP_SOURC", "DAGSTER_HOME"]))
+    ['.env: TRIP_SOURC is no setting, and has no effect; the nearest is TRIP_SOURCE']
+    """
+    known = [name.upper() for name in Settings.model_fields]
+    for name in written:
+        if name.upper() in known or name.upper().startswith(_OF_OTHERS):
+            continue
+        nearest = "".join(f"; the nearest is {found}" for found in get_close_matches(name.upper(), known, 1))
+        yield f"{_ENV_FILE}: {name} is no setting, and has no effect{nearest}"
+
+
+@cache
+def _warn_once(warning: str) -> None:
+    _log.warning("%s", warning)
 
 
 _Kind = TypeVar("_Kind")

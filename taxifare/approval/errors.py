@@ -9,6 +9,10 @@ class ApprovalError(ToldError, RuntimeError):
     """Something about requests, decisions or the production version that a person has to know."""
 
 
+class NoStateError(ApprovalError):
+    """There is no ledger to read, and reading makes none."""
+
+
 class NotAdoptedError(ApprovalError):
     """The registry has a production version that the ledger never heard of."""
 

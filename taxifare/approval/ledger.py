@@ -398,12 +398,24 @@ class Ledger:
     def _begin(self, *, exclusive: bool) -> Iterator[Connection]:
         try:
             connection = self._engine.connect()
+        except sa.exc.DBAPIError as error:
+            raise LedgerError(
+                f"{self!r} cannot be opened: {error.orig}; is DATABASE_URL, or TAXIFARE_HOME, right?"
+            ) from None
+        except OSError as error:
+            raise LedgerError(
+                f"{self!r} cannot be opened: {error}; expected TAXIFARE_HOME to be a folder of ours"
+            ) from None
+        try:
+            with connection.execution_options(taxifare_exclusive=exclusive) as open_connection, open_connection.begin():
+                if self._engine.dialect.name == "postgresql":
+                    _begin_postgresql(open_connection, exclusive=exclusive)
+                yield open_connection
         except sa.exc.OperationalError as error:
-            raise LedgerError(f"{self!r} cannot be opened: {error.orig}") from None
-        with connection.execution_options(taxifare_exclusive=exclusive) as open_connection, open_connection.begin():
-            if self._engine.dialect.name == "postgresql":
-                _begin_postgresql(open_connection, exclusive=exclusive)
-            yield open_connection
+            # Locked by another process for longer than LOCK_S, a full disk, a server that went away.
+            raise LedgerError(
+                f"{self!r} does not answer: {error.orig}; nothing of this was recorded, try again"
+            ) from None
 
     @cached_property
     def _engine(self) -> Engine:

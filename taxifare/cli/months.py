@@ -17,7 +17,8 @@ def months(context: typer.Context) -> None:
     settings = settings_in_force()
     table = Table("month", "at the source", "in the lake", "state", "decided")
     in_lake = context.obj.editions_in_lake(settings.lake)
-    for entry in known_months(make_source(settings), approvals_in_force(), in_lake):
+    approvals = approvals_in_force() if settings.has_ledger else None
+    for entry in known_months(make_source(settings), approvals, in_lake):
         revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
         table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
     terminal().print(table if table.rows else f"{settings.trip_source} has no month of trips.")

@@ -28,7 +28,7 @@ from rich.text import Text
 from upath import UPath
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.errors import ApprovalError
+from taxifare.approval.errors import ApprovalError, NoStateError
 from taxifare.approval.ledger import LedgerError
 from taxifare.approval.versions import registry_of
 from taxifare.model.fitting import TrainingError
@@ -126,12 +126,18 @@ def download_bar(address: str, arrived_bytes: int, total_bytes: int | None) -> I
 
 
 def approvals_in_force() -> Approvals:
-    """Returns the approvals of the settings in force.
+    """Returns the approvals of the settings in force; makes no state where there is none.
 
     Raises:
         SettingsError: A setting is not as expected.
+        NoStateError: There is no ledger.
     """
     settings = settings_in_force()
+    if not settings.has_ledger:
+        raise NoStateError(
+            f"there is no state in {settings.home}: expected the ledger of an installation. `make demo` or `make dev` "
+            "makes one; where it is elsewhere, set TAXIFARE_HOME"
+        )
     return Approvals.from_settings(settings, registry_of(settings))
 
 

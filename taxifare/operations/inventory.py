@@ -43,20 +43,22 @@ class KnownMonth:
         return "in the lake" if self.in_lake == self.published else "restated"
 
 
-def known_months(source: TripSource, approvals: Approvals, in_lake: Mapping[Month, str]) -> Iterator[KnownMonth]:
+def known_months(source: TripSource, approvals: Approvals | None, in_lake: Mapping[Month, str]) -> Iterator[KnownMonth]:
     """Yields the months that the source or the lake has, oldest first.
 
     Args:
         source: Says what is published.
-        approvals: Say what was decided.
+        approvals: Say what was decided; None where there is no ledger yet.
         in_lake: The months in the lake and their revisions.
 
     Raises:
         SourceError: The source does not answer.
     """
     published = source.months()
-    with approvals.ledger.reading() as entries:
-        requests, outcomes = entries.requests(), entries.outcomes()
+    requests, outcomes = [], []
+    if approvals is not None:
+        with approvals.ledger.reading() as entries:
+            requests, outcomes = entries.requests(), entries.outcomes()
     asked = {request.id: request for request in requests}
     answers: dict[str, tuple[Request, Outcome]] = {}
     for outcome in outcomes:  # oldest first: the latest of a month stays

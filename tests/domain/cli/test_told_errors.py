@@ -1,0 +1,107 @@
+"""What goes wrong before a command has begun: a sentence that names the setting, no traceback, and nothing made."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from taxifare.approval import ledger
+from taxifare.approval.ledger import Ledger
+from taxifare.cli.main import app
+from taxifare.settings import settings_in_force, unknown_names
+
+READING = ["requests", "requests --all", "history", "history --on 2015-03-14", "history --verify"]
+CHANGING = [
+    "decide 2015-01-v2-0 --approve --by Ada --reason why",
+    "ask-again 2015-01-v2-0",
+    "rollback --by Ada --reason why",
+    "adopt --by Ada --reason why",
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command: str) -> Result:
+    result = CliRunner().invoke(app, command.split(), env={"COLUMNS": "200"})
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+@pytest.mark.parametrize("command", READING + CHANGING)
+def test_where_there_is_no_state_a_command_says_so_and_makes_none(command: str, folder: Path) -> None:
+    result = run(command)
+    assert result.exit_code == 1
+    assert f"there is no state in {folder / 'state'}" in result.stderr
+    assert "TAXIFARE_HOME" in result.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("FIRST_MONTH=2015-13", "FIRST_MONTH: expected a month written YYYY-MM, received '2015-13'"),
+        ("TRIP_SOURCE=nonsense", "TRIP_SOURCE: expected 'simulator'"),
+        ("PATIENCE=", "PATIENCE: expected a whole number, received ''"),
+        ("CHAT_BASE_URL=https://chat", "CHAT_BASE_URL and CHAT_CHANNEL go together"),
+    ],
+)
+def test_a_bad_setting_is_told_as_it_stands_in_the_file(written: str, told: str, folder: Path) -> None:
+    (folder / ".env").write_text(f"{written}\n")
+    result = run("requests")
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_a_file_of_settings_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / ".env").write_bytes(b"\xff\xfe")
+    result = run("requests")
+    assert result.exit_code == 2
+    assert ".env: expected a text file of settings" in result.stderr
+
+
+def test_an_unknown_name_is_warned_of_with_the_nearest_known_one(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / ".env").write_text("TRIP_FOLDERS=here\nMLFLOW_HTTP_REQUEST_TIMEOUT=5\nZZZ=1\n")
+    settings_in_force()
+    settings_in_force()
+    assert caplog.messages == [
+        ".env: TRIP_FOLDERS is no setting, and has no effect; the nearest is TRIP_FOLDER",
+        ".env: ZZZ is no setting, and has no effect",
+    ]
+    assert list(unknown_names(["TAXIFARE_HOME", "taxifare_home"])) == []
+
+
+def test_a_ledger_that_is_none_a_folder_or_out_of_reach_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder / "state" / "ledger.db"
+    place.parent.mkdir()
+    place.write_text("no database at all, but long enough to be taken for one that is damaged")
+    assert "file is not a database" in run("requests").stderr
+    place.unlink()
+    place.mkdir()
+    assert "unable to open database file" in run("requests").stderr
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ops:secret@127.0.0.1:1/taxifare")
+    refused = run("history")
+    assert refused.exit_code == 1
+    assert "Connection refused" in refused.stderr
+    assert "DATABASE_URL" in refused.stderr
+    assert "secret" not in refused.stderr
+
+
+def test_a_ledger_that_another_process_holds_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "LOCK_S", 0.2)
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").writing():
+        pass
+    holder = sqlite3.connect(folder / "state" / "ledger.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    refused = run("rollback --by Ada --reason why")
+    holder.close()
+    assert refused.exit_code == 1
+    assert "database is locked; nothing of this was recorded, try again" in refused.stderr
