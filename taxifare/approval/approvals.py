@@ -152,11 +152,12 @@ class Approvals:
             request = requests.found(entries, one_line(request_id))
             if token is not None:
                 self.tokens.ensure(to_ask_again(request), entries, token)
+                requests.ensure_last_round(entries, request)
             elif requests.is_open(entries, request, promotions.production(entries), self.now()):
                 spend(to_answer(request, "approve"), "asked again", entries, self.now())
                 return request
-            requests.ensure_repeatable(entries, request, promotions.production(entries))
-            again = requests.next_round(request, self.now(), self._valid_for)
+            last = requests.repeatable(entries, request, promotions.production(entries))
+            again = requests.next_round(last, self.now(), self._valid_for)
             self._ensure_as_shown(again, entries)
             requests.ask(entries, again, promotions.production(entries))
         self._projection.show(f"request {again.id}")
@@ -287,9 +288,8 @@ class Approvals:
             reason: Why.
 
         Raises:
-            ApprovalError: Who or why is missing.
+            ApprovalError: Who or why is missing, or the version in production has no files.
             RegistryError: MLflow does not answer.
-            VersionUnusableError: The version in production has no files.
         """
         by, reason = one_line(by), one_line(reason)
         if not by or not reason:
@@ -303,6 +303,8 @@ class Approvals:
                 if entries.content(content.version) is None:
                     entries.add_content(content, self.now(), adopted_by=by, reason=reason)
             if entries.last_promotion() is None and alias is not None:
+                if entries.content(alias) is None:
+                    raise ApprovalError(f"version {alias}, the registry's production, has no files: nothing is adopted")
                 promotions.promote(entries, alias, self.now(), by=by, reason=reason)
         self._projection.show("adoption")
         return found

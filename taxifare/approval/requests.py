@@ -75,8 +75,15 @@ def next_round(last: Request, now: datetime, valid_for: timedelta) -> Request:
     return replace(last, id=f"{first_id}-r{number}", round=number, requested_at=now, valid_until=now + valid_for)
 
 
-def ensure_repeatable(entries: Entries, request: Request, production: str | None) -> None:
-    """Ensures that a request can be asked again: it ended without an answer, and its evidence stands.
+def ensure_last_round(entries: Entries, request: Request) -> None:
+    """Ensures that a request has not been asked again yet; raises ApprovalError if it has."""
+    same = (other for other in entries.requests() if other.evidence_digest == request.evidence_digest)
+    if any(other.round > request.round for other in same):
+        raise ApprovalError(f"{request.id} was asked again since; the link of its last message is the one that counts")
+
+
+def repeatable(entries: Entries, request: Request, production: str | None) -> Request:
+    """Returns the last round of a request, which can be asked again: it ended without an answer, its evidence stands.
 
     Raises:
         ApprovalError: Somebody decided on its evidence, it is open, or its evidence is not that of today.
@@ -98,6 +105,7 @@ def ensure_repeatable(entries: Entries, request: Request, production: str | None
         raise ApprovalError(
             f"{request.id} makes no sense now: {reason}. Materialize its month, or let the sensor: it is compared anew"
         )
+    return last
 
 
 def ask(entries: Entries, request: Request, production: str | None) -> None:

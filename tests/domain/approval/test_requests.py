@@ -13,6 +13,7 @@ from taxifare.approval.errors import (
     UnknownRequestError,
 )
 from taxifare.approval.records import Delivery, RequestState
+from taxifare.approval.tokens import to_ask_again
 from tests.support.approvals import Office, evidence
 
 
@@ -148,3 +149,20 @@ def test_a_question_that_was_delivered_and_not_answered_is_due_for_a_reminder(of
     assert office.approvals.record.due_reminders(week, office.clock()) == (request,)
     office.clock.move(seconds=1)
     assert office.approvals.record.due_reminders(week, office.clock()) == ()
+
+
+def test_what_nobody_answers_is_asked_again_as_often_as_somebody_wants(office: Office) -> None:
+    """By whichever of its rounds it is called; a link asks again once."""
+    first = office.ask("2015-01", "2", "1")
+    with office.approvals.ledger.reading() as entries:
+        link = office.approvals.tokens.of(to_ask_again(first), entries)
+    office.clock.move(days=31)
+    office.approvals.expire()
+    second = office.approvals.ask_again(first.id, link)
+    office.clock.move(days=31)
+    office.approvals.expire()
+    with pytest.raises(ApprovalError, match="was asked again since"):
+        office.approvals.ask_again(first.id, link)
+    third = office.approvals.ask_again(first.id)
+    assert [request.round for request in (first, second, third)] == [1, 2, 3]
+    assert office.approvals.record.open_requests() == (third,)
