@@ -565,6 +565,8 @@ def settings_in_force() -> Settings:
         SettingsError: One or several are not as expected, or `.env` cannot be read.
     """
     try:
+        if Path(_ENV_FILE).is_dir():
+            raise SettingsError(f"{_ENV_FILE}: expected a text file of settings, received a folder")
         for warning in unknown_names(dotenv_values(_ENV_FILE)):
             _warn_once(warning)
         return Settings()
@@ -574,7 +576,10 @@ def settings_in_force() -> Settings:
         raise SettingsError(f"{_ENV_FILE}: expected a text file of settings, received {error}") from None
 
 
-_OF_OTHERS = ("AWS_", "AZURE_", "CUDA_", "DAGSTER_", "GOOGLE_", "KERAS_", "MLFLOW_", "OMP_", "PG", "PYTHON", "TF_")
+_OF_OTHERS = (
+    "AWS_", "AZURE_", "CUDA_", "CURL_", "DAGSTER_", "GCLOUD_", "GOOGLE_", "GRPC_", "HTTP", "KERAS_", "MLFLOW_",
+    "NO_PROXY", "OMP_", "PG", "PYTHON", "REQUESTS_", "SSL_", "TF_", "XLA_",
+)  # fmt: skip
 """How names in `.env` begin that Dagster, MLflow and other programs read."""
 
 
@@ -582,14 +587,14 @@ def unknown_names(written: Iterable[str]) -> Iterator[str]:
     """Yields, for each name that is no setting and no other program's, what is wrong with it.
 
     >>> list(unknown_names(["TRIP_SOURCE", "TRIP_SOURC", "DAGSTER_HOME"]))
-    ['.env: TRIP_SOURC is no setting, and has no effect; the nearest is TRIP_SOURCE']
+    ['.env: TRIP_SOURC is no setting of taxifare; the nearest is TRIP_SOURCE']
     """
     known = [name.upper() for name in Settings.model_fields]
     for name in written:
         if name.upper() in known or name.upper().startswith(_OF_OTHERS):
             continue
         nearest = "".join(f"; the nearest is {found}" for found in get_close_matches(name.upper(), known, 1))
-        yield f"{_ENV_FILE}: {name} is no setting, and has no effect{nearest}"
+        yield f"{_ENV_FILE}: {name} is no setting of taxifare{nearest}"
 
 
 @cache

@@ -21,7 +21,7 @@ from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Outcome, Request
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Terminal
+from taxifare.cli.shared import Terminal, ending_told
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
@@ -250,4 +250,5 @@ def _load_tensorflow_quietly() -> None:
 
 if __name__ == "__main__":
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    main()
+    with ending_told():
+        main()

@@ -4,6 +4,7 @@ import os
 import sys
 
 from taxifare.approval.channels import notifiers
+from taxifare.cli.shared import ending_told
 from taxifare.settings import settings_in_force
 from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.home import prepare_home
@@ -20,4 +21,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ending_told():
+        main()

@@ -402,6 +402,10 @@ class Ledger:
             raise LedgerError(
                 f"{self!r} cannot be opened: {error.orig}; is DATABASE_URL, or TAXIFARE_HOME, right?"
             ) from None
+        except (sa.exc.ArgumentError, ImportError) as error:
+            raise LedgerError(
+                f"DATABASE_URL: expected postgresql://… or sqlite:///…, received an address of another kind ({error})"
+            ) from None
         except OSError as error:
             raise LedgerError(
                 f"{self!r} cannot be opened: {error}; expected TAXIFARE_HOME to be a folder of ours"
@@ -411,7 +415,10 @@ class Ledger:
                 if self._engine.dialect.name == "postgresql":
                     _begin_postgresql(open_connection, exclusive=exclusive)
                 yield open_connection
-        except sa.exc.OperationalError as error:
+        except sa.exc.DatabaseError as error:
+            # What a row, a key or a right refuses is the caller's to understand.
+            if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError | sa.exc.InternalError):
+                raise
             # Locked by another process for longer than LOCK_S, a full disk, a server that went away.
             raise LedgerError(
                 f"{self!r} does not answer: {error.orig}; nothing of this was recorded, try again"

@@ -26,8 +26,9 @@ def doctor() -> None:
 @errors_told()
 def mend() -> None:
     """Put MLflow right where its experiment was deleted or the state folder moved; decides nothing."""
+    approvals = approvals_in_force()
     mended = registry_of(settings_in_force()).store.mend()
-    approvals_in_force().repair()
+    approvals.repair()
     for what in mended:
         terminal().print(f"Put right: {one_line(what)}.", highlight=False, soft_wrap=True)
     if not mended:

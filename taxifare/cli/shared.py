@@ -28,23 +28,36 @@ from rich.text import Text
 from upath import UPath
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.errors import ApprovalError, NoStateError
-from taxifare.approval.ledger import LedgerError
+from taxifare.approval.errors import NoStateError
+from taxifare.approval.records import EvidenceUnreadableError
 from taxifare.approval.versions import registry_of
+from taxifare.errors import ToldError
+from taxifare.gate.scores import EvaluationError
 from taxifare.model.fitting import TrainingError
-from taxifare.model.store import RegistryError
 from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
 from taxifare.settings import SettingsError, settings_in_force
-from taxifare.sources import SourceError
 from taxifare.studies.learning_curve import LearningCurveError
+from taxifare.studies.results import TuningError
 from taxifare.texts import plain
 from taxifare.trips.months import Month, parse_month
+from taxifare.trips.splitting import SplitError
+from taxifare.trips.table import TripTableError
 
 _MINIMUM_WIDTH = 110
 """Characters of a line where the terminal is narrower, or a pipe: tables are read by programs, too."""
 
-_MENDABLE = (ApprovalError, LearningCurveError, LedgerError, RegistryError, ReplayError, SourceError, TrainingError)
+_MENDABLE = (
+    ToldError,
+    EvaluationError,
+    EvidenceUnreadableError,
+    LearningCurveError,
+    ReplayError,
+    SplitError,
+    TrainingError,
+    TripTableError,
+    TuningError,
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +82,28 @@ def errors_told() -> Iterator[None]:
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error
     except _MENDABLE as error:
-        told = Text.assemble((type(error).__name__, "red"), f": {plain(str(error))}")
-        Terminal(to_stderr=True).print(told, highlight=False, soft_wrap=True)
+        _tell(error)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def ending_told() -> Iterator[None]:
+    """Ensures the same of a program that is no command of `taxifare`; interrupted, it ends with exit code 130."""
+    try:
+        yield
+    except SettingsError as error:
+        _tell(error)
+        raise SystemExit(2) from None
+    except _MENDABLE as error:
+        _tell(error)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _tell(error: Exception) -> None:
+    told = Text.assemble((type(error).__name__, "red"), f": {plain(str(error))}")
+    Terminal(to_stderr=True).print(told, highlight=False, soft_wrap=True)
 
 
 class Terminal(Console):

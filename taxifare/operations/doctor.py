@@ -48,7 +48,12 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yields a finding for each part, whether it is well or not; nothing is repaired."""
+    """Yields a finding for each part, whether it is well or not; nothing is repaired, and no state is made."""
+    if settings.database_url is None and not settings.home.exists():
+        yield Finding(
+            "state folder", False, f"there is no state in {settings.home}: `make demo` or `make dev` makes one"
+        )
+        return
     registry = registry_of(settings)
     approvals = Approvals.from_settings(settings, registry)
     parts: dict[str, Callable[[], str]] = {

@@ -1,6 +1,9 @@
 """What goes wrong before a command has begun: a sentence that names the setting, no traceback, and nothing made."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ from taxifare.approval import ledger
 from taxifare.approval.ledger import Ledger
 from taxifare.cli.main import app
 from taxifare.settings import settings_in_force, unknown_names
+from tests.support.places import REPOSITORY
 
-READING = ["requests", "requests --all", "history", "history --on 2015-03-14", "history --verify"]
+READING = ["doctor", "mend", "requests", "requests --all", "history", "history --on 2015-03-14", "history --verify"]
 CHANGING = [
     "decide 2015-01-v2-0 --approve --by Ada --reason why",
     "ask-again 2015-01-v2-0",
@@ -38,8 +42,8 @@ def run(command: str) -> Result:
 def test_where_there_is_no_state_a_command_says_so_and_makes_none(command: str, folder: Path) -> None:
     result = run(command)
     assert result.exit_code == 1
-    assert f"there is no state in {folder / 'state'}" in result.stderr
-    assert "TAXIFARE_HOME" in result.stderr
+    assert f"there is no state in {folder / 'state'}" in result.output
+    assert "`make demo` or `make dev`" in result.output
     assert list(folder.iterdir()) == []
 
 
@@ -64,6 +68,9 @@ def test_a_file_of_settings_that_is_no_text_is_named(folder: Path) -> None:
     result = run("requests")
     assert result.exit_code == 2
     assert ".env: expected a text file of settings" in result.stderr
+    (folder / ".env").unlink()
+    (folder / ".env").mkdir()
+    assert ".env: expected a text file of settings, received a folder" in run("requests").stderr
 
 
 def test_an_unknown_name_is_warned_of_with_the_nearest_known_one(
@@ -73,8 +80,8 @@ def test_an_unknown_name_is_warned_of_with_the_nearest_known_one(
     settings_in_force()
     settings_in_force()
     assert caplog.messages == [
-        ".env: TRIP_FOLDERS is no setting, and has no effect; the nearest is TRIP_FOLDER",
-        ".env: ZZZ is no setting, and has no effect",
+        ".env: TRIP_FOLDERS is no setting of taxifare; the nearest is TRIP_FOLDER",
+        ".env: ZZZ is no setting of taxifare",
     ]
     assert list(unknown_names(["TAXIFARE_HOME", "taxifare_home"])) == []
 
@@ -93,6 +100,36 @@ def test_a_ledger_that_is_none_a_folder_or_out_of_reach_is_told(folder: Path, mo
     assert "Connection refused" in refused.stderr
     assert "DATABASE_URL" in refused.stderr
     assert "secret" not in refused.stderr
+    for address in ("nonsense://here", "mysql://here"):
+        monkeypatch.setenv("DATABASE_URL", address)
+        assert "DATABASE_URL: expected postgresql" in run("history").stderr
+
+
+def test_a_damaged_ledger_is_told(folder: Path) -> None:
+    place = folder / "state" / "ledger.db"
+    with Ledger(f"sqlite:///{place}", "USD").writing():
+        pass
+    content = bytearray(place.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    place.write_bytes(content)
+    damaged = run("history")
+    assert damaged.exit_code == 1
+    assert "LedgerError" in damaged.stderr
+
+
+@pytest.mark.parametrize("program", ["demo", "dev"])
+def test_make_demo_and_make_dev_tell_a_bad_setting_likewise(program: str, folder: Path) -> None:
+    (folder / ".env").write_text("FIRST_MONTH=2015-13\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", f"taxifare_dagster.{program}"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == "SettingsError: FIRST_MONTH: expected a month written YYYY-MM, received '2015-13'"
+    assert [path.name for path in folder.iterdir()] == [".env"]
 
 
 def test_a_ledger_that_another_process_holds_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
