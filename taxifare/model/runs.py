@@ -32,18 +32,25 @@ class Runs:
         self._store = store
 
     @contextmanager
-    def open(self, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    def open(self, name: str, tags: Mapping[str, str], *, grows: bool = False) -> Iterator[str]:
         """Ensures one unfinished run for these tags and yields its id; a retry goes on in the run it began.
 
-        One that has ended well is never touched again: somebody may have decided on what it says. The run ends
-        FINISHED, or FAILED when the body raises. A run that is active in this process becomes its parent. Further tags
-        say which code was at work last.
+        The run ends FINISHED, or FAILED when the body raises. A run that is active in this process becomes its parent.
+        Further tags say which code was at work last.
+
+        Args:
+            name: For people.
+            tags: Identify it.
+            grows: Whether one that has ended well is gone on with, as a search is to which trials are added. Any other
+                is never touched again: somebody may have decided on what it says.
         """
         mlflow = self._store.mlflow
         with attempting("start a run"):
             # A run is not resumed while another store's experiment is the active one, a global of MLflow's as well.
             mlflow.set_experiment(experiment_id=self._store.experiment_id)
-            earlier = self._newest(f"attributes.status != 'FINISHED' and {_with_all(tags)}")
+            earlier = self._newest(
+                _with_all(tags) if grows else f"attributes.status != 'FINISHED' and {_with_all(tags)}"
+            )
             run = mlflow.start_run(
                 run_id=None if earlier is None else earlier.info.run_id,
                 experiment_id=self._store.experiment_id if earlier is None else None,

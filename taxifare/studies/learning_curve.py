@@ -105,7 +105,7 @@ def learning_curve(
     # Everything that the points of a curve have in common.
     curve = fingerprint(settings, revision=trips.edition.revision, trips=len(trips.frame), test_trips=len(test))
     tags = {"asset": "learning_curve", SUBJECT_TAG: trips.edition.subject, "curve": curve}
-    with registry.runs.open(f"learning curve {trips.edition.subject}", tags) as run_id:
+    with registry.runs.open(f"learning curve {trips.edition.subject}", tags, grows=True) as run_id:
         known = {point: registry.runs.finished(_tags(point, curve)) for point in points}
         measured = {point: metrics for point, metrics in known.items() if metrics is not None}
         missing = [point for point in points if point not in measured]

@@ -104,7 +104,7 @@ def tune(
     with one_search_at_a_time(settings):
         study = open_study(f"{edition.subject} {common}", settings)
         tags = {"asset": "tuning", SUBJECT_TAG: edition.subject, "study": study.study_name}
-        with registry.runs.open(f"tuning {edition.subject}", tags) as run_id:
+        with registry.runs.open(f"tuning {edition.subject}", tags, grows=True) as run_id:
             while budget.left_s(finished_trials(study)) > 0:
                 put_back(study, present)
                 run_trial(study, held_back, registry, settings)

@@ -25,6 +25,8 @@ from taxifare.trips.targets import Target
 
 _REGISTRY = "taxifare.model.registry"
 
+_SECRETS = "taxifare.secrets"
+
 
 def recipe(settings: TrainingSettings) -> dict[str, Any]:
     """Returns everything that the result of a training depends on besides its trips and its parent, as plain values.
@@ -86,8 +88,9 @@ def _is_measure(value: object) -> bool:
 def _modules() -> frozenset[str]:
     """Returns the modules that trainings are made of: those of this package with what they import.
 
-    What talks to the model registry trains nothing itself: how long MLflow is waited for changes no model.
+    What talks to the model registry trains nothing itself: how long MLflow is waited for changes no model. Nor does
+    what settings keep secret, and how.
     """
     own = (name for name in modules_behind(__package__) if name.startswith(__package__))
     behind = (modules_behind(name) for name in own)
-    return frozenset().union(*(names for names in behind if _REGISTRY not in names))
+    return frozenset().union(*(names for names in behind if _REGISTRY not in names)) - {_SECRETS}

@@ -666,7 +666,7 @@ def test_with_a_certificate_the_guard_encrypts(
         ({"GUARD_UPSTREAM": "127.0.0.1:8080"}, "GUARD_LISTEN and GUARD_UPSTREAM are both"),
         ({"DAGSTER_URL": "taxi.example"}, "DAGSTER_URL: expected"),
         ({"DAGSTER_URL": "http://"}, "no host"),
-        ({"DAGSTER_URL": "http://ops:pw@taxi.example"}, "DAGSTER_URL: expected"),
+        ({"DAGSTER_URL": "http://ops:pw@taxi.example.com"}, "DAGSTER_URL: expected"),
         ({"DAGSTER_URL": "http://taxi.example/dagster"}, "DAGSTER_URL: expected"),
         ({"GUARD_CERTIFICATE": "chain.pem"}, "set both or neither"),
         ({"GUARD_CERTIFICATE": "chain.pem", "GUARD_KEY": "key.pem"}, "GUARD_CERTIFICATE: expected a file"),

@@ -56,7 +56,7 @@ class TestGate:
         trained.publisher.out = (JANUARY, FEBRUARY)
         world = trained.under(approval_policy="gate")
         tick = world.tick("new_month_sensor")
-        assert tick.skip_message == "2015-01 is due: new, once the policy has decided on base"
+        assert tick.skip_message == "the start with base waits for its answer; no other is prepared meanwhile"
         for subject in ("base", "2015-01", "2015-02"):
             if subject != "base":
                 (due,) = world.tick("new_month_sensor").run_requests

@@ -18,7 +18,7 @@ from taxifare.approval.errors import (
 from taxifare.approval.records import RequestState
 from taxifare.model.store import RegistryError
 from tests.support.approvals import FileRegistry, Office
-from tests.support.registry import registry_at
+from tests.support.registry import put_files, registry_at
 
 
 class Killed(BaseException):
@@ -229,14 +229,10 @@ def test_an_alias_moved_by_hand_is_put_back_and_said(office: Office, caplog: pyt
 
 @pytest.mark.end_to_end
 def test_the_registry_of_mlflow_tells_the_same_story(tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
     store = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
     registry = registry_at(store)
     registry.prepare()
-    client = MlflowClient(store, store)
-    for _ in range(3):
-        client.create_model_version("taxifare", str(tmp_path), run_id=None)
+    put_files(registry, 3, tmp_path / "files")
     office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}", registry)
 
     assert office.approvals.production() is None
