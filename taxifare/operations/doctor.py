@@ -219,7 +219,7 @@ def _is_there(version: str, registry: ModelRegistry) -> bool:
 def _chat(settings: AskingSettings) -> str:
     """Returns that the chat answers, or where questions are shown without one."""
     if settings.chat_base_url is None:
-        return "none is set; without any channel questions are shown in the terminal of make dev and on their run's page"
+        return "none is set; without any channel questions are shown in make dev's terminal and on their run's page"
     url = settings.chat_base_url.get_secret_value()
     try:
         answer = requests.get(url, timeout=_TIMEOUT_S, allow_redirects=False, stream=True)
