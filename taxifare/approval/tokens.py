@@ -140,7 +140,7 @@ class Tokens:
         Raises:
             TokenError: It is not.
         """
-        if not hmac.compare_digest(self.of(permission, entries).encode(), token.encode()):
+        if not hmac.compare_digest(self.of(permission, entries).encode(), token.encode(errors="replace")):
             raise TokenError(
                 f"the token does not permit to {permission.act} ({permission.about}): it is that of another link, was "
                 "used before, or was made with another key; take the link of the last message about it"
