@@ -70,10 +70,8 @@ class Demo:
         return time.perf_counter() - started
 
     def _answer(self, subject: str) -> None:
-        """Ensures that the question about the subject is answered, as the policy has it."""
-        request = self.request_on(subject)
-        if request is None:
-            raise LookupError(f"nobody was asked about {subject}")
+        """Ensures that the open question about the subject is answered, as the policy has it."""
+        request = next(asked for asked in self.approvals.record.open_requests() if asked.subject == subject)
         decision = by_verdict(request.verdict)
         self._execute(
             "decision_job",
@@ -117,24 +115,26 @@ class Demo:
         name = "dagster/row_count" if partition is None else "dagster/partition_row_count"
         return int(str(materialization.metadata[name].value))
 
-    def request_on(self, subject: str) -> Request | None:
-        """Returns the last request on the subject, None where nobody was asked."""
-        about = [request for request in self.approvals.record.requests() if request.subject == subject]
-        return about[-1] if about else None
-
-    def outcome_of(self, subject: str) -> Outcome | None:
-        """Returns the last decision on the subject, None where nobody has decided."""
-        request = self.request_on(subject)
-        return None if request is None else self.approvals.record.outcome(request.id)
+    def answered(self, subject: str) -> tuple[Request, Outcome] | None:
+        """Returns the subject's last request that somebody has answered, with the answer; None where there is none."""
+        with self.approvals.ledger.reading() as entries:
+            requests, outcomes = entries.requests(), {outcome.request_id: outcome for outcome in entries.outcomes()}
+        return next(
+            (
+                (request, outcome)
+                for request in reversed(requests)
+                if request.subject == subject
+                and (outcome := outcomes.get(request.id)) is not None
+                and outcome.by is not None
+            ),
+            None,
+        )
 
     def is_settled(self, subject: str) -> bool:
         """Returns whether somebody has decided on the subject, or there is nothing to decide on."""
         comparison = self.approvals.record.comparisons().get(subject)
-        if comparison is None:
-            return False
-        outcome = self.outcome_of(subject)
-        is_decided = outcome is not None and outcome.by is not None
-        return is_decided or comparison.evidence.verdict is Verdict.UNCHANGED
+        is_unchanged = comparison is not None and comparison.evidence.verdict is Verdict.UNCHANGED
+        return is_unchanged or self.answered(subject) is not None
 
     def _execute(self, job: str, config: dict[str, object] | None = None, partition: str | None = None) -> None:
         """Ensures that the job has run; its log goes to the instance, where the UI shows it."""
@@ -199,8 +199,8 @@ def _table(settings: Settings) -> Table:
 
 def _add_row(table: Table, demo: Demo, subject: str, seconds: float) -> None:
     """Adds the subject's evidence and decision to the table: the evidence that was decided on, where it was."""
-    request, outcome = demo.request_on(subject), demo.outcome_of(subject)
-    evidence = (request or demo.approvals.record.comparisons()[subject]).evidence
+    answered = demo.answered(subject)
+    evidence = (answered[0] if answered else demo.approvals.record.comparisons()[subject]).evidence
     gain = evidence.gain
     table.add_row(
         subject,
@@ -209,7 +209,7 @@ def _add_row(table: Table, demo: Demo, subject: str, seconds: float) -> None:
         f"{evidence.staging.scores.mae:.3f}",
         "–" if gain is None else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
         evidence.verdict,
-        "–" if outcome is None else outcome.state,
+        "–" if answered is None else answered[1].state,
         f"{seconds:.1f}" if seconds else "before",
     )
 

@@ -67,7 +67,8 @@ def new_month_sensor(
     A model that has just been approved is retrained on its whole month before the next month is run: it competes there.
 
     One run at a time, oldest month first; a month that failed holds the later ones back until it has been run. Where
-    a policy decides, so does one that it has not decided on.
+    a policy decides, so does one that it has not decided on; and where nothing is in production, a start that waits
+    for its answer.
     """
     busy = _busy(context.instance)
     if busy is not None:

@@ -28,6 +28,7 @@ from taxifare.approval.record import Record
 from taxifare.approval.records import Comparison, Outcome, Promotion, Refusal, Request
 from taxifare.approval.texts import one_line
 from taxifare.approval.tokens import Tokens, approval_secret, spend, to_answer, to_ask_again, to_go_back
+from taxifare.approval.versions import ledger_of
 from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content, NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
@@ -76,7 +77,7 @@ class Approvals:
     def from_settings(cls, settings: Settings, registry: Registry) -> "Approvals":
         """Returns approvals as the settings say; connects to nothing yet, but makes the secret if there is none."""
         return cls(
-            Ledger(settings.ledger_url, settings.target_facts.unit),
+            ledger_of(settings),
             registry,
             approval_secret(settings),
             valid_days=settings.request_valid_days,

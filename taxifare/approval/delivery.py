@@ -79,7 +79,7 @@ def send_request(
         DeliveryError: It could not be delivered; the request stays, and sending again asks nobody twice.
     """
     request = approvals.record.find(request_id)
-    about = about_request(request.id)
+    about, restated = about_request(request.id), approvals.record.decided_on_other_editions(request)
 
     def number(entries: Entries) -> int:
         return _live_from(about, entries) if reminder is None else reminder
@@ -98,7 +98,7 @@ def send_request(
             head=head,
             reminder=number(entries),
             dead_links=spent[-1].why if spent else None,
-            restated=approvals.record.decided_on_other_editions(request),
+            restated=restated,
             other_starts=_other_starts(request, entries),
             comparison_page=comparison_page,
         )

@@ -155,8 +155,8 @@ def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
 
     A month is due when it has not been compared; when its content has changed at the source since; or when production
     has, its question was not answered, and it is later than what production learned last – so that its question can be
-    asked anew. Months at or before that are history. While nothing is in production and the question of a month waits,
-    no further month is: a start has to be decided on once, not six times over.
+    asked anew. Months at or before that are history. While one start waits for its answer, no other is prepared, see
+    `waiting_start`: a start has to be decided on once, not six times over.
 
     Args:
         published: Revision of each month the source has and the partitions cover.

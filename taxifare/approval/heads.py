@@ -61,7 +61,7 @@ class ToldHeads:
         with whole_file(self.path) as unfinished:
             unfinished.write_text(f"{before}{json.dumps(line)}\n")
 
-    def __call__(self) -> list[ToldHead]:
+    def read(self) -> list[ToldHead]:
         """Returns what was told of the ledger, oldest first.
 
         Raises:

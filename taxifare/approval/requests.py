@@ -33,13 +33,9 @@ def request_on(comparison: Comparison, now: datetime, valid_for: timedelta) -> R
     )
 
 
-def last_round(entries: Entries, comparison: Comparison) -> Request | None:
-    """Returns the last question about a comparison, None where nobody was asked about it."""
-    same = (
-        request
-        for request in entries.requests()
-        if (request.subject, request.evidence_digest) == (comparison.subject, comparison.evidence_digest)
-    )
+def last_round(entries: Entries, about: Comparison | Request) -> Request | None:
+    """Returns the last question about the same evidence, None where nobody was asked about it."""
+    same = (request for request in entries.requests() if request.evidence_digest == about.evidence_digest)
     return max(same, key=lambda request: request.round, default=None)
 
 
@@ -56,9 +52,9 @@ def by_subject(found: Comparison | Request) -> tuple[bool, str]:
     return found.subject != BASE, found.subject
 
 
-def makes_sense(comparison: Comparison | Request, production: str | None) -> bool:
+def makes_sense(about: Comparison | Request, production: str | None) -> bool:
     """Returns whether replacing production is a sensible question on this evidence."""
-    return comparison.production_version == production != comparison.staging_version
+    return _stale(about, production) is None
 
 
 def stands(comparison: Comparison, production: str | None, entries: Entries) -> bool:
@@ -77,8 +73,7 @@ def next_round(last: Request, now: datetime, valid_for: timedelta) -> Request:
 
 def ensure_last_round(entries: Entries, request: Request) -> None:
     """Ensures that a request has not been asked again yet; raises ApprovalError if it has."""
-    same = (other for other in entries.requests() if other.evidence_digest == request.evidence_digest)
-    if any(other.round > request.round for other in same):
+    if last_round(entries, request) != request:
         raise ApprovalError(f"{request.id} was asked again since; the link of its last message is the one that counts")
 
 
@@ -94,8 +89,7 @@ def repeatable(entries: Entries, request: Request, production: str | None) -> Re
             f"{request.id} rests on earlier evidence: {request.subject} has been compared anew since, and that is what "
             "is asked about"
         )
-    same = (other for other in entries.requests() if other.evidence_digest == request.evidence_digest)
-    last = max(same, key=lambda other: other.round)
+    last = last_round(entries, request) or request
     outcome = entries.outcome(last.id)
     if outcome is None or outcome.by is not None:
         raise ApprovalError(
@@ -164,8 +158,8 @@ def found(entries: Entries, request_id: str) -> Request:
     return request
 
 
-def _stale(request: Request, production: str | None) -> str | None:
-    """Returns why the request no longer asks a sensible question, None if it does."""
+def _stale(request: Comparison | Request, production: str | None) -> str | None:
+    """Returns why replacing production is no sensible question on this evidence any more, None if it is."""
     if production != request.production_version:
         before, after = (
             f"version {version}" if version else "nothing" for version in (request.production_version, production)

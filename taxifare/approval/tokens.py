@@ -142,8 +142,8 @@ class Tokens:
         """
         if not hmac.compare_digest(self.of(permission, entries).encode(), token.encode(errors="replace")):
             raise TokenError(
-                f"the token does not permit to {permission.act} ({permission.about}): it is that of another link, was "
-                "used before, or was made with another key; take the link of the last message about it"
+                f"the token does not permit to {permission.act} ({permission.about}): it belongs to another link, was "
+                "used before, or was made with another key; use the link in the latest message about it"
             )
 
 

@@ -82,7 +82,7 @@ def history(
     approvals = approvals_in_force()
     if verify:
         told = ToldHeads(settings_in_force().home, approvals.ledger.place)
-        verified = verification.verify(approvals.ledger, told(), _head(head))
+        verified = verification.verify(approvals.ledger, told.read(), _head(head))
         terminal().print(str(verified), soft_wrap=True, highlight=False)
         return
     if head is not None:

@@ -61,7 +61,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "lake": lambda: _writable(settings.lake),
         "trips": lambda: _published(settings),
         "ledger": lambda: _ledger(approvals),
-        "ledger's chain": lambda: str(verify(approvals.ledger, ToldHeads(settings.home, approvals.ledger.place)())),
+        "ledger's chain": lambda: _chain(approvals, settings.home),
         "MLflow": lambda: _registry(registry),
         "versions": lambda: _versions(approvals, registry),
         "MLflow's files": lambda: _artifacts(settings, registry),
@@ -122,6 +122,11 @@ def _ledger(approvals: Approvals) -> str:
     with approvals.ledger.reading() as entries:
         asked, waiting, promoted = entries.counts()
     return f"{asked} requests, {waiting} of them wait, {promoted} promotions"
+
+
+def _chain(approvals: Approvals, home: Path) -> str:
+    """Returns what of the ledger was found as it was written, and as people were told."""
+    return str(verify(approvals.ledger, ToldHeads(home, approvals.ledger.place).read()))
 
 
 def _registry(registry: ModelRegistry) -> str:

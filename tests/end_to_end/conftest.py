@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 import requests
 import yaml
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Delivery, Outcome, Promotion, Refusal, Request
@@ -49,18 +49,24 @@ PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """A page in Chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
+def chromium() -> Iterator[Browser]:
+    """Chromium, without a window."""
+    program = shutil.which("chromium")
+    if program is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1100})
-        page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        yield page
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_ARGUMENTS)
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Browser) -> Page:
+    """A page in Chromium."""
+    page = chromium.new_page(viewport={"width": 1500, "height": 1100})
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    return page
 
 
 @dataclass(frozen=True)

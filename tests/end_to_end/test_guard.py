@@ -17,12 +17,11 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from taxifare.settings import GuardSettings, Settings, SettingsError
 from taxifare_dagster.guard import __main__ as guard_program
 from taxifare_dagster.links import DagsterLinks
-from tests.end_to_end.conftest import CHROMIUM_ARGUMENTS
 from tests.support.servers import free_port, server_process
 
 pytestmark = pytest.mark.end_to_end
@@ -435,16 +434,10 @@ def test_without_the_login_there_is_nothing(guard: str, login: tuple[str, str] |
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[BrowserContext]:
+def browser(chromium: Browser) -> BrowserContext:
     """Chromium, which asks no one for a login but gives it where the guard asks."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        program = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        login = {"username": LOGIN[0], "password": LOGIN[1]}
-        yield program.new_context(http_credentials=login, viewport={"width": 1500, "height": 1100})  # type: ignore[arg-type]
-        program.close()
+    login = {"username": LOGIN[0], "password": LOGIN[1]}
+    return chromium.new_context(http_credentials=login, viewport={"width": 1500, "height": 1100})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

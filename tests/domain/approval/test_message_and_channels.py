@@ -127,11 +127,11 @@ def test_the_head_of_the_ledger_stands_in_the_message_and_is_remembered_outside_
     assert head is not None
     assert send(office, wagon, request.id, pauses)
     assert f"\nLedger: {head}\n" in chat.messages[0]["content"]
-    (told,) = ToldHeads(home, office.approvals.ledger.place)()
+    (told,) = ToldHeads(home, office.approvals.ledger.place).read()
     assert told == ToldHead(head, f"Request {request.id} to {wagon.channel}", office.clock())
     assert not send(office, wagon, request.id, pauses)
     assert send(office, wagon, request.id, pauses, reminder=1)
-    assert len(ToldHeads(home, office.approvals.ledger.place)()) == 2
+    assert len(ToldHeads(home, office.approvals.ledger.place).read()) == 2
 
 
 def test_the_question_arrives_once_however_often_it_is_sent(

@@ -129,7 +129,7 @@ def test_a_chain_computed_anew_is_seen_by_what_was_told(busy: Office, tmp_path: 
     head = head_of(ledger)
     told = ToldHeads(tmp_path, ledger.place)
     told.remember(ToldHead(head, "Request a to log", busy.clock()))
-    assert verify(ledger, told()).told == 1
+    assert verify(ledger, told.read()).told == 1
 
     tamper(ledger, "UPDATE outcomes SET \"by\" = 'Eve' WHERE state = 'rejected'")
     made = []
@@ -149,7 +149,7 @@ def test_a_chain_computed_anew_is_seen_by_what_was_told(busy: Office, tmp_path: 
     with pytest.raises(
         TamperedError, match=r"2015-02-01 09:00 UTC \(Request a to log: .*cut off, computed anew, or rest"
     ):
-        verify(ledger, told())
+        verify(ledger, told.read())
     with pytest.raises(TamperedError, match=f"the message that shows head {head}"):
         verify(ledger, [], head)
 
