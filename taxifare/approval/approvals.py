@@ -17,11 +17,13 @@ from taxifare.approval.errors import (
     AlteredError,
     ApprovalError,
     DecisionRefusedError,
+    LedgerBehindError,
     RollbackError,
     SettledError,
     TokenError,
     UnknownRequestError,
 )
+from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.projection import Projection, Registry
 from taxifare.approval.record import Record
@@ -47,6 +49,7 @@ class Approvals:
         ledger: Where everything is recorded.
         registry: Where the production alias and the tags are.
         secret: Key of the tokens, see `tokens.approval_secret`.
+        told: What people were told of the ledger; None where nobody remembers.
         valid_days: How long a request stays open.
         clock: Tells the moment.
 
@@ -62,6 +65,7 @@ class Approvals:
         registry: Registry,
         secret: bytes,
         *,
+        told: ToldHeads | None = None,
         valid_days: int = 30,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -70,16 +74,19 @@ class Approvals:
         self.tokens = Tokens(secret)
         self.now = clock
         self._registry = registry
+        self._told = told
         self._projection = Projection(ledger, registry, lambda: self.now())  # noqa: PLW0108 - moving the clock moves it for both
         self._valid_for = timedelta(days=valid_days)
 
     @classmethod
     def from_settings(cls, settings: Settings, registry: Registry) -> "Approvals":
         """Returns approvals as the settings say; connects to nothing yet, but makes the secret if there is none."""
+        ledger = ledger_of(settings)
         return cls(
-            ledger_of(settings),
+            ledger,
             registry,
             approval_secret(settings),
+            told=ToldHeads(settings.home, ledger.place),
             valid_days=settings.request_valid_days,
         )
 
@@ -88,14 +95,38 @@ class Approvals:
 
         Raises:
             NotAdoptedError: The registry has a production version that the ledger never heard of.
+            LedgerBehindError: The ledger is not the one that people were told of.
         """
         self.repair()
         with self.ledger.reading() as entries:
             return promotions.production(entries)
 
     def repair(self) -> tuple[str, ...]:
-        """Returns what the registry had wrong, put right, see `Projection.repair`."""
+        """Returns what the registry had wrong, put right, see `Projection.repair`.
+
+        Raises:
+            LedgerBehindError: The ledger is not the one that people were told of: nobody knows what is right.
+        """
+        self.ensure_told()
         return self._projection.repair()
+
+    def ensure_told(self) -> None:
+        """Ensures that the ledger has what people were told last.
+
+        Raises:
+            LedgerBehindError: It does not.
+        """
+        if self._told is None:
+            return
+        with self.ledger.reading() as entries:
+            missing = self._told.missing(entries)
+        if missing is not None:
+            raise LedgerBehindError(
+                f"{self.ledger!r} lacks what was told on {missing.told_at:%Y-%m-%d %H:%M} UTC ({missing.message}): it "
+                "was restored from an older backup, cut off or computed anew; nothing is decided until it is the newer "
+                "one again. Where that is lost: taxifare adopt --by YOU --reason WHY goes on from this one, with what "
+                "MLflow's alias says is in production"
+            )
 
     def request(self, comparison: Comparison) -> Request:
         """Returns the request that a comparison makes; the same one makes the same request, and is asked about once.
@@ -246,6 +277,7 @@ class Approvals:
             AlteredError: What would become production is not what was in production then.
             RegistryBehindError: The rollback is stored, the registry could not be told.
         """
+        self.ensure_told()
         by, reason = one_line(by), one_line(reason)
         promotion: Promotion | None = None
         with self.ledger.writing() as entries:
@@ -279,10 +311,11 @@ class Approvals:
         return promotions.promote(entries, version, self.now(), by=by, reason=reason)
 
     def adopt(self, *, by: str, reason: str) -> tuple[Content, ...]:
-        """Returns the versions that are on record from now on, as MLflow has them: an earlier release registered them.
+        """Returns the versions that are on record from now on, as MLflow has them.
 
-        Whoever adopts them says that they are what they were: until now nobody knew their digests. Where the ledger has
-        no promotion yet, the version that the registry's alias points at is production from now on.
+        An earlier release registered them, or their entries were lost with a newer ledger. Whoever adopts them says
+        that they are what they were. Where the ledger has no promotion yet, or is not the one that people were told of,
+        the version that the registry's alias points at is production from now on, and what was told is given up.
 
         Args:
             by: Who says so.
@@ -303,15 +336,21 @@ class Approvals:
             for content in found:
                 if entries.content(content.version) is None:
                     entries.add_content(content, self.now(), adopted_by=by, reason=reason)
-            if entries.last_promotion() is None and alias is not None:
+            is_behind = self._told is not None and self._told.missing(entries) is not None
+            is_news = alias != promotions.production(entries)
+            if alias is not None and is_news and (is_behind or entries.last_promotion() is None):
                 if entries.content(alias) is None:
                     raise ApprovalError(f"version {alias}, the registry's production, has no files: nothing is adopted")
                 promotions.promote(entries, alias, self.now(), by=by, reason=reason)
+        if self._told is not None and is_behind:
+            with self.ledger.reading() as entries:
+                self._told.give_up(entries, f"{by}: {reason}")
         self._projection.show("adoption")
         return found
 
     def void_restated(self, subject: str, revision: str) -> tuple[Request, ...]:
         """Returns the open requests on other revisions of a subject, which is restated; they are void from now on."""
+        self.ensure_told()
         with self.ledger.writing() as entries:
             voided = requests.void_restated(entries, subject, revision, self.now())
         self._projection.show(f"restatement of {subject}")
@@ -319,6 +358,7 @@ class Approvals:
 
     def expire(self) -> tuple[Request, ...]:
         """Returns the requests that nobody answered in time; they are expired from now on."""
+        self.ensure_told()
         with self.ledger.writing() as entries:
             late = requests.expire(entries, self.now())
         self._projection.show(f"expiry of {len(late)} requests")

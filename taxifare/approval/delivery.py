@@ -163,6 +163,7 @@ def _send(
     approvals: Approvals, notifier: Notifier, letter: _Letter, settings: AskingSettings, sleep: Callable[[float], None]
 ) -> bool:
     """Whether the letter was sent just now; raises DeliveryError."""
+    approvals.ensure_told()
     sent = False
     for attempt in Retrying(
         retry=retry_if_exception_type(PassingDeliveryError),

@@ -17,6 +17,10 @@ class NotAdoptedError(ApprovalError):
     """The registry has a production version that the ledger never heard of."""
 
 
+class LedgerBehindError(ApprovalError):
+    """The ledger lacks what people were told of: it was restored from an older backup, or cut off."""
+
+
 class RegistryBehindError(ApprovalError):
     """The ledger has the entry, the production alias could not be set; the next command that reaches it catches up."""
 

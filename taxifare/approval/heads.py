@@ -8,9 +8,10 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from taxifare.approval.chain import Head
-from taxifare.approval.ledger import LedgerError
+from taxifare.approval.ledger import Entries, LedgerError
 from taxifare.secrets import private_folder
 from taxifare.whole_files import whole_file
 
@@ -56,28 +57,64 @@ class ToldHeads:
             "message": told.message,
             "told_at": told.told_at.isoformat(),
         }
-        private_folder(self.path.parent)
-        before = self.path.read_text() if self.path.exists() else ""
-        with whole_file(self.path) as unfinished:
-            unfinished.write_text(f"{before}{json.dumps(line)}\n")
+        self._write([*self._lines(), json.dumps(line)])
 
     def read(self) -> list[ToldHead]:
-        """Returns what was told of the ledger, oldest first.
+        """Returns what was told of the ledger, oldest first; not what was given up.
 
         Raises:
             LedgerError: The file holds something else.
         """
-        if not self.path.exists():
-            return []
+        return [told for line in self._lines() if (told := self._told(line)) is not None]
+
+    def missing(self, entries: Entries) -> ToldHead | None:
+        """Returns what was told last where the ledger does not have it, None where it is as people know it.
+
+        Raises:
+            LedgerError: The file holds something else.
+        """
+        last = next(filter(None, map(self._told, reversed(self._lines()))), None)
+        return None if last is None or entries.has_head(last.head) else last
+
+    def give_up(self, entries: Entries, why: str) -> None:
+        """Ensures that the heads which the ledger does not have are looked for no more; they stay in the file.
+
+        Args:
+            entries: The ledger's.
+            why: For whoever reads the file.
+        """
+        lines = self._lines()
+        for place, line in enumerate(lines):
+            told = self._told(line)
+            if told is not None and not entries.has_head(told.head):
+                lines[place] = json.dumps(self._parsed(line) | {"given_up": why})
+        self._write(lines)
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
+    def _write(self, lines: list[str]) -> None:
+        private_folder(self.path.parent)
+        with whole_file(self.path) as unfinished:
+            unfinished.write_text("".join(f"{line}\n" for line in lines))
+
+    def _told(self, line: str) -> ToldHead | None:
+        """Returns what a line says was told, None if it is of another ledger, or was given up."""
+        parsed = self._parsed(line)
         try:
-            lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-            return [
-                ToldHead(Head.parse(line["head"]), line["message"], datetime.fromisoformat(line["told_at"]))
-                for line in lines
-                if line["ledger"] == self._ledger
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise LedgerError(
-                f"{self.path} is not as it was written: expected a head of the ledger in each line ({error}). Keep a "
-                "copy, find out who changed it, then take the line out"
-            ) from error
+            told = ToldHead(Head.parse(parsed["head"]), parsed["message"], datetime.fromisoformat(parsed["told_at"]))
+            return told if parsed["ledger"] == self._ledger and "given_up" not in parsed else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(error) from error
+
+    def _parsed(self, line: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> LedgerError:
+        return LedgerError(
+            f"{self.path} is not as it was written: expected a head of the ledger in each line ({error}). Keep a copy, "
+            "find out who changed it, then take the line out"
+        )

@@ -119,6 +119,11 @@ class Entries:
         last = self._find_last_link()
         return None if last is None else last.head
 
+    def has_head(self, head: Head) -> bool:
+        """Whether the chain has, or had once, that head."""
+        found = self.connection.execute(sa.select(CHAIN.c.seal).where(CHAIN.c.number == head.number)).scalar()
+        return found is not None and str(found).startswith(head.digits)
+
     def links(self) -> list[Link]:
         """The whole chain."""
         return [Link(*row) for row in self.connection.execute(sa.select(CHAIN).order_by(CHAIN.c.number))]

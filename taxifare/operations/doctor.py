@@ -189,6 +189,7 @@ def _artifacts(settings: MlflowSettings, registry: ModelRegistry) -> str:
 
 def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
     """Returns that ledger and registry tell the same story."""
+    approvals.ensure_told()
     with approvals.ledger.reading() as entries:
         last, pending = entries.last_promotion(), entries.pending()
     recorded, alias = None if last is None else last.version, registry.production_version()

@@ -14,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.channels import Message
+from taxifare.approval.delivery import send_request
 from taxifare.approval.due import Known, to_ask
-from taxifare.approval.errors import ApprovalError, TokenError
+from taxifare.approval.errors import AlteredError, ApprovalError, LedgerBehindError, TokenError
 from taxifare.approval.records import Delivery
 from taxifare.approval.versions import registry_of
 from taxifare.cli.main import app
@@ -24,11 +26,20 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.operations.doctor import examine
 from taxifare.settings import Settings
-from tests.support.approvals import evidence, record
+from tests.support.approvals import LINKS, evidence, record
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
 
 Open = Callable[[Settings], ModelRegistry]
+
+
+class Chat:
+    """A chat that takes everything."""
+
+    channel = "chat"
+
+    def deliver(self, message: Message) -> None:
+        """Nobody has to read it."""
 
 
 def ills(settings: Settings) -> dict[str, str]:
@@ -182,6 +193,80 @@ def test_a_renamed_model_is_found_under_its_name(settings: Settings, open_regist
     assert "set MODEL_NAME=chicago-fares" in ills(settings)["versions"]
     assert recorded(approvals) == ["1", "2"][:promotions]
     goes_on(settings.model_copy(update={"model_name": "chicago-fares"}))
+
+
+# Older backups
+
+
+def restore_mlflow(settings: Settings, backup: Path) -> None:
+    """Puts the older store in place of the newer one; into its file, which this process has open."""
+    older, newer = (sqlite3.connect(folder / "mlflow.db") for folder in (backup, settings.home / "mlflow"))
+    older.backup(newer)
+    older.close()
+    newer.close()
+    shutil.rmtree(settings.home / "mlflow" / "artifacts")
+    shutil.copytree(backup / "artifacts", settings.home / "mlflow" / "artifacts")
+
+
+def test_an_older_mlflow_leads_back_to_the_last_version_that_is_there(
+    settings: Settings, open_registry: Open, tmp_path: Path
+) -> None:
+    approvals = start(settings, open_registry)
+    shutil.copytree(settings.home / "mlflow", tmp_path / "backup")
+    promote(approvals, add_version(registry_of(settings)))
+    found = evidence("2015-03", add_version(registry_of(settings)), "2")
+    asked = approvals.request(record(approvals.ledger, found, approvals.now()))
+    restore_mlflow(settings, tmp_path / "backup")
+
+    ill = ills(settings)
+    assert "taxifare rollback --to 1 --by YOU --reason WHY" in ill["versions"]
+    assert "or run 2015-03 again, which is asked about anew" in ill["versions"]
+    with pytest.raises(AlteredError, match="MLflow has no such version"):
+        approvals.decide(asked.id, "approve", "Ada", "I looked at the slices")
+    assert approvals.production() == "2", "the record is as it was"
+    command(settings, "rollback --to 1 --by Ada --reason restored")
+    assert recorded(approvals) == ["1", "2", "1"]
+    assert ills(settings) == {}
+    goes_on(settings)
+    assert recorded(approvals)[-1] == "4", "what MLflow counts anew is not what was asked about"
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["older", "lost"])
+def test_an_older_ledger_decides_nothing_until_somebody_says_what_holds(
+    settings: Settings, open_registry: Open, tmp_path: Path, is_lost: bool
+) -> None:
+    approvals = start(settings, open_registry)
+    shutil.copy(settings.home / "ledger.db", tmp_path / "ledger.db")
+    promote(approvals, add_version(registry_of(settings)))
+    found = evidence("2015-03", add_version(registry_of(settings)), "2")
+    asked = approvals.request(record(approvals.ledger, found, approvals.now()))
+    assert send_request(approvals, Chat(), asked.id, LINKS, settings)
+    for path in settings.home.glob("ledger.db*"):
+        path.unlink()
+    if not is_lost:
+        shutil.copy(tmp_path / "ledger.db", settings.home / "ledger.db")
+
+    restored = Approvals.from_settings(settings, registry_of(settings))
+    for attempt in (
+        restored.production,
+        restored.expire,
+        lambda: restored.request(record(restored.ledger, found, restored.now())),
+        lambda: restored.decide("2015-03", "approve", "Ada", "why not"),
+        lambda: restored.rollback("none", by="Ada", reason="why not"),
+        lambda: Known.of(restored),
+    ):
+        with pytest.raises(LedgerBehindError, match="taxifare adopt --by YOU --reason WHY"):
+            attempt()
+    assert registry_of(settings).production_version() == "2", "the alias stays until somebody says what holds"
+    assert recorded(restored) == ([] if is_lost else ["1"])
+    found_ill = ills(settings)
+    assert "restored from an older backup" in found_ill["ledger's chain"]
+    assert "taxifare adopt --by YOU --reason WHY" in found_ill["ledger's chain"]
+    assert "In production: version 2" in command(settings, "adopt --by Ada --reason restored")
+    assert recorded(restored) == (["2"] if is_lost else ["1", "2"])
+    assert ills(settings) == {}
+    assert "restored" in (settings.home / "ledger-heads.jsonl").read_text(), "what was given up is kept"
+    goes_on(settings)
 
 
 # The key of the tokens
