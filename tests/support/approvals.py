@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.comparisons import record
 from taxifare.approval.decisions import Decision
+from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.projection import Registry
 from taxifare.approval.records import Outcome, Refusal, Request
@@ -171,9 +172,11 @@ class Office:
     clock: Clock
 
     @classmethod
-    def open(cls, url: str, registry: Registry | None = None) -> "Office":
-        registry, clock = registry or MemoryRegistry(), Clock()
-        return cls(Approvals(Ledger(url, "USD"), registry, SECRET, valid_days=30, clock=clock), registry, clock)
+    def open(cls, url: str, registry: Registry | None = None, home: Path | None = None) -> "Office":
+        """An office; with a home, it remembers there what people were told."""
+        registry, clock, ledger = registry or MemoryRegistry(), Clock(), Ledger(url, "USD")
+        told = None if home is None else ToldHeads(home, ledger.place)
+        return cls(Approvals(ledger, registry, SECRET, told=told, valid_days=30, clock=clock), registry, clock)
 
     def ask(self, *args: str | None, **kwargs: object) -> Request:
         return self.request(evidence(*args, **kwargs))

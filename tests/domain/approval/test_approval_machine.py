@@ -1,11 +1,14 @@
 """Whatever happens, in whatever order, crashes included: one production version, and a record of how it came to be."""
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -13,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from taxifare.approval.channels import Message
 from taxifare.approval.delivery import send_request
 from taxifare.approval.due import Known, to_ask
-from taxifare.approval.errors import AlteredError, ApprovalError
+from taxifare.approval.errors import AlteredError, ApprovalError, LedgerBehindError
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Outcome, Promotion, Request, RequestState
 from taxifare.gate.evidence import Verdict
@@ -40,6 +43,14 @@ def empty_ledger() -> Path:
     return path
 
 
+def copy(source: Path, target: Path) -> None:
+    """Puts one database in place of another, whole."""
+    older, newer = sqlite3.connect(source), sqlite3.connect(target)
+    older.backup(newer)
+    older.close()
+    newer.close()
+
+
 class Chat:
     """A chat that keeps the keys of what it was told."""
 
@@ -53,7 +64,7 @@ class Chat:
 
 
 class ApprovalMachine(RuleBasedStateMachine):
-    """Months run, people decide, sources restate, people go back, time passes, processes die."""
+    """Months run, people decide, sources restate, people go back, time passes, processes die, backups are restored."""
 
     requests: Bundle[Request] = Bundle("requests")
 
@@ -61,11 +72,13 @@ class ApprovalMachine(RuleBasedStateMachine):
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=FOLDERS.name))
         shutil.copy(empty_ledger(), self.folder / "ledger.db")
-        self.office = Office.open(f"sqlite:///{self.folder / 'ledger.db'}")
+        self.office = Office.open(f"sqlite:///{self.folder / 'ledger.db'}", home=self.folder)
         self.versions = 0
         self.chat = Chat()
         self.seen_history: tuple[Promotion, ...] = ()
         self.seen_outcomes: dict[str, Outcome] = {}
+        self.registry_backup: tuple[str | None, dict[str, dict[str, str]], int] = (None, {}, 0)
+        self.tags_are_whole = True
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -123,6 +136,8 @@ class ApprovalMachine(RuleBasedStateMachine):
     def the_evidence_comes_again(self, request: Request) -> None:
         """It is the same question; another round of it only where that ended as void and makes sense again."""
         before = [other for other in self.office.approvals.record.requests() if other.evidence == request.evidence]
+        if not before:
+            return  # lost with the ledger that it was in
         history = self.office.approvals.record.history()
         made_sense = request.production_version == (history[-1].version if history else None)
         was_void = self.office.approvals.record.state(before[-1]) is RequestState.VOID
@@ -145,7 +160,8 @@ class ApprovalMachine(RuleBasedStateMachine):
                 except AlteredError:
                     assert comparison.staging_version in self.office.registry.altered
                 else:
-                    send_request(self.office.approvals, self.chat, request.id, LINKS, Settings())
+                    settings = Settings(_env_file=None, taxifare_home=self.folder)
+                    send_request(self.office.approvals, self.chat, request.id, LINKS, settings)
 
         self.attempt(tick, dies_at)
         tick()
@@ -189,6 +205,85 @@ class ApprovalMachine(RuleBasedStateMachine):
     def somebody_moves_the_alias_by_hand(self, alias: str | None) -> None:
         if self.office.approvals.record.history():
             self.office.registry.alias = alias
+
+    # Backups, what is a projection, the home
+
+    @rule()
+    def the_ledger_is_backed_up(self) -> None:
+        copy(self.folder / "ledger.db", self.folder / "backup.db")
+
+    @rule()
+    def the_backup_of_the_ledger_is_restored(self) -> None:
+        """Nothing is decided, and the alias stays, where people were told of more than the backup holds."""
+        if not (self.folder / "backup.db").exists():
+            return
+        copy(self.folder / "backup.db", self.folder / "ledger.db")
+        approvals, alias = self.office.approvals, self.office.registry.alias
+        self.seen_history = approvals.record.history()
+        with approvals.ledger.reading() as entries:
+            self.seen_outcomes = {outcome.request_id: outcome for outcome in entries.outcomes()}
+        self.tags_are_whole = False
+        self.chat.keys.clear()
+        try:
+            approvals.ensure_told()
+        except LedgerBehindError:
+            self.nothing_is_decided()
+            assert self.office.registry.alias == alias
+            self.somebody_adopts()
+        self.what_the_ledger_never_heard_of_is_adopted()
+
+    def nothing_is_decided(self) -> None:
+        approvals = self.office.approvals
+        for attempt in (approvals.production, approvals.expire, lambda: Known.of(approvals), self.roll_back):
+            with pytest.raises(LedgerBehindError):
+                attempt()
+        assert approvals.record.history() == self.seen_history
+
+    def roll_back(self) -> None:
+        self.office.approvals.rollback("none", by="Eve", reason="nobody knows what is right")
+
+    def somebody_adopts(self) -> None:
+        """What the alias says is production from now on; an alias at what is not there says nothing."""
+        registry = self.office.registry
+        if registry.alias not in registry.tags:
+            registry.alias = None
+        wanted, before = registry.alias, self.seen_history[-1:]
+        self.office.approvals.adopt(by="Ada", reason="the newer ledger is lost")
+        (production,) = [entry.version for entry in self.office.approvals.record.history()[-1:]] or [None]
+        assert production == (wanted or (before[0].version if before else None))
+
+    def what_the_ledger_never_heard_of_is_adopted(self) -> None:
+        if not self.office.approvals.record.history() and self.office.registry.alias is not None:
+            self.somebody_adopts()
+
+    @rule()
+    def the_registry_is_backed_up(self) -> None:
+        registry = self.office.registry
+        self.registry_backup = (registry.alias, deepcopy(registry.tags), self.versions)
+
+    @rule()
+    def the_backup_of_the_registry_is_restored(self) -> None:
+        """Its versions of since are gone, or others are made under their numbers; the alias is where it was."""
+        registry = self.office.registry
+        registry.alias, tags, versions = self.registry_backup
+        registry.tags = deepcopy(tags)
+        registry.altered |= {str(number) for number in range(versions + 1, self.versions + 1)}
+        self.tags_are_whole = False
+        self.what_the_ledger_never_heard_of_is_adopted()
+
+    @rule()
+    def the_projection_is_wiped(self) -> None:
+        registry = self.office.registry
+        registry.alias, registry.tags = None, {version: {} for version in registry.tags}
+        self.tags_are_whole = False
+
+    @rule()
+    def the_home_moves(self) -> None:
+        moved = Path(tempfile.mkdtemp(dir=FOLDERS.name)) / "home"
+        self.folder = self.folder.rename(moved)
+        before = self.office
+        self.office = Office.open(f"sqlite:///{moved / 'ledger.db'}", before.registry, moved)
+        self.office.clock.moment = before.clock.moment
 
     @invariant()
     def production_is_the_last_entry_and_the_alias(self) -> None:
@@ -250,6 +345,8 @@ class ApprovalMachine(RuleBasedStateMachine):
 
     @invariant()
     def tags_tell_how_each_version_fared(self) -> None:
+        if not self.tags_are_whole:
+            return
         approvals = self.office.approvals
         last = {request.staging_version: request for request in approvals.record.requests()}
         for request in last.values():
