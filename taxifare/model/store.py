@@ -21,7 +21,6 @@ from taxifare.settings import MlflowSettings
 from taxifare.whole_files import whole_file
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
 
 _ADDRESSES = (
@@ -86,7 +85,7 @@ class MlflowStore:
             if experiment is None:
                 with unless_it_exists():
                     client.create_experiment(self.experiment, artifact_location=self.artifact_location or self._beside)
-            elif (fault := self._fault_of(experiment)) is not None:
+            if (fault := self._fault_of(client)) is not None:
                 raise RegistryError(f"{fault}: nothing can be run or decided until it is put right: taxifare mend")
         return client
 
@@ -98,14 +97,12 @@ class MlflowStore:
         """
         mended: list[str] = []
         with attempting("put the experiment right"), self._opened() as client:
-            while (experiment := client.get_experiment_by_name(self.experiment)) is not None:
-                fault = self._fault_of(experiment)
-                if fault is None:
-                    break
-                if experiment.lifecycle_stage == "deleted":
+            while (fault := self._fault_of(client)) is not None:
+                experiment, moved = client.get_experiment_by_name(self.experiment), self._moved_from(client)
+                if experiment is not None and experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(experiment.experiment_id)
-                elif self._sqlite_file is not None:
-                    _readdress(self._sqlite_file, experiment.artifact_location, str(self._beside))
+                elif self._sqlite_file is not None and moved is not None:
+                    _readdress(self._sqlite_file, moved, str(self._beside))
                 mended.append(fault)
         return tuple(mended)
 
@@ -125,16 +122,29 @@ class MlflowStore:
                 _make_store(self._sqlite_file)
             yield mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
 
-    def _fault_of(self, experiment: "Experiment") -> str | None:
-        """Returns why the experiment cannot be used, None if it can."""
-        if experiment.lifecycle_stage == "deleted":
+    def _fault_of(self, client: "MlflowClient") -> str | None:
+        """Returns why the store cannot be used, None if it can."""
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
             return f"the experiment {self.experiment} was deleted in MLflow"
-        if self._has_moved(experiment.artifact_location):
+        if (moved := self._moved_from(client)) is not None:
             return (
                 f"{self._sqlite_folder} was moved or copied: MLflow still looks for the files of its models in "
-                f"{shown(experiment.artifact_location)}"
+                f"{shown(moved)}"
             )
         return None
+
+    def _moved_from(self, client: "MlflowClient") -> str | None:
+        """Returns where an SQLite store in a folder that was moved still looks for files, None if nowhere.
+
+        Versions may be of an experiment that had another name then: all of them count.
+        """
+        from mlflow.entities import ViewType
+
+        if self._sqlite_folder is None:
+            return None
+        places = (experiment.artifact_location for experiment in client.search_experiments(ViewType.ALL))
+        return next(filter(self._has_moved, places), None)
 
     def _has_moved(self, location: str) -> bool:
         """Whether the folder of an SQLite store is not where its experiment's files were put beside it."""

@@ -145,6 +145,19 @@ def test_a_state_folder_that_was_moved_finds_its_models(tmp_path: Path, open_reg
     database.close()
 
 
+def test_a_state_folder_that_was_moved_finds_the_models_of_every_experiment(
+    tmp_path: Path, open_registry: Open
+) -> None:
+    before = small_settings(tmp_path / "before")
+    start(before, open_registry)
+    after = small_settings(tmp_path / "after", mlflow_tracking_uri=None, mlflow_experiment="another")
+    before.home.rename(after.home)
+    assert ills(after)["MLflow"].endswith("taxifare mend")
+    registry_of(after).store.mend()
+    assert ills(after) == {}
+    goes_on(after)
+
+
 def test_a_state_folder_under_another_name_of_the_same_is_not_moved(tmp_path: Path, open_registry: Open) -> None:
     start(small_settings(tmp_path / "state"), open_registry)
     (tmp_path / "link").symlink_to(tmp_path / "state")
