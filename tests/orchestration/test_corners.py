@@ -1,9 +1,69 @@
 """Corners of real runs: what was deleted is trained, compared and asked about anew, and the months go on."""
 
+from typing import Any
+
+import dagster as dg
 import pytest
 
 from taxifare.gate.evidence import Verdict
-from tests.support.world import JANUARY, World
+from taxifare.sources import make_source
+from taxifare.trips.months import parse_month
+from tests.support.world import FEBRUARY, JANUARY, Publisher, World, failures, world_settings
+
+
+def recorded(world: World) -> dict[str, Any]:
+    """Everything on record that says what is due, open or in production."""
+    record = world.approvals.record
+    return {
+        "compared": record.comparisons(),
+        "asked": record.requests(),
+        "ended": record.outcomes(),
+        "history": record.history(),
+        "told": len(world.chat.messages),
+    }
+
+
+def test_whatever_is_wiped_or_reported_in_dagster_asks_ends_and_runs_nothing(compared_january: World) -> None:
+    world = compared_january
+    assert world.ask(JANUARY).success
+    before, instance = recorded(world), world.instance
+    for key in instance.get_asset_keys():
+        instance.wipe_assets([key])
+    for month in (JANUARY, FEBRUARY):
+        for asset in ("raw_new_data", "staging_model", "production_eval_mae"):
+            forged = dg.AssetMaterialization(asset, partition=f"{month}-01", metadata={"version": "66", "mae_usd": 0.1})
+            instance.report_runless_asset_event(forged)
+    for check in ("better_than_production", "gate"):
+        forged_check = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("staging_model"), check_name=check, passed=True, metadata={"verdict": "PROMOTE"}
+        )
+        instance.report_runless_asset_event(forged_check)
+    for sensor in ("new_month_sensor", "approval_sensor"):
+        assert not world.tick(sensor).run_requests
+    (shown,) = world.tick("production_sensor").asset_events
+    assert shown.metadata["version"].value == "1", "what is shown is put right from the record"
+    assert recorded(world) == before
+    assert failures(world.answer(world.request(JANUARY))) == {}
+    assert world.approvals.production() == world.registry.production_version() == before["asked"][-1].staging_version
+
+
+@pytest.mark.parametrize("first_month", ["2014-11", "2015-02"])
+def test_a_first_month_that_is_moved_runs_no_history_and_keeps_what_is_open(
+    compared_january: World, first_month: str
+) -> None:
+    """What production has learned, or is older than that, is no news, whether or not it is a month now."""
+    world = compared_january
+    world.ask_and_approve(JANUARY)
+    before = world.approvals.record.history()
+    moved = world_settings(world.settings.home, first_month=first_month)
+    out = tuple(parse_month(month) for month in ("2014-11", "2014-12", "2015-01") if month >= first_month)
+    there = World(moved, Publisher(make_source(moved), out), world.chat)
+    assert not there.tick("new_month_sensor").run_requests
+    assert not [request for request in there.tick("approval_sensor").run_requests if request.job_name == "approval_job"]
+    assert there.approvals.record.history() == before
+    there.publisher.out = (*out, FEBRUARY)
+    (due,) = there.tick("new_month_sensor").run_requests
+    assert due.partition_key == "2015-02-01"
 
 
 @pytest.mark.slow
