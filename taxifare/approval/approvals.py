@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from taxifare.approval import decisions, promotions, requests
+from taxifare.approval.comparisons import ensure_of_recorded_files
 from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import (
     AlteredError,
@@ -29,7 +30,15 @@ from taxifare.approval.projection import Projection, Registry
 from taxifare.approval.record import Record
 from taxifare.approval.records import Comparison, Outcome, Promotion, Refusal, Request
 from taxifare.approval.texts import one_line
-from taxifare.approval.tokens import Tokens, approval_secret, spend, to_answer, to_ask_again, to_go_back
+from taxifare.approval.tokens import (
+    Tokens,
+    about_promotion,
+    approval_secret,
+    spend,
+    to_answer,
+    to_ask_again,
+    to_go_back,
+)
 from taxifare.approval.versions import ledger_of
 from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content, NotOnRecordError
@@ -147,6 +156,11 @@ class Approvals:
                 f"{comparison.subject}: expected evidence in {self.ledger.unit}, received it in {unit}: it was "
                 "gathered for another target. Set TARGET back, or use another TAXIFARE_HOME"
             )
+        if comparison.staging_version == comparison.production_version:
+            raise ApprovalError(
+                f"{comparison.subject}: expected two versions to decide between, received version "
+                f"{comparison.staging_version} as both staging and production: run the month again"
+            )
         if comparison.evidence.verdict is Verdict.UNCHANGED:
             raise ApprovalError(f"{comparison.subject}: nobody is asked, for {'; '.join(comparison.evidence.reasons)}")
         self.repair()
@@ -158,6 +172,7 @@ class Approvals:
                 request = requests.next_round(last, self.now(), self._valid_for)
             else:
                 return last
+            ensure_of_recorded_files(entries, comparison)
             self._ensure_as_shown(request, entries)
             requests.ask(entries, request, production)
         self._projection.show(f"request {request.id}")
@@ -176,23 +191,35 @@ class Approvals:
         Raises:
             UnknownRequestError: No such request.
             TokenError: The token does not permit it.
-            ApprovalError: It is open, was decided, or its evidence is not that of today.
+            ApprovalError: It is open, was decided, or its evidence is not that of today; the attempt is on record.
             RegistryBehindError: The request is stored, the registry could not be told.
         """
+        request_id = one_line(request_id)
         self.repair()
+        again: Request | None = None
         with self.ledger.writing() as entries:
-            request = requests.found(entries, one_line(request_id))
-            if token is not None:
-                self.tokens.ensure(to_ask_again(request), entries, token)
-                requests.ensure_last_round(entries, request)
-            elif requests.is_open(entries, request, promotions.production(entries), self.now()):
-                spend(to_answer(request, "approve"), "asked again", entries, self.now())
-                return request
-            last = requests.repeatable(entries, request, promotions.production(entries))
-            again = requests.next_round(last, self.now(), self._valid_for)
-            self._ensure_as_shown(again, entries)
-            requests.ask(entries, again, promotions.production(entries))
+            try:
+                again = self._asked_again(entries, requests.found(entries, request_id), token)
+            except ApprovalError as error:
+                refused = error
+                entries.add_refusal(Refusal(request_id, "ask again", "", str(error), self.now()))
+        if again is None:
+            raise refused
         self._projection.show(f"request {again.id}")
+        return again
+
+    def _asked_again(self, entries: Entries, request: Request, token: str | None) -> Request:
+        """Returns the question that waits from now on; raises ApprovalError, and nothing is recorded then."""
+        production = promotions.production(entries)
+        if token is not None:
+            self.tokens.ensure(to_ask_again(request), entries, token)
+            requests.ensure_last_round(entries, request)
+        elif requests.is_open(entries, request, production, self.now()):
+            spend(to_answer(request, "approve"), "asked again", entries, self.now())
+            return request
+        again = requests.next_round(requests.repeatable(entries, request, production), self.now(), self._valid_for)
+        self._ensure_as_shown(again, entries)
+        requests.ask(entries, again, production)
         return again
 
     def decide(
@@ -262,7 +289,7 @@ class Approvals:
         """Returns the entry that made an earlier version production again; open requests on the other are void.
 
         The same rollback by the same person for the same reason again is the same rollback: a command that was killed
-        can be repeated without going back a second step.
+        can be repeated without going back a second step. An attempt that is refused is recorded too.
 
         Args:
             to: The version; by default the one that the present version replaced when it was promoted. `none` takes the
@@ -278,36 +305,45 @@ class Approvals:
             RegistryBehindError: The rollback is stored, the registry could not be told.
         """
         self.ensure_told()
-        by, reason = one_line(by), one_line(reason)
+        by, reason, to = one_line(by), one_line(reason), None if to is None else one_line(to)
         promotion: Promotion | None = None
         with self.ledger.writing() as entries:
             history = entries.promotions()
-            if not history:
-                raise RollbackError("nothing was ever in production")
-            if promotions.is_repeated(history[-1], to, by, reason):
-                promotion = history[-1]
-            else:
-                version = promotions.earlier_version(history, to)
-                permission = to_go_back(history[-1], version)
-                if token is not None:
-                    self.tokens.ensure(permission, entries, token)
-                try:
-                    promotion = self._gone_back(entries, version, by, reason)
-                except ApprovalError as error:
-                    refused = error
-                    if token is not None:
-                        spend(permission, str(error), entries, self.now())
+            try:
+                promotion = self._gone_back(entries, history, to, by, reason, token)
+            except ApprovalError as error:
+                refused = error
+                about = about_promotion(history[-1].sequence if history else 0)
+                entries.add_refusal(Refusal(about, "go back", by, str(error), self.now()))
         if promotion is None:
             raise refused
         self._projection.show(f"rollback to version {promotion.version}")
         return promotion
 
-    def _gone_back(self, entries: Entries, version: str | None, by: str, reason: str) -> Promotion:
-        """Returns the entry, recorded; raises ApprovalError, and nothing is recorded then."""
-        if not by or not reason:
-            raise RollbackError("a rollback needs who decides (by) and why (reason)")
-        if version is not None:
-            self._ensure_unaltered(version)
+    def _gone_back(
+        self, entries: Entries, history: list[Promotion], to: str | None, by: str, reason: str, token: str | None
+    ) -> Promotion:
+        """Returns the entry, recorded; raises ApprovalError, and a token that permitted the attempt is spent then."""
+        if not history:
+            raise RollbackError("nothing was ever in production")
+        repeated = promotions.is_repeated(history[-1], to, by, reason)
+        # The token of a rollback that is repeated was about what it replaced.
+        replaced = history[-2:][0] if repeated else history[-1]
+        version = history[-1].version if repeated else promotions.earlier_version(history, to)
+        permission = to_go_back(replaced, version)
+        if token is not None:
+            self.tokens.ensure(permission, entries, token)
+        if repeated:
+            return history[-1]
+        try:
+            if not by or not reason:
+                raise RollbackError("a rollback needs who decides (by) and why (reason)")
+            if version is not None:
+                self._ensure_unaltered(version)
+        except ApprovalError as error:
+            if token is not None:
+                spend(permission, str(error), entries, self.now())
+            raise
         return promotions.promote(entries, version, self.now(), by=by, reason=reason)
 
     def adopt(self, *, by: str, reason: str) -> tuple[Content, ...]:

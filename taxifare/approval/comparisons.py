@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 
-from taxifare.approval.ledger import Ledger
+from taxifare.approval.errors import ApprovalError
+from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
 from taxifare.gate.evidence import Appraisal, Evidence
 from taxifare.gate.scores import EvaluationError
@@ -22,6 +23,9 @@ from taxifare.trips.editions import Trips
 SCHEMA = 3
 """Of the evidence that this release writes. 1 is that of the releases which left it in Dagster's event log: without
 objections, and with a digest that depended on the order of fields. 2 does not know the files of the versions."""
+
+KNOWS_THE_FILES = 3
+"""From this schema on, evidence says by which files each version was scored."""
 
 KEEPS_ITS_DIGEST = 2
 """From this schema on, evidence that is read again has the digest under which it was written."""
@@ -64,9 +68,13 @@ def record(ledger: Ledger, evidence: Evidence, at: datetime) -> Comparison:
         ledger: Where it is kept.
         evidence: What was found.
         at: When it was found.
+
+    Raises:
+        ApprovalError: It contradicts what the ledger says its versions are.
     """
     found = comparison_of(evidence, at)
     with ledger.writing() as entries:
+        ensure_of_recorded_files(entries, found)
         last = entries.comparison(evidence.subject)
         if last is not None and _says_the_same(last, found):
             return last
@@ -94,6 +102,27 @@ def comparison_of(evidence: Evidence, at: datetime, *, schema: int = SCHEMA, dig
         evidence_json=json.dumps(evidence.model_dump(mode="json")),
         compared_at=at,
     )
+
+
+def ensure_of_recorded_files(entries: Entries, comparison: Comparison) -> None:
+    """Ensures that both versions were scored by the files that are on record; evidence of before does not know them.
+
+    The MLflow runs may be others than those that registered the versions: a month that is run again scores its version
+    in a run of its own.
+
+    Raises:
+        ApprovalError: One was scored by other files, or by files that the evidence does not name.
+    """
+    if comparison.schema < KNOWS_THE_FILES:
+        return
+    for scored in (comparison.evidence.staging, comparison.evidence.production):
+        content = None if scored is None else entries.content(scored.version)
+        if scored is not None and content is not None and scored.files_digest != content.files_digest:
+            received = "none" if scored.files_digest is None else scored.files_digest[:12]
+            raise ApprovalError(
+                f"{comparison.subject}: expected evidence on version {scored.version} by its files on record, digest "
+                f"{content.files_digest[:12]}, received it with digest {received}: run the month again"
+            )
 
 
 def _says_the_same(last: Comparison, found: Comparison) -> bool:

@@ -44,7 +44,8 @@ def decide(
 ) -> Outcome:
     """Returns the outcome, recorded; of an approval, the promotion is recorded with it.
 
-    The same decision by the same person again is the same decision.
+    The same decision by the same person again is the same decision. None is dated before its question: where the clock
+    was set back, it has the question's time.
 
     Raises:
         SettledError: Decided already, expired, or void because production, staging or the month changed.
@@ -62,6 +63,7 @@ def decide(
         raise SettledError(closed)
     if decision == "approve" and request.verdict not in APPROVABLE and not override:
         raise AgainstVerdictError(f"the verdict on {request.id} is {request.verdict}; approving it takes an override")
+    now = max(now, request.requested_at)
     outcome = Outcome(request.id, state, by, reason, override, now)
     entries.settle(outcome)
     if decision == "approve":

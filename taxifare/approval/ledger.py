@@ -420,6 +420,11 @@ class Ledger:
                 if self._engine.dialect.name == "postgresql":
                     _begin_postgresql(open_connection, exclusive=exclusive)
                 yield open_connection
+        except UnicodeEncodeError as error:
+            raise LedgerError(
+                f"expected texts that can be stored, received {error.object[:100]!a}, which holds half a "
+                "character: nothing of this was recorded; write it again without that"
+            ) from None
         except sa.exc.DatabaseError as error:
             # What a row, a key or a right refuses is the caller's to understand.
             if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError | sa.exc.InternalError):

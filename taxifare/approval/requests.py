@@ -179,7 +179,7 @@ def _superseded(older: Request, newer: Request) -> str:
 
 
 def _void(request: Request, reason: str, now: datetime) -> Outcome:
-    return Outcome(request.id, RequestState.VOID, None, reason, override=False, at=now)
+    return Outcome(request.id, RequestState.VOID, None, reason, override=False, at=max(now, request.requested_at))
 
 
 def _expired(request: Request, now: datetime) -> Outcome:

@@ -74,6 +74,17 @@ def content_of(version: str) -> Content:
     return Content(version, f"run-of-{version}", f"{int(version):064x}")
 
 
+def by_recorded_files(found: Evidence, ledger: Ledger) -> Evidence:
+    """The same evidence, gathered by the files that the ledger has on record."""
+
+    def of_files(scored: Contender | None) -> Contender | None:
+        content = None if scored is None else entries.content(scored.version)
+        return scored if content is None else scored.model_copy(update={"files_digest": content.files_digest})
+
+    with ledger.reading() as entries:
+        return found.model_copy(update={"staging": of_files(found.staging), "production": of_files(found.production)})
+
+
 class MemoryContents:
     """The record of versions in memory, for registries without a ledger."""
 
@@ -181,9 +192,13 @@ class Office:
     def ask(self, *args: str | None, **kwargs: object) -> Request:
         return self.request(evidence(*args, **kwargs))
 
+    def gathered(self, found: Evidence) -> Evidence:
+        """The same evidence, by the files on record."""
+        return by_recorded_files(found, self.approvals.ledger)
+
     def request(self, found: Evidence) -> Request:
         """The request on evidence that has just been found."""
-        return self.approvals.request(record(self.approvals.ledger, found, self.clock()))
+        return self.approvals.request(record(self.approvals.ledger, self.gathered(found), self.clock()))
 
     def approve(self, request: Request, by: str = "Ada", *, override: bool = False) -> Outcome:
         return self.decide(request, "approve", by, override=override)

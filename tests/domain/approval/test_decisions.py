@@ -10,12 +10,14 @@ import pytest
 from taxifare.approval import approvals as approval
 from taxifare.approval.errors import (
     AgainstVerdictError,
+    ApprovalError,
     DecisionRefusedError,
     SettledError,
     TokenError,
     UnknownRequestError,
     UnsignedError,
 )
+from taxifare.approval.ledger import LedgerError
 from taxifare.approval.records import RequestState
 from taxifare.gate.evidence import Verdict
 from tests.support.approvals import FileRegistry, Office, in_processes
@@ -145,6 +147,37 @@ def test_the_same_decision_again_is_the_same_and_another_persons_is_told(office:
     with pytest.raises(SettledError, match="is approved by Ada"):
         office.reject(request, by="Ada")
     assert [refusal.by for refusal in office.refusals()] == ["Bob", "Ada"]
+
+
+def test_a_text_that_nobody_would_read_is_refused_and_the_limit_is_told(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    for identity, by, reason in (
+        (request.id, "Ada", "x" * 1001),
+        (request.id, "y" * 5000, "why"),
+        ("z" * 5000, "A", "b"),
+    ):
+        with pytest.raises(ApprovalError, match=r"at most 1,000 characters, received [15],00[01]") as caught:
+            office.approvals.decide(identity, "approve", by, reason)
+        assert len(str(caught.value)) < 200
+    assert office.approvals.record.open_requests() == (request,)
+
+
+def test_half_a_character_is_cleaned_or_refused(office: Office) -> None:
+    with pytest.raises(LedgerError, match=r"expected texts that can be stored, received .*ud800"):
+        office.ask("2015-01\ud800", "2", "1")
+    request = office.ask("2015-01", "2", "1")
+    with pytest.raises(LedgerError, match="half a character"):
+        office.approvals.void_restated("2015-01", "r\ud800")
+    assert office.approvals.record.open_requests() == (request,)
+    assert office.approvals.decide(request.id, "approve", "Ada\ud800", "why\udfff").by == "Ada\ufffd"
+
+
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+def test_an_answer_is_never_dated_before_its_question(office: Office, decision: approval.Decision) -> None:
+    request = office.ask("2015-01", "2", "1")
+    office.clock.move(days=-400)
+    assert office.decide(request, decision).at == request.requested_at
+    assert office.approvals.record.history()[-1].promoted_at == request.requested_at
 
 
 @pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "reject")])

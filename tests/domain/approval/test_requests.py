@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taxifare.approval.comparisons import comparison_of
+from taxifare.approval.comparisons import comparison_of, record
 from taxifare.approval.errors import (
     ApprovalError,
     SettledError,
@@ -14,7 +14,7 @@ from taxifare.approval.errors import (
 )
 from taxifare.approval.records import Delivery, RequestState
 from taxifare.approval.tokens import to_ask_again
-from tests.support.approvals import Office, evidence
+from tests.support.approvals import Office, content_of, evidence
 
 
 def test_the_evidence_is_kept_exactly_as_it_was_shown_infinite_bounds_included(office: Office) -> None:
@@ -63,10 +63,28 @@ def test_evidence_against_a_version_that_is_no_longer_production_is_void_from_th
 
 
 def test_a_model_compared_with_itself_is_not_a_question(office: Office) -> None:
-    itself = office.ask("2015-01", "1", "1")
-    assert office.approvals.record.state(itself) == RequestState.VOID
-    with pytest.raises(SettledError, match="version 1 is production already"):
-        office.approve(itself)
+    with pytest.raises(ApprovalError, match=r"expected two versions .* received version 1 as both .* run the month"):
+        office.ask("2015-01", "1", "1")
+    assert office.approvals.record.open_requests() == ()
+
+
+@pytest.mark.parametrize("whose", ["staging", "production"])
+@pytest.mark.parametrize("digest", [None, "0" * 64])
+def test_evidence_by_other_files_than_those_on_record_is_refused(
+    office: Office, whose: str, digest: str | None
+) -> None:
+    with office.approvals.ledger.writing() as entries:
+        for version in ("1", "2"):
+            entries.add_content(content_of(version), office.clock())
+    honest = office.gathered(evidence("2015-01", "2", "1"))
+    scored = getattr(honest, whose)
+    forged = honest.model_copy(update={whose: scored.model_copy(update={"files_digest": digest})})
+    with pytest.raises(ApprovalError, match=r"by its files on record, digest 0{12}, received .* run the month again"):
+        record(office.approvals.ledger, forged, office.clock())
+    with pytest.raises(ApprovalError, match="by its files on record"):
+        office.approvals.request(comparison_of(forged, office.clock()))
+    before = comparison_of(evidence("2015-01", "2", "1"), office.clock(), schema=2)
+    assert office.approvals.request(before).staging_version == "2", "an earlier release did not know the files"
 
 
 def test_a_restated_month_voids_its_open_request_and_names_the_decisions_that_rest_on_it(office: Office) -> None:

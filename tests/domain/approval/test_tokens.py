@@ -9,9 +9,10 @@ import pytest
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.errors import (
     ApprovalError,
+    RollbackError,
     TokenError,
 )
-from taxifare.approval.tokens import approval_secret
+from taxifare.approval.tokens import approval_secret, to_go_back
 from taxifare.settings import Settings
 from tests.support.approvals import MemoryRegistry, Office, in_processes
 
@@ -29,6 +30,36 @@ def test_a_token_of_another_secret_opens_nothing(office: Office) -> None:
     elsewhere = Approvals(office.approvals.ledger, office.registry, b"another secret")
     with pytest.raises(TokenError):
         office.approvals.decide(request.id, "approve", "Eve", "guessed", elsewhere.answer_tokens(request)["approve"])
+
+
+def test_a_token_that_is_no_text_is_a_wrong_token(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    for token in ("\ud800", "ü", ""):
+        with pytest.raises(TokenError, match="does not permit"):
+            office.approvals.decide(request.id, "approve", "Eve", "guessed", token)
+
+
+def test_a_rollback_that_is_repeated_is_told_to_the_right_token_only(office: Office) -> None:
+    office.approve(office.ask("2015-01", "2", "1"))
+    with office.approvals.ledger.reading() as entries:
+        token = office.approvals.tokens.of(to_go_back(entries.promotions()[-1], "1"), entries)
+    back = office.approvals.rollback(by="Ada", reason="complaints", token=token)
+    assert office.approvals.rollback(by="Ada", reason="complaints", token=token) == back
+    with pytest.raises(TokenError):
+        office.approvals.rollback(by="Ada", reason="complaints", token="guessed")
+    assert office.versions() == ["1", "2", "1"]
+
+
+def test_a_refused_rollback_and_a_refused_asking_again_are_on_record_as_a_refused_decision_is(office: Office) -> None:
+    request = office.ask("2015-01", "2", "1")
+    with pytest.raises(TokenError) as wrong:
+        office.approvals.ask_again(request.id, "guessed")
+    with pytest.raises(RollbackError) as nowhere:
+        office.approvals.rollback("9", by="Eve", reason="why not")
+    assert [(refused.request_id, refused.decision, refused.by, refused.why) for refused in office.refusals()] == [
+        (request.id, "ask again", "", str(wrong.value)),
+        ("promotion 1", "go back", "Eve", str(nowhere.value)),
+    ]
 
 
 def test_the_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
-from tests.support.approvals import evidence
+from tests.support.approvals import by_recorded_files, evidence
 from tests.support.registry import put_files
 
 
@@ -35,6 +35,7 @@ class Desk:
 
     def ask(self, subject: str, staging: str, production: str | None, verdict: Verdict = Verdict.PROMOTE) -> Request:
         found = evidence(subject, staging, production, verdict=verdict)
+        found = by_recorded_files(found, self.approvals.ledger)
         return self.approvals.request(record(self.approvals.ledger, found, utc_now()))
 
     def run(self, *words: str) -> Result:

@@ -19,7 +19,7 @@ from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import parse_month
 from taxifare_dagster.command import SURROUNDINGS
 from taxifare_dagster.io_managers import ParquetIOManager
-from tests.support.approvals import evidence
+from tests.support.approvals import by_recorded_files, evidence
 from tests.support.publisher import Publisher, lewagon_files, publisher_server
 from tests.support.registry import put_files
 
@@ -102,6 +102,7 @@ class TestMonths:
         put_files(registry, 2, home / "files")
         approvals = Approvals.from_settings(settings, registry)
         found = evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision)
+        found = by_recorded_files(found, approvals.ledger)
         asked = approvals.request(record(approvals.ledger, found, utc_now()))
         approvals.decide(asked.id, "approve", "Ada", "a start", approvals.answer_tokens(asked)["approve"])
         assert "approved by Ada" in line_of("2015-01")

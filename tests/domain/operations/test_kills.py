@@ -26,7 +26,7 @@ from taxifare.model.store import _readdress
 from taxifare.operations.doctor import examine
 from taxifare.secrets import private_folder
 from taxifare.settings import Settings
-from tests.support.approvals import LINKS, evidence, in_processes
+from tests.support.approvals import LINKS, by_recorded_files, evidence, in_processes
 from tests.support.kills import moments_of
 from tests.support.small import small_settings
 
@@ -90,7 +90,7 @@ def run_month(subject: str) -> Act:
     def act(settings: Settings) -> None:
         approvals, registry = opened(settings)
         found = evidence(subject, registered(registry, subject), approvals.production())
-        comparison = record(approvals.ledger, found, approvals.now())
+        comparison = record(approvals.ledger, by_recorded_files(found, approvals.ledger), approvals.now())
         asking.ask(approvals, comparison, [Chat(settings)], LINKS, settings)
 
     return act

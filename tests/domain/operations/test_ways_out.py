@@ -26,7 +26,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.operations.doctor import examine
 from taxifare.settings import Settings
-from tests.support.approvals import LINKS, evidence, record
+from tests.support.approvals import LINKS, by_recorded_files, evidence, record
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
 
@@ -86,6 +86,7 @@ def promote(approvals: Approvals, version: str) -> None:
         history = entries.promotions()
     production = history[-1].version if history else None
     found = evidence(f"2015-{len(history) + 1:02}", version, production)
+    found = by_recorded_files(found, approvals.ledger)
     asked = approvals.request(record(approvals.ledger, found, approvals.now()))
     approvals.decide(asked.id, "approve", "Ada", "I looked at the slices")
     assert approvals.production() == version
@@ -228,6 +229,7 @@ def test_an_older_mlflow_leads_back_to_the_last_version_that_is_there(
     shutil.copytree(settings.home / "mlflow", tmp_path / "backup")
     promote(approvals, add_version(registry_of(settings)))
     found = evidence("2015-03", add_version(registry_of(settings)), "2")
+    found = by_recorded_files(found, approvals.ledger)
     asked = approvals.request(record(approvals.ledger, found, approvals.now()))
     restore_mlflow(settings, tmp_path / "backup")
 
@@ -252,6 +254,7 @@ def test_an_older_ledger_decides_nothing_until_somebody_says_what_holds(
     shutil.copy(settings.home / "ledger.db", tmp_path / "ledger.db")
     promote(approvals, add_version(registry_of(settings)))
     found = evidence("2015-03", add_version(registry_of(settings)), "2")
+    found = by_recorded_files(found, approvals.ledger)
     asked = approvals.request(record(approvals.ledger, found, approvals.now()))
     assert send_request(approvals, Chat(), asked.id, LINKS, settings)
     for path in settings.home.glob("ledger.db*"):
@@ -288,6 +291,7 @@ def test_an_older_ledger_decides_nothing_until_somebody_says_what_holds(
 def test_a_changed_key_lets_links_be_sent_again(settings: Settings, open_registry: Open) -> None:
     approvals = start(settings, open_registry)
     found = evidence("2015-02", add_version(registry_of(settings)), "1")
+    found = by_recorded_files(found, approvals.ledger)
     asked = approvals.request(record(approvals.ledger, found, approvals.now()))
     with approvals.ledger.writing() as entries:
         entries.add_delivery(Delivery(asked.id, "chat", 0, approvals.now()))
