@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, get_args
 
 from dotenv import dotenv_values
+from fsspec import get_filesystem_class
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -159,17 +160,39 @@ class HomeSettings(_Group):
 
     @cached_property
     def home(self) -> Path:
-        """The folder of all state, absolute: run workers have working folders of their own."""
-        return self.taxifare_home.expanduser().absolute()
+        """The folder of all state, absolute: run workers have working folders of their own.
+
+        Raises:
+            SettingsError: There is something else in its place.
+        """
+        home = self.taxifare_home.expanduser().absolute()
+        for place in (home, *home.parents):
+            if place.exists() and not place.is_dir():
+                raise SettingsError(f"TAXIFARE_HOME: expected a folder, received {home}, but {place} is a file")
+        return home
 
     @property
     def lake(self) -> UPath:
-        """Where the lake's files are."""
+        """Where the lake's files are.
+
+        Raises:
+            SettingsError: What it takes to open STORAGE_URI is not installed, or nobody knows its kind.
+        """
         if self.storage_uri is None:
             return UPath(self.home / "lake")
         # What is in a bucket is asked anew each time: another process may have written it since.
-        is_remote = "://" in self.storage_uri
-        return UPath(self.storage_uri, use_listings_cache=False) if is_remote else UPath(self.storage_uri)
+        protocol, separator, _ = self.storage_uri.partition("://")
+        if not separator:
+            return UPath(self.storage_uri)
+        try:
+            get_filesystem_class(protocol)
+        except (ImportError, ValueError) as error:
+            extra = " (pip install 'taxifare[gcp]')" if protocol in {"gs", "gcs"} else ""
+            raise SettingsError(
+                f"STORAGE_URI: expected a folder, or a bucket whose client is installed{extra}, received "
+                f"{protocol}://…: {error}"
+            ) from None
+        return UPath(self.storage_uri, use_listings_cache=False)
 
     @property
     def _ledger_file(self) -> Path:

@@ -13,7 +13,7 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
 from taxifare.secrets import private_folder
-from taxifare.settings import Settings
+from taxifare.settings import Settings, SettingsError
 from taxifare.whole_files import whole_file
 from taxifare_dagster.takeover import take_over_comparisons
 
@@ -27,11 +27,16 @@ def prepare_home(settings: Settings) -> Path:
     left undone is put right: between ledger and registry, and runs that it left behind. Dagster's home gets the shipped
     `dagster.yaml` where it has none; an edited one stays. DAGSTER_HOME is set for this process and those it starts.
     """
-    home = private_folder(settings.home / "dagster")
-    configuration = home / "dagster.yaml"
-    if not configuration.exists():
-        with whole_file(configuration) as unfinished:
-            shutil.copy(Path(__file__).with_name("dagster.yaml"), unfinished)
+    try:
+        home = private_folder(settings.home / "dagster")
+        configuration = home / "dagster.yaml"
+        if not configuration.exists():
+            with whole_file(configuration) as unfinished:
+                shutil.copy(Path(__file__).with_name("dagster.yaml"), unfinished)
+    except OSError as error:
+        raise SettingsError(
+            f"TAXIFARE_HOME: expected a folder that can be written, received {settings.home}: {error.strerror}"
+        ) from None
     os.environ["DAGSTER_HOME"] = str(home)
     registry = registry_of(settings)
     registry.prepare()

@@ -33,7 +33,7 @@ from taxifare.approval.texts import one_line
 from taxifare.approval.tokens import (
     Tokens,
     about_promotion,
-    approval_secret,
+    kept_secret,
     spend,
     to_answer,
     to_ask_again,
@@ -57,7 +57,7 @@ class Approvals:
     Args:
         ledger: Where everything is recorded.
         registry: Where the production alias and the tags are.
-        secret: Key of the tokens, see `tokens.approval_secret`.
+        secret: Tells the key of the tokens, see `tokens.kept_secret`.
         told: What people were told of the ledger; None where nobody remembers.
         valid_days: How long a request stays open.
         clock: Tells the moment.
@@ -72,7 +72,7 @@ class Approvals:
         self,
         ledger: Ledger,
         registry: Registry,
-        secret: bytes,
+        secret: Callable[[], bytes],
         *,
         told: ToldHeads | None = None,
         valid_days: int = 30,
@@ -89,12 +89,12 @@ class Approvals:
 
     @classmethod
     def from_settings(cls, settings: Settings, registry: Registry) -> "Approvals":
-        """Returns approvals as the settings say; connects to nothing yet, but makes the secret if there is none."""
+        """Returns approvals as the settings say; connects to nothing yet, and makes no state."""
         ledger = ledger_of(settings)
         return cls(
             ledger,
             registry,
-            approval_secret(settings),
+            kept_secret(settings),
             told=ToldHeads(settings.home, ledger.place),
             valid_days=settings.request_valid_days,
         )

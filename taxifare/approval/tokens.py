@@ -10,8 +10,10 @@ import json
 import os
 import secrets
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -23,6 +25,8 @@ from taxifare.secrets import private_folder
 from taxifare.settings import AskingSettings
 
 MINIMUM_SECRET_LENGTH = 16
+
+KEPT_IN = "approval-secret"
 
 Act = Decision | Literal["go back", "ask again"]
 
@@ -84,7 +88,7 @@ def approval_secret(settings: AskingSettings) -> bytes:
         if len(secret) < MINIMUM_SECRET_LENGTH:
             raise ApprovalError(f"APPROVAL_SECRET needs at least {MINIMUM_SECRET_LENGTH} characters")
         return secret.encode()
-    path = settings.home / "approval-secret"
+    path = settings.home / KEPT_IN
     if not path.exists():
         private_folder(path.parent)
         # Written aside, then linked: a second process must never read a file that is still being written. mkstemp
@@ -114,21 +118,35 @@ def approval_secret(settings: AskingSettings) -> bytes:
     return kept
 
 
+def kept_secret(settings: AskingSettings) -> Callable[[], bytes]:
+    """Returns what tells the key of the approval tokens: one that is set or kept is read now.
+
+    One that is missing is made when the first token is, so that whoever only reads makes no state.
+
+    Raises:
+        ApprovalError: As `approval_secret`.
+    """
+    if settings.approval_secret is not None or (settings.home / KEPT_IN).exists():
+        secret = approval_secret(settings)
+        return lambda: secret
+    return cache(lambda: approval_secret(settings))
+
+
 class Tokens:
     """Tokens of permissions, as they are now: each depends on how many before it were spent.
 
     Args:
-        secret: The key, see `approval_secret`.
+        secret: Tells the key, see `kept_secret`.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: Callable[[], bytes]) -> None:
         self._secret = secret
 
     def of(self, permission: Permission, entries: Entries) -> str:
         """Returns what the act has to carry: proof of having read the last message that offers it."""
         spent = len(entries.spent_tokens(permission.about))
         shown = [permission.act, permission.about, *permission.state, spent]
-        return hmac.new(self._secret, json.dumps(shown).encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(self._secret(), json.dumps(shown).encode(), hashlib.sha256).hexdigest()[:32]
 
     def answers(self, request: Request, entries: Entries) -> dict[Decision, str]:
         """Returns the tokens of approving and of rejecting."""

@@ -314,6 +314,16 @@ class ModelRegistry:
                 raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
             yield Path(path)
 
+    def _what_is_missing(self) -> str:
+        """Returns what MLflow does not have of a version that it cannot find: the version, or the whole model."""
+        names = [model.name for model in self._client.search_registered_models()]
+        if self.model_name in names:
+            return f"MLflow has no such version of {self.model_name}: somebody deleted it; restore it from a backup"
+        return (
+            f"MLflow has no model {self.model_name}, it has {', '.join(names) or 'none'}: MODEL_NAME names the model; "
+            "set it back, or restore MLflow from a backup"
+        )
+
     def _model_uri(self, version: str, run_id: str | None) -> str:
         """Returns the version's address; asking for it shows that the registry answers, before files are touched."""
         from mlflow.exceptions import MlflowException
@@ -326,8 +336,7 @@ class ModelRegistry:
             except MlflowException as error:
                 if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                     raise VersionUnusableError(
-                        f"version {version} cannot be loaded: MLflow has no such version of {self.model_name}: "
-                        "somebody deleted it; restore it from a backup"
+                        f"version {version} cannot be loaded: {self._what_is_missing()}"
                     ) from error
                 raise
         if run_id not in {None, found.run_id}:

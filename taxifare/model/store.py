@@ -200,7 +200,10 @@ def attempting(attempt: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, SQLAlchemyError, *bucket_faults()) as error:
-        raise RegistryError(f"MLflow could not {attempt}: {error}") from None
+        # Of a server that does not answer MLflow tells by an exception of its own, raised from the transport's.
+        is_silent = any(isinstance(fault, requests.RequestException) for fault in (error, error.__context__))
+        advice = "; is MLFLOW_TRACKING_URI right, and does the server run?" if is_silent else ""
+        raise RegistryError(f"MLflow could not {attempt}: {error}{advice}") from None
 
 
 @contextmanager

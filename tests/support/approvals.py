@@ -187,7 +187,7 @@ class Office:
         """An office; with a home, it remembers there what people were told."""
         registry, clock, ledger = registry or MemoryRegistry(), Clock(), Ledger(url, "USD")
         told = None if home is None else ToldHeads(home, ledger.place)
-        return cls(Approvals(ledger, registry, SECRET, told=told, valid_days=30, clock=clock), registry, clock)
+        return cls(Approvals(ledger, registry, lambda: SECRET, told=told, valid_days=30, clock=clock), registry, clock)
 
     def ask(self, *args: str | None, **kwargs: object) -> Request:
         return self.request(evidence(*args, **kwargs))

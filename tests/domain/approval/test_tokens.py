@@ -27,7 +27,7 @@ def test_a_token_opens_one_request_only(office: Office) -> None:
 
 def test_a_token_of_another_secret_opens_nothing(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
-    elsewhere = Approvals(office.approvals.ledger, office.registry, b"another secret")
+    elsewhere = Approvals(office.approvals.ledger, office.registry, lambda: b"another secret")
     with pytest.raises(TokenError):
         office.approvals.decide(request.id, "approve", "Eve", "guessed", elsewhere.answer_tokens(request)["approve"])
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from taxifare.approval import ledger
 from taxifare.approval.ledger import Ledger
 from taxifare.cli.main import app
-from taxifare.settings import settings_in_force, unknown_names
+from taxifare.settings import SettingsError, settings_in_force, unknown_names
 from tests.support.places import REPOSITORY
 
 READING = ["doctor", "mend", "requests", "requests --all", "history", "history --on 2015-03-14", "history --verify"]
@@ -103,6 +103,43 @@ def test_a_ledger_that_is_none_a_folder_or_out_of_reach_is_told(folder: Path, mo
     for address in ("nonsense://here", "mysql://here"):
         monkeypatch.setenv("DATABASE_URL", address)
         assert "DATABASE_URL: expected postgresql" in run("history").stderr
+
+
+@pytest.mark.parametrize("written", ["nonsense://bucket/lake", "abfs://bucket/lake"])
+def test_a_storage_that_cannot_be_opened_is_told(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_URI", written)
+    with pytest.raises(SettingsError, match=r"^STORAGE_URI: expected a folder, or a bucket whose client is installed"):
+        _ = settings_in_force().lake
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("home", ["notes", "notes/below"])
+def test_a_home_that_is_a_file_is_told(command: str, home: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "notes").write_text("mine")
+    monkeypatch.setenv("TAXIFARE_HOME", home)
+    refused = run(command)
+    assert refused.exit_code == 2
+    told = " ".join(refused.stderr.replace("│", "").split())
+    assert f"TAXIFARE_HOME: expected a folder, received {folder / home}, but {folder / 'notes'} is a file" in told
+    assert (folder / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["requests", "history", "history --verify"])
+def test_a_command_that_reads_makes_no_secret(command: str, folder: Path) -> None:
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").writing():
+        pass
+    assert run(command).exit_code == 0
+    assert not (folder / "state" / "approval-secret").exists()
+
+
+def test_a_silent_mlflow_is_told_with_the_setting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").writing():
+        pass
+    refused = run("mend")
+    assert refused.exit_code == 1
+    assert "is MLFLOW_TRACKING_URI right, and does the server run?" in refused.stderr
 
 
 def test_a_damaged_ledger_is_told(folder: Path) -> None:

@@ -93,9 +93,12 @@ def test_a_version_made_anew_under_its_number_is_another_one(two: ModelRegistry)
     """The registered model was deleted, and somebody counts from 1 again."""
     client, source = two.store.client, two.store.client.get_model_version(two.model_name, "2").source
     client.delete_registered_model(two.model_name)
-    with pytest.raises(VersionUnusableError, match="MLflow has no such version"):
+    client.create_registered_model("fares-of-before")
+    with pytest.raises(VersionUnusableError, match=rf"no model {two.model_name}, it has fares-of-before: MODEL_NAME"):
         two.load("1")
     client.create_registered_model(two.model_name)
+    with pytest.raises(VersionUnusableError, match="MLflow has no such version"):
+        two.load("1")
     client.create_model_version(two.model_name, source, run_id="another")
     with pytest.raises(VersionUnusableError, match="is another one"):
         two.load("1")
