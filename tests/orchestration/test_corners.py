@@ -1,5 +1,7 @@
 """Corners of real runs: what was deleted is trained, compared and asked about anew, and the months go on."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -8,6 +10,9 @@ import pytest
 from taxifare.gate.evidence import Verdict
 from taxifare.sources import make_source
 from taxifare.trips.months import parse_month
+from tests.support.approvals import in_processes
+from tests.support.kills import moments_of
+from tests.support.places import REPOSITORY
 from tests.support.world import FEBRUARY, JANUARY, Publisher, World, failures, world_settings
 
 
@@ -81,3 +86,28 @@ def test_a_deleted_registered_model_is_taken_out_and_the_base_asked_about_anew(s
     assert world.approvals.production() == again.staging_version
     assert world.run_month(JANUARY).success
     assert world.evidence(JANUARY).production_version == again.staging_version
+
+
+@pytest.mark.parametrize("every", [60, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "every"])
+def test_stores_of_dagster_that_were_killed_while_they_were_made_are_made_anew(tmp_path: Path, every: int) -> None:
+    home = tmp_path / "dagster"
+
+    def begin() -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        shutil.copy(REPOSITORY / "taxifare_dagster" / "dagster.yaml", home)
+
+    def first_use() -> bool:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            assert not instance.get_runs()
+            assert not instance.all_instigator_state()
+            instance.report_runless_asset_event(dg.AssetMaterialization("production_model"))
+            return instance.get_latest_materialization_event(dg.AssetKey("production_model")) is not None
+
+    begin()
+    moments = len(moments_of(home, first_use))
+    for moment in range(1, moments + 1, every):
+        begin()
+        passed = moments_of(home, first_use, last=moment)
+        (found,) = in_processes([first_use])
+        assert found is True, f"killed at moment {moment} of {moments}, before {passed[-1]}: {found}"
