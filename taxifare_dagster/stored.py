@@ -1,11 +1,16 @@
 """What the lake holds of assets, for those that do not have it as an input. How it is kept stands in `io_managers`."""
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import dagster as dg
 import pandas as pd
 
+from taxifare.gate.track_record import TrackRecord
+from taxifare.settings import Settings
+from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
+from taxifare.training.candidacy import Candidacy, EarlierMonth, months_before
 from taxifare.training.whole_month import WholeMonth
 from taxifare.trips.editions import BASE, Trips
 from taxifare.trips.months import Month
@@ -38,6 +43,30 @@ def _there(found: Found | None, subject: str, asset: str) -> Found:
     if found is None:
         raise dg.Failure(f"{subject} has no trips in the lake: materialize {asset} first", allow_retries=False)
     return found
+
+
+def candidacy(
+    month: Month,
+    record: TrackRecord,
+    learned: Month | None,
+    source: TripSource,
+    parquet_io: ParquetIOManager,
+    base_trips_io: BaseTripsIOManager,
+    settings: Settings,
+) -> Candidacy:
+    """Returns how the candidate stands before a month; months it has not learned yet are read when they are needed."""
+
+    def after(last: Month | None) -> Iterator[EarlierMonth]:
+        return months_before(
+            month,
+            base_trips_io.stored(),
+            source,
+            lambda earlier: parquet_io.stored("raw_new_data", partition_key(earlier)),
+            settings,
+            after=last,
+        )
+
+    return Candidacy(record, learned, after)
 
 
 def whole_month(month: Month, version: str, parquet_io: ParquetIOManager, run: dg.DagsterRun) -> WholeMonth:

@@ -20,9 +20,10 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.trips.editions import Trips
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the evidence that this release writes. 1 is that of the releases which left it in Dagster's event log: without
-objections, and with a digest that depended on the order of fields. 2 does not know the files of the versions."""
+objections, and with a digest that depended on the order of fields. 2 does not know the files of the versions, 3 no
+track record; its intervals are by ride."""
 
 KNOWS_THE_FILES = 3
 """From this schema on, evidence says by which files each version was scored."""
@@ -135,15 +136,15 @@ def _says_the_same(last: Comparison, found: Comparison) -> bool:
         known = last.evidence
     except EvidenceUnreadableError:
         return False
-    # The earlier release knew less, and a question that was answered must not be asked anew.
-    now = found.evidence
-    unknown: dict[str, object] = {
-        "staging": now.staging.model_copy(update={"files_digest": None}),
-        "production": now.production and now.production.model_copy(update={"files_digest": None}),
-    }
-    if last.schema < KEEPS_ITS_DIGEST:
-        unknown["objections"] = known.objections
-    return known.digest == now.model_copy(update=unknown).digest
+    # The earlier release knew less and weighed otherwise, and a question that was answered must not be asked anew.
+    return _compared(known) == _compared(found.evidence)
+
+
+def _compared(evidence: Evidence) -> tuple[object, ...]:
+    """Returns what was compared on which trips: whatever else evidence says follows from it."""
+    production = None if evidence.production is None else (evidence.production.scores, evidence.production.corrected)
+    staging = (evidence.staging.version, evidence.staging.scores, evidence.staging.corrected)
+    return evidence.revision, evidence.production_version, production, staging
 
 
 def take_over(ledger: Ledger, found: Iterable[tuple[Evidence, datetime]]) -> int:

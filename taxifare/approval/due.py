@@ -162,7 +162,7 @@ def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
         published: Revision of each month the source has and the partitions cover.
         known: What is on record.
     """
-    settled, learned = known.settled, _last_learned(known)
+    settled, learned = known.settled, last_learned(known)
     for month, revision in sorted(published.items()):
         comparison = known.comparisons.get(str(month))
         key = f"{month}:{revision}"
@@ -315,7 +315,13 @@ def _is_question(comparison: Comparison) -> bool:
         return False
 
 
-def _last_learned(known: Known) -> Month | None:
-    """Returns the month that production was trained on last, None for the base model or where nothing is known."""
-    subjects = [request.subject for request in known.requests if request.staging_version == known.production]
-    return parse_month(subjects[-1]) if subjects and subjects[-1] != BASE else None
+def last_learned(known: Known) -> Month | None:
+    """Returns the month up to which production has learned, None for the base model or where nothing is known.
+
+    That is the month it was approved on: the lessons between what it knows and that month were not worth keeping. What
+    a rollback returns to has no request of its own; the first question about it was on the month that it learned.
+    """
+    about = [request for request in known.requests if request.staging_version == known.production]
+    approved = [request for request in about if known.promotion and request.id == known.promotion.request_id]
+    subject = next((request.subject for request in [*approved, *about]), BASE)
+    return None if subject == BASE else parse_month(subject)

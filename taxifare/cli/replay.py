@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn
 
 from taxifare.cli.shared import download_bar, drawn, errors_told, month_of, progress_bar, terminal
-from taxifare.replay.policies import PolicyName
+from taxifare.replay.policies import PolicyName, policies_of
 from taxifare.replay.replaying import replay
 from taxifare.reports import tables
 from taxifare.reports.replay_page import headline, render
@@ -26,7 +26,7 @@ def show_replay(
     last: Annotated[str, typer.Option("--to", help="Last month, YYYY-MM.")],
     policy: Annotated[
         list[str], typer.Option(help=f"Who decides: {', '.join(get_args(PolicyName))}. May be given several times.")
-    ] = ["gate", "always", "never"],  # noqa: B006 - typer copies it
+    ] = ["gate", "standing", "naive", "never"],  # noqa: B006 - typer copies it
     challengers: Annotated[str, typer.Option(help="Ways to renew that compete each month, by commas.")] = "warm",
     output: Annotated[Path, typer.Option(help="HTML file for the report.")] = Path("replay.html"),
 ) -> None:
@@ -40,7 +40,7 @@ def show_replay(
             settings,
             first=month_of(first),
             last=month_of(last),
-            policies=list(dict.fromkeys(policies)),
+            policies=policies_of(policies),
             on_progress=lambda done: progress.update(
                 task,
                 description=str(done.month),

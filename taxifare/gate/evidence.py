@@ -13,6 +13,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer, model_vali
 
 from taxifare.gate.scores import FloatArray, Interval, Scores, score
 from taxifare.gate.slices import SliceComparison
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import Exposure
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
@@ -52,8 +53,7 @@ class Contender(Frozen):
     @model_serializer(mode="wrap")
     def _without_unknown_digest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Returns the fields; evidence of before, which knows no digest of files, keeps its own digest so."""
-        fields: dict[str, Any] = handler(self)
-        return {name: value for name, value in fields.items() if name != "files_digest" or value is not None}
+        return _without_none(handler(self), "files_digest")
 
 
 class Appraisal(Frozen):
@@ -67,12 +67,15 @@ class Appraisal(Frozen):
         contender: Its scores, None unless it was scored.
         exposure: What it has been trained on.
         fault: Why it could not be scored.
+        track_record: Of a candidate, how it did against production until the validation trips; None where there is no
+            production to be held against.
     """
 
     version: str | None
     contender: Contender | None = None
     exposure: tuple[Exposure, ...] = ()
     fault: str | None = None
+    track_record: TrackRecord | None = None
 
     @model_validator(mode="after")
     def _is_one_of_three(self) -> "Appraisal":
@@ -109,8 +112,10 @@ class Evidence(Frozen):
         production_version: What was in production, None where nothing was.
         production: Its scores, None where there is no production or it cannot be scored.
         difficulty_mae: Error of a plain rate per km on the same trips: how hard they are for anybody.
-        gain: Paired difference, None where there is nothing to compare with.
+        gain: Paired difference on the validation trips, None where there is nothing to compare with.
         slices: The same on kinds of trips.
+        track_record: What the candidate saved since production came in, validation trips included; None where there is
+            none, and in evidence of before.
         objections: What speaks against staging beyond its tolerance, whatever the verdict; evidence of before has none.
         verdict: What follows.
         reasons: Why, in words.
@@ -125,9 +130,15 @@ class Evidence(Frozen):
     difficulty_mae: float
     gain: Interval | None
     slices: tuple[SliceComparison, ...]
+    track_record: TrackRecord | None = None
     objections: tuple[Objection, ...] = ()
     verdict: Verdict
     reasons: tuple[str, ...]
+
+    @model_serializer(mode="wrap")
+    def _without_missing_record(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Returns the fields; evidence of before, which knows no track record, keeps its own digest so."""
+        return _without_none(handler(self), "track_record")
 
     @property
     def digest(self) -> str:
@@ -170,3 +181,8 @@ def contend(
         correction=float(np.subtract(corrected, predicted, dtype=np.float64).mean()),
         corrected=score(corrected, actual),
     )
+
+
+def _without_none(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns the fields without the one of that name where it is None."""
+    return {field: value for field, value in fields.items() if field != name or value is not None}

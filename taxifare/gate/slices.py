@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxifare.gate.scores import FloatArray, Interval, Scores, mean_interval, paired_gains, score
+from taxifare.gate.gains import days_of, gains_of
+from taxifare.gate.scores import FloatArray, Interval, Scores, paired_gains, score
 from taxifare.trips.cities import City
 from taxifare.values import Frozen
 
@@ -59,13 +60,13 @@ def compare_slices(
         city: Gives the airports.
     """
     actual = trips["target"].to_numpy(np.float64)
-    gains = paired_gains(production_predicted, staging_predicted, actual)
+    gains, days = paired_gains(production_predicted, staging_predicted, actual), days_of(trips)
     return tuple(
         SliceComparison(
             name=name,
             production=score(production_predicted[mask], actual[mask]),
             staging=score(staging_predicted[mask], actual[mask]),
-            gain=mean_interval(gains[mask]),
+            gain=gains_of(gains[mask], days[mask]).interval,
         )
         for name, mask in slice_masks(trips, city).items()
         if mask.sum() >= MINIMUM_SLICE_TRIPS

@@ -10,21 +10,23 @@ import numpy as np
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal, Contender, Evidence, Objection, Verdict
+from taxifare.gate.gains import Gains
 from taxifare.gate.scores import (
     EvaluationError,
     FloatArray,
     Interval,
-    Scores,
     describe_gain,
     difficulty_of,
-    mean_interval,
-    paired_gains,
     score,
 )
-from taxifare.gate.slices import SliceComparison, compare_slices
+from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SliceComparison, compare_slices
+from taxifare.gate.track_record import SlicedGains, TrackRecord, sliced_gains
 from taxifare.model.exposure import leaked
 from taxifare.settings import GateSettings
 from taxifare.trips.editions import Trips
+
+RECORD_SHARE = 0.5
+"""Of the least useful gain, how much a track record has to show: it is of more rides and days than the last ones."""
 
 
 def judge(
@@ -38,10 +40,11 @@ def judge(
 ) -> Evidence:
     """Returns the evidence and its verdict on replacing production by staging.
 
-    PROMOTE when the gain's lower bound exceeds the least useful gain and neither a slice nor the bias gets worse beyond
-    its tolerance; REJECT when the gain's upper bound is below zero; HOLD otherwise. UNCHANGED when both predict the
-    same on every trip. LEAK when either model has been trained on trips of the validation's time; COLD_START when
-    nothing is in production; UNSCORABLE when something is but cannot be scored.
+    PROMOTE when the gain is surely more than the least useful one, or the track record's than half of it while the
+    validation trips agree, and neither a slice nor the bias gets worse beyond its tolerance; REJECT when the track
+    record – the gain, where there is none – is surely below zero; HOLD otherwise. UNCHANGED when both predict the same
+    on every trip. LEAK when either model has been trained on trips of the validation's time; COLD_START when nothing is
+    in production; UNSCORABLE when something is but cannot be scored.
 
     Args:
         trips: Preprocessed trips of a month, or of the base years.
@@ -61,16 +64,19 @@ def judge(
 
     gain: Interval | None = None
     slices: tuple[SliceComparison, ...] = ()
+    record: TrackRecord | None = None
     objections: tuple[Objection, ...] = ()
     is_unchanged = False
     if production.contender is not None:
         if production_predicted is None:
             raise EvaluationError(f"production version {production.version} was scored, its predictions are missing")
         production_predictions = _predictions(production_predicted, validation, production.contender, "production")
-        actual = validation["target"].to_numpy(np.float64)
-        gain = mean_interval(paired_gains(production_predictions, staging_predictions, actual))
         slices = compare_slices(production_predictions, staging_predictions, validation, settings.city_facts)
-        objections = _objections(production.contender.scores, staging.contender.scores, slices, settings)
+        gains = sliced_gains(production_predictions, staging_predictions, validation, settings.city_facts)
+        gain, record = gains.all.interval, _record(staging, production, gains)
+        objections = _objections(
+            production.contender, staging.contender, gains if record is None else record.gains, settings
+        )
         is_unchanged = (
             np.array_equal(production_predictions, staging_predictions)
             and production.contender.corrected == staging.contender.corrected
@@ -81,6 +87,7 @@ def judge(
         production=production,
         staging=staging,
         gain=gain,
+        record=record,
         objections=objections,
         is_unchanged=is_unchanged,
         settings=settings,
@@ -95,10 +102,17 @@ def judge(
         difficulty_mae=difficulty_of(trips),
         gain=gain,
         slices=slices,
+        track_record=record,
         objections=objections,
         verdict=verdict,
         reasons=reasons,
     )
+
+
+def _record(staging: Appraisal, production: Appraisal, gains: SlicedGains) -> TrackRecord | None:
+    """Returns the candidate's track record with the validation trips, None where it is none against this production."""
+    record = staging.track_record
+    return None if record is None or record.production != production.version else record.with_gains(gains)
 
 
 def _verdict(
@@ -107,6 +121,7 @@ def _verdict(
     production: Appraisal,
     staging: Appraisal,
     gain: Interval | None,
+    record: TrackRecord | None,
     objections: Sequence[Objection],
     is_unchanged: bool,
     settings: GateSettings,
@@ -129,39 +144,84 @@ def _verdict(
             f"versions {production.version} and {staging.version} predict the same on each of the "
             f"{staging.contender.scores.trips} trips, so there is nothing to decide",
         )
-    unit = settings.target_facts.unit
-    if gain.high < 0:
-        return Verdict.REJECT, (f"staging is worse: {describe_gain(gain, unit)}",)
-    if gain.low <= settings.minimum_gain:
-        return Verdict.HOLD, (
-            f"a gain of at least {settings.minimum_gain:.2f} {unit} a trip is not shown: {describe_gain(gain, unit)}",
-        )
+    return _weighed(gain, None if record is None else record.gains.all, objections, settings)
+
+
+def _weighed(
+    gain: Interval, record: Gains | None, objections: Sequence[Objection], settings: GateSettings
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Returns what two models that were compared come to, and why.
+
+    Args:
+        gain: On the validation trips.
+        record: The candidate's since it began, the validation trips included; None where there is none.
+        objections: What speaks against staging.
+        settings: Give the least useful gain.
+    """
+    unit, least = settings.target_facts.unit, settings.minimum_gain
+    shown = f"on the month's last days {describe_gain(gain, unit)}"
+    so_far = gain if record is None else record.interval
+    if record is not None:
+        shown += f", on all {record.rides:,} rides since production came in {describe_gain(so_far, unit)}"
+    if so_far.high < 0:
+        return Verdict.REJECT, (f"staging is worse: {shown}",)
+    is_better_lately = gain.low > least
+    is_better_so_far = record is not None and so_far.low > least * RECORD_SHARE and gain.mean > 0
+    if not (is_better_lately or is_better_so_far):
+        return Verdict.HOLD, (f"a gain of at least {least:.2f} {unit} a trip is not shown: {shown}",)
     if objections:
         return Verdict.HOLD, tuple(objection.reason for objection in objections)
-    return Verdict.PROMOTE, (f"staging is better: {describe_gain(gain, unit)}",)
+    return Verdict.PROMOTE, (f"staging is better: {shown}",)
+
+
+def faults_under_standing(evidence: Evidence, settings: GateSettings) -> tuple[str, ...]:
+    """Returns what keeps the candidate from production under a standing approval; nothing where it may go.
+
+    Under such an approval a lesson becomes production by itself where it is surely better, by however little: on the
+    last days by what is worth the trouble, or on the track record at all and by half of that on average. Nothing that
+    is checked may be surely worse. Why not simply whatever is not worse: docs/decisions.md, under gate.
+
+    Args:
+        evidence: Of the month.
+        settings: Give the least useful gain.
+    """
+    if evidence.gain is None or evidence.track_record is None:
+        return (f"the verdict is {evidence.verdict}: there is no track record against this production",)
+    if evidence.verdict in {Verdict.LEAK, Verdict.UNCHANGED, Verdict.REJECT}:
+        return evidence.reasons
+    so_far, least = evidence.track_record.gains.all.interval, settings.minimum_gain
+    is_better_so_far = so_far.low > 0 and so_far.mean > least * RECORD_SHARE and evidence.gain.mean > 0
+    if not (evidence.gain.low > least or is_better_so_far):
+        return (f"the candidate is not surely better: {'; '.join(evidence.reasons)}",)
+    return tuple(objection.reason for objection in evidence.objections)
 
 
 def _objections(
-    production: Scores, staging: Scores, slices: Sequence[SliceComparison], settings: GateSettings
+    production: Contender, staging: Contender, gains: SlicedGains, settings: GateSettings
 ) -> tuple[Objection, ...]:
-    """Returns what speaks against staging beyond its tolerance: slices that surely get worse, a bias that grows."""
-    unit = settings.target_facts.unit
+    """Returns what speaks against staging beyond its tolerance: slices that surely get worse, a bias that grows.
+
+    The biases are those of corrected predictions: an overpriced production hides the bias that every model of the
+    median has, and a renewal that mends the prices would be held for it.
+    """
+    unit, tolerated = settings.target_facts.unit, settings.slice_tolerance
     objections = tuple(
         Objection(
             about="slice",
-            name=part.name,
+            name=name,
             reason=(
-                f"{part.name} trips get worse: {describe_gain(part.gain, unit)} on {part.staging.trips} trips, "
-                f"tolerated are {settings.slice_tolerance:.2f} {unit}"
+                f"{name} trips get worse: {describe_gain(part.interval, unit)} on {part.rides:,} trips, "
+                f"tolerated are {tolerated:.2f} {unit}"
             ),
         )
-        for part in slices
-        if part.gain.high < -settings.slice_tolerance
+        for name, part in gains.slices.items()
+        if part.rides >= MINIMUM_SLICE_TRIPS and part.interval.high < -tolerated
     )
-    if abs(staging.bias) - abs(production.bias) <= settings.bias_tolerance:
+    before, after = production.corrected.bias, staging.corrected.bias
+    if abs(after) - abs(before) <= settings.bias_tolerance:
         return objections
     reason = (
-        f"the bias grows from {production.bias:+.2f} to {staging.bias:+.2f} {unit} a trip, "
+        f"the bias of corrected predictions grows from {before:+.2f} to {after:+.2f} {unit} a trip, "
         f"tolerated are {settings.bias_tolerance:.2f} {unit}"
     )
     return (*objections, Objection(about="bias", name="bias", reason=reason))

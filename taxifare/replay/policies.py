@@ -1,15 +1,17 @@
 """Policies: who promotes what; a rule goes from the evidence on a month to whether staging is promoted, and why."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.gate.verdict import faults_under_standing, judge
 from taxifare.replay.errors import ReplayError
+from taxifare.settings import GateSettings
 
-PolicyName = Literal["gate", "always", "never", "naive", "threshold"]
+PolicyName = Literal["gate", "standing", "always", "never", "naive", "threshold"]
 
-PolicyRule: TypeAlias = Callable[[Evidence], tuple[bool, str]]
+PolicyRule: TypeAlias = Callable[[Evidence, GateSettings], tuple[bool, str]]
 
 COURSE_THRESHOLD_USD = 2.5
 """Le Wagon's flow announces a new model `if new_mae < old_mae and new_mae < 2.5`."""
@@ -22,31 +24,50 @@ class Policy:
     Attributes:
         meaning: What it does, for people.
         rule: How it decides; None where nothing is trained, so that there is nothing to decide.
+        asks: Whether a person is asked about a comparison; None where nobody is.
+        takes_every_lesson: Whether the candidate is the month's lesson even where that makes it worse.
+        judge: From predictions to the evidence; another one than the project's for comparison only.
+        goes_on: Whether a candidate that was not promoted learns the next month, or begins anew from production.
     """
 
     meaning: str
     rule: PolicyRule | None
+    asks: Callable[[Evidence], bool] | None = None
+    takes_every_lesson: bool = False
+    judge: Callable[..., Evidence] = judge
+    goes_on: bool = True
 
 
-def _gate(evidence: Evidence) -> tuple[bool, str]:
+def _gate(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
+    del settings
     return evidence.verdict is Verdict.PROMOTE, "; ".join(evidence.reasons)
 
 
-def _always(evidence: Evidence) -> tuple[bool, str]:
-    del evidence
+def _standing(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
+    faults = faults_under_standing(evidence, settings)
+    return not faults, "; ".join(faults or evidence.reasons)
+
+
+def _always(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
+    del evidence, settings
     return True, "whatever the evidence says"
 
 
-def _naive(evidence: Evidence) -> tuple[bool, str]:
+def _naive(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
+    del settings
     staging_mae, production_mae = evidence.staging.scores.mae, _production_mae(evidence)
     is_lower = staging_mae < production_mae
     return is_lower, f"{staging_mae:.3f} {evidence.unit} is {'' if is_lower else 'not '}less than {production_mae:.3f}"
 
 
-def _threshold(evidence: Evidence) -> tuple[bool, str]:
-    is_lower, why = _naive(evidence)
+def _threshold(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
+    is_lower, why = _naive(evidence, settings)
     is_good = evidence.staging.scores.mae < COURSE_THRESHOLD_USD
     return is_lower and is_good, f"{why}, and {'' if is_good else 'not '}less than {COURSE_THRESHOLD_USD}"
+
+
+def _is_question(evidence: Evidence) -> bool:
+    return evidence.verdict is not Verdict.UNCHANGED
 
 
 def _production_mae(evidence: Evidence) -> float:
@@ -55,12 +76,18 @@ def _production_mae(evidence: Evidence) -> float:
     return evidence.production.scores.mae
 
 
-POLICIES: Mapping[PolicyName, Policy] = {
+POLICIES: Mapping[str, Policy] = {
     # What a person does who follows the evidence.
     "gate": Policy(
-        "promotes when the verdict is PROMOTE: surely better, by enough to matter, and no kind of trip worse", _gate
+        "promotes when the verdict is PROMOTE: surely better, by enough to matter, and no kind of trip worse",
+        _gate,
+        asks=_is_question,
     ),
-    "always": Policy("promotes every month's model", _always),
+    "standing": Policy(
+        "promotes under a standing approval: surely better by however little, and nothing that is checked worse",
+        _standing,
+    ),
+    "always": Policy("promotes every month's model", _always, takes_every_lesson=True),
     "never": Policy("keeps the first model and trains nothing", None),
     "naive": Policy("promotes whatever has the lower error, by however little", _naive),
     "threshold": Policy(
@@ -68,3 +95,8 @@ POLICIES: Mapping[PolicyName, Policy] = {
         _threshold,
     ),
 }
+
+
+def policies_of(names: Iterable[PolicyName]) -> dict[str, Policy]:
+    """Returns the policies of these names, each once, in their order."""
+    return {name: POLICIES[name] for name in names}

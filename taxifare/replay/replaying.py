@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from taxifare.digests import digest
+from taxifare.gate.track_record import TrackRecord
+from taxifare.model.fitting import Matrix
 from taxifare.replay.errors import ReplayError
 from taxifare.replay.hindsight import in_hindsight
-from taxifare.replay.judging import JudgedMonth, judge_month
+from taxifare.replay.judging import JudgedMonth, Standing, judge_month
 from taxifare.replay.months import ReplayedMonth, key_of_base, replayed_months
-from taxifare.replay.policies import COURSE_THRESHOLD_USD, POLICIES, PolicyName
+from taxifare.replay.policies import COURSE_THRESHOLD_USD, Policy
 from taxifare.replay.results import Model, Replay
 from taxifare.replay.store import training_folder
 from taxifare.replay.trainings import Trainings
@@ -30,7 +32,7 @@ from taxifare.sources.all_months import AllMonths
 from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Lesson, lesson_of, ways
-from taxifare.training.rehearsal import reservoirs
+from taxifare.training.rehearsal import Reservoir
 from taxifare.trips.editions import BASE, TripBatches
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import Month
@@ -73,7 +75,7 @@ def replay(
     *,
     first: Month,
     last: Month,
-    policies: Sequence[PolicyName],
+    policies: Mapping[str, Policy],
     on_progress: OnProgress | None = None,
 ) -> Replay:
     """Returns what would have happened from a month to a month under each of the policies.
@@ -86,7 +88,7 @@ def replay(
         settings: Target, challengers, hyperparameters, seed and the verdict's tolerances.
         first: The first month to judge; there must be trips before it.
         last: The last one.
-        policies: Who decides.
+        policies: Who decides, by name; those of the project are `POLICIES`.
         on_progress: Told of each month that is done.
 
     Raises:
@@ -107,7 +109,8 @@ def replay(
         first_fit = Assignment(digest([key_of_base(base), "base"]), "base", BASE)
         trainings.begin(first_fit, lambda: _file_of(base, folder), with_state=True)
         first_model = trainings.result(first_fit.key).model
-        walk = _Walk(months, {policy: _UnderPolicy(first_model) for policy in policies}, trainings, settings)
+        start = Standing(first_model, first_model, TrackRecord(production=first_model.name))
+        walk = _Walk(months, policies, {name: _UnderPolicy(start) for name in policies}, trainings, settings)
         judged = list(_told(walk.steps(base), months, on_progress))
         return in_hindsight(first_model, months, judged, trainings, settings)
 
@@ -140,11 +143,11 @@ class _UnderPolicy:
     """What a policy has come to.
 
     Attributes:
-        production: What it has in production.
-        retraining: Key of the retraining of that on its whole month, None where there was none.
+        standing: What it has in production, and how the candidate does.
+        retraining: Key of the retraining of production on its whole month, None where there was none.
     """
 
-    production: Model
+    standing: Standing
     retraining: str | None = None
 
 
@@ -162,13 +165,15 @@ class _Walk:
 
     Attributes:
         months: In order.
-        policies: What each has come to; moves on with the steps.
+        policies: Who decides.
+        states: What each policy has come to; moves on with the steps.
         trainings: What is trained, shared by the policies.
         settings: In force.
     """
 
     months: Sequence[ReplayedMonth]
-    policies: Mapping[PolicyName, _UnderPolicy]
+    policies: Mapping[str, Policy]
+    states: Mapping[str, _UnderPolicy]
     trainings: Trainings
     settings: Settings
 
@@ -179,25 +184,38 @@ class _Walk:
         for month in self.months:
             present = coming
             contests = self._begin_contests(month, present.lesson)
+            self._begin_pricing(month)
             coming = next(learned, coming)  # made while this month's trainings are done
-            yield [self._step(policy, month, contests.get(policy, ()), present) for policy in self.policies]
+            yield [self._step(name, month, contests.get(name, ()), present) for name in self.policies]
             self._forget_what_lost(month, contests)
 
     def _training_months(self, base: BaseTrips) -> Iterator[_TrainingMonth]:
         """Yields what is learned in each month."""
         editions: Iterable[TripBatches] = chain([base], (month.trips for month in self.months))
-        rehearsals = reservoirs(editions, self.settings.rehearsal_trips, self.settings.seed)
-        for month, rehearsed in zip(self.months, rehearsals, strict=False):
-            yield _TrainingMonth(rehearsed, lesson_of(month.trips, rehearsed, self.settings))
+        sample = Reservoir(self.settings.rehearsal_trips, self.settings.seed)
+        for edition, month in zip(editions, self.months, strict=False):
+            sample.draw_from(edition)
+            yield _TrainingMonth(sample.drawn, lesson_of(month.trips, sample.drawn, self.settings))
 
-    def _begin_contests(self, month: ReplayedMonth, lesson: Lesson) -> Mapping[PolicyName, Sequence[Assignment]]:
+    def _begin_pricing(self, month: ReplayedMonth) -> None:
+        """Begins what tells the track record: production and candidate price the training trips of the month."""
+        names = list(feature_names(self.settings.city_facts))
+
+        def features() -> Matrix:
+            return month.trips.training[names].to_numpy(np.float32)
+
+        for state in self.states.values():
+            for model in (state.standing.production, state.standing.candidate):
+                self.trainings.begin_pricing(model, month, features)
+
+    def _begin_contests(self, month: ReplayedMonth, lesson: Lesson) -> Mapping[str, Sequence[Assignment]]:
         """Returns the trainings of each policy that trains, the one that stays in doubt first; all are begun."""
         names = {
             policy: ways(lesson, self.settings, has_parent=True, has_whole_month=state.retraining is not None)
-            for policy, state in self.policies.items()
-            if POLICIES[policy].rule is not None
+            for policy, state in self.states.items()
+            if self.policies[policy].rule is not None
         }
-        begun: dict[tuple[PolicyName, ChallengerName], Assignment] = {}
+        begun: dict[tuple[str, ChallengerName], Assignment] = {}
         # Retrained models come last: their retraining may not be done yet.
         asked = [(policy, name) for policy, named in names.items() for name in named]
         for policy, name in sorted(asked, key=lambda way: way[1] == "whole month"):
@@ -205,33 +223,35 @@ class _Walk:
             self.trainings.begin(begun[policy, name], lambda: lesson)
         return {policy: [begun[policy, name] for name in named] for policy, named in names.items()}
 
-    def _parent(self, policy: PolicyName, name: ChallengerName) -> Model | None:
+    def _parent(self, policy: str, name: ChallengerName) -> Model | None:
         """Returns the model that a challenger starts from, or that is it; None where it starts from random weights."""
-        state = self.policies[policy]
+        state = self.states[policy]
         if name == "warm":
-            return state.production
+            return state.standing.candidate
         if name == "whole month" and state.retraining is not None:
             return self.trainings.result(state.retraining).model
         return None
 
     def _step(
-        self, policy: PolicyName, month: ReplayedMonth, contest: Sequence[Assignment], present: _TrainingMonth
+        self, name: str, month: ReplayedMonth, contest: Sequence[Assignment], present: _TrainingMonth
     ) -> JudgedMonth:
-        """Returns what becomes of a month under a policy, which then has in production what it promoted."""
-        state = self.policies[policy]
+        """Returns what becomes of a month under a policy, with which things stand as they then do."""
+        state, policy = self.states[name], self.policies[name]
         results = [self.trainings.result(assignment.key) for assignment in contest]
-        judged = judge_month(policy, month, state.production, results, self.trainings, self.settings)
-        if judged.is_promoted and judged.staging is not None:
-            self._ensure_state(judged.staging, contest, present.lesson)
-            state.production, state.retraining = judged.staging, None
+        judged = judge_month(name, policy, month, state.standing, results, self.trainings, self.settings)
+        if judged.next is not None:
+            state.standing = judged.next
+            self._ensure_state(state.standing.candidate, contest, present.lesson)
+        if judged.is_promoted:
+            state.retraining = None
             if "whole month" in self.settings.challengers and month is not self.months[-1]:
-                state.retraining = self._begin_retraining(judged.staging, month, present.rehearsed)
+                state.retraining = self._begin_retraining(state.standing.production, month, present.rehearsed)
         return judged
 
-    def _ensure_state(self, staging: Model, contest: Sequence[Assignment], lesson: Lesson) -> None:
-        """Ensures that trainings can start from a staged model: another replay may have dropped it."""
+    def _ensure_state(self, model: Model, contest: Sequence[Assignment], lesson: Lesson) -> None:
+        """Ensures that trainings can start from a model of the month: another replay may have dropped its state."""
         for assignment in contest:
-            if assignment.key == staging.key:  # last month's retraining is kept in any case
+            if assignment.key == model.key:  # last month's retraining is kept in any case
                 self.trainings.begin(assignment, lambda: lesson, with_state=True)
                 _ = self.trainings.result(assignment.key)
 
@@ -241,11 +261,13 @@ class _Walk:
         self.trainings.begin(assignment, lambda: lesson_of(whole, rehearsed, self.settings), with_state=True)
         return assignment.key
 
-    def _forget_what_lost(self, month: ReplayedMonth, contests: Mapping[PolicyName, Sequence[Assignment]]) -> None:
-        """Ensures that states of the month's models take no room where no policy has them in production."""
+    def _forget_what_lost(self, month: ReplayedMonth, contests: Mapping[str, Sequence[Assignment]]) -> None:
+        """Ensures that states of the month's models take no room where nothing goes on from them."""
         results = [self.trainings.result(assignment.key) for contest in contests.values() for assignment in contest]
         trained = {result.model.key for result in results if result.model.subject == str(month.month)}
-        self.trainings.forget_states(trained - {state.production.key for state in self.policies.values()})
+        standings = [state.standing for state in self.states.values()]
+        kept = {model.key for standing in standings for model in (standing.production, standing.candidate)}
+        self.trainings.forget_states(trained - kept)
 
 
 def _assignment(work: Work, month: ReplayedMonth, parent: Model | None) -> Assignment:

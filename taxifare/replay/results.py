@@ -7,7 +7,6 @@ import numpy as np
 from taxifare.gate.evidence import Verdict
 from taxifare.gate.scores import Interval
 from taxifare.model.exposure import Exposure
-from taxifare.replay.policies import PolicyName
 from taxifare.settings import ChallengerName
 from taxifare.trips.targets import TargetName
 from taxifare.values import Frozen
@@ -60,11 +59,13 @@ class MonthUnderPolicy(Frozen):
         policy: Who decided.
         month: When; what was decided holds from the next month on.
         production: Name of the model that priced the month's rides.
-        production_mae: Its error.
-        staging: Name of the challenger that was staged, None where none was trained.
+        production_mae: Its error on the validation trips.
+        all_rides_mae: Its error on all rides of the month.
+        staging: Name of the candidate after the month, None where nothing was trained.
         staging_mae: Its error.
         gain: Staging against production, per trip.
         verdict: What the evidence said, whoever decided.
+        is_asked: Whether a person was asked.
         is_promoted: Whether staging became production.
         reason: Why, in words.
         is_regretted: Whether the next month showed that the replaced model would surely have been better; None where
@@ -74,14 +75,16 @@ class MonthUnderPolicy(Frozen):
         training_seconds: What the policy's trainings took that month.
     """
 
-    policy: PolicyName
+    policy: str
     month: str
     production: str
     production_mae: float
+    all_rides_mae: float
     staging: str | None
     staging_mae: float | None
     gain: Interval | None
     verdict: Verdict | None
+    is_asked: bool
     is_promoted: bool
     reason: str
     is_regretted: bool | None
@@ -95,19 +98,21 @@ class Summary(Frozen):
 
     Attributes:
         policy: Which one.
-        mean_mae: Mean of the months' errors.
-        mae_per_trip: Error per trip of all months.
-        total: The errors of all trips together, in the target's unit, see `Target.total`.
+        mean_mae: Mean of the months' errors on their validation trips.
+        mae_per_trip: Error a ride of all months, on all rides.
+        total: The errors of all rides together, in the target's unit, see `Target.total`.
+        questions: How often a person was asked.
         promotions: How often production was replaced.
         regretted: How many of these the next month regretted, see `MonthUnderPolicy`.
         mean_regret: Mean of the months' regrets.
         training_seconds: What its trainings took, shared ones included.
     """
 
-    policy: PolicyName
+    policy: str
     mean_mae: float
     mae_per_trip: float
     total: float
+    questions: int
     promotions: int
     regretted: int
     mean_regret: float
@@ -140,25 +145,26 @@ class Replay(Frozen):
     decisions: tuple[MonthUnderPolicy, ...]
 
     @property
-    def policies(self) -> tuple[PolicyName, ...]:
+    def policies(self) -> tuple[str, ...]:
         """The policies, in the order they were asked for."""
         return tuple(dict.fromkeys(decision.policy for decision in self.decisions))
 
-    def decisions_of(self, policy: PolicyName) -> tuple[MonthUnderPolicy, ...]:
+    def decisions_of(self, policy: str) -> tuple[MonthUnderPolicy, ...]:
         """Returns what a policy decided, a decision a month."""
         return tuple(decision for decision in self.decisions if decision.policy == policy)
 
-    def summary(self, policy: PolicyName) -> Summary:
+    def summary(self, policy: str) -> Summary:
         """Returns a policy over all months."""
         decisions = self.decisions_of(policy)
         maes = np.array([decision.production_mae for decision in decisions])
         trips = np.array([facts.trips for facts in self.months])
-        total = float(maes @ trips)
+        total = float(np.array([decision.all_rides_mae for decision in decisions]) @ trips)
         return Summary(
             policy=policy,
             mean_mae=float(maes.mean()),
             mae_per_trip=total / int(trips.sum()),
             total=total,
+            questions=sum(decision.is_asked for decision in decisions),
             promotions=sum(decision.is_promoted for decision in decisions),
             regretted=sum(bool(decision.is_regretted) for decision in decisions),
             mean_regret=float(np.mean([decision.regret for decision in decisions])),

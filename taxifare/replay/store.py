@@ -88,6 +88,20 @@ class TrainingStore:
         """Ensures that the predictions are there."""
         _write(self._predictions(key), quotes=quotes)
 
+    def has_prices(self, key: str, month: str) -> bool:
+        """Whether the model has priced the month's training trips."""
+        return self._prices(key, month).exists()
+
+    def prices(self, key: str, month: str) -> npt.NDArray[np.float32]:
+        """Returns the model's predictions of the month's training trips, shape (n,)."""
+        with np.load(self._prices(key, month)) as file:
+            predicted: npt.NDArray[np.float32] = file["predicted"]
+        return predicted
+
+    def put_prices(self, key: str, month: str, predicted: npt.NDArray[np.float32]) -> None:
+        """Ensures that the predictions of the month's training trips are there."""
+        _write(self._prices(key, month), predicted=predicted)
+
     def put_network(self, key: str, network: "keras.Model", *, is_new: bool) -> None:
         """Ensures that the network's state is there; of one from random weights the network itself, too."""
         if is_new:
@@ -131,6 +145,9 @@ class TrainingStore:
 
     def _predictions(self, key: str) -> Path:
         return self.folder / f"{key}.predictions.{self.rows}.npz"
+
+    def _prices(self, key: str, month: str) -> Path:
+        return self.folder / f"{key}.{month}.npz"
 
     def _state(self, key: str) -> Path:
         return self.folder / f"{key}.state.npz"

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from taxifare.model.fitting import Matrix, TrainingError
+from taxifare.replay.months import ReplayedMonth
 from taxifare.replay.results import Model
 from taxifare.replay.store import TrainingResult, TrainingStore
-from taxifare.replay.workers import Assignment, LearnedFrom, carry_out, end_with_parent
+from taxifare.replay.workers import Assignment, LearnedFrom, carry_out, end_with_parent, price
 from taxifare.settings import TrainingSettings
 
 _PROCESSES = 2
@@ -80,6 +81,11 @@ class Trainings:
         Raises:
             TrainingError: It gave no usable network, or its process died.
         """
+        self._wait_for(key)
+        return self._store.result(key)
+
+    def _wait_for(self, key: str) -> None:
+        """Ensures that what was begun is done."""
         begun = self._begun.pop(key, None)
         if begun is not None:
             try:
@@ -88,14 +94,39 @@ class Trainings:
                 raise TrainingError(
                     "a training process died, perhaps for want of memory; run the replay again"
                 ) from error
-        return self._store.result(key)
 
     def predictions(self, model: Model) -> npt.NDArray[np.float32]:
         """Returns the model's predictions and corrected ones of the validation trips, shape (n, 2)."""
         predicted, upper = self._store.quotes(model.key).T
         return np.column_stack([predicted, predicted + model.correction_share * (upper - predicted)])
 
+    def begin_pricing(self, model: Model, month: ReplayedMonth, features: Callable[[], Matrix]) -> None:
+        """Ensures that the model has priced the month's training trips, or will have.
+
+        Args:
+            model: One whose state is kept.
+            month: The month.
+            features: Gives those of its training trips, if it has to be done.
+        """
+        key = _pricing(model, month)
+        if key not in self._begun and not self._store.has_prices(model.key, month.key):
+            self._begun[key] = self._pool.submit(price, self._store, model, month.key, features())
+
+    def prices(self, model: Model, month: ReplayedMonth) -> npt.NDArray[np.float32]:
+        """Returns the model's predictions of the month's training trips, shape (n,).
+
+        Raises:
+            TrainingError: The process died.
+        """
+        self._wait_for(_pricing(model, month))
+        return self._store.prices(model.key, month.key)
+
     def forget_states(self, keys: Iterable[str]) -> None:
         """Ensures that the states of these trainings take no room: nothing will start from them."""
         for key in keys:
             self._store.forget_state(key)
+
+
+def _pricing(model: Model, month: ReplayedMonth) -> str:
+    """Returns the name under which a model's prices of a month are made."""
+    return f"{model.key}.{month.key}"

@@ -121,6 +121,11 @@ def carry_out(
     store.put(assignment.key, challenger, model)
 
 
+def price(store: TrainingStore, model: Model, month: str, features: Matrix) -> None:
+    """Ensures that what the model predicts of a month's training trips is in the store."""
+    store.put_prices(model.key, month, quote(_StoredParent(model, store).network, features)[:, 0])
+
+
 def _challenger(work: Work, learned_from: LearnedFrom, parent: Parent | None, settings: TrainingSettings) -> Challenger:
     """Returns what comes of the work."""
     if isinstance(learned_from, Path):

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from taxifare.gate.scores import skill
-from taxifare.replay.policies import PolicyName
 from taxifare.replay.results import MonthUnderPolicy, Replay
 from taxifare.reports.drawing import WIDTH_IN, below_each_other
 from taxifare.trips.targets import TARGETS
@@ -16,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LOOKS: Mapping[PolicyName, Mapping[str, Any]] = {
+_LOOKS: Mapping[str, Mapping[str, Any]] = {
     "gate": {"color": "#0b7a55", "linewidth": 2.4, "zorder": 5},
+    "standing": {"color": "#be185d", "linewidth": 1.8, "zorder": 4},
     "always": {"color": "#d9730d", "linewidth": 1.5, "zorder": 4},
     "never": {"color": "#6b7280", "linewidth": 1.8, "zorder": 3},
     "naive": {"color": "#7c3aed", "linewidth": 1.3, "zorder": 4},
@@ -41,11 +41,12 @@ def _errors(replay: Replay) -> "Figure":
         f"How far off was a {target.name}?", f"What has been saved by then against “{dearest}”?"
     )
     dates, trips = _dates(replay), np.array([facts.trips for facts in replay.months])
-    worst = _maes(replay.decisions_of(dearest))
+    worst = _all_rides_maes(replay.decisions_of(dearest))
     for policy in replay.policies:
         maes = _maes(replay.decisions_of(policy))
         errors.plot(dates, maes, label=policy, **_LOOKS[policy])
-        saved.plot(dates, np.cumsum((worst - maes) * trips), **_LOOKS[policy])
+        by_then = np.cumsum((worst - _all_rides_maes(replay.decisions_of(policy))) * trips)
+        saved.plot(dates, by_then, **_LOOKS[policy])
     errors.set(ylabel=f"mean absolute error, {target.unit} a ride")
     saved.set(ylabel=f"{target.unit}, all rides up to then")
     saved.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -144,5 +145,10 @@ def _dates(replay: Replay) -> npt.NDArray[np.datetime64]:
 
 
 def _maes(decisions: Sequence[MonthUnderPolicy]) -> npt.NDArray[np.float64]:
-    """Returns production's error in each month."""
+    """Returns production's error on each month's validation trips."""
     return np.array([decision.production_mae for decision in decisions])
+
+
+def _all_rides_maes(decisions: Sequence[MonthUnderPolicy]) -> npt.NDArray[np.float64]:
+    """Returns production's error on all rides of each month."""
+    return np.array([decision.all_rides_mae for decision in decisions])

@@ -66,14 +66,26 @@ def policies(replay: Replay) -> Table:
     headings = (
         Heading("policy", is_unbroken=True),
         Heading(f"mean MAE, {unit}", "float", 3),
+        Heading(f"MAE on all rides, {unit}", "float", 4),
         Heading(f"off in all, {unit}", "float"),
+        Heading("questions", "int"),
         Heading("promotions", "int"),
         Heading("regretted", "int"),
         Heading(f"above the best, {unit}", "float", 3),
         Heading("training, s", "float"),
     )
     rows = (
-        (one.policy, one.mean_mae, one.total, one.promotions, one.regretted, one.mean_regret, one.training_seconds)
+        (
+            one.policy,
+            one.mean_mae,
+            one.mae_per_trip,
+            one.total,
+            one.questions,
+            one.promotions,
+            one.regretted,
+            one.mean_regret,
+            one.training_seconds,
+        )
         for one in map(replay.summary, replay.policies)
     )
     return Table(headings, tuple(rows))

@@ -12,7 +12,7 @@ import pandas as pd
 from taxifare.gate.evidence import Appraisal, contend
 from taxifare.gate.scores import EvaluationError
 from taxifare.gate.staleness import Baseline, Change, baseline_of, explain_change
-from taxifare.model.packaging import VersionUnusableError
+from taxifare.model.packaging import LoadedModel, VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import GateSettings
 from taxifare.trips.editions import Trips
@@ -42,19 +42,23 @@ def appraise_production(
         return Appraisal(version=None)
     with registry.runs.open(f"{run_tags['asset']} {trips.edition.subject}", run_tags) as run_id:
         registry.runs.log(run_id, params=facts_of(trips) | {"context": "evaluation", "model_version": version})
-        return appraise(trips, version, registry, run_id)
+        try:
+            return appraise(trips, registry.load(version), registry, run_id)
+        except VersionUnusableError as error:
+            return Appraisal(version=version, fault=str(error))
 
 
-def appraise(trips: Trips, version: str, registry: ModelRegistry, run_id: str) -> Appraisal:
-    """Returns the scores of the registered version on the validation trips; its predictions stay with the run."""
+def appraise(trips: Trips, model: LoadedModel, registry: ModelRegistry, run_id: str) -> Appraisal:
+    """Returns the scores of a registered version on the validation trips; its predictions stay with the run.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+        VersionUnusableError: The version does not predict.
+    """
     validation = trips.validation
-    try:
-        model = registry.load(version)
-        predicted, raised = model.predict(validation), model.predict(validation, corrected=True)
-    except VersionUnusableError as error:
-        return Appraisal(version=version, fault=str(error))
+    predicted, raised = model.predict(validation), model.predict(validation, corrected=True)
     actual = validation["target"].to_numpy(np.float64)
-    contender = contend(version, run_id, predicted, raised, actual, files_digest=model.content.files_digest)
+    contender = contend(model.version, run_id, predicted, raised, actual, files_digest=model.content.files_digest)
     scores, corrected = contender.scores, contender.corrected
     registry.runs.log_predictions(run_id, pd.Series(predicted, index=validation["key"]))
     registry.runs.log(
@@ -66,7 +70,7 @@ def appraise(trips: Trips, version: str, registry: ModelRegistry, run_id: str) -
             "corrected_bias": corrected.bias,
         },
     )
-    return Appraisal(version=version, contender=contender, exposure=model.exposure)
+    return Appraisal(version=model.version, contender=contender, exposure=model.exposure)
 
 
 def change_since_approval(

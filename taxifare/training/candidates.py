@@ -5,16 +5,18 @@ are trained is said in `base_model` and `renewal`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal
-from taxifare.gate.scores import difficulty_of
+from taxifare.gate.scores import difficulty_of, paired_gains
 from taxifare.gate.staleness import Baseline
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import exposure_of
 from taxifare.model.fitting import TrainingHistory, peak_memory_mib
-from taxifare.model.packaging import VersionUnusableError
+from taxifare.model.packaging import LoadedModel
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry, RegisteredVersion
 from taxifare.settings import TrainingSettings
 from taxifare.training.appraisal import BASELINE_TAG, appraise
@@ -30,6 +32,7 @@ class Candidate:
 
     Attributes:
         appraisal: Its scores on the validation trips, from its saved weights.
+        lesson_version: What was trained: the candidate itself, unless that was no better than what it started from.
         parent_version: The version whose weights it started from, None where it started from none.
         history: How training went, None where there was none, or where a version of the same inputs was taken.
         standings: The challengers it was chosen from; none for the base, or where a version of the same inputs was
@@ -37,9 +40,31 @@ class Candidate:
     """
 
     appraisal: Appraisal
+    lesson_version: str
     parent_version: str | None
     history: TrainingHistory | None
     standings: tuple[Standing, ...] = ()
+
+    @property
+    def keeps_lesson(self) -> bool:
+        """Whether the candidate is what was trained."""
+        return self.appraisal.version == self.lesson_version
+
+    @property
+    def version(self) -> str:
+        """The version that it is."""
+        return str(self.appraisal.version)
+
+    @property
+    def record(self) -> TrackRecord:
+        """Its track record; raises ValueError where it is held against no production."""
+        if self.appraisal.track_record is None:
+            raise ValueError(f"version {self.version} is held against no production: it has no track record")
+        return self.appraisal.track_record
+
+    def with_record(self, record: TrackRecord) -> "Candidate":
+        """Returns the candidate with its track record."""
+        return replace(self, appraisal=self.appraisal.model_copy(update={"track_record": record}))
 
 
 def candidate_of(
@@ -50,8 +75,12 @@ def candidate_of(
     registry: ModelRegistry,
     settings: TrainingSettings,
     run_tags: Mapping[str, str],
+    *,
+    rival: LoadedModel | None = None,
 ) -> Candidate:
     """Returns what was learned, registered and scored; or the version that was registered for the same inputs.
+
+    Where there is a rival that is as close or closer on the validation trips, the candidate is the rival.
 
     Args:
         trips: Preprocessed trips, whose validation trips it is scored on.
@@ -62,6 +91,7 @@ def candidate_of(
         registry: Where versions are.
         settings: The training's.
         run_tags: Identify the MLflow run: asset, month and Dagster run.
+        rival: What the training has to beat, None where what comes of it is taken in any case.
 
     Raises:
         RegistryError: MLflow does not answer.
@@ -82,13 +112,21 @@ def candidate_of(
         else:
             version, parent_version = known.version, known.tags.get("parent_version")
             registry.runs.log(run_id, params={**facts, "context": "reuse"})
-        registry.runs.log(run_id, params={"model_version": version})
-        appraisal = appraise(trips, version, registry, run_id)
-        if appraisal.contender is None:
-            raise VersionUnusableError(appraisal.fault)
-        baseline = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
-        registry.tag(version, {"skill": f"{baseline.skill:.6f}", BASELINE_TAG: baseline.model_dump_json()})
-    return Candidate(appraisal, parent_version, history, tuple(standings))
+        kept = _closer(registry.load(version), rival, trips.validation)
+        registry.runs.log(run_id, params={"model_version": kept.version, "lesson_version": version})
+        appraisal = appraise(trips, kept, registry, run_id)
+        if appraisal.contender is not None:
+            baseline = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
+            registry.tag(kept.version, {"skill": f"{baseline.skill:.6f}", BASELINE_TAG: baseline.model_dump_json()})
+    return Candidate(appraisal, version, parent_version, history, tuple(standings))
+
+
+def _closer(model: LoadedModel, rival: LoadedModel | None, trips: pd.DataFrame) -> LoadedModel:
+    """Returns the model, or the rival where that is as close or closer."""
+    if rival is None:
+        return model
+    actual = trips["target"].to_numpy(np.float64)
+    return model if paired_gains(rival.predict(trips), model.predict(trips), actual).mean() > 0 else rival
 
 
 def _registered(

@@ -12,7 +12,7 @@ import pandas as pd
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.trips.cleaning import clean, row_hashes
-from taxifare.trips.editions import TripBatches, Trips
+from taxifare.trips.editions import Edition, TripBatches, Trips
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import faults_of, split_month
 from taxifare.trips.splitting import SplitError
@@ -48,18 +48,32 @@ def reservoir(editions: Iterable[TripBatches], size: int, seed: int) -> pd.DataF
     Returns:
         The columns of the trip table, with `subject` and `revision` of the edition each trip is from.
     """
-    kept = _nothing()
+    sample = Reservoir(size, seed)
     for trips in editions:
-        kept = _drawn_from(kept, trips, size, seed)
-    return _in_order(kept)
+        sample.draw_from(trips)
+    return sample.drawn
 
 
-def reservoirs(editions: Iterable[TripBatches], size: int, seed: int) -> Iterator[pd.DataFrame]:
-    """Yields `reservoir` of the first edition, of the first two, and so on; each edition is drawn from once."""
-    kept = _nothing()
-    for trips in editions:
-        kept = _drawn_from(kept, trips, size, seed)
-        yield _in_order(kept)
+class Reservoir:
+    """The sample of `reservoir`, edition by edition.
+
+    Args:
+        size: Most trips to keep.
+        seed: Of the draws.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size, self._seed = size, seed
+        self._kept = _nothing()
+
+    def draw_from(self, trips: TripBatches) -> None:
+        """Draws from one more edition."""
+        self._kept = _drawn_from(self._kept, trips, self._size, self._seed)
+
+    @property
+    def drawn(self) -> pd.DataFrame:
+        """What has been drawn so far, by pickup time."""
+        return self._kept.sort_values(["pickup_datetime", "wait"], ignore_index=True).drop(columns="wait")
 
 
 def _nothing() -> pd.DataFrame:
@@ -83,18 +97,21 @@ def _drawn_from(kept: pd.DataFrame, trips: TripBatches, size: int, seed: int) ->
     return kept
 
 
-def _in_order(kept: pd.DataFrame) -> pd.DataFrame:
-    """Returns the sample by pickup time."""
-    return kept.sort_values(["pickup_datetime", "wait"], ignore_index=True).drop(columns="wait")
-
-
 def editions_before(
     month: Month, source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings
 ) -> Iterator[Trips]:
-    """Yields the clean trips of each published month from `FIRST_MONTH` until before this one, oldest first.
+    """Yields the trips of `clean_months_before` of the months that are sound, oldest first."""
+    months = clean_months_before(month, source, stored, settings)
+    yield from (trips for _, trips in months if trips is not None)
+
+
+def clean_months_before(
+    month: Month, source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings
+) -> Iterator[tuple[Edition, Trips | None]]:
+    """Yields each published month from `FIRST_MONTH` until before this one, oldest first, with its clean trips.
 
     What is yielded depends on what is published, not on which months have been run: months run in any order, or at
-    the same time, rehearse the same trips. A month that is not sound is left out, see `preparation.faults_of`.
+    the same time, rehearse the same trips. A month that is not sound has None, see `preparation.faults_of`.
 
     Args:
         month: The month to be learned.
@@ -106,16 +123,25 @@ def editions_before(
         SourceError: A published month cannot be read.
     """
     for earlier, revision in source.months().items():
-        if not settings.first_month <= earlier < month:
-            continue
-        raw = stored(earlier)
-        if raw is None or raw.edition.revision != revision:
-            try:
-                raw = split_month(source.read_month(earlier), earlier, settings.validation_share)
-            except SplitError:
-                continue
-        cleaned = clean(raw.frame, settings.city_facts, settings.target_facts).trips
-        # Features are computed of the few trips that are drawn; they have no nulls where these columns have none.
-        needed = (*COORDINATES, "pickup_datetime", settings.target_facts.column)
-        if not faults_of(raw, cleaned, earlier, settings.minimum_trips, needed):
-            yield Trips(raw.edition, cleaned, settings.target)
+        if settings.first_month <= earlier < month:
+            raw = stored(earlier)
+            if raw is None or raw.edition.revision != revision:
+                raw = _as_published(earlier, source, settings)
+            yield Edition(str(earlier), revision), None if raw is None else _clean(raw, earlier, settings)
+
+
+def _as_published(month: Month, source: TripSource, settings: Settings) -> Trips | None:
+    """Returns a month's raw trips from the source, None where they cannot be split."""
+    try:
+        return split_month(source.read_month(month), month, settings.validation_share)
+    except SplitError:
+        return None
+
+
+def _clean(raw: Trips, month: Month, settings: Settings) -> Trips | None:
+    """Returns a month's clean trips, None where it is not sound."""
+    cleaned = clean(raw.frame, settings.city_facts, settings.target_facts).trips
+    # Features are computed of the few trips that are drawn; they have no nulls where these columns have none.
+    needed = (*COORDINATES, "pickup_datetime", settings.target_facts.column)
+    faults = faults_of(raw, cleaned, month, settings.minimum_trips, needed)
+    return None if faults else Trips(raw.edition, cleaned, settings.target)

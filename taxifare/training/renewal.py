@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord, sliced_gains
 from taxifare.model.packaging import LoadedModel
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import TrainingSettings
@@ -29,9 +30,13 @@ def renew(
     settings: TrainingSettings,
     *,
     run_tags: Mapping[str, str],
+    record: TrackRecord | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Candidate:
     """Returns the best of the month's challengers, registered and scored from its saved weights.
+
+    With a track record, the parent is the candidate that goes on: it keeps the month's lesson only if that makes it
+    better on the validation trips, and what comes back has the record with the month's other trips.
 
     The same inputs – editions of the trips, parent, settings – give the version that was registered for them, not a
     second one.
@@ -39,10 +44,11 @@ def renew(
     Args:
         trips: Preprocessed trips of the month.
         rehearsed: Earlier trips, see `rehearsal.reservoir`; None for none.
-        parent_version: What is in production; None where nothing is.
+        parent_version: What training starts from; None for random weights.
         registry: Where versions are.
         settings: Hyperparameters, challengers and seed.
         run_tags: Identify the MLflow run: asset, month and Dagster run.
+        record: Of the candidate before the month, whose version the parent is; None where there is no production.
         on_epoch: Told of each epoch of each challenger.
 
     Raises:
@@ -73,9 +79,31 @@ def renew(
         return chosen, standings
 
     inputs = training_inputs(trips, rehearsed=rehearsed, parents=(parent_version, whole_version))
-    candidate = candidate_of(trips, facts_of(trips), inputs, learn, registry, settings, run_tags)
-    registry.set_staging(str(candidate.appraisal.version))
-    return candidate
+    before = None if record is None else registry.load(record.candidate)
+    candidate = candidate_of(trips, facts_of(trips), inputs, learn, registry, settings, run_tags, rival=before)
+    if record is None or before is None:
+        return candidate
+    month = _month_on_record(trips, record.production, before, candidate.version, registry, settings)
+    return candidate.with_record(record.followed_by(month))
+
+
+def _month_on_record(
+    trips: Trips,
+    production_version: str,
+    before: LoadedModel,
+    candidate_version: str,
+    registry: ModelRegistry,
+    settings: TrainingSettings,
+) -> MonthOnRecord:
+    """Returns what the candidate saved on the month's training trips, which it priced before it learned from them."""
+    production = before if production_version == before.version else registry.load(production_version)
+    training = trips.training
+    return MonthOnRecord(
+        month=trips.edition.subject,
+        revision=trips.edition.revision,
+        candidate=candidate_version,
+        gains=sliced_gains(production.predict(training), before.predict(training), training, settings.city_facts),
+    )
 
 
 def _to_start_from(version: str, registry: ModelRegistry, settings: TrainingSettings) -> LoadedModel | None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import TrainingError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import TrainingSettings
+from taxifare.training.candidacy import Candidacy
 from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.renewal import renew
@@ -38,7 +40,7 @@ class Staged:
 def stage(
     trips: Trips,
     rehearsed: pd.DataFrame | None,
-    production: str | None,
+    candidacy: Candidacy | None,
     whole_month: WholeMonth | None,
     registry: ModelRegistry,
     settings: TrainingSettings,
@@ -46,16 +48,17 @@ def stage(
     run_tags: Mapping[str, str],
     on_epoch: OnEpoch | None = None,
 ) -> Staged:
-    """Returns the best of the month's challengers to production, registered and scored from its saved weights.
+    """Returns the candidate after the month, registered and scored from its saved weights.
 
-    A month has the same challengers whenever it is run: where production has not been retrained on its whole month yet,
-    that is done first. Training starts from the base model where nothing is in production, and where production is
-    broken: the comparison will say UNSCORABLE, and a person needs something to decide on beside a broken version.
+    It goes on from where the months since production's have brought it, see `candidacy`. A month has the same candidate
+    whenever it is run: where production has not been retrained on its whole month yet, that is done first. Training
+    starts from the base model where nothing is in production, and where production is broken: the comparison will say
+    UNSCORABLE, and a person needs something to decide on beside a broken version.
 
     Args:
         trips: Preprocessed trips of the month.
         rehearsed: Earlier trips, see `rehearsal.reservoir`; None for none.
-        production: The version in production, None where there is none.
+        candidacy: How the candidate stands before the month, None where nothing is in production.
         whole_month: What production is to be retrained on, None for nothing.
         registry: Where versions are.
         settings: Hyperparameters, challengers and seed.
@@ -70,13 +73,21 @@ def stage(
     """
     base = registry.newest_of(BASE)
 
-    def renewed(parent_version: str | None) -> Candidate:
-        return renew(trips, rehearsed, parent_version, registry, settings, run_tags=run_tags, on_epoch=on_epoch)
+    def renewed(parent_version: str | None, record: TrackRecord | None = None) -> Candidate:
+        candidate = renew(
+            trips, rehearsed, parent_version, registry, settings, run_tags=run_tags, record=record, on_epoch=on_epoch
+        )
+        registry.set_staging(candidate.version)
+        return candidate
 
+    if candidacy is None:
+        return Staged(renewed(base), None)
+    production = candidacy.record.production
     try:
         if whole_month is not None and registry.newest_whole_month_of(whole_month.version) is None:
             whole_month.retrain(registry, settings)
-        return Staged(renewed(production or base), None)
+        record = candidacy.brought_up(registry, settings, run_tags=run_tags, on_epoch=on_epoch)
+        return Staged(renewed(record.candidate, record), None)
     except (VersionUnusableError, TrainingError):
         fault = _fault_of(production, registry, trips)
         if fault is None:
@@ -84,10 +95,10 @@ def stage(
     return Staged(renewed(None if base == production else base), fault)
 
 
-def _fault_of(version: str | None, registry: ModelRegistry, trips: Trips) -> str | None:
-    """Returns why the version cannot be loaded or does not predict, None where it does or there is none."""
+def _fault_of(version: str, registry: ModelRegistry, trips: Trips) -> str | None:
+    """Returns why the version cannot be loaded or does not predict, None where it does."""
     try:
-        _ = None if version is None else registry.load(version).predict(trips.frame.head(1))
+        registry.load(version).predict(trips.frame.head(1))
     except VersionUnusableError as error:
         return str(error)
     return None

@@ -9,7 +9,8 @@ import dagster as dg
 import pandas as pd
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.due import Known, to_retrain
+from taxifare.approval.due import Known, last_learned, to_retrain
+from taxifare.approval.track_records import record_before
 from taxifare.gate.evidence import Appraisal
 from taxifare.model.fitting import Epoch
 from taxifare.model.registry import ModelRegistry
@@ -18,6 +19,7 @@ from taxifare.sources.base import TripSource
 from taxifare.training.appraisal import appraise_production
 from taxifare.training.base_model import train_base
 from taxifare.training.base_trips import BaseTrips
+from taxifare.training.candidacy import Candidacy
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.staging import stage
 from taxifare.training.whole_month import WholeMonth
@@ -26,10 +28,11 @@ from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
-from taxifare_dagster.io_managers import ParquetIOManager
-from taxifare_dagster.order import production_in_turn
+from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
+from taxifare_dagster.order import covered_months, production_in_turn
+from taxifare_dagster.partitions import month_of_partition
 from taxifare_dagster.provenance import run_tags
-from taxifare_dagster.stored import whole_month
+from taxifare_dagster.stored import candidacy, whole_month
 
 
 def base_model(
@@ -90,28 +93,32 @@ def staging_model(
     registry: dg.ResourceParam[ModelRegistry],
     approvals: dg.ResourceParam[Approvals],
     parquet_io: dg.ResourceParam[ParquetIOManager],
+    base_trips_io: dg.ResourceParam[BaseTripsIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
-    """The model that may replace production: the best of several renewed with the month's training trips.
+    """The candidate: the model that may replace production, and learns every month on top of what it knows.
 
-    The challengers compete on training trips that none of them has learned from; the table shows how they stand. Its
-    error is that of the registered version, loaded back, on the validation trips that production was scored on.
-    Run again on the same trips from the same production, it is the same version, not another one. Where nothing is in
-    production yet, or its files are damaged, training starts from the base model: the verdict is then COLD_START or
-    UNSCORABLE, and a person decides.
+    Each month several challengers start from it and compete on training trips that none of them has learned from; the
+    table shows how they stand. It keeps the best one's lesson only if that makes it better on the validation trips.
+    Before it learns from a ride, it and production both price it: `track_record` draws what it would have saved since
+    production came in. Its error is that of the registered version, loaded back, on the validation trips that
+    production was scored on. Run again on the same trips from the same production, it is the same version, in whatever
+    order months are run. Where nothing is in production yet, or its files are damaged, training starts from the base
+    model: the verdict is then COLD_START or UNSCORABLE, and a person decides.
     """
-    production = production_in_turn(context, source, approvals, settings)
+    production_in_turn(context, source, approvals, settings)
+    before = _candidacy(context, source, approvals, parquet_io, base_trips_io, settings)
     staged = stage(
         preprocessed_data,
         rehearsal_trips,
-        production,
+        before,
         _whole_month(context, approvals, settings, parquet_io),
         registry,
         settings,
         run_tags=_run_tags(context, preprocessed_data),
         on_epoch=_reporter(context, settings),
     )
-    shown = {"production_version": production or "none"}
+    shown = {"production_version": "none" if before is None else before.record.production}
     if staged.production_fault is not None:
         context.log.warning("%s: training started without it", staged.production_fault)
         shown["production_fault"] = staged.production_fault
@@ -130,6 +137,22 @@ def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         monthly()(production_eval_mae),
         monthly(pool=PRODUCTION_POOL)(staging_model),
     ]
+
+
+def _candidacy(
+    context: dg.AssetExecutionContext,
+    source: TripSource,
+    approvals: Approvals,
+    parquet_io: ParquetIOManager,
+    base_trips_io: BaseTripsIOManager,
+    settings: Settings,
+) -> Candidacy | None:
+    """Returns how the candidate stands before the month, None where nothing is in production."""
+    month, known = month_of_partition(context.partition_key), Known.of(approvals)
+    record = record_before(month, covered_months(source, settings), known)
+    if record is None:
+        return None
+    return candidacy(month, record, last_learned(known), source, parquet_io, base_trips_io, settings)
 
 
 def _whole_month(

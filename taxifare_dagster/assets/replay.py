@@ -9,7 +9,7 @@ from typing import get_args
 import dagster as dg
 from pydantic import Field, TypeAdapter
 
-from taxifare.replay.policies import PolicyName
+from taxifare.replay.policies import PolicyName, policies_of
 from taxifare.replay.replaying import replay
 from taxifare.replay.results import Replay
 from taxifare.reports import tables
@@ -57,7 +57,7 @@ def replayed_months(
         settings.model_copy(update={"challengers": challengers}),
         first=settings.first_month if config.first is None else parse_month(config.first),
         last=(settings.last_month or max(source.months())) if config.last is None else parse_month(config.last),
-        policies=policies,
+        policies=policies_of(policies),
         on_progress=context.log.info,
     )
     return dg.Output(

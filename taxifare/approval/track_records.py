@@ -1,0 +1,44 @@
+"""The candidate's track record before a month, as far as the ledger has it.
+
+Each comparison holds the record until its month. It still holds where its months, and their revisions, are exactly
+those that are published since production's; where none does, the candidate's way is followed from production on.
+"""
+
+from collections.abc import Mapping
+
+from taxifare.approval.due import Known, last_learned
+from taxifare.approval.records import Comparison, EvidenceUnreadableError
+from taxifare.gate.track_record import TrackRecord
+from taxifare.trips.months import Month
+
+
+def record_before(month: Month, published: Mapping[Month, str], known: Known) -> TrackRecord | None:
+    """Returns the longest track record that still holds before a month, empty where none does.
+
+    None where nothing is in production.
+
+    Args:
+        month: The month to be learned.
+        published: Revision of each month the source has and the partitions cover.
+        known: What is on record.
+    """
+    if known.production is None:
+        return None
+    learned = last_learned(known)
+    since = [earlier for earlier in sorted(published) if earlier < month and (learned is None or earlier > learned)]
+    for number in range(len(since), 0, -1):
+        expected = [(str(earlier), published[earlier]) for earlier in since[:number]]
+        record = _record_of(known.comparisons.get(str(since[number - 1])), known.production)
+        if record is not None and [(entry.month, entry.revision) for entry in record.months] == expected:
+            return record
+    return TrackRecord(production=known.production)
+
+
+def _record_of(comparison: Comparison | None, production: str) -> TrackRecord | None:
+    """Returns the track record of a comparison with this production, None where it has none."""
+    if comparison is None or comparison.production_version != production:
+        return None
+    try:
+        return comparison.evidence.track_record
+    except EvidenceUnreadableError:
+        return None

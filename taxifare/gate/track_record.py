@@ -1,0 +1,129 @@
+"""The track record: what the candidate would have saved since production came in, month by month.
+
+Production and candidate price every ride of a month before either learns from it: the candidate as it was when the
+month began prices the training trips, and as it was when it had learned from them the validation trips. So each ride is
+priced once, by a model that had not seen it (prequential: Dawid 1984; Choe and Ramdas 2023).
+
+Why a month's last days alone do not decide: docs/decisions.md, under gate.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property, reduce
+from operator import add
+
+import numpy as np
+import pandas as pd
+
+from taxifare.gate.gains import Gains, days_of, gains_of
+from taxifare.gate.scores import FloatArray, paired_gains
+from taxifare.gate.slices import slice_masks
+from taxifare.trips.cities import City
+from taxifare.values import Frozen
+
+
+class SlicedGains(Frozen):
+    """Gains of all rides, and of each kind of them."""
+
+    all: Gains = Gains()
+    slices: Mapping[str, Gains] = {}
+
+    def __add__(self, other: "SlicedGains") -> "SlicedGains":
+        """Returns the gains of both, see `Gains.__add__`."""
+        names = dict.fromkeys([*self.slices, *other.slices])
+        return SlicedGains(
+            all=self.all + other.all,
+            slices={name: self.slices.get(name, Gains()) + other.slices.get(name, Gains()) for name in names},
+        )
+
+
+class MonthOnRecord(Frozen):
+    """A month of the track record.
+
+    Attributes:
+        month: Which one, `YYYY-MM`.
+        revision: Of its trips.
+        candidate: The version that the candidate was after the month.
+        gains: What it saved; no rides for a month that is not sound, from which nothing was learned.
+    """
+
+    month: str
+    revision: str
+    candidate: str
+    gains: SlicedGains = SlicedGains()
+
+
+class TrackRecord(Frozen):
+    """How the candidate did against one version of production.
+
+    After a month that leaves it surely worse than production, the candidate begins anew from production, and so do its
+    gains.
+
+    Attributes:
+        production: The version it is held against.
+        months: Those since production's last, in order.
+    """
+
+    production: str
+    months: tuple[MonthOnRecord, ...] = ()
+
+    @cached_property
+    def since_last_start(self) -> tuple[MonthOnRecord, ...]:
+        """The months since the candidate began, or last began anew, in order."""
+        first = 0
+        for end in range(1, len(self.months)):
+            if _is_worse(self.months[first:end]):
+                first = end
+        return self.months[first:]
+
+    @property
+    def gains(self) -> SlicedGains:
+        """What the candidate saved since it began, or last began anew."""
+        return _added(self.since_last_start)
+
+    @property
+    def candidate(self) -> str:
+        """The version that learns the next month: production where the candidate was surely worse, or before any."""
+        return self.production if not self.months or _is_worse(self.since_last_start) else self.months[-1].candidate
+
+    def followed_by(self, month: MonthOnRecord) -> "TrackRecord":
+        """Returns the record with one more month."""
+        return TrackRecord(production=self.production, months=(*self.months, month))
+
+    def with_gains(self, more: SlicedGains) -> "TrackRecord":
+        """Returns the record with more rides of its last month."""
+        *before, last = self.months
+        return TrackRecord(
+            production=self.production,
+            months=(*before, last.model_copy(update={"gains": last.gains + more})),
+        )
+
+
+def sliced_gains(
+    production_predicted: FloatArray, candidate_predicted: FloatArray, trips: pd.DataFrame, city: City
+) -> SlicedGains:
+    """Returns by how much the candidate is closer than production, on all trips and on each kind of them.
+
+    Args:
+        production_predicted: Production's predictions, shape (n,).
+        candidate_predicted: The candidate's predictions of the same trips, shape (n,).
+        trips: The trips with features and `target`, n rows.
+        city: Gives the airports.
+
+    Raises:
+        EvaluationError: As `paired_gains`.
+    """
+    gains = paired_gains(production_predicted, candidate_predicted, trips["target"].to_numpy(np.float64))
+    days = days_of(trips)
+    return SlicedGains(
+        all=gains_of(gains, days),
+        slices={name: gains_of(gains[mask], days[mask]) for name, mask in slice_masks(trips, city).items()},
+    )
+
+
+def _added(months: tuple[MonthOnRecord, ...]) -> SlicedGains:
+    return reduce(add, (month.gains for month in months), SlicedGains())
+
+
+def _is_worse(months: tuple[MonthOnRecord, ...]) -> bool:
+    """Whether the candidate was surely worse than production over these months."""
+    return _added(months).all.interval.high < 0
