@@ -11,6 +11,7 @@ from taxifare.gate.evidence import Appraisal, Evidence, Objection, Verdict
 from taxifare.gate.scores import (
     score,
 )
+from taxifare.gate.track_record import TrackRecord
 from tests.support.approvals import contender
 from tests.support.comparison import (
     PAID,
@@ -72,6 +73,15 @@ def test_the_digest_is_of_what_was_shown_and_not_of_the_run_that_showed_it() -> 
     assert again.digest == evidence.digest
 
 
+def test_evidence_of_before_keeps_its_digest() -> None:
+    """It knows no track record; the digest under which somebody was asked about it is that of today."""
+    evidence = judged(off_by(noise(3)), off_by(noise(1)))
+    assert evidence.track_record is None
+    assert "track_record" not in evidence.model_dump(mode="json")
+    content = evidence.model_dump(mode="json", exclude={"staging": {"run_id"}, "production": {"run_id"}})
+    assert "run_id" not in content["staging"]
+
+
 CHANGES: dict[str, object] = {
     "objections": (Objection(about="bias", name="bias", reason="it grows"),),
     "subject": "2015-02",
@@ -81,6 +91,7 @@ CHANGES: dict[str, object] = {
     "difficulty_mae": 1.0,
     "gain": None,
     "slices": (),
+    "track_record": TrackRecord(production="1"),
     "verdict": Verdict.HOLD,
     "reasons": ("because",),
     "production": None,
