@@ -17,6 +17,7 @@ from taxifare.gate.evidence import Appraisal, Evidence
 from taxifare.gate.scores import Interval, Scores, describe_gain
 from taxifare.gate.slices import SliceComparison
 from taxifare.gate.staleness import Change, baseline_of
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures, tables
@@ -210,8 +211,29 @@ def candidate(found: Candidate, trips: Trips, registry: ModelRegistry, settings:
     if found.standings:
         shown["challengers"] = standings(found.standings, unit)
         shown["challengers_seconds"] = round(sum(standing.seconds for standing in found.standings), 1)
+    if found.appraisal.track_record is not None:
+        shown |= track_record(found.appraisal.track_record, unit)
+        shown["lesson"] = "kept" if found.keeps_lesson else f"version {found.lesson_version} was no better: not kept"
     exposure = [entry.model_dump(mode="json") for entry in found.appraisal.exposure]
     return shown | {"revision": trips.edition.revision, "exposure": dg.MetadataValue.json(exposure)}
+
+
+def track_record(record: TrackRecord, unit: Unit) -> Metadata:
+    """Returns what the candidate saved over production so far, as numbers and as a picture.
+
+    The validation trips of the last month are not in it yet: they join when the month is compared.
+    """
+    so_far = record.gains.all
+    bounds = {"saved_low": so_far.interval.low, "saved_high": so_far.interval.high}
+    return {
+        "rides_on_record": so_far.rides,
+        **measured(
+            unit,
+            saved_so_far=so_far.mean,
+            **{name: value for name, value in bounds.items() if math.isfinite(value)},
+        ),
+        "track_record": plot(figures.track_record(record, unit)),
+    }
 
 
 def change(found: Change, version: str | None) -> Metadata:
@@ -258,6 +280,8 @@ def comparison(evidence: Evidence) -> Metadata:
         numbers |= measured(evidence.unit, production_mae=evidence.production.scores.mae)
     if evidence.gain is not None:
         numbers |= interval(evidence.gain, evidence.unit)
+    if evidence.track_record is not None:
+        numbers |= track_record(evidence.track_record, evidence.unit)
     if evidence.slices:
         numbers["slices"] = slices(evidence.slices, evidence.unit)
     return numbers

@@ -14,8 +14,9 @@ from taxifare.approval.decisions import APPROVABLE, Decision, by_verdict
 from taxifare.approval.faults import Fault
 from taxifare.approval.records import Outcome, Promotion, Request
 from taxifare.approval.requests import by_subject
-from taxifare.gate.evidence import Contender, Verdict
+from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval
+from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.settings import AskingSettings
 from taxifare.texts import one_line
 from taxifare.trips.targets import Unit
@@ -96,14 +97,8 @@ def message(
             for earlier in restated
         ),
     ]
-    if evidence.gain is not None:
-        lines.append(f"Gain a trip: {_interval(evidence.gain, evidence.unit)}, on the same {staging.trips:,} trips")
-    if evidence.slices:
-        worst = min(evidence.slices, key=lambda slice_: slice_.gain.mean)
-        lines.append(
-            f"Worst slice: {worst.name}, gain {_interval(worst.gain, evidence.unit)}, on {worst.staging.trips:,} trips"
-        )
     lines += [
+        *_gains(evidence),
         f"Bias: production {_signed(production.bias if production else None)}, staging {_signed(staging.bias)}",
         f"With its correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
         f"Difficulty: a plain rate per km is {_amount(evidence.difficulty_mae)} off on these trips",
@@ -124,6 +119,42 @@ def message(
             ("Reject", links.decision(request, tokens["reject"], "reject")),
         ]
     return _message(key, lines, pages, head)
+
+
+def _gains(evidence: Evidence) -> list[str]:
+    """Returns what the new model would have saved, and how sure that is."""
+    lines, unit = [], evidence.unit
+    if evidence.track_record is not None:
+        so_far = evidence.track_record.gains.all
+        lines.append(
+            f"Saved so far: {_interval(so_far.interval, unit)} a ride, {so_far.total:+,.0f} {unit} in all, on the "
+            f"{so_far.rides:,} rides since version {evidence.production_version} came in"
+        )
+    if evidence.gain is not None:
+        rides = evidence.staging.scores.trips
+        lines.append(f"On the month's last days: {_interval(evidence.gain, unit)} a ride, on {rides:,} rides")
+        lines.append(
+            "How to read this: + means closer to the truth. Had other days like these been taken, the mean would lie "
+            "between the two bounds 19 times in 20: it speaks of these rides, those of next month may differ"
+        )
+    if (worst := _worst_slice(evidence)) is not None:
+        name, gain, rides = worst
+        lines.append(f"Worst slice: {name}, gain {_interval(gain, unit)}, on {rides:,} trips")
+    return lines
+
+
+def _worst_slice(evidence: Evidence) -> tuple[str, Interval, int] | None:
+    """Returns the slice with the least gain: its name, the gain and the rides; of the track record where there is one.
+
+    None without slices that can be judged.
+    """
+    if evidence.track_record is None:
+        slices = [(part.name, part.gain, part.staging.trips) for part in evidence.slices]
+    else:
+        of_record = evidence.track_record.gains.slices
+        slices = [(name, part.interval, part.rides) for name, part in of_record.items()]
+    judged = [part for part in slices if part[2] >= MINIMUM_SLICE_TRIPS]
+    return min(judged, key=lambda part: part[1].mean, default=None)
 
 
 def _warnings(request: Request, dead_links: str | None, other_starts: Sequence[Request]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import isfinite
 
 import numpy as np
 import pandas as pd
 
 from taxifare.approval.records import Promotion
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import TrainingHistory
 from taxifare.reports.drawing import png, side_by_side
 from taxifare.studies.learning_curve import Level
@@ -78,6 +80,33 @@ def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) 
     pairs.scatter(actual, predictions.reindex(actual.index), s=3, alpha=0.4, linewidths=0)
     pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
     pairs.set(xlabel=f"{target.truth}, {target.unit}", ylabel=f"predicted, {target.unit}", xlim=(0, 80), ylim=(0, 80))
+    return png(figure)
+
+
+def track_record(record: TrackRecord, unit: Unit) -> bytes:
+    """Returns a PNG of what the candidate would have saved a ride by the end of each month since production came in."""
+    figure, (saved,) = side_by_side(f"What would the candidate have saved since version {record.production} came in?")
+    until = [
+        TrackRecord(production=record.production, months=record.months[: end + 1]) for end in range(len(record.months))
+    ]
+    intervals = [part.gains.all.interval for part in until]
+    places = range(len(until))
+    saved.axhline(0, color="grey", linewidth=1)
+    saved.plot(places, [interval.mean for interval in intervals], marker="o", label="so far")
+    saved.fill_between(
+        places,
+        [interval.low if isfinite(interval.low) else interval.mean for interval in intervals],
+        [interval.high if isfinite(interval.high) else interval.mean for interval in intervals],
+        alpha=0.2,
+        label="95 % interval, days as units",
+    )
+    for place in places[1:]:
+        if len(until[place].since_last_start) == 1:
+            saved.axvline(place, color="grey", linestyle=":", label="began anew from production")
+    saved.set_xticks(places, [part.months[-1].month for part in until])
+    saved.set(xlabel="month", ylabel=f"saved so far, {unit} a ride")
+    saved.tick_params("x", rotation=45)
+    saved.legend()
     return png(figure)
 
 

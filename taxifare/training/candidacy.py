@@ -145,13 +145,14 @@ def months_before(
     Raises:
         SourceError: A published month cannot be read.
     """
-    if not any(earlier < month and (after is None or earlier > after) for earlier in source.months()):
+    first = settings.first_month if after is None else max(settings.first_month, after + 1)
+    if not any(first <= earlier < month for earlier in source.months()):
         return
     sample = Reservoir(settings.rehearsal_trips, settings.seed)
     if base is not None:
         sample.draw_from(base)
     for edition, trips in clean_months_before(month, source, stored, settings):
-        if after is None or parse_month(edition.subject) > after:
+        if parse_month(edition.subject) >= first:
             yield EarlierMonth(edition, None if trips is None else _ready(trips, settings), sample.drawn)
         if trips is not None:
             sample.draw_from(trips)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from taxifare.approval.channels import (
@@ -23,9 +24,11 @@ from taxifare.approval.faults import failure
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import message
 from taxifare.gate.evidence import Verdict
+from taxifare.gate.gains import gains_of
+from taxifare.gate.track_record import MonthOnRecord, SlicedGains, TrackRecord
 from taxifare.secrets import remember
 from taxifare.settings import Settings
-from tests.support.approvals import LINKS, Office, in_processes
+from tests.support.approvals import LINKS, Office, evidence, in_processes
 from tests.support.servers import Chat, Webhook, chat_server, webhook_server
 
 SETTINGS = Settings(chat_base_url=None, chat_channel=None)
@@ -76,7 +79,9 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
         "Evaluation MAE: 2.31 - New training MAE: 2.10",
         "2015-03: PROMOTE, the new model is better",
         "- the gain exceeds 0.01 USD",
-        "Gain a trip: +0.210 USD (95 % interval +0.170 to +0.250), on the same 4,000 trips",
+        "On the month's last days: +0.210 USD (95 % interval +0.170 to +0.250) a ride, on 4,000 rides",
+        "How to read this: + means closer to the truth. Had other days like these been taken, the mean would lie "
+        "between the two bounds 19 times in 20: it speaks of these rides, those of next month may differ",
         "Worst slice: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 trips",
         "Bias: production -0.45, staging -0.25",
         "With its correction: production -0.05 at an MAE of 2.31, staging -0.05 at an MAE of 2.10",
@@ -92,6 +97,23 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
     assert text.splitlines()[-1] == f"Request {request.id}"
 
 
+def test_the_track_record_is_one_figure_in_the_message(office: Office) -> None:
+    """Three months of 4,000 rides that saved 2 cents each, and one kind of ride that lost."""
+    days = np.repeat(np.arange(20), 200)
+    gains = SlicedGains(
+        all=gains_of(np.full(4_000, 0.02) + days % 2 * 0.002, days),
+        slices={"JFK": gains_of(np.full(40, -0.1), np.repeat(np.arange(20), 2)), "EWR": gains_of(np.ones(2), days[:2])},
+    )
+    months = tuple(MonthOnRecord(month=f"2015-0{n}", revision="r", candidate="2", gains=gains) for n in (1, 2, 3))
+    found = evidence("2015-03", "2", "1").model_copy(
+        update={"track_record": TrackRecord(production="1", months=months)}
+    )
+    text = message(office.request(found), TOKENS, LINKS, SETTINGS).text
+    saved = "Saved so far: +0.021 USD (95 % interval +0.021 to +0.021) a ride, +252 USD in all, on the 12,000 rides"
+    assert saved in text
+    assert "Worst slice: JFK, gain -0.100 USD (95 % interval -0.100 to -0.100), on 120 trips" in text
+
+
 def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     request = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").ask("base", "1", None)
     text = message(request, TOKENS, LINKS, SETTINGS).text
@@ -102,7 +124,7 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     assert "With its correction: production none, staging -0.05 at an MAE of 2.10" in text
     assert "Versions: 1 to replace nothing" in text
     assert "See: https://pages/base\n" in text
-    assert "Gain" not in text
+    assert "How to read this" not in text
     assert "override: true" not in text
 
 

@@ -1,7 +1,6 @@
 """Rehearsal: a bounded sample of the past that nothing but the published trips decides."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from hypothesis import strategies as st
 
 from taxifare.model.exposure import exposure_of
 from taxifare.settings import Settings
-from taxifare.sources import Publication, SourceError, TripSource, make_source
+from taxifare.sources import SourceError, TripSource, make_source
 from taxifare.training.rehearsal import editions_before, reservoir
 from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.table import COLUMN_NAMES, DTYPES, TRIP_COLUMNS, as_trip_table
+from tests.support.published import Published
 from tests.support.small import raw_month, small_settings
 
 MARCH = parse_month("2015-03")
@@ -151,26 +151,6 @@ def test_exposure_has_an_entry_for_each_edition_with_its_span() -> None:
 
 
 # Which trips it is drawn from
-
-
-@dataclass
-class Published(TripSource):
-    """The simulated city, with months that were restated, and a count of what was read."""
-
-    city: TripSource
-    restated: dict[Month, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = field(default_factory=dict)
-    read: list[str] = field(default_factory=list)
-
-    def months(self) -> dict[Month, str]:
-        return self.city.months() | {month: revision for month, (revision, _) in self.restated.items()}
-
-    def read_month(self, month: Month) -> Publication:
-        self.read.append(str(month))
-        publication = self.city.read_month(month)
-        if month not in self.restated:
-            return publication
-        revision, change = self.restated[month]
-        return replace(publication, trips=change(publication.trips.copy()), revision=revision)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from taxifare.gate.evidence import Appraisal
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import TrainingError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.training import staging, whole_month
+from taxifare.training.candidacy import Candidacy
 from taxifare.training.candidates import Candidate
 from taxifare.training.staging import Staged, stage
 from taxifare.training.whole_month import WholeMonth
@@ -53,6 +55,12 @@ class Bench:
             raise VersionUnusableError(f"version {version} cannot be loaded")
         return self
 
+    def verify(self, version: str) -> None:
+        self.load(version)
+
+    def set_staging(self, version: str) -> None:
+        assert version == "9"
+
     def predict(self, trips: pd.DataFrame) -> None:
         assert len(trips) == 1
 
@@ -70,12 +78,15 @@ class Bench:
         if self.diverges:
             raise TrainingError("the loss is not finite")
         self.done.append((what, parent))
-        return Candidate(Appraisal(version="9", fault="nobody has scored it"), parent, None)
+        return Candidate(Appraisal(version="9", fault="nobody has scored it"), "9", parent, None)
 
     def stage(self, production: str | None, read: Callable[[], Any] | None = None) -> Staged:
         whole = None if read is None else WholeMonth(str(production), read, {})
         registry = cast("ModelRegistry", self)
-        return stage(FEBRUARY, None, production, whole, registry, self.settings, run_tags={})
+        candidacy = None
+        if production is not None:
+            candidacy = Candidacy(TrackRecord(production=production), None, lambda _after: iter(()))
+        return stage(FEBRUARY, None, candidacy, whole, registry, self.settings, run_tags={})
 
 
 @pytest.fixture
