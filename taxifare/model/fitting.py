@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from taxifare.model.network import seed_of
+
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
@@ -166,7 +168,7 @@ def fit(
         batch_size: Rows a step.
         patience: Epochs without improvement before training stops.
         max_epochs: Most epochs.
-        seed: Seed of the order of rows.
+        seed: Of the order of rows, and with its name of each layer that draws.
         on_epoch: Called after every epoch, epoch 0 included.
 
     Raises:
@@ -176,10 +178,9 @@ def fit(
 
     started = time.perf_counter()
     x_validation, y_validation = _rows(validation_features, validation_targets, "validation")
-    keras.utils.set_random_seed(seed)
     for layer in network.layers:
         if isinstance(layer, keras.layers.GaussianNoise):
-            layer.seed_generator.state.assign([seed, 0])
+            layer.seed_generator.state.assign([seed_of(seed, layer.name), 0])
 
     def finished(number: int, loss: float, since: float) -> Epoch:
         mae = float(np.abs(predict(network, x_validation) - y_validation).mean(dtype=np.float64))

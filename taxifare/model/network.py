@@ -134,7 +134,7 @@ def build_network(
         targets: Training targets (n,).
         city: Gives the names of the features and the angle of the streets.
         learning_rate: Step size of Adam.
-        seed: Seed of the initial weights.
+        seed: Every layer that draws has one of its own, which is made from this one and its name.
         architecture: Shape of the network.
 
     Raises:
@@ -150,7 +150,6 @@ def build_network(
             f"received {features.shape} and {targets.shape}"
         )
     shape = architecture or Architecture()
-    keras.utils.set_random_seed(seed)
 
     inputs = keras.Input((len(names),), name="features")
     within, varies = _within(inputs, features)
@@ -160,22 +159,27 @@ def build_network(
     to_streets = _turn(city.grid_angle_deg)
     ends_km = ops.matmul(_ends(inputs, names), to_streets)
     if shape.jitter_km:
-        ends_km = keras.layers.GaussianNoise(shape.jitter_km, name="jitter")(ends_km)
+        ends_km = keras.layers.GaussianNoise(shape.jitter_km, seed=seed_of(seed, "jitter"), name="jitter")(ends_km)
     known_km = features[:, [names.index(name) for name in _ENDS]].reshape(-1, 2) @ to_streets
     tables = []
     if shape.cell_width:
-        tables.append([_cells(ends_km, known_km, shape, member) for member in range(shape.members)])
+        tables.append([_cells(ends_km, known_km, shape, member, seed) for member in range(shape.members)])
     if shape.way_width:
-        tables.append(_ways(ends_km, _map_edges(known_km), shape))
+        tables.append(_ways(ends_km, _map_edges(known_km), shape, seed))
     if shape.distance_width:
-        tables.append(_distances(inputs, features, names, shape))
+        tables.append(_distances(inputs, features, names, shape, seed))
     if shape.hour_width:
-        tables.append(_hours(inputs, names, shape))
+        tables.append(_hours(inputs, names, shape, seed))
     if shape.week_width:
-        tables.append(_weeks(within, names, shape))
+        tables.append(_weeks(within, names, shape, seed))
     outputs = [
         _outputs(
-            [plain, *(part for table in tables for part in table[member])], varies[timeless], targets, shape, member
+            [plain, *(part for table in tables for part in table[member])],
+            varies[timeless],
+            targets,
+            shape,
+            member,
+            seed,
         )
         for member in range(shape.members)
     ]
@@ -217,6 +221,7 @@ def _outputs(
     targets: npt.NDArray[np.floating],
     shape: Architecture,
     member: int,
+    seed: int,
 ) -> Any:
     """Returns a member's two outputs (n, 2), the middle and the upper one, before rules and trend.
 
@@ -226,24 +231,28 @@ def _outputs(
         targets: Training targets.
         shape: Widths.
         member: Its number.
+        seed: The network's.
     """
     import keras
 
     plain = parts[0]
     hidden = keras.layers.Concatenate()(parts) if len(parts) > 1 else plain
     for number, width in enumerate(shape.dense_widths):
-        layer = keras.layers.Dense(width, activation="relu", name=f"dense_{number}_{member}")
+        name = f"dense_{number}_{member}"
+        layer = keras.layers.Dense(width, activation="relu", kernel_initializer=_spread(seed, name), name=name)
         hidden = layer(hidden)
         if number == 0:
             _silence(layer, varies)
     start = _constant(np.median(targets))
-    layer = keras.layers.Dense(2, use_bias=False, name=f"plain_target_{member}")
-    outputs = keras.layers.Dense(2, bias_initializer=start, name=f"target_{member}")(hidden) + layer(plain)
+    name, plain_name = f"target_{member}", f"plain_target_{member}"
+    layer = keras.layers.Dense(2, use_bias=False, kernel_initializer=_spread(seed, plain_name), name=plain_name)
+    last = keras.layers.Dense(2, kernel_initializer=_spread(seed, name), bias_initializer=start, name=name)
+    outputs = last(hidden) + layer(plain)
     _silence(layer, varies)
     return outputs
 
 
-def _cells(ends_km: Any, known_km: Matrix, shape: Architecture, member: int) -> Parts:
+def _cells(ends_km: Any, known_km: Matrix, shape: Architecture, member: int, seed: int) -> Parts:
     """Returns a member's vectors of both ends at all sizes, interpolated, and the products of the two ends'.
 
     The four corners of a square are weighted with the areas of the opposite rectangles (bilinear interpolation).
@@ -253,6 +262,7 @@ def _cells(ends_km: Any, known_km: Matrix, shape: Architecture, member: int) -> 
         known_km: Positions (m, axis) of the ends of the training rows.
         shape: Sizes and widths.
         member: Its number, which the angle of its map depends on.
+        seed: The network's.
     """
     import keras
     from keras import ops
@@ -276,14 +286,13 @@ def _cells(ends_km: Any, known_km: Matrix, shape: Architecture, member: int) -> 
     numbers = ops.stack([south_west, south_west + 1, south_west + row, south_west + row + 1], axis=-1)
     weights = ops.stack([(1 - east) * (1 - north), (1 - east) * north, east * (1 - north), east * north], axis=-1)
 
-    table = keras.layers.Embedding(int(counts.sum()), shape.cell_width, _small(), name=f"cells_{member}")
+    table = _table(int(counts.sum()), shape.cell_width, f"cells_{member}", seed)
     vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights, -1), axis=-2)
     return keras.layers.Flatten()(vectors), keras.layers.Flatten()(vectors[:, 0] * vectors[:, 1])
 
 
-def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) -> list[Parts]:
+def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture, seed: int) -> list[Parts]:
     """Returns for each member the mean vector of points along the straight way, and the same times its length."""
-    import keras
     from keras import ops
 
     west_south, east_north = edges_km
@@ -300,14 +309,14 @@ def _ways(ends_km: Any, edges_km: tuple[Matrix, Matrix], shape: Architecture) ->
         [(1 - across) * (1 - along), (1 - across) * along, across * (1 - along), across * along], axis=1
     )
 
-    table = keras.layers.Embedding(int(corners.prod()), shape.members * shape.way_width, _small(), name="ways")
+    table = _table(int(corners.prod()), shape.members * shape.way_width, "ways", seed)
     # Not as an einsum: TensorFlow would multiply a tiny matrix for each trip.
     vectors = ops.sum(table(ops.cast(numbers, "int32")) * ops.expand_dims(weights / shape.way_points, -1), axis=1)
     length_km = ops.sum(ops.abs(ends_km[:, 1] - ends_km[:, 0]), axis=1, keepdims=True)
     return [(own, own * length_km) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
-def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture) -> list[Parts]:
+def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Architecture, seed: int) -> list[Parts]:
     """Returns for each member the interpolated vectors of the trip's distance and of its ends' to the airports."""
     import keras
     from keras import ops
@@ -324,32 +333,28 @@ def _distances(inputs: Any, features: Matrix, names: Sequence[str], shape: Archi
 
     logarithms = ops.log(_columns(inputs, columns) + _SHORTEST_KM)
     place = (logarithms - lowest) * (last_step / span).astype(np.float32)
-    table = keras.layers.Embedding(
-        len(columns) * shape.distance_steps, shape.members * shape.distance_width, _small(), name="distances"
-    )
+    table = _table(len(columns) * shape.distance_steps, shape.members * shape.distance_width, "distances", seed)
     vectors = _interpolated(table, place, last_step, first)
     return [(keras.layers.Flatten()(own),) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
-def _hours(inputs: Any, names: Sequence[str], shape: Architecture) -> list[Parts]:
+def _hours(inputs: Any, names: Sequence[str], shape: Architecture, seed: int) -> list[Parts]:
     """Returns for each member the interpolated vector of the hour of the week."""
-    import keras
     from keras import ops
 
     hour, weekday = (inputs[:, list(names).index(name)] for name in ("hour", "weekday"))
-    table = keras.layers.Embedding(_HOURS, shape.members * shape.hour_width, _small(), name="hours")
+    table = _table(_HOURS, shape.members * shape.hour_width, "hours", seed)
     vectors = _around(table, weekday * 24 + hour, _HOURS)
     return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
 
 
-def _weeks(within: Any, names: Sequence[str], shape: Architecture) -> list[Parts]:
+def _weeks(within: Any, names: Sequence[str], shape: Architecture, seed: int) -> list[Parts]:
     """Returns for each member the interpolated vector of the week of the year."""
-    import keras
     from keras import ops
 
     sine, cosine = (within[:, list(names).index(name)] for name in ("year_sin", "year_cos"))
     turns = ops.arctan2(sine, cosine) / (2 * np.pi)
-    table = keras.layers.Embedding(_WEEKS, shape.members * shape.week_width, _small(), name="weeks")
+    table = _table(_WEEKS, shape.members * shape.week_width, "weeks", seed)
     vectors = _around(table, turns * _WEEKS, _WEEKS)
     return [(own,) for own in ops.split(vectors, shape.members, axis=-1)]
 
@@ -435,11 +440,30 @@ def _silence(layer: "keras.layers.Dense", varies: npt.NDArray[np.bool_]) -> None
     layer.set_weights([kernel, *bias])
 
 
-def _small() -> "keras.Initializer":
-    """Returns the start of a table: small, so that entries no training row touches have little effect."""
+def seed_of(seed: int, name: str) -> int:
+    """Returns the seed of the layer with a name, under the seed of all.
+
+    A layer without one draws it from Python's `random`, which every thread of the process shares.
+
+    >>> seed_of(1, "hours"), seed_of(1, "weeks"), seed_of(2, "hours")
+    (303576285, 511490527, 158598455)
+    """
+    return int(np.random.default_rng([seed, *name.encode()]).integers(2**31))
+
+
+def _spread(seed: int, name: str) -> "keras.Initializer":
+    """Returns the start of a dense layer's kernel (Glorot and Bengio 2010)."""
     import keras
 
-    return keras.initializers.RandomUniform(-0.05, 0.05)
+    return keras.initializers.GlorotUniform(seed=seed_of(seed, name))
+
+
+def _table(rows: int, width: int, name: str, seed: int) -> "keras.layers.Embedding":
+    """Returns a table of vectors that start small, so that entries no training row touches have little effect."""
+    import keras
+
+    start = keras.initializers.RandomUniform(-0.05, 0.05, seed=seed_of(seed, name))
+    return keras.layers.Embedding(rows, width, start, name=name)
 
 
 def _constant(value: np.floating) -> "keras.Initializer":

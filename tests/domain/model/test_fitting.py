@@ -79,12 +79,10 @@ def test_half_of_the_rides_cost_more_than_the_fare_and_three_in_ten_more_than_th
     assert np.mean(fares[5000:] > upper) == pytest.approx(0.3, abs=0.05)
 
 
-def test_the_same_seed_repeats_itself_to_a_hundredth_of_a_cent(trained):
+def test_the_same_seed_repeats_itself_and_another_does_not(trained):
     _, history, _ = trained
     again = fit(new_network(*TRAIN), InMemory(*TRAIN), *VALIDATION, **FAST)
-    assert [epoch.validation_mae for epoch in again.epochs] == pytest.approx(
-        [epoch.validation_mae for epoch in history.epochs], abs=1e-4
-    )
+    assert [epoch.validation_mae for epoch in again.epochs] == [epoch.validation_mae for epoch in history.epochs]
     other = fit(new_network(*TRAIN), InMemory(*TRAIN), *VALIDATION, **FAST | {"seed": 2})
     assert other.epochs[1].loss != pytest.approx(history.epochs[1].loss, abs=1e-6)
 
