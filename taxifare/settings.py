@@ -470,7 +470,7 @@ class GateSettings(ProblemSettings):
         0.01, description="Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration", ge=0
     )
     slice_tolerance: float = Field(
-        0.25, description="Most a slice may get worse per trip, in USD, or minutes for TARGET=duration", ge=0
+        0.1, description="Most a slice may get worse per trip, in USD, or minutes for TARGET=duration", ge=0
     )
     bias_tolerance: float = Field(
         0.2, description="Most the absolute bias may grow per trip, in USD, or minutes for TARGET=duration", ge=0

@@ -151,7 +151,7 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
     }
     compared = {
         "staging_beats_production": "Staging is better than production, surely and by enough to matter",
-        "keeps_every_slice": "No slice (airports, long rides, night, rush hour) gets worse",
+        "keeps_every_slice": "No slice (airports, long rides, same point, night, rush hour) gets worse",
         "keeps_bias": "The mean error does not grow beyond its tolerance",
         "has_no_leak": "Neither model was trained on trips of the validation's time",
     }

@@ -19,7 +19,7 @@ from taxifare.gate.scores import (
     difficulty_of,
     score,
 )
-from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SliceComparison, compare_slices
+from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SliceComparison, compare_slices, tolerance_of
 from taxifare.gate.track_record import SlicedGains, TrackRecord, sliced_gains
 from taxifare.model.exposure import leaked
 from taxifare.settings import GateSettings
@@ -204,18 +204,18 @@ def _objections(
     The biases are those of corrected predictions: an overpriced production hides the bias that every model of the
     median has, and a renewal that mends the prices would be held for it.
     """
-    unit, tolerated = settings.target_facts.unit, settings.slice_tolerance
+    unit, setting = settings.target_facts.unit, settings.slice_tolerance
     objections = tuple(
         Objection(
             about="slice",
             name=name,
             reason=(
                 f"{name} trips get worse: {describe_gain(part.interval, unit)} on {part.rides:,} trips, "
-                f"tolerated are {tolerated:.2f} {unit}"
+                f"tolerated are {tolerance_of(name, setting):.2f} {unit}"
             ),
         )
         for name, part in gains.slices.items()
-        if part.rides >= MINIMUM_SLICE_TRIPS and part.interval.high < -tolerated
+        if part.rides >= MINIMUM_SLICE_TRIPS and part.interval.high < -tolerance_of(name, setting)
     )
     before, after = production.corrected.bias, staging.corrected.bias
     if abs(after) - abs(before) <= settings.bias_tolerance:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, compare_slices, slice_masks
+from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SAME_POINT, SAME_POINT_KM, compare_slices, slice_masks
 from taxifare.trips.cities import NEW_YORK
 from tests.support.comparison import PAID, RIDES, VALIDATION
 
@@ -14,7 +14,7 @@ def test_slices_are_found_by_hand() -> None:
     trips = RIDES.head(4).assign(
         pickup_jfk_km=[2.4, 2.6, 20, 20],
         dropoff_lga_km=[20, 1.5, 1.7, 20],
-        haversine_km=[10.0, 10.1, 3, 3],
+        haversine_km=[10.0, 10.1, SAME_POINT_KM, 0.04],
         is_night=[1.0, 0, 0, 0],
         is_rush=[0.0, 0, 1, 0],
     )
@@ -23,6 +23,7 @@ def test_slices_are_found_by_hand() -> None:
         "LGA": [1],
         "EWR": [],
         "over 10 km": [1],
+        SAME_POINT: [3],
         "night": [0],
         "rush hour": [2],
     }

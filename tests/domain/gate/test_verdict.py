@@ -255,6 +255,16 @@ def test_a_slice_objects_on_the_record() -> None:
     assert fine.verdict is Verdict.PROMOTE
 
 
+def test_rides_that_end_where_they_begin_have_a_tolerance_of_their_own() -> None:
+    """Nobody knows where they went in between, so that their gains swing five times as far as those of others."""
+    better = off_by(1.0), off_by(0.5)
+    fine = judged(*better, staging=with_record(better[1], saved(0.05, same_point=-0.4)), bias_tolerance=9)
+    assert fine.verdict is Verdict.PROMOTE
+    held = judged(*better, staging=with_record(better[1], saved(0.05, same_point=-0.6)), bias_tolerance=9)
+    assert [objection.name for objection in held.objections] == ["same point"]
+    assert held.reasons[0].endswith("tolerated are 0.50 USD")
+
+
 def test_a_record_against_another_production_says_nothing() -> None:
     unsure = off_by(1.0), off_by(0.995)
     evidence = judged(*unsure, staging=with_record(unsure[1], saved(0.05), production="7"))
