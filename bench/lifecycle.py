@@ -77,7 +77,7 @@ def bench_month(settings: Settings, registry: ModelRegistry) -> None:
     print(f"training one epoch, registering and scoring: {seconds:.1f} s; peak memory so far {peak_mib():,.0f} MiB")
     version = str(candidate.appraisal.version)
     tags = {**tags, "asset": "production_eval_mae"}
-    _, seconds = timed(lambda: appraise_production(processed, version, registry, run_tags=tags))
+    _, seconds = timed(lambda: appraise_production(processed, version, registry, settings, run_tags=tags))
     print(f"scoring production on the validation trips: {seconds:.1f} s; peak memory of it all {peak_mib():,.0f} MiB")
     bench_registry(processed.frame, version, registry, settings)
 

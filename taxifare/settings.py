@@ -38,6 +38,7 @@ from upath import UPath
 from taxifare import secrets
 from taxifare.errors import ToldError
 from taxifare.trips.cities import CITIES, City
+from taxifare.trips.meters import METERS, Meter
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.targets import TARGETS, Target, TargetName
 
@@ -230,6 +231,11 @@ class ProblemSettings(_Group):
     def target_facts(self) -> Target:
         """The target's unit, limits and words."""
         return TARGETS[self.target]
+
+    @property
+    def meter(self) -> Meter:
+        """The steps that the city's meter counts fares in; none for durations."""
+        return METERS[self.city] if self.target == "fare" else ()
 
 
 class MlflowSettings(ProblemSettings, HomeSettings):
@@ -476,7 +482,10 @@ class GateSettings(ProblemSettings):
         0.2, description="Most the absolute bias may grow per trip, in USD, or minutes for TARGET=duration", ge=0
     )
     staleness_tolerance: float = Field(
-        0.05, description="Most the skill of production may fall below its skill when promoted", ge=0, le=1
+        0.05,
+        description="Most the skill of production may surely lie below that of the month's candidate on the same trips",
+        ge=0,
+        le=1,
     )
 
 

@@ -21,6 +21,8 @@ Value = TypeVar("Value")
 
 Found = TypeVar("Found")
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 class LakeIOManager(dg.UPathIOManager, Generic[Value]):
     """Writes a value as a whole file, so that a killed run leaves the earlier value.
@@ -164,3 +166,7 @@ class JsonIOManager(LakeIOManager[BaseModel]):
         """Returns the model of the input's annotated type."""
         model: type[BaseModel] = context.dagster_type.typing_type
         return model.model_validate_json(path.read_text())
+
+    def stored(self, asset: str, partition: str, model: type[Model]) -> Model | None:
+        """Returns what the lake holds of an asset's partition, read as the model; None where it holds nothing."""
+        return self.if_there(lambda path: model.model_validate_json(path.read_text()), f"{asset}/{partition}")

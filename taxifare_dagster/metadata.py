@@ -25,6 +25,7 @@ from taxifare.reports.tables import Heading, Table
 from taxifare.settings import Settings
 from taxifare.studies.results import TuningResult
 from taxifare.texts import one_line
+from taxifare.training.appraisal import quoted_mae
 from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import Standing
 from taxifare.trips.cities import City
@@ -178,6 +179,7 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
             corrected_mae=found.contender.corrected.mae,
             corrected_bias=found.contender.corrected.bias,
             difficulty_mae=baseline.difficulty_mae,
+            **quoted_mae(predictions.reindex(validation["key"]).to_numpy(), validation, settings.meter),
         ),
         "skill": rounded(baseline.skill),
         "mlflow_run": run_id,
@@ -244,7 +246,8 @@ def change(found: Change, version: str | None) -> Metadata:
         "rules_not_learned": "; ".join(found.rules) or "none",
         "skill": found.now.skill,
         "skill_when_approved": found.then.skill,
-        "tolerance": found.tolerance,
+        **({} if found.attainable is None else interval(found.attainable, found.unit)),
+        **measured(found.unit, tolerated=found.tolerated),
         "production_version": str(version),
     }
 

@@ -306,6 +306,11 @@ def pause_before_try(tries: int) -> float:
     return min(FIRST_PAUSE_S * 2 ** (tries - 1), LONGEST_PAUSE_S) if tries else 0.0
 
 
+def is_past(month: Month, known: Known) -> bool:
+    """Whether a later month has been compared: how things stand is said of that one then."""
+    return any(subject != BASE and parse_month(subject) > month for subject in known.comparisons)
+
+
 def _is_question(comparison: Comparison) -> bool:
     """Whether there is something to decide on; says so where this release cannot read the evidence."""
     try:

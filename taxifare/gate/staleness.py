@@ -1,6 +1,7 @@
-"""Staleness: whether production errs more because the month is harder, or because it has lost skill.
+"""Staleness: whether production misses what a model that has learned the month does not.
 
-How a rise of the error is divided: docs/decisions.md, under gate.
+That is judged on the same trips, so neither a hard month nor a season makes a model stale: the month's candidate shares
+both. How a rise of the error is divided, and why that does not decide: docs/decisions.md, under gate.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from taxifare.gate.evidence import Contender
-from taxifare.gate.scores import difficulty_of, skill
+from taxifare.gate.scores import Interval, describe_gain, difficulty_of, skill
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
 from taxifare.trips.editions import Trips
@@ -34,13 +35,14 @@ def baseline_of(trips: Trips, contender: Contender) -> Baseline:
 
 
 class Change(Frozen):
-    """Why the error of a model is another one than when it was approved.
+    """Why the error of a model is another one than when it was approved, and whether it is stale.
 
     Attributes:
         then: How it did when it was approved.
         now: How it does on this month.
         unit: What its numbers are in.
-        tolerance: Most skill that it may have lost.
+        tolerance: Most skill that it may surely lack.
+        attainable: What the month's candidate saves a trip on the same trips; None where that is not known.
         rules: Dated rules that have come into force since it was trained, in words.
     """
 
@@ -48,6 +50,7 @@ class Change(Frozen):
     now: Baseline
     unit: Unit
     tolerance: float
+    attainable: Interval | None
     rules: tuple[str, ...] = ()
 
     @property
@@ -66,9 +69,27 @@ class Change(Frozen):
         return self.rise - self.harder
 
     @property
+    def tolerated(self) -> float:
+        """What the candidate may surely save a trip before the model is stale."""
+        return self.tolerance * self.now.difficulty_mae
+
+    @property
     def is_stale(self) -> bool:
-        """Whether it has lost more skill than is tolerated; a hard month alone makes no model stale."""
-        return self.now.skill < self.then.skill - self.tolerance
+        """Whether a model that has learned the month surely saves more than is tolerated; not while that is unknown."""
+        return self.attainable is not None and self.attainable.low > self.tolerated
+
+    @property
+    def finding(self) -> str:
+        """Whether it is stale, in words."""
+        if self.attainable is None:
+            return (
+                "Whether the model is stale cannot be told: the month's candidate was not scored on these trips. "
+                "Materialize staging_model, then run this check again."
+            )
+        return (
+            f"The model is {'' if self.is_stale else 'not '}stale: on the same trips the month's candidate saves "
+            f"{describe_gain(self.attainable, self.unit)}; tolerated is surely up to {self.tolerated:.3f}."
+        )
 
     @property
     def sentence(self) -> str:
@@ -81,7 +102,7 @@ class Change(Frozen):
             f"{self.now.difficulty_mae:.2f} {self.unit} instead of {self.then.difficulty_mae:.2f}), "
             f"{self.staler:+.2f} because the model fits it {fit} "
             f"(skill {self.now.skill:.1%} instead of {self.then.skill:.1%}).",
-            "The model is stale." if self.is_stale else "The model is not stale.",
+            self.finding,
             f"In force since it was trained: {'; '.join(self.rules)}." if self.rules else "",
         )
         return " ".join(part for part in parts if part)
@@ -95,8 +116,9 @@ def explain_change(
     city: City,
     unit: Unit,
     tolerance: float,
+    attainable: Interval | None,
 ) -> Change:
-    """Returns why a model errs more or less than when it was approved: a harder month, lost skill, dated rules.
+    """Returns why a model errs more or less than when it was approved, and whether it is stale.
 
     Args:
         then: How it did when it was approved.
@@ -105,7 +127,8 @@ def explain_change(
         validation: The validation trips.
         city: Gives the dated rules.
         unit: What the errors are in.
-        tolerance: Most skill that it may lose before it is stale.
+        tolerance: Most skill that it may surely lack before it is stale.
+        attainable: What the month's candidate saves a trip on the validation trips; None where that is not known.
     """
     learned = max(entry.last_pickup for entry in exposure)
     last = validation["pickup_datetime"].max()
@@ -114,6 +137,7 @@ def explain_change(
         now=now,
         unit=unit,
         tolerance=tolerance,
+        attainable=attainable,
         rules=tuple(
             f"{rule.since} {rule.description}" for rule in city.rules if learned < pd.Timestamp(rule.since) <= last
         ),

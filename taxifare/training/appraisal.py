@@ -7,22 +7,29 @@ models trip by trip. What follows from appraisals is the business of `gate`.
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal, contend
-from taxifare.gate.scores import EvaluationError
+from taxifare.gate.scores import EvaluationError, Interval, score
 from taxifare.gate.staleness import Baseline, Change, baseline_of, explain_change
 from taxifare.model.packaging import LoadedModel, VersionUnusableError
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import GateSettings
+from taxifare.settings import GateSettings, ProblemSettings
 from taxifare.trips.editions import Trips
+from taxifare.trips.meters import Meter, quoted
 
 BASELINE_TAG = "footing"
 """On a version: its error and the difficulty of the trips when it was appraised last, see `staleness.Baseline`."""
 
 
 def appraise_production(
-    trips: Trips, version: str | None, registry: ModelRegistry, *, run_tags: Mapping[str, str]
+    trips: Trips,
+    version: str | None,
+    registry: ModelRegistry,
+    settings: ProblemSettings,
+    *,
+    run_tags: Mapping[str, str],
 ) -> Appraisal:
     """Returns what came of scoring the production version on the validation trips, and logs it as an MLflow run.
 
@@ -33,6 +40,7 @@ def appraise_production(
         trips: Preprocessed trips.
         version: The version in production, None where there is none.
         registry: Where it is.
+        settings: Give the meter that quotes are rounded to.
         run_tags: Identify the MLflow run: asset, month and Dagster run.
 
     Raises:
@@ -43,12 +51,14 @@ def appraise_production(
     with registry.runs.open(f"{run_tags['asset']} {trips.edition.subject}", run_tags) as run_id:
         registry.runs.log(run_id, params=facts_of(trips) | {"context": "evaluation", "model_version": version})
         try:
-            return appraise(trips, registry.load(version), registry, run_id)
+            return appraise(trips, registry.load(version), registry, settings, run_id)
         except VersionUnusableError as error:
             return Appraisal(version=version, fault=str(error))
 
 
-def appraise(trips: Trips, model: LoadedModel, registry: ModelRegistry, run_id: str) -> Appraisal:
+def appraise(
+    trips: Trips, model: LoadedModel, registry: ModelRegistry, settings: ProblemSettings, run_id: str
+) -> Appraisal:
     """Returns the scores of a registered version on the validation trips; its predictions stay with the run.
 
     Raises:
@@ -68,15 +78,40 @@ def appraise(trips: Trips, model: LoadedModel, registry: ModelRegistry, run_id: 
             "corrected_mae": corrected.mae,
             "corrected_rmse": corrected.rmse,
             "corrected_bias": corrected.bias,
-        },
+        }
+        | quoted_mae(predicted, validation, settings.meter),
     )
     return Appraisal(version=model.version, contender=contender, exposure=model.exposure)
 
 
+def quoted_mae(predicted: npt.NDArray[np.floating], validation: pd.DataFrame, meter: Meter) -> dict[str, float]:
+    """Returns the MAE of the predictions as the meter would show them, under its name; nothing without a meter.
+
+    Args:
+        predicted: Of each trip, shape (n,).
+        validation: The trips, n rows.
+        meter: The city's, see `ProblemSettings.meter`.
+
+    Raises:
+        EvaluationError: As `scores.score`.
+    """
+    if not meter:
+        return {}
+    shown = quoted(predicted, validation["pickup_datetime"], meter)
+    return {"quoted_mae": score(shown, validation["target"].to_numpy(np.float64)).mae}
+
+
 def change_since_approval(
-    trips: Trips, appraisal: Appraisal, registry: ModelRegistry, settings: GateSettings
+    trips: Trips, appraisal: Appraisal, attainable: Interval | None, registry: ModelRegistry, settings: GateSettings
 ) -> Change:
     """Returns why a version that was scored on a month errs more or less than when it was approved.
+
+    Args:
+        trips: Preprocessed trips of the month.
+        appraisal: What came of scoring the version on them.
+        attainable: What the month's candidate saves a trip on the same trips; None where that is not known.
+        registry: Where the version is.
+        settings: Give the target, the city's rules and the tolerance.
 
     Raises:
         RegistryError: MLflow does not answer.
@@ -96,6 +131,7 @@ def change_since_approval(
         settings.city_facts,
         settings.target_facts.unit,
         settings.staleness_tolerance,
+        attainable,
     )
 
 

@@ -114,7 +114,7 @@ def candidate_of(
             registry.runs.log(run_id, params={**facts, "context": "reuse"})
         kept = _closer(registry.load(version), rival, trips.validation)
         registry.runs.log(run_id, params={"model_version": kept.version, "lesson_version": version})
-        appraisal = appraise(trips, kept, registry, run_id)
+        appraisal = appraise(trips, kept, registry, settings, run_id)
         if appraisal.contender is not None:
             baseline = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
             registry.tag(kept.version, {"skill": f"{baseline.skill:.6f}", BASELINE_TAG: baseline.model_dump_json()})

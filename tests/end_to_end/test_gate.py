@@ -255,7 +255,7 @@ def garage(tracking: Tracking, january_trips: Trips, tmp_path_factory: pytest.Te
                 tags={"month": "2015-01"},
             )
         tags = run_tags(f"score {name}", "2015-01", "garage")
-        appraised[name] = appraise_production(january_trips, version, registry, run_tags=tags)
+        appraised[name] = appraise_production(january_trips, version, registry, settings, run_tags=tags)
         assert appraised[name].fault is None
     return Garage(registry, settings, january_trips, appraised)
 

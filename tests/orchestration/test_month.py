@@ -246,7 +246,7 @@ class TestEveryVerdictIsAnAnswer:
         assert failures(compared_january.ask(JANUARY)) == {}
         assert f"Restated: that {decided.id} was approved by " in compared_january.chat.messages[-1].text
 
-    def test_staleness_is_skill_lost_since_training(self, compared_january: World) -> None:
+    def test_production_is_stale_where_the_candidate_surely_saves_more(self, compared_january: World) -> None:
         for tolerance, is_fresh in ((1.0, True), (0.0, False)):
             world = compared_january.under(staleness_tolerance=tolerance)
             result = world.run("monthly_job", month=JANUARY, assets=["production_eval_mae"])
@@ -257,9 +257,32 @@ class TestEveryVerdictIsAnAnswer:
                 check.metadata[f"rise_{part}"].value for part in ("usd", "by_a_harder_month_usd", "by_lost_skill_usd")
             ]
             assert rise[0] == pytest.approx(rise[1] + rise[2], abs=1e-3)
-            assert f"The model is {'not ' if is_fresh else ''}stale." in str(check.metadata["why"].value)
+            assert f"The model is {'not ' if is_fresh else ''}stale: " in str(check.metadata["why"].value)
+            assert check.metadata["gain_low_usd"].value > 0
             assert (check.passed, check.severity) == (is_fresh, dg.AssetCheckSeverity.WARN)
             assert failures(result) == {}
+
+    def test_a_month_of_the_past_makes_no_page_amber(self, compared_january: World) -> None:
+        """February has been compared since: of January it is said how it stood, and nothing fails."""
+        assert failures(compared_january.run_month(FEBRUARY)) == {}
+        world = compared_january.under(staleness_tolerance=0.0)
+        check = checks_of(world.run("monthly_job", month=JANUARY, assets=["production_eval_mae"]))[
+            "production_is_not_stale"
+        ]
+        assert check.passed
+        assert "A later month has been compared since" in str(check.description)
+        assert "The model is stale: " in str(check.description)
+
+    def test_without_a_candidate_of_these_trips_nobody_can_tell(self, compared_january: World) -> None:
+        """January is restated, and staging has not been run on it again."""
+        compared_january.publisher.restate(JANUARY, "other", lambda trips: trips.iloc[:-200].reset_index(drop=True))
+        world = compared_january.under(staleness_tolerance=0.0)
+        result = world.run(
+            "monthly_job", month=JANUARY, assets=["raw_new_data", "preprocessed_data", "production_eval_mae"]
+        )
+        check = checks_of(result)["production_is_not_stale"]
+        assert check.passed
+        assert "cannot be told" in str(check.description)
 
 
 class TestSameMonthTwice:

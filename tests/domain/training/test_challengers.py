@@ -569,7 +569,7 @@ def judge_on(trips: Trips, staging: str, production: str, year: Year, run: str) 
 
     def scored(version: str) -> Appraisal:
         tags = run_tags("production_eval_mae", f"{trips.edition.subject} v{version}", run)
-        return appraise_production(trips, version, year.registry, run_tags=tags)
+        return appraise_production(trips, version, year.registry, year.settings, run_tags=tags)
 
     def fares(appraisal: Appraisal) -> pd.Series:
         assert appraisal.contender is not None

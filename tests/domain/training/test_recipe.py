@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import fields, replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from taxifare.training.challengers import RENEWAL, Renewal
 from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
 from taxifare.training.recipe import fingerprint, recipe
 from taxifare.trips.cities import CITIES, NEW_YORK, City
+from taxifare.trips.meters import METERS, MeterStep
 from taxifare.trips.targets import FARE, TARGETS
 from tests.support.cities import CORRECTED
 
@@ -63,6 +65,15 @@ def test_a_corrected_date_angle_or_radius_is_another_training(city: City, monkey
 def test_facts_of_another_city_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(PLAIN)
     monkeypatch.setitem(CITIES, "chicago", replace(CITIES["chicago"], rules=()))
+    assert fingerprint(PLAIN) == before
+
+
+def test_the_meter_s_step_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotes are rounded after the training; a tariff that is entered must not make other versions of all months."""
+    assert "taxifare.trips.meters" in modules_behind("taxifare.training")
+    before = fingerprint(PLAIN)
+    monkeypatch.setitem(METERS, "new-york", (MeterStep(date(2009, 1, 1), 3.0, 0.7),))
+    monkeypatch.setattr("taxifare.trips.meters.METERS", {})
     assert fingerprint(PLAIN) == before
 
 

@@ -27,6 +27,7 @@ from taxifare.training.recipe import fingerprint
 from taxifare.training.rehearsal import reservoir
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
+from taxifare.trips.meters import METERS, quoted
 from tests.support.registry import all_versions, registry_at
 from tests.support.servers import free_port
 from tests.support.small import base_file, run_tags, small_settings, train, version_of
@@ -83,7 +84,7 @@ def evidence_of(
 def appraise(trips: Trips, version: str | None, registry: ModelRegistry, run: str) -> Appraisal:
     """What the asset `production_eval_mae` does in a Dagster run."""
     tags = run_tags("production_eval_mae", trips.edition.subject, run)
-    return appraise_production(trips, version, registry, run_tags=tags)
+    return appraise_production(trips, version, registry, Settings(_env_file=None), run_tags=tags)
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +338,19 @@ def test_other_features_start_training_anew_and_say_so(
     assert warning.startswith(f"version {version_of(month.base)} takes other features than today's {changed_names}: ")
     again = train(trips, version_of(month.base), month.registry, month.settings, "run-9")
     assert (version_of(again), again.parent_version) == (version_of(anew), None)
+
+
+def test_the_error_of_rounded_quotes_is_logged_beside_and_is_no_part_of_the_scores(month: Month) -> None:
+    contender = month.production.contender
+    assert contender is not None
+    metrics = month.registry.store.client.get_run(contender.run_id).data.metrics
+    assert metrics["mae"] == pytest.approx(contender.scores.mae)
+    validation = month.trips.validation
+    shown = quoted(
+        month.registry.load(contender.version).predict(validation), validation["pickup_datetime"], METERS["new-york"]
+    )
+    assert metrics["quoted_mae"] == pytest.approx(np.abs(shown - validation["target"]).mean())
+    assert metrics["quoted_mae"] != metrics["mae"]
 
 
 # What is not there, and what does not answer

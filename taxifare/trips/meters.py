@@ -1,0 +1,68 @@
+"""Meters: the fares that a city's taxi meter can show, by date. For what customers are shown, and nothing else.
+
+A meter counts in steps, and a quote between two of them is a fare that nobody pays. Comparisons are of predictions as
+they are: rounding widens their differences. So no training depends on a meter, and it is kept apart from the facts of
+the city, which trainings do depend on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Fares = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MeterStep:
+    """What a meter shows from a date on: its first fare, and that with so many steps more, USD."""
+
+    since: date
+    first_usd: float
+    step_usd: float
+
+
+Meter = tuple[MeterStep, ...]
+"""The steps of a city's meter, oldest first; none where they are not known."""
+
+# New York: Taxi and Limousine Commission, Standard City Rate. Flat fares and tolls are on no such step.
+# Chicago: none is entered. Its published rates price miles and seconds apart (since 2016-01-01 2.25 USD a mile and 0.20 USD
+# every 36 seconds), which gives no single step.
+METERS: Mapping[str, Meter] = {
+    "new-york": (
+        MeterStep(date(2004, 5, 3), first_usd=2.50, step_usd=0.40),
+        MeterStep(date(2012, 9, 4), first_usd=2.50, step_usd=0.50),
+        MeterStep(date(2022, 12, 19), first_usd=3.00, step_usd=0.70),
+    ),
+    "chicago": (),
+}
+
+
+def quoted(fares_usd: npt.NDArray[np.floating], pickups: pd.Series, meter: Meter) -> Fares:
+    """Returns fares as the meter in force at the pickup would show them: the nearest step, the first one at least.
+
+    Fares of a time whose steps are not known stay as they are.
+
+    >>> pickups = pd.Series(pd.to_datetime(["2012-09-03 23:59", "2012-09-04 00:00"]))
+    >>> quoted(np.array([9.0, 9.1]), pickups, METERS["new-york"]).round(2).tolist()
+    [8.9, 9.0]
+    >>> quoted(np.array([1.0, 9.1]), pickups, METERS["new-york"]).round(2).tolist()
+    [2.5, 9.0]
+    >>> quoted(np.array([9.03, 9.1]), pickups, METERS["chicago"]).tolist()
+    [9.03, 9.1]
+
+    Args:
+        fares_usd: Predicted fares, shape (n,).
+        pickups: When the rides begin, shape (n,).
+        meter: The city's.
+    """
+    fares: Fares = np.array(fares_usd, np.float64)
+    shown = fares.copy()
+    for step in meter:
+        is_in_force = (pickups >= pd.Timestamp(step.since)).to_numpy()
+        steps = np.maximum(np.rint((fares - step.first_usd) / step.step_usd), 0)
+        shown = np.where(is_in_force, step.first_usd + step.step_usd * steps, shown)
+    return shown
