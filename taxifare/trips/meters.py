@@ -29,8 +29,8 @@ Meter = tuple[MeterStep, ...]
 """The steps of a city's meter, oldest first; none where they are not known."""
 
 # New York: Taxi and Limousine Commission, Standard City Rate. Flat fares and tolls are on no such step.
-# Chicago: none is entered. Its published rates price miles and seconds apart (since 2016-01-01 2.25 USD a mile and 0.20 USD
-# every 36 seconds), which gives no single step.
+# Chicago: none is entered. Its published rates price miles and seconds apart (since 2016-01-01 2.25 USD a mile and
+# 0.20 USD every 36 seconds), which gives no single step.
 METERS: Mapping[str, Meter] = {
     "new-york": (
         MeterStep(date(2004, 5, 3), first_usd=2.50, step_usd=0.40),
