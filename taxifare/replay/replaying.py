@@ -31,7 +31,7 @@ from taxifare.settings import ChallengerName, Settings
 from taxifare.sources.all_months import AllMonths
 from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
-from taxifare.training.challengers import Lesson, lesson_of, ways
+from taxifare.training.challengers import Lesson, lesson_of, may_win_anew, ways
 from taxifare.training.rehearsal import Reservoir
 from taxifare.trips.editions import BASE, TripBatches
 from taxifare.trips.features import feature_names
@@ -150,6 +150,11 @@ class _UnderPolicy:
     standing: Standing
     retraining: str | None = None
 
+    @property
+    def competes_whole(self) -> bool:
+        """Whether that retraining is a challenger: while the candidate is production itself."""
+        return self.retraining is not None and self.standing.candidate == self.standing.production
+
 
 @dataclass(frozen=True)
 class _TrainingMonth:
@@ -211,7 +216,13 @@ class _Walk:
     def _begin_contests(self, month: ReplayedMonth, lesson: Lesson) -> Mapping[str, Sequence[Assignment]]:
         """Returns the trainings of each policy that trains, the one that stays in doubt first; all are begun."""
         names = {
-            policy: ways(lesson, self.settings, has_parent=True, has_whole_month=state.retraining is not None)
+            policy: ways(
+                lesson,
+                self.settings,
+                has_parent=True,
+                has_whole_month=state.competes_whole,
+                may_begin_anew=self._may_begin_anew(state, lesson),
+            )
             for policy, state in self.states.items()
             if self.policies[policy].rule is not None
         }
@@ -222,6 +233,11 @@ class _Walk:
             begun[policy, name] = _assignment(name, month, self._parent(policy, name))
             self.trainings.begin(begun[policy, name], lambda: lesson)
         return {policy: [begun[policy, name] for name in named] for policy, named in names.items()}
+
+    def _may_begin_anew(self, state: _UnderPolicy, lesson: Lesson) -> bool:
+        """Whether networks from random weights have a chance."""
+        standing = state.standing
+        return may_win_anew(lesson, standing.production.exposure, standing.record, self.settings)
 
     def _parent(self, policy: str, name: ChallengerName) -> Model | None:
         """Returns the model that a challenger starts from, or that is it; None where it starts from random weights."""

@@ -7,8 +7,9 @@
 | `recent` | random weights | the last twelve months |
 | `since rule` | random weights | the trips since the last dated rule: fares before it are of another world |
 
-A fifth of the month's training trips is held: it decides when each stops and which one is staged. The validation trips
-are not asked until then, so that the verdict compares two models, not the luckiest of several with one.
+The last two compete where they have a chance, see `may_win_anew`. A fifth of the month's training trips is held: it
+decides when each stops and which one is staged. The validation trips are not asked until then, so that the verdict
+compares two models, not the luckiest of several with one.
 
 Why they are compared on held trips: docs/decisions.md, under training.
 """
@@ -23,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.gate.scores import Interval, mean_interval
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import Exposure, exposure_of, union_of
 from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit
 from taxifare.settings import ChallengerName, TrainingSettings
@@ -202,23 +204,31 @@ def challenge(
     whole_month: Parent | None,
     settings: TrainingSettings,
     on_epoch: OnEpoch | None = None,
+    *,
+    may_begin_anew: bool = True,
 ) -> list[Challenger]:
     """Returns the challengers of `ways`, in their order.
 
     Raises:
         TrainingError: A training gave no usable network.
     """
-    names = ways(lesson, settings, has_parent=parent is not None, has_whole_month=whole_month is not None)
+    names = ways(
+        lesson,
+        settings,
+        has_parent=parent is not None,
+        has_whole_month=whole_month is not None,
+        may_begin_anew=may_begin_anew,
+    )
     return [renewed(name, lesson, parent, whole_month, settings, on_epoch) for name in names]
 
 
 def ways(
-    lesson: Lesson, settings: TrainingSettings, *, has_parent: bool, has_whole_month: bool
+    lesson: Lesson, settings: TrainingSettings, *, has_parent: bool, has_whole_month: bool, may_begin_anew: bool
 ) -> tuple[ChallengerName, ...]:
     """Returns the ways that the settings ask for and the month allows, the one that stays in doubt first.
 
-    Without a parent those from random weights compete alone. The scratch ones are left out where they would have too
-    few trips, unless nothing else is left.
+    Without a parent those from random weights compete alone. Beside one they are left out where they have no chance,
+    see `may_win_anew`, or too few trips.
     """
     names: list[ChallengerName] = []
     if has_parent:
@@ -226,9 +236,30 @@ def ways(
         if has_whole_month and "whole month" in settings.challengers:
             names.append("whole month")
     for name, window in _windows(lesson, settings).items():
-        if name in settings.challengers and (~window.is_held).sum() >= FEWEST_TRIPS:
+        is_worth_it = may_begin_anew or not has_parent
+        if is_worth_it and name in settings.challengers and (~window.is_held).sum() >= FEWEST_TRIPS:
             names.append(name)
     return tuple(names) or ("recent",)
+
+
+def may_win_anew(
+    lesson: Lesson, production: Sequence[Exposure], record: TrackRecord, settings: TrainingSettings
+) -> bool:
+    """Returns whether networks from random weights have a chance against a renewal, which they cost many times of.
+
+    They have where a dated rule is in force that production has not learned, for it may be stuck in another world, and
+    where renewing has begun to fail: the candidate lost against production in the last month on record.
+
+    Args:
+        lesson: What is to be learned.
+        production: What production has been trained on.
+        record: Of the candidate, before the month.
+        settings: Give the city's rules.
+    """
+    learned = max(entry.last_pickup for entry in production)
+    last = lesson.held["pickup_datetime"].max()
+    is_new = any(learned < pd.Timestamp(rule.since) <= last for rule in settings.city_facts.rules)
+    return is_new or (bool(record.months) and record.months[-1].gains.all.mean < 0)
 
 
 def renewed(

@@ -15,7 +15,15 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import TrainingSettings
 from taxifare.training.appraisal import facts_of
 from taxifare.training.candidates import Candidate, candidate_of, training_inputs
-from taxifare.training.challengers import Challenger, OnEpoch, Standing, challenge, choose, lesson_of
+from taxifare.training.challengers import (
+    Challenger,
+    OnEpoch,
+    Standing,
+    challenge,
+    choose,
+    lesson_of,
+    may_win_anew,
+)
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 
@@ -58,6 +66,7 @@ def renew(
         EvaluationError: The month has too few trips to be judged by.
     """
     whole_version = None if parent_version is None else registry.newest_whole_month_of(parent_version)
+    production, before = (None, None) if record is None else _rivals(record, registry)
 
     def learn(run_id: str) -> tuple[Challenger, Sequence[Standing]]:
         parents = {
@@ -66,8 +75,9 @@ def renew(
         }
         unfit = [version for version, model in parents.items() if version is not None and model is None]
         lesson = lesson_of(trips, rehearsed, settings)
+        anew = production is None or record is None or may_win_anew(lesson, production.exposure, record, settings)
         chosen, standings = choose(
-            challenge(lesson, parents[parent_version], parents[whole_version], settings, on_epoch)
+            challenge(lesson, parents[parent_version], parents[whole_version], settings, on_epoch, may_begin_anew=anew)
         )
         registry.runs.log(
             run_id,
@@ -79,24 +89,23 @@ def renew(
         return chosen, standings
 
     inputs = training_inputs(trips, rehearsed=rehearsed, parents=(parent_version, whole_version))
-    before = None if record is None else registry.load(record.candidate)
     candidate = candidate_of(trips, facts_of(trips), inputs, learn, registry, settings, run_tags, rival=before)
-    if record is None or before is None:
+    if record is None or before is None or production is None:
         return candidate
-    month = _month_on_record(trips, record.production, before, candidate.version, registry, settings)
+    month = _month_on_record(trips, production, before, candidate.version, settings)
     return candidate.with_record(record.followed_by(month))
 
 
+def _rivals(record: TrackRecord, registry: ModelRegistry) -> tuple[LoadedModel, LoadedModel]:
+    """Returns production, and the candidate as it was before the month; they may be the same."""
+    production = registry.load(record.production)
+    return production, production if record.candidate == record.production else registry.load(record.candidate)
+
+
 def _month_on_record(
-    trips: Trips,
-    production_version: str,
-    before: LoadedModel,
-    candidate_version: str,
-    registry: ModelRegistry,
-    settings: TrainingSettings,
+    trips: Trips, production: LoadedModel, before: LoadedModel, candidate_version: str, settings: TrainingSettings
 ) -> MonthOnRecord:
     """Returns what the candidate saved on the month's training trips, which it priced before it learned from them."""
-    production = before if production_version == before.version else registry.load(production_version)
     training = trips.training
     return MonthOnRecord(
         month=trips.edition.subject,

@@ -33,6 +33,7 @@ class Bench:
         broken: Versions that cannot be loaded.
         whole: The whole-month version of each version that has one.
         done: What was trained from what, in order.
+        staged: What became the newest challenger, in order.
         diverges: Whether training gives no usable network.
     """
 
@@ -41,6 +42,7 @@ class Bench:
     broken: set[str] = field(default_factory=set)
     whole: dict[str, str] = field(default_factory=dict)
     done: list[tuple[str, str | None]] = field(default_factory=list)
+    staged: list[str] = field(default_factory=list)
     diverges: bool = False
 
     def newest_of(self, subject: str) -> str | None:
@@ -59,7 +61,7 @@ class Bench:
         self.load(version)
 
     def set_staging(self, version: str) -> None:
-        assert version == "9"
+        self.staged.append(version)
 
     def predict(self, trips: pd.DataFrame) -> None:
         assert len(trips) == 1
@@ -115,6 +117,7 @@ def test_training_starts_from_production_or_else_from_the_base_model(
     staged = bench.stage(production)
     assert bench.done == [("renewed with 2015-02", parent)]
     assert (staged.candidate.parent_version, staged.production_fault) == (parent, None)
+    assert bench.staged == ["9"], "what the alias of the newest challenger points at"
 
 
 @pytest.mark.parametrize(("production", "parent"), [("2", "1"), ("1", None)])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxifare.replay.policies import ReplayError
+from taxifare.replay.policies import ReplayError, policies_of
 from taxifare.replay.replaying import replay
 from taxifare.settings import Settings
 from taxifare.sources import make_source
@@ -78,4 +78,4 @@ def test_the_courses_threshold_is_about_fares(settings: Settings) -> None:
     own = small_settings(settings.home, target="duration")
     january = parse_month("2015-01")
     with pytest.raises(ReplayError, match=r"TARGET=duration allows, received threshold: .* fares below 2\.5 USD"):
-        replay(make_source(own), own, first=january, last=january, policies=["gate", "threshold"])
+        replay(make_source(own), own, first=january, last=january, policies=policies_of(["gate", "threshold"]))
