@@ -99,7 +99,7 @@ def replayed(seed: int, options: argparse.Namespace) -> Replay:
         trip_folder=options.trips,
         seed=seed,
         challengers=("warm",),
-        **({} if options.home is None else {"home": options.home}),
+        **({} if options.home is None else {"taxifare_home": options.home}),
     )
     policies: Mapping[str, Policy] = {"gate of before": gate_of_before()} | {
         name: POLICIES[name] for name in options.policies

@@ -465,7 +465,7 @@ class TrainingSettings(BaseYearsSettings, ProblemSettings):
     )
     challengers: ChallengerNames = Field(
         ("warm", "whole month", "recent", "since rule"),
-        description="Ways to renew the model that compete each month, by commas; warm always does",
+        description="Ways to renew the model that may compete each month, by commas; warm always does",
     )
 
 
@@ -473,7 +473,11 @@ class GateSettings(ProblemSettings):
     """What the verdict holds good enough, in the unit of the target."""
 
     minimum_gain: float = Field(
-        0.01, description="Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration", ge=0
+        0.01,
+        description=(
+            "Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration; half of it on a track record"
+        ),
+        ge=0,
     )
     slice_tolerance: float = Field(
         0.1, description="Most a slice may get worse per trip, in USD, or minutes for TARGET=duration", ge=0
