@@ -34,7 +34,7 @@ from taxifare_dagster.order import covered_months
 from taxifare_dagster.partitions import partition_key
 
 DECIDED_BY = "demo policy"
-_TABLE_WIDTH = 112
+_TABLE_WIDTH = 126
 _WORK_ON_BASE = "learning from the base years, asking, deciding"
 _WORK_ON_MONTH = "fetching, scoring production, training staging, comparing, asking, deciding"
 
@@ -187,11 +187,14 @@ def main() -> None:
 def _table(settings: Settings) -> Table:
     """Returns the empty table of months."""
     table = Table(
-        title=f"Errors in {settings.target_facts.unit} a ride; the gain is how much closer staging is on the same trips"
+        title=(
+            f"Errors in {settings.target_facts.unit} a ride. Gain: how much closer staging is on the month's last days; "
+            "so far: on all rides since production came in"
+        )
     )
     for name, justify in {
         "month": "left", "trips": "right", "production MAE": "right", "staging MAE": "right",
-        "gain [95 % interval]": "left", "verdict": "left", "decision": "left", "seconds": "right",
+        "gain [95 % interval]": "left", "so far": "right", "verdict": "left", "decision": "left", "seconds": "right",
     }.items():  # fmt: skip
         table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
     return table
@@ -208,6 +211,7 @@ def _add_row(table: Table, demo: Demo, subject: str, seconds: float) -> None:
         "–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}",
         f"{evidence.staging.scores.mae:.3f}",
         "–" if gain is None else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
+        "–" if evidence.track_record is None else f"{evidence.track_record.gains.all.mean:+.3f}",
         evidence.verdict,
         "–" if answered is None else answered[1].state,
         f"{seconds:.1f}" if seconds else "before",
