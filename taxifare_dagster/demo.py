@@ -188,7 +188,7 @@ def _table(settings: Settings) -> Table:
     """Returns the empty table of months."""
     table = Table(
         title=(
-            f"Errors in {settings.target_facts.unit} a ride. Gain: how much closer staging is on the month's last days; "
+            f"Errors in {settings.target_facts.unit} a ride. Gain: how much closer staging is on the last days; "
             "so far: on all rides since production came in"
         )
     )
