@@ -159,19 +159,25 @@ def _weighed(
         settings: Give the least useful gain.
     """
     unit, least = settings.target_facts.unit, settings.minimum_gain
-    shown = f"on the month's last days {describe_gain(gain, unit)}"
-    so_far = gain if record is None else record.interval
-    if record is not None:
-        shown += f", on all {record.rides:,} rides since production came in {describe_gain(so_far, unit)}"
-    if so_far.high < 0:
-        return Verdict.REJECT, (f"staging is worse: {shown}",)
+    lately = f"on the month's last days: {describe_gain(gain, unit)}"
+    so_far = None if record is None else record.interval
+    at_all = "" if record is None else f"on the {record.rides:,} rides since production came in: "
+    at_all += "" if so_far is None else describe_gain(so_far, unit)
+    if (gain if so_far is None else so_far).high < 0:
+        return Verdict.REJECT, (f"staging is worse {at_all or lately}",)
     is_better_lately = gain.low > least
-    is_better_so_far = record is not None and so_far.low > least * RECORD_SHARE and gain.mean > 0
-    if not (is_better_lately or is_better_so_far):
-        return Verdict.HOLD, (f"a gain of at least {least:.2f} {unit} a trip is not shown: {shown}",)
+    is_better_so_far = so_far is not None and so_far.low > least * RECORD_SHARE
+    if not is_better_lately and not (is_better_so_far and gain.mean > 0):
+        reasons = [f"a gain of at least {least:.2f} {unit} a trip is not shown {lately}"]
+        if is_better_so_far:
+            reasons.append(f"staging is better {at_all}; but the last days do not agree")
+        elif so_far is not None:
+            reasons.append(f"nor is one of at least {least * RECORD_SHARE:.3f} {unit} {at_all}")
+        return Verdict.HOLD, tuple(reasons)
     if objections:
         return Verdict.HOLD, tuple(objection.reason for objection in objections)
-    return Verdict.PROMOTE, (f"staging is better: {shown}",)
+    shown = [(is_better_lately, lately), (is_better_so_far, at_all)]
+    return Verdict.PROMOTE, tuple(f"staging is better {where}" for is_shown, where in shown if is_shown)
 
 
 def faults_under_standing(evidence: Evidence, settings: GateSettings) -> tuple[str, ...]:

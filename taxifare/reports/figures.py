@@ -85,7 +85,7 @@ def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) 
 
 def track_record(record: TrackRecord, unit: Unit) -> bytes:
     """Returns a PNG of what the candidate would have saved a ride by the end of each month since production came in."""
-    figure, (saved,) = side_by_side(f"What would the candidate have saved since version {record.production} came in?")
+    figure, (saved,) = side_by_side(f"What has it saved since version {record.production}?")
     until = [
         TrackRecord(production=record.production, months=record.months[: end + 1]) for end in range(len(record.months))
     ]

@@ -69,7 +69,7 @@ def test_a_better_staging_is_promoted() -> None:
     assert evidence.verdict is Verdict.PROMOTE
     assert evidence.gain is not None
     assert evidence.gain.low > 0
-    assert evidence.reasons[0].startswith("staging is better: on the month's last days +")
+    assert evidence.reasons[0].startswith("staging is better on the month's last days: +")
 
 
 def test_a_worse_staging_is_rejected() -> None:
@@ -77,7 +77,7 @@ def test_a_worse_staging_is_rejected() -> None:
     assert evidence.verdict is Verdict.REJECT
     assert evidence.gain is not None
     assert evidence.gain.high < 0
-    assert evidence.reasons[0].startswith("staging is worse: on the month's last days -")
+    assert evidence.reasons[0].startswith("staging is worse on the month's last days: -")
 
 
 def test_a_model_compared_with_itself_gains_exactly_nothing() -> None:
@@ -223,14 +223,18 @@ def test_what_the_last_days_cannot_show_the_track_record_does() -> None:
     assert judged(*unsure).verdict is Verdict.HOLD
     evidence = judged(*unsure, staging=with_record(unsure[1], saved(0.008)))
     assert evidence.verdict is Verdict.PROMOTE
-    assert "on all 10,200 rides since production came in +0.008 USD a trip" in evidence.reasons[0]
+    assert [reason.split(" USD")[0] for reason in evidence.reasons] == [
+        "staging is better on the 10,200 rides since production came in: +0.008"
+    ]
     assert evidence.track_record is not None
     assert evidence.track_record.gains.all.rides == 10_000 + len(PAID)
 
 
 def test_a_record_is_no_reason_where_the_last_days_disagree() -> None:
     worse = off_by(1.0), off_by(1.001)
-    assert judged(*worse, staging=with_record(worse[1], saved(0.05))).verdict is Verdict.HOLD
+    evidence = judged(*worse, staging=with_record(worse[1], saved(0.05)))
+    assert evidence.verdict is Verdict.HOLD
+    assert evidence.reasons[1].endswith("but the last days do not agree")
 
 
 def test_a_fall_of_the_last_days_alone_is_no_rejection_while_the_record_is_good() -> None:
