@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from taxifare.gate.gains import gains_of
+from taxifare.gate.track_record import MonthOnRecord, SlicedGains, TrackRecord
 from taxifare.model.fitting import Epoch, TrainingHistory
 from taxifare.reports import figures
 from taxifare.trips.targets import FARE
@@ -142,3 +144,24 @@ def test_no_figure_stays_in_memory(january: pd.DataFrame) -> None:
     figures.trips_overview(january, FARE)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
+
+
+def saved(usd: float) -> SlicedGains:
+    """A month that gained so much a ride, a cent more and less in turn by day."""
+    days = np.repeat(np.arange(10), 50)
+    return SlicedGains(all=gains_of(usd + 0.01 * (1 - 2 * (days % 2)), days))
+
+
+def test_the_track_record_shows_what_was_saved_so_far_and_where_it_began_anew(drawn: "list[Figure]") -> None:
+    months = tuple(
+        MonthOnRecord(month=f"2015-0{number}", revision="r", candidate=str(number), gains=saved(usd))
+        for number, usd in enumerate((0.02, 0.04, -0.20, 0.01), 1)
+    )
+    figures.track_record(TrackRecord(production="7", months=months), "USD")
+    (axes,) = drawn[0].axes
+    _, so_far, begun = axes.lines
+    assert list(so_far.get_ydata()) == pytest.approx([0.02, 0.03, (0.02 + 0.04 - 0.20) / 3, 0.01])
+    assert list(begun.get_xdata()) == [3, 3], "March left it surely worse than production"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2015-01", "2015-02", "2015-03", "2015-04"]
+    assert axes.get_ylabel() == "saved so far, USD a ride"
+    assert axes.get_title() == "What has it saved since version 7?"
