@@ -5,6 +5,7 @@ real trips standard errors by day are 1.2 to 1.4 times those by ride.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,21 @@ class Gains(Frozen):
     def __add__(self, other: "Gains") -> "Gains":
         """Returns the gains of these rides and of those of other days."""
         return Gains(**{name: getattr(self, name) + getattr(other, name) for name in Gains.model_fields})
+
+
+class SlicedGains(Frozen):
+    """Gains of all rides, and of each kind of them."""
+
+    all: Gains = Gains()
+    slices: Mapping[str, Gains] = {}
+
+    def __add__(self, other: "SlicedGains") -> "SlicedGains":
+        """Returns the gains of both, see `Gains.__add__`."""
+        names = dict.fromkeys([*self.slices, *other.slices])
+        return SlicedGains(
+            all=self.all + other.all,
+            slices={name: self.slices.get(name, Gains()) + other.slices.get(name, Gains()) for name in names},
+        )
 
 
 def gains_of(gains: FloatArray, days: npt.NDArray[np.generic]) -> Gains:

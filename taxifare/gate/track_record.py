@@ -7,33 +7,11 @@ priced once, by a model that had not seen it (prequential: Dawid 1984; Choe and 
 Why a month's last days alone do not decide: docs/decisions.md, under gate.
 """
 
-from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import add
 
-import numpy as np
-import pandas as pd
-
-from taxifare.gate.gains import Gains, days_of, gains_of
-from taxifare.gate.scores import FloatArray, paired_gains
-from taxifare.gate.slices import slice_masks
-from taxifare.trips.cities import City
+from taxifare.gate.gains import SlicedGains
 from taxifare.values import Frozen
-
-
-class SlicedGains(Frozen):
-    """Gains of all rides, and of each kind of them."""
-
-    all: Gains = Gains()
-    slices: Mapping[str, Gains] = {}
-
-    def __add__(self, other: "SlicedGains") -> "SlicedGains":
-        """Returns the gains of both, see `Gains.__add__`."""
-        names = dict.fromkeys([*self.slices, *other.slices])
-        return SlicedGains(
-            all=self.all + other.all,
-            slices={name: self.slices.get(name, Gains()) + other.slices.get(name, Gains()) for name in names},
-        )
 
 
 class MonthOnRecord(Frozen):
@@ -96,28 +74,6 @@ class TrackRecord(Frozen):
             production=self.production,
             months=(*before, last.model_copy(update={"gains": last.gains + more})),
         )
-
-
-def sliced_gains(
-    production_predicted: FloatArray, candidate_predicted: FloatArray, trips: pd.DataFrame, city: City
-) -> SlicedGains:
-    """Returns by how much the candidate is closer than production, on all trips and on each kind of them.
-
-    Args:
-        production_predicted: Production's predictions, shape (n,).
-        candidate_predicted: The candidate's predictions of the same trips, shape (n,).
-        trips: The trips with features and `target`, n rows.
-        city: Gives the airports.
-
-    Raises:
-        EvaluationError: As `paired_gains`.
-    """
-    gains = paired_gains(production_predicted, candidate_predicted, trips["target"].to_numpy(np.float64))
-    days = days_of(trips)
-    return SlicedGains(
-        all=gains_of(gains, days),
-        slices={name: gains_of(gains[mask], days[mask]) for name, mask in slice_masks(trips, city).items()},
-    )
 
 
 def _added(months: tuple[MonthOnRecord, ...]) -> SlicedGains:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal, Contender, Evidence, Objection, Verdict
-from taxifare.gate.gains import Gains
+from taxifare.gate.gains import Gains, SlicedGains
 from taxifare.gate.scores import (
     EvaluationError,
     FloatArray,
@@ -19,8 +19,8 @@ from taxifare.gate.scores import (
     difficulty_of,
     score,
 )
-from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SliceComparison, compare_slices, tolerance_of
-from taxifare.gate.track_record import SlicedGains, TrackRecord, sliced_gains
+from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SliceComparison, compare_slices, sliced_gains, tolerance_of
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import leaked
 from taxifare.settings import GateSettings
 from taxifare.trips.editions import Trips

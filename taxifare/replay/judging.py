@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal, Evidence, contend
-from taxifare.gate.track_record import MonthOnRecord, TrackRecord, sliced_gains
+from taxifare.gate.slices import sliced_gains
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.replay.months import ReplayedMonth
 from taxifare.replay.policies import Policy
 from taxifare.replay.results import Model

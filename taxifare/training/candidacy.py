@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from taxifare.gate.track_record import MonthOnRecord, TrackRecord, sliced_gains
+from taxifare.gate.slices import sliced_gains
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings, TrainingSettings

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from taxifare.gate.track_record import MonthOnRecord, TrackRecord, sliced_gains
+from taxifare.gate.slices import sliced_gains
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.packaging import LoadedModel
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import TrainingSettings

@@ -75,7 +75,9 @@ def train(
         tags = run_tags("base_model", BASE, run)
         return train_base(trips, registry, settings, run_tags=tags, on_epoch=on_epoch)
     tags = run_tags("staging_model", trips.edition.subject, run)
-    return renew(trips, rehearsed, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
+    candidate = renew(trips, rehearsed, parent, registry, settings, run_tags=tags, on_epoch=on_epoch)
+    registry.set_staging(candidate.version)
+    return candidate
 
 
 def version_of(candidate: Candidate) -> str:

@@ -24,8 +24,8 @@ from taxifare.approval.faults import failure
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import message
 from taxifare.gate.evidence import Verdict
-from taxifare.gate.gains import gains_of
-from taxifare.gate.track_record import MonthOnRecord, SlicedGains, TrackRecord
+from taxifare.gate.gains import SlicedGains, gains_of
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.secrets import remember
 from taxifare.settings import Settings
 from tests.support.approvals import LINKS, Office, evidence, in_processes

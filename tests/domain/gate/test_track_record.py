@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from taxifare.gate.gains import Gains, gains_of
-from taxifare.gate.track_record import MonthOnRecord, SlicedGains, TrackRecord, sliced_gains
+from taxifare.gate.gains import Gains, SlicedGains, gains_of
+from taxifare.gate.slices import sliced_gains
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.trips.cities import NEW_YORK
 from tests.support.comparison import PAID, VALIDATION, noise
 

@@ -10,12 +10,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taxifare.gate.evidence import Appraisal, Verdict
-from taxifare.gate.gains import Gains, gains_of
+from taxifare.gate.gains import Gains, SlicedGains, gains_of
 from taxifare.gate.scores import (
     EvaluationError,
     Interval,
 )
-from taxifare.gate.track_record import MonthOnRecord, SlicedGains, TrackRecord
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.exposure import Exposure, leaked
 from tests.support.comparison import DECEMBER, PAID, RIDES, VALIDATION, judged, noise, off_by, scored
 

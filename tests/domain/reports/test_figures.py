@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxifare.gate.gains import gains_of
-from taxifare.gate.track_record import MonthOnRecord, SlicedGains, TrackRecord
+from taxifare.gate.gains import SlicedGains, gains_of
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.fitting import Epoch, TrainingHistory
 from taxifare.reports import figures
 from taxifare.trips.targets import FARE

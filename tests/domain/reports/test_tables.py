@@ -10,13 +10,14 @@ from tests.support.replays import by_hand
 def test_policies_are_rows_of_what_they_came_to() -> None:
     table = policies(by_hand())
     assert [heading.name for heading in table.headings] == [
-        *("policy", "mean MAE, USD", "off in all, USD", "promotions", "regretted", "above the best, USD"),
+        *("policy", "mean MAE, USD", "MAE on all rides, USD", "off in all, USD", "questions", "promotions"),
+        *("regretted", "above the best, USD"),
         "training, s",
     ]
     assert list(table.texts()) == [
-        ("gate", "2.700", "10,600", "1", "0", "0.000", "3,704"),
-        ("always", "2.767", "10,800", "3", "1", "0.067", "3,704"),
-        ("never", "3.200", "12,800", "0", "0", "0.500", "0"),
+        ("gate", "2.700", "2.6500", "10,600", "3", "1", "0", "0.000", "3,704"),
+        ("always", "2.767", "2.7000", "10,800", "0", "3", "1", "0.067", "3,704"),
+        ("never", "3.200", "3.2000", "12,800", "0", "0", "0", "0.500", "0"),
     ]
 
 

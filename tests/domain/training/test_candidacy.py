@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from taxifare.gate.track_record import TrackRecord, sliced_gains
+from taxifare.gate.slices import sliced_gains
+from taxifare.gate.track_record import TrackRecord
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore

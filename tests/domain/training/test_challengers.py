@@ -15,9 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taxifare.gate.evidence import Appraisal, Verdict
-from taxifare.gate.gains import gains_of
+from taxifare.gate.gains import SlicedGains, gains_of
 from taxifare.gate.scores import EvaluationError, Interval
-from taxifare.gate.track_record import MonthOnRecord, SlicedGains, TrackRecord
+from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.gate.verdict import judge
 from taxifare.model.exposure import Exposure, exposure_of, leaked, union_of
 from taxifare.model.fitting import TrainingError, TrainingHistory, TrainingRows, fit, quantile_loss

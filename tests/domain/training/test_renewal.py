@@ -223,7 +223,7 @@ def test_production_trained_on_the_month_cannot_judge_it(month: Month) -> None:
     frame = month.trips.frame
     rides = Trips(Edition("2015-01", "split anew"), frame.assign(is_validation=frame.index < 200))
     production = appraise(rides, version_of(month.candidate), month.registry, "run-leak")
-    staging = Candidate(appraise(rides, version_of(month.base), month.registry, "run-leak-2"), None, None)
+    staging = Candidate(appraise(rides, version_of(month.base), month.registry, "run-leak-2"), "1", None, None)
     assert evidence_of(rides, production, staging, month.registry, month.settings).verdict is Verdict.LEAK
 
 
