@@ -6,6 +6,7 @@ real trips standard errors by day are 1.2 to 1.4 times those by ride.
 
 import math
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +107,7 @@ def days_of(trips: pd.DataFrame) -> npt.NDArray[np.datetime64]:
     return days
 
 
+@cache
 def _t(degrees_of_freedom: int) -> float:
     """Returns the 97.5 % quantile of Student's t."""
     from scipy import stats

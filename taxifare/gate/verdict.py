@@ -144,10 +144,10 @@ def _verdict(
             f"versions {production.version} and {staging.version} predict the same on each of the "
             f"{staging.contender.scores.trips} trips, so there is nothing to decide",
         )
-    return _weighed(gain, None if record is None else record.gains.all, objections, settings)
+    return weighed(gain, None if record is None else record.gains.all, objections, settings)
 
 
-def _weighed(
+def weighed(
     gain: Interval, record: Gains | None, objections: Sequence[Objection], settings: GateSettings
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Returns what two models that were compared come to, and why.
