@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.gate.evidence import Appraisal
-from taxifare.gate.scores import difficulty_of, paired_gains
+from taxifare.gate.scores import FloatArray, difficulty_of, paired_gains
 from taxifare.gate.staleness import Baseline
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import exposure_of
@@ -67,6 +67,19 @@ class Candidate:
         return replace(self, appraisal=self.appraisal.model_copy(update={"track_record": record}))
 
 
+@dataclass(frozen=True)
+class Rival:
+    """What a training has to beat.
+
+    Attributes:
+        version: A registered version.
+        predicted: Its predictions of the validation trips, shape (n,).
+    """
+
+    version: str
+    predicted: FloatArray
+
+
 def candidate_of(
     trips: Trips,
     facts: Mapping[str, object],
@@ -76,7 +89,7 @@ def candidate_of(
     settings: TrainingSettings,
     run_tags: Mapping[str, str],
     *,
-    rival: LoadedModel | None = None,
+    rival: Rival | None = None,
 ) -> Candidate:
     """Returns what was learned, registered and scored; or the version that was registered for the same inputs.
 
@@ -112,7 +125,7 @@ def candidate_of(
         else:
             version, parent_version = known.version, known.tags.get("parent_version")
             registry.runs.log(run_id, params={**facts, "context": "reuse"})
-        kept = _closer(registry.load(version), rival, trips.validation)
+        kept = _closer(registry.load(version), rival, trips.validation, registry)
         registry.runs.log(run_id, params={"model_version": kept.version, "lesson_version": version})
         appraisal = appraise(trips, kept, registry, settings, run_id)
         if appraisal.contender is not None:
@@ -121,12 +134,13 @@ def candidate_of(
     return Candidate(appraisal, version, parent_version, history, tuple(standings))
 
 
-def _closer(model: LoadedModel, rival: LoadedModel | None, trips: pd.DataFrame) -> LoadedModel:
+def _closer(model: LoadedModel, rival: Rival | None, trips: pd.DataFrame, registry: ModelRegistry) -> LoadedModel:
     """Returns the model, or the rival where that is as close or closer."""
     if rival is None:
         return model
     actual = trips["target"].to_numpy(np.float64)
-    return model if paired_gains(rival.predict(trips), model.predict(trips), actual).mean() > 0 else rival
+    is_closer = paired_gains(rival.predicted, model.predict(trips), actual).mean() > 0
+    return model if is_closer else registry.load(rival.version)
 
 
 def _registered(

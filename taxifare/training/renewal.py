@@ -6,16 +6,19 @@ How each challenger is made and which one is chosen is said in `challengers`; fr
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
+from taxifare.gate.gains import SlicedGains
 from taxifare.gate.slices import sliced_gains
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
+from taxifare.model.exposure import Exposure
 from taxifare.model.packaging import LoadedModel
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import TrainingSettings
 from taxifare.training.appraisal import facts_of
-from taxifare.training.candidates import Candidate, candidate_of, training_inputs
+from taxifare.training.candidates import Candidate, Rival, candidate_of, training_inputs
 from taxifare.training.challengers import (
     Challenger,
     OnEpoch,
@@ -67,16 +70,18 @@ def renew(
         EvaluationError: The month has too few trips to be judged by.
     """
     whole_version = None if parent_version is None else registry.newest_whole_month_of(parent_version)
-    production, before = (None, None) if record is None else _rivals(record, registry)
+    before = None if record is None else _before(trips, record, registry, settings)
+    loaded = {} if before is None else {before.candidate.version: before.candidate}
+
+    def parent(version: str | None) -> LoadedModel | None:
+        known = None if version is None else loaded.get(version) or registry.load(version)
+        return None if known is None else _to_start_from(known, settings)
 
     def learn(run_id: str) -> tuple[Challenger, Sequence[Standing]]:
-        parents = {
-            version: None if version is None else _to_start_from(version, registry, settings)
-            for version in (parent_version, whole_version)
-        }
+        parents = {version: parent(version) for version in (parent_version, whole_version)}
         unfit = [version for version, model in parents.items() if version is not None and model is None]
         lesson = lesson_of(trips, rehearsed, settings)
-        anew = production is None or record is None or may_win_anew(lesson, production.exposure, record, settings)
+        anew = before is None or record is None or may_win_anew(lesson, before.production_exposure, record, settings)
         chosen, standings = choose(
             challenge(lesson, parents[parent_version], parents[whole_version], settings, on_epoch, may_begin_anew=anew)
         )
@@ -90,43 +95,56 @@ def renew(
         return chosen, standings
 
     inputs = training_inputs(trips, rehearsed=rehearsed, parents=(parent_version, whole_version))
-    candidate = candidate_of(trips, facts_of(trips), inputs, learn, registry, settings, run_tags, rival=before)
-    if record is None or before is None or production is None:
+    rival = None if before is None else before.rival
+    candidate = candidate_of(trips, facts_of(trips), inputs, learn, registry, settings, run_tags, rival=rival)
+    if record is None or before is None:
         return candidate
-    month = _month_on_record(trips, production, before, candidate.version, settings)
+    month = MonthOnRecord(
+        month=trips.edition.subject,
+        revision=trips.edition.revision,
+        candidate=candidate.version,
+        gains=before.gains,
+    )
     return candidate.with_record(record.followed_by(month))
 
 
-def _rivals(record: TrackRecord, registry: ModelRegistry) -> tuple[LoadedModel, LoadedModel]:
-    """Returns production, and the candidate as it was before the month; they may be the same."""
-    production = registry.load(record.production)
-    return production, production if record.candidate == record.production else registry.load(record.candidate)
+@dataclass(frozen=True)
+class _Before:
+    """All that is asked of production and the candidate before the month is learned: training changes the candidate.
+
+    Attributes:
+        candidate: To be trained on.
+        gains: What it saved over production on the month's training trips.
+        rival: What its lesson has to beat: itself on the validation trips.
+        production_exposure: What production has been trained on.
+    """
+
+    candidate: LoadedModel
+    gains: SlicedGains
+    rival: Rival
+    production_exposure: tuple[Exposure, ...]
 
 
-def _month_on_record(
-    trips: Trips, production: LoadedModel, before: LoadedModel, candidate_version: str, settings: TrainingSettings
-) -> MonthOnRecord:
-    """Returns what the candidate saved on the month's training trips, which it priced before it learned from them."""
-    training = trips.training
-    return MonthOnRecord(
-        month=trips.edition.subject,
-        revision=trips.edition.revision,
-        candidate=candidate_version,
-        gains=sliced_gains(production.predict(training), before.predict(training), training, settings.city_facts),
-    )
+def _before(trips: Trips, record: TrackRecord, registry: ModelRegistry, settings: TrainingSettings) -> _Before:
+    """Returns what production and the candidate say of the month's trips, which neither has learned from."""
+    production, training = registry.load(record.production), trips.training
+    candidate = production if record.candidate == record.production else registry.load(record.candidate)
+    gains = sliced_gains(production.predict(training), candidate.predict(training), training, settings.city_facts)
+    rival = Rival(candidate.version, candidate.predict(trips.validation))
+    return _Before(candidate, gains, rival, production.exposure)
 
 
-def _to_start_from(version: str, registry: ModelRegistry, settings: TrainingSettings) -> LoadedModel | None:
-    """Returns the version to start from; None, with a warning, where it takes other features.
+def _to_start_from(model: LoadedModel, settings: TrainingSettings) -> LoadedModel | None:
+    """Returns the model to start from; None, with a warning, where it takes other features.
 
     Weights mean nothing to other features: after a change of the features, training starts anew.
     """
-    model, features = registry.load(version), feature_names(settings.city_facts)
+    features = feature_names(settings.city_facts)
     if model.features == features:
         return model
     _log.warning(
         "version %s takes other features than today's (%s): no challenger starts from its weights",
-        version,
+        model.version,
         ", ".join(sorted(set(model.features) ^ set(features))) or "the same in another order",
     )
     return None
