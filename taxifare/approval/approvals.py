@@ -156,13 +156,13 @@ class Approvals:
                 f"{comparison.subject}: expected evidence in {self.ledger.unit}, received it in {unit}: it was "
                 "gathered for another target. Set TARGET back, or use another TAXIFARE_HOME"
             )
+        if comparison.evidence.verdict is Verdict.UNCHANGED:
+            raise ApprovalError(f"{comparison.subject}: nobody is asked, for {'; '.join(comparison.evidence.reasons)}")
         if comparison.staging_version == comparison.production_version:
             raise ApprovalError(
                 f"{comparison.subject}: expected two versions to decide between, received version "
                 f"{comparison.staging_version} as both staging and production: run the month again"
             )
-        if comparison.evidence.verdict is Verdict.UNCHANGED:
-            raise ApprovalError(f"{comparison.subject}: nobody is asked, for {'; '.join(comparison.evidence.reasons)}")
         self.repair()
         with self.ledger.writing() as entries:
             production, last = promotions.production(entries), requests.last_round(entries, comparison)

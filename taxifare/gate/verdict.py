@@ -139,6 +139,11 @@ def _verdict(
         return Verdict.COLD_START, ("nothing is in production, so there is nothing to compare with",)
     if production.contender is None or staging.contender is None or gain is None:
         return Verdict.UNSCORABLE, (f"production version {production.version} cannot be scored: {production.fault}",)
+    if staging.version == production.version:
+        return Verdict.UNCHANGED, (
+            f"the candidate is the version in production, {production.version}: no lesson since has made it better on "
+            "a month's last days",
+        )
     if is_unchanged:
         return Verdict.UNCHANGED, (
             f"versions {production.version} and {staging.version} predict the same on each of the "

@@ -136,7 +136,9 @@ def test_every_month_is_asked_about_and_decided_once_by_the_policy(story: Story)
 
 def test_the_table_tells_what_the_ledger_has(story: Story) -> None:
     for request in story.books.requests:
-        _trips, production, staging, _gain, verdict, decision, _seconds = rows(story.second.stdout)[request.subject]
+        _trips, production, staging, _gain, _so_far, verdict, decision, _seconds = rows(story.second.stdout)[
+            request.subject
+        ]
         evidence = request.evidence
         assert staging == f"{evidence.staging.scores.mae:.3f}"
         assert production == ("–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}")
