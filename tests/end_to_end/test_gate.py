@@ -539,7 +539,7 @@ def roll_back(office: Office, step: int) -> Callable[[], object]:
     return lambda: office.approvals.rollback("1", by="Bob", reason=f"step {step}")
 
 
-@pytest.mark.parametrize("command", [ask, approve, roll_back])
+@pytest.mark.parametrize("command", [ask, approve, pytest.param(roll_back, marks=pytest.mark.slow)])
 def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
     gate_settings: Settings, office: Office, command: Callable[[Office, int], Callable[[], object]]
 ) -> None:

@@ -134,6 +134,7 @@ class TestGate:
         )
         assert sum(clock.pauses) == 300
 
+    @pytest.mark.slow
     def test_a_person_may_decide_in_any_order(self, started: World) -> None:
         started.publisher.out = (JANUARY, FEBRUARY, MARCH)
         assert failures(started.run_month(MARCH)) == {}

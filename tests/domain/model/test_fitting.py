@@ -127,6 +127,7 @@ def test_a_new_network_that_learns_nothing_ends_as_it_was():
     assert all(np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_feature_that_never_varied_can_be_learned_when_it_does():
     rule = NAMES.index("tolls_2015_03")
     before = (TRAIN[0].copy(), TRAIN[1])

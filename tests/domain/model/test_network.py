@@ -264,6 +264,7 @@ def test_rows_that_do_not_fit_are_an_error(features, targets):
             build_network(x, y, NEW_YORK, learning_rate=0.001, seed=1)
 
 
+@pytest.mark.slow
 def test_a_saved_network_is_loaded_by_keras_alone(network, features, tmp_path):
     network.save(tmp_path / "network.keras")
     np.save(tmp_path / "features.npy", features)
