@@ -215,9 +215,14 @@ def candidate(found: Candidate, trips: Trips, registry: ModelRegistry, settings:
         shown["challengers_seconds"] = round(sum(standing.seconds for standing in found.standings), 1)
     if found.appraisal.track_record is not None:
         shown |= track_record(found.appraisal.track_record, unit)
-        shown["lesson"] = "kept" if found.keeps_lesson else f"version {found.lesson_version} was no better: not kept"
+        shown["lesson"] = "kept" if found.keeps_lesson else _lesson_lost(found)
     exposure = [entry.model_dump(mode="json") for entry in found.appraisal.exposure]
     return shown | {"revision": trips.edition.revision, "exposure": dg.MetadataValue.json(exposure)}
+
+
+def _lesson_lost(found: Candidate) -> str:
+    """Returns that the lesson was not kept, and where it started, which is the `parent_version` shown."""
+    return f"version {found.lesson_version}, from version {found.parent_version}, was no better: not kept"
 
 
 def track_record(record: TrackRecord, unit: Unit) -> Metadata:

@@ -171,7 +171,9 @@ class TestEveryVerdictIsAnAnswer:
         evidence = started.evidence(JANUARY)
         assert evidence.verdict is Verdict.UNCHANGED
         assert evidence.staging.version == evidence.production_version == "1"
-        assert started.metadata("staging_model", JANUARY)["lesson"] == "version 2 was no better: not kept"
+        assert (
+            started.metadata("staging_model", JANUARY)["lesson"] == "version 2, from version 1, was no better: not kept"
+        )
         assert {checks_of(result)[name].severity for name in failed_checks(result)} == {dg.AssetCheckSeverity.WARN}
 
     def test_cold_start(self, empty: World) -> None:
