@@ -70,7 +70,12 @@ class Site:
 
     def results(self) -> dict[str, dict[str, Any]]:
         """What was found for each month: all of the evidence but the names that its version and runs happen to have."""
-        unnamed: dict[str, Any] = {"staging": {"run_id", "version"}, "production": {"run_id"}}
+        # Files hold the names of their runs, so their digests are no finding either.
+        unnamed: dict[str, Any] = {
+            "staging": {"run_id", "version", "files_digest"},
+            "production": {"run_id"},
+            "track_record": {"months": {"__all__": {"candidate"}}},
+        }
         return {
             subject: comparison.evidence.model_dump(mode="json", exclude=unnamed)
             for subject, comparison in sorted(self.world.approvals.record.comparisons().items())
