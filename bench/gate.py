@@ -1,6 +1,6 @@
-"""What the gate is worth: real months replayed under it and other policies, beside the gate of before.
+"""What the gate is worth: real months replayed under it and other policies, beside the previous gate.
 
-    .venv/bin/python bench/gate.py                                     # 2009-07 to 2015-06, two seeds: hours
+    .venv/bin/python bench/gate.py                                     # 2009-07 to 2015-06, two seeds: an hour
     .venv/bin/python bench/gate.py --from 2015-07 --to 2016-06         # months that nothing was chosen on
 
 Errors are those of what was in production, on all rides of a month that it had not learned from. Differences are paired
@@ -30,10 +30,10 @@ from taxifare.trips.months import parse_month
 
 REAL_TRIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "nyc_kaggle_format"
 
-SLICE_TOLERANCE_BEFORE_USD, BIAS_TOLERANCE_BEFORE_USD = 0.25, 0.2
+PREVIOUS_SLICE_TOLERANCE_USD, PREVIOUS_BIAS_TOLERANCE_USD = 0.25, 0.2
 
 
-def judge_of_before(
+def judge_as_before(
     *,
     trips: Trips,
     production: Appraisal,
@@ -42,7 +42,7 @@ def judge_of_before(
     staging_predicted: pd.Series,
     settings: GateSettings,
 ) -> Evidence:
-    """Returns the evidence with the verdict of the gate of before.
+    """Returns the evidence with the verdict of the previous gate.
 
     The month's last days alone decide, rides are the units of chance, and biases are those of uncorrected predictions.
     """
@@ -62,11 +62,11 @@ def judge_of_before(
     )
     gain = mean_interval(gains)
     is_worse = any(
-        mask.sum() >= 30 and mean_interval(gains[mask]).high < -SLICE_TOLERANCE_BEFORE_USD
+        mask.sum() >= 30 and mean_interval(gains[mask]).high < -PREVIOUS_SLICE_TOLERANCE_USD
         for mask in slice_masks(validation, settings.city_facts).values()
     )
     bias = abs(evidence.staging.scores.bias) - abs(evidence.production.scores.bias)
-    objects = is_worse or bias > BIAS_TOLERANCE_BEFORE_USD
+    objects = is_worse or bias > PREVIOUS_BIAS_TOLERANCE_USD
     verdict = Verdict.HOLD if gain.low <= settings.minimum_gain or objects else Verdict.PROMOTE
     if gain.high < 0:
         verdict = Verdict.REJECT
@@ -75,12 +75,12 @@ def judge_of_before(
     )
 
 
-def gate_of_before() -> Policy:
+def previous_gate() -> Policy:
     """Returns the gate as it was: each month begins anew from production, and one on HOLD is thrown away."""
     return Policy(
-        "the gate of before",
+        "the previous gate",
         lambda evidence, _: (evidence.verdict is Verdict.PROMOTE, "; ".join(evidence.reasons)),
-        judge=judge_of_before,
+        judge=judge_as_before,
         goes_on=False,
         takes_every_lesson=True,
     )
@@ -101,7 +101,7 @@ def replayed(seed: int, options: argparse.Namespace) -> Replay:
         challengers=("warm",),
         **({} if options.home is None else {"taxifare_home": options.home}),
     )
-    policies: Mapping[str, Policy] = {"gate of before": gate_of_before()} | {
+    policies: Mapping[str, Policy] = {"previous gate": previous_gate()} | {
         name: POLICIES[name] for name in options.policies
     }
     found = replay(
@@ -146,7 +146,7 @@ def main() -> None:
     options: Any = parser.parse_args()
     found = [replayed(seed, options) for seed in options.seeds]
     for policy in options.policies:
-        compare(found, policy, "gate of before")
+        compare(found, policy, "previous gate")
     if {"standing", "naive"} <= set(options.policies):
         compare(found, "standing", "naive")
 

@@ -475,7 +475,8 @@ class GateSettings(ProblemSettings):
     minimum_gain: float = Field(
         0.01,
         description=(
-            "Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration; half of that so far"
+            "Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration; "
+            "half of it on a track record"
         ),
         ge=0,
     )

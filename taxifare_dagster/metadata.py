@@ -228,7 +228,7 @@ def _lesson_lost(found: Candidate) -> str:
 def track_record(record: TrackRecord, unit: Unit) -> Metadata:
     """Returns what the candidate saved over production so far, as numbers and as a picture.
 
-    The validation trips of the last month are not in it yet: they join when the month is compared.
+    On the page of `staging_model` the month's validation trips are not in it yet: they join when it is compared.
     """
     so_far = record.gains.all
     bounds = {"saved_low": so_far.interval.low, "saved_high": so_far.interval.high}

@@ -59,7 +59,7 @@ def candidacy(
     def after(last: Month | None) -> Iterator[EarlierMonth]:
         return months_before(
             month,
-            base_trips_io.stored(),
+            base_trips_io.stored,
             source,
             lambda earlier: parquet_io.stored("raw_new_data", partition_key(earlier)),
             settings,

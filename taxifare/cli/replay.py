@@ -26,7 +26,7 @@ def show_replay(
     last: Annotated[str, typer.Option("--to", help="Last month, YYYY-MM.")],
     policy: Annotated[
         list[str], typer.Option(help=f"Who decides: {', '.join(get_args(PolicyName))}. May be given several times.")
-    ] = ["gate", "standing", "naive", "never"],  # noqa: B006 - typer copies it
+    ] = ["gate", "always", "never"],  # noqa: B006 - typer copies it
     challengers: Annotated[str, typer.Option(help="Ways to renew that compete each month, by commas.")] = "warm",
     output: Annotated[Path, typer.Option(help="HTML file for the report.")] = Path("replay.html"),
 ) -> None:

@@ -62,7 +62,7 @@ class Gains(Frozen):
         return Interval(mean=mean, low=mean - half_width, high=mean + half_width)
 
     def __add__(self, other: "Gains") -> "Gains":
-        """Returns the gains of these rides and of those of other days."""
+        """Returns the gains of these rides and of others; a day that has rides in both counts as two."""
         return Gains(**{name: getattr(self, name) + getattr(other, name) for name in Gains.model_fields})
 
 

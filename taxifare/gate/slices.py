@@ -78,13 +78,13 @@ def compare_slices(
         city: Gives the airports.
     """
     actual = trips["target"].to_numpy(np.float64)
-    gains, days = paired_gains(production_predicted, staging_predicted, actual), days_of(trips)
+    gains = sliced_gains(production_predicted, staging_predicted, trips, city).slices
     return tuple(
         SliceComparison(
             name=name,
             production=score(production_predicted[mask], actual[mask]),
             staging=score(staging_predicted[mask], actual[mask]),
-            gain=gains_of(gains[mask], days[mask]).interval,
+            gain=gains[name].interval,
         )
         for name, mask in slice_masks(trips, city).items()
         if mask.sum() >= MINIMUM_SLICE_TRIPS

@@ -19,7 +19,7 @@ from taxifare.training.challengers import choose
 
 
 @dataclass(frozen=True)
-class Standing:
+class Situation:
     """How things stand under a policy when a month begins.
 
     Attributes:
@@ -62,24 +62,24 @@ class JudgedMonth:
     training_seconds: float
 
     @property
-    def next(self) -> Standing | None:
+    def next(self) -> Situation | None:
         """How things stand after the month, None where they stand as before."""
         if self.staging is None or self.evidence is None:
             return None
         if self.is_promoted:
-            return Standing(self.staging, self.staging, TrackRecord(production=self.staging.name))
+            return Situation(self.staging, self.staging, TrackRecord(production=self.staging.name))
         record = self.evidence.track_record
         if record is None:
-            return Standing(self.production, self.production, TrackRecord(production=self.production.name))
+            return Situation(self.production, self.production, TrackRecord(production=self.production.name))
         goes_on = record.candidate == self.staging.name
-        return Standing(self.production, self.staging if goes_on else self.production, record)
+        return Situation(self.production, self.staging if goes_on else self.production, record)
 
 
 def judge_month(
     name: str,
     policy: Policy,
     month: ReplayedMonth,
-    standing: Standing,
+    situation: Situation,
     contest: Sequence[TrainingResult],
     trainings: Trainings,
     settings: GateSettings,
@@ -90,24 +90,24 @@ def judge_month(
         name: The policy's.
         policy: Who decides.
         month: The month.
-        standing: How things stand when it begins.
+        situation: How things stand when it begins.
         contest: The month's challengers, the one that stays in doubt first; none under a policy that trains nothing.
         trainings: Give predictions.
         settings: The verdict's tolerances, city and target.
     """
-    production = standing.production
+    production = situation.production
     mae = _all_rides_mae(production, month, trainings)
     if policy.rule is None:
         return JudgedMonth(name, month, production, mae, None, None, False, False, "nothing is trained", 0.0)
     staging = choose(contest)[0].model
     if not policy.takes_every_lesson and _error(staging, month, trainings) >= _error(
-        standing.candidate, month, trainings
+        situation.candidate, month, trainings
     ):
-        staging = standing.candidate
+        staging = situation.candidate
     (production_appraisal, production_predicted), (staging_appraisal, staging_predicted) = (
         _appraisal(model, month, trainings) for model in (production, staging)
     )
-    record = _record(standing, staging, month, trainings, settings) if policy.goes_on else None
+    record = _record(situation, staging, month, trainings, settings) if policy.goes_on else None
     evidence = policy.judge(
         trips=month.trips,
         production=production_appraisal,
@@ -135,13 +135,13 @@ def _all_rides_mae(model: Model, month: ReplayedMonth, trainings: Trainings) -> 
 
 
 def _record(
-    standing: Standing, staging: Model, month: ReplayedMonth, trainings: Trainings, settings: GateSettings
+    situation: Situation, staging: Model, month: ReplayedMonth, trainings: Trainings, settings: GateSettings
 ) -> TrackRecord:
     """Returns the candidate's record with the month's training trips, which it priced before it learned from them."""
-    production, candidate = (trainings.prices(model, month) for model in (standing.production, standing.candidate))
+    production, candidate = (trainings.prices(model, month) for model in (situation.production, situation.candidate))
     gains = sliced_gains(production, candidate, month.trips.training, settings.city_facts)
     edition = month.trips.edition
-    return standing.record.followed_by(
+    return situation.record.followed_by(
         MonthOnRecord(month=edition.subject, revision=edition.revision, candidate=staging.name, gains=gains)
     )
 

@@ -20,7 +20,7 @@ from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import Matrix
 from taxifare.replay.errors import ReplayError
 from taxifare.replay.hindsight import in_hindsight
-from taxifare.replay.judging import JudgedMonth, Standing, judge_month
+from taxifare.replay.judging import JudgedMonth, Situation, judge_month
 from taxifare.replay.months import ReplayedMonth, key_of_base, replayed_months
 from taxifare.replay.policies import COURSE_THRESHOLD_USD, Policy
 from taxifare.replay.results import Model, Replay
@@ -109,7 +109,7 @@ def replay(
         first_fit = Assignment(digest([key_of_base(base), "base"]), "base", BASE)
         trainings.begin(first_fit, lambda: _file_of(base, folder), with_state=True)
         first_model = trainings.result(first_fit.key).model
-        start = Standing(first_model, first_model, TrackRecord(production=first_model.name))
+        start = Situation(first_model, first_model, TrackRecord(production=first_model.name))
         walk = _Walk(months, policies, {name: _UnderPolicy(start) for name in policies}, trainings, settings)
         judged = list(_told(walk.steps(base), months, on_progress))
         return in_hindsight(first_model, months, judged, trainings, settings)
@@ -143,17 +143,17 @@ class _UnderPolicy:
     """What a policy has come to.
 
     Attributes:
-        standing: What it has in production, and how the candidate does.
+        situation: What it has in production, and how the candidate does.
         retraining: Key of the retraining of production on its whole month, None where there was none.
     """
 
-    standing: Standing
+    situation: Situation
     retraining: str | None = None
 
     @property
     def competes_whole(self) -> bool:
         """Whether that retraining is a challenger: while the candidate is production itself."""
-        return self.retraining is not None and self.standing.candidate == self.standing.production
+        return self.retraining is not None and self.situation.candidate == self.situation.production
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class _Walk:
             return month.trips.training[names].to_numpy(np.float32)
 
         for state in self.states.values():
-            for model in (state.standing.production, state.standing.candidate):
+            for model in (state.situation.production, state.situation.candidate):
                 self.trainings.begin_pricing(model, month, features)
 
     def _begin_contests(self, month: ReplayedMonth, lesson: Lesson) -> Mapping[str, Sequence[Assignment]]:
@@ -236,14 +236,14 @@ class _Walk:
 
     def _may_begin_anew(self, state: _UnderPolicy, lesson: Lesson) -> bool:
         """Whether networks from random weights have a chance."""
-        standing = state.standing
-        return may_win_anew(lesson, standing.production.exposure, standing.record, self.settings)
+        situation = state.situation
+        return may_win_anew(lesson, situation.production.exposure, situation.record, self.settings)
 
     def _parent(self, policy: str, name: ChallengerName) -> Model | None:
         """Returns the model that a challenger starts from, or that is it; None where it starts from random weights."""
         state = self.states[policy]
         if name == "warm":
-            return state.standing.candidate
+            return state.situation.candidate
         if name == "whole month" and state.retraining is not None:
             return self.trainings.result(state.retraining).model
         return None
@@ -254,14 +254,14 @@ class _Walk:
         """Returns what becomes of a month under a policy, with which things stand as they then do."""
         state, policy = self.states[name], self.policies[name]
         results = [self.trainings.result(assignment.key) for assignment in contest]
-        judged = judge_month(name, policy, month, state.standing, results, self.trainings, self.settings)
+        judged = judge_month(name, policy, month, state.situation, results, self.trainings, self.settings)
         if judged.next is not None:
-            state.standing = judged.next
-            self._ensure_state(state.standing.candidate, contest, present.lesson)
+            state.situation = judged.next
+            self._ensure_state(state.situation.candidate, contest, present.lesson)
         if judged.is_promoted:
             state.retraining = None
             if "whole month" in self.settings.challengers and month is not self.months[-1]:
-                state.retraining = self._begin_retraining(state.standing.production, month, present.rehearsed)
+                state.retraining = self._begin_retraining(state.situation.production, month, present.rehearsed)
         return judged
 
     def _ensure_state(self, model: Model, contest: Sequence[Assignment], lesson: Lesson) -> None:
@@ -281,8 +281,8 @@ class _Walk:
         """Ensures that states of the month's models take no room where nothing goes on from them."""
         results = [self.trainings.result(assignment.key) for contest in contests.values() for assignment in contest]
         trained = {result.model.key for result in results if result.model.subject == str(month.month)}
-        standings = [state.standing for state in self.states.values()]
-        kept = {model.key for standing in standings for model in (standing.production, standing.candidate)}
+        situations = [state.situation for state in self.states.values()]
+        kept = {model.key for situation in situations for model in (situation.production, situation.candidate)}
         self.trainings.forget_states(trained - kept)
 
 

@@ -26,7 +26,7 @@ from taxifare.training.rehearsal import Reservoir, clean_months_before
 from taxifare.training.renewal import renew
 from taxifare.trips.editions import Edition, TripBatches, Trips
 from taxifare.trips.months import Month, parse_month
-from taxifare.trips.preparation import with_features
+from taxifare.trips.preparation import with_target_and_features
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Candidacy:
     learned: Month | None
     after: Callable[[Month | None], Iterator[EarlierMonth]]
 
-    def brought_up(
+    def brought_up_to_date(
         self,
         registry: ModelRegistry,
         settings: TrainingSettings,
@@ -84,11 +84,12 @@ class Candidacy:
             EvaluationError: A month has too few trips to be judged by.
         """
         record = self.record
-        try:
-            registry.verify(record.candidate)
-        except VersionUnusableError as error:
-            _log.warning("%s: the candidate begins anew from production", error)
-            record = TrackRecord(production=record.production)
+        if record.candidate != record.production:
+            try:
+                registry.verify(record.candidate)
+            except VersionUnusableError as error:
+                _log.warning("%s: the candidate begins anew from production", error)
+                record = TrackRecord(production=record.production)
         last = parse_month(record.months[-1].month) if record.months else self.learned
         for month in self.after(last):
             record = _with_month(record, month, registry, settings, run_tags, on_epoch)
@@ -127,7 +128,7 @@ def _with_month(
 
 def months_before(
     month: Month,
-    base: TripBatches | None,
+    base: Callable[[], TripBatches | None],
     source: TripSource,
     stored: Callable[[Month], Trips | None],
     settings: Settings,
@@ -137,7 +138,7 @@ def months_before(
 
     Args:
         month: The month before which.
-        base: The base years, None where there are none; rehearsed with every month.
+        base: Opens the base years, which are rehearsed with every month; None where there are none.
         source: Where months are that have not been run, or have been restated since.
         stored: Gives a month's raw trips where it has been run, None otherwise.
         settings: City, target, first month, and what a sound month is.
@@ -150,8 +151,8 @@ def months_before(
     if not any(first <= earlier < month for earlier in source.months()):
         return
     sample = Reservoir(settings.rehearsal_trips, settings.seed)
-    if base is not None:
-        sample.draw_from(base)
+    if (years := base()) is not None:
+        sample.draw_from(years)
     for edition, trips in clean_months_before(month, source, stored, settings):
         if parse_month(edition.subject) >= first:
             yield EarlierMonth(edition, None if trips is None else _ready(trips, settings), sample.drawn)
@@ -160,6 +161,5 @@ def months_before(
 
 
 def _ready(trips: Trips, settings: TrainingSettings) -> Trips:
-    """Returns clean trips with the target and their features."""
-    known = trips.frame.assign(target=settings.target_facts.of(trips.frame))
-    return replace(trips, frame=with_features(known, settings.city_facts))
+    """Returns clean trips, preprocessed."""
+    return replace(trips, frame=with_target_and_features(trips.frame, settings.city_facts, settings.target_facts))

@@ -31,7 +31,7 @@ from taxifare.settings import ChallengerName, TrainingSettings
 from taxifare.training.from_random_weights import arrays_of, fit_from_scratch, held_errors
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
-from taxifare.trips.preparation import with_features
+from taxifare.trips.preparation import with_target_and_features
 from taxifare.trips.table import COLUMN_NAMES
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def lesson_of(trips: Trips, rehearsed: pd.DataFrame | None, settings: TrainingSe
     held = np.random.default_rng(settings.seed).random(len(month)) < HELD_SHARE
     if rehearsed is None or rehearsed.empty:
         return Lesson(month, held)
-    known = rehearsed.assign(target=settings.target_facts.of(rehearsed))
-    both = pd.concat([month, with_features(known, settings.city_facts)], ignore_index=True)
+    known = with_target_and_features(rehearsed, settings.city_facts, settings.target_facts)
+    both = pd.concat([month, known], ignore_index=True)
     return Lesson(both, np.concatenate([held, np.zeros(len(rehearsed), dtype=bool)]))
 
 

@@ -81,7 +81,7 @@ def renew(
         parents = {version: parent(version) for version in (parent_version, whole_version)}
         unfit = [version for version, model in parents.items() if version is not None and model is None]
         lesson = lesson_of(trips, rehearsed, settings)
-        anew = before is None or record is None or may_win_anew(lesson, before.production_exposure, record, settings)
+        anew = before is None or may_win_anew(lesson, before.production_exposure, before.record, settings)
         chosen, standings = choose(
             challenge(lesson, parents[parent_version], parents[whole_version], settings, on_epoch, may_begin_anew=anew)
         )
@@ -97,7 +97,7 @@ def renew(
     inputs = training_inputs(trips, rehearsed=rehearsed, parents=(parent_version, whole_version))
     rival = None if before is None else before.rival
     candidate = candidate_of(trips, facts_of(trips), inputs, learn, registry, settings, run_tags, rival=rival)
-    if record is None or before is None:
+    if before is None:
         return candidate
     month = MonthOnRecord(
         month=trips.edition.subject,
@@ -105,7 +105,7 @@ def renew(
         candidate=candidate.version,
         gains=before.gains,
     )
-    return candidate.with_record(record.followed_by(month))
+    return candidate.with_record(before.record.followed_by(month))
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,14 @@ class _Before:
     """All that is asked of production and the candidate before the month is learned: training changes the candidate.
 
     Attributes:
+        record: Of the candidate, until now.
         candidate: To be trained on.
         gains: What it saved over production on the month's training trips.
         rival: What its lesson has to beat: itself on the validation trips.
         production_exposure: What production has been trained on.
     """
 
+    record: TrackRecord
     candidate: LoadedModel
     gains: SlicedGains
     rival: Rival
@@ -131,7 +133,7 @@ def _before(trips: Trips, record: TrackRecord, registry: ModelRegistry, settings
     candidate = production if record.candidate == record.production else registry.load(record.candidate)
     gains = sliced_gains(production.predict(training), candidate.predict(training), training, settings.city_facts)
     rival = Rival(candidate.version, candidate.predict(trips.validation))
-    return _Before(candidate, gains, rival, production.exposure)
+    return _Before(record, candidate, gains, rival, production.exposure)
 
 
 def _to_start_from(model: LoadedModel, settings: TrainingSettings) -> LoadedModel | None:

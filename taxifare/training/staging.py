@@ -86,7 +86,7 @@ def stage(
     try:
         if whole_month is not None and registry.newest_whole_month_of(whole_month.version) is None:
             whole_month.retrain(registry, settings)
-        record = candidacy.brought_up(registry, settings, run_tags=run_tags, on_epoch=on_epoch)
+        record = candidacy.brought_up_to_date(registry, settings, run_tags=run_tags, on_epoch=on_epoch)
         return Staged(renewed(record.candidate, record), None)
     except (VersionUnusableError, TrainingError):
         fault = _fault_of(production, registry, trips)

@@ -74,8 +74,13 @@ def preprocess(raw: Trips, city: City, target: Target) -> Preprocessed:
         target: What is to be learned of them.
     """
     cleaned = clean(raw.frame, city, target)
-    known = cleaned.trips.assign(target=target.of(cleaned.trips))
-    return Preprocessed(replace(raw, frame=with_features(known, city), target=target.name), cleaned.dropped)
+    frame = with_target_and_features(cleaned.trips, city, target)
+    return Preprocessed(replace(raw, frame=frame, target=target.name), cleaned.dropped)
+
+
+def with_target_and_features(trips: pd.DataFrame, city: City, target: Target) -> pd.DataFrame:
+    """Returns clean trips with the target and their features beside the columns they have."""
+    return with_features(trips.assign(target=target.of(trips)), city)
 
 
 def with_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:

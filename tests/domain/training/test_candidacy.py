@@ -55,17 +55,19 @@ class World:
 
     def months(self, month: Month, after: Month | None = None) -> Iterator[EarlierMonth]:
         """The months before one that are later than another."""
-        return months_before(month, self.base, self.source, lambda _month: None, self.settings, after)
+        return months_before(month, lambda: self.base, self.source, lambda _month: None, self.settings, after)
 
     def before(self, month: Month, record: TrackRecord | None = None) -> TrackRecord:
         """The candidate's record before a month, with what is on record already."""
         known = record or TrackRecord(production="1")
         candidacy = Candidacy(known, None, partial(self.months, month))
-        return candidacy.brought_up(self.registry, self.settings, run_tags=run_tags("staging_model", "", "run-x"))
+        return candidacy.brought_up_to_date(
+            self.registry, self.settings, run_tags=run_tags("staging_model", "", "run-x")
+        )
 
     def learn(self, month: Month, record: TrackRecord) -> tuple[Candidate, TrackRecord]:
         """The candidate after a month, and its record with the whole of that."""
-        *_, (found) = self.months(month + 1, month - 1)
+        (found,) = self.months(month + 1, month - 1)
         assert found.trips is not None
         tags = run_tags("staging_model", str(month), "run-x")
         candidate = renew(
