@@ -4,26 +4,23 @@ Settings stand in groups by what they serve. `Settings` is all groups at once, s
 and a function says in its signature which group it needs. Rules that tie settings together stand in the group that
 has them all. What is no setting does not belong here: constants stand where they are used.
 
-Why groups are inherited, not nested: docs/decisions.md, under settings. Nothing else in the project reads the
-environment. Secrets, and addresses that may hold one, are `SecretStr`, so that no log, page or traceback shows them;
-`taxifare.secrets` knows them, so that no server's answer shows them either.
+Groups of a process that only serves are in `taxifare.environment`. Why groups are inherited, not nested:
+docs/decisions.md, under settings. Nothing else in the project reads the environment. Secrets, and addresses that may
+hold one, are `SecretStr`, so that no log, page or traceback shows them; `taxifare.secrets` knows them, so that no
+server's answer shows them either.
 """
 
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar, get_args
+from typing import Annotated, Literal, Self, TypeVar
 
 from dotenv import dotenv_values
-from fsspec import get_filesystem_class
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     SecretStr,
@@ -31,28 +28,35 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from upath import UPath
 
 from taxifare import secrets
-from taxifare.errors import ToldError
-from taxifare.trips.cities import CITIES, City
+from taxifare.environment import (
+    ENV_FILE,
+    Group,
+    HomeSettings,
+    HostAndPort,
+    OptionalAddress,
+    OptionalSecret,
+    OptionalText,
+    Place,
+    ServiceSettings,
+    SettingsError,
+    SubjectSettings,
+    empty_is_none,
+    in_force,
+    in_words,
+    remembered_address,
+)
 from taxifare.trips.meters import METERS, Meter
 from taxifare.trips.months import Month, parse_month
-from taxifare.trips.targets import TARGETS, Target, TargetName
-
-_ENV_FILE = ".env"
+from taxifare.trips.targets import TARGETS, Target
 
 _log = logging.getLogger(__name__)
 
 
 def _month(value: object) -> object:
     return parse_month(value) if isinstance(value, str) else value
-
-
-def _empty_is_none(value: object) -> object:
-    return None if value == "" else value
 
 
 def _row_count(value: object) -> object:
@@ -63,64 +67,20 @@ def _row_count(value: object) -> object:
     return int(text[:-1]) * 1000 if text.endswith("k") and text[:-1].isdigit() else value
 
 
-def _remembered(secret: SecretStr | None) -> SecretStr | None:
-    if secret is not None:
-        secrets.remember(_text_of(secret))
-    return secret
-
-
-def _remembered_address(address: SecretStr | None) -> SecretStr | None:
-    if address is not None:
-        secrets.remember_address(_text_of(address))
-    return address
-
-
-def _text_of(secret: SecretStr) -> str:
-    text = secret.get_secret_value()
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("expected text in UTF-8") from None
-    return text
-
-
 def _on_the_web(address: SecretStr | None) -> SecretStr | None:
     if address is not None and not address.get_secret_value().startswith(("http://", "https://")):
         raise ValueError("expected an address that begins with http or https")
     return address
 
 
-def _holds_no_secret(place: str | None) -> str | None:
-    """Ensures that a place that Dagster's pages and MLflow's store show gives nobody access to itself."""
-    if place is not None and "://" in place and ("?" in place or ":" in place.partition("://")[2].rpartition("@")[0]):
-        raise ValueError(
-            "expected a folder or the address of a bucket without a password and without a query, which pages and "
-            "stores would show; credentials are given as the bucket's own software takes them"
-        )
-    return place
-
-
-def _host_and_port(address: str) -> str:
-    """Ensures a host and a port, which go into nginx's configuration as they are."""
-    found = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", address)
-    if found is None or not 0 < int(found[2]) < 2**16:
-        raise ValueError(f"expected host:port, as in 127.0.0.1:8080 or [::1]:8080, received {address!r}")
-    return address
-
-
 MonthSetting = Annotated[Month, BeforeValidator(_month), PlainSerializer(str)]
-OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(_empty_is_none)]
-OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
-OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
-OptionalFloat = Annotated[float | None, BeforeValidator(_empty_is_none)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none), AfterValidator(_remembered)]
-OptionalAddress = Annotated[SecretStr | None, BeforeValidator(_empty_is_none), AfterValidator(_remembered_address)]
+OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(empty_is_none)]
+OptionalInt = Annotated[int | None, BeforeValidator(empty_is_none)]
+OptionalFloat = Annotated[float | None, BeforeValidator(empty_is_none)]
+OptionalPath = Annotated[Path | None, BeforeValidator(empty_is_none)]
 OptionalWebAddress = Annotated[OptionalAddress, AfterValidator(_on_the_web)]
-WebAddress = Annotated[SecretStr, AfterValidator(_remembered_address), AfterValidator(_on_the_web)]
-Place = Annotated[str | None, BeforeValidator(_empty_is_none), AfterValidator(_holds_no_secret)]
+WebAddress = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator(_on_the_web)]
 RowCount = Annotated[int | None, BeforeValidator(_row_count)]
-HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
 TaxiColor = Literal["yellow", "green"]
@@ -140,92 +100,8 @@ def _names(value: object) -> object:
 ChallengerNames = Annotated[tuple[ChallengerName, ...], NoDecode, BeforeValidator(_names), PlainSerializer(",".join)]
 
 
-class _Group(BaseModel):
-    """Settings of one subject. Names of fields and validators are unique among all groups: `Settings` has them all."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
-
-
-class HomeSettings(_Group):
-    """Where state lives."""
-
-    taxifare_home: Path = Field(
-        Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger"
-    )
-    storage_uri: Place = Field(
-        None, description="Folder or bucket (gs://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
-    )
-    database_url: OptionalAddress = Field(
-        None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME"
-    )
-
-    @cached_property
-    def home(self) -> Path:
-        """The folder of all state, absolute: run workers have working folders of their own.
-
-        Raises:
-            SettingsError: There is something else in its place.
-        """
-        home = self.taxifare_home.expanduser().absolute()
-        for place in (home, *home.parents):
-            if place.exists() and not place.is_dir():
-                raise SettingsError(f"TAXIFARE_HOME: expected a folder, received {home}, but {place} is a file")
-        return home
-
-    @property
-    def lake(self) -> UPath:
-        """Where the lake's files are.
-
-        Raises:
-            SettingsError: What it takes to open STORAGE_URI is not installed, or nobody knows its kind.
-        """
-        if self.storage_uri is None:
-            return UPath(self.home / "lake")
-        # What is in a bucket is asked anew each time: another process may have written it since.
-        protocol, separator, _ = self.storage_uri.partition("://")
-        if not separator:
-            return UPath(self.storage_uri)
-        try:
-            get_filesystem_class(protocol)
-        except (ImportError, ValueError) as error:
-            extra = " (pip install 'taxifare[gcp]')" if protocol in {"gs", "gcs"} else ""
-            raise SettingsError(
-                f"STORAGE_URI: expected a folder, or a bucket whose client is installed{extra}, received "
-                f"{protocol}://…: {error}"
-            ) from None
-        return UPath(self.storage_uri, use_listings_cache=False)
-
-    @property
-    def _ledger_file(self) -> Path:
-        return self.home / "ledger.db"
-
-    @property
-    def has_ledger(self) -> bool:
-        """Whether there is a ledger to read: a file that is there, or whatever a server says when it is asked."""
-        return self.database_url is not None or self._ledger_file.exists()
-
-    @property
-    def ledger_url(self) -> str:
-        """SQLAlchemy URL of the ledger."""
-        if self.database_url is None:
-            return f"sqlite:///{self._ledger_file}"
-        return self.database_url.get_secret_value()
-
-
-class ProblemSettings(_Group):
-    """What is predicted, and of which city's trips."""
-
-    target: TargetName = Field(
-        "fare", description="What is predicted: fare (USD), or duration (minutes) where the source has drop-off times"
-    )
-    city: Literal["new-york", "chicago"] = Field(
-        "new-york", description="City whose box, airports and dated rules apply: new-york or chicago"
-    )
-
-    @property
-    def city_facts(self) -> City:
-        """The city's box, airports and rules."""
-        return CITIES[self.city]
+class ProblemSettings(SubjectSettings):
+    """What is predicted, and of which city's trips, with all that is known of both."""
 
     @property
     def target_facts(self) -> Target:
@@ -285,7 +161,7 @@ class MlflowSettings(ProblemSettings, HomeSettings):
         return self
 
 
-class MonthSettings(_Group):
+class MonthSettings(Group):
     """Which months are worked on."""
 
     first_month: MonthSetting = Field(parse_month("2015-01"), description="First monthly partition, YYYY-MM")
@@ -301,7 +177,7 @@ class MonthSettings(_Group):
         return self
 
 
-class BaseYearsSettings(_Group):
+class BaseYearsSettings(Group):
     """How much of the years before the first month: sources read no more, and training depends on it."""
 
     dataset_size: RowCount = Field(
@@ -554,7 +430,7 @@ class GuardSettings(AskingSettings):
         return self
 
 
-class ExecutionSettings(_Group):
+class ExecutionSettings(Group):
     """How Dagster runs steps."""
 
     executor: Literal["in_process", "multiprocess"] = Field(
@@ -564,6 +440,7 @@ class ExecutionSettings(_Group):
 
 
 class Settings(
+    ServiceSettings,
     ExecutionSettings,
     GuardSettings,
     AskingSettings,
@@ -588,11 +465,7 @@ class Settings(
         pydantic.ValidationError: A value is not of its type or out of range; `settings_in_force` says so in words.
     """
 
-    model_config = SettingsConfigDict(env_file=_ENV_FILE, env_ignore_empty=False, extra="ignore")
-
-
-class SettingsError(ToldError, ValueError):
-    """What somebody set is not as expected; says which setting, as `.env` has it, what was expected and received."""
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=False, extra="ignore")
 
 
 def settings_in_force() -> Settings:
@@ -601,16 +474,10 @@ def settings_in_force() -> Settings:
     Raises:
         SettingsError: One or several are not as expected, or `.env` cannot be read.
     """
-    try:
-        if Path(_ENV_FILE).is_dir():
-            raise SettingsError(f"{_ENV_FILE}: expected a text file of settings, received a folder")
-        for warning in unknown_names(dotenv_values(_ENV_FILE)):
-            _warn_once(warning)
-        return Settings()
-    except ValidationError as error:
-        raise SettingsError(_in_words(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{_ENV_FILE}: expected a text file of settings, received {error}") from None
+    settings = in_force(Settings)
+    for warning in unknown_names(dotenv_values(ENV_FILE)):
+        _warn_once(warning)
+    return settings
 
 
 _OF_OTHERS = (
@@ -631,7 +498,7 @@ def unknown_names(written: Iterable[str]) -> Iterator[str]:
         if name.upper() in known or name.upper().startswith(_OF_OTHERS):
             continue
         nearest = "".join(f"; the nearest is {found}" for found in get_close_matches(name.upper(), known, 1))
-        yield f"{_ENV_FILE}: {name} is no setting of taxifare{nearest}"
+        yield f"{ENV_FILE}: {name} is no setting of taxifare{nearest}"
 
 
 @cache
@@ -649,7 +516,7 @@ def read_as(kind: TypeAdapter[_Kind], written: object) -> _Kind:
     ('warm', 'recent')
     >>> read_as(TypeAdapter(RowCount), "many")
     Traceback (most recent call last):
-    taxifare.settings.SettingsError: expected a whole number, received 'many'
+    taxifare.environment.SettingsError: expected a whole number, received 'many'
 
     Raises:
         SettingsError: It cannot be read so.
@@ -657,43 +524,4 @@ def read_as(kind: TypeAdapter[_Kind], written: object) -> _Kind:
     try:
         return kind.validate_python(written)
     except ValidationError as error:
-        raise SettingsError(_in_words(error)) from None
-
-
-_EXPECTED = {
-    "float_parsing": "a number",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "int_parsing": "a whole number",
-    "less_than": "less than {lt}",
-    "less_than_equal": "{le} or less",
-    "literal_error": "{expected}",
-    "string_pattern_mismatch": "a text of the form {pattern}",
-    "string_too_short": "a text",
-}
-"""What a setting has to be, by the type of pydantic's error; what a validator of ours raises has words of its own."""
-
-
-def _in_words(error: ValidationError) -> str:
-    """Returns what is wrong with which settings, each as `.env` has it; never a value that is in order."""
-    return "; ".join(map(_fault, error.errors(include_url=False)))
-
-
-def _fault(details: ErrorDetails) -> str:
-    """Returns what is wrong with one setting, or with several that go together; what is secret is not repeated."""
-    context = details.get("ctx", {})
-    if details["type"] == "value_error":
-        said = str(context["error"])
-    else:
-        expected = _EXPECTED.get(details["type"], details["msg"]).format(**context)
-        said = f"expected {expected}" if _is_secret(details) else f"expected {expected}, received {details['input']!r}"
-    # Where a value is a list, its place in there follows; rules about several settings and options have no name.
-    names = [str(part).upper() for part in details["loc"][:1] if isinstance(part, str)]
-    return ": ".join([*names, said])
-
-
-def _is_secret(details: ErrorDetails) -> bool:
-    """Whether a fault is of a secret, or of more than one setting: what was received may be a secret then."""
-    field = Settings.model_fields.get(str(details["loc"][0])) if details["loc"] else None
-    annotation = None if field is None else field.annotation
-    return isinstance(details["input"], dict) or SecretStr in {annotation, *get_args(annotation)}
+        raise SettingsError(in_words(error, Settings)) from None

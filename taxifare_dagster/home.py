@@ -12,8 +12,9 @@ import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
+from taxifare.environment import SettingsError
 from taxifare.secrets import private_folder
-from taxifare.settings import Settings, SettingsError
+from taxifare.settings import Settings
 from taxifare.whole_files import whole_file
 from taxifare_dagster.takeover import take_over_comparisons
 

@@ -31,12 +31,13 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.errors import NoStateError
 from taxifare.approval.records import EvidenceUnreadableError
 from taxifare.approval.versions import registry_of
+from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
 from taxifare.gate.scores import EvaluationError
 from taxifare.model.fitting import TrainingError
 from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
-from taxifare.settings import SettingsError, settings_in_force
+from taxifare.settings import settings_in_force
 from taxifare.studies.learning_curve import LearningCurveError
 from taxifare.studies.results import TuningError
 from taxifare.texts import plain

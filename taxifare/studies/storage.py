@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taxifare.environment import HomeSettings
 from taxifare.secrets import private_folder
-from taxifare.settings import HomeSettings, Settings
+from taxifare.settings import Settings
 from taxifare.studies.results import SettingValues, Trial, TrialEnd, TuningError, TuningResult
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from taxifare.environment import SettingsError
 from taxifare.secrets import private_folder
-from taxifare.settings import GuardSettings, SettingsError, settings_in_force
+from taxifare.settings import GuardSettings, settings_in_force
 
 _ENCRYPTION = """ssl_certificate certificate.pem;
         ssl_certificate_key key.pem;

@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from taxifare.settings import Settings, SettingsError, settings_in_force
+from taxifare.environment import SettingsError
+from taxifare.settings import Settings, settings_in_force
 from tests.support.places import REPOSITORY
 
 SAMPLE = REPOSITORY / ".env.sample"

@@ -19,7 +19,8 @@ import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from taxifare.settings import GuardSettings, Settings, SettingsError
+from taxifare.environment import SettingsError
+from taxifare.settings import GuardSettings, Settings
 from taxifare_dagster.guard import __main__ as guard_program
 from taxifare_dagster.links import DagsterLinks
 from tests.support.servers import free_port, server_process

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from taxifare.approval import ledger
 from taxifare.approval.ledger import Ledger
 from taxifare.cli.main import app
-from taxifare.settings import SettingsError, settings_in_force, unknown_names
+from taxifare.environment import SettingsError
+from taxifare.settings import settings_in_force, unknown_names
 from tests.support.places import REPOSITORY
 
 READING = ["doctor", "mend", "requests", "requests --all", "history", "history --on 2015-03-14", "history --verify"]

@@ -1,0 +1,277 @@
+"""The settings that every process needs, and those that serve need alone; and how settings are read and told.
+
+A process that serves has no pandas, so nothing here imports it; `taxifare.settings` builds on these groups and has the
+others. Nothing but these two modules reads the environment.
+"""
+
+import re
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar, get_args
+
+from fsspec import get_filesystem_class
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings
+from upath import UPath
+
+from taxifare import secrets
+from taxifare.errors import ToldError
+from taxifare.trips.cities import CITIES, City
+
+ENV_FILE = ".env"
+
+
+class SettingsError(ToldError, ValueError):
+    """What somebody set is not as expected; says which setting, as `.env` has it, what was expected and received."""
+
+
+def empty_is_none(value: object) -> object:
+    """Returns None where a setting is there and empty."""
+    return None if value == "" else value
+
+
+def _remembered(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None:
+        secrets.remember(_text_of(secret))
+    return secret
+
+
+def remembered_address(address: SecretStr | None) -> SecretStr | None:
+    """Returns an address whose login and query no error shows from now on."""
+    if address is not None:
+        secrets.remember_address(_text_of(address))
+    return address
+
+
+def _text_of(secret: SecretStr) -> str:
+    text = secret.get_secret_value()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected text in UTF-8") from None
+    return text
+
+
+def _holds_no_secret(place: str | None) -> str | None:
+    """Ensures that a place that Dagster's pages and MLflow's store show gives nobody access to itself."""
+    if place is not None and "://" in place and ("?" in place or ":" in place.partition("://")[2].rpartition("@")[0]):
+        raise ValueError(
+            "expected a folder or the address of a bucket without a password and without a query, which pages and "
+            "stores would show; credentials are given as the bucket's own software takes them"
+        )
+    return place
+
+
+def _host_and_port(address: str) -> str:
+    """Ensures a host and a port, which go into nginx's configuration as they are."""
+    found = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 2**16:
+        raise ValueError(f"expected host:port, as in 127.0.0.1:8080 or [::1]:8080, received {address!r}")
+    return address
+
+
+OptionalText = Annotated[str | None, BeforeValidator(empty_is_none)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(_remembered)]
+OptionalAddress = Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(remembered_address)]
+Place = Annotated[str | None, BeforeValidator(empty_is_none), AfterValidator(_holds_no_secret)]
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+
+
+class Group(BaseModel):
+    """Settings of one subject. Names of fields and validators are unique among all groups: `Settings` has them all."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+
+class HomeSettings(Group):
+    """Where state lives."""
+
+    taxifare_home: Path = Field(
+        Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger"
+    )
+    storage_uri: Place = Field(
+        None, description="Folder or bucket (gs://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
+    )
+    database_url: OptionalAddress = Field(
+        None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME"
+    )
+
+    @cached_property
+    def home(self) -> Path:
+        """The folder of all state, absolute: run workers have working folders of their own.
+
+        Raises:
+            SettingsError: There is something else in its place.
+        """
+        home = self.taxifare_home.expanduser().absolute()
+        for place in (home, *home.parents):
+            if place.exists() and not place.is_dir():
+                raise SettingsError(f"TAXIFARE_HOME: expected a folder, received {home}, but {place} is a file")
+        return home
+
+    @property
+    def lake(self) -> UPath:
+        """Where the lake's files are.
+
+        Raises:
+            SettingsError: What it takes to open STORAGE_URI is not installed, or nobody knows its kind.
+        """
+        if self.storage_uri is None:
+            return UPath(self.home / "lake")
+        # What is in a bucket is asked anew each time: another process may have written it since.
+        protocol, separator, _ = self.storage_uri.partition("://")
+        if not separator:
+            return UPath(self.storage_uri)
+        try:
+            get_filesystem_class(protocol)
+        except (ImportError, ValueError) as error:
+            extra = " (pip install 'taxifare[gcp]')" if protocol in {"gs", "gcs"} else ""
+            raise SettingsError(
+                f"STORAGE_URI: expected a folder, or a bucket whose client is installed{extra}, received "
+                f"{protocol}://…: {error}"
+            ) from None
+        return UPath(self.storage_uri, use_listings_cache=False)
+
+    @property
+    def _ledger_file(self) -> Path:
+        return self.home / "ledger.db"
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether there is a ledger to read: a file that is there, or whatever a server says when it is asked."""
+        return self.database_url is not None or self._ledger_file.exists()
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        if self.database_url is None:
+            return f"sqlite:///{self._ledger_file}"
+        return self.database_url.get_secret_value()
+
+
+class SubjectSettings(Group):
+    """What is predicted, and of which city's trips."""
+
+    target: Literal["fare", "duration"] = Field(
+        "fare", description="What is predicted: fare (USD), or duration (minutes) where the source has drop-off times"
+    )
+    city: Literal["new-york", "chicago"] = Field(
+        "new-york", description="City whose box, airports and dated rules apply: new-york or chicago"
+    )
+
+    @property
+    def city_facts(self) -> City:
+        """The city's box, airports and rules."""
+        return CITIES[self.city]
+
+
+class ServiceSettings(SubjectSettings, HomeSettings):
+    """Who is answered, from where, and what is kept of it."""
+
+    service_listen: HostAndPort = Field(
+        "127.0.0.1:9696", description="Address and port at which rides are priced (make serve)"
+    )
+    service_model_path: Place = Field(
+        None,
+        description="Folder or bucket of one bundle to serve, whatever is in production; empty: follow the approvals",
+    )
+    service_workers: int = Field(1, description="Processes that price rides, each with the model in its memory", ge=1)
+    service_token: OptionalSecret = Field(
+        None, description="Bearer token that requests must bring; needed wherever SERVICE_LISTEN is not loopback"
+    )
+    prediction_log_days: int = Field(90, description="Days that the log of the prices given is kept", ge=1)
+
+    @model_validator(mode="after")
+    def _service_is_not_open_to_all(self) -> Self:
+        if self.service_token is None and not _is_loopback(self.service_listen):
+            raise ValueError(
+                f"SERVICE_LISTEN={self.service_listen} is not loopback: expected SERVICE_TOKEN, the bearer token that "
+                "requests must bring, or SERVICE_LISTEN=127.0.0.1:9696"
+            )
+        return self
+
+
+def _is_loopback(host_and_port: str) -> bool:
+    """Returns whether only this machine reaches an address; a name other than `localhost` may be anything.
+
+    >>> [_is_loopback(address) for address in ("127.0.0.1:9696", "[::1]:9696", "localhost:1", "0.0.0.0:9696", "pc:1")]
+    [True, True, True, False, False]
+    """
+    host = host_and_port.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_Settings = TypeVar("_Settings", bound=BaseSettings)
+
+
+def in_force(kind: type[_Settings]) -> _Settings:
+    """Returns settings as they are in force: environment variables first, then a `.env`, then the defaults.
+
+    Raises:
+        SettingsError: One or several are not as expected, or `.env` cannot be read.
+    """
+    try:
+        if Path(ENV_FILE).is_dir():
+            raise SettingsError(f"{ENV_FILE}: expected a text file of settings, received a folder")
+        return kind()
+    except ValidationError as error:
+        raise SettingsError(in_words(error, kind)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{ENV_FILE}: expected a text file of settings, received {error}") from None
+
+
+_EXPECTED = {
+    "float_parsing": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "int_parsing": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "a text of the form {pattern}",
+    "string_too_short": "a text",
+}
+"""What a setting has to be, by the type of pydantic's error; what a validator of ours raises has words of its own."""
+
+
+def in_words(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Returns what is wrong with which settings, each as `.env` has it; never a value that is in order."""
+    return "; ".join(_fault(details, kind) for details in error.errors(include_url=False))
+
+
+def _fault(details: ErrorDetails, kind: type[BaseModel]) -> str:
+    """Returns what is wrong with one setting, or with several that go together; what is secret is not repeated."""
+    context = details.get("ctx", {})
+    if details["type"] == "value_error":
+        said = str(context["error"])
+    else:
+        expected = _EXPECTED.get(details["type"], details["msg"]).format(**context)
+        said = (
+            f"expected {expected}"
+            if _is_secret(details, kind)
+            else f"expected {expected}, received {details['input']!r}"
+        )
+    # Where a value is a list, its place in there follows; rules about several settings and options have no name.
+    names = [str(part).upper() for part in details["loc"][:1] if isinstance(part, str)]
+    return ": ".join([*names, said])
+
+
+def _is_secret(details: ErrorDetails, kind: type[BaseModel]) -> bool:
+    """Whether a fault is of a secret, or of more than one setting: what was received may be a secret then."""
+    field = kind.model_fields.get(str(details["loc"][0])) if details["loc"] else None
+    annotation = None if field is None else field.annotation
+    return isinstance(details["input"], dict) or SecretStr in {annotation, *get_args(annotation)}
