@@ -1,17 +1,19 @@
 """Features: what a network is told of a trip, from that trip and the city's facts alone.
 
-What has to be learned from trips (scales, cells, weights) lives in the network. A registered model carries this
-module and `cities` with it by value, so both need nothing but numpy and pandas.
+What has to be learned from trips (scales, cells, weights) lives in the network. They are computed from plain arrays
+(`RideFeatures`), by whoever trains and whoever serves: a process that prices rides has no pandas. A registered model
+carries this module and `cities` with it by value, so both need nothing but numpy, and pandas where trips are a frame.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from taxifare.trips.cities import City
-from taxifare.trips.table import COORDINATES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Vector = npt.NDArray[np.float32]
 
@@ -42,7 +44,7 @@ class InputError(ValueError):
 
 
 def feature_names(city: City) -> tuple[str, ...]:
-    """Returns the names of the features, in the order of the columns of `compute_features`.
+    """Returns the names of the features, in the order of the columns of `RideFeatures.of`.
 
     >>> from taxifare.trips.cities import NEW_YORK
     >>> feature_names(NEW_YORK)[:4]
@@ -62,8 +64,8 @@ def feature_names(city: City) -> tuple[str, ...]:
     )
 
 
-def compute_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:
-    """Returns the features of each trip: one float32 column for each of `feature_names`, without nulls.
+class RideFeatures:
+    """The features of a city's rides; what repeats every week, or is the same all day, is kept once it is computed.
 
     | feature | unit | meaning |
     |---|---|---|
@@ -85,6 +87,91 @@ def compute_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:
     right to 0.3 %. Nothing that is known only after the pickup is read.
 
     Args:
+        city: Where the rides are.
+
+    Attributes:
+        names: What each column is, see `feature_names`.
+    """
+
+    def __init__(self, city: City) -> None:
+        self.names = feature_names(city)
+        self._city = city
+        self._week = _by_minute_of_week(city)
+        self._days = _Days(0, -1, {})
+        self._airports = {
+            airport.code.lower(): project_km(np.array(airport.longitude_deg), np.array(airport.latitude_deg), city)
+            for airport in city.airports
+        }
+
+    def of(
+        self,
+        pickup_datetime: npt.NDArray[np.datetime64],
+        pickup: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+        dropoff: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+        passenger_count: npt.NDArray[Any],
+    ) -> npt.NDArray[np.float32]:
+        """Returns the features of n rides (n, k), each column in one piece of memory.
+
+        Args:
+            pickup_datetime: When they begin on the city's clock, shape (n,), none null.
+            pickup: Longitudes and latitudes where they begin, degrees, finite.
+            dropoff: Those where they end.
+            passenger_count: How many ride; see `MISSING_PASSENGERS`.
+        """
+        columns = self._geometry(pickup, dropoff) | self._calendar(pickup_datetime)
+        columns["passengers"] = passenger_count
+        block = np.empty((len(self.names), len(pickup_datetime)), dtype=np.float32)
+        for row, name in zip(block, self.names, strict=True):
+            row[:] = columns[name]
+        return block.T
+
+    def _geometry(
+        self,
+        pickup: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+        dropoff: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Returns the features that depend on where a ride starts and ends."""
+        ends = {"pickup": project_km(*pickup, self._city), "dropoff": project_km(*dropoff, self._city)}
+        east_km = ends["dropoff"][0] - ends["pickup"][0]
+        north_km = ends["dropoff"][1] - ends["pickup"][1]
+        straight_km = np.hypot(east_km, north_km)
+        moved = straight_km > 0
+        columns: dict[str, npt.NDArray[Any]] = {
+            "haversine_km": haversine_km(*pickup, *dropoff),
+            "grid_km": grid_distance_km(east_km, north_km, self._city.grid_angle_deg),
+            "east_km": east_km,
+            "north_km": north_km,
+            "bearing_sin": np.divide(east_km, straight_km, out=np.zeros_like(east_km), where=moved),
+            "bearing_cos": np.divide(north_km, straight_km, out=np.ones_like(north_km), where=moved),
+        }
+        for end, (end_east_km, end_north_km) in ends.items():
+            columns[f"{end}_east_km"] = end_east_km
+            columns[f"{end}_north_km"] = end_north_km
+            for code, here in self._airports.items():
+                columns[f"{end}_{code}_km"] = np.hypot(end_east_km - here[0], end_north_km - here[1])
+        return columns
+
+    def _calendar(self, pickup_datetime: npt.NDArray[np.datetime64]) -> dict[str, npt.NDArray[Any]]:
+        """Returns the features that depend on when a ride starts, each looked up by its minute of the week or day."""
+        minutes = pickup_datetime.astype("datetime64[us]").view(np.int64) // _MICROSECONDS_PER_MINUTE
+        minute_of_week = (minutes + _FIRST_MINUTE_OF_WEEK) % _MINUTES_PER_WEEK
+        columns = {name: values[minute_of_week] for name, values in self._week.items()}
+        days = minutes // _MINUTES_PER_DAY
+        first, last = (int(days.min()), int(days.max())) if len(days) else (0, 0)
+        known = self._days
+        if not known.first <= first <= last <= known.last:
+            if known.columns:
+                first, last = min(first, known.first), max(last, known.last)
+            # One assignment: whoever predicts in another thread meets the old days or the new ones, each whole.
+            known = self._days = _Days(first, last, _by_day(first, last, self._city))
+        day = days - known.first
+        return columns | {name: values[day] for name, values in known.columns.items()}
+
+
+def compute_features(trips: "pd.DataFrame", city: City) -> "pd.DataFrame":
+    """Returns the features of each trip, see `RideFeatures`: one float32 column for each of `feature_names`, no nulls.
+
+    Args:
         trips: Rows with the trip-table columns known at pickup; others are not looked at.
         city: Where the trips are.
 
@@ -94,26 +181,22 @@ def compute_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:
     Raises:
         InputError: A coordinate is null or infinite, or a pickup time is null.
     """
-    longitudes = [_finite(trips, f"{end}_longitude") for end in ("pickup", "dropoff")]
-    latitudes = [_finite(trips, f"{end}_latitude") for end in ("pickup", "dropoff")]
-    columns = _geometry(longitudes, latitudes, city) | _calendar(_times(trips), city)
-    columns["passengers"] = trips["passenger_count"].to_numpy(dtype=np.float32, na_value=MISSING_PASSENGERS)
+    import pandas as pd
 
-    names = feature_names(city)
-    block = np.empty((len(names), len(trips)), dtype=np.float32)
-    for row, name in zip(block, names, strict=True):
-        row[:] = columns[name]
-    return pd.DataFrame(block.T, columns=list(names), index=trips.index, copy=False)
+    pickup, dropoff = _places(trips)
+    passengers = trips["passenger_count"].to_numpy(dtype=np.float32, na_value=MISSING_PASSENGERS)
+    features = RideFeatures(city)
+    block = features.of(_times(trips), pickup, dropoff, passengers)
+    return pd.DataFrame(block, columns=list(features.names), index=trips.index, copy=False)
 
 
-def check_computable(trips: pd.DataFrame) -> None:
+def check_computable(trips: "pd.DataFrame") -> None:
     """Ensures that the trips have features, of whatever city.
 
     Raises:
         InputError: A coordinate is null or infinite, or a pickup time is null.
     """
-    for name in COORDINATES:
-        _finite(trips, name)
+    _places(trips)
     _times(trips)
 
 
@@ -164,49 +247,12 @@ def grid_distance_km(east_km: Vector, north_km: Vector, grid_angle_deg: float) -
     return np.abs(east_km * sine + north_km * cosine) + np.abs(east_km * cosine - north_km * sine)
 
 
-def _geometry(
-    longitudes: list[npt.NDArray[np.float64]], latitudes: list[npt.NDArray[np.float64]], city: City
-) -> dict[str, npt.NDArray[Any]]:
-    """Returns the features that depend on where a trip starts and ends."""
-    ends = {
-        end: project_km(longitude, latitude, city)
-        for end, longitude, latitude in zip(("pickup", "dropoff"), longitudes, latitudes, strict=True)
-    }
-    east_km = ends["dropoff"][0] - ends["pickup"][0]
-    north_km = ends["dropoff"][1] - ends["pickup"][1]
-    straight_km = np.hypot(east_km, north_km)
-    moved = straight_km > 0
-    columns: dict[str, npt.NDArray[Any]] = {
-        "haversine_km": haversine_km(longitudes[0], latitudes[0], longitudes[1], latitudes[1]),
-        "grid_km": grid_distance_km(east_km, north_km, city.grid_angle_deg),
-        "east_km": east_km,
-        "north_km": north_km,
-        "bearing_sin": np.divide(east_km, straight_km, out=np.zeros_like(east_km), where=moved),
-        "bearing_cos": np.divide(north_km, straight_km, out=np.ones_like(north_km), where=moved),
-    }
-    for end, (end_east_km, end_north_km) in ends.items():
-        columns[f"{end}_east_km"] = end_east_km
-        columns[f"{end}_north_km"] = end_north_km
-    for airport in city.airports:
-        here = project_km(np.array(airport.longitude_deg), np.array(airport.latitude_deg), city)
-        for end, (end_east_km, end_north_km) in ends.items():
-            columns[f"{end}_{airport.code.lower()}_km"] = np.hypot(end_east_km - here[0], end_north_km - here[1])
-    return columns
+class _Days(NamedTuple):
+    """The features of the days from first to last, counted from 1970-01-01."""
 
-
-def _calendar(times: npt.NDArray[np.int64], city: City) -> dict[str, npt.NDArray[Any]]:
-    """Returns the features that depend on when a trip starts; `times` are microseconds since 1970.
-
-    They repeat every week or are the same all day, so that they are computed once a minute of the week and once a
-    day, and looked up for each trip.
-    """
-    minutes = times // _MICROSECONDS_PER_MINUTE
-    minute_of_week = (minutes + _FIRST_MINUTE_OF_WEEK) % _MINUTES_PER_WEEK
-    columns = {name: values[minute_of_week] for name, values in _by_minute_of_week(city).items()}
-    days = minutes // _MINUTES_PER_DAY
-    first_day, last_day = (int(days.min()), int(days.max())) if len(days) else (0, 0)
-    day = days - first_day
-    return columns | {name: values[day] for name, values in _by_day(first_day, last_day, city).items()}
+    first: int
+    last: int
+    columns: dict[str, Vector]
 
 
 def _by_minute_of_week(city: City) -> dict[str, Vector]:
@@ -245,7 +291,12 @@ def _by_day(first_day: int, last_day: int, city: City) -> dict[str, Vector]:
     return {name: values.astype(np.float32) for name, values in columns.items()}
 
 
-def _finite(trips: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
+def _places(trips: "pd.DataFrame") -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Returns the longitudes and latitudes of pickups and of drop-offs, or raises where one is null or infinite."""
+    return [(_finite(trips, f"{end}_longitude"), _finite(trips, f"{end}_latitude")) for end in ("pickup", "dropoff")]
+
+
+def _finite(trips: "pd.DataFrame", name: str) -> npt.NDArray[np.float64]:
     """Returns the column's numbers, or raises where one is null or infinite."""
     values = trips[name].to_numpy(dtype=np.float64, na_value=np.nan)
     unfit = len(values) - int(np.count_nonzero(np.isfinite(values)))
@@ -254,10 +305,10 @@ def _finite(trips: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
     return values
 
 
-def _times(trips: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Returns the pickup times in microseconds since 1970, or raises where one is null."""
-    times = trips["pickup_datetime"].to_numpy().astype("datetime64[us]")
+def _times(trips: "pd.DataFrame") -> npt.NDArray[np.datetime64]:
+    """Returns the pickup times, or raises where one is null."""
+    times: npt.NDArray[np.datetime64] = trips["pickup_datetime"].to_numpy().astype("datetime64[us]")
     unfit = int(np.count_nonzero(np.isnat(times)))
     if unfit:
         raise InputError(f"column pickup_datetime: {unfit:,} of {len(times):,} values are null, expected a time")
-    return times.view(np.int64)
+    return times

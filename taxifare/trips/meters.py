@@ -11,7 +11,6 @@ from datetime import date
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 Fares = npt.NDArray[np.float64]
 
@@ -41,12 +40,12 @@ METERS: Mapping[str, Meter] = {
 }
 
 
-def quoted(fares_usd: npt.NDArray[np.floating], pickups: pd.Series, meter: Meter) -> Fares:
+def quoted(fares_usd: npt.NDArray[np.floating], pickups: npt.ArrayLike, meter: Meter) -> Fares:
     """Returns fares as the meter in force at the pickup would show them: the nearest step, the first one at least.
 
     Fares of a time whose steps are not known stay as they are.
 
-    >>> pickups = pd.Series(pd.to_datetime(["2012-09-03 23:59", "2012-09-04 00:00"]))
+    >>> pickups = np.array(["2012-09-03T23:59", "2012-09-04T00:00"], "datetime64[s]")
     >>> quoted(np.array([9.0, 9.1]), pickups, METERS["new-york"]).round(2).tolist()
     [8.9, 9.0]
     >>> quoted(np.array([1.0, 9.1]), pickups, METERS["new-york"]).round(2).tolist()
@@ -60,9 +59,9 @@ def quoted(fares_usd: npt.NDArray[np.floating], pickups: pd.Series, meter: Meter
         meter: The city's.
     """
     fares: Fares = np.array(fares_usd, np.float64)
-    shown = fares.copy()
+    shown, moments = fares.copy(), np.asarray(pickups)
     for step in meter:
-        is_in_force = (pickups >= pd.Timestamp(step.since)).to_numpy()
+        is_in_force = moments >= np.datetime64(step.since)
         steps = np.maximum(np.rint((fares - step.first_usd) / step.step_usd), 0)
         shown = np.where(is_in_force, step.first_usd + step.step_usd * steps, shown)
     return shown

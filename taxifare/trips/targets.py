@@ -8,9 +8,10 @@ Why the target is a column, and durations end at three hours: docs/decisions.md,
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 TargetName = Literal["fare", "duration"]
 
@@ -38,7 +39,7 @@ class Target:
     name: TargetName
     unit: Unit
     column: str
-    of: Callable[[pd.DataFrame], pd.Series]
+    of: "Callable[[pd.DataFrame], pd.Series]"
     most: float
     model_name: str
     question: str
@@ -48,18 +49,20 @@ class Target:
     small_units: int
 
 
-def _fares(trips: pd.DataFrame) -> pd.Series:
+def _fares(trips: "pd.DataFrame") -> "pd.Series":
     """Returns what was paid for each trip, USD.
 
+    >>> import pandas as pd
     >>> _fares(pd.DataFrame({"fare_amount": [7.5, None]})).tolist()
     [7.5, nan]
     """
     return trips["fare_amount"].astype("float64")
 
 
-def _durations(trips: pd.DataFrame) -> pd.Series:
+def _durations(trips: "pd.DataFrame") -> "pd.Series":
     """Returns how long each trip took, in minutes: from pickup to drop-off, which before the pickup is negative.
 
+    >>> import pandas as pd
     >>> times = pd.to_datetime(["2015-01-01 10:00:00", "2015-01-01 10:12:30", None])
     >>> _durations(pd.DataFrame({"pickup_datetime": times[[0, 1, 0]], "dropoff_datetime": times[[1, 0, 2]]})).tolist()
     [12.5, -12.5, nan]

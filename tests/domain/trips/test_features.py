@@ -10,6 +10,7 @@ from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import (
     KM_PER_DEGREE,
     InputError,
+    RideFeatures,
     compute_features,
     feature_names,
     grid_distance_km,
@@ -203,3 +204,19 @@ def test_real_pickups_are_rarest_between_four_and_five_on_the_citys_clock():
     january = as_trip_table(pd.read_parquet(REAL_TRIPS / "taxi_2015_01.parquet"), "January")
     hours = compute_features(january, NEW_YORK)["hour"].astype(int)
     assert hours.value_counts().idxmin() in (4, 5)
+
+
+@pytest.mark.real_trips
+@pytest.mark.skipif(not REAL_TRIPS.exists(), reason=f"no real trips at {REAL_TRIPS}")
+def test_a_real_ride_has_the_same_features_alone_to_the_bit_whatever_was_asked_before():
+    january = as_trip_table(pd.read_parquet(REAL_TRIPS / "taxi_2015_01.parquet"), "January")
+    trips = january[january["pickup_longitude"].notna()].sample(2_000, random_state=1)
+    together = compute_features(trips, NEW_YORK).to_numpy()
+    features = RideFeatures(NEW_YORK)
+    columns = [trips[name].to_numpy() for name in KNOWN_AT_PICKUP]
+    moments, west, south, east, north, passengers = (column[:, None] for column in columns)
+    for row, expected in enumerate(together):
+        alone = features.of(
+            moments[row].astype("datetime64[s]"), (west[row], south[row]), (east[row], north[row]), passengers[row]
+        )
+        assert alone.tobytes() == expected.tobytes()
