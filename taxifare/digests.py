@@ -1,4 +1,4 @@
-"""Short texts that change when what they are about does: facts, or the code of a package."""
+"""Short texts that change when what they are about does: facts, files, or the code of a package."""
 
 import ast
 import hashlib
@@ -10,6 +10,9 @@ from pathlib import Path
 _PROJECT = __name__.partition(".")[0]
 
 _FOLDER = Path(__file__).parent
+
+_ADDED_BY_MLFLOW = "registered_model_meta"
+"""A file that MLflow adds to what is downloaded of a version; it is no part of it and is not read."""
 
 
 def digest(facts: object) -> str:
@@ -23,6 +26,34 @@ def digest(facts: object) -> str:
     True
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_of_files(folder: Path) -> str:
+    """Returns a SHA-256 over all files below a folder, their names included; links are followed, order plays no part.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "a").write_text("b")
+    ...     digest_of_files(Path(folder))[:16]
+    'f8642f77c14f808e'
+    """
+    digests = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name == _ADDED_BY_MLFLOW:
+            continue
+        with path.open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of_digests(digests)
+
+
+def digest_of_digests(digests: Mapping[str, str]) -> str:
+    """Returns what `digest_of_files` does, of files whose SHA-256 are known by name, in the order of their paths.
+
+    >>> digest_of_digests({"a": hashlib.sha256(b"b").hexdigest()})[:16]
+    'f8642f77c14f808e'
+    """
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests.items()).encode()).hexdigest()
 
 
 def code_digest(package: str) -> str:

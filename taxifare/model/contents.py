@@ -6,15 +6,10 @@ was registered is kept elsewhere (`Contents`, in the ledger), and nothing is loa
 Why a number is never given twice: docs/decisions.md, under model.
 """
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from taxifare.model.store import RegistryError
-
-_ADDED_BY_MLFLOW = "registered_model_meta"
-"""A file that MLflow adds to what is downloaded of a version; it is no part of it and is not read."""
 
 
 class NotOnRecordError(RegistryError):
@@ -28,7 +23,7 @@ class Content:
     Attributes:
         version: Its number, as text.
         run_id: The MLflow run that registered it.
-        files_digest: SHA-256 over all its files, see `digest_of_files`.
+        files_digest: SHA-256 over all its files, see `taxifare.digests.digest_of_files`.
     """
 
     version: str
@@ -44,22 +39,3 @@ class Contents(Protocol):
 
     def record(self, content: Content) -> None:
         """Ensures that the version is on record; a number is recorded once, as one content."""
-
-
-def digest_of_files(folder: Path) -> str:
-    """Returns a SHA-256 over all files below a folder, their names included; links are followed, order plays no part.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = (Path(folder) / "a").write_text("b")
-    ...     digest_of_files(Path(folder))[:16]
-    'f8642f77c14f808e'
-    """
-    whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name == _ADDED_BY_MLFLOW:
-            continue
-        with path.open("rb") as file:
-            whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()

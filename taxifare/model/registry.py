@@ -14,7 +14,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taxifare.model.contents import Content, Contents, NotOnRecordError, digest_of_files
+from taxifare.digests import digest_of_files
+from taxifare.model.contents import Content, Contents, NotOnRecordError
 from taxifare.model.exposure import Exposure
 from taxifare.model.packaging import LoadedModel, VersionUnusableError, log_packed, unpacked
 from taxifare.model.runs import Runs

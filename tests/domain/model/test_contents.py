@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxifare.model.contents import NotOnRecordError, digest_of_files
+from taxifare.digests import digest_of_files
+from taxifare.model.contents import NotOnRecordError
 from taxifare.model.network import Architecture, build_network
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry

@@ -1,0 +1,245 @@
+"""Rides that a price is asked for: what they are, and which of them can be priced. Checked here, whoever asks.
+
+A ride is what is known before it begins. A model prices whatever it is given, a longitude of a billion degrees too, so
+nothing reaches it that is not a ride of its city.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from taxifare.errors import ToldError
+from taxifare.texts import one_line
+from taxifare.trips.features import MISSING_PASSENGERS
+
+PLACES = ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")
+
+FIELDS = ("pickup_datetime", *PLACES, "passenger_count")
+
+_KNOWN_AFTERWARDS = frozenset({"fare_amount", "dropoff_datetime", "trip_distance", "trip_seconds", "total_amount"})
+
+_WALL_CLOCK = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?", re.ASCII)
+
+_SHOWN = 100
+"""Characters of what was received that are repeated."""
+
+Moments: TypeAlias = "npt.NDArray[np.datetime64]"
+
+Numbers: TypeAlias = npt.NDArray[np.float64]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What is wrong with one field of a ride."""
+
+    field: str
+    expected: str
+    received: str
+
+    def __str__(self) -> str:
+        """The fault in a line."""
+        return f"{self.field}: expected {self.expected}, received {self.received}"
+
+
+class RideError(ToldError, ValueError):
+    """A ride that cannot be priced.
+
+    Attributes:
+        faults: What is wrong with it.
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = tuple(faults)
+
+
+class Ride(NamedTuple):
+    """A ride that can be priced: when it begins on the city's clock, where, and how many ride."""
+
+    pickup_datetime: datetime
+    pickup_longitude: float
+    pickup_latitude: float
+    dropoff_longitude: float
+    dropoff_latitude: float
+    passenger_count: int
+
+
+@dataclass(frozen=True)
+class Rides:
+    """Several rides, each field an array of shape (n,): degrees, and times of the city's clock without a zone."""
+
+    pickup_datetime: Moments
+    pickup_longitude: Numbers
+    pickup_latitude: Numbers
+    dropoff_longitude: Numbers
+    dropoff_latitude: Numbers
+    passenger_count: npt.NDArray[np.integer]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.pickup_datetime)
+
+    def __getitem__(self, rows: "slice | npt.NDArray[Any]") -> "Rides":
+        """Returns some of them."""
+        return Rides(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Within which limits a model prices rides, both ends included.
+
+    Attributes:
+        longitude_range_deg: Of both ends.
+        latitude_range_deg: Of both ends.
+        most_passengers: From 1 on.
+        earliest: Pickup.
+        latest: Pickup.
+    """
+
+    longitude_range_deg: tuple[float, float]
+    latitude_range_deg: tuple[float, float]
+    most_passengers: int
+    earliest: datetime
+    latest: datetime
+
+    def of(self, field: str) -> tuple[Any, Any]:
+        """Returns the smallest and the largest value of a field."""
+        if field == "pickup_datetime":
+            return self.earliest, self.latest
+        if field == "passenger_count":
+            return 1, self.most_passengers
+        return self.longitude_range_deg if field.endswith("longitude") else self.latitude_range_deg
+
+    def expected(self, field: str) -> str:
+        """Returns in words what is expected of a field."""
+        low, high = self.of(field)
+        if field == "pickup_datetime":
+            return f"a time of the city's clock without a zone, from {low:%Y-%m-%d} to {high:%Y-%m-%d}"
+        if field == "passenger_count":
+            return f"a whole number from {low} to {high}, or null"
+        return f"degrees from {low} to {high}"
+
+    def schema(self) -> dict[str, Any]:
+        """Returns the JSON schema of a ride within these limits."""
+        properties: dict[str, Any] = {
+            "pickup_datetime": {"type": "string", "pattern": f"^{_WALL_CLOCK.pattern}$"},
+            **{name: {"type": "number", "minimum": self.of(name)[0], "maximum": self.of(name)[1]} for name in PLACES},
+            "passenger_count": {"type": ["integer", "null"], "minimum": 1, "maximum": self.most_passengers},
+        }
+        for name, schema in properties.items():
+            schema["description"] = self.expected(name)
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(FIELDS),
+            "additionalProperties": False,
+        }
+
+
+def checked(told: Mapping[str, object], limits: Limits) -> Ride:
+    """Returns the ride that was told.
+
+    >>> limits = Limits(
+    ...     longitude_range_deg=(-74.3, -73.7), latitude_range_deg=(40.5, 40.9), most_passengers=7,
+    ...     earliest=datetime(2009, 1, 1), latest=datetime(2020, 1, 1),
+    ... )
+    >>> told = {
+    ...     "pickup_datetime": "2015-03-14 18:05", "pickup_longitude": -73.98, "pickup_latitude": 40.75,
+    ...     "dropoff_longitude": -73.78, "dropoff_latitude": 40.64, "passenger_count": None,
+    ... }
+    >>> checked(told, limits).passenger_count
+    1
+    >>> checked({**told, "pickup_longitude": 0}, limits)
+    Traceback (most recent call last):
+    taxifare.serving.rides.RideError: pickup_longitude: expected degrees from -74.3 to -73.7, received 0
+
+    Raises:
+        RideError: A field is missing, unknown, of another type or outside the limits; all that is wrong is named.
+    """
+    faults: list[Fault] = [_surplus(name, told[name]) for name in told if name not in FIELDS]
+    values: list[Any] = []
+    for name in FIELDS:
+        try:
+            value = told[name]
+        except KeyError:
+            faults.append(Fault(name, limits.expected(name), "nothing"))
+            continue
+        low, high = limits.of(name)
+        read = _READ[name](value)
+        if read is None or not low <= read <= high:
+            faults.append(Fault(name, limits.expected(name), shown(value)))
+        values.append(read)
+    if faults:
+        raise RideError(faults)
+    moment, west, south, east, north, passengers = values
+    return Ride(moment, float(west), float(south), float(east), float(north), passengers)
+
+
+def unfit(rides: Rides, limits: Limits) -> Mapping[int, tuple[Fault, ...]]:
+    """Returns what is wrong with which of many rides, by their place; nothing of those that can be priced."""
+    faults: dict[int, list[Fault]] = {}
+    for name in FIELDS:
+        values = getattr(rides, name)
+        low, high = limits.of(name)
+        if name == "pickup_datetime":
+            low, high = np.datetime64(low), np.datetime64(high)
+        for row in np.flatnonzero(~((values >= low) & (values <= high))).tolist():
+            faults.setdefault(row, []).append(Fault(name, limits.expected(name), shown(values[row])))
+    return {row: tuple(found) for row, found in sorted(faults.items())}
+
+
+def packed(rides: Iterable[Ride]) -> Rides:
+    """Returns single rides as arrays."""
+    columns = list(zip(*rides, strict=True)) or [()] * len(FIELDS)
+    west, south, east, north = (np.array(column, np.float64) for column in columns[1:5])
+    return Rides(np.array(columns[0], "datetime64[s]"), west, south, east, north, np.array(columns[5], np.int64))
+
+
+def shown(value: object) -> str:
+    """Returns what was received, as it may be repeated: short, and on one line.
+
+    >>> shown(float("1e300")), shown("a" * 200)[-3:]
+    ('1e+300', 'aa…')
+    """
+    text = one_line(repr(value) if isinstance(value, str) else str(value))
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _surplus(name: object, value: object) -> Fault:
+    expected = (
+        "it left out, for it is known only after the ride"
+        if name in _KNOWN_AFTERWARDS
+        else f"it left out, for a ride has {', '.join(FIELDS)}"
+    )
+    return Fault(shown(name).strip("'"), expected, shown(value))
+
+
+def _moment(value: object) -> datetime | None:
+    """Returns a time of the city's clock, None where it is none, or has a zone."""
+    if not isinstance(value, str) or not _WALL_CLOCK.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def _degrees(value: object) -> float | int | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _passengers(value: object) -> int | None:
+    """Returns a count, None where it is none; a null is what the models take it for."""
+    if value is None:
+        return MISSING_PASSENGERS
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_READ = {"pickup_datetime": _moment, **dict.fromkeys(PLACES, _degrees), "passenger_count": _passengers}
+"""How each field is read; None is what cannot be."""
