@@ -373,10 +373,14 @@ class GateSettings(ProblemSettings):
 class AskingSettings(HomeSettings):
     """Who is asked for a decision, and how."""
 
-    approval_policy: Literal["person", "gate"] = Field(
+    approval_policy: Literal["person", "gate", "standing"] = Field(
         "person",
-        description="Who decides: person, or gate (a PROMOTE is approved by itself, the rest rejected, month by month)",
+        description=(
+            "Who decides: person, gate (a PROMOTE is approved by itself, the rest rejected, month by month), or "
+            "standing (a person agrees once that for STANDING_MONTHS whatever is surely better is approved by itself)"
+        ),
     )
+    standing_months: int = Field(12, description="Months that a standing approval covers", ge=1, le=60)
     request_valid_days: int = Field(30, description="Days a request for a decision stays open", ge=1)
     approval_secret: OptionalSecret = Field(
         None, description="Key of the approval tokens; empty: made once and kept in TAXIFARE_HOME"

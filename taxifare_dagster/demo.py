@@ -173,7 +173,7 @@ def main() -> None:
                 _add_row(table, demo, subject, seconds)
             step("done")
             last, head = demo.approvals.record.requests()[-1], demo.approvals.record.head()
-            text = message(last, demo.approvals.answer_tokens(last), links, settings, head=head).text
+            text = message(last, demo.approvals.answer_tokens(last), links, head=head).text
             production = demo.approvals.production()
     terminal.rule("The last message, as the person gets it")
     terminal.print(text, soft_wrap=True, markup=False, highlight=False)

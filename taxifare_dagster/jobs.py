@@ -14,7 +14,7 @@ from taxifare.approval.asking import ask
 from taxifare.approval.channels import DeliveryError, Notifier
 from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_notice, send_reminders
-from taxifare.approval.due import Known, to_tell
+from taxifare.approval.due import Known, is_standing_due, to_tell
 from taxifare.approval.faults import Fault, damage
 from taxifare.approval.message import Links
 from taxifare.approval.versions import registry_of
@@ -87,7 +87,7 @@ def send_approval_message(
     asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page)
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
     if asked.decided is not None:
-        context.log.info("%s: the policy decides to %s", asked.request.id, asked.decided)
+        context.log.info("%s: %s by %s", asked.request.id, asked.decided.state, asked.decided.by)
         _show_promotions(context, approvals)
     if asked.faults:
         raise dg.Failure("; ".join(map(str, asked.faults)))
@@ -205,7 +205,12 @@ def send_notices(
     links: dg.ResourceParam[Links],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Tells people of what needs no answer: changes of production, with the link back, expired questions, faults."""
+    """Tells people of changes of production, with the link back, of expired questions, and of faults.
+
+    A standing approval is asked for here as well, where it is due: its message is about no month.
+    """
+    if is_standing_due(Known.of(approvals), settings):
+        context.log.info("a standing approval is asked for: %s", approvals.ask_standing(settings).id)
     known, failed, damaged = Known.of(approvals), failed_runs(context.instance), damage_of(approvals, links)
     faults = [*failed, *damaged]
     undelivered = []

@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic.fields import FieldInfo
 
 from taxifare.approval.decisions import Decision
-from taxifare.approval.records import Request
+from taxifare.approval.records import Request, StandingRequest
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster.assets.models import base_model, staging_model
@@ -51,7 +51,7 @@ class DagsterLinks:
         month = partition_key(parse_month(subject))
         return f"{self.asset(staging_model.__name__)}?view=partitions&partition={month}"
 
-    def decision(self, request: Request, token: str, decision: Decision) -> str:
+    def decision(self, request: Request | StandingRequest, token: str, decision: Decision) -> str:
         """Returns the address of the launchpad with the decision's job filled in, but for who and why."""
         return self._launchpad(
             decision_job, decide, Answer, {"request": request.id, "token": token, "decision": decision}

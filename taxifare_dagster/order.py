@@ -29,10 +29,8 @@ def production_in_turn(
         dg.Failure: The month before has not been compared, or failed.
         dg.RetryRequested: It is about to be decided on; the step is tried again, and fails after so many tries.
     """
-    if settings.approval_policy == "person":
-        return approvals.production()
     month, known = month_of_partition(context.partition_key), Known.of(approvals)
-    before = undecided_before(month, revisions_of(source, settings), known)
+    before = undecided_before(month, revisions_of(source, settings), known, settings)
     if before is None:
         return known.production
     if not before.is_compared:

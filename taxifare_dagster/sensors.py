@@ -13,6 +13,7 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Notifier
 from taxifare.approval.due import (
     Known,
+    is_standing_due,
     next_month,
     pause_before_try,
     to_ask,
@@ -89,10 +90,9 @@ def new_month_sensor(
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
-    if settings.approval_policy == "gate":
-        before = undecided_before(due.month, revisions_of(source, settings), known)
-        if before is not None:
-            return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
+    before = undecided_before(due.month, revisions_of(source, settings), known, settings)
+    if before is not None:
+        return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
     return _request(context.instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
 
 
@@ -101,15 +101,18 @@ def approval_sensor(
     context: dg.SensorEvaluationContext,
     approvals: dg.ResourceParam[Approvals],
     notifiers: dg.ResourceParam[Sequence[Notifier]],
+    settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests the message for each comparison nobody has been told of, however its month was run.
 
-    So it does where people have to be told of something that needs no answer: of a change of production, with the link
-    back, of a question that expired, or of a run that failed or was stopped. A message that could not be delivered is
-    tried again, after pauses that double up to an hour.
+    So it does where a standing approval is to be asked for, and where people have to be told of something that needs no
+    answer: of a change of production, with the link back, of a question that expired, or of a run that failed. A
+    message that could not be delivered is tried again, after pauses that double up to an hour.
     """
     known, channels = Known.of(approvals), [notifier.channel for notifier in notifiers]
-    untold, notices = to_ask(known, channels), to_tell(known, channels, failed_runs(context.instance))
+    untold, notices = to_ask(known, channels, settings), to_tell(known, channels, failed_runs(context.instance))
+    if is_standing_due(known, settings):
+        notices.append(f"standing approval after {max(known.comparisons)}")
     tries = [_next_question(context.instance, known, comparison) for comparison in untold]
     if notices:
         tries.append(_next_try(context.instance, "; ".join(notices), notice_job.name, {}))

@@ -11,7 +11,7 @@ Why one transaction, and why repeating is safe: docs/decisions.md, under approva
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from taxifare.approval import decisions, promotions, requests
+from taxifare.approval import decisions, policies, promotions, requests, standing
 from taxifare.approval.comparisons import ensure_of_recorded_files
 from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import (
@@ -28,7 +28,16 @@ from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.projection import Projection, Registry
 from taxifare.approval.record import Record
-from taxifare.approval.records import Comparison, Outcome, Promotion, Refusal, Request
+from taxifare.approval.records import (
+    Comparison,
+    Outcome,
+    Promotion,
+    Refusal,
+    Request,
+    RequestState,
+    StandingEnd,
+    StandingRequest,
+)
 from taxifare.approval.texts import one_line
 from taxifare.approval.tokens import (
     Tokens,
@@ -44,6 +53,7 @@ from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content, NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.settings import Settings
+from taxifare.trips.editions import BASE
 
 
 def utc_now() -> datetime:
@@ -222,6 +232,78 @@ class Approvals:
         requests.ask(entries, again, production)
         return again
 
+    @staticmethod
+    def _asked(entries: Entries, request_id: str) -> Request | StandingRequest:
+        """Returns what was asked under that name; raises UnknownRequestError if nothing was."""
+        about_standing = (asked for asked in entries.standing_requests() if asked.id == request_id)
+        return next(about_standing, None) or requests.found(entries, request_id)
+
+    def decide_by_policy(self, request_id: str, settings: Settings) -> Outcome | None:
+        """Returns the outcome of what a policy has decided just now, stored; None where a person has to, or has.
+
+        Args:
+            request_id: The request.
+            settings: Give the policy, and the terms on which it decides.
+
+        Raises:
+            UnknownRequestError: No such request.
+            DecisionRefusedError: What the policy decides does not stand: as `decide`.
+            RegistryBehindError: The decision is stored, the registry could not be told.
+        """
+        self.repair()
+        with self.ledger.writing() as entries:
+            request = requests.found(entries, request_id)
+            ruled = policies.decision_on(request, standing.read(entries), settings)
+            if ruled is None or entries.outcome(request.id) is not None:
+                return None
+            # Under a standing approval less than a PROMOTE may do: that is what the person has agreed to.
+            override = ruled.standing_id is not None and request.verdict not in decisions.APPROVABLE
+            outcome = self._decided(entries, request, ruled.decision, ruled.by, ruled.reason, override=override)
+            if ruled.standing_id is not None and outcome.state is RequestState.APPROVED:
+                entries.add_standing_use(request.id, ruled.standing_id)
+        self._projection.show(f"decision on {request_id}")
+        return outcome
+
+    def ask_standing(self, settings: Settings) -> StandingRequest:
+        """Returns the question about a standing approval that waits from now on, about the months that come next.
+
+        Raises:
+            ApprovalError: No month has been compared with what is in production, or APPROVAL_POLICY is another.
+            EvidenceUnreadableError: Another release has written the evidence of the last month.
+        """
+        if settings.approval_policy != "standing":
+            raise ApprovalError(
+                f"APPROVAL_POLICY: expected standing, received {settings.approval_policy}: no approval would be used"
+            )
+        self.repair()
+        with self.ledger.writing() as entries:
+            production = promotions.production(entries)
+            comparisons = [one for one in entries.comparisons().values() if one.production_version == production]
+            if production is None or not any(one.subject != BASE for one in comparisons):
+                raise ApprovalError(
+                    "expected a month that was compared with what is in production, received none: there is nothing "
+                    "yet that would speak for a standing approval. Run a month first"
+                )
+            evidence = standing.review(entries.comparisons().values(), settings)
+            subject, now = max(one.subject for one in comparisons if one.subject != BASE), self.now()
+            months, until = settings.standing_months, now + self._valid_for
+            return standing.ask(entries, evidence, subject, production, months, until, now)
+
+    def withdraw_standing(self, *, by: str, reason: str) -> StandingEnd:
+        """Returns the end of the standing approval in force: from now on a person is asked about each month.
+
+        Args:
+            by: Who decides.
+            reason: Why.
+
+        Raises:
+            UnsignedError: Who or why is missing.
+            ApprovalError: None is in force.
+        """
+        self.ensure_told()
+        with self.ledger.writing() as entries:
+            return standing.withdraw(entries, one_line(by), one_line(reason), self.now())
+
     def decide(
         self,
         request_id: str,
@@ -234,8 +316,9 @@ class Approvals:
     ) -> Outcome:
         """Returns the outcome, stored; if the request is approved, its staging version is production.
 
-        The same decision by the same person again is the same decision: a command that was killed can be repeated.
-        An attempt that is refused is recorded too, and its token is spent: the question is sent again with fresh links.
+        Where it asks for a standing approval, that is in force. The same decision by the same person again is the same
+        decision: a command that was killed can be repeated. An attempt that is refused is recorded too, and its token
+        is spent: the question is sent again with fresh links.
 
         Args:
             request_id: The request.
@@ -261,10 +344,13 @@ class Approvals:
         outcome: Outcome | None = None
         with self.ledger.writing() as entries:
             try:
-                request = requests.found(entries, request_id)
+                request = self._asked(entries, request_id)
                 if token is not None:
                     self.tokens.ensure(to_answer(request, decision), entries, token)
-                outcome = self._decided(entries, request, decision, decided_by, reason, override=override)
+                if isinstance(request, StandingRequest):
+                    outcome = standing.answer(entries, request, decision, decided_by, reason, self.now())
+                else:
+                    outcome = self._decided(entries, request, decision, decided_by, reason, override=override)
             except DecisionRefusedError as error:
                 refused = error
                 entries.add_refusal(Refusal(request_id, decision, decided_by, str(error), self.now()))
@@ -344,6 +430,11 @@ class Approvals:
             if token is not None:
                 spend(permission, str(error), entries, self.now())
             raise
+        return self._changed_back(entries, version, by, reason)
+
+    def _changed_back(self, entries: Entries, version: str | None, by: str, reason: str) -> Promotion:
+        """Returns the entry that makes a version production without a request; nothing becomes so by itself then."""
+        standing.end_by_rollback(entries, by, reason, self.now())
         return promotions.promote(entries, version, self.now(), by=by, reason=reason)
 
     def adopt(self, *, by: str, reason: str) -> tuple[Content, ...]:
@@ -377,7 +468,7 @@ class Approvals:
             if alias is not None and is_news and (is_behind or entries.last_promotion() is None):
                 if entries.content(alias) is None:
                     raise ApprovalError(f"version {alias}, the registry's production, has no files: nothing is adopted")
-                promotions.promote(entries, alias, self.now(), by=by, reason=reason)
+                self._changed_back(entries, alias, by, reason)
         if self._told is not None and is_behind:
             with self.ledger.reading() as entries:
                 self._told.give_up(entries, f"{by}: {reason}")
@@ -397,10 +488,11 @@ class Approvals:
         self.ensure_told()
         with self.ledger.writing() as entries:
             late = requests.expire(entries, self.now())
+            standing.expire(entries, self.now())
         self._projection.show(f"expiry of {len(late)} requests")
         return late
 
-    def answer_tokens(self, request: Request) -> dict[Decision, str]:
+    def answer_tokens(self, request: Request | StandingRequest) -> dict[Decision, str]:
         """Returns the tokens of approving and rejecting that the next message about the request shows."""
         with self.ledger.reading() as entries:
             return self.tokens.answers(request, entries)

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import DeliveryError, Notifier
-from taxifare.approval.decisions import Decision, by_verdict
 from taxifare.approval.delivery import send_request
 from taxifare.approval.message import Links
-from taxifare.approval.records import Comparison, Request
-from taxifare.settings import AskingSettings
-
-POLICY = "policy gate"
-"""Who decides where APPROVAL_POLICY=gate, by the ledger."""
+from taxifare.approval.records import Comparison, Outcome, Request
+from taxifare.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -26,13 +22,13 @@ class Asked:
         request: The request.
         sent: The channels that its message has reached just now.
         faults: What is wrong with the channels that it has not reached: they are to be tried again.
-        decided: What the policy has decided just now, None where a person decides or it had decided before.
+        decided: What a policy has decided just now, None where a person decides or it had decided before.
     """
 
     request: Request
     sent: tuple[str, ...]
     faults: tuple[DeliveryError, ...]
-    decided: Decision | None
+    decided: Outcome | None
 
 
 def ask(
@@ -40,7 +36,7 @@ def ask(
     comparison: Comparison,
     notifiers: Iterable[Notifier],
     links: Links,
-    settings: AskingSettings,
+    settings: Settings,
     *,
     comparison_page: str | None = None,
 ) -> Asked:
@@ -53,7 +49,7 @@ def ask(
         comparison: What is asked about.
         notifiers: How people are reached.
         links: Where the message leads.
-        settings: Who decides.
+        settings: Who decides, and on which terms.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
 
     Raises:
@@ -68,8 +64,4 @@ def ask(
                 sent.append(notifier.channel)
         except DeliveryError as error:
             faults.append(error)
-    decided: Decision | None = None
-    if settings.approval_policy == "gate" and approvals.record.outcome(request.id) is None:
-        decided = by_verdict(request.verdict)
-        approvals.decide(request.id, decided, POLICY, f"the verdict is {request.verdict}")
-    return Asked(request, tuple(sent), tuple(faults), decided)
+    return Asked(request, tuple(sent), tuple(faults), approvals.decide_by_policy(request.id, settings))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 
+from taxifare.approval import standing
 from taxifare.approval.errors import ApprovalError
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
@@ -20,10 +21,10 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.trips.editions import Trips
 
-SCHEMA = 4
+SCHEMA = 5
 """Of the evidence that this release writes. 1 is that of the releases which left it in Dagster's event log: without
 objections, and with a digest that depended on the order of fields. 2 does not know the files of the versions, 3 no
-track record; its intervals are by ride."""
+track record, and its intervals are by ride; 4 does not look back at the version that production replaced."""
 
 KNOWS_THE_FILES = 3
 """From this schema on, evidence says by which files each version was scored."""
@@ -65,6 +66,8 @@ def compare(
 def record(ledger: Ledger, evidence: Evidence, at: datetime) -> Comparison:
     """Returns the comparison, on record; the same evidence as the last one of its subject is that one.
 
+    A standing approval is over where the evidence shows that what it made production should not have been.
+
     Args:
         ledger: Where it is kept.
         evidence: What was found.
@@ -80,6 +83,7 @@ def record(ledger: Ledger, evidence: Evidence, at: datetime) -> Comparison:
         if last is not None and _says_the_same(last, found):
             return last
         entries.add_comparison(found)
+        standing.end_if_regretted(entries, found, at)
     return found
 
 

@@ -16,17 +16,26 @@ from datetime import timedelta
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from taxifare.approval import requests
+from taxifare.approval import requests, standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import DeliveryError, Message, Notifier, PassingDeliveryError
 from taxifare.approval.faults import Fault
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Entries
-from taxifare.approval.message import Links, expiry_notice, fault_notice, message, promotion_notice
+from taxifare.approval.message import (
+    Links,
+    expiry_notice,
+    fault_notice,
+    message,
+    promotion_notice,
+    standing_end_notice,
+    standing_question,
+)
+from taxifare.approval.policies import decision_on
 from taxifare.approval.records import Delivery, Notice, Request
 from taxifare.approval.tokens import about_request, to_ask_again, to_go_back
-from taxifare.settings import AskingSettings
+from taxifare.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +62,7 @@ def send_request(
     notifier: Notifier,
     request_id: str,
     links: Links,
-    settings: AskingSettings,
+    settings: Settings,
     *,
     reminder: int | None = None,
     comparison_page: str | None = None,
@@ -94,7 +103,7 @@ def send_request(
             request,
             approvals.tokens.answers(request, entries),
             links,
-            settings,
+            decision_on(request, standing.read(entries), settings),
             head=head,
             reminder=number(entries),
             dead_links=spent[-1].why if spent else None,
@@ -114,7 +123,7 @@ def send_notice(
     notifier: Notifier,
     about: str,
     links: Links,
-    settings: AskingSettings,
+    settings: Settings,
     *,
     fault: Fault | None = None,
     sleep: Callable[[float], None] = time.sleep,
@@ -136,7 +145,7 @@ def send_notice(
 
     def is_needed(entries: Entries) -> bool:
         arrived = [notice.message for notice in entries.notices(about) if notice.channel == notifier.channel]
-        return max(arrived, default=-1) < _live_from(about, entries)
+        return max(arrived, default=-1) < _live_from(about, entries) and _makes_sense(about, entries)
 
     def record(entries: Entries) -> None:
         entries.add_notice(Notice(about, notifier.channel, _live_from(about, entries), approvals.now()))
@@ -154,13 +163,28 @@ def _notice(about: str, entries: Entries, approvals: Approvals, links: Links, he
     if kind == "expiry":
         request = requests.found(entries, name)
         return expiry_notice(request, links, approvals.tokens.of(to_ask_again(request), entries), number, head)
+    if kind in {"standing", "standing-end"}:
+        return _of_standing(kind, name, entries, approvals, links, head)
     promotion = next(entry for entry in entries.promotions() if entry.sequence == int(name))
     way_back = approvals.tokens.of(to_go_back(promotion, promotion.replaced_version), entries)
     return promotion_notice(promotion, links, way_back, number, head)
 
 
+def _of_standing(
+    kind: str, name: str, entries: Entries, approvals: Approvals, links: Links, head: Head | None
+) -> Message:
+    """Returns the question about a standing approval, or what is told of its end."""
+    record, number = standing.read(entries), _live_from(f"{kind} {name}", entries)
+    request = next(asked for asked in record.requests if asked.id == name)
+    if kind == "standing":
+        tokens = approvals.tokens.answers(request, entries)
+        return standing_question(request, standing.evidence_of(request), tokens, links, number, head)
+    used = [request_id for request_id, under in entries.standing_uses().items() if under == name]
+    return standing_end_notice(record.ends[name], used, links, head)
+
+
 def _send(
-    approvals: Approvals, notifier: Notifier, letter: _Letter, settings: AskingSettings, sleep: Callable[[float], None]
+    approvals: Approvals, notifier: Notifier, letter: _Letter, settings: Settings, sleep: Callable[[float], None]
 ) -> bool:
     """Whether the letter was sent just now; raises DeliveryError."""
     approvals.ensure_told()
@@ -186,6 +210,12 @@ def _send(
     return sent
 
 
+def _makes_sense(about: str, entries: Entries) -> bool:
+    """Whether a notice is still news: a question about a standing approval is none once it has been answered."""
+    kind, _, name = about.partition(" ")
+    return kind != "standing" or name not in entries.standing_outcomes()
+
+
 def _live_from(about: str, entries: Entries) -> int:
     """Returns the number of the first message whose links are not dead."""
     spent = entries.spent_tokens(about)
@@ -203,7 +233,7 @@ def send_reminders(
     approvals: Approvals,
     notifiers: Iterable[Notifier],
     links: Links,
-    settings: AskingSettings,
+    settings: Settings,
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:

@@ -8,11 +8,11 @@ Why nothing is remembered: docs/decisions.md, under approval.
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from taxifare.approval import requests
+from taxifare.approval import policies, requests, standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.records import (
     Comparison,
@@ -25,9 +25,16 @@ from taxifare.approval.records import (
     RequestState,
     SpentToken,
 )
-from taxifare.approval.tokens import about_expiry, about_promotion, about_request
+from taxifare.approval.standing import StandingRecord, terms_of
+from taxifare.approval.tokens import (
+    about_expiry,
+    about_promotion,
+    about_request,
+    about_standing,
+    about_standing_end,
+)
 from taxifare.gate.evidence import Verdict
-from taxifare.settings import ChallengerName
+from taxifare.settings import ChallengerName, Settings
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month, parse_month
 
@@ -49,6 +56,7 @@ class Known:
         deliveries: The messages that arrived about those that are open.
         notices: Those that need no answer.
         spent: The tokens that were spent: messages from before show links that are dead.
+        standing: The standing approvals.
     """
 
     comparisons: Mapping[str, Comparison]
@@ -58,6 +66,7 @@ class Known:
     deliveries: Collection[Delivery]
     notices: Collection[Notice] = ()
     spent: Sequence[SpentToken] = ()
+    standing: StandingRecord = field(default_factory=StandingRecord)
 
     @classmethod
     def of(cls, approvals: Approvals) -> "Known":
@@ -74,12 +83,19 @@ class Known:
                 *entries.at_hand(),
                 entries.notices(),
                 entries.spent_tokens(),
+                standing.read(entries),
             )
 
     @property
     def production(self) -> str | None:
         """The version in production, None where there is none."""
         return None if self.promotion is None else self.promotion.version
+
+    @property
+    def replaced(self) -> str | None:
+        """The version that production replaced; None where it replaced none, or is what a rollback returned to."""
+        promotion = self.promotion
+        return promotion.replaced_version if promotion is not None and promotion.kind == "promotion" else None
 
     @property
     def is_blank(self) -> bool:
@@ -194,16 +210,17 @@ def waiting_start(known: Known) -> Comparison | None:
     return None
 
 
-def undecided_before(month: Month, revisions: Mapping[str, str], known: Known) -> Undecided | None:
+def undecided_before(month: Month, revisions: Mapping[str, str], known: Known, settings: Settings) -> Undecided | None:
     """Returns what has to be decided on before the month is run, None where nothing has.
 
-    That is the month before it – the base model, before the first – where a policy decides: what it promotes is what
-    the month is compared with.
+    That is the month before it – the base model, before the first – where a policy decides on that: what it promotes is
+    what the month is compared with. Nothing waits for a person.
 
     Args:
         month: The month to be run.
         revisions: Revision of each subject that is published; `base` is among them where there are base years.
         known: What is on record.
+        settings: Who decides.
     """
     earlier = [subject for subject in revisions if subject != BASE and subject < str(month)]
     if not earlier and known.production is not None:
@@ -214,11 +231,14 @@ def undecided_before(month: Month, revisions: Mapping[str, str], known: Known) -
     comparison = known.comparisons.get(before)
     if comparison is not None and requests.makes_sense(comparison, known.production) and not _is_question(comparison):
         return None
-    return Undecided(
-        before,
-        is_compared=comparison is not None
-        and (comparison.revision, comparison.production_version) == (revisions[before], known.production),
+    is_compared = comparison is not None and (comparison.revision, comparison.production_version) == (
+        revisions[before],
+        known.production,
     )
+    as_it_is = comparison if is_compared else None
+    if not policies.decides_on(before, as_it_is, known.standing, settings):
+        return None
+    return Undecided(before, is_compared)
 
 
 def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request | None:
@@ -237,16 +257,18 @@ def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request
     return next((request for request in known.requests if request.id == approved and request.subject != BASE), None)
 
 
-def to_ask(known: Known, channels: Collection[str]) -> list[Comparison]:
+def to_ask(known: Known, channels: Collection[str], settings: Settings) -> list[Comparison]:
     """Returns the comparisons whose question has not reached every channel with links that work, oldest subject first.
 
-    One whose question ended as void and makes sense again is among them. One against another version than the present
-    production is not: its question is void. Nor is one in which both models predict the same, nor one whose evidence
-    another release has written in a shape that this one cannot read, with a warning.
+    One on which a policy has yet to decide is among them, wherever its message has arrived. One whose question ended as
+    void and makes sense again is among them. One against another version than the present production is not: its
+    question is void. Nor is one in which both models predict the same, nor one whose evidence another release has
+    written in a shape that this one cannot read, with a warning.
 
     Args:
         known: What is on record.
         channels: Where messages have to arrive.
+        settings: Who decides.
     """
     arrived = {
         (delivery.request_id, delivery.channel)
@@ -262,7 +284,8 @@ def to_ask(known: Known, channels: Collection[str]) -> list[Comparison]:
             return _is_question(comparison)
         end = known.ends.get(asked.id)
         if end is None:
-            return not all((asked.id, channel) in arrived for channel in channels)
+            is_told = all((asked.id, channel) in arrived for channel in channels)
+            return not is_told or policies.decision_on(comparison, known.standing, settings) is not None
         return requests.is_void(end)
 
     return sorted(filter(is_untold, known.comparisons.values()), key=requests.by_subject)
@@ -271,8 +294,9 @@ def to_ask(known: Known, channels: Collection[str]) -> list[Comparison]:
 def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ()) -> list[str]:
     """Returns what people have to be told of and has not reached every channel, as `tokens` calls it.
 
-    That is the change of production in force, with the link back, and each question that ended unanswered although it
-    still makes sense, with the link that asks it again; and faults.
+    That is the change of production in force, with the link back; each question that ended unanswered although it still
+    makes sense, with the link that asks it again; a standing approval that is asked for, and one that is over; and
+    faults.
 
     Args:
         known: What is on record.
@@ -293,8 +317,46 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
         and known.ends[request.id].state is RequestState.EXPIRED
         and requests.makes_sense(request, known.production)
     ]
+    about += _about_standing(known.standing)
     about += faults
     return [found for found in about if not all((found, channel) in arrived for channel in channels)]
+
+
+def _about_standing(record: StandingRecord) -> list[str]:
+    """Returns what is to be told of standing approvals, as `tokens` calls it; one that has a successor is no news."""
+    about = [] if record.open is None else [about_standing(record.open.id)]
+    over = [end for request in record.requests if (end := record.ends.get(request.id)) is not None][-1:]
+    return about + [about_standing_end(end.standing_id) for end in over if end.cause != "successor"]
+
+
+def is_standing_due(known: Known, settings: Settings) -> bool:
+    """Whether a person is to be asked for a standing approval of the months that come next.
+
+    That is so where APPROVAL_POLICY=standing, once a candidate has a track record against what is in production that is
+    not surely worse; not where the question waits, was refused for those months, or was asked on the same evidence, and
+    after the end of one not before another month has been compared.
+
+    Args:
+        known: What is on record.
+        settings: Who decides, and on which terms.
+    """
+    if settings.approval_policy != "standing" or known.production is None:
+        return False
+    months = [one for one in known.comparisons.values() if one.subject != BASE]
+    latest = max(months, key=lambda one: one.subject, default=None)
+    if latest is None or latest.production_version != known.production:
+        return False
+    try:
+        evidence = latest.evidence
+    except EvidenceUnreadableError:
+        return False
+    after = str(parse_month(latest.subject) + 1)
+    if evidence.track_record is None or evidence.verdict in {Verdict.REJECT, Verdict.LEAK, Verdict.UNSCORABLE}:
+        return False
+    was_asked = any(request.subject == latest.subject for request in known.standing.requests)
+    # What has just been rolled back or regretted is not asked for again on what was known then.
+    was_ended = any(end.at >= latest.compared_at for end in known.standing.ends.values())
+    return not was_asked and not was_ended and not known.standing.is_asked_for(after, terms_of(settings))
 
 
 def pause_before_try(tries: int) -> float:

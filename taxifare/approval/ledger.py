@@ -34,6 +34,8 @@ from taxifare.approval.records import (
     Request,
     RequestState,
     SpentToken,
+    StandingEnd,
+    StandingRequest,
 )
 from taxifare.approval.tables import (
     CHAIN,
@@ -47,6 +49,10 @@ from taxifare.approval.tables import (
     REFUSALS,
     REQUESTS,
     SPENT_TOKENS,
+    STANDING_ENDS,
+    STANDING_OUTCOMES,
+    STANDING_REQUESTS,
+    STANDING_USES,
     VERSIONS,
 )
 from taxifare.errors import ToldError
@@ -55,7 +61,7 @@ from taxifare.model.contents import Content
 from taxifare.secrets import private_folder, shown
 from taxifare.trips.targets import Unit
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 
 NOTHING = "none"
 """In the promotions' table, what is in production once a person has taken the model out."""
@@ -237,6 +243,29 @@ class Entries:
         rows = self._rows(sa.select(PROMOTIONS).order_by(PROMOTIONS.c.sequence.desc()).limit(1))
         return _promotion(rows[0]) if rows else None
 
+    def standing_requests(self) -> list[StandingRequest]:
+        """Every question about a standing approval, oldest first."""
+        rows = self._rows(sa.select(STANDING_REQUESTS).order_by(STANDING_REQUESTS.c.number))
+        return [StandingRequest(**_without(row, "number", "evidence"), evidence_json=row["evidence"]) for row in rows]
+
+    def standing_outcomes(self) -> dict[str, Outcome]:
+        """How each question about a standing approval that is not open any more ended."""
+        return {
+            row["standing_id"]: Outcome(
+                row["standing_id"], RequestState(row["state"]), row["by"], row["reason"], override=False, at=row["at"]
+            )
+            for row in self._rows(sa.select(STANDING_OUTCOMES))
+        }
+
+    def standing_ends(self) -> dict[str, StandingEnd]:
+        """How each standing approval that did not last to its last month ended."""
+        rows = self._rows(sa.select(STANDING_ENDS))
+        return {row["standing_id"]: StandingEnd(**_without(row, "agreed")) for row in rows}
+
+    def standing_uses(self) -> dict[str, str]:
+        """The standing approval under which each request was approved that was not a person's to approve."""
+        return {row["request_id"]: row["standing_id"] for row in self._rows(sa.select(STANDING_USES))}
+
     def refusals(self) -> list[Refusal]:
         """Every refused attempt, oldest first."""
         rows = self._rows(sa.select(REFUSALS).order_by(REFUSALS.c.id))
@@ -326,6 +355,25 @@ class Entries:
         if previous is not None:
             values["replaced_version"] = promotion.replaced_version or NOTHING
         self._add(PROMOTIONS, previous=previous, decision=decision, **values)
+
+    def add_standing_request(self, request: StandingRequest) -> None:
+        """Asks for a standing approval; IntegrityError if the same was asked before."""
+        values = asdict(request)
+        self._add(STANDING_REQUESTS, evidence=values.pop("evidence_json"), **values)
+
+    def settle_standing(self, outcome: Outcome) -> None:
+        """Ends a question about a standing approval; IntegrityError if it has ended already."""
+        values = _without(asdict(outcome), "request_id", "override")
+        self._add(STANDING_OUTCOMES, standing_id=outcome.request_id, **values)
+
+    def end_standing(self, end: StandingEnd) -> None:
+        """Ends a standing approval; IntegrityError if it was never given, or has ended already."""
+        self._add(STANDING_ENDS, agreed=RequestState.APPROVED, **asdict(end))
+
+    def add_standing_use(self, request_id: str, standing_id: str) -> None:
+        """Records under which standing approval a request was approved; IntegrityError unless both were approved."""
+        both = RequestState.APPROVED
+        self._add(STANDING_USES, request_id=request_id, decision=both, standing_id=standing_id, agreed=both)
 
     def add_refusal(self, refusal: Refusal) -> None:
         """Records an attempt that was turned away."""

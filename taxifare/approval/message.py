@@ -10,14 +10,16 @@ from typing import Protocol
 
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
-from taxifare.approval.decisions import APPROVABLE, Decision, by_verdict
+from taxifare.approval.decisions import APPROVABLE, Decision
 from taxifare.approval.faults import Fault
-from taxifare.approval.records import Outcome, Promotion, Request
+from taxifare.approval.policies import PolicyDecision
+from taxifare.approval.records import Outcome, Promotion, Request, StandingEnd, StandingRequest
 from taxifare.approval.requests import by_subject
+from taxifare.approval.standing import StandingEvidence
 from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
-from taxifare.settings import AskingSettings
+from taxifare.gate.verdict import RECORD_SHARE, StandingAnswer
 from taxifare.texts import one_line
 from taxifare.trips.targets import Unit
 
@@ -50,7 +52,7 @@ class Links(Protocol):
     def asking_again(self, request: Request, token: str) -> str:
         """Returns the address at which a request that nobody answered is asked again: filled in."""
 
-    def decision(self, request: Request, token: str, decision: Decision) -> str:
+    def decision(self, request: Request | StandingRequest, token: str, decision: Decision) -> str:
         """Returns the address at which the request is answered: filled in, but for who decides and why."""
 
 
@@ -58,7 +60,7 @@ def message(
     request: Request,
     tokens: Mapping[Decision, str],
     links: Links,
-    settings: AskingSettings,
+    by_policy: PolicyDecision | None = None,
     *,
     head: Head | None = None,
     reminder: int = 0,
@@ -73,7 +75,7 @@ def message(
         request: What is asked.
         tokens: Go into the links that answer it, each decision's into its own.
         links: Where to look and where to answer.
-        settings: Who decides: a person or a policy.
+        by_policy: What a policy is about to decide; None where a person decides.
         head: Of the ledger's chain: what a ledger that was changed afterwards no longer has. None before any entry.
         reminder: 0 for the question itself, n for its n-th reminder.
         dead_links: Why the links of the messages before open nothing any more; None where they do.
@@ -108,8 +110,8 @@ def message(
     pages = [("See", links.subject(request.subject))]
     if comparison_page:
         pages.append(("Compare the runs", comparison_page))
-    if settings.approval_policy == "gate":
-        lines.append(f"The policy decides to {by_verdict(request.verdict)}; asked {_moment(request.requested_at)}")
+    if by_policy is not None:
+        lines.append(f"{_deciding(by_policy)}; asked {_moment(request.requested_at)}")
     else:
         lines.append(f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}")
         if request.verdict not in APPROVABLE:
@@ -136,6 +138,12 @@ def _gains(evidence: Evidence) -> list[str]:
         lines.append(
             "How to read this: + means closer to the truth. Had other days like these been taken, the mean would lie "
             "between the two bounds 19 times in 20: it speaks of these rides, those of next month may differ"
+        )
+    if evidence.hindsight is not None:
+        before = evidence.hindsight.replaced_version
+        lines.append(
+            f"Looking back: version {evidence.production_version} saves {_interval(evidence.hindsight.gain, unit)} a "
+            f"ride over version {before}, which it replaced, on the month's last days"
         )
     if (worst := _worst_slice(evidence)) is not None:
         name, gain, rides = worst
@@ -219,6 +227,95 @@ def expiry_notice(request: Request, links: Links, token: str, number: int, head:
 def fault_notice(fault: Fault, head: Head | None) -> Message:
     """Returns the message that tells of something that has gone wrong."""
     return _message(fault.about.capitalize(), fault.lines, [("See", fault.page)], head)
+
+
+def standing_question(
+    request: StandingRequest,
+    evidence: StandingEvidence,
+    tokens: Mapping[Decision, str],
+    links: Links,
+    number: int,
+    head: Head | None,
+) -> Message:
+    """Returns the question about a standing approval: what would happen by itself, what speaks for it, what ends it.
+
+    Args:
+        request: What is asked.
+        evidence: Its terms, and what it would have done so far.
+        tokens: Go into the links that answer it, each decision's into its own.
+        links: Where to look and where to answer.
+        number: How many messages about it there were.
+        head: Of the ledger's chain.
+    """
+    terms = evidence.terms
+    key = f"Standing approval {request.id}" + (f", message {number}" if number else "")
+    so_far = []
+    if evidence.so_far is not None:
+        so_far.append(f"Saved so far: {_interval(evidence.so_far, terms.unit)} a ride, on {evidence.rides:,} rides")
+    lines = [
+        f"May the candidate's lessons become production by themselves from {request.first_month} to "
+        f"{request.last_month}?",
+        f"Promoted by itself, and told at once: a candidate surely more than {terms.minimum_gain:g} {terms.unit} a "
+        f"ride better on the month's last days; or surely better since production came in, by more than "
+        f"{terms.minimum_gain * RECORD_SHARE:g} {terms.unit} a ride on average, while the last days agree",
+        f"Asked of a person: where one kind of trip is surely more than {terms.slice_tolerance:g} {terms.unit} worse, "
+        f"or the bias grows by more than {terms.bias_tolerance:g} {terms.unit}; where production cannot be scored",
+        "Left as it is, without a question: everything else",
+        _reviewed(evidence),
+        *so_far,
+        "It ends with the last month; before that with any rollback, with a promotion under it that the next month "
+        "shows to be worse than what it replaced, with changed settings, or by hand: taxifare standing end",
+        f"In production: version {request.production_version}",
+        f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}",
+    ]
+    pages = [
+        ("See", links.subject(request.subject)),
+        ("Approve", links.decision(request, tokens["approve"], "approve")),
+        ("Reject", links.decision(request, tokens["reject"], "reject")),
+    ]
+    return _message(key, lines, pages, head)
+
+
+def _reviewed(evidence: StandingEvidence) -> str:
+    """Returns what a standing approval would have done in the months on record."""
+    months: dict[StandingAnswer, list[str]] = {"promote": [], "keep": [], "ask": []}
+    for one in evidence.months:
+        months[one.answer].append(one.month)
+    return (
+        f"Of the last {len(evidence.months)} months it would have promoted {_some(months['promote'])}, asked a person "
+        f"about {_some(months['ask'])}, and left {len(months['keep'])} as they were"
+    )
+
+
+def _some(months: Sequence[str]) -> str:
+    return f"{len(months)} ({', '.join(months)})" if months else "none"
+
+
+def standing_end_notice(end: StandingEnd, used: Sequence[str], links: Links, head: Head | None) -> Message:
+    """Returns the message that tells of the end of a standing approval.
+
+    Args:
+        end: How it ended.
+        used: The requests that were approved under it.
+        links: Where to look.
+        head: Of the ledger's chain.
+    """
+    who = "its own rule" if end.by is None else end.by
+    lines = [
+        f"The standing approval {end.standing_id} is over: by {end.cause}, {who}, {_moment(end.at)}: {end.reason}",
+        f"Approved under it: {', '.join(used) or 'nothing'}",
+        "From now on a person is asked about each month; a new standing approval is asked for after the next one",
+    ]
+    if end.cause == "regret":
+        lines.append("To go back: taxifare rollback, or the link in the message of the promotion")
+    return _message(f"End of {end.standing_id}", lines, [("See", links.production())], head)
+
+
+def _deciding(by_policy: PolicyDecision) -> str:
+    """Returns who decides in a person's place, and what."""
+    if by_policy.standing_id is None:
+        return f"The policy decides to {by_policy.decision}"
+    return f"Under {by_policy.by} the answer is to {by_policy.decision}: {by_policy.reason}"
 
 
 def _message(key: str, lines: Sequence[str], pages: Sequence[tuple[str, str]], head: Head | None) -> Message:

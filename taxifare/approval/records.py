@@ -114,6 +114,54 @@ class Request:
 
 
 @dataclass(frozen=True)
+class StandingRequest:
+    """A durable question to a person: may the candidate's lessons become production by themselves for some months?
+
+    Attributes:
+        id: Readable and derived from the evidence.
+        subject: The last month that its evidence knows, `YYYY-MM`.
+        first_month: The first month whose lesson it covers.
+        last_month: The last one.
+        production_version: What was in production when it was asked.
+        evidence_digest: SHA-256 of the evidence.
+        round: 1, and more where the same was asked again.
+        requested_at: When it was asked.
+        valid_until: Until when it can be answered.
+        evidence_json: What the person agrees to and what speaks for it, see `standing.StandingEvidence`.
+    """
+
+    id: str
+    subject: str
+    first_month: str
+    last_month: str
+    production_version: str
+    evidence_digest: str
+    round: int
+    requested_at: datetime
+    valid_until: datetime
+    evidence_json: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StandingEnd:
+    """How a standing approval ended before its last month.
+
+    Attributes:
+        standing_id: Which one.
+        cause: A rollback, a promotion that was regretted, a person who withdrew it, or one that took its place.
+        by: Who, None for a rule of the approval itself.
+        reason: Why.
+        at: When.
+    """
+
+    standing_id: str
+    cause: Literal["rollback", "regret", "withdrawal", "successor"]
+    by: str | None
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a request ended: decided by somebody, expired, or void because what it asked is no longer the question."""
 

@@ -123,6 +123,76 @@ PROMOTIONS = sa.Table(
     ),
 )
 
+STANDING_REQUESTS = sa.Table(
+    "standing_requests",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    # The last month that its evidence knows.
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("first_month", sa.Text, nullable=False),
+    sa.Column("last_month", sa.Text, nullable=False),
+    sa.Column("production_version", sa.Text, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("evidence_digest", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("requested_at", UtcDateTime, nullable=False),
+    sa.Column("valid_until", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("evidence_digest", "round", name="standing_asked_once"),
+    sa.CheckConstraint("first_month > subject AND last_month >= first_month", name="standing_months_in_order"),
+)
+
+STANDING_OUTCOMES = sa.Table(
+    "standing_outcomes",
+    METADATA,
+    sa.Column("standing_id", sa.Text, sa.ForeignKey("standing_requests.id"), primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("by", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.CheckConstraint("state IN ('approved', 'rejected', 'expired', 'void')", name="known_standing_state"),
+    sa.CheckConstraint("(state IN ('approved', 'rejected')) = (by IS NOT NULL)", name="standing_decisions_are_signed"),
+    sa.UniqueConstraint("standing_id", "state", name="what_was_agreed"),
+)
+
+STANDING_ENDS = sa.Table(
+    "standing_ends",
+    METADATA,
+    sa.Column("standing_id", sa.Text, primary_key=True),
+    sa.Column("agreed", sa.Text, nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    # None where a rule of the approval has ended it.
+    sa.Column("by", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["standing_id", "agreed"],
+        ["standing_outcomes.standing_id", "standing_outcomes.state"],
+        name="ends_what_was_agreed",
+    ),
+    sa.CheckConstraint("agreed = 'approved'", name="only_what_was_approved_ends"),
+    sa.CheckConstraint("cause IN ('rollback', 'regret', 'withdrawal', 'successor')", name="known_cause"),
+)
+
+# Which of a policy's approvals rest on a standing one.
+STANDING_USES = sa.Table(
+    "standing_uses",
+    METADATA,
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("standing_id", sa.Text, nullable=False),
+    sa.Column("agreed", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["request_id", "decision"], ["outcomes.request_id", "outcomes.state"], name="was_approved_under"
+    ),
+    sa.ForeignKeyConstraint(
+        ["standing_id", "agreed"],
+        ["standing_outcomes.standing_id", "standing_outcomes.state"],
+        name="under_what_was_agreed",
+    ),
+    sa.CheckConstraint("decision = 'approved' AND agreed = 'approved'", name="approvals_under_approvals"),
+)
+
 REFUSALS = sa.Table(
     "refusals",
     METADATA,

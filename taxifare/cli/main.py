@@ -9,6 +9,7 @@ from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, 
 from taxifare.cli.months import delete_new_data, fetch_new_data, months
 from taxifare.cli.operations import doctor, mend
 from taxifare.cli.replay import show_replay
+from taxifare.cli.standing import app as standing
 from taxifare.cli.studies import show_learning_curve, tuned
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.command()(history)
 app.command()(rollback)
 app.command("ask-again")(ask_again)
 app.command()(adopt)
+app.add_typer(standing, name="standing")
 app.command()(tuned)
 app.command("learning-curve")(show_learning_curve)
 app.command("replay")(show_replay)

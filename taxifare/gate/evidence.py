@@ -56,6 +56,23 @@ class Contender(Frozen):
         return _without_none(handler(self), "files_digest")
 
 
+class Hindsight(Frozen):
+    """How production does against the version that it replaced, on rides from after it did.
+
+    Attributes:
+        replaced_version: The version that was production before.
+        gain: By how much production is closer than that, on the validation trips; days are its units.
+    """
+
+    replaced_version: str
+    gain: Interval
+
+    @property
+    def is_regret(self) -> bool:
+        """Whether the version that was replaced would surely have been better."""
+        return self.gain.high < 0
+
+
 class Appraisal(Frozen):
     """What came of scoring a version on the validation trips of a month.
 
@@ -69,6 +86,8 @@ class Appraisal(Frozen):
         fault: Why it could not be scored.
         track_record: Of a candidate, how it did against production until the validation trips; None where there is no
             production to be held against.
+        hindsight: Of production, how it does against the version that it replaced; None where it replaced none, or that
+            one cannot be scored any more.
     """
 
     version: str | None
@@ -76,6 +95,7 @@ class Appraisal(Frozen):
     exposure: tuple[Exposure, ...] = ()
     fault: str | None = None
     track_record: TrackRecord | None = None
+    hindsight: Hindsight | None = None
 
     @model_validator(mode="after")
     def _is_one_of_three(self) -> "Appraisal":
@@ -116,6 +136,8 @@ class Evidence(Frozen):
         slices: The same on kinds of trips.
         track_record: What the candidate saved since production came in, validation trips included; None where there is
             none, and in evidence of before.
+        hindsight: How production does against the version that it replaced; None where there is none to be held
+            against, and in evidence of before.
         objections: What speaks against staging beyond its tolerance, whatever the verdict; evidence of before has none.
         verdict: What follows.
         reasons: Why, in words.
@@ -131,14 +153,15 @@ class Evidence(Frozen):
     gain: Interval | None
     slices: tuple[SliceComparison, ...]
     track_record: TrackRecord | None = None
+    hindsight: Hindsight | None = None
     objections: tuple[Objection, ...] = ()
     verdict: Verdict
     reasons: tuple[str, ...]
 
     @model_serializer(mode="wrap")
-    def _without_missing_record(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Returns the fields; evidence of before, which knows no track record, keeps its own digest so."""
-        return _without_none(handler(self), "track_record")
+    def _without_missing_records(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Returns the fields; evidence of before, which knows no track record or hindsight, keeps its own digest so."""
+        return _without_none(_without_none(handler(self), "track_record"), "hindsight")
 
     @property
     def digest(self) -> str:

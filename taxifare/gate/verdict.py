@@ -5,6 +5,7 @@ Why objections are part of the evidence: docs/decisions.md, under gate.
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import leaked
 from taxifare.settings import GateSettings
 from taxifare.trips.editions import Trips
+
+StandingAnswer = Literal["promote", "keep", "ask"]
 
 RECORD_SHARE = 0.5
 """Of the least useful gain, how much a track record has to show: it is of more rides and days than the last ones."""
@@ -103,6 +106,7 @@ def judge(
         gain=gain,
         slices=slices,
         track_record=record,
+        hindsight=production.hindsight,
         objections=objections,
         verdict=verdict,
         reasons=reasons,
@@ -185,26 +189,34 @@ def weighed(
     return Verdict.PROMOTE, tuple(f"staging is better {where}" for is_shown, where in shown if is_shown)
 
 
-def faults_under_standing(evidence: Evidence, settings: GateSettings) -> tuple[str, ...]:
-    """Returns what keeps the candidate from production under a standing approval; nothing where it may go.
+def under_standing_approval(evidence: Evidence, settings: GateSettings) -> tuple[StandingAnswer, tuple[str, ...]]:
+    """Returns what follows from the evidence on a month under a standing approval, and why.
 
-    Under such an approval a lesson becomes production by itself where it is surely better, by however little: on the
-    last days by what is worth the trouble, or on the track record at all and by half of that on average. Nothing that
-    is checked may be surely worse. Why not simply whatever is not worse: docs/decisions.md, under gate.
+    `promote` where the candidate is surely better, by however little: on the last days by what is worth the trouble, or
+    on the track record at all and by half of that on average – and nothing that is checked is surely worse. `keep`
+    where it is not: then nothing is to be decided. `ask` a person where it is better on the whole and something speaks
+    against it, and where the comparison does not say. Why not simply whatever is not worse: docs/decisions.md, under
+    gate.
 
     Args:
         evidence: Of the month.
         settings: Give the least useful gain.
     """
-    if evidence.gain is None or evidence.track_record is None:
-        return (f"the verdict is {evidence.verdict}: there is no track record against this production",)
-    if evidence.verdict in {Verdict.LEAK, Verdict.UNCHANGED, Verdict.REJECT}:
-        return evidence.reasons
+    if evidence.verdict in {Verdict.UNCHANGED, Verdict.REJECT}:
+        return "keep", evidence.reasons
+    if evidence.gain is None or evidence.track_record is None or evidence.verdict is Verdict.LEAK:
+        return "ask", evidence.reasons
     so_far, least = evidence.track_record.gains.all.interval, settings.minimum_gain
     is_better_so_far = so_far.low > 0 and so_far.mean > least * RECORD_SHARE and evidence.gain.mean > 0
     if not (evidence.gain.low > least or is_better_so_far):
-        return (f"the candidate is not surely better: {'; '.join(evidence.reasons)}",)
-    return tuple(objection.reason for objection in evidence.objections)
+        return "keep", (f"the candidate is not surely better: {'; '.join(evidence.reasons)}",)
+    if evidence.objections:
+        return "ask", tuple(objection.reason for objection in evidence.objections)
+    unit = evidence.unit
+    return "promote", (
+        f"nothing that is checked is worse, and staging is better since production came in: "
+        f"{describe_gain(so_far, unit)}; on the month's last days: {describe_gain(evidence.gain, unit)}",
+    )
 
 
 def _objections(

@@ -13,6 +13,7 @@ from uuid import uuid4
 import requests
 from upath import UPath
 
+from taxifare.approval import standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import NOTHING
@@ -27,6 +28,8 @@ from taxifare.secrets import private_folder, redacted, shown
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with
+from taxifare.trips.editions import BASE
+from taxifare.trips.months import parse_month
 
 _TIMEOUT_S = 5
 
@@ -61,6 +64,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "lake": lambda: _writable(settings.lake),
         "trips": lambda: _published(settings),
         "ledger": lambda: _ledger(approvals),
+        "approval": lambda: _approval(approvals, settings),
         "ledger's chain": lambda: _chain(approvals, settings.home),
         "MLflow": lambda: _registry(registry),
         "versions": lambda: _versions(approvals, registry),
@@ -122,6 +126,20 @@ def _ledger(approvals: Approvals) -> str:
     with approvals.ledger.reading() as entries:
         asked, waiting, promoted = entries.counts()
     return f"{asked} requests, {waiting} of them wait, {promoted} promotions"
+
+
+def _approval(approvals: Approvals, settings: Settings) -> str:
+    """Returns who decides; where that is a standing approval, whether one covers the months that come next."""
+    if settings.approval_policy != "standing":
+        return f"APPROVAL_POLICY={settings.approval_policy}"
+    with approvals.ledger.reading() as entries:
+        record, compared = standing.read(entries), entries.comparisons()
+    latest = max((subject for subject in compared if subject != BASE), default=None)
+    given = None if latest is None else record.covering(str(parse_month(latest) + 1), standing.terms_of(settings))
+    if given is not None:
+        return f"under {given.id}, until {given.last_month}"
+    waits = "nobody has agreed to one" if record.open is None else f"{record.open.id} waits for an answer"
+    return f"a person is asked about each month: no standing approval covers what comes next, {waits}"
 
 
 def _chain(approvals: Approvals, home: Path) -> str:

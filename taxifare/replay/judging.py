@@ -117,7 +117,7 @@ def judge_month(
         settings=settings,
     )
     is_promoted, reason = policy.rule(evidence, settings)
-    is_asked = policy.asks is not None and policy.asks(evidence)
+    is_asked = policy.asks is not None and policy.asks(evidence, settings)
     seconds = _training_seconds(contest, month)
     return JudgedMonth(name, month, production, mae, staging, evidence, is_asked, is_promoted, reason, seconds)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from taxifare.gate.evidence import Evidence, Verdict
-from taxifare.gate.verdict import faults_under_standing, judge
+from taxifare.gate.verdict import judge, under_standing_approval
 from taxifare.replay.errors import ReplayError
 from taxifare.settings import GateSettings
 
@@ -32,7 +32,7 @@ class Policy:
 
     meaning: str
     rule: PolicyRule | None
-    asks: Callable[[Evidence], bool] | None = None
+    asks: Callable[[Evidence, GateSettings], bool] | None = None
     takes_every_lesson: bool = False
     judge: Callable[..., Evidence] = judge
     goes_on: bool = True
@@ -44,8 +44,8 @@ def _gate(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
 
 
 def _standing(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
-    faults = faults_under_standing(evidence, settings)
-    return not faults, "; ".join(faults or evidence.reasons)
+    answer, reasons = under_standing_approval(evidence, settings)
+    return answer == "promote", "; ".join(reasons)
 
 
 def _always(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
@@ -66,8 +66,13 @@ def _threshold(evidence: Evidence, settings: GateSettings) -> tuple[bool, str]:
     return is_lower and is_good, f"{why}, and {'' if is_good else 'not '}less than {COURSE_THRESHOLD_USD}"
 
 
-def _is_question(evidence: Evidence) -> bool:
+def _is_question(evidence: Evidence, settings: GateSettings) -> bool:
+    del settings
     return evidence.verdict is not Verdict.UNCHANGED
+
+
+def _is_left_to_a_person(evidence: Evidence, settings: GateSettings) -> bool:
+    return under_standing_approval(evidence, settings)[0] == "ask"
 
 
 def _production_mae(evidence: Evidence) -> float:
@@ -84,8 +89,10 @@ POLICIES: Mapping[str, Policy] = {
         asks=_is_question,
     ),
     "standing": Policy(
-        "promotes under a standing approval: surely better by however little, and nothing that is checked worse",
+        "promotes under a standing approval: surely better by however little, and nothing that is checked worse; a "
+        "person is asked where something is, and for the approval itself once a term",
         _standing,
+        asks=_is_left_to_a_person,
     ),
     "always": Policy("promotes every month's model", _always, takes_every_lesson=True),
     "never": Policy("keeps the first model and trains nothing", None),

@@ -4,20 +4,24 @@ An appraisal has an MLflow run, and leaves the per-trip predictions there, so th
 models trip by trip. What follows from appraisals is the business of `gate`.
 """
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxifare.gate.evidence import Appraisal, contend
-from taxifare.gate.scores import EvaluationError, Interval, score
+from taxifare.gate.evidence import Appraisal, Hindsight, contend
+from taxifare.gate.gains import days_of, gains_of
+from taxifare.gate.scores import EvaluationError, Interval, paired_gains, score
 from taxifare.gate.staleness import Baseline, Change, baseline_of, explain_change
 from taxifare.model.packaging import LoadedModel, VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import GateSettings, ProblemSettings
 from taxifare.trips.editions import Trips
 from taxifare.trips.meters import Meter, quoted
+
+_log = logging.getLogger(__name__)
 
 BASELINE_TAG = "footing"
 """On a version: its error and the difficulty of the trips when it was appraised last, see `staleness.Baseline`."""
@@ -30,6 +34,7 @@ def appraise_production(
     settings: ProblemSettings,
     *,
     run_tags: Mapping[str, str],
+    replaced: str | None = None,
 ) -> Appraisal:
     """Returns what came of scoring the production version on the validation trips, and logs it as an MLflow run.
 
@@ -42,6 +47,7 @@ def appraise_production(
         registry: Where it is.
         settings: Give the meter that quotes are rounded to.
         run_tags: Identify the MLflow run: asset, month and Dagster run.
+        replaced: The version that it replaced, which it is held against; None where it replaced none.
 
     Raises:
         RegistryError: MLflow does not answer.
@@ -51,9 +57,27 @@ def appraise_production(
     with registry.runs.open(f"{run_tags['asset']} {trips.edition.subject}", run_tags) as run_id:
         registry.runs.log(run_id, params=facts_of(trips) | {"context": "evaluation", "model_version": version})
         try:
-            return appraise(trips, registry.load(version), registry, settings, run_id)
+            model = registry.load(version)
+            appraisal = appraise(trips, model, registry, settings, run_id)
         except VersionUnusableError as error:
             return Appraisal(version=version, fault=str(error))
+        hindsight = None if replaced is None else _hindsight(trips, model, replaced, registry)
+        if hindsight is not None:
+            registry.runs.log(run_id, metrics={"gain_over_replaced": hindsight.gain.mean})
+        return appraisal.model_copy(update={"hindsight": hindsight})
+
+
+def _hindsight(trips: Trips, production: LoadedModel, replaced: str, registry: ModelRegistry) -> Hindsight | None:
+    """Returns how production does against the version that it replaced; None, and a warning, where that is damaged."""
+    validation = trips.validation
+    actual = validation["target"].to_numpy(np.float64)
+    try:
+        before = registry.load(replaced).predict(validation)
+    except VersionUnusableError as error:
+        _log.warning("production cannot be held against version %s, which it replaced: %s", replaced, error)
+        return None
+    gains = gains_of(paired_gains(before, production.predict(validation), actual), days_of(validation))
+    return Hindsight(replaced_version=replaced, gain=gains.interval)
 
 
 def appraise(

@@ -73,7 +73,12 @@ def production_eval_mae(
     """
     version = production_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(
-        preprocessed_data, version, registry, settings, run_tags=_run_tags(context, preprocessed_data)
+        preprocessed_data,
+        version,
+        registry,
+        settings,
+        run_tags=_run_tags(context, preprocessed_data),
+        replaced=Known.of(approvals).replaced,
     )
     return dg.Output(
         appraisal,

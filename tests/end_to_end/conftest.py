@@ -191,7 +191,7 @@ class Company:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     """`make dev` on an empty state folder, an MLflow server and a chat that nobody has written to yet."""
     folder = tmp_path_factory.mktemp("company")

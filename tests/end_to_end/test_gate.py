@@ -324,7 +324,7 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert evidence.production.scores.mae > evidence.staging.scores.mae
     # And the person reads it the right way round: the error of production first, and a gain with its sign.
     dearer = showroom.request(reverse)
-    text = message(dearer, showroom.approvals.answer_tokens(dearer), LINKS, gate_settings).text
+    text = message(dearer, showroom.approvals.answer_tokens(dearer), LINKS).text
     good, dear = evidence.staging.scores, evidence.production.scores
     assert text.startswith(f"Evaluation MAE: {good.mae:.2f} - New training MAE: {dear.mae:.2f}\n")
     assert "On the month's last days: -" in text

@@ -203,3 +203,31 @@ def test_whatever_trains_takes_turns(started: World) -> None:
     for asset in ("base_model", "staging_model"):
         assert started.definitions.resolve_assets_def(asset).op.pool == PRODUCTION_POOL
     assert limits["pools"] == {"default_limit": 1, "granularity": "op"}
+
+
+def test_under_a_standing_approval_a_person_agrees_once_and_months_follow(compared_january: World) -> None:
+    world = compared_january.under(approval_policy="standing")
+    world.publisher.out = (JANUARY, FEBRUARY)
+    for run in world.tick("approval_sensor").run_requests:
+        assert failures(world.launch(run, "approval_job")) == {}
+    asked = next(sent for sent in world.chat.messages if sent.key.startswith("Standing approval"))
+    with world.approvals.ledger.reading() as entries:
+        (waiting,) = entries.standing_requests()
+    token = world.approvals.answer_tokens(waiting)["approve"]
+    assert token in dict(asked.links)["Approve"]
+    answer = {"request": waiting.id, "token": token, "decision": "approve", "decided_by": "Ada", "reason": "fair terms"}
+    assert failures(world.run("decision_job", ops={"decide": answer})) == {}
+    assert world.answer(world.request(JANUARY)).success
+
+    assert failures(world.run_month(FEBRUARY)) == {}
+    hindsight = world.evidence(FEBRUARY).hindsight
+    assert hindsight is not None
+    assert (hindsight.replaced_version, hindsight.gain.low > 0) == ("1", True), "January's fares rose"
+    for run in world.tick("approval_sensor").run_requests:
+        assert failures(world.launch(run, "approval_job")) == {}
+    outcome = world.approvals.record.outcome(world.request(FEBRUARY).id)
+    assert outcome is not None
+    assert outcome.by == f"standing approval {waiting.id}"
+    question = next(sent.text for sent in world.chat.messages if sent.text.splitlines()[1].startswith("2015-02: "))
+    assert "Looking back: version 2 saves +" in question
+    assert "Approve: " not in question

@@ -22,10 +22,13 @@ from taxifare.gate.scores import Interval, Scores
 from taxifare.gate.slices import SliceComparison
 from taxifare.model.contents import Content
 from taxifare.model.packaging import VersionUnusableError
+from taxifare.settings import Settings
 
 T = TypeVar("T")
 
 SECRET = b"a secret that only messages show"
+
+PERSON, GATE = (Settings(_env_file=None, approval_policy=policy) for policy in ("person", "gate"))
 
 
 def scores(mae: float, bias: float = -0.3) -> Scores:

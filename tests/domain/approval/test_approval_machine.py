@@ -21,7 +21,7 @@ from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Outcome, Promotion, Request, RequestState
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings
-from tests.support.approvals import LINKS, Office
+from tests.support.approvals import LINKS, PERSON, Office
 
 SUBJECTS = st.sampled_from(["2015-01", "2015-02", "2015-03"])
 PEOPLE = st.sampled_from(["Ada", "Bob"])
@@ -154,7 +154,7 @@ class ApprovalMachine(RuleBasedStateMachine):
         """Whatever is due is asked within one tick, and nothing is due twice."""
 
         def tick() -> None:
-            for comparison in to_ask(Known.of(self.office.approvals), [self.chat.channel]):
+            for comparison in to_ask(Known.of(self.office.approvals), [self.chat.channel], PERSON):
                 try:
                     request = self.office.approvals.request(comparison)
                 except AlteredError:
@@ -165,7 +165,7 @@ class ApprovalMachine(RuleBasedStateMachine):
 
         self.attempt(tick, dies_at)
         tick()
-        left = to_ask(Known.of(self.office.approvals), [self.chat.channel])
+        left = to_ask(Known.of(self.office.approvals), [self.chat.channel], PERSON)
         assert {comparison.staging_version for comparison in left} <= self.office.registry.altered
         assert len(set(self.chat.keys)) == len(self.chat.keys), "no message comes twice"
 

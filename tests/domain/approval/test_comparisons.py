@@ -16,7 +16,7 @@ from taxifare.approval.requests import request_on
 from taxifare.approval.tables import REQUESTS
 from taxifare.gate.evidence import Evidence, Objection
 from taxifare.trips.months import parse_month
-from tests.support.approvals import Clock, Office, evidence
+from tests.support.approvals import PERSON, Clock, Office, evidence
 from tests.support.places import REPOSITORY
 
 LATER = timedelta(hours=1)
@@ -102,7 +102,7 @@ class TestOtherReleases:
         with pytest.raises(EvidenceUnreadableError, match=r"evidence of 2015-01 .* another release .* staging"):
             _ = done["2015-01"].evidence
         with caplog.at_level(logging.WARNING):
-            assert [found.subject for found in to_ask(known, ("chat",))] == ["2015-02"]
+            assert [found.subject for found in to_ask(known, ("chat",), PERSON)] == ["2015-02"]
         assert "nobody is asked about 2015-01" in caplog.text
         months = {parse_month(month): "r1" for month in ("2015-01", "2015-02", "2015-03")}
         due = next_month(months, known)

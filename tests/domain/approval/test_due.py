@@ -17,7 +17,7 @@ from taxifare.approval.requests import next_round, request_on
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import ChallengerName
 from taxifare.trips.months import Month, parse_month
-from tests.support.approvals import Office
+from tests.support.approvals import GATE, PERSON, Office
 from tests.support.approvals import evidence as evidence_on
 
 JANUARY, FEBRUARY, MARCH = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
@@ -92,7 +92,7 @@ class TestTurns:
         self, month: Month, on_record: Known, revisions: Mapping[str, str] | None = None
     ) -> tuple[str, bool] | None:
         """What the month waits for, and whether that has been compared."""
-        found = undecided_before(month, revisions or self.revisions, on_record)
+        found = undecided_before(month, revisions or self.revisions, on_record, GATE)
         return None if found is None else (found.subject, found.is_compared)
 
     @pytest.mark.parametrize("state", [None, RequestState.VOID, RequestState.EXPIRED])
@@ -328,15 +328,15 @@ def untold(
 ) -> list[str]:
     """The subjects to ask about."""
     on_record = known(evidence, production, requests, outcomes, deliveries)
-    return [each.subject for each in to_ask(on_record, CHANNELS)]
+    return [each.subject for each in to_ask(on_record, CHANNELS, PERSON)]
 
 
 def test_what_reached_one_channel_of_two_is_still_to_be_told() -> None:
     evidence = compared("2015-01", "2", "1")
     request = asked(evidence)
     on_record = known([evidence], requests=[request], deliveries=[told(request)])
-    assert to_ask(on_record, ("chat", "webhook")) == [evidence]
-    assert to_ask(on_record, ("chat",)) == []
+    assert to_ask(on_record, ("chat", "webhook"), PERSON) == [evidence]
+    assert to_ask(on_record, ("chat",), PERSON) == []
 
 
 def test_what_nobody_was_told_of_is_asked_oldest_first() -> None:
@@ -360,8 +360,8 @@ def test_nobody_is_asked_to_replace_a_model_by_its_twin_and_a_policy_does_not_wa
     unchanged = comparison_of(evidence_on("2015-01", "2", "1", verdict=Verdict.UNCHANGED), NOW)
     assert untold([unchanged]) == []
     revisions = {"2015-01": "r1", "2015-02": "r1"}
-    assert undecided_before(FEBRUARY, revisions, known([unchanged])) is None
-    assert undecided_before(FEBRUARY, revisions, known([compared("2015-01", "2", "1")])) is not None
+    assert undecided_before(FEBRUARY, revisions, known([unchanged]), GATE) is None
+    assert undecided_before(FEBRUARY, revisions, known([compared("2015-01", "2", "1")]), GATE) is not None
 
 
 def test_a_message_that_arrived_is_not_sent_again() -> None:
@@ -446,7 +446,7 @@ class World:
         return True
 
     def ask(self) -> None:
-        for evidence in to_ask(self.known, CHANNELS):
+        for evidence in to_ask(self.known, CHANNELS, PERSON):
             last = self.known.round_on(evidence)
             is_over = last is not None and last.id in self.known.ends
             request = last or asked(evidence)
@@ -529,7 +529,7 @@ def test_following_the_agenda_comes_to_an_end(months: int, events: list[tuple[st
     run = [month for month in world.published if str(month) in world.compared]
     assert all(world.compared[str(month)].revision == world.published[month] for month in run)
     assert run == list(world.published) or world.production is None, "only a start that waits holds months back"
-    assert to_ask(world.known, CHANNELS) == []
+    assert to_ask(world.known, CHANNELS, PERSON) == []
     settled = {request.subject for request in world.requests if request.id in world.known.ends}
     assert all(
         str(month) in settled | {request.subject for request in world.open_requests()}
@@ -570,7 +570,7 @@ def test_answering_everything_as_it_comes_leaves_no_question_open(answers: list[
         world.answer(state)
     assert not world.open_requests()
     assert next_month(world.published, world.known) is None
-    assert to_ask(world.known, CHANNELS) == []
+    assert to_ask(world.known, CHANNELS, PERSON) == []
 
 
 def test_the_story_of_half_a_year() -> None:

@@ -12,7 +12,18 @@ import sqlalchemy as sa
 
 from taxifare.approval.comparisons import comparison_of
 from taxifare.approval.ledger import SCHEMA_REVISION, Ledger, LedgerError
-from taxifare.approval.records import Delivery, Notice, Outcome, Promotion, Refusal, Request, RequestState, SpentToken
+from taxifare.approval.records import (
+    Delivery,
+    Notice,
+    Outcome,
+    Promotion,
+    Refusal,
+    Request,
+    RequestState,
+    SpentToken,
+    StandingEnd,
+    StandingRequest,
+)
 from taxifare.approval.tables import METADATA
 from tests.support.approvals import content_of, evidence, in_processes
 from tests.support.places import REPOSITORY
@@ -74,6 +85,12 @@ def ledger(ledger_url: str) -> Ledger:
         entries.add_content(content_of("2"), NOW)
         entries.add_spent_token(SpentToken("request a", 1, "no reason", NOW))
         entries.add_notice(Notice("promotion 1", "log", 0, NOW))
+        entries.add_standing_request(
+            StandingRequest("s", "2015-01", "2015-02", "2016-01", "2", "digest", 1, NOW, NOW, "{}")
+        )
+        entries.settle_standing(replace(make_outcome(), request_id="s"))
+        entries.add_standing_use("a", "s")
+        entries.end_standing(StandingEnd("s", "withdrawal", "Ada", "because", NOW))
     return ledger
 
 

@@ -23,6 +23,7 @@ from taxifare.approval.errors import UnknownRequestError
 from taxifare.approval.faults import failure
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import message
+from taxifare.approval.policies import PolicyDecision
 from taxifare.gate.evidence import Verdict
 from taxifare.gate.gains import SlicedGains, gains_of
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
@@ -65,7 +66,7 @@ TOKENS: dict[Decision, str] = {"approve": "TOKEN OF YES", "reject": "TOKEN OF NO
 
 def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(office: Office) -> None:
     request = office.ask("2015-03", "2", "1")
-    told = message(request, TOKENS, LINKS, SETTINGS.model_copy(update={"approval_policy": "gate"}))
+    told = message(request, TOKENS, LINKS, PolicyDecision("approve", "policy gate", "the verdict is PROMOTE"))
     assert "The policy decides to approve; asked " in told.text
     assert "TOKEN" not in told.text
     assert [name for name, _ in told.links] == ["See"]
@@ -74,7 +75,7 @@ def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(of
 
 def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
     request = office.ask("2015-03", "2", "1")
-    text = message(request, TOKENS, LINKS, SETTINGS).text
+    text = message(request, TOKENS, LINKS).text
     assert text.splitlines()[:-4] == [
         "Evaluation MAE: 2.31 - New training MAE: 2.10",
         "2015-03: PROMOTE, the new model is better",
@@ -108,7 +109,7 @@ def test_the_track_record_is_one_figure_in_the_message(office: Office) -> None:
     found = evidence("2015-03", "2", "1").model_copy(
         update={"track_record": TrackRecord(production="1", months=months)}
     )
-    text = message(office.request(found), TOKENS, LINKS, SETTINGS).text
+    text = message(office.request(found), TOKENS, LINKS).text
     saved = "Saved so far: +0.021 USD (95 % interval +0.021 to +0.021) a ride, +252 USD in all, on the 12,000 rides"
     assert saved in text
     assert "Worst slice: JFK, gain -0.100 USD (95 % interval -0.100 to -0.100), on 120 trips" in text
@@ -116,7 +117,7 @@ def test_the_track_record_is_one_figure_in_the_message(office: Office) -> None:
 
 def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     request = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").ask("base", "1", None)
-    text = message(request, TOKENS, LINKS, SETTINGS).text
+    text = message(request, TOKENS, LINKS).text
     assert text.startswith(
         "Evaluation MAE: none - New training MAE: 2.10\nbase: COLD_START, nothing is in production yet\n"
     )
@@ -130,7 +131,7 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.HOLD, Verdict.REJECT, Verdict.UNSCORABLE, Verdict.LEAK])
 def test_who_may_approve_against_the_verdict_only_is_told_how(office: Office, verdict: Verdict) -> None:
-    text = message(office.ask("2015-03", "2", "1", verdict=verdict), TOKENS, LINKS, SETTINGS).text
+    text = message(office.ask("2015-03", "2", "1", verdict=verdict), TOKENS, LINKS).text
     assert "Approving is against the verdict: it takes override: true" in text
 
 

@@ -245,3 +245,22 @@ def test_what_people_wrote_is_printed_as_text(
         assert not set(shown.output) & set("\x1b\x07\u202e")
         assert "[red]Ada" in shown.output
     assert "better [/JFK] airports :smile:" in " ".join(desk.run("history").output.replace("│", " ").split())
+
+
+def test_a_standing_approval_is_asked_for_agreed_to_and_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "No standing approval was ever asked for" in desk.run("standing").output
+    refused = desk.run("standing", "ask")
+    assert (refused.exit_code, "APPROVAL_POLICY: expected standing, received person" in refused.output) == (1, True)
+    monkeypatch.setenv("APPROVAL_POLICY", "standing")
+    assert "expected a month that was compared" in desk.run("standing", "ask").output
+    desk.ask("2015-01", "2", "1", Verdict.HOLD)
+    asked = desk.run("standing", "ask")
+    assert asked.exit_code == 0, asked.output
+    name = asked.output.split()[0]
+    assert f"Answer: taxifare decide {name} --approve" in desk.run("standing").output
+    agreed = desk.run("decide", name, "--approve", "--by", "Ada", "--reason", "fair terms")
+    assert f"{name}: approved by Ada" in agreed.output
+    over = desk.run("standing", "end", "--by", "Bea", "--reason", "tolls change")
+    assert f"{name} is over" in over.output
+    assert "over by withdrawal: tolls change" in " ".join(desk.run("standing").output.split())
+    assert "nothing to end" in desk.run("standing", "end", "--by", "Bea", "--reason", "again").output

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from taxifare.gate.evidence import Appraisal, Evidence, Objection, Verdict
+from taxifare.gate.evidence import Appraisal, Evidence, Hindsight, Objection, Verdict
 from taxifare.gate.scores import (
+    Interval,
     score,
 )
 from taxifare.gate.track_record import TrackRecord
@@ -92,6 +93,7 @@ CHANGES: dict[str, object] = {
     "gain": None,
     "slices": (),
     "track_record": TrackRecord(production="1"),
+    "hindsight": Hindsight(replaced_version="0", gain=Interval(mean=0.1, low=0.0, high=0.2)),
     "verdict": Verdict.HOLD,
     "reasons": ("because",),
     "production": None,

@@ -122,7 +122,7 @@ def tick(days_later: int = 0) -> Act:
         approvals, _ = opened(settings, days_later)
         chat = Chat(settings)
         approvals.expire()
-        for comparison in to_ask(Known.of(approvals), [chat.channel]):
+        for comparison in to_ask(Known.of(approvals), [chat.channel], settings):
             asking.ask(approvals, comparison, [chat], LINKS, settings)
         for about in to_tell(Known.of(approvals), [chat.channel]):
             send_notice(approvals, chat, about, LINKS, settings)

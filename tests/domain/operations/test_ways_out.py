@@ -26,7 +26,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.operations.doctor import examine
 from taxifare.settings import Settings
-from tests.support.approvals import LINKS, by_recorded_files, evidence, record
+from tests.support.approvals import LINKS, PERSON, by_recorded_files, evidence, record
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
 
@@ -295,7 +295,7 @@ def test_a_changed_key_lets_links_be_sent_again(settings: Settings, open_registr
     asked = approvals.request(record(approvals.ledger, found, approvals.now()))
     with approvals.ledger.writing() as entries:
         entries.add_delivery(Delivery(asked.id, "chat", 0, approvals.now()))
-    assert to_ask(Known.of(approvals), ["chat"]) == []
+    assert to_ask(Known.of(approvals), ["chat"], PERSON) == []
     before = approvals.answer_tokens(asked)["approve"]
     (settings.home / "approval-secret").write_text("")
     with pytest.raises(ApprovalError, match="taxifare ask-again REQUEST"):
@@ -308,7 +308,7 @@ def test_a_changed_key_lets_links_be_sent_again(settings: Settings, open_registr
     with approvals.ledger.reading() as entries:
         assert [spent.about for spent in entries.spent_tokens()] == [f"request {asked.id}"]
     assert recorded(changed) == ["1"]
-    assert [comparison.subject for comparison in to_ask(Known.of(changed), ["chat"])] == ["2015-02"]
+    assert [comparison.subject for comparison in to_ask(Known.of(changed), ["chat"], PERSON)] == ["2015-02"]
     changed.decide(asked.id, "approve", "Ada", "the new link", changed.answer_tokens(asked)["approve"])
     assert recorded(changed) == ["1", "2"]
 

@@ -1,0 +1,71 @@
+"""Policies: what is decided in a person's place, by APPROVAL_POLICY and by what a person has agreed to.
+
+Derived each time from the evidence, the standing approval in force and the settings; doing it is `approvals`' business.
+"""
+
+from dataclasses import dataclass
+
+from taxifare.approval.decisions import Decision, by_verdict
+from taxifare.approval.records import Comparison, Request
+from taxifare.approval.standing import StandingRecord, terms_of
+from taxifare.gate.verdict import under_standing_approval
+from taxifare.settings import Settings
+
+GATE = "policy gate"
+"""Who decides where APPROVAL_POLICY=gate, by the ledger."""
+
+
+@dataclass(frozen=True)
+class PolicyDecision:
+    """What a policy decides.
+
+    Attributes:
+        decision: Approve or reject.
+        by: Who, by the ledger.
+        reason: Why.
+        standing_id: The standing approval that it rests on, None where it rests on none.
+    """
+
+    decision: Decision
+    by: str
+    reason: str
+    standing_id: str | None = None
+
+
+def decision_on(about: Comparison | Request, standing: StandingRecord, settings: Settings) -> PolicyDecision | None:
+    """Returns what the policy decides on evidence, None where a person has to.
+
+    Args:
+        about: What is asked.
+        standing: The standing approvals on record.
+        settings: Give the policy, and the terms on which it decides.
+
+    Raises:
+        EvidenceUnreadableError: Another release has written the evidence in another shape.
+    """
+    if settings.approval_policy == "gate":
+        verdict = about.evidence.verdict
+        return PolicyDecision(by_verdict(verdict), GATE, f"the verdict is {verdict}")
+    given = standing.covering(about.subject, terms_of(settings)) if settings.approval_policy == "standing" else None
+    if given is None:
+        return None
+    answer, reasons = under_standing_approval(about.evidence, settings)
+    if answer == "ask":
+        return None
+    decision: Decision = "approve" if answer == "promote" else "reject"
+    return PolicyDecision(decision, f"standing approval {given.id}", "; ".join(reasons), given.id)
+
+
+def decides_on(subject: str, comparison: Comparison | None, standing: StandingRecord, settings: Settings) -> bool:
+    """Whether a policy decides on a subject, or will once it has been compared.
+
+    Args:
+        subject: The month, or `base`.
+        comparison: Its last one, None where it has not been compared.
+        standing: The standing approvals on record.
+        settings: Give the policy, and the terms on which it decides.
+    """
+    if comparison is not None:
+        return decision_on(comparison, standing, settings) is not None
+    is_covered = standing.covering(subject, terms_of(settings)) is not None
+    return settings.approval_policy == "gate" or (settings.approval_policy == "standing" and is_covered)

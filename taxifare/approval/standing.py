@@ -1,0 +1,341 @@
+"""Standing approvals: a person agrees once that for some months the candidate's lessons become production unasked.
+
+What may become production so is said by `gate.verdict.under_standing_approval`; here is who agreed to it, for which
+months and on which terms, and what ends it: a rollback, a promotion that was regretted, a person, its last month, or
+terms that are no longer those which the person saw. Rules over the ledger's entries within one transaction; who opens
+it is `approvals`.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from taxifare.approval.decisions import Decision, ensure_signed
+from taxifare.approval.errors import ApprovalError, SettledError
+from taxifare.approval.ledger import Entries
+from taxifare.approval.records import (
+    Comparison,
+    EvidenceUnreadableError,
+    Outcome,
+    RequestState,
+    StandingEnd,
+    StandingRequest,
+)
+from taxifare.approval.tokens import spend, to_answer
+from taxifare.gate.evidence import Verdict
+from taxifare.gate.scores import Interval
+from taxifare.gate.verdict import StandingAnswer, under_standing_approval
+from taxifare.settings import GateSettings
+from taxifare.trips.editions import BASE
+from taxifare.trips.months import parse_month
+from taxifare.trips.targets import Unit
+from taxifare.values import Frozen
+
+REVIEWED_MONTHS = 12
+"""How many of the last months a person is shown what a standing approval would have done in."""
+
+
+class Terms(Frozen):
+    """What a person agrees to: the least useful gain and the tolerances, in the target's unit a ride."""
+
+    unit: Unit
+    minimum_gain: float
+    slice_tolerance: float
+    bias_tolerance: float
+
+
+class ReviewedMonth(Frozen):
+    """What a standing approval would have done in a month, and what the verdict was."""
+
+    month: str
+    verdict: Verdict
+    answer: StandingAnswer
+
+
+class StandingEvidence(Frozen):
+    """What speaks for a standing approval, and its terms.
+
+    Attributes:
+        terms: What the person agrees to.
+        months: The last months on record, in order.
+        so_far: What the candidate has saved a ride since production came in; None where it has no track record.
+        rides: On how many rides.
+        comparison_digest: Of the last month's evidence.
+    """
+
+    terms: Terms
+    months: tuple[ReviewedMonth, ...]
+    so_far: Interval | None
+    rides: int
+    comparison_digest: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def evidence_of(request: StandingRequest) -> StandingEvidence:
+    """Returns the evidence as it was shown.
+
+    Raises:
+        EvidenceUnreadableError: Another release has written it in another shape.
+    """
+    try:
+        return StandingEvidence.model_validate_json(request.evidence_json)
+    except ValueError as error:
+        raise EvidenceUnreadableError(
+            f"the evidence of {request.id} was written by another release of taxifare and cannot be read by this one: "
+            "use that release, or ask anew: taxifare standing ask"
+        ) from error
+
+
+def terms_of(settings: GateSettings) -> Terms:
+    """Returns the terms that the settings come to."""
+    return Terms(
+        unit=settings.target_facts.unit,
+        minimum_gain=settings.minimum_gain,
+        slice_tolerance=settings.slice_tolerance,
+        bias_tolerance=settings.bias_tolerance,
+    )
+
+
+@dataclass(frozen=True)
+class StandingRecord:
+    """What is on record about standing approvals.
+
+    Attributes:
+        requests: Every question, oldest first.
+        outcomes: How those that are not open ended, by their names.
+        ends: How approvals ended before their last month, by their names.
+    """
+
+    requests: Sequence[StandingRequest] = ()
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    ends: Mapping[str, StandingEnd] = field(default_factory=dict)
+
+    @property
+    def open(self) -> StandingRequest | None:
+        """The question that waits for an answer, None where none does."""
+        return next((request for request in reversed(self.requests) if request.id not in self.outcomes), None)
+
+    @property
+    def in_force(self) -> StandingRequest | None:
+        """The approval that was given and has not been ended, None where there is none; its months may be over."""
+        return next(
+            (
+                request
+                for request in reversed(self.requests)
+                if self._ended_as(request) is RequestState.APPROVED and request.id not in self.ends
+            ),
+            None,
+        )
+
+    def covering(self, subject: str, terms: Terms) -> StandingRequest | None:
+        """Returns the approval in force that covers a month on these terms, None where none does."""
+        given = self.in_force
+        if given is None or subject == BASE or not given.first_month <= subject <= given.last_month:
+            return None
+        try:
+            return given if evidence_of(given).terms == terms else None
+        except EvidenceUnreadableError:
+            return None
+
+    def is_asked_for(self, month: str, terms: Terms) -> bool:
+        """Whether a person need not be asked about the month: the question waits, was refused for it, or agreed to."""
+        if self.open is not None or self.covering(month, terms) is not None:
+            return True
+        refused = (request for request in self.requests if self._ended_as(request) is RequestState.REJECTED)
+        return any(request.last_month >= month for request in refused)
+
+    def state(self, request: StandingRequest) -> str:
+        """Returns where a question, or the approval that came of it, stands, in words."""
+        outcome, end = self.outcomes.get(request.id), self.ends.get(request.id)
+        if outcome is None:
+            return RequestState.REQUESTED
+        by = f" by {outcome.by}" if outcome.by else f": {outcome.reason}"
+        over = "" if end is None else f", over by {end.cause}: {end.reason}"
+        return f"{outcome.state}{by}{over}"
+
+    def _ended_as(self, request: StandingRequest) -> RequestState | None:
+        """Returns how a question ended, None while it is open."""
+        outcome = self.outcomes.get(request.id)
+        return None if outcome is None else outcome.state
+
+
+def read(entries: Entries) -> StandingRecord:
+    """Returns what is on record."""
+    return StandingRecord(entries.standing_requests(), entries.standing_outcomes(), entries.standing_ends())
+
+
+def review(comparisons: Collection[Comparison], settings: GateSettings) -> StandingEvidence:
+    """Returns what speaks for a standing approval now.
+
+    Args:
+        comparisons: The last one of each subject, at least one of a month; those of other releases may be unreadable.
+        settings: Give the terms.
+
+    Raises:
+        EvidenceUnreadableError: The last month's evidence cannot be read.
+    """
+    *_, latest = months = sorted((one for one in comparisons if one.subject != BASE), key=lambda one: one.subject)
+    record = latest.evidence.track_record
+    return StandingEvidence(
+        terms=terms_of(settings),
+        months=tuple(_reviewed(months[-REVIEWED_MONTHS:], settings)),
+        so_far=None if record is None else record.gains.all.interval,
+        rides=0 if record is None else record.gains.all.rides,
+        comparison_digest=latest.evidence_digest,
+    )
+
+
+def _reviewed(months: Collection[Comparison], settings: GateSettings) -> list[ReviewedMonth]:
+    found = []
+    for one in months:
+        try:
+            evidence = one.evidence
+        except EvidenceUnreadableError:
+            continue
+        answer, _ = under_standing_approval(evidence, settings)
+        found.append(ReviewedMonth(month=one.subject, verdict=evidence.verdict, answer=answer))
+    return found
+
+
+def ask(
+    entries: Entries,
+    evidence: StandingEvidence,
+    subject: str,
+    production: str,
+    months: int,
+    until: datetime,
+    now: datetime,
+) -> StandingRequest:
+    """Returns the question about the months after a subject, recorded; the one that waits, where one does.
+
+    Args:
+        entries: The ledger's.
+        evidence: What speaks for it.
+        subject: The last month that the evidence knows.
+        production: The version in production.
+        months: How many it covers.
+        until: When it expires.
+        now: When it is asked.
+    """
+    record = read(entries)
+    if record.open is not None:
+        return record.open
+    after = parse_month(subject)
+    earlier = sum(request.evidence_digest == evidence.digest for request in record.requests)
+    first = str(after + 1)
+    name = f"standing-{first}-{evidence.digest[:12]}" + (f"-r{earlier + 1}" if earlier else "")
+    request = StandingRequest(
+        id=name,
+        subject=subject,
+        first_month=first,
+        last_month=str(after + months),
+        production_version=production,
+        evidence_digest=evidence.digest,
+        round=earlier + 1,
+        requested_at=now,
+        valid_until=until,
+        evidence_json=json.dumps(evidence.model_dump(mode="json")),
+    )
+    entries.add_standing_request(request)
+    return request
+
+
+def answer(
+    entries: Entries, request: StandingRequest, decision: Decision, by: str, reason: str, now: datetime
+) -> Outcome:
+    """Returns the outcome, recorded; an approval takes the place of one that is in force.
+
+    The same answer by the same person again is the same answer.
+
+    Raises:
+        UnsignedError: Who or why is missing.
+        SettledError: It was answered already, has expired or is void.
+    """
+    ensure_signed(request.id, by, reason)
+    state = RequestState.APPROVED if decision == "approve" else RequestState.REJECTED
+    record = read(entries)
+    settled = record.outcomes.get(request.id)
+    if settled is not None:
+        if (settled.state, settled.by) == (state, by):
+            return settled
+        raise SettledError(settled)
+    if now > request.valid_until:
+        raise SettledError(_settled(entries, request, RequestState.EXPIRED, None, _EXPIRY.format(request), now))
+    before = record.in_force
+    if decision == "approve" and before is not None:
+        entries.end_standing(StandingEnd(before.id, "successor", by, f"{request.id} takes its place", now))
+    return _settled(entries, request, state, by, reason, max(now, request.requested_at))
+
+
+def expire(entries: Entries, now: datetime) -> None:
+    """Ensures that a question which nobody answered in time is no longer open."""
+    waiting = read(entries).open
+    if waiting is not None and now > waiting.valid_until:
+        _settled(entries, waiting, RequestState.EXPIRED, None, _EXPIRY.format(waiting), now)
+
+
+def end_by_rollback(entries: Entries, by: str, reason: str, now: datetime) -> None:
+    """Ensures that after a rollback nothing becomes production by itself, nor waits to be agreed to on what was."""
+    record = read(entries)
+    if record.open is not None:
+        why = f"{by} has changed production back: {reason}"
+        _settled(entries, record.open, RequestState.VOID, None, why, max(now, record.open.requested_at))
+    if record.in_force is not None:
+        _end(entries, record.in_force, StandingEnd(record.in_force.id, "rollback", by, reason, now))
+
+
+def end_if_regretted(entries: Entries, comparison: Comparison, now: datetime) -> None:
+    """Ensures that an approval is over once a month shows that a version it made production should not have been."""
+    given, last, evidence = read(entries).in_force, entries.last_promotion(), comparison.evidence
+    if given is None or last is None or evidence.hindsight is None or evidence.verdict is Verdict.LEAK:
+        return
+    is_its_own = last.request_id is not None and entries.standing_uses().get(last.request_id) == given.id
+    if is_its_own and evidence.production_version == last.version and evidence.hindsight.is_regret:
+        gain = evidence.hindsight.gain
+        reason = (
+            f"on the rides of {comparison.subject} version {last.version} is surely worse than version "
+            f"{evidence.hindsight.replaced_version}, which it replaced: {gain.mean:+.3f} {evidence.unit} a ride"
+        )
+        _end(entries, given, StandingEnd(given.id, "regret", None, reason, now))
+
+
+def withdraw(entries: Entries, by: str, reason: str, now: datetime) -> StandingEnd:
+    """Returns the end of the approval in force, which a person has withdrawn, recorded.
+
+    Raises:
+        UnsignedError: Who or why is missing.
+        ApprovalError: None is in force.
+    """
+    given = read(entries).in_force
+    if given is None:
+        raise ApprovalError("no standing approval is in force: there is nothing to end")
+    ensure_signed(given.id, by, reason)
+    end = StandingEnd(given.id, "withdrawal", by, reason, now)
+    _end(entries, given, end)
+    return end
+
+
+_EXPIRY = "nobody answered until {0.valid_until:%Y-%m-%d %H:%M} UTC"
+
+
+def _settled(
+    entries: Entries, request: StandingRequest, state: RequestState, by: str | None, reason: str, now: datetime
+) -> Outcome:
+    outcome = Outcome(request.id, state, by, reason, override=False, at=now)
+    entries.settle_standing(outcome)
+    return outcome
+
+
+def _end(entries: Entries, given: StandingRequest, end: StandingEnd) -> None:
+    """Ensures that the approval is over, and that what it would have decided reaches a person with links."""
+    entries.end_standing(end)
+    for request in entries.open_requests():
+        if request.subject != BASE and given.first_month <= request.subject <= given.last_month:
+            # Its message may have said that nobody needs to answer.
+            spend(to_answer(request, "approve"), f"the standing approval {given.id} is over", entries, end.at)

@@ -1,0 +1,374 @@
+"""A standing approval from the question to its end: what it lets become production, and everything that ends it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+import sqlalchemy as sa
+
+from taxifare.approval import standing
+from taxifare.approval.asking import Asked, ask
+from taxifare.approval.channels import Message
+from taxifare.approval.comparisons import record
+from taxifare.approval.delivery import send_notice, send_request
+from taxifare.approval.due import Known, is_standing_due, to_ask, to_tell, undecided_before
+from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
+from taxifare.approval.records import Outcome, RequestState, StandingRequest
+from taxifare.approval.verification import verify
+from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.settings import Settings
+from taxifare.trips.months import parse_month
+from tests.support.approvals import LINKS, PERSON, Office
+from tests.support.standing import STANDING, WORSE_AIRPORT, month
+
+FIRST, SECOND, THIRD = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
+CHANNELS = ("chat",)
+
+
+@dataclass
+class Chat:
+    """A chat that keeps what it is told."""
+
+    channel: str = "chat"
+    messages: list[Message] = field(default_factory=list)
+
+    def deliver(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture
+def chat() -> Chat:
+    return Chat()
+
+
+@dataclass
+class Firm:
+    """An office with a chat, in which months are run."""
+
+    office: Office
+    chat: Chat
+    settings: Settings = STANDING
+
+    def run(self, found: Evidence) -> None:
+        self.office.clock.move(hours=1)
+        record(self.office.approvals.ledger, self.office.gathered(found), self.office.clock())
+
+    def tick(self) -> list[Asked]:
+        """What the sensor's runs do: ask, decide, tell."""
+        approvals = self.office.approvals
+        asked = [
+            ask(approvals, comparison, [self.chat], LINKS, self.settings)
+            for comparison in to_ask(self.known, CHANNELS, self.settings)
+        ]
+        if is_standing_due(self.known, self.settings):
+            approvals.ask_standing(self.settings)
+        for about in to_tell(self.known, CHANNELS):
+            send_notice(approvals, self.chat, about, LINKS, self.settings)
+        return asked
+
+    @property
+    def known(self) -> Known:
+        return Known.of(self.office.approvals)
+
+    @property
+    def open(self) -> StandingRequest:
+        waiting = self.known.standing.open
+        assert waiting is not None
+        return waiting
+
+    def answer(self, request: StandingRequest, state: str = "approve", by: str = "Ada") -> Outcome:
+        decision = "approve" if state == "approve" else "reject"
+        token = self.office.approvals.answer_tokens(request)[decision]
+        return self.office.approvals.decide(request.id, decision, by, "I read the terms", token)
+
+    def said(self) -> str:
+        return self.chat.messages[-1].text
+
+
+@pytest.fixture
+def firm(office: Office, chat: Chat) -> Firm:
+    """January was held, and a standing approval is asked for."""
+    firm = Firm(office, chat)
+    firm.run(month("2015-01", "2", "1", so_far=0))
+    firm.tick()
+    return firm
+
+
+@pytest.fixture
+def agreed(firm: Firm) -> Firm:
+    """The same, and a person has agreed."""
+    firm.answer(firm.open)
+    return firm
+
+
+def test_a_person_is_asked_once_with_terms_evidence_and_tokens(firm: Firm) -> None:
+    request = firm.open
+    assert (request.first_month, request.last_month, request.production_version) == ("2015-02", "2016-01", "1")
+    text = firm.said()
+    assert text.startswith("May the candidate's lessons become production by themselves from 2015-02 to 2016-01?")
+    assert "surely more than 0.01 USD a ride better" in text
+    assert (
+        "Of the last 1 months it would have promoted none, asked a person about none, and left 1 as they were" in text
+    )
+    assert text.splitlines()[-1] == f"Standing approval {request.id}"
+    tokens = firm.office.approvals.answer_tokens(request)
+    assert [tokens[decision] in text for decision in ("approve", "reject")] == [True, True]
+    told = len(firm.chat.messages)
+    firm.tick()
+    assert (len(firm.chat.messages), firm.open) == (told, request), "asked once"
+
+
+def test_nobody_is_asked_under_another_policy(office: Office, chat: Chat) -> None:
+    firm = Firm(office, chat, PERSON)
+    firm.run(month("2015-01", "2", "1"))
+    firm.tick()
+    assert firm.known.standing.requests == []
+    with pytest.raises(ApprovalError, match="APPROVAL_POLICY: expected standing, received person"):
+        office.approvals.ask_standing(PERSON)
+
+
+def test_before_a_month_was_compared_there_is_nothing_to_go_by(office: Office, chat: Chat) -> None:
+    assert not is_standing_due(Known.of(office.approvals), STANDING)
+    with pytest.raises(ApprovalError, match="expected a month that was compared"):
+        office.approvals.ask_standing(STANDING)
+
+
+def test_the_month_it_rests_on_stays_a_person_s_to_decide(firm: Firm) -> None:
+    firm.answer(firm.open)
+    firm.tick()
+    assert [request.subject for request in firm.office.approvals.record.open_requests()] == ["2015-01"]
+
+
+def test_what_is_surely_better_becomes_production_under_it_and_is_told(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1"))
+    (asked,) = agreed.tick()
+    name = agreed.known.standing.requests[0].id
+    assert asked.decided is not None
+    assert (asked.decided.state, asked.decided.by, asked.decided.override) == (
+        RequestState.APPROVED,
+        f"standing approval {name}",
+        True,
+    )
+    assert agreed.office.versions() == ["1", "3"]
+    assert agreed.office.registry.alias == "3"
+    with agreed.office.approvals.ledger.reading() as entries:
+        assert entries.standing_uses() == {asked.request.id: name}
+    question = next(sent.text for sent in agreed.chat.messages if sent.key == f"Request {asked.request.id}")
+    assert f"Under standing approval {name} the answer is to approve" in question
+    assert "Approve:" not in question
+    assert f"By promotion, standing approval {name}" in agreed.said()
+    verify(agreed.office.approvals.ledger, [])
+
+
+def test_what_is_not_better_stays_without_a_question(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1", so_far=0))
+    (asked,) = agreed.tick()
+    assert asked.decided is not None
+    assert asked.decided.state is RequestState.REJECTED
+    assert agreed.office.versions() == ["1"]
+    with agreed.office.approvals.ledger.reading() as entries:
+        assert entries.standing_uses() == {}
+
+
+def test_where_something_speaks_against_a_person_is_asked(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1", objections=(WORSE_AIRPORT,)))
+    (asked,) = agreed.tick()
+    assert asked.decided is None
+    assert "Approve: https://pages/approve/" in next(
+        sent.text for sent in agreed.chat.messages if sent.key == f"Request {asked.request.id}"
+    )
+    assert asked.request in agreed.office.approvals.record.open_requests()
+
+
+def test_a_decision_that_was_cut_off_after_its_message_is_made_at_the_next_tick(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1"))
+    (comparison,) = (one for one in to_ask(agreed.known, CHANNELS, STANDING) if one.subject == "2015-02")
+    ask(agreed.office.approvals, comparison, [agreed.chat], LINKS, PERSON)
+    assert agreed.office.versions() == ["1"]
+    agreed.tick()
+    assert agreed.office.versions() == ["1", "3"]
+
+
+def test_months_wait_for_what_it_decides_and_not_for_a_person(agreed: Firm) -> None:
+    revisions = {str(one): "r1" for one in (FIRST, SECOND, THIRD)}
+
+    def waits_for(one: object) -> str | None:
+        found = undecided_before(one, revisions, agreed.known, STANDING)  # type: ignore[arg-type]
+        return None if found is None else found.subject
+
+    assert waits_for(SECOND) is None, "January is a person's to decide"
+    assert waits_for(THIRD) == "2015-02", "not compared yet"
+    agreed.run(month("2015-02", "3", "1", objections=(WORSE_AIRPORT,)))
+    assert waits_for(THIRD) is None
+    agreed.run(month("2015-02", "4", "1"))
+    assert waits_for(THIRD) == "2015-02"
+    agreed.tick()
+    assert waits_for(THIRD) is None
+
+
+# What ends it
+
+
+def rolled_back(firm: Firm) -> None:
+    firm.office.approvals.rollback(by="Bea", reason="fares look odd")
+
+
+def withdrawn(firm: Firm) -> None:
+    firm.office.approvals.withdraw_standing(by="Bea", reason="not while tolls change")
+
+
+def regretted(firm: Firm) -> None:
+    firm.run(month("2015-03", "4", "3", so_far=0, looking_back=-0.01))
+
+
+@pytest.mark.parametrize(
+    ("end", "cause", "by"),
+    [(rolled_back, "rollback", "Bea"), (withdrawn, "withdrawal", "Bea"), (regretted, "regret", None)],
+)
+def test_each_end_is_on_record_told_and_asks_a_person_again(
+    agreed: Firm, end: Callable[[Firm], None], cause: str, by: str | None
+) -> None:
+    agreed.run(month("2015-02", "3", "1"))
+    agreed.tick()
+    name = agreed.known.standing.requests[0].id
+    end(agreed)
+    over = agreed.known.standing.ends[name]
+    assert (over.cause, over.by) == (cause, by)
+    assert agreed.known.standing.in_force is None
+    agreed.tick()
+    assert any(f"The standing approval {name} is over: by {cause}" in sent.text for sent in agreed.chat.messages)
+    production = agreed.known.production
+    assert production is not None
+    agreed.run(month("2015-04", "5", production))
+    asked = [asked for asked in agreed.tick() if asked.request.subject == "2015-04"]
+    assert [one.decided for one in asked] == [None]
+    assert agreed.open.first_month == "2015-05", "after the next month a person is asked anew"
+    verify(agreed.office.approvals.ledger, [])
+
+
+def test_a_promotion_that_is_not_regretted_or_not_its_own_leaves_it_in_force(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1", looking_back=-0.01))
+    assert agreed.known.standing.in_force is not None, "what was in production was a person's choice"
+    agreed.tick()
+    agreed.run(month("2015-03", "4", "3", so_far=0, looking_back=-0.0005))
+    assert agreed.known.standing.in_force is not None, "not surely worse"
+
+
+def test_trips_that_production_has_learned_from_regret_nothing(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1"))
+    agreed.tick()
+    agreed.run(month("2015-03", "4", "3", verdict=Verdict.LEAK, looking_back=-0.01))
+    assert agreed.known.standing.in_force is not None
+
+
+def test_what_waited_for_it_reaches_a_person_with_links_once_it_is_over(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1"))
+    (comparison,) = (one for one in to_ask(agreed.known, CHANNELS, STANDING) if one.subject == "2015-02")
+    # Killed between the message, which says that nobody has to answer, and the decision.
+    request = agreed.office.approvals.request(comparison)
+    assert send_request(agreed.office.approvals, agreed.chat, request.id, LINKS, STANDING)
+    assert "Approve:" not in agreed.said()
+    withdrawn(agreed)
+    agreed.tick()
+    questions = [sent.text for sent in agreed.chat.messages if f"Request {request.id}" in sent.key]
+    assert "Approve: https://pages/approve/" in questions[-1]
+    assert agreed.office.versions() == ["1"]
+
+
+@pytest.mark.parametrize("subject", ["2015-01", "2016-02", "base"])
+def test_no_month_beyond_its_term_is_covered(agreed: Firm, subject: str) -> None:
+    covering = agreed.known.standing.covering
+    assert covering(subject, standing.terms_of(STANDING)) is None
+    assert covering("2016-01", standing.terms_of(STANDING)) is not None
+
+
+@pytest.mark.parametrize("changed", [{"slice_tolerance": 0.5}, {"minimum_gain": 0.001}, {"bias_tolerance": 1.0}])
+def test_terms_that_nobody_agreed_to_are_asked_about_anew(agreed: Firm, changed: dict[str, float]) -> None:
+    other = replace(agreed, settings=STANDING.model_copy(update=changed))
+    other.run(month("2015-02", "3", "1"))
+    (asked,) = [asked for asked in other.tick() if asked.request.subject == "2015-02"]
+    assert asked.decided is None
+    before, now = other.known.standing.requests
+    other.answer(now)
+    assert other.known.standing.in_force == now
+    assert other.known.standing.ends[before.id].cause == "successor"
+
+
+def test_a_refusal_holds_for_the_months_it_was_asked_about(firm: Firm) -> None:
+    firm.answer(firm.open, "reject")
+    firm.run(month("2015-02", "3", "1"))
+    firm.tick()
+    assert firm.known.standing.open is None
+    firm.run(month("2016-01", "4", "1"))
+    firm.tick()
+    assert firm.open.first_month == "2016-02"
+
+
+def test_a_question_that_nobody_answers_expires_and_comes_with_the_next_month(firm: Firm) -> None:
+    waiting = firm.open
+    firm.office.clock.move(days=31)
+    firm.office.approvals.expire()
+    assert firm.known.standing.outcomes[waiting.id].state is RequestState.EXPIRED
+    firm.tick()
+    assert firm.known.standing.open is None, "not on the same evidence"
+    firm.run(month("2015-02", "3", "1", so_far=0))
+    firm.tick()
+    assert firm.open.first_month == "2015-03"
+
+
+def test_an_answer_that_comes_too_late_does_not_count(firm: Firm) -> None:
+    waiting = firm.open
+    firm.office.clock.move(days=31)
+    with pytest.raises(SettledError, match="expired"):
+        firm.answer(waiting)
+    assert firm.known.standing.in_force is None
+
+
+def test_a_rollback_makes_the_question_void(firm: Firm) -> None:
+    waiting = firm.open
+    firm.office.approvals.rollback("none", by="Bea", reason="the meter is broken")
+    assert firm.known.standing.outcomes[waiting.id].state is RequestState.VOID
+
+
+# Who may
+
+
+def test_tokens_of_other_questions_and_other_answers_open_nothing(firm: Firm) -> None:
+    request, approvals = firm.open, firm.office.approvals
+    january = approvals.record.open_requests()[0]
+    wrong = [approvals.answer_tokens(january)["approve"], approvals.answer_tokens(request)["reject"], "", "é" * 32]
+    for token in wrong:
+        with pytest.raises(TokenError):
+            approvals.decide(request.id, "approve", "Eve", "let me in", token)
+    with pytest.raises(TokenError):
+        approvals.decide(january.id, "approve", "Eve", "and here", approvals.answer_tokens(request)["approve"])
+    assert firm.known.standing.in_force is None
+    assert [refusal.by for refusal in firm.office.refusals()] == ["Eve"] * 5
+
+
+def test_an_answer_is_signed_and_counts_once(firm: Firm) -> None:
+    request, approvals = firm.open, firm.office.approvals
+    token = approvals.answer_tokens(request)["approve"]
+    with pytest.raises(UnsignedError):
+        approvals.decide(request.id, "approve", "", "", token)
+    with pytest.raises(TokenError):
+        approvals.decide(request.id, "approve", "Ada", "yes", token)
+    first = firm.answer(request)
+    assert firm.answer(request) == first
+    with pytest.raises(SettledError):
+        firm.answer(request, "reject", by="Bea")
+
+
+def test_ending_what_is_not_there_or_without_a_name_is_refused(firm: Firm) -> None:
+    with pytest.raises(ApprovalError, match="no standing approval is in force"):
+        withdrawn(firm)
+    firm.answer(firm.open)
+    with pytest.raises(UnsignedError):
+        firm.office.approvals.withdraw_standing(by=" ", reason="because")
+
+
+def test_the_database_lets_nothing_be_approved_under_what_nobody_agreed_to(firm: Firm) -> None:
+    january = firm.office.approvals.record.open_requests()[0]
+    firm.office.approve(january, override=True)
+    with pytest.raises(sa.exc.IntegrityError), firm.office.approvals.ledger.writing() as entries:
+        entries.add_standing_use(january.id, firm.known.standing.requests[0].id)
