@@ -1,0 +1,80 @@
+"""What the service counts, as Prometheus reads it.
+
+A scrape meets one process; where there are several, they count in files of a folder that all of them read, which the
+client does where PROMETHEUS_MULTIPROC_DIR names one (`server.Supervisor` sets it).
+"""
+
+import os
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+_REQUEST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
+
+_TURN_RIDES = (1, 2, 4, 8, 16, 32, 64, 128, 1024)
+
+
+class Metrics:
+    """The counters of this process, and what all processes have counted."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter("taxifare_requests", "Requests answered", ["path", "status"], registry=registry)
+        self._seconds = Histogram(
+            *("taxifare_request_seconds", "From a request's headers to its answer", ["path"]),
+            buckets=_REQUEST_S,
+            registry=registry,
+        )
+        self._rides = Counter("taxifare_rides_priced", "Rides priced", ["version"], registry=registry)
+        self._turns = Histogram("taxifare_turn_rides", "Rides priced together", buckets=_TURN_RIDES, registry=registry)
+        self._lost = Counter("taxifare_log_lost", "Answers that the prediction log could not take", registry=registry)
+        self._refused = Counter("taxifare_bundles_refused", "Bundles in force not fit to serve", registry=registry)
+        self._sequence = Gauge(
+            *("taxifare_sequence", "The promotion that is served, the lowest of all processes"),
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self._behind = Gauge(
+            *("taxifare_behind", "1 where what is in force cannot be told or served"),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._by_request: dict[tuple[str, int], Counter] = {}
+        self._by_path: dict[str, Histogram] = {}
+
+    def request(self, path: str, status: int, began_s: float) -> None:
+        """Counts a request that was answered just now; `began_s` is of `perf_counter`."""
+        counter = self._by_request.get((path, status))
+        if counter is None:
+            counter = self._by_request[path, status] = self._requests.labels(path, str(status))
+            self._by_path.setdefault(path, self._seconds.labels(path))
+        counter.inc()
+        self._by_path[path].observe(perf_counter() - began_s)
+
+    def priced(self, rides: int, version: str, lost: int) -> None:
+        """Counts rides that were priced together, and those of them that are not on the log."""
+        self._rides.labels(version).inc(rides)
+        self._turns.observe(rides)
+        if lost:
+            self._lost.inc(lost)
+
+    def follows(self, sequence: int | None, *, is_behind: bool) -> None:
+        """Says which promotion is served, and whether that is what is in force as far as can be told."""
+        self._sequence.set(-1 if sequence is None else sequence)
+        self._behind.set(is_behind)
+
+    def refused(self) -> None:
+        """Counts a bundle that was not fit to serve."""
+        self._refused.inc()
+
+    def told(self) -> bytes:
+        """Returns what all processes have counted, in Prometheus's text format."""
+        if FOLDER_VARIABLE not in os.environ:
+            return generate_latest(self._registry)
+        everybody = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)

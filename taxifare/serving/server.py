@@ -1,0 +1,227 @@
+"""The processes of the service: one, or several behind one socket, that end without cutting anybody off.
+
+On SIGTERM a process says that it is not ready and asks each client to close its connection, answers on for
+`DRAIN_S`, takes what still waits at the socket, and ends. Why new connections are then held off at the socket by a
+filter: a connection that waits there when the socket is closed would be reset.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+DRAIN_S = 3.0
+"""How long a process answers on after it was told to end: load balancers notice within seconds."""
+
+_HOLD_OFF_S = 0.3
+"""How long before the end nobody new is let in."""
+
+_LONGEST_ANSWER_S = 15
+_KEEP_ALIVE_S = 75
+_BACKLOG = 2048
+_RESTART_S = 1.0
+
+# Classic BPF: a TCP segment with SYN in its flags is dropped, every other passes. The client asks again a second
+# later, and is refused by then.
+_SO_ATTACH_FILTER = 26
+_DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF_FFFF))
+
+_log = logging.getLogger(__name__)
+
+
+def listening(host_and_port: str) -> socket.socket:
+    """Returns a socket that listens there, to be given to processes.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    host, _, port = host_and_port.rpartition(":")
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Small answers leave at once.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+class _OneWrite:
+    """A transport that sends what is written in one turn of the loop at once.
+
+    uvicorn writes an answer in two pieces, headers and body: half of what it costs to send a short one.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held += data
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP as uvicorn speaks it, over a transport that sends an answer at once."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
+
+
+class Server(uvicorn.Server):
+    """A process that drains before it ends.
+
+    Args:
+        app: The service; it has an attribute `draining`.
+        owns_socket: Whether it is the only process at its socket.
+    """
+
+    def __init__(self, app: Any, *, owns_socket: bool) -> None:
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_LONGEST_ANSWER_S,
+        )
+        super().__init__(config)
+        self._app, self._owns_socket, self._parent = app, owns_socket, os.getppid()
+        self._ends_at_s: float | None = None
+        self._listener: socket.socket | None = None
+
+    def serve_on(self, listener: socket.socket) -> None:
+        """Answers until a signal ends it."""
+        self._listener = listener
+        self.run(sockets=[listener])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drains on the first SIGTERM; on another, or on an interrupt, ends as soon as it can."""
+        del frame  # the signature is that of signal handlers
+        if sig == signal.SIGTERM and self._ends_at_s is None and self.started:
+            self._app.draining = True
+            self._ends_at_s = time.monotonic() + DRAIN_S
+            return
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Returns whether it is time to end; who has lost the process that keeps it ends as well."""
+        if not self._owns_socket and os.getppid() != self._parent:
+            self.handle_exit(signal.SIGTERM, None)
+        if self._ends_at_s is not None:
+            left_s = self._ends_at_s - time.monotonic()
+            if left_s <= _HOLD_OFF_S and self._owns_socket and self._listener is not None:
+                hold_off(self._listener)
+            self.should_exit = self.should_exit or left_s <= 0
+        return await super().on_tick(counter)
+
+
+def hold_off(listener: socket.socket) -> None:
+    """Ensures that no further client is let in; who is in stays. Where the system cannot, nothing changes."""
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
+    buffer = ctypes.create_string_buffer(code)
+    program = struct.pack("HL", len(_DROP_SYN), ctypes.addressof(buffer))
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+class Supervisor:
+    """Keeps so many processes at one socket: one that died is started anew; told to end, all drain first."""
+
+    def __init__(self, workers: int, listener: socket.socket) -> None:
+        self._listener = listener
+        self._told: int | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._count = workers
+
+    def run(self) -> int:
+        """Returns the exit code, when all processes have ended."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._tell)
+        self._workers = [self._started() for _ in range(self._count)]
+        while self._told is None:
+            time.sleep(0.1)
+            if not self._tend():
+                self._told = signal.SIGTERM
+        return self._end(self._told)
+
+    def _tell(self, sig: int, frame: FrameType | None) -> None:
+        del frame
+        self._told = sig
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        self._listener.set_inheritable(True)
+        number = str(self._listener.fileno())
+        # A session of its own: an interrupt from the terminal reaches it through here alone.
+        return subprocess.Popen(  # noqa: S603 - the arguments are ours
+            [sys.executable, "-m", "taxifare.serving", "--socket", number],
+            pass_fds=[self._listener.fileno()],
+            start_new_session=True,
+        )
+
+    def _tend(self) -> bool:
+        """Returns whether the service can go on: a process that could not start ends all."""
+        for place, worker in enumerate(self._workers):
+            code = worker.poll()
+            if code is None:
+                continue
+            if code == CANNOT_START:
+                return False
+            _log.error("process %s of the service ended with %s; another is started", worker.pid, code)
+            time.sleep(_RESTART_S)
+            self._workers[place] = self._started()
+        return True
+
+    def _end(self, sig: int) -> int:
+        for worker in self._workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, sig)
+        if sig == signal.SIGTERM:
+            time.sleep(DRAIN_S - _HOLD_OFF_S)
+        hold_off(self._listener)
+        codes = [worker.wait() for worker in self._workers]
+        return max(codes, default=0)
+
+
+CANNOT_START = 2
+"""With which a process ends that will not start another time either: its settings are wrong."""

@@ -1,0 +1,134 @@
+"""The prediction log: whole lines, each once, whatever is killed or full meanwhile."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from taxifare.serving.prediction_log import Answer, PredictionLog, Role, collect, read, tidy
+from tests.support.places import REPOSITORY
+
+KEEP_DAYS = 30
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from taxifare.serving.prediction_log import PredictionLog
+from tests.domain.serving.test_prediction_log import answer
+log = PredictionLog(Path(sys.argv[1]), 30)
+log.append([answer(f"ride {number}") for number in range(3)])
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def answer(ride_id: str | int, version: str = "4", role: Role = "production", fare: float = 9.5) -> Answer:
+    now = datetime.now(UTC)
+    return Answer(
+        ride_id=ride_id,
+        ride={"pickup_datetime": "2015-03-14 18:05"},
+        role=role,
+        version=version,
+        bundle="d" * 64,
+        sequence=7,
+        fare=fare,
+        upper=12.0,
+        corrected=10.0,
+        quoted=9.5,
+        unit="USD",
+        received_at=now,
+        answered_at=now,
+    )
+
+
+def test_what_is_answered_is_there_at_once_and_sealed_when_the_process_ends(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path / "log", KEEP_DAYS)
+    log.append([answer("a"), answer("b")])
+    (segment,) = (tmp_path / "log").iterdir()
+    assert segment.name.endswith(".jsonl.open")
+    assert len(segment.read_bytes().splitlines()) == 2
+    log.close()
+    assert [path.suffix for path in (tmp_path / "log").iterdir()] == [".jsonl"]
+
+
+def test_collected_twice_a_ride_is_there_once_for_each_version_and_role(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path / "log", KEEP_DAYS)
+    lake = UPath(tmp_path / "lake" / "quotes")
+    log.append([answer(1, fare=9.5), answer(1, version="5"), answer(1, role="shadow")])
+    log.append([answer(1, fare=99.0), answer("1", fare=99.0), answer("01")])
+    log.close()
+    (segment,) = (tmp_path / "log").iterdir()
+    content = segment.read_bytes()
+    assert collect(tmp_path / "log", lake, KEEP_DAYS).lines == 6
+    segment.write_bytes(content)  # killed before it was removed
+    assert collect(tmp_path / "log", lake, KEEP_DAYS).segments == 1
+    assert not list((tmp_path / "log").iterdir())
+    found = list(read(lake))
+    assert [each.key for each in found] == [
+        ("1", "4", "production"),
+        ("1", "5", "production"),
+        ("1", "4", "shadow"),
+        ("01", "4", "production"),
+    ]
+    assert found[0].fare == 9.5
+
+
+def test_a_segment_is_sealed_by_others_only_when_its_process_is_dead_and_its_torn_line_is_counted(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "log"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, cwd=REPOSITORY, env={**os.environ}
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"written\n"
+    try:
+        assert tidy(folder, KEEP_DAYS).sealed == 0
+    finally:
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    (segment,) = folder.iterdir()
+    segment.write_bytes(segment.read_bytes()[:-20])
+    found = collect(folder, UPath(tmp_path / "lake"), KEEP_DAYS)
+    assert (found.segments, found.lines, found.torn) == (1, 2, 1)
+    assert [each.ride_id for each in read(UPath(tmp_path / "lake"))] == ["ride 0", "ride 1"]
+
+
+def test_segments_go_when_they_are_older_than_the_setting_says(tmp_path: Path) -> None:
+    old, young = (time.strftime("%Y%m%dT%H%M%S", time.gmtime(time.time() - days * 86_400)) for days in (31, 29))
+    for folder in (tmp_path / "log", tmp_path / "lake"):
+        folder.mkdir()
+        for moment in (old, young):
+            (folder / f"{moment}-{folder.name}.jsonl").write_bytes(b"")
+    assert tidy(tmp_path / "log", KEEP_DAYS).removed == 1
+    collect(tmp_path / "log", UPath(tmp_path / "lake"), KEEP_DAYS)
+    assert {path.name for path in (tmp_path / "lake").iterdir()} == {f"{young}-log.jsonl", f"{young}-lake.jsonl"}
+
+
+def test_a_full_disk_leaves_whole_lines_is_told_and_is_over_when_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxifare.serving.prediction_log._RETRY_S", 0.0)
+    log = PredictionLog(tmp_path, KEEP_DAYS)
+    log.append([answer("before")])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (segment,) = tmp_path.iterdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size + 50, limits[1]))
+    try:
+        log.append([answer("lost")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (log.written, log.lost, log.fault) == (1, 1, "File too large")
+    assert "PREDICTION_LOG_DAYS" in caplog.text
+    log.append([answer("after")])
+    assert (log.written, log.lost, log.fault) == (2, 1, None)
+    log.close()
+    found = collect(tmp_path, UPath(tmp_path / "lake"), KEEP_DAYS)
+    assert (found.lines, found.torn) == (2, 0)
