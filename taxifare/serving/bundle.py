@@ -1,0 +1,291 @@
+"""Bundles: a registered version as files that price rides without the software that trained it.
+
+A bundle is a folder: the network for ONNX Runtime, a manifest that says which version it is and what it has learned,
+and golden rides with the answers that the registered model gave. It is addressed by the digest of its files. A byte of
+its weights that was changed would load without an error, so nothing is served that was not checked.
+
+Making one is the business of `making`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from upath import UPath
+
+from taxifare.digests import digest_of_digests
+from taxifare.errors import ToldError
+from taxifare.serving.rides import Limits, Moments, Rides
+from taxifare.trips.cities import CITIES, City
+from taxifare.trips.features import RideFeatures
+from taxifare.trips.meters import Fares, MeterStep, quoted
+
+NETWORK, MANIFEST, GOLDEN = "network.onnx", "manifest.json", "golden.json"
+
+FORMAT = 1
+"""Of the manifest; a release reads the formats that it knows."""
+
+CENT = 0.005
+"""Answers that are less apart are the same to the cent, or to the hundredth of a minute."""
+
+_ROWS = 4_096
+"""Rides that go through the network at once: more need more memory and are no faster."""
+
+Values = npt.NDArray[np.float32]
+
+
+class BundleError(ToldError, RuntimeError):
+    """A bundle that cannot be served; says which, what was expected and what was found."""
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """Trips that the version has learned: those of one revision picked up in `[first_pickup, last_pickup]`."""
+
+    subject: str
+    revision: str
+    first_pickup: datetime
+    last_pickup: datetime
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle is.
+
+    Attributes:
+        format: See `FORMAT`.
+        model_name: Name of the registered model.
+        version: Its number.
+        run_id: The MLflow run that registered it.
+        files_digest: Digest of the registered files.
+        target: What it predicts.
+        unit: In which unit.
+        city: Where.
+        facts: Of the city, as they were when the version was trained.
+        limits: Within which it prices rides.
+        correction_share: How far corrected predictions go towards the upper ones.
+        features: What the network takes, in order.
+        exposure: What it has learned.
+        rules: The dated rules of the city that were in force on a trip it has learned.
+        meter: Steps in which fares are shown.
+        libraries: Versions of the libraries that made the bundle.
+        files: SHA-256 of each other file.
+    """
+
+    format: int
+    model_name: str
+    version: str
+    run_id: str
+    files_digest: str
+    target: str
+    unit: str
+    city: str
+    facts: City
+    limits: Limits
+    correction_share: float
+    features: tuple[str, ...]
+    exposure: tuple[Learned, ...]
+    rules: tuple[str, ...]
+    meter: tuple[MeterStep, ...]
+    libraries: dict[str, str]
+    files: dict[str, str]
+
+    def unlearned(self, pickup: datetime) -> tuple[str, ...]:
+        """Returns the dated rules of the city in force at a pickup that this version has learned nothing of."""
+        known = CITIES[self.city].rules if self.city in CITIES else self.facts.rules
+        return tuple(rule.name for rule in known if rule.since <= pickup.date() and rule.name not in self.rules)
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """Rides with the answers that the registered model gave, a list for each field of `Rides` and `Quotes`."""
+
+    rides: dict[str, list[Any]]
+    fare: list[float]
+    upper: list[float]
+    corrected: list[float]
+
+    def as_rides(self) -> Rides:
+        """Returns the rides as arrays."""
+        told = self.rides
+        west, south, east, north = (
+            np.array(told[name], np.float64)
+            for name in ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")
+        )
+        moments: Moments = np.array(told["pickup_datetime"], "datetime64[s]")
+        return Rides(moments, west, south, east, north, np.array(told["passenger_count"], np.int64))
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """Answers to n rides, in the unit of the target, each of shape (n,).
+
+    Attributes:
+        fare: The prediction.
+        upper: The upper one, never below the other.
+        corrected: The prediction, raised against the bias of a model that predicts medians.
+        quoted: The prediction as the meter in force would show it: what a customer is told.
+    """
+
+    fare: Values
+    upper: Values
+    corrected: Values
+    quoted: Fares
+
+
+class Bundle:
+    """A version, loaded and checked.
+
+    Attributes:
+        manifest: What it is.
+        digest: Of its files: its address.
+    """
+
+    def __init__(self, manifest: Manifest, digest: str, network: bytes) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self._features = RideFeatures(manifest.facts)
+        self._session = _session(network)
+        self._input = self._session.get_inputs()[0].name
+
+    @classmethod
+    def read(cls, folder: UPath, *, city: str | None = None, target: str | None = None) -> "Bundle":
+        """Returns the bundle in a folder or bucket; it answers its golden rides as the registered model did.
+
+        A folder that is named by a digest holds the bundle of that digest, or none.
+
+        Args:
+            folder: Where it is.
+            city: Of which it has to be, if not of any.
+            target: Which it has to predict, if not any.
+
+        Raises:
+            BundleError: It is not whole, was changed, is of another city or target, or answers otherwise.
+        """
+        contents = {name: _content(folder, name) for name in (GOLDEN, MANIFEST, NETWORK)}
+        found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        digest = digest_of_digests(found)
+        if _is_digest(folder.name) and folder.name != digest:
+            raise BundleError(
+                f"bundle {_shown(folder)}: expected files of that digest, received {digest[:12]}: changed"
+            )
+        manifest = _manifest(contents[MANIFEST], folder)
+        _ensure_right(manifest, {"city": city, "target": target}, found, folder)
+        _ensure_finite(contents[NETWORK], folder)
+        try:
+            bundle = cls(manifest, digest, contents[NETWORK])
+            golden = msgspec.json.decode(contents[GOLDEN], type=Golden)
+            answers = bundle.quote(golden.as_rides())
+        except Exception as error:  # the runtime raises what it likes about a graph that does not fit
+            raise BundleError(f"bundle {_shown(folder)} does not answer its golden rides: {error}") from error
+        _ensure_golden(answers, golden, folder)
+        return bundle
+
+    def quote(self, rides: Rides) -> Quotes:
+        """Returns the answers to rides that can be priced, see `taxifare.serving.rides`."""
+        outputs = np.empty((len(rides), 2), np.float32)
+        for start in range(0, len(rides), _ROWS):
+            some = rides[start : start + _ROWS]
+            features = self._features.of(
+                some.pickup_datetime,
+                (some.pickup_longitude, some.pickup_latitude),
+                (some.dropoff_longitude, some.dropoff_latitude),
+                some.passenger_count,
+            )
+            outputs[start : start + _ROWS] = self._session.run(None, {self._input: np.ascontiguousarray(features)})[0]
+        fare, upper = outputs.T
+        corrected = fare + np.float32(self.manifest.correction_share) * (upper - fare)
+        return Quotes(fare, upper, corrected, quoted(fare, rides.pickup_datetime, self.manifest.meter))
+
+
+def _session(network: bytes) -> Any:
+    """Returns ONNX Runtime's session of a network, one thread: processes are many, not threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what is wrong is raised
+    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+
+
+def _content(folder: UPath, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"bundle {_shown(folder)}: expected a file {name}, received none") from None
+    except OSError as error:
+        raise BundleError(f"bundle {_shown(folder)}: {name} cannot be read: {error}") from None
+
+
+def _manifest(content: bytes, folder: UPath) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleError(f"bundle {_shown(folder)}: {MANIFEST} is not that of a bundle: {error}") from None
+    if manifest.format != FORMAT:
+        raise BundleError(f"bundle {_shown(folder)}: expected format {FORMAT}, received {manifest.format}")
+    return manifest
+
+
+def _ensure_right(
+    manifest: Manifest, expected: Mapping[str, str | None], found: Mapping[str, str], folder: UPath
+) -> None:
+    for name, value in expected.items():
+        received = getattr(manifest, name)
+        if value is not None and received != value:
+            raise BundleError(f"bundle {_shown(folder)}: expected {name.upper()}={value}, received {name} {received}")
+    for name in (GOLDEN, NETWORK):
+        if manifest.files.get(name) != found[name]:
+            raise BundleError(
+                f"bundle {_shown(folder)}: expected {name} with digest "
+                f"{manifest.files.get(name, '')[:12]}, received {found[name][:12]}"
+            )
+    if manifest.features != RideFeatures(manifest.facts).names:
+        raise BundleError(
+            f"bundle {_shown(folder)}: expected the features {', '.join(RideFeatures(manifest.facts).names)}, "
+            f"received {', '.join(manifest.features)}"
+        )
+
+
+def _ensure_finite(network: bytes, folder: UPath) -> None:
+    """Ensures that all weights are numbers: a table has many rows that no golden ride looks up."""
+    import onnx
+
+    try:
+        graph = onnx.load_model_from_string(network).graph
+        weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except Exception as error:  # protobuf and onnx have no common error
+        raise BundleError(f"bundle {_shown(folder)}: {NETWORK} cannot be read: {error}") from error
+    unfit = [name for name, values in weights.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]
+    if unfit or not weights:
+        raise BundleError(
+            f"bundle {_shown(folder)}: expected weights that are numbers, received "
+            f"{'others in ' + ', '.join(unfit) if unfit else 'none'}"
+        )
+
+
+def _ensure_golden(answers: Quotes, golden: Golden, folder: UPath) -> None:
+    for name in ("fare", "upper", "corrected"):
+        expected, received = np.array(getattr(golden, name)), getattr(answers, name)
+        if not len(expected) or expected.shape != received.shape:
+            raise BundleError(
+                f"bundle {_shown(folder)}: expected an answer to each golden ride, received {expected.shape}"
+            )
+        off = ~(np.abs(expected - received) < CENT)
+        if off.any():
+            row = int(off.argmax())
+            raise BundleError(
+                f"bundle {_shown(folder)}: expected {name} {expected[row]:.2f} of golden ride {row}, "
+                f"received {received[row]:.2f}"
+            )
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+def _shown(folder: UPath) -> str:
+    name = folder.name
+    return name[:12] if _is_digest(name) else name
