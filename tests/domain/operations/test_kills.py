@@ -29,6 +29,7 @@ from taxifare.settings import Settings
 from tests.support.approvals import LINKS, by_recorded_files, evidence, in_processes
 from tests.support.kills import moments_of
 from tests.support.small import small_settings
+from tests.support.standing import month
 
 Act = Callable[[Settings], object]
 
@@ -139,6 +140,45 @@ def restate(settings: Settings) -> None:
     opened(settings)[0].void_restated("2015-02", "r2")
 
 
+def standing(settings: Settings) -> Settings:
+    """The same settings, with which a person agrees once."""
+    return settings.model_copy(update={"approval_policy": "standing"})
+
+
+def ask_standing(settings: Settings) -> None:
+    opened(settings)[0].ask_standing(standing(settings))
+
+
+def agree(settings: Settings) -> None:
+    approvals, _ = opened(settings)
+    with approvals.ledger.reading() as entries:
+        asked = entries.standing_requests()[-1]
+    approvals.decide(asked.id, "approve", "Ada", "fair terms")
+
+
+def run_under_it(subject: str, *, looking_back: float | None = None) -> Act:
+    """A month that is surely better; what is in production may turn out to have been a mistake."""
+
+    def act(settings: Settings) -> None:
+        approvals, registry = opened(settings)
+        # Done again it is the month it was: what its own promotion replaced.
+        known = approvals.record.comparisons().get(subject)
+        production = known.production_version if known else approvals.production()
+        found = month(subject, registered(registry, subject), str(production), looking_back=looking_back)
+        comparison = record(approvals.ledger, by_recorded_files(found, approvals.ledger), approvals.now())
+        asking.ask(approvals, comparison, [Chat(settings)], LINKS, standing(settings))
+
+    return act
+
+
+def withdraw(settings: Settings) -> None:
+    approvals, _ = opened(settings)
+    with approvals.ledger.reading() as entries:
+        is_done = any(end.cause == "withdrawal" for end in entries.standing_ends().values())
+    if not is_done:
+        approvals.withdraw_standing(by="Bob", reason="tolls change")
+
+
 def lose_ledger(settings: Settings) -> None:
     """The ledger is gone: of what MLflow has, nobody knows any more what it is."""
     for path in settings.home.glob("ledger*"):
@@ -177,6 +217,14 @@ STORY: Mapping[str, Act] = {
     "expiry": tick(days_later=35),
     "asking again": ask_again,
     "a rejection": answer("2015-03", "reject"),
+    "asking for a standing approval": ask_standing,
+    "agreeing to it": agree,
+    "a promotion under it": run_under_it("2015-04"),
+    "telling of that": tick(),
+    "a month that regrets it": run_under_it("2015-05", looking_back=-0.01),
+    "asking for another": ask_standing,
+    "agreeing to that": agree,
+    "withdrawing it": withdraw,
     "taking the model out": go_back("none"),
     "moving": move,
     "mending": mend,
@@ -195,6 +243,7 @@ def told(settings: Settings) -> dict[str, Any]:
     names = {version: registry.describe(version).tags[FINGERPRINT_TAG] for version in versions(registry)}
     named = names | {None: None}
     with approvals.ledger.reading() as entries:
+        outcomes, over = entries.standing_outcomes(), entries.standing_ends()
         ends = {outcome.request_id: (outcome.state, outcome.by) for outcome in entries.outcomes()}
         return {
             "history": [(entry.kind, named[entry.version], entry.by, entry.reason) for entry in entries.promotions()],
@@ -203,6 +252,11 @@ def told(settings: Settings) -> dict[str, Any]:
                 for request in entries.requests()
             ],
             "compared": sorted(entries.comparisons()),
+            "standing": [
+                (asked.first_month, outcomes[asked.id].state if asked.id in outcomes else None, asked.id in over)
+                for asked in entries.standing_requests()
+            ],
+            "under it": len(entries.standing_uses()),
             "delivered": [request.subject for request in entries.requests() if entries.deliveries(request.id)],
             "noticed": len(entries.notices()),
             "production": named[registry.production_version()],
