@@ -99,7 +99,7 @@ def measured(months: int) -> dict[str, float]:
         def ticks() -> None:
             with dg.build_sensor_context(instance=instance) as context:
                 new_month_sensor(context, source=source, approvals=approvals, settings=settings)
-                approval_sensor(context, approvals=approvals, notifiers=notifiers)
+                approval_sensor(context, approvals=approvals, notifiers=notifiers, settings=settings)
 
         found = {
             "ticks of both sensors": seconds(ticks),

@@ -205,8 +205,9 @@ def _send(
                 notifier.deliver(text)
                 letter.record(entries)
     if sent and head is not None:
-        told = ToldHeads(settings.home, approvals.ledger.place)
-        told.remember(ToldHead(head, f"{text.key} to {notifier.channel}", approvals.now()))
+        said = f"{text.key} to {notifier.channel}"
+        told = ToldHead(head, said, approvals.now(), approvals.tokens.fingerprint)
+        ToldHeads(settings.home, approvals.ledger.place).remember(told)
     return sent
 
 

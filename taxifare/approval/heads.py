@@ -26,11 +26,17 @@ class ToldHead:
         head: The head.
         message: Key of the message.
         told_at: When it was delivered.
+        key: Tells the key of its tokens from others, see `Tokens.fingerprint`; None in what an earlier release told.
     """
 
     head: Head
     message: str
     told_at: datetime
+    key: str | None = None
+
+    def is_about(self, key: str) -> bool:
+        """Whether the message, or a reminder of it, has that key."""
+        return self.message.startswith((f"{key} to ", f"{key}, "))
 
 
 class ToldHeads:
@@ -56,6 +62,7 @@ class ToldHeads:
             "head": str(told.head),
             "message": told.message,
             "told_at": told.told_at.isoformat(),
+            "key": told.key,
         }
         self._write([*self._lines(), json.dumps(line)])
 
@@ -102,7 +109,8 @@ class ToldHeads:
         """Returns what a line says was told, None if it is of another ledger, or was given up."""
         parsed = self._parsed(line)
         try:
-            told = ToldHead(Head.parse(parsed["head"]), parsed["message"], datetime.fromisoformat(parsed["told_at"]))
+            told_at = datetime.fromisoformat(parsed["told_at"])
+            told = ToldHead(Head.parse(parsed["head"]), parsed["message"], told_at, parsed.get("key"))
             return told if parsed["ledger"] == self._ledger and "given_up" not in parsed else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(error) from error

@@ -156,6 +156,11 @@ class Tokens:
     def __init__(self, secret: Callable[[], bytes]) -> None:
         self._secret = secret
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells this key from others, and nothing about it."""
+        return hmac.new(self._secret(), b"fingerprint of the key", hashlib.sha256).hexdigest()[:12]
+
     def of(self, permission: Permission, entries: Entries) -> str:
         """Returns what the act has to carry: proof of having read the last message that offers it."""
         spent = len(entries.spent_tokens(permission.about))

@@ -28,10 +28,12 @@ def requests(
     everything: Annotated[
         bool, typer.Option("--all", help="Show those that are answered, expired or void, too.")
     ] = False,
+    newest: Annotated[int, typer.Option("--newest", min=1, help="With --all: how many, the newest ones.")] = 200,
 ) -> None:
     """Show the requests that wait for an answer."""
     approvals = approvals_in_force()
-    shown = approvals.record.requests() if everything else approvals.record.open_requests()
+    found = approvals.record.requests() if everything else approvals.record.open_requests()
+    shown = found[-newest:] if everything else found
     outcomes = approvals.record.outcomes() if everything else {}
     table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
     for request in shown:
@@ -44,6 +46,9 @@ def requests(
             f"{request.valid_until:%Y-%m-%d}",
         )
     terminal().print(table if shown else "No request waits for an answer.")
+    if len(shown) < len(found):
+        earlier = len(found) - len(shown)
+        terminal().print(f"{earlier:,} earlier ones are not shown: --newest {len(found)} shows them all.")
     waiting = [request for request in shown if request.id not in outcomes]
     if waiting:
         terminal().print(_how_to_answer(min(waiting, key=by_subject)), soft_wrap=True, highlight=False)

@@ -17,6 +17,7 @@ from taxifare.approval import standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import NOTHING
+from taxifare.approval.tokens import KEPT_IN
 from taxifare.approval.verification import verify
 from taxifare.approval.versions import registry_of
 from taxifare.errors import ToldError
@@ -65,6 +66,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "trips": lambda: _published(settings),
         "ledger": lambda: _ledger(approvals),
         "approval": lambda: _approval(approvals, settings),
+        "approval tokens": lambda: _tokens(approvals, settings),
         "ledger's chain": lambda: _chain(approvals, settings.home),
         "MLflow": lambda: _registry(registry),
         "versions": lambda: _versions(approvals, registry),
@@ -126,6 +128,24 @@ def _ledger(approvals: Approvals) -> str:
     with approvals.ledger.reading() as entries:
         asked, waiting, promoted = entries.counts()
     return f"{asked} requests, {waiting} of them wait, {promoted} promotions"
+
+
+def _tokens(approvals: Approvals, settings: Settings) -> str:
+    """Returns that the links of messages that wait for an answer were made with the key in force."""
+    told = ToldHeads(settings.home, approvals.ledger.place).read()
+    with approvals.ledger.reading() as entries:
+        waiting = [request.id for request in entries.open_requests()]
+    keys = {name: key for one in told for name in waiting if one.is_about(f"Request {name}") and (key := one.key)}
+    # Asked for, the fingerprint of a lost key would be that of a new one, made by looking.
+    is_lost = settings.approval_secret is None and not (settings.home / KEPT_IN).exists()
+    dead = [name for name, key in keys.items() if is_lost or key != approvals.tokens.fingerprint]
+    if dead:
+        raise DisorderError(
+            f"the key of the approval tokens (APPROVAL_SECRET, or {settings.home / KEPT_IN}) is another than when "
+            f"{len(dead)} of the questions that wait were sent: their links are dead. Put the key back, or have fresh "
+            f"links sent: {'; '.join(f'taxifare ask-again {name}' for name in dead[:_EXAMPLES])}"
+        )
+    return f"the links of {len(keys)} questions that wait work" if keys else "no message waits for an answer"
 
 
 def _approval(approvals: Approvals, settings: Settings) -> str:

@@ -264,3 +264,12 @@ def test_a_standing_approval_is_asked_for_agreed_to_and_ended(desk: Desk, monkey
     assert f"{name} is over" in over.output
     assert "over by withdrawal: tolls change" in " ".join(desk.run("standing").output.split())
     assert "nothing to end" in desk.run("standing", "end", "--by", "Bea", "--reason", "again").output
+
+
+def test_of_many_requests_the_newest_are_shown_and_how_many_are_not(desk: Desk) -> None:
+    for staging in ("2", "3"):
+        desk.ask("2015-01", staging, "1")
+    output = desk.run("requests", "--all", "--newest", "1").output
+    assert "2015-01-v3" in output
+    assert "2015-01-v2" not in output
+    assert "2 earlier ones are not shown: --newest 3 shows them all." in output

@@ -313,6 +313,30 @@ def test_a_changed_key_lets_links_be_sent_again(settings: Settings, open_registr
     assert recorded(changed) == ["1", "2"]
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["changed", "lost"])
+def test_the_doctor_names_the_questions_whose_links_another_key_has_killed(
+    settings: Settings, open_registry: Open, is_lost: bool
+) -> None:
+    approvals = start(settings, open_registry)
+    asked = []
+    for subject in ("2015-02", "2015-03"):
+        found = by_recorded_files(evidence(subject, add_version(registry_of(settings)), "1"), approvals.ledger)
+        asked.append(approvals.request(record(approvals.ledger, found, approvals.now())))
+        assert send_request(approvals, Chat(), asked[-1].id, LINKS, settings)
+    assert ills(settings) == {}
+    key = settings.home / "approval-secret"
+    key.unlink() if is_lost else key.write_text("another key of sixteen characters")
+    says = ills(settings)["approval tokens"]
+    assert all(f"taxifare ask-again {request.id}" in says for request in asked)
+    assert key.exists() is not is_lost, "looking makes no key"
+    for request in asked:
+        command(settings, f"ask-again {request.id}")
+        assert send_request(
+            Approvals.from_settings(settings, registry_of(settings)), Chat(), request.id, LINKS, settings
+        )
+    assert ills(settings) == {}
+
+
 # A first start that is killed
 
 MAKE = "import sys\nfrom taxifare.model.store import MlflowStore\nMlflowStore(sys.argv[1], 'taxifare').client"

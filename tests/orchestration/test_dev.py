@@ -1,0 +1,40 @@
+"""`make dev` where it cannot listen: said at once, with the way out, before any state is made."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taxifare_dagster.dev import AddressError, ensure_free, listening
+from tests.support.places import REPOSITORY
+
+
+def test_a_port_in_use_is_told_with_another_one_and_makes_no_state(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "taxifare_dagster.dev", "--port", str(port)],
+            cwd=REPOSITORY,
+            env={"TAXIFARE_HOME": str(tmp_path / "state"), "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert ended.returncode != 0
+    assert f'make dev ARGS="--port {port + 1}"' in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("port", ["http", "-1", "65536", ""])
+def test_a_port_that_is_none_is_told(port: str) -> None:
+    with pytest.raises(AddressError, match="--port: expected a number below 65536"):
+        listening([f"--port={port}"])
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    with pytest.raises(AddressError, match=r"192\.0\.2\.1:3000 cannot be listened on"):
+        ensure_free("192.0.2.1", 3000)
