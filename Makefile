@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo dev guard test test-fast test-all mutants lint bench lock clean
+.PHONY: help demo dev serve guard test test-fast test-all mutants lint bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ demo: .venv/installed  ## the whole story in a few minutes: base model, six mont
 
 dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port 3001" goes to dagster dev
 	$(BIN)/python -m taxifare_dagster.dev $(ARGS)
+
+serve: .venv/installed  ## prices rides over HTTP with the model in production, at SERVICE_LISTEN; /docs says how
+	$(BIN)/python -m taxifare.serving
 
 guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
 	$(BIN)/python -m taxifare_dagster.guard

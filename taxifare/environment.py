@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
 from taxifare import secrets
@@ -215,10 +215,16 @@ def _is_loopback(host_and_port: str) -> bool:
         return False
 
 
+class ServiceSettingsInForce(ServiceSettings, BaseSettings):
+    """The settings of a process that serves, as they are in force."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=False, extra="ignore")
+
+
 _Settings = TypeVar("_Settings", bound=BaseSettings)
 
 
-def in_force(kind: type[_Settings]) -> _Settings:
+def read_settings(kind: type[_Settings]) -> _Settings:
     """Returns settings as they are in force: environment variables first, then a `.env`, then the defaults.
 
     Raises:

@@ -44,8 +44,8 @@ from taxifare.environment import (
     SettingsError,
     SubjectSettings,
     empty_is_none,
-    in_force,
     in_words,
+    read_settings,
     remembered_address,
 )
 from taxifare.trips.meters import METERS, Meter
@@ -478,7 +478,7 @@ def settings_in_force() -> Settings:
     Raises:
         SettingsError: One or several are not as expected, or `.env` cannot be read.
     """
-    settings = in_force(Settings)
+    settings = read_settings(Settings)
     for warning in unknown_names(dotenv_values(ENV_FILE)):
         _warn_once(warning)
     return settings

@@ -16,6 +16,8 @@ from taxifare.serving.bundle import MANIFEST, Bundle
 from taxifare.settings import Settings
 
 MODULES_THAT_SERVE = (
+    "taxifare.serving.__main__",
+    "taxifare.serving.app",
     "taxifare.serving.bundle",
     "taxifare.serving.rides",
 )

@@ -1,0 +1,66 @@
+"""`make serve`: prices rides over HTTP until it is told to end. Settings are read here; how it ends is in `server`."""
+
+import gc
+import logging
+import os
+import socket
+import sys
+import tempfile
+
+from taxifare.environment import ServiceSettings, ServiceSettingsInForce, SettingsError, read_settings
+from taxifare.serving.server import CANNOT_START, Server, Supervisor, listening
+
+_log = logging.getLogger("taxifare.serving")
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code of the service, or of one of its processes, which is given the number of its socket."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        settings = read_settings(ServiceSettingsInForce)
+        if arguments[:1] == ["--socket"]:
+            return _serve(settings, socket.socket(fileno=int(arguments[1])), owns_socket=False)
+        listener = listening(settings.service_listen)
+    except SettingsError as error:
+        _log.error("%s", error)
+        return CANNOT_START
+    except OSError as error:
+        _log.error("SERVICE_LISTEN: expected an address that is free, received %s: %s", settings.service_listen, error)
+        return CANNOT_START
+    _log.info("rides are priced at http://%s; /docs says how", settings.service_listen)
+    if settings.service_workers == 1:
+        return _serve(settings, listener, owns_socket=True)
+    with tempfile.TemporaryDirectory(prefix="taxifare-counters-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        return Supervisor(settings.service_workers, listener).run()
+
+
+def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: bool) -> int:
+    """Returns the exit code of one process, when it has ended."""
+    # A process prices on one thread: before numpy is imported, which asks how many there are.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from taxifare.serving.app import Service
+    from taxifare.serving.bundle import BundleError
+    from taxifare.serving.following import Follower
+    from taxifare.serving.metrics import Metrics
+    from taxifare.serving.prediction_log import PredictionLog
+
+    metrics = Metrics()
+    follower = Follower(settings, metrics)
+    try:
+        follower.start()
+    except (BundleError, SettingsError) as error:
+        _log.error("SERVICE_MODEL_PATH: %s", error)
+        return CANNOT_START
+    log = PredictionLog(settings.home / "prediction-log", settings.prediction_log_days)
+    token = None if settings.service_token is None else settings.service_token.get_secret_value()
+    # What is there now stays: the collector of garbage need not look at it again.
+    gc.freeze()
+    Server(Service(follower, log, metrics, token), owns_socket=owns_socket).serve_on(listener)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,412 @@
+"""The service: HTTP in, quotes out, as an ASGI application; what it says of itself is in `openapi`.
+
+A request is decoded and its rides are checked as soon as it is there; then it waits for the turn of the event loop,
+with whom else has arrived (`turns`). Why no framework stands between server and application: docs/decisions.md, under
+serving.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+import msgspec
+
+from taxifare.serving import invocations, openapi, problems
+from taxifare.serving.bundle import BundleError
+from taxifare.serving.following import Follower, Served
+from taxifare.serving.metrics import CONTENT_TYPE, Metrics
+from taxifare.serving.prediction_log import PredictionLog
+from taxifare.serving.problems import Problem, ProblemError
+from taxifare.serving.rides import Fault, Ride, RideError, checked, shown
+from taxifare.serving.turns import Asked, Quote, Turns
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_MOST_BYTES = 4 << 20
+_MOST_RIDES = 10_000
+_BODY_S = 5.0
+_MOST_WAITING = 1024
+"""Requests that are being answered; more are asked to come again."""
+
+_RETRY_AFTER_S = b"1"
+_LONGEST_ID = 200
+_TIDY_EVERY_S = 3600.0
+_JSON = b"application/json"
+_OPEN_TO_ALL = frozenset({"/health/live", "/health/ready"})
+
+_log = logging.getLogger(__name__)
+
+
+class Reply(NamedTuple):
+    """An answer on its way out."""
+
+    status: int
+    body: bytes
+    media_type: bytes = _JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Priced(msgspec.Struct, kw_only=True):
+    """The answer to a ride; what each field means is in `openapi`."""
+
+    ride_id: str | int
+    fare: float
+    upper: float
+    corrected: float
+    quoted: float
+    unit: str
+    model_version: str
+    sequence: int | None
+    warnings: tuple[str, ...]
+
+
+class Unpriced(msgspec.Struct, kw_only=True):
+    """A ride of a batch that is not priced, and why."""
+
+    ride_id: Any
+    problem: Problem
+
+
+class Service:
+    """The application.
+
+    Args:
+        follower: What is served.
+        log: Where answers are written down.
+        metrics: What is counted.
+        token: That requests must bring, None where none is asked for.
+
+    Attributes:
+        draining: Whether the process is about to end: it says so, and lets connections go.
+    """
+
+    def __init__(self, follower: Follower, log: PredictionLog, metrics: Metrics, token: str | None) -> None:
+        self.draining = False
+        self._follower, self._log, self._metrics = follower, log, metrics
+        self._bearer = None if token is None else f"Bearer {token}".encode()
+        self._turns = Turns(follower, log, metrics)
+        self._waiting = 0
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder().decode
+        self._posts: Final[Mapping[str, Callable[[bytes], Awaitable[Reply]]]] = {
+            "/predict": self._predict,
+            "/predict/batch": self._predict_batch,
+            "/invocations": self._invocations,
+        }
+        self._gets: Final[Mapping[str, Callable[[], Reply]]] = {
+            "/health/live": self._live,
+            "/health/ready": self._ready,
+            "/model": self._model,
+            "/metrics": self._told_metrics,
+            "/openapi.json": self._openapi,
+            "/docs": self._docs,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or lives through the life of the process."""
+        if scope["type"] == "lifespan":
+            await self._live_through(receive, send)
+            return
+        began_s = perf_counter()
+        path = scope["path"]
+        self._waiting += 1
+        try:
+            reply = await self._replied(scope, path, receive)
+        except ProblemError as error:
+            reply = self._problem(error)
+        except BundleError as error:
+            _log.error("a ride that is in order was not priced: %s", error)
+            reply = self._problem(
+                ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "the model in production does not predict")
+            )
+        finally:
+            self._waiting -= 1
+        await self._send(reply, send)
+        self._metrics.request(path if path in self._posts or path in self._gets else "other", reply.status, began_s)
+
+    async def _replied(self, scope: Scope, path: str, receive: Receive) -> Reply:
+        headers = dict(scope["headers"])
+        if self._bearer is not None and path not in _OPEN_TO_ALL:
+            _ensure_token(headers, self._bearer)
+        post, method = self._posts.get(path), scope["method"]
+        if post is not None:
+            if method != "POST":
+                raise _not_allowed(b"POST")
+            if self._waiting > _MOST_WAITING:
+                raise ProblemError(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    f"{_MOST_WAITING:,} requests are waiting already",
+                    headers=((b"retry-after", _RETRY_AFTER_S),),
+                )
+            _ensure_json(headers)
+            return await post(await _body(headers, receive))
+        get = self._gets.get(path)
+        if get is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, "there is nothing here; /docs says what there is")
+        if method not in {"GET", "HEAD"}:
+            raise _not_allowed(b"GET, HEAD")
+        return get()
+
+    async def _send(self, reply: Reply, send: Send) -> None:
+        headers = [
+            (b"content-type", reply.media_type),
+            (b"content-length", b"%d" % len(reply.body)),
+            *reply.headers,
+        ]
+        if self.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    def _problem(self, error: ProblemError) -> Reply:
+        return Reply(error.problem.status, self._encode(error.problem), problems.MEDIA_TYPE, error.headers)
+
+    async def _predict(self, body: bytes) -> Reply:
+        asked = self._asked(self._decoded(body), datetime.now(UTC), self._follower.served())
+        quote = await self._turns.quote(asked)
+        return Reply(200, self._encode(_priced(asked, quote)))
+
+    async def _predict_batch(self, body: bytes) -> Reply:
+        received_at, served = datetime.now(UTC), self._follower.served()
+        entries = _only(self._decoded(body), ("rides",))["rides"]
+        _ensure_rides(entries, "rides")
+        answers: list[Priced | Unpriced | None] = []
+        good: list[Asked] = []
+        for entry in entries:
+            try:
+                good.append(self._asked(entry, received_at, served))
+                answers.append(None)
+            except ProblemError as error:
+                answers.append(
+                    Unpriced(ride_id=entry.get("ride_id") if isinstance(entry, dict) else None, problem=error.problem)
+                )
+        quotes = await self._turns.quote_all(good, served)
+        priced = iter([_priced(asked, quote) for asked, quote in zip(good, quotes, strict=True)])
+        whole = {
+            "model_version": served.version,
+            "sequence": served.sequence,
+            "answers": [next(priced) if answer is None else answer for answer in answers],
+        }
+        return Reply(200, self._encode(whole))
+
+    async def _invocations(self, body: bytes) -> Reply:
+        received_at, served = datetime.now(UTC), self._follower.served()
+        call = invocations.read(self._decoded(body))
+        _ensure_rides(call.rows, "rows")
+        request = uuid4().hex
+        asked, errors = [], []
+        for number, row in enumerate(call.rows):
+            try:
+                asked.append(Asked(f"{request}-{number}", row, _checked(row, served), received_at))
+            except ProblemError as error:
+                errors += [
+                    Fault(f"row {number}: {fault.field}", fault.expected, fault.received)
+                    for fault in error.problem.errors
+                ]
+        if errors:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "rows that cannot be priced; /predict/batch prices the others",
+                errors[:100],
+            )
+        quotes = await self._turns.quote_all(asked, served)
+        return Reply(200, self._encode({"predictions": [q.corrected if call.corrected else q.fare for q in quotes]}))
+
+    def _decoded(self, body: bytes) -> Any:
+        try:
+            return self._decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProblemError(HTTPStatus.BAD_REQUEST, f"expected JSON in UTF-8: {error}") from None
+
+    def _asked(self, entry: Any, received_at: datetime, served: Served) -> Asked:
+        found = _only(entry, ("ride_id", "ride"))
+        ride_id = found["ride_id"]
+        is_id = (
+            isinstance(ride_id, str | int) and not isinstance(ride_id, bool) and 0 < len(str(ride_id)) <= _LONGEST_ID
+        )
+        if not is_id:
+            expected = f"a text of at most {_LONGEST_ID} characters, or a whole number"
+            raise _unfit([Fault("ride_id", expected, shown(ride_id))])
+        return Asked(ride_id, found["ride"], _checked(found["ride"], served), received_at)
+
+    def _live(self) -> Reply:
+        return Reply(200, b'{"status":"live"}')
+
+    def _ready(self) -> Reply:
+        if self.draining:
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "this process is about to end")
+        self._follower.served()
+        if not self._follower.is_ready:
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "what is in force is being looked for")
+        return Reply(200, b'{"status":"ready"}')
+
+    def _model(self) -> Reply:
+        facts = self._follower.facts() | {
+            "prediction_log": {"written": self._log.written, "lost": self._log.lost, "fault": self._log.fault}
+        }
+        return Reply(200, self._encode(facts))
+
+    def _told_metrics(self) -> Reply:
+        return Reply(200, self._metrics.told(), CONTENT_TYPE)
+
+    def _openapi(self) -> Reply:
+        return Reply(200, self._encode(self._described()))
+
+    def _docs(self) -> Reply:
+        return Reply(200, openapi.page(self._described()), b"text/html; charset=utf-8")
+
+    def _described(self) -> Mapping[str, Any]:
+        served = self._follower.current
+        return openapi.document(None if served is None else served.bundle.manifest.limits)
+
+    async def _tidy_on(self) -> None:
+        """Ensures, each hour, that old segments of the log go, and that those of dead processes are sealed."""
+        while True:
+            await asyncio.to_thread(self._log.tidy)
+            await asyncio.sleep(_TIDY_EVERY_S)
+
+    async def _live_through(self, receive: Receive, send: Send) -> None:
+        await receive()
+        tidying = asyncio.create_task(self._tidy_on())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        tidying.cancel()
+        self._follower.stop()
+        self._log.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@cache
+def _unlearned(rule: str) -> str:
+    return f"{rule} is in force at the pickup, and this version has learned from no trip since"
+
+
+def _checked(told: Any, served: Served) -> Ride:
+    if not isinstance(told, dict):
+        raise _unfit([Fault("ride", "an object", shown(told))])
+    try:
+        return checked(told, served.bundle.manifest.limits)
+    except RideError as error:
+        raise _unfit(error.faults) from None
+
+
+def _priced(asked: Asked, quote: Quote) -> Priced:
+    return Priced(
+        ride_id=asked.ride_id,
+        fare=quote.fare,
+        upper=quote.upper,
+        corrected=quote.corrected,
+        quoted=quote.quoted,
+        unit=quote.served.bundle.manifest.unit,
+        model_version=quote.served.version,
+        sequence=quote.served.sequence,
+        warnings=tuple(map(_unlearned, quote.unlearned)),
+    )
+
+
+def _ensure_token(headers: Mapping[bytes, bytes], bearer: bytes) -> None:
+    if not hmac.compare_digest(headers.get(b"authorization", b""), bearer):
+        raise ProblemError(
+            HTTPStatus.UNAUTHORIZED,
+            "expected the header `Authorization: Bearer …` with the token of this service",
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
+
+
+async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    """Returns what was sent.
+
+    Raises:
+        ProblemError: It is too much, or is not there in time.
+    """
+    announced = headers.get(b"content-length", b"0")
+    if len(announced) > 12 or int(announced) > _MOST_BYTES:
+        raise _too_large()
+    message = await _received(receive)
+    if not message["more_body"]:
+        return bytes(message["body"])
+    chunks, length = [message["body"]], len(message["body"])
+    try:
+        async with asyncio.timeout(_BODY_S):
+            while message["more_body"]:
+                message = await _received(receive)
+                chunks.append(message["body"])
+                length += len(message["body"])
+                if length > _MOST_BYTES:
+                    raise _too_large()
+    except TimeoutError:
+        raise ProblemError(
+            HTTPStatus.REQUEST_TIMEOUT,
+            f"expected the whole request within {_BODY_S:.0f} s, received {length:,} bytes",
+            headers=((b"connection", b"close"),),
+        ) from None
+    return b"".join(chunks)
+
+
+async def _received(receive: Receive) -> MutableMapping[str, Any]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "the client went away")
+    return message
+
+
+def _too_large() -> ProblemError:
+    # The rest of what was sent is not read, so that the connection cannot be used again.
+    return ProblemError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"expected at most {_MOST_BYTES:,} bytes and {_MOST_RIDES:,} rides",
+        headers=((b"connection", b"close"),),
+    )
+
+
+def _ensure_json(headers: Mapping[bytes, bytes]) -> None:
+    """Ensures that what is sent says that it is JSON."""
+    media_type, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
+    charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
+    if media_type.strip() != b"application/json" or charset not in {b"", b"utf-8"} or b"content-encoding" in headers:
+        received = headers.get(b"content-type", b"nothing").decode("latin-1")
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "expected the header `Content-Type: application/json`, and no Content-Encoding",
+            (Fault("Content-Type", "application/json", shown(received)),),
+        )
+
+
+def _only(found: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Returns an object that has these fields and no other.
+
+    Raises:
+        ProblemError: It is something else; says of each field what is wrong.
+    """
+    if not isinstance(found, dict):
+        raise _unfit([Fault("body", f"an object with {' and '.join(names)}", shown(found))])
+    faults = [Fault(name, "a value", "nothing") for name in names if name not in found]
+    faults += [Fault(str(name), "no such field", shown(found[name])) for name in found if name not in names]
+    if faults:
+        raise _unfit(faults)
+    return found
+
+
+def _ensure_rides(rides: Any, name: str) -> None:
+    if not isinstance(rides, list) or not rides:
+        raise _unfit([Fault(name, "a list of at least one ride", shown(rides))])
+    if len(rides) > _MOST_RIDES:
+        raise _too_large()
+
+
+def _unfit(faults: Sequence[Fault]) -> ProblemError:
+    detail = "; ".join(f"{fault.field}: expected {fault.expected}, received {fault.received}" for fault in faults[:3])
+    return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
+
+
+def _not_allowed(methods: bytes) -> ProblemError:
+    return ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, f"expected {methods.decode()}", headers=((b"allow", methods),))

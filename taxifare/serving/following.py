@@ -1,0 +1,231 @@
+"""Following: what is in force is served within seconds of a promotion, and the last good one while that is unknown.
+
+A thread looks. What is new is copied beside the state, loaded and checked there, and takes the place of the old at
+once: whoever prices rides takes one reference and keeps it. The copy is what a process starts from when the lake is
+away.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from upath import UPath
+
+from taxifare.environment import ServiceSettings
+from taxifare.serving import in_force
+from taxifare.serving.bundle import Bundle, BundleError
+from taxifare.serving.in_force import InForce, InForceError, bundles_in
+from taxifare.serving.metrics import Metrics
+from taxifare.serving.problems import ProblemError
+
+LOOK_EVERY_S = 1.0
+
+_AGAIN_S = 30.0
+"""How long a bundle that was refused is not looked at again: it may have been half there."""
+
+_FIRST_LOOK_S = 5.0
+"""How long a process that has a copy of its own waits for the lake before it is ready."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What rides are priced with, and since which promotion.
+
+    Attributes:
+        bundle: The model.
+        in_force: Its promotion, None where a bundle is served whatever is in production.
+    """
+
+    bundle: Bundle
+    in_force: InForce | None
+
+    @property
+    def version(self) -> str:
+        """Number of the registered version."""
+        return self.bundle.manifest.version
+
+    @property
+    def sequence(self) -> int | None:
+        """Of the promotion."""
+        return None if self.in_force is None else self.in_force.sequence
+
+
+class Follower:
+    """Holds what is served, and renews it.
+
+    Attributes:
+        current: What is served, None where nothing is.
+        behind: Why what is in force cannot be told or served, None where all is as it should be.
+    """
+
+    def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
+        self.current: Served | None = None
+        self.behind: str | None = None
+        self._settings, self._metrics = settings, metrics
+        self._own = settings.home / "serving"
+        self._in_force: InForce | None = None
+        self._refused: tuple[str, float] | None = None
+        self._first_look, self._ended = threading.Event(), threading.Event()
+        self._began_s = time.monotonic()
+
+    def served(self) -> Served:
+        """Returns what is served.
+
+        Raises:
+            ProblemError: Nothing is.
+        """
+        if self.current is None:
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, self._why_nothing(), headers=((b"retry-after", b"5"),))
+        return self.current
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a model, and it is the one in force as far as could be found out in a few seconds."""
+        has_looked = self._first_look.is_set() or time.monotonic() - self._began_s > _FIRST_LOOK_S
+        return self.current is not None and has_looked
+
+    def start(self) -> None:
+        """Ensures that the own copy is served, if there is one, and that a thread looks for what is in force.
+
+        Raises:
+            BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
+        """
+        if self._settings.service_model_path is not None:
+            self.current = Served(self._loaded(UPath(self._settings.service_model_path)), None)
+            self._first_look.set()
+            return
+        with suppress(FileNotFoundError):
+            self._start_from_copy()
+        threading.Thread(target=self._look_on, name="follower", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ensures that nobody looks any more."""
+        self._ended.set()
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what is served, by whose decision, and whether that is known to be what is in force."""
+        served = self.current
+        manifest = None if served is None else msgspec.to_builtins(served.bundle.manifest)
+        promotion = None if self._in_force is None else msgspec.to_builtins(self._in_force)
+        bundle = None if served is None else served.bundle.digest
+        return {"bundle": bundle, "manifest": manifest, "promotion": promotion, "behind": self.behind}
+
+    def _start_from_copy(self) -> None:
+        try:
+            found = in_force.read(UPath(self._own))
+            if found is not None:
+                self._take(found, self._from_copy(found))
+        except (InForceError, BundleError) as error:
+            _log.warning("the own copy of what was in force is not used: %s", error)
+
+    def _look_on(self) -> None:
+        while not self._ended.is_set():
+            self._look()
+            self._first_look.set()
+            self._ended.wait(LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        """Ensures that what is in force is served, or that it is said why not."""
+        try:
+            found = in_force.read(self._settings.lake)
+        except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and the thread has to live
+            self._say(f"what is in force cannot be told: {error}")
+            return
+        known = None if self._in_force is None else self._in_force.sequence
+        if found is None:
+            self._say(
+                None if known is None else f"expected promotion {known} or a later one in the lake, received none"
+            )
+        elif known is not None and found.sequence < known:
+            self._say(f"expected promotion {known} or a later one in the lake, received {found.sequence}")
+        elif found == self._in_force:
+            self._say(None)
+        else:
+            self._follow(found)
+
+    def _follow(self, found: InForce) -> None:
+        """Ensures that a promotion that is new here is served, or refused with what is served staying."""
+        now_s = time.monotonic()
+        if self._refused is not None and self._refused[0] == found.digest and now_s < self._refused[1]:
+            return
+        try:
+            self._take(found, None if found.digest is None else self._from_lake(found.digest))
+        except (BundleError, OSError) as error:
+            self._refused = (found.digest or "", now_s + _AGAIN_S)
+            self._metrics.refused()
+            self._say(f"version {found.version} of promotion {found.sequence} is refused: {error}")
+            return
+        self._refused = None
+        self._say(None)
+        self._keep(found)
+
+    def _take(self, found: InForce, bundle: Bundle | None) -> None:
+        """Ensures that rides are priced as promoted from now on: one assignment, which whoever comes meets or not."""
+        self.current = None if bundle is None else Served(bundle, found)
+        self._in_force = found
+        _log.info("promotion %s: version %s is served", found.sequence, found.version or "none")
+
+    def _from_lake(self, digest: str) -> Bundle:
+        """Returns a bundle, loaded from a copy of it that is made first."""
+        copy = self._own_copy(digest)
+        with suppress(BundleError, FileNotFoundError):
+            return self._loaded(UPath(copy))
+        aside = copy.with_name(f".{uuid4().hex}")
+        try:
+            _copy(bundles_in(self._settings.lake) / digest, aside / digest)
+            bundle = self._loaded(UPath(aside / digest))
+            shutil.rmtree(copy, ignore_errors=True)
+            with suppress(OSError):  # another process was quicker
+                (aside / digest).rename(copy)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return bundle
+
+    def _from_copy(self, found: InForce) -> Bundle | None:
+        return None if found.digest is None else self._loaded(UPath(self._own_copy(found.digest)))
+
+    def _own_copy(self, digest: str) -> Path:
+        return Path(bundles_in(UPath(self._own)).path) / digest
+
+    def _loaded(self, folder: UPath) -> Bundle:
+        """Returns a bundle that was checked: whole, answering as it should, of this city and target."""
+        return Bundle.read(folder, city=self._settings.city, target=self._settings.target)
+
+    def _keep(self, found: InForce) -> None:
+        """Ensures that the next start finds what is served now, and no more than that."""
+        try:
+            in_force.publish(UPath(self._own), found)
+            for folder in self._own_copy(found.digest or "none").parent.iterdir():
+                if folder.is_dir() and folder.name != found.digest:
+                    shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            _log.warning("no copy of promotion %s is kept for the next start: %s", found.sequence, error)
+
+    def _say(self, behind: str | None) -> None:
+        if behind is not None and behind != self.behind:
+            _log.error("behind: %s", behind)
+        self.behind = behind
+        served = self.current
+        self._metrics.follows(None if served is None else served.sequence, is_behind=behind is not None)
+
+    def _why_nothing(self) -> str:
+        if self.behind is not None:
+            return f"no model is served: {self.behind}"
+        return "no model is in production: approve one, or set SERVICE_MODEL_PATH"
+
+
+def _copy(bundle: UPath, folder: Path) -> None:
+    """Ensures that the files of a bundle are in a folder; whether they are all, and right, is seen when it is read."""
+    folder.mkdir(parents=True)
+    for file in bundle.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())

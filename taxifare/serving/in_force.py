@@ -1,0 +1,84 @@
+"""What is in force: the promotion that whoever prices rides follows, published beside the bundles.
+
+Which that is, is decided in the ledger; this file is a projection of it, for servers that have no access to the ledger
+or to MLflow. Promotions are numbered, and a later number counts, whatever any clock says.
+"""
+
+from datetime import datetime
+
+import msgspec
+from upath import UPath
+
+from taxifare.errors import ToldError
+from taxifare.whole_files import whole_file
+
+_FILE = "in-force.json"
+
+
+class InForceError(ToldError, RuntimeError):
+    """What is in force cannot be told: the file is there and says nothing that can be read."""
+
+
+class InForce(msgspec.Struct, frozen=True, kw_only=True):
+    """A promotion.
+
+    Attributes:
+        sequence: Its number in the ledger; later promotions and rollbacks have greater ones.
+        version: What is in production since, None where nothing is.
+        digest: Of the version's bundle, None where nothing is in production.
+        city: Whose rides it prices.
+        target: What it predicts.
+        by: Who decided it.
+        reason: Why.
+        promoted_at: When, UTC.
+        replaced_version: What was in production before.
+    """
+
+    sequence: int
+    version: str | None
+    digest: str | None
+    city: str
+    target: str
+    by: str
+    reason: str
+    promoted_at: datetime
+    replaced_version: str | None
+
+
+def bundles_in(lake: UPath) -> UPath:
+    """Returns where the bundles of a lake are, each in a folder that is called by its digest."""
+    return lake / "bundles"
+
+
+def read(lake: UPath) -> InForce | None:
+    """Returns what is in force, None where nothing was ever promoted.
+
+    Raises:
+        InForceError: The file says nothing that can be read.
+        OSError: It cannot be told whether there is one; clients of buckets raise errors of their own.
+    """
+    try:
+        content = (bundles_in(lake) / _FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(content, type=InForce)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InForceError(f"{_FILE}: expected a promotion, received something else: {error}") from None
+
+
+def publish(lake: UPath, in_force: InForce) -> None:
+    """Ensures that a promotion is published, unless a later one is: the sequence never goes down.
+
+    A file that cannot be read is replaced.
+    """
+    try:
+        published = read(lake)
+    except InForceError:
+        published = None
+    if published is not None and (published.sequence > in_force.sequence or published == in_force):
+        return
+    folder = bundles_in(lake)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / _FILE) as unfinished:
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(in_force), indent=1))

@@ -1,0 +1,143 @@
+"""Turns: rides that arrive while the event loop is busy are priced together, by one model, and logged together.
+
+Pricing eight rides costs little more than pricing one. Nobody waits for company: whoever is there when the loop comes
+round is priced then.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from taxifare.serving.following import Follower, Served
+from taxifare.serving.metrics import Metrics
+from taxifare.serving.prediction_log import Answer, PredictionLog
+from taxifare.serving.rides import Ride, packed
+
+_LARGE = 256
+"""Rides that are priced in a thread, so that others go on meanwhile."""
+
+
+class Asked(NamedTuple):
+    """A ride that is asked for.
+
+    Attributes:
+        ride_id: What the client calls it.
+        told: What the client told of it.
+        ride: The same, checked.
+        received_at: When, UTC.
+    """
+
+    ride_id: str | int
+    told: dict[str, Any]
+    ride: Ride
+    received_at: datetime
+
+
+class Quote(NamedTuple):
+    """What is answered to a ride, by which model, and the dated rules in force that this has learned nothing of."""
+
+    served: Served
+    fare: float
+    upper: float
+    corrected: float
+    quoted: float
+    unlearned: tuple[str, ...]
+
+
+class Turns:
+    """Prices rides in turns of the event loop."""
+
+    def __init__(self, follower: Follower, log: PredictionLog, metrics: Metrics) -> None:
+        self._follower, self._log, self._metrics = follower, log, metrics
+        self._waiting: list[tuple[Asked, asyncio.Future[Quote]]] = []
+        self._thread = ThreadPoolExecutor(1, "large batches")
+
+    async def quote(self, asked: Asked) -> Quote:
+        """Returns the quote of a ride, priced with the others of this turn.
+
+        Raises:
+            ProblemError: No model is there.
+            BundleError: It does not predict.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Quote] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._take_turn)
+        self._waiting.append((asked, future))
+        return await future
+
+    async def quote_all(self, asked: Sequence[Asked], served: Served) -> list[Quote]:
+        """Returns the quotes of rides, all by that model.
+
+        Raises:
+            BundleError: It does not predict.
+        """
+        if len(asked) < _LARGE:
+            quotes = self._priced(asked, served)
+        else:
+            quotes = await asyncio.get_running_loop().run_in_executor(self._thread, self._priced, asked, served)
+        self._write_down(asked, quotes)
+        return quotes
+
+    def _take_turn(self) -> None:
+        turn, self._waiting = self._waiting, []
+        # Whoever has gone away meanwhile is not answered.
+        turn = [(asked, future) for asked, future in turn if not future.done()]
+        asked = [each for each, _ in turn]
+        try:
+            # Taken once: whatever is promoted meanwhile, one model answers all of them.
+            quotes = self._priced(asked, self._follower.served())
+            self._write_down(asked, quotes)
+        except Exception as error:  # noqa: BLE001 - it is raised where each of them is waited for
+            for _, future in turn:
+                future.set_exception(error)
+        else:
+            for (_, future), quote in zip(turn, quotes, strict=True):
+                future.set_result(quote)
+
+    def _priced(self, asked: Sequence[Asked], served: Served) -> list[Quote]:
+        if not asked:
+            return []
+        bundle = served.bundle
+        found = bundle.quote(packed([each.ride for each in asked]))
+        columns = (_plain(column) for column in (found.fare, found.upper, found.corrected, found.quoted))
+        unlearned = (bundle.manifest.unlearned(each.ride.pickup_datetime) for each in asked)
+        return [Quote(served, *values) for values in zip(*columns, unlearned, strict=True)]
+
+    def _write_down(self, asked: Sequence[Asked], quotes: Sequence[Quote]) -> None:
+        """Ensures that the answers are on the log before they leave."""
+        if not asked:
+            return
+        now, lost = datetime.now(UTC), self._log.lost
+        self._log.append(
+            [
+                Answer(
+                    ride_id=each.ride_id,
+                    ride=each.told,
+                    role="production",
+                    version=quote.served.version,
+                    bundle=quote.served.bundle.digest,
+                    sequence=quote.served.sequence,
+                    fare=quote.fare,
+                    upper=quote.upper,
+                    corrected=quote.corrected,
+                    quoted=quote.quoted,
+                    unit=quote.served.bundle.manifest.unit,
+                    received_at=each.received_at,
+                    answered_at=now,
+                )
+                for each, quote in zip(asked, quotes, strict=True)
+            ]
+        )
+        self._metrics.priced(len(asked), quotes[0].served.version, self._log.lost - lost)
+
+
+def _plain(values: npt.NDArray[np.floating[Any]]) -> list[float]:
+    """Returns the values as they are written: to a hundredth of a cent."""
+    plain: list[float] = values.astype(np.float64).round(4).tolist()
+    return plain
