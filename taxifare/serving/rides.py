@@ -24,7 +24,10 @@ FIELDS = ("pickup_datetime", *PLACES, "passenger_count")
 
 _KNOWN_AFTERWARDS = frozenset({"fare_amount", "dropoff_datetime", "trip_distance", "trip_seconds", "total_amount"})
 
-_WALL_CLOCK = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?", re.ASCII)
+WALL_CLOCK = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?"
+"""A time of the city's clock, to the minute or closer."""
+
+_WALL_CLOCK = re.compile(WALL_CLOCK, re.ASCII)
 
 _SHOWN = 100
 """Characters of what was received that are repeated."""

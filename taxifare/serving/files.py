@@ -1,0 +1,274 @@
+"""Files of rides, CSV or parquet, of any length: read in parts, priced, and written with the answers beside each ride.
+
+A row that is no ride that can be priced keeps its place, with what is wrong with it in `fault`; all others are priced.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import IO, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from taxifare.errors import ToldError
+from taxifare.serving.bundle import Bundle
+from taxifare.serving.rides import FIELDS, PLACES, WALL_CLOCK, Fault, Limits, Numbers, Rides, shown, unfit
+from taxifare.trips.features import MISSING_PASSENGERS
+
+Kind = Literal["csv", "parquet"]
+
+KINDS: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet"}
+"""By the ending of a file's name."""
+
+VALUES = {"USD": "fare_usd", "min": "duration_min"}
+"""Name of the prediction's column, by the unit of the target."""
+
+VERSION, FAULT = "model_version", "fault"
+
+ROWS = 65_536
+"""Rides in memory at once, for each thread."""
+
+_BLOCK_BYTES = 8 * 2**20
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
+
+_EXAMPLES = 10
+
+Batch: TypeAlias = pa.RecordBatch
+
+
+class RideFileError(ToldError, ValueError):
+    """A file that holds no rides; says which column or line, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of a file.
+
+    Attributes:
+        rides: How many rows it has.
+        refused: How many of them are no rides that can be priced.
+        examples: The first of those: the row, counted from 1 without the heading, and what is wrong with it.
+    """
+
+    rides: int
+    refused: int
+    examples: tuple[tuple[int, str], ...]
+
+
+def kind_of(name: str) -> Kind:
+    """Returns what kind of file has that name; one that was packed is none.
+
+    >>> kind_of("rides.CSV")
+    'csv'
+
+    Raises:
+        RideFileError: Neither.
+    """
+    for ending, kind in KINDS.items():
+        if name.lower().endswith(ending):
+            return kind
+    raise RideFileError(f"{name}: expected a file that ends in {' or '.join(KINDS)}")
+
+
+def columns_of(unit: str) -> tuple[str, ...]:
+    """Returns the columns that answers have.
+
+    >>> columns_of("USD")
+    ('fare_usd', 'upper_fare_usd', 'corrected_fare_usd', 'quoted_fare_usd', 'model_version', 'fault')
+    """
+    value = VALUES[unit]
+    return value, f"upper_{value}", f"corrected_{value}", f"quoted_{value}", VERSION, FAULT
+
+
+def score(
+    rides: IO[bytes],
+    answers: IO[bytes],
+    kind: Kind,
+    bundle: Bundle,
+    *,
+    threads: int = 1,
+    on_rows: Callable[[int], None] = lambda _rows: None,
+) -> Scored:
+    """Returns what came of a file of rides, whose answers are written in the same kind: its columns, and the answers.
+
+    Memory does not grow with the file.
+
+    Args:
+        rides: The file; a CSV file may be a pipe.
+        answers: Where the answers go.
+        kind: Of both.
+        bundle: Prices rides.
+        threads: How many price rides side by side.
+        on_rows: Told how many rows are done, now and then.
+
+    Raises:
+        RideFileError: It lacks a column, has one that answers have, or is no file of that kind.
+    """
+    unit = bundle.manifest.unit
+    schema, batches = _opened(rides, kind)
+    _ensure_columns(schema, columns_of(unit))
+    whole = pa.schema([*schema, *_answer_fields(unit)])
+    total, refused = 0, 0
+    examples: list[tuple[int, str]] = []
+    with _writer(answers, whole, kind) as writer:
+        for batch, faults in _side_by_side(lambda one: _scored(one, whole, bundle), batches, threads):
+            writer.write_batch(batch)
+            examples += [(total + 1 + row, what) for row, what in faults.items()][: _EXAMPLES - len(examples)]
+            total, refused = total + len(batch), refused + len(faults)
+            on_rows(total)
+    return Scored(total, refused, tuple(examples))
+
+
+def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
+    """Returns the columns of a file and its rows; of a CSV file all as texts, so that no value is changed."""
+    try:
+        if kind == "parquet":
+            file = pq.ParquetFile(rides)
+            return file.schema_arrow, file.iter_batches(ROWS)
+        reader = pyarrow.csv.open_csv(
+            rides,
+            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+            convert_options=pyarrow.csv.ConvertOptions(
+                default_column_type=pa.string(), strings_can_be_null=True, null_values=[""]
+            ),
+        )
+        return reader.schema, _read(reader)
+    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+        raise _no_file(kind, error) from None
+
+
+def _read(reader: "pyarrow.csv.CSVStreamingReader") -> Iterator[Batch]:
+    """Yields the rows; a line of another length ends it."""
+    try:
+        yield from reader
+    except pa.ArrowInvalid as error:
+        raise _no_file("csv", error) from None
+
+
+def _no_file(kind: Kind, error: Exception) -> RideFileError:
+    said = re.sub(r"\s+", " ", str(error))
+    return RideFileError(f"expected a {kind} file of rides with the columns {', '.join(FIELDS)}, received: {said}")
+
+
+def _ensure_columns(schema: pa.Schema, answers: tuple[str, ...]) -> None:
+    missing = [name for name in FIELDS if name not in schema.names]
+    if missing:
+        received = ", ".join(shown(name).strip("'") for name in schema.names[:20])
+        raise RideFileError(f"expected the columns {', '.join(FIELDS)}, received {received}: {missing[0]} is missing")
+    for name in schema.names:
+        if name in answers or schema.names.count(name) > 1:
+            raise RideFileError(f"expected each column once, and none called {', '.join(answers)}; received {name}")
+    zoned = schema.field("pickup_datetime").type
+    if pa.types.is_timestamp(zoned) and zoned.tz is not None:
+        raise RideFileError(
+            f"pickup_datetime: expected times of the city's clock without a zone, received {zoned}: convert them"
+        )
+
+
+def _answer_fields(unit: str) -> list[pa.Field]:
+    *values, version, fault = columns_of(unit)
+    return [
+        *(pa.field(name, pa.float64()) for name in values),
+        pa.field(version, pa.string()),
+        pa.field(fault, pa.string()),
+    ]
+
+
+def _writer(answers: IO[bytes], schema: pa.Schema, kind: Kind) -> AbstractContextManager[Any]:
+    writer: AbstractContextManager[Any] = (
+        pq.ParquetWriter(answers, schema, compression="zstd")
+        if kind == "parquet"
+        else pyarrow.csv.CSVWriter(answers, schema, write_options=pyarrow.csv.WriteOptions(quoting_style="needed"))
+    )
+    return writer
+
+
+def _side_by_side(
+    work: Callable[[Batch], tuple[Batch, dict[int, str]]], batches: Iterator[Batch], threads: int
+) -> Iterator[tuple[Batch, dict[int, str]]]:
+    """Yields what the work makes of each batch, in their order; no more are read than are being worked on."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[tuple[Batch, dict[int, str]]]] = deque()
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _scored(batch: Batch, schema: pa.Schema, bundle: Bundle) -> tuple[Batch, dict[int, str]]:
+    """Returns the rows with their answers, and what is wrong with those that have none."""
+    manifest = bundle.manifest
+    faults = _faults(batch, rides := _rides(batch), manifest.limits)
+    is_fit = np.ones(len(batch), bool)
+    is_fit[list(faults)] = False
+    quotes = bundle.quote(rides[is_fit])
+    answers = [_column(values, is_fit) for values in (quotes.fare, quotes.upper, quotes.corrected, quotes.quoted)]
+    version = pc.if_else(pa.array(is_fit), manifest.version, pa.scalar(None, pa.string()))
+    fault = pa.array([faults.get(row) for row in range(len(batch))] if faults else [None] * len(batch), pa.string())
+    return pa.record_batch([*batch.columns, *answers, version, fault], schema=schema), faults
+
+
+def _column(values: npt.NDArray[np.floating], is_fit: npt.NDArray[np.bool_]) -> pa.Array:
+    """Returns the values in the rows that have one, to a hundredth of a cent; nothing in the others."""
+    column = np.full(len(is_fit), np.nan)
+    column[is_fit] = np.round(values.astype(np.float64), 4)
+    return pa.array(column, mask=~is_fit)
+
+
+def _rides(batch: Batch) -> Rides:
+    """Returns the rows as rides; what is no number or time becomes one that no limit lets through."""
+    west, south, east, north = (_numbers(batch.column(name)) for name in PLACES)
+    passengers = _numbers(batch.column("passenger_count"), default=MISSING_PASSENGERS)
+    is_whole = passengers == np.floor(passengers)
+    whole = np.where(is_whole & (np.abs(passengers) < 2**31), passengers, -1).astype(np.int64)
+    return Rides(_moments(batch.column("pickup_datetime")), west, south, east, north, whole)
+
+
+def _numbers(column: pa.Array, default: float = np.nan) -> Numbers:
+    """Returns numbers, the default where there is none, NaN where something else stands."""
+    is_null = np.asarray(column.is_null())
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        text = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, pa.scalar(None, text.type))
+    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        column = pa.nulls(len(column))
+    numbers: Numbers = np.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    numbers[is_null] = default
+    return numbers
+
+
+def _moments(column: pa.Array) -> npt.NDArray[np.datetime64]:
+    """Returns times to the second, NaT where something else stands."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        text = pc.replace_substring(pc.utf8_slice_codeunits(column, 0, 19), "T", " ", max_replacements=1)
+        text = pc.if_else(pc.equal(pc.utf8_length(text), 16), pc.binary_join_element_wise(text, ":00", ""), text)
+        found = pc.strptime(text, format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True)
+        # strptime takes 30 February for 2 March.
+        is_right = pc.and_(
+            pc.match_substring_regex(column, f"^{WALL_CLOCK}$"), pc.equal(pc.strftime(found, "%Y-%m-%d %H:%M:%S"), text)
+        )
+        column = pc.if_else(is_right, found, pa.scalar(None, found.type))
+    elif not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
+        column = pa.nulls(len(column))
+    moments: npt.NDArray[np.datetime64] = column.cast(pa.timestamp("s"), safe=False).to_numpy(zero_copy_only=False)
+    return moments.astype("datetime64[s]")
+
+
+def _faults(batch: Batch, rides: Rides, limits: Limits) -> dict[int, str]:
+    """Returns what is wrong with which rows, with what stands there."""
+
+    def told(fault: Fault, row: int) -> str:
+        return str(Fault(fault.field, fault.expected, shown(batch.column(fault.field)[row].as_py())))
+
+    return {row: "; ".join(told(fault, row) for fault in faults) for row, faults in unfit(rides, limits).items()}

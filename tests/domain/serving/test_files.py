@@ -1,0 +1,158 @@
+"""Files of rides: every row keeps its place, what can be priced is, and what cannot says why."""
+
+import io
+import os
+import threading
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from taxifare.serving.bundle import Bundle
+from taxifare.serving.files import Kind, RideFileError, Scored, kind_of, score
+from taxifare.serving.rides import FIELDS
+from tests.support.bundles import Made
+
+GOOD = "2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,1"
+HEADING = ",".join(FIELDS)
+
+
+@pytest.fixture(scope="module")
+def bundle(made: Made) -> Bundle:
+    return made.bundle
+
+
+def of_csv(bundle: Bundle, *lines: str, heading: str = HEADING) -> tuple[Scored, pd.DataFrame]:
+    answers = io.BytesIO()
+    found = score(io.BytesIO("\n".join([heading, *lines, ""]).encode()), answers, "csv", bundle)
+    return found, pd.read_csv(io.BytesIO(answers.getvalue()), dtype={"key": str})
+
+
+def parquet_of(frame: pd.DataFrame, rows_a_group: int | None = None) -> io.BytesIO:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), file, row_group_size=rows_a_group)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_real_columns_stay_and_every_answer_is_the_registered_model_s(made: Made, kind: Kind, threads: int) -> None:
+    trips = made.trips[["key", *FIELDS, "fare_amount"]]
+    told, rows = io.BytesIO(), []
+    if kind == "csv":
+        trips.to_csv(told, index=False)
+    else:
+        told = parquet_of(trips, rows_a_group=700)
+    told.seek(0)
+    answers = io.BytesIO()
+    found = score(told, answers, kind, made.bundle, threads=threads, on_rows=rows.append)
+    answers.seek(0)
+    scored = pd.read_csv(answers) if kind == "csv" else pd.read_parquet(answers)
+    assert found == Scored(len(trips), 0, ())
+    assert rows[-1] == len(trips)
+    assert scored["key"].astype(str).tolist() == trips["key"].astype(str).tolist()
+    np.testing.assert_allclose(scored["fare_usd"], made.model.predict(trips), atol=0.005)
+    np.testing.assert_allclose(scored["corrected_fare_usd"], made.model.predict(trips, corrected=True), atol=0.005)
+    assert (scored["upper_fare_usd"] >= scored["fare_usd"]).all()
+    assert set(scored["model_version"].astype(str)) == {"1"}
+    assert scored["fault"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("ride", "field", "received"),
+    [
+        ("2015-01-03 18:05:00,0,40.75,-73.95,40.78,1", "pickup_longitude", "'0'"),
+        ("2015-01-03 18:05:00,-73.98,nonsense,-73.95,40.78,1", "pickup_latitude", "'nonsense'"),
+        ("2015-01-03 18:05:00,-73.98,,-73.95,40.78,1", "pickup_latitude", "None"),
+        ("2015-01-03 18:05:00,-73.98,0x28,-73.95,40.78,1", "pickup_latitude", "'0x28'"),
+        ("2015-01-03 18:05:00,-73.98,inf,-73.95,40.78,1", "pickup_latitude", "'inf'"),
+        ("2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,208", "passenger_count", "'208'"),
+        ("2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,1.5", "passenger_count", "'1.5'"),
+        ("2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,1e300", "passenger_count", "'1e300'"),
+        ("2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,two", "passenger_count", "'two'"),
+        ("2015-01-03 18:05:00 UTC,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'2015-01-03 18:05:00 UTC'"),
+        ("2015-01-03T18:05:00+02:00,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "+02:00'"),
+        ("2015-02-30 18:05,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'2015-02-30 18:05'"),
+        ("03/01/2015,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'03/01/2015'"),
+        (",-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "None"),
+        ("1815-01-03 18:05:00,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'1815-01-03 18:05:00'"),
+    ],
+)
+def test_a_row_that_is_no_ride_says_why_and_the_others_are_priced(
+    bundle: Bundle, ride: str, field: str, received: str
+) -> None:
+    found, scored = of_csv(bundle, GOOD, ride, GOOD)
+    assert (found.rides, found.refused) == (3, 1)
+    ((row, what),) = found.examples
+    assert (row, scored["fault"][1]) == (2, what)
+    assert what.startswith(f"{field}: expected ")
+    assert what.endswith(received)
+    assert scored["fare_usd"].isna().tolist() == [False, True, False]
+    assert pd.isna(scored["model_version"][1])
+
+
+@pytest.mark.parametrize("moment", ["2015-01-03 18:05", "2015-01-03T18:05:00", "2015-01-03 18:05:00.123456"])
+def test_a_time_may_be_written_shorter_or_longer(bundle: Bundle, moment: str) -> None:
+    _, scored = of_csv(bundle, GOOD, GOOD.replace("2015-01-03 18:05:00", moment))
+    assert scored["fare_usd"][0] == scored["fare_usd"][1]
+
+
+def test_no_passenger_count_is_one(bundle: Bundle) -> None:
+    _, scored = of_csv(bundle, GOOD, GOOD.removesuffix("1"), GOOD + ".0")
+    assert (scored["fare_usd"] == scored["fare_usd"][0]).all()
+
+
+def test_values_that_are_not_ours_are_left_as_they_are(bundle: Bundle) -> None:
+    _, scored = of_csv(bundle, f"007,{GOOD},a b", heading=f"key,{HEADING},note")
+    assert (scored["key"][0], scored["note"][0]) == ("007", "a b")
+
+
+def test_a_pipe_is_read_once(bundle: Bundle) -> None:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write("\n".join([HEADING, *[GOOD] * 200_000, ""]).encode())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(reading, "rb") as pipe:
+        found = score(pipe, answers := io.BytesIO(), "csv", bundle, threads=2)
+    writer.join()
+    assert (found.rides, found.refused) == (200_000, 0)
+    assert answers.getvalue().count(b"\n") == 200_001
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b"", "csv", "expected a csv file of rides"),
+        (b"\xff\xfe\x00", "csv", "received"),
+        (b"a,b\n1,2\n", "csv", "pickup_datetime is missing"),
+        (HEADING.replace("passenger_count", "riders").encode() + b"\n", "csv", "passenger_count is missing"),
+        (f"{HEADING},fare_usd\n{GOOD},1\n".encode(), "csv", "none called fare_usd"),
+        (f"{HEADING},fault\n{GOOD},1\n".encode(), "csv", "received fault"),
+        (f"{HEADING},{FIELDS[0]}\n{GOOD},1\n".encode(), "csv", "each column once"),
+        (f"{HEADING}\n{GOOD},1,2,3\n".encode(), "csv", "expected a csv file of rides"),
+        (b"PAR1 and nothing more", "parquet", "expected a parquet file of rides"),
+        (f"{HEADING}\n{GOOD}\n".encode(), "parquet", "expected a parquet file of rides"),
+    ],
+)
+def test_what_is_no_file_of_rides_is_told(bundle: Bundle, content: bytes, kind: Kind, said: str) -> None:
+    with pytest.raises(RideFileError, match=said):
+        score(io.BytesIO(content), io.BytesIO(), kind, bundle)
+
+
+def test_times_with_a_zone_are_not_dropped_silently(made: Made) -> None:
+    trips = made.trips[list(FIELDS)].assign(pickup_datetime=made.trips["pickup_datetime"].dt.tz_localize("UTC"))
+    with pytest.raises(RideFileError, match=r"without a zone, received timestamp.*UTC"):
+        score(parquet_of(trips), io.BytesIO(), "parquet", made.bundle)
+
+
+@pytest.mark.parametrize("name", ["rides.json", "rides.csv.gz", "rides", ".csv.tmp"])
+def test_other_kinds_of_files_are_told(name: str) -> None:
+    with pytest.raises(RideFileError, match=r"expected a file that ends in \.csv or \.parquet"):
+        kind_of(name)
