@@ -26,6 +26,7 @@ from taxifare.serving.prediction_log import PredictionLog
 from taxifare.serving.problems import Problem, ProblemError
 from taxifare.serving.rides import Fault, Ride, RideError, checked, shown
 from taxifare.serving.turns import Asked, Quote, Turns
+from taxifare.serving.zones import placed, zones_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -266,7 +267,7 @@ class Service:
 
     def _described(self) -> Mapping[str, Any]:
         served = self._follower.current
-        return openapi.document(None if served is None else served.bundle.manifest.limits)
+        return openapi.document(None if served is None else served.bundle.manifest)
 
     async def _tidy_on(self) -> None:
         """Ensures, each hour, that old segments of the log go, and that those of dead processes are sealed."""
@@ -294,7 +295,8 @@ def _checked(told: Any, served: Served) -> Ride:
     if not isinstance(told, dict):
         raise _unfit([Fault("ride", "an object", shown(told))])
     try:
-        return checked(told, served.bundle.manifest.limits)
+        manifest = served.bundle.manifest
+        return checked(placed(told, zones_of(manifest.city)), manifest.limits)
     except RideError as error:
         raise _unfit(error.faults) from None
 

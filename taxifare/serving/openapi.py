@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from taxifare.serving.rides import Limits
+from taxifare.serving.bundle import Manifest
+from taxifare.serving.zones import with_zones, zones_of
 
 _PROBLEM = "application/problem+json"
 
@@ -24,9 +25,8 @@ _WHAT_IS_WRONG = {
 }
 
 
-def document(limits: Limits | None) -> dict[str, Any]:
+def document(manifest: Manifest | None) -> dict[str, Any]:
     """Returns the OpenAPI document of the service, with the limits of the model that is served, if one is."""
-    ride = {"type": "object", "properties": {}} if limits is None else limits.schema()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -45,9 +45,19 @@ def document(limits: Limits | None) -> dict[str, Any]:
             "/openapi.json": {"get": _get("This document", {"type": "object"}, [401])},
             "/docs": {"get": _get("A page of it", {"type": "string"}, [401], "text/html")},
         },
-        "components": {"schemas": _schemas(ride), "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": _schemas(_ride(manifest)),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
         "security": [{}, {"bearer": []}],
     }
+
+
+def _ride(manifest: Manifest | None) -> Mapping[str, Any]:
+    if manifest is None:
+        return {"type": "object", "properties": {}}
+    schema = manifest.limits.schema()
+    return with_zones(schema) if zones_of(manifest.city) else schema
 
 
 def _schemas(ride: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from taxifare.serving.bundle import NETWORK
+from taxifare.serving.zones import zones_of
 from tests.support.services import RIDE, Installation, fare_usd, installation, make_bundle
 
 pytestmark = pytest.mark.end_to_end
@@ -59,6 +60,18 @@ def test_a_ride_is_priced_with_the_version_in_production(running: Installation) 
         "sequence": 1,
         "warnings": [],
     }
+
+
+def test_a_ride_may_name_taxi_zones(running: Installation) -> None:
+    ride = {"pickup_datetime": RIDE["pickup_datetime"], "passenger_count": 1, "PULocationID": 132, "DOLocationID": 230}
+    told = running.post("/predict", {"ride_id": 256, "ride": ride}).json()
+    jfk, times_square = (zones_of("new-york")[number] for number in (132, 230))
+    ends = {"pickup_longitude": jfk[0], "pickup_latitude": jfk[1]}
+    ends |= {"dropoff_longitude": times_square[0], "dropoff_latitude": times_square[1]}
+    assert told["fare"] == pytest.approx(fare_usd("3", ends), abs=0.005)
+    unknown = running.post("/predict", {"ride_id": 256, "ride": {**ride, "DOLocationID": 264}})
+    assert (unknown.status_code, unknown.json()["errors"][0]["field"]) == (422, "DOLocationID")
+    assert running.post("/predict", {"ride_id": 256, "ride": {**RIDE, "DOLocationID": 230}}).status_code == 422
 
 
 def test_a_batch_is_answered_by_one_version_and_a_bad_ride_spoils_no_other(running: Installation) -> None:
