@@ -5,9 +5,10 @@ nothing reaches it that is not a ride of its city.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -163,23 +164,24 @@ def checked(told: Mapping[str, object], limits: Limits) -> Ride:
     Raises:
         RideError: A field is missing, unknown, of another type or outside the limits; all that is wrong is named.
     """
-    faults: list[Fault] = [_surplus(name, told[name]) for name in told if name not in FIELDS]
+    faults: list[Fault] = [_surplus(name, told[name]) for name in told if name not in _READ]
     values: list[Any] = []
-    for name in FIELDS:
-        try:
-            value = told[name]
-        except KeyError:
-            faults.append(Fault(name, limits.expected(name), "nothing"))
-            continue
-        low, high = limits.of(name)
-        read = _READ[name](value)
-        if read is None or not low <= read <= high:
+    for name, low, high, read in _rules(limits):
+        value = told.get(name, _NOTHING)
+        found = read(value)
+        if found is None or not low <= found <= high:
             faults.append(Fault(name, limits.expected(name), shown(value)))
-        values.append(read)
+        values.append(found)
     if faults:
         raise RideError(faults)
     moment, west, south, east, north, passengers = values
     return Ride(moment, float(west), float(south), float(east), float(north), passengers)
+
+
+@cache
+def _rules(limits: Limits) -> tuple[tuple[str, Any, Any, Callable[[object], Any]], ...]:
+    """Returns of each field its name, the smallest and the largest value, and how it is read."""
+    return tuple((name, *limits.of(name), read) for name, read in _READ.items())
 
 
 def unfit(rides: Rides, limits: Limits) -> Mapping[int, tuple[Fault, ...]]:
@@ -210,6 +212,16 @@ def shown(value: object) -> str:
     """
     text = one_line(repr(value) if isinstance(value, str) else str(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+class _Nothing:
+    """Stands where a field is missing."""
+
+    def __str__(self) -> str:
+        return "nothing"
+
+
+_NOTHING = _Nothing()
 
 
 def _surplus(name: object, value: object) -> Fault:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from taxifare.serving.following import Follower, Served
 from taxifare.serving.metrics import Metrics
@@ -105,7 +104,8 @@ class Turns:
             return []
         bundle = served.bundle
         found = bundle.quote(packed([each.ride for each in asked]))
-        columns = (_plain(column) for column in (found.fare, found.upper, found.corrected, found.quoted))
+        # As they are written: to a hundredth of a cent.
+        columns = np.array([found.fare, found.upper, found.corrected, found.quoted], np.float64).round(4).tolist()
         unlearned = (bundle.manifest.unlearned(each.ride.pickup_datetime) for each in asked)
         return [Quote(served, *values) for values in zip(*columns, unlearned, strict=True)]
 
@@ -135,9 +135,3 @@ class Turns:
             ]
         )
         self._metrics.priced(len(asked), quotes[0].served.version, self._log.lost - lost)
-
-
-def _plain(values: npt.NDArray[np.floating[Any]]) -> list[float]:
-    """Returns the values as they are written: to a hundredth of a cent."""
-    plain: list[float] = values.astype(np.float64).round(4).tolist()
-    return plain

@@ -48,7 +48,7 @@ def placed(told: Mapping[str, object], zones: Zones) -> Mapping[str, object]:
     Raises:
         RideError: There is no such zone, or the ride has coordinates of that end as well.
     """
-    if not zones or not ENDS.keys() & told.keys():
+    if not zones or not any(name in told for name in ENDS):
         return told
     found: dict[str, Any] = {name: value for name, value in told.items() if name not in ENDS}
     faults: list[Fault] = []
