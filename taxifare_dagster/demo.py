@@ -15,14 +15,13 @@ import dagster as dg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import notifiers
 from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Outcome, Request
-from taxifare.approval.versions import registry_of
 from taxifare.cli.shared import Terminal, ending_told
 from taxifare.gate.evidence import Verdict
+from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
 from taxifare.trips.editions import BASE
@@ -52,7 +51,7 @@ class Demo:
         self._instance = instance
         # Without a channel nobody is told: the demo answers by itself, and what it leaves open `make dev` asks.
         self._definitions = build_definitions(settings, notifiers=notifiers(settings))
-        self.approvals = Approvals.from_settings(settings, registry_of(settings))
+        self.approvals = approvals_of(settings)
 
     def run(self, subject: str) -> float:
         """Returns the seconds that it took to compare the subject, ask and decide; 0 where all that was done before."""

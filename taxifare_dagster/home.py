@@ -10,10 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
 from taxifare.environment import SettingsError
 from taxifare.secrets import private_folder
+from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings
 from taxifare.whole_files import whole_file
 from taxifare_dagster.takeover import take_over_comparisons
@@ -41,7 +41,7 @@ def prepare_home(settings: Settings) -> Path:
     os.environ["DAGSTER_HOME"] = str(home)
     registry = registry_of(settings)
     registry.prepare()
-    approvals = Approvals.from_settings(settings, registry)
+    approvals = approvals_of(settings)
     approvals.repair()
     with dg.DagsterInstance.get() as instance:
         take_over_comparisons(instance, approvals.ledger)

@@ -19,6 +19,7 @@ from taxifare.approval.versions import registry_of
 from taxifare.model.provenance import code_tags
 from taxifare.model.registry import ModelRegistry
 from taxifare.secrets import private_folder
+from taxifare.serving.publishing import approvals_of
 from taxifare.settings import BigQuerySettings, Settings
 from taxifare.sources import make_source
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
@@ -68,7 +69,7 @@ def _approvals_resource(settings: Settings) -> dg.ResourceDefinition:
     """Returns the approvals; whoever uses them first on a state of an earlier release takes its comparisons over."""
 
     def approvals(context: dg.InitResourceContext) -> Approvals:
-        found = Approvals.from_settings(settings, registry_of(settings))
+        found = approvals_of(settings)
         if context.instance is not None:
             take_over_comparisons(context.instance, found.ledger)
         return found

@@ -26,7 +26,7 @@ from taxifare.approval.errors import (
 )
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
-from taxifare.approval.projection import Projection, Registry
+from taxifare.approval.projection import Projection, Publisher, Registry
 from taxifare.approval.record import Record
 from taxifare.approval.records import (
     Comparison,
@@ -68,6 +68,7 @@ class Approvals:
         ledger: Where everything is recorded.
         registry: Where the production alias and the tags are.
         secret: Tells the key of the tokens, see `tokens.kept_secret`.
+        publisher: Publishes what is in force; None where nobody prices rides.
         told: What people were told of the ledger; None where nobody remembers.
         valid_days: How long a request stays open.
         clock: Tells the moment.
@@ -84,6 +85,7 @@ class Approvals:
         registry: Registry,
         secret: Callable[[], bytes],
         *,
+        publisher: Publisher | None = None,
         told: ToldHeads | None = None,
         valid_days: int = 30,
         clock: Callable[[], datetime] = utc_now,
@@ -94,17 +96,19 @@ class Approvals:
         self.now = clock
         self._registry = registry
         self._told = told
-        self._projection = Projection(ledger, registry, lambda: self.now())  # noqa: PLW0108 - moving the clock moves it for both
+        # Moving the clock moves it for both.
+        self._projection = Projection(ledger, registry, publisher, lambda: self.now())  # noqa: PLW0108
         self._valid_for = timedelta(days=valid_days)
 
     @classmethod
-    def from_settings(cls, settings: Settings, registry: Registry) -> "Approvals":
+    def from_settings(cls, settings: Settings, registry: Registry, publisher: Publisher | None = None) -> "Approvals":
         """Returns approvals as the settings say; connects to nothing yet, and makes no state."""
         ledger = ledger_of(settings)
         return cls(
             ledger,
             registry,
             kept_secret(settings),
+            publisher=publisher,
             told=ToldHeads(settings.home, ledger.place),
             valid_days=settings.request_valid_days,
         )
@@ -128,6 +132,10 @@ class Approvals:
         """
         self.ensure_told()
         return self._projection.repair()
+
+    def prepare(self, version: str) -> None:
+        """Ensures, where that is possible, that the version can be in force as soon as it is promoted."""
+        self._projection.prepare(version)
 
     def ensure_told(self) -> None:
         """Ensures that the ledger has what people were told last.

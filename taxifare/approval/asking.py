@@ -42,7 +42,8 @@ def ask(
 ) -> Asked:
     """Returns what came of asking about a comparison; done again after a failure it asks nothing twice.
 
-    A channel that is down keeps the message neither from the others nor the policy from deciding.
+    A channel that is down keeps the message neither from the others nor the policy from deciding. While a person reads
+    the message the version is made ready to be served, which takes seconds.
 
     Args:
         approvals: Where the request and the decision are recorded.
@@ -64,4 +65,5 @@ def ask(
                 sent.append(notifier.channel)
         except DeliveryError as error:
             faults.append(error)
+    approvals.prepare(request.staging_version)
     return Asked(request, tuple(sent), tuple(faults), approvals.decide_by_policy(request.id, settings))

@@ -1,4 +1,7 @@
-"""The projection: the model registry made to say what the ledger says. It may be lost or wiped without effect."""
+"""The projection: the model registry, and what those who price rides follow, made to say what the ledger says.
+
+Both may be lost or wiped without effect.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +12,7 @@ from typing import Protocol
 from taxifare.approval.errors import NotAdoptedError, RegistryBehindError
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Promotion, RequestState
+from taxifare.errors import ToldError
 from taxifare.model.contents import Content
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.store import RegistryError
@@ -38,18 +42,39 @@ class Registry(Protocol):
         """Sets tags of a version; raises if there is no such version."""
 
 
+class NotPublishedError(ToldError, RuntimeError):
+    """What is in force could not be published, or cannot be told; says why. Whoever prices rides goes on as before."""
+
+
+class Publisher(Protocol):
+    """What approval needs of `taxifare.serving.publishing`; a call raises NotPublishedError if it does not succeed."""
+
+    def is_published(self, promotion: Promotion) -> bool:
+        """Returns whether those who price rides find the promotion, or a later one."""
+
+    def prepare(self, version: str) -> None:
+        """Ensures that the version can be published at once: making its bundle takes seconds."""
+
+    def publish(self, promotion: Promotion) -> None:
+        """Ensures that those who price rides find the promotion, unless a later one is published."""
+
+
 class Projection:
-    """The production alias and the tags of versions, as the ledger has them.
+    """The production alias, the tags of versions and what is in force, as the ledger has them.
 
     Args:
         ledger: What is true.
         registry: What is made to agree with it.
+        publisher: Likewise, None where nobody prices rides.
         clock: Tells the moment.
     """
 
-    def __init__(self, ledger: Ledger, registry: Registry, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: Ledger, registry: Registry, publisher: Publisher | None, clock: Callable[[], datetime]
+    ) -> None:
         self._ledger = ledger
         self._registry = registry
+        self._publisher = publisher
         self._now = clock
 
     def repair(self) -> tuple[str, ...]:
@@ -61,7 +86,17 @@ class Projection:
         repaired = self._project()
         for what in repaired:
             _log.warning("the model registry was behind the ledger; repaired: %s", what)
+        self._publish()
         return repaired
+
+    def prepare(self, version: str) -> None:
+        """Ensures, where that is possible, that a promotion of the version is published without a wait."""
+        if self._publisher is None:
+            return
+        try:
+            self._publisher.prepare(version)
+        except NotPublishedError as error:
+            _log.warning("version %s has no bundle yet, its promotion tries again: %s", version, error)
 
     def show(self, entry: str) -> None:
         """Ensures that the registry shows an entry that the ledger already has.
@@ -78,6 +113,28 @@ class Projection:
             raise RegistryBehindError(
                 f"{entry}: recorded, but the model registry could not be told ({error}); the next command catches up"
             ) from error
+        self._publish()
+
+    def _publish(self) -> None:
+        """Ensures, where that is possible, that those who price rides find the last promotion."""
+        if self._publisher is None:
+            return
+        with self._ledger.reading() as entries:
+            last = entries.last_promotion()
+        if last is None:
+            return
+        try:
+            if self._publisher.is_published(last):
+                return
+            if last.version is not None:
+                # Not under the ledger's lock, which nobody holds for seconds.
+                self._publisher.prepare(last.version)
+            with self._ledger.writing() as entries:
+                # Whoever promoted another one meanwhile publishes that.
+                if entries.last_promotion() == last:
+                    self._publisher.publish(last)
+        except NotPublishedError as error:
+            _log.warning("promotion %s is not in force yet, the next command tries again: %s", last.sequence, error)
 
     def _project(self) -> tuple[str, ...]:
         """Returns what was changed in the registry to make it say what the ledger says."""

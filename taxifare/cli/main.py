@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from taxifare.cli.bundles import bundle
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.months import delete_new_data, fetch_new_data, months
 from taxifare.cli.operations import doctor, mend
+from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
 from taxifare.cli.standing import app as standing
 from taxifare.cli.studies import show_learning_curve, tuned
@@ -48,5 +50,7 @@ app.command("replay")(show_replay)
 app.command()(months)
 app.command("new-data")(fetch_new_data)
 app.command("delete-new-data")(delete_new_data)
+app.command()(predict)
+app.command()(bundle)
 app.command()(doctor)
 app.command()(mend)

@@ -30,13 +30,13 @@ from upath import UPath
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.errors import NoStateError
 from taxifare.approval.records import EvidenceUnreadableError
-from taxifare.approval.versions import registry_of
 from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
 from taxifare.gate.scores import EvaluationError
 from taxifare.model.fitting import TrainingError
 from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
+from taxifare.serving.publishing import approvals_of
 from taxifare.settings import settings_in_force
 from taxifare.studies.learning_curve import LearningCurveError
 from taxifare.studies.results import TuningError
@@ -171,7 +171,7 @@ def approvals_in_force() -> Approvals:
             f"there is no state in {settings.home}: expected the ledger of an installation. `make demo` or `make dev` "
             "makes one; where it is elsewhere, set TAXIFARE_HOME"
         )
-    return Approvals.from_settings(settings, registry_of(settings))
+    return approvals_of(settings)
 
 
 def month_of(written: str) -> Month:

@@ -26,6 +26,9 @@ from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.secrets import private_folder, redacted, shown
+from taxifare.serving import in_force
+from taxifare.serving.bundle import Bundle, BundleError
+from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with
@@ -72,6 +75,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "versions": lambda: _versions(approvals, registry),
         "MLflow's files": lambda: _artifacts(settings, registry),
         "ledger and MLflow": lambda: _agreement(approvals, registry),
+        "in force": lambda: _in_force(approvals, LakePublisher(settings, registry), settings),
         "chat": lambda: _chat(settings),
     }
     if settings.target == "duration":
@@ -249,6 +253,34 @@ def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
             f"MLflow has not been told of {len(untold)} events ({some}); the next commands and runs tell it"
         )
     return f"they agree; MLflow does not have versions {', '.join(sorted(gone))} any more" if gone else "they agree"
+
+
+def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings) -> str:
+    """Returns that those who price rides find the version in production, and that it answers as it should."""
+    with approvals.ledger.reading() as entries:
+        last = entries.last_promotion()
+    if last is None:
+        return "nothing was promoted"
+    if not publisher.is_published(last):
+        published = in_force.read(settings.lake)
+        raise DisorderError(
+            f"expected promotion {last.sequence}, version {last.version or 'none'}, received "
+            f"{'nothing' if published is None else f'promotion {published.sequence}, version {published.version}'}; "
+            "the next command or run publishes it: taxifare bundle"
+        )
+    found = in_force.read(settings.lake)
+    if found is None or found.sequence > last.sequence:
+        raise DisorderError(
+            f"what is in force is a later promotion than the ledger's last, {last.sequence}: restore the ledger, or "
+            f"remove {in_force.bundles_in(settings.lake)}"
+        )
+    if found.digest is None:
+        return "nothing: the model was taken out of production"
+    try:
+        Bundle.read(in_force.bundles_in(settings.lake) / found.digest, city=settings.city, target=settings.target)
+    except BundleError as error:
+        raise DisorderError(f"{error}; it is made anew by: taxifare bundle {found.version}") from None
+    return f"version {found.version}, promotion {found.sequence}, bundle {found.digest[:12]}"
 
 
 def _is_there(version: str, registry: ModelRegistry) -> bool:

@@ -21,7 +21,7 @@ from taxifare.cli.main import app
 from taxifare.settings import Settings
 from taxifare.sources import web
 from taxifare_dagster.build import build_definitions
-from taxifare_dagster.command import SURROUNDINGS
+from taxifare_dagster.command import surroundings
 from tests.support.echo import Echo, echo_server
 from tests.support.world import World, world_settings
 
@@ -106,7 +106,7 @@ class Witness:
     def command(self, settings: dict[str, object], *words: str) -> Result:
         """Runs a command under the settings."""
         environment = {name.upper(): str(value) for name, value in settings.items()}
-        done = CliRunner().invoke(app, list(words), obj=SURROUNDINGS, env=environment)
+        done = CliRunner().invoke(app, list(words), obj=surroundings(), env=environment)
         if done.exception is not None:
             self.hear(done.exception)
         self.told += done.output
@@ -248,7 +248,7 @@ def test_a_secret_that_is_no_text_is_refused_unseen(
     tmp_path: Path, mark: Marks, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name.upper(), f"{mark(name)}\udce9")
-    done = CliRunner().invoke(app, ["requests"], obj=SURROUNDINGS, env={"TAXIFARE_HOME": str(tmp_path / "state")})
+    done = CliRunner().invoke(app, ["requests"], obj=surroundings(), env={"TAXIFARE_HOME": str(tmp_path / "state")})
     assert done.exit_code == 2
     assert f"{name.upper()}: expected" in done.output
     assert not mark.found_in(done.output.encode("utf-8", "replace"))

@@ -17,7 +17,7 @@ from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import parse_month
-from taxifare_dagster.command import SURROUNDINGS
+from taxifare_dagster.command import surroundings
 from taxifare_dagster.io_managers import ParquetIOManager
 from tests.support.approvals import by_recorded_files, evidence
 from tests.support.publisher import Publisher, lewagon_files, publisher_server
@@ -36,7 +36,7 @@ CITY = Simulator(
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words), obj=SURROUNDINGS, env={"COLUMNS": "160"})
+    return CliRunner().invoke(app, list(words), obj=surroundings(), env={"COLUMNS": "160"})
 
 
 def line_of(month: str) -> str:

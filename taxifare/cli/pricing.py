@@ -1,0 +1,169 @@
+"""Prices of rides: `predict`. It starts in a fraction of a second, so it imports nothing but what prices rides."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+from upath import UPath
+
+from taxifare.environment import ServiceSettingsInForce, SettingsError, read_settings
+from taxifare.errors import ToldError
+from taxifare.serving import in_force
+from taxifare.serving.bundle import Bundle, BundleError
+from taxifare.serving.rides import checked, packed
+from taxifare.texts import plain
+from taxifare.whole_files import whole_file
+
+SOME_REFUSED = 3
+"""Exit code where some rides of a file could not be priced; the others were."""
+
+_STANDARD = "-"
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+"""This command on its own."""
+
+
+@app.command()
+def predict(
+    file: Annotated[
+        str | None,
+        typer.Argument(help="Rides: CSV, parquet, or - for CSV from standard input.", show_default=False),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help='When the ride begins on the city\'s clock: "2015-03-14 18:05".')
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="LON,LAT", help="Where it begins, degrees.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="LON,LAT", help="Where it ends, degrees.")] = None,
+    passengers: Annotated[int, typer.Option(help="How many ride.")] = 1,
+    output: Annotated[str, typer.Option("--output", "-o", help="Where a file's prices go.")] = _STANDARD,
+) -> None:
+    """Ask the model in production for the price of one ride, or of all rides of a file.
+
+    Exit code 3 if some rides of a file could not be priced: standard error says which, and the column fault why.
+    """
+    with _errors_told():
+        if file is not None and (at, start, end) == (None, None, None):
+            _price_file(file, output)
+        elif file is None and at is not None and start is not None and end is not None:
+            _price_ride(at, start, end, passengers)
+        else:
+            raise typer.BadParameter("expected either a file of rides, or --at, --from and --to of one ride")
+
+
+def bundle_in_force() -> tuple[Bundle, int | None]:
+    """Returns the model that prices rides, and the number of its promotion where it is the one in production.
+
+    Raises:
+        SettingsError: A setting is not as expected.
+        BundleError: Nothing is in production, or it is not fit to serve.
+        InForceError: What is in production cannot be told.
+    """
+    settings = read_settings(ServiceSettingsInForce)
+    if settings.service_model_path is not None:
+        place = UPath(settings.service_model_path)
+        return Bundle.read(place, city=settings.city, target=settings.target), None
+    found = in_force.read(settings.lake)
+    if found is None or found.digest is None:
+        raise BundleError(
+            f"no model is in production: expected one in {in_force.bundles_in(settings.lake)}. Approve a request "
+            "(taxifare requests); where a release before promoted one: taxifare bundle; where the state is elsewhere, "
+            "set TAXIFARE_HOME"
+        )
+    place = in_force.bundles_in(settings.lake) / found.digest
+    return Bundle.read(place, city=settings.city, target=settings.target), found.sequence
+
+
+def _price_ride(at: str, start: str, end: str, passengers: int) -> None:
+    pickup, dropoff = _place("--from", start), _place("--to", end)
+    bundle, sequence = bundle_in_force()
+    manifest = bundle.manifest
+    told = {
+        "pickup_datetime": at,
+        "pickup_longitude": pickup[0],
+        "pickup_latitude": pickup[1],
+        "dropoff_longitude": dropoff[0],
+        "dropoff_latitude": dropoff[1],
+        "passenger_count": passengers,
+    }
+    ride = checked(told, manifest.limits)
+    quotes = bundle.quote(packed([ride]))
+    lines = {manifest.target: quotes.fare, "upper": quotes.upper, "corrected": quotes.corrected}
+    if manifest.meter:
+        lines["on the meter"] = quotes.quoted.astype("float32")
+    for name, values in lines.items():
+        typer.echo(f"{name:13}{values[0]:8.2f} {manifest.unit}")
+    promotion = "" if sequence is None else f", promotion {sequence}"
+    typer.echo(f"{'version':13}{manifest.version:>8}{promotion}")
+    for rule in manifest.unlearned(ride.pickup_datetime):
+        typer.echo(f"{rule} is in force then, and version {manifest.version} has learned no ride under it", err=True)
+
+
+def _place(option: str, written: str) -> tuple[float, float]:
+    """Returns longitude and latitude as they were written on the command line; anything else ends the command."""
+    longitude, separator, latitude = written.partition(",")
+    try:
+        if separator:
+            return float(longitude), float(latitude)
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{option}: expected LON,LAT in degrees, as in -73.98,40.75, received {written!r}")
+
+
+def _price_file(file: str, output: str) -> None:
+    from taxifare.serving.files import KINDS, kind_of, score
+
+    kind = "csv" if file == _STANDARD else kind_of(file)
+    if output == _STANDARD and kind == "parquet" and sys.stdout.isatty():
+        raise typer.BadParameter("expected --output FILE: a parquet file is nothing for a terminal")
+    if output != _STANDARD and kind_of(output) != kind:
+        ending = next(ending for ending, of in KINDS.items() if of == kind)
+        raise typer.BadParameter(f"--output: expected a file that ends in {ending}, received {output}")
+    bundle, _ = bundle_in_force()
+    with _opened(file) as rides, _written(output) as answers:
+        scored = score(rides, answers, kind, bundle)
+    first_line = 2 if kind == "csv" else 1
+    for row, what in scored.examples:
+        typer.echo(f"line {row - 1 + first_line}: {what}", err=True)
+    if scored.refused:
+        more = scored.refused - len(scored.examples)
+        also = f", {more:,} of them not shown" if more else ""
+        typer.echo(
+            f"{scored.refused:,} of {scored.rides:,} rides have no price{also}; the column fault says why", err=True
+        )
+        raise typer.Exit(SOME_REFUSED)
+
+
+def _opened(file: str) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(sys.stdin.buffer) if file == _STANDARD else Path(file).open("rb")
+
+
+@contextmanager
+def _written(output: str) -> Iterator[IO[bytes]]:
+    """Yields where prices go: a file that is there whole, or not at all."""
+    if output == _STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with whole_file(Path(output)) as unfinished, unfinished.open("wb") as answers:
+        yield answers
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error
+    except ToldError as error:
+        typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        typer.echo(f"{error.filename or 'a file'}: expected to read or write it, received: {error.strerror}", err=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,145 @@
+"""Publishing: the promotion in force and the bundle of its version, put where those who price rides look for them."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from upath import UPath
+
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.projection import NotPublishedError
+from taxifare.approval.records import Promotion
+from taxifare.approval.versions import registry_of
+from taxifare.model.contents import NotOnRecordError
+from taxifare.model.registry import ModelRegistry
+from taxifare.serving import in_force
+from taxifare.serving.bundle import MANIFEST, Bundle, BundleError
+from taxifare.serving.in_force import InForce, InForceError, bundles_in
+from taxifare.serving.making import make_bundle
+from taxifare.settings import Settings
+from taxifare.whole_files import whole_file
+
+_MADE = "made"
+"""Folder beside the bundles: a file for each version, called by the digest of its registered files, that names its
+bundle. It is written last: what it names is whole."""
+
+
+_log = logging.getLogger(__name__)
+
+
+def approvals_of(settings: Settings) -> Approvals:
+    """Returns the approvals that the settings name, which publish what is in force; connects to nothing."""
+    registry = registry_of(settings)
+    return Approvals.from_settings(settings, registry, LakePublisher(settings, registry))
+
+
+class LakePublisher:
+    """Publishes in the lake, see `taxifare.approval.projection.Publisher`. Making one connects to nothing.
+
+    Args:
+        settings: Name the lake, the city and the target.
+        registry: Has the versions.
+    """
+
+    def __init__(self, settings: Settings, registry: ModelRegistry) -> None:
+        self._settings = settings
+        self._registry = registry
+
+    def is_published(self, promotion: Promotion) -> bool:
+        """Returns whether those who price rides find the promotion, or a later one."""
+        with _told():
+            try:
+                published = in_force.read(self._settings.lake)
+            except InForceError as error:
+                _log.warning("it is published anew: %s", error)
+                return False
+            if published is None or published.sequence < promotion.sequence:
+                return False
+            return published.sequence > promotion.sequence or published == self._as_in_force(promotion)
+
+    def prepare(self, version: str) -> None:
+        """Ensures that the version has a bundle."""
+        with _told():
+            self.bundle_of(version)
+
+    def publish(self, promotion: Promotion) -> None:
+        """Ensures that those who price rides find the promotion, unless a later one is published."""
+        with _told():
+            in_force.publish(self._settings.lake, self._as_in_force(promotion))
+
+    def bundle_of(self, version: str, on_making: Callable[[], None] = lambda: None) -> str:
+        """Returns the digest of the version's bundle, which is made where it is missing or damaged.
+
+        Args:
+            version: A registered version.
+            on_making: Called before one is made, which takes seconds.
+
+        Raises:
+            NotOnRecordError: Nobody has recorded what the version is.
+            VersionUnusableError: Its files are others than those that were registered, or cannot be loaded.
+            BundleError: It cannot be served.
+            RegistryError: MLflow does not answer.
+        """
+        known = self.made_of(version)
+        if known is not None and self._is_whole(known):
+            return known
+        on_making()
+        model = self._registry.load(version)
+        digest = make_bundle(model, self._settings, self._bundles)
+        place = self._place(model.content.files_digest)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(place) as unfinished:
+            unfinished.write_text(digest)
+        return digest
+
+    def made_of(self, version: str) -> str | None:
+        """Returns the digest of the version's bundle, None where there is none; that it is unchanged is not looked at.
+
+        Raises:
+            NotOnRecordError: Nobody has recorded what the version is.
+        """
+        content = self._registry.contents.of(version)
+        if content is None:
+            raise NotOnRecordError(f"version {version} is not on record")
+        try:
+            digest = self._place(content.files_digest).read_text().strip()
+        except FileNotFoundError:
+            return None
+        return digest if (self._bundles / digest / MANIFEST).exists() else None
+
+    def _is_whole(self, digest: str) -> bool:
+        try:
+            Bundle.read(self._bundles / digest, city=self._settings.city, target=self._settings.target)
+        except BundleError as error:
+            _log.warning("it is made anew: %s", error)
+            return False
+        return True
+
+    @property
+    def _bundles(self) -> UPath:
+        return bundles_in(self._settings.lake)
+
+    def _place(self, files_digest: str) -> UPath:
+        return self._bundles / _MADE / files_digest
+
+    def _as_in_force(self, promotion: Promotion) -> InForce:
+        return InForce(
+            sequence=promotion.sequence,
+            version=promotion.version,
+            digest=None if promotion.version is None else self.made_of(promotion.version),
+            city=self._settings.city,
+            target=self._settings.target,
+            by=promotion.by,
+            reason=promotion.reason,
+            promoted_at=promotion.promoted_at,
+            replaced_version=promotion.replaced_version,
+        )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turns whatever a lake, MLflow or a version raises into what approval knows: its own entries stand regardless."""
+    try:
+        yield
+    except Exception as error:
+        raise NotPublishedError(str(error)) from error

@@ -1,0 +1,110 @@
+"""`taxifare predict`, as somebody types it: one ride in a moment, files with bad rows, and nothing to ask."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from upath import UPath
+
+from taxifare.serving.bundle import Bundle
+from taxifare.serving.rides import FIELDS
+from tests.support.bundles import Made
+
+HEAVY = ("tensorflow", "mlflow", "pandas", "dagster", "sqlalchemy", "scipy", "pyarrow")
+
+ONE = ("--at", "2015-03-14 18:05", "--from", "-73.9857,40.7580", "--to", "-73.7781,40.6413", "--passengers", "2")
+
+
+def predict(*words: str, told: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, and which heavy modules it has loaded, as its last line of errors."""
+    program = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr))\n"
+        "from taxifare_dagster.command import main\n"
+        "sys.argv = ['taxifare', 'predict', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    environment = os.environ | {name.upper(): str(value) for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        input=told,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+def numbers(output: str) -> dict[str, float]:
+    return {line[:13].strip(): float(line[13:21]) for line in output.splitlines()}
+
+
+def test_one_ride_is_priced_without_loading_anything_heavy(made: Made) -> None:
+    done = predict(*ONE, service_model_path=made.folder.path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+    ride = pd.DataFrame(
+        [[pd.Timestamp("2015-03-14 18:05"), -73.9857, 40.7580, -73.7781, 40.6413, 2]], columns=list(FIELDS)
+    )
+    found = numbers(done.stdout)
+    assert found["fare"] == pytest.approx(float(made.model.predict(ride)[0]), abs=0.0051)
+    assert found["corrected"] == pytest.approx(float(made.model.predict(ride, corrected=True)[0]), abs=0.0051)
+    assert found["upper"] >= found["fare"]
+    assert found["on the meter"] % 0.5 == 0
+    assert found["version"] == 1
+
+
+def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
+    done = predict(*ONE[2:], "--at", "2015-04-01 10:00", service_model_path=made.folder.path)
+    assert "tolls_2015_03 is in force then, and version 1 has learned no ride under it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((*ONE, "--from", "0,40.75"), 1, "pickup_longitude: expected degrees from -74.3 to -73.7, received 0.0"),
+        ((*ONE, "--at", "2015-03-14T18:05Z"), 1, "a time of the city's clock without a zone"),
+        ((*ONE, "--passengers", "208"), 1, "passenger_count: expected a whole number from 1 to 7, or null"),
+        ((*ONE, "--from", "40.75"), 2, "expected LON,LAT in degrees"),
+        (ONE[:4], 2, "--at, --from and --to"),
+        ((*ONE, "rides.csv"), 2, "either a file of rides"),
+        (("rides.txt",), 1, "expected a file that ends in .csv or .parquet"),
+        (("nowhere.csv",), 1, "nowhere.csv: expected to read or write it"),
+    ],
+)
+def test_what_cannot_be_priced_is_told(made: Made, words: tuple[str, ...], code: int, said: str) -> None:
+    done = predict(*words, service_model_path=made.folder.path, columns=300)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_where_nothing_is_in_production_the_way_out_is_told(tmp_path: Path) -> None:
+    done = predict(*ONE, taxifare_home=tmp_path / "state")
+    assert done.returncode == 1
+    assert "no model is in production" in done.stderr
+    assert "taxifare bundle" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_bad_rows_of_a_file_are_named_by_their_line_and_the_others_priced(made: Made, tmp_path: Path) -> None:
+    rides = made.trips[list(FIELDS)].head(5).astype({"passenger_count": "int64"})
+    rides["pickup_datetime"] = rides["pickup_datetime"].dt.floor("s").astype(str)
+    lines = rides.to_csv(index=False).splitlines()
+    lines[2] = lines[2].replace("-7", "7", 1)
+    done = predict("-", told="\n".join(lines) + "\n", service_model_path=made.folder.path)
+    assert done.returncode == 3
+    assert "line 3: pickup_longitude: expected degrees" in done.stderr
+    assert "1 of 5 rides have no price" in done.stderr
+    (tmp_path / "rides.csv").write_text("\n".join(lines) + "\n")
+    to = tmp_path / "prices.csv"
+    again = predict(str(tmp_path / "rides.csv"), "-o", str(to), service_model_path=made.folder.path)
+    assert (again.returncode, again.stdout, to.read_text()) == (3, "", done.stdout)
+    prices = pd.read_csv(to)
+    assert prices["fare_usd"].isna().tolist() == [False, True, False, False, False]
+    assert prices["fare_usd"][0] == pytest.approx(float(made.model.predict(made.trips.head(1))[0]), abs=0.005)
+    assert Bundle.read(UPath(made.folder)).manifest.version == str(prices["model_version"].dropna().astype(int)[0])

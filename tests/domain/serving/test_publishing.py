@@ -1,0 +1,176 @@
+"""What is in force follows the ledger, whatever was lost, damaged or killed, and a promotion waits for nobody."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from taxifare.approval import asking
+from taxifare.approval.approvals import Approvals
+from taxifare.approval.comparisons import record
+from taxifare.approval.ledger import NOTHING
+from taxifare.approval.records import Comparison
+from taxifare.approval.versions import registry_of
+from taxifare.operations.doctor import examine
+from taxifare.serving import in_force
+from taxifare.serving.bundle import NETWORK, Bundle
+from taxifare.serving.in_force import InForce, bundles_in
+from taxifare.serving.publishing import LakePublisher, approvals_of
+from taxifare.settings import Settings
+from tests.support.approvals import LINKS, by_recorded_files, evidence
+from tests.support.bundles import Made
+from tests.support.kills import moments_of
+from tests.support.small import small_settings
+
+
+@pytest.fixture(scope="module")
+def prepared(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A state in which version 1 has a bundle, and nobody was asked yet."""
+    home = tmp_path_factory.mktemp("prepared") / "state"
+    shutil.copytree(made.settings.home, home)
+    settings = small_settings(home, mlflow_tracking_uri=None)
+    registry_of(settings).store.mend()
+    LakePublisher(settings, registry_of(settings)).prepare("1")
+    return settings
+
+
+@pytest.fixture
+def state(prepared: Settings, tmp_path: Path) -> Settings:
+    """The same in a folder of the test's own."""
+    shutil.copytree(prepared.home, tmp_path / "state")
+    settings = small_settings(tmp_path / "state", mlflow_tracking_uri=None)
+    mend(settings)
+    return settings
+
+
+def compared(approvals: Approvals) -> Comparison:
+    found = by_recorded_files(evidence("base", "1", None), approvals.ledger)
+    return record(approvals.ledger, found, approvals.now())
+
+
+def promote(settings: Settings) -> Approvals:
+    approvals = approvals_of(settings)
+    with approvals.ledger.reading() as entries:
+        waiting = entries.open_requests()
+    request = waiting[0] if waiting else approvals.request(compared(approvals))
+    approvals.decide(request.id, "approve", "Ada", "I looked at the slices")
+    return approvals
+
+
+def published(settings: Settings) -> InForce:
+    found = in_force.read(settings.lake)
+    assert found is not None
+    return found
+
+
+def ill(settings: Settings) -> str:
+    """What the doctor says against what is in force; nothing where that is well."""
+    found = next(finding for finding in examine(settings) if finding.part == "in force")
+    return "" if found.is_well else found.says
+
+
+def test_a_promotion_is_in_force_at_once_and_says_who_decided(state: Settings) -> None:
+    promote(state)
+    found = published(state)
+    assert (found.sequence, found.version, found.city, found.target) == (1, "1", "new-york", "fare")
+    assert (found.by, found.reason, found.replaced_version) == ("Ada", "I looked at the slices", None)
+    assert found.digest is not None
+    assert Bundle.read(bundles_in(state.lake) / found.digest).manifest.version == "1"
+    assert ill(state) == ""
+
+
+def test_a_version_that_somebody_is_asked_about_is_ready_before_the_answer(state: Settings) -> None:
+    shutil.rmtree(bundles_in(state.lake).path)
+    approvals = approvals_of(state)
+    asking.ask(approvals, compared(approvals), [], LINKS, state)
+    assert LakePublisher(state, registry_of(state)).made_of("1") is not None
+    assert in_force.read(state.lake) is None
+
+
+def test_a_model_that_is_taken_out_is_in_force_as_none(state: Settings) -> None:
+    promote(state).rollback(NOTHING, by="Ada", reason="it errs")
+    found = published(state)
+    assert (found.sequence, found.version, found.digest, found.replaced_version) == (2, None, None, "1")
+    assert ill(state) == ""
+
+
+@pytest.mark.parametrize("left", [None, b"", b'{"sequence": 1}'])
+def test_what_was_lost_is_published_again_by_the_next_command(state: Settings, left: bytes | None) -> None:
+    promote(state)
+    before = published(state)
+    file = bundles_in(state.lake) / "in-force.json"
+    file.unlink() if left is None else file.write_bytes(left)
+    assert ill(state) != ""
+    assert approvals_of(state).production() == "1"
+    assert published(state) == before
+
+
+def test_what_somebody_forged_is_put_right_by_the_next_command(state: Settings) -> None:
+    promote(state)
+    before = published(state)
+    forged = InForce(**{name: getattr(before, name) for name in before.__struct_fields__} | {"by": "Mallory"})
+    in_force.publish(state.lake, forged)
+    assert "expected promotion 1, version 1, received promotion 1, version 1" in ill(state)
+    approvals_of(state).repair()
+    assert published(state) == before
+
+
+def test_the_sequence_never_goes_down(state: Settings) -> None:
+    promote(state).rollback(NOTHING, by="Ada", reason="it errs")
+    later = published(state)
+    in_force.publish(state.lake, InForce(**{n: getattr(later, n) for n in later.__struct_fields__} | {"sequence": 1}))
+    assert published(state) == later
+
+
+def test_a_damaged_bundle_is_told_by_the_doctor_and_made_anew(state: Settings) -> None:
+    promote(state)
+    network = bundles_in(state.lake) / str(published(state).digest) / NETWORK
+    network.write_bytes(network.read_bytes()[:-1])
+    assert "it is made anew by: taxifare bundle 1" in ill(state)
+    LakePublisher(state, registry_of(state)).bundle_of("1")
+    approvals_of(state).repair()
+    assert ill(state) == ""
+
+
+def test_a_version_that_cannot_be_served_is_promoted_all_the_same_and_what_was_in_force_stays(
+    state: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(bundles_in(state.lake).path)
+    lake = Path(state.lake.path)
+    lake.mkdir(exist_ok=True)
+    (lake / "bundles").write_text("a file where a folder should be")
+    assert promote(state).record.history()[-1].version == "1"
+    assert "promotion 1 is not in force yet, the next command tries again" in caplog.text
+    (lake / "bundles").unlink()
+    assert approvals_of(state).production() == "1"
+    assert ill(state) == ""
+
+
+def mend(settings: Settings) -> None:
+    registry_of(settings).store.mend()
+
+
+def finish(settings: Settings) -> None:
+    """What comes after a killed promotion: any command where it was recorded, the same one where it was not."""
+    if approvals_of(settings).production() is None:
+        promote(settings)
+    assert published(settings).version == "1"
+    assert ill(settings) == ""
+
+
+def test_a_promotion_that_is_killed_is_in_force_after_the_next_command(prepared: Settings, tmp_path: Path) -> None:
+    """All in processes of their own: what this one has opened would be the files of the state before."""
+
+    def after_a_kill_at(moment: int | None) -> int:
+        home = tmp_path / f"state-{moment}"
+        shutil.copytree(prepared.home, home)
+        settings = small_settings(home, mlflow_tracking_uri=None)
+        moments_of(home, partial(mend, settings))
+        passed = moments_of(home, partial(promote, settings), last=moment)
+        moments_of(home, partial(finish, settings))
+        return len(passed)
+
+    number = after_a_kill_at(None)
+    for moment in (number // 2, *range(number - 4, number + 1)):
+        after_a_kill_at(moment)
