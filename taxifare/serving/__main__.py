@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 from taxifare.environment import ServiceSettings, ServiceSettingsInForce, SettingsError, read_settings
+from taxifare.serving.metrics import FOLDER_VARIABLE
 from taxifare.serving.server import CANNOT_START, Server, Supervisor, listening
 
 _log = logging.getLogger("taxifare.serving")
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if settings.service_workers == 1:
         return _serve(settings, listener, owns_socket=True)
     with tempfile.TemporaryDirectory(prefix="taxifare-counters-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        os.environ[FOLDER_VARIABLE] = folder
         return Supervisor(settings.service_workers, listener).run()
 
 

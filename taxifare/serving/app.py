@@ -246,8 +246,6 @@ class Service:
         if self.draining:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "this process is about to end")
         self._follower.served()
-        if not self._follower.is_ready:
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "what is in force is being looked for")
         return Reply(200, b'{"status":"ready"}')
 
     def _model(self) -> Reply:

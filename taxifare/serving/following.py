@@ -32,7 +32,7 @@ _AGAIN_S = 30.0
 """How long a bundle that was refused is not looked at again: it may have been half there."""
 
 _FIRST_LOOK_S = 5.0
-"""How long a process that has a copy of its own waits for the lake before it is ready."""
+"""How long a process waits for the lake before it starts without."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,6 @@ class Follower:
         self._in_force: InForce | None = None
         self._refused: tuple[str, float] | None = None
         self._first_look, self._ended = threading.Event(), threading.Event()
-        self._began_s = time.monotonic()
 
     def served(self) -> Served:
         """Returns what is served.
@@ -88,25 +87,21 @@ class Follower:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, self._why_nothing(), headers=((b"retry-after", b"5"),))
         return self.current
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether there is a model, and it is the one in force as far as could be found out in a few seconds."""
-        has_looked = self._first_look.is_set() or time.monotonic() - self._began_s > _FIRST_LOOK_S
-        return self.current is not None and has_looked
-
     def start(self) -> None:
-        """Ensures that the own copy is served, if there is one, and that a thread looks for what is in force.
+        """Ensures that what is in force is served, or the own copy while that cannot be told; a thread looks on.
+
+        Whoever asks is let in after that: several processes at one socket would answer differently otherwise.
 
         Raises:
             BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
         """
         if self._settings.service_model_path is not None:
             self.current = Served(self._loaded(UPath(self._settings.service_model_path)), None)
-            self._first_look.set()
             return
         with suppress(FileNotFoundError):
             self._start_from_copy()
         threading.Thread(target=self._look_on, name="follower", daemon=True).start()
+        self._first_look.wait(_FIRST_LOOK_S)
 
     def stop(self) -> None:
         """Ensures that nobody looks any more."""
@@ -130,17 +125,16 @@ class Follower:
 
     def _look_on(self) -> None:
         while not self._ended.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and who looks has to live
+                self._say(f"what is in force cannot be told or fetched: {error}")
             self._first_look.set()
             self._ended.wait(LOOK_EVERY_S)
 
     def _look(self) -> None:
         """Ensures that what is in force is served, or that it is said why not."""
-        try:
-            found = in_force.read(self._settings.lake)
-        except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and the thread has to live
-            self._say(f"what is in force cannot be told: {error}")
-            return
+        found = in_force.read(self._settings.lake)
         known = None if self._in_force is None else self._in_force.sequence
         if found is None:
             self._say(
@@ -158,16 +152,18 @@ class Follower:
         now_s = time.monotonic()
         if self._refused is not None and self._refused[0] == found.digest and now_s < self._refused[1]:
             return
+        bundles = bundles_in(self._settings.lake)
         try:
-            self._take(found, None if found.digest is None else self._from_lake(found.digest))
-        except (BundleError, OSError) as error:
+            bundle = None if found.digest is None else self._loaded(bundles / found.digest)
+        except BundleError as error:
             self._refused = (found.digest or "", now_s + _AGAIN_S)
             self._metrics.refused()
             self._say(f"version {found.version} of promotion {found.sequence} is refused: {error}")
             return
         self._refused = None
+        self._take(found, bundle)
         self._say(None)
-        self._keep(found)
+        self._keep(found, bundles)
 
     def _take(self, found: InForce, bundle: Bundle | None) -> None:
         """Ensures that rides are priced as promoted from now on: one assignment, which whoever comes meets or not."""
@@ -175,40 +171,25 @@ class Follower:
         self._in_force = found
         _log.info("promotion %s: version %s is served", found.sequence, found.version or "none")
 
-    def _from_lake(self, digest: str) -> Bundle:
-        """Returns a bundle, loaded from a copy of it that is made first."""
-        copy = self._own_copy(digest)
-        with suppress(BundleError, FileNotFoundError):
-            return self._loaded(UPath(copy))
-        aside = copy.with_name(f".{uuid4().hex}")
-        try:
-            _copy(bundles_in(self._settings.lake) / digest, aside / digest)
-            bundle = self._loaded(UPath(aside / digest))
-            shutil.rmtree(copy, ignore_errors=True)
-            with suppress(OSError):  # another process was quicker
-                (aside / digest).rename(copy)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        return bundle
-
     def _from_copy(self, found: InForce) -> Bundle | None:
-        return None if found.digest is None else self._loaded(UPath(self._own_copy(found.digest)))
-
-    def _own_copy(self, digest: str) -> Path:
-        return Path(bundles_in(UPath(self._own)).path) / digest
+        return None if found.digest is None else self._loaded(bundles_in(UPath(self._own)) / found.digest)
 
     def _loaded(self, folder: UPath) -> Bundle:
         """Returns a bundle that was checked: whole, answering as it should, of this city and target."""
         return Bundle.read(folder, city=self._settings.city, target=self._settings.target)
 
-    def _keep(self, found: InForce) -> None:
-        """Ensures that the next start finds what is served now, and no more than that."""
+    def _keep(self, found: InForce, bundles: UPath) -> None:
+        """Ensures that the next start finds a copy of what is served now, and of nothing else."""
+        own = Path(bundles_in(UPath(self._own)).path)
         try:
+            own.mkdir(parents=True, exist_ok=True)
+            if found.digest is not None and not (own / found.digest).exists():
+                _copy(bundles / found.digest, own / found.digest)
             in_force.publish(UPath(self._own), found)
-            for folder in self._own_copy(found.digest or "none").parent.iterdir():
+            for folder in own.iterdir():
                 if folder.is_dir() and folder.name != found.digest:
                     shutil.rmtree(folder, ignore_errors=True)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             _log.warning("no copy of promotion %s is kept for the next start: %s", found.sequence, error)
 
     def _say(self, behind: str | None) -> None:
@@ -225,7 +206,13 @@ class Follower:
 
 
 def _copy(bundle: UPath, folder: Path) -> None:
-    """Ensures that the files of a bundle are in a folder; whether they are all, and right, is seen when it is read."""
-    folder.mkdir(parents=True)
-    for file in bundle.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    """Ensures that a copy of a bundle is in a folder, whole or not at all; whoever reads it checks it."""
+    aside = folder.with_name(f".{uuid4().hex}")
+    aside.mkdir()
+    try:
+        for file in bundle.iterdir():
+            (aside / file.name).write_bytes(file.read_bytes())
+        with suppress(OSError):  # another process was quicker
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

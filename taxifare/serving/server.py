@@ -16,11 +16,17 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
+import msgspec
 import uvicorn
+from prometheus_client import multiprocess
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from taxifare.serving import metrics
+from taxifare.serving.problems import MEDIA_TYPE, ProblemError
 
 DRAIN_S = 3.0
 """How long a process answers on after it was told to end: load balancers notice within seconds."""
@@ -30,6 +36,8 @@ _HOLD_OFF_S = 0.3
 
 _LONGEST_ANSWER_S = 15
 _KEEP_ALIVE_S = 75
+_HEAD_S = 5.0
+_MOST_HEAD_BYTES = 1 << 16
 _BACKLOG = 2048
 _RESTART_S = 1.0
 
@@ -96,10 +104,49 @@ class _OneWrite:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, over a transport that sends an answer at once."""
+    """HTTP as uvicorn speaks it, over a transport that sends an answer at once; heads of requests have bounds.
+
+    Attributes:
+        head_began_s: Since when the head of a request is on its way, None where none is.
+    """
+
+    head_began_s: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.head_began_s is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MOST_HEAD_BYTES:
+                self.end_with(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"expected {_MOST_HEAD_BYTES:,} bytes at most"
+                )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.head_began_s, self._head_bytes = self.loop.time(), 0
+
+    def on_headers_complete(self) -> None:
+        self.head_began_s = None
+        super().on_headers_complete()
+
+    def end_with(self, status: HTTPStatus, detail: str) -> None:
+        """Tells a client whose request never came to the application what is wrong, and ends the connection."""
+        if self.transport.is_closing():
+            return
+        body = msgspec.json.encode(ProblemError(status, detail).problem)
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {MEDIA_TYPE.decode()}\r\nconnection: close\r\n"
+        )
+        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Tells a client that what it speaks is not HTTP."""
+        self.end_with(HTTPStatus.BAD_REQUEST, msg)
 
 
 class Server(uvicorn.Server):
@@ -148,12 +195,20 @@ class Server(uvicorn.Server):
         """Returns whether it is time to end; who has lost the process that keeps it ends as well."""
         if not self._owns_socket and os.getppid() != self._parent:
             self.handle_exit(signal.SIGTERM, None)
+        if counter % 10 == 0:
+            self._end_slow_heads()
         if self._ends_at_s is not None:
             left_s = self._ends_at_s - time.monotonic()
             if left_s <= _HOLD_OFF_S and self._owns_socket and self._listener is not None:
                 hold_off(self._listener)
             self.should_exit = self.should_exit or left_s <= 0
         return await super().on_tick(counter)
+
+    def _end_slow_heads(self) -> None:
+        oldest_s = asyncio.get_running_loop().time() - _HEAD_S
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, _Protocol) and (connection.head_began_s or oldest_s) < oldest_s:
+                connection.end_with(HTTPStatus.REQUEST_TIMEOUT, f"expected the head within {_HEAD_S:.0f} s")
 
 
 def hold_off(listener: socket.socket) -> None:
@@ -208,6 +263,8 @@ class Supervisor:
             if code == CANNOT_START:
                 return False
             _log.error("process %s of the service ended with %s; another is started", worker.pid, code)
+            if metrics.FOLDER_VARIABLE in os.environ:
+                multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
             time.sleep(_RESTART_S)
             self._workers[place] = self._started()
         return True

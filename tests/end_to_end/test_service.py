@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -179,14 +178,34 @@ def test_what_is_no_request_for_a_price_is_answered_with_a_problem(
 
 
 def test_who_is_slow_is_not_waited_for_and_keeps_nobody_waiting(running: Installation) -> None:
-    with socket.create_connection(("127.0.0.1", running.port), timeout=15) as slow:
-        slow.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
-        )
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n"
+    with running.connection() as slow_body, running.connection() as slow_head:
+        slow_body.sendall(head + b"\r\n{")
+        slow_head.sendall(head)
         assert running.price().ok
-        answer = slow.recv(1 << 16)
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b"connection: close" in answer
+        answers = slow_body.recv(1 << 16), slow_head.recv(1 << 16)
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"connection: close" in answer
+        assert b"application/problem+json" in answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /docs HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(100)), 431),
+        (b"GET /docs HTTP/1.1\r\nX: " + b"a" * 100_000, 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+        (b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_http_request_is_ended_with_a_problem(running: Installation, sent: bytes, status: int) -> None:
+    with running.connection() as connection:
+        connection.sendall(sent)
+        answer = connection.recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
+    assert b"application/problem+json" in answer
+    assert running.price().ok
 
 
 def test_answers_are_on_the_log_before_they_are_given(running: Installation) -> None:

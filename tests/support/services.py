@@ -6,6 +6,7 @@ Such a bundle is real files, made in milliseconds; `bundles` has those of real v
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -234,6 +235,10 @@ class Installation:
 
     def post(self, path: str, body: Any, **options: Any) -> requests.Response:
         return requests.post(self.url + path, json=body, timeout=10, **options)
+
+    def connection(self) -> socket.socket:
+        """A connection for what no client library sends."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=15)
 
     def price(self, ride_id: str | int = "a ride", **changes: Any) -> requests.Response:
         """Asks for the price of a ride."""
