@@ -62,6 +62,8 @@ bench: .venv/installed  ## speeds and ratios against a named baseline
 lock:  ## resolve the dependencies anew; needs uv
 	uv pip compile --universal --generate-hashes --no-emit-index-url --all-extras --python-version 3.11 \
 		pyproject.toml -o requirements.lock --quiet
+	uv pip compile --universal --generate-hashes --no-emit-index-url --group serve --python-version 3.11 \
+		--constraints requirements.lock -o requirements-serve.lock --quiet
 	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		tests/emulators.in -o tests/emulators.lock --quiet
 

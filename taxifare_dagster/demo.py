@@ -19,6 +19,7 @@ from taxifare.approval.channels import notifiers
 from taxifare.approval.decisions import BY_VERDICT, by_verdict
 from taxifare.approval.message import message
 from taxifare.approval.records import Outcome, Request
+from taxifare.cli.pricing import price
 from taxifare.cli.shared import Terminal, ending_told
 from taxifare.gate.evidence import Verdict
 from taxifare.serving.publishing import approvals_of
@@ -178,9 +179,20 @@ def main() -> None:
     terminal.print(text, soft_wrap=True, markup=False, highlight=False)
     terminal.rule()
     terminal.print(table)
+    _show_price(terminal, settings, subjects[-1])
     terminal.print(
         f"\nIn production: version {production}. Open it all: make dev, then {links.asset('production_eval_mae')}"
     )
+
+
+def _show_price(terminal: Terminal, settings: Settings, month: str) -> None:
+    """Prints what a ride costs from the city's first airport to its middle, and the command that asks for it."""
+    city, at = settings.city_facts, f"{parse_month(month) + 1}-01 18:05"
+    airport, middle = city.airports[0], (sum(city.longitude_range_deg) / 2, sum(city.latitude_range_deg) / 2)
+    start, end = f"{airport.longitude_deg},{airport.latitude_deg}", f"{middle[0]:.2f},{middle[1]:.2f}"
+    terminal.print(f'\nA ride from {airport.code}: taxifare predict --at "{at}" --from {start} --to {end}')
+    for line in price(at, start, end, 1)[0]:
+        terminal.print(line, highlight=False)
 
 
 def _table(settings: Settings) -> Table:

@@ -170,7 +170,7 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
         return {"not_scored": found.fault or "nothing is in production"}
     run_id, target = found.contender.run_id, settings.target_facts
     predictions, validation = registry.runs.read_predictions(run_id), trips.validation
-    baseline = baseline_of(trips, found.contender)
+    predicted, baseline = predictions.reindex(validation["key"]).to_numpy(), baseline_of(trips, found.contender)
     shown: dict[str, Any] = {
         **scores(found.contender.scores, target.unit),
         **measured(
@@ -179,11 +179,12 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
             corrected_mae=found.contender.corrected.mae,
             corrected_bias=found.contender.corrected.bias,
             difficulty_mae=baseline.difficulty_mae,
-            **quoted_mae(predictions.reindex(validation["key"]).to_numpy(), validation, settings.meter),
+            **quoted_mae(predicted, validation, settings.meter),
         ),
         "skill": rounded(baseline.skill),
         "mlflow_run": run_id,
         "errors": plot(figures.errors_by_hour(predictions, validation, target)),
+        "worst_rides": table(tables.worst_rides(predicted, validation, target)),
     }
     if (url := registry.runs.url(run_id)) is not None:
         shown["mlflow_page"] = dg.MetadataValue.url(url)

@@ -80,7 +80,13 @@ def bundle_in_force() -> tuple[Bundle, int | None]:
     return Bundle.read(place, city=settings.city, target=settings.target), found.sequence
 
 
-def _price_ride(at: str, start: str, end: str, passengers: int) -> None:
+def price(at: str, start: str, end: str, passengers: int) -> tuple[list[str], tuple[str, ...]]:
+    """Returns what a ride costs, as it is shown, and the dated rules in force then that the version has not learned.
+
+    Raises:
+        SettingsError: A setting is not as expected.
+        ToldError: Nothing is in production, or the ride cannot be priced.
+    """
     pickup, dropoff = _place("--from", start), _place("--to", end)
     bundle, sequence = bundle_in_force()
     manifest = bundle.manifest
@@ -94,15 +100,20 @@ def _price_ride(at: str, start: str, end: str, passengers: int) -> None:
     }
     ride = checked(told, manifest.limits)
     quotes = bundle.quote(packed([ride]))
-    lines = {manifest.target: quotes.fare, "upper": quotes.upper, "corrected": quotes.corrected}
+    found = {manifest.target: quotes.fare[0], "upper": quotes.upper[0], "corrected": quotes.corrected[0]}
     if manifest.meter:
-        lines["on the meter"] = quotes.quoted.astype("float32")
-    for name, values in lines.items():
-        typer.echo(f"{name:13}{values[0]:8.2f} {manifest.unit}")
+        found["on the meter"] = quotes.quoted[0]
     promotion = "" if sequence is None else f", promotion {sequence}"
-    typer.echo(f"{'version':13}{manifest.version:>8}{promotion}")
-    for rule in manifest.unlearned(ride.pickup_datetime):
-        typer.echo(f"{rule} is in force then, and version {manifest.version} has learned no ride under it", err=True)
+    lines = [f"{name:13}{value:8.2f} {manifest.unit}" for name, value in found.items()]
+    return [*lines, f"{'version':13}{manifest.version:>8}{promotion}"], manifest.unlearned(ride.pickup_datetime)
+
+
+def _price_ride(at: str, start: str, end: str, passengers: int) -> None:
+    lines, unlearned = price(at, start, end, passengers)
+    for line in lines:
+        typer.echo(line)
+    for rule in unlearned:
+        typer.echo(f"{rule} is in force then, and the version has learned no ride under it", err=True)
 
 
 def _place(option: str, written: str) -> tuple[float, float]:

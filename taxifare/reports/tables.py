@@ -7,10 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
 from taxifare.approval.records import Promotion
 from taxifare.replay.results import Replay
 from taxifare.texts import one_line
-from taxifare.trips.targets import TARGETS
+from taxifare.trips.targets import TARGETS, Target
 
 Value: TypeAlias = str | int | float
 
@@ -109,5 +113,40 @@ def history(entries: Iterable[Promotion]) -> Table:
             entry.request_id or "–",
         )
         for entry in entries
+    )
+    return Table(headings, tuple(rows))
+
+
+def worst_rides(predicted: npt.NDArray[np.floating], trips: pd.DataFrame, target: Target, most: int = 10) -> Table:
+    """Returns the rides that predictions are furthest from, the worst first; `taxifare explain` tells of each.
+
+    Args:
+        predicted: Predictions, shape (n,).
+        trips: The trips with features and `target`, n rows.
+        target: What is predicted.
+        most: How many rides.
+    """
+    errors = predicted - trips["target"].to_numpy(np.float64)
+    worst = np.argsort(-np.abs(errors), kind="stable")[:most]
+    headings = (
+        Heading("key", is_unbroken=True),
+        Heading("pickup"),
+        Heading("km", "float", 2),
+        Heading("passengers"),
+        Heading(f"{target.truth}, {target.unit}", "float", 2),
+        Heading(f"predicted, {target.unit}", "float", 2),
+        Heading(f"off, {target.unit}", "float", 2),
+    )
+    rows = (
+        (
+            str(trips["key"].iloc[row]),
+            f"{trips['pickup_datetime'].iloc[row]:%Y-%m-%d %H:%M}",
+            float(trips["haversine_km"].iloc[row]),
+            "–" if pd.isna(trips["passenger_count"].iloc[row]) else str(trips["passenger_count"].iloc[row]),
+            float(trips["target"].iloc[row]),
+            float(predicted[row]),
+            float(errors[row]),
+        )
+        for row in worst
     )
     return Table(headings, tuple(rows))

@@ -59,7 +59,7 @@ def test_one_ride_is_priced_without_loading_anything_heavy(made: Made) -> None:
 
 def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
     done = predict(*ONE[2:], "--at", "2015-04-01 10:00", service_model_path=made.folder.path)
-    assert "tolls_2015_03 is in force then, and version 1 has learned no ride under it" in done.stderr
+    assert "tolls_2015_03 is in force then, and the version has learned no ride under it" in done.stderr
 
 
 @pytest.mark.parametrize(
