@@ -9,6 +9,7 @@ from taxifare.cli.bundles import bundle
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.months import delete_new_data, fetch_new_data, months
 from taxifare.cli.operations import doctor, mend
+from taxifare.cli.predictions import collect
 from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
 from taxifare.cli.standing import app as standing
@@ -52,5 +53,6 @@ app.command("new-data")(fetch_new_data)
 app.command("delete-new-data")(delete_new_data)
 app.command()(predict)
 app.command()(bundle)
+app.command()(collect)
 app.command()(doctor)
 app.command()(mend)

@@ -46,7 +46,7 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     from taxifare.serving.bundle import BundleError
     from taxifare.serving.following import Follower
     from taxifare.serving.metrics import Metrics
-    from taxifare.serving.prediction_log import PredictionLog
+    from taxifare.serving.prediction_log import PredictionLog, folder_in
 
     metrics = Metrics()
     follower = Follower(settings, metrics)
@@ -55,7 +55,7 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     except (BundleError, SettingsError) as error:
         _log.error("SERVICE_MODEL_PATH: %s", error)
         return CANNOT_START
-    log = PredictionLog(settings.home / "prediction-log", settings.prediction_log_days)
+    log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)
     token = None if settings.service_token is None else settings.service_token.get_secret_value()
     # What is there now stays: the collector of garbage need not look at it again.
     gc.freeze()

@@ -182,6 +182,16 @@ class PredictionLog:
         self.fault = error.strerror or str(error)
 
 
+def folder_in(home: Path) -> Path:
+    """Returns where the processes of an installation write their segments."""
+    return home / "prediction-log"
+
+
+def collected_in(lake: UPath) -> UPath:
+    """Returns where the segments of all machines are collected."""
+    return lake / "quotes"
+
+
 @dataclass(frozen=True)
 class Tidied:
     """What there was to tidy: segments sealed that their processes left, and segments removed for their age."""

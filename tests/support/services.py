@@ -26,7 +26,7 @@ from taxifare.digests import digest_of_digests
 from taxifare.serving import in_force
 from taxifare.serving.bundle import FORMAT, GOLDEN, MANIFEST, NETWORK, Golden, Manifest
 from taxifare.serving.in_force import InForce
-from taxifare.serving.prediction_log import Answer
+from taxifare.serving.prediction_log import Answer, folder_in
 from taxifare.serving.rides import FIELDS, Limits, Rides
 from taxifare.trips.cities import CITIES, City
 from taxifare.trips.features import RideFeatures, haversine_km
@@ -262,7 +262,7 @@ class Installation:
 
     def answers_logged(self) -> list[Answer]:
         """What is on the log, sealed or not."""
-        lines = [line for path in (self.home / "prediction-log").iterdir() for line in path.read_bytes().splitlines()]
+        lines = [line for path in folder_in(self.home).iterdir() for line in path.read_bytes().splitlines()]
         return [msgspec.json.decode(line, type=Answer) for line in lines]
 
 

@@ -10,9 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 from upath import UPath
 
-from taxifare.serving.prediction_log import Answer, PredictionLog, Role, collect, read, tidy
+from taxifare.cli.main import app
+from taxifare.serving.prediction_log import (
+    Answer,
+    PredictionLog,
+    Role,
+    collect,
+    collected_in,
+    folder_in,
+    read,
+    tidy,
+)
 from tests.support.places import REPOSITORY
 
 KEEP_DAYS = 30
@@ -132,3 +143,14 @@ def test_a_full_disk_leaves_whole_lines_is_told_and_is_over_when_there_is_room(
     log.close()
     found = collect(tmp_path, UPath(tmp_path / "lake"), KEEP_DAYS)
     assert (found.lines, found.torn) == (2, 0)
+
+
+def test_the_command_says_what_it_collected(tmp_path: Path) -> None:
+    log = PredictionLog(folder_in(tmp_path), KEEP_DAYS)
+    log.append([answer("a"), answer("b")])
+    log.close()
+    found = CliRunner().invoke(app, ["collect"], env={"TAXIFARE_HOME": str(tmp_path)})
+    assert found.output == f"Collected 2 answers of 1 segments: {tmp_path / 'lake' / 'quotes'}\n"
+    assert len(list(read(collected_in(UPath(tmp_path / "lake"))))) == 2
+    again = CliRunner().invoke(app, ["collect"], env={"TAXIFARE_HOME": str(tmp_path)})
+    assert again.output.startswith("Collected 0 answers")
