@@ -103,6 +103,10 @@ class HomeSettings(Group):
     storage_uri: Place = Field(
         None, description="Folder or bucket (gs://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
     )
+    scoring_inbox: Place = Field(
+        None,
+        description="Folder or bucket in which files of rides (.csv, .parquet) are priced as they appear; empty: none",
+    )
     database_url: OptionalAddress = Field(
         None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME"
     )
@@ -129,19 +133,16 @@ class HomeSettings(Group):
         """
         if self.storage_uri is None:
             return UPath(self.home / "lake")
-        # What is in a bucket is asked anew each time: another process may have written it since.
-        protocol, separator, _ = self.storage_uri.partition("://")
-        if not separator:
-            return UPath(self.storage_uri)
-        try:
-            get_filesystem_class(protocol)
-        except (ImportError, ValueError) as error:
-            extra = " (pip install 'taxifare[gcp]')" if protocol in {"gs", "gcs"} else ""
-            raise SettingsError(
-                f"STORAGE_URI: expected a folder, or a bucket whose client is installed{extra}, received "
-                f"{protocol}://…: {error}"
-            ) from None
-        return UPath(self.storage_uri, use_listings_cache=False)
+        return _opened("STORAGE_URI", self.storage_uri)
+
+    @property
+    def inbox(self) -> UPath | None:
+        """Where files of rides wait to be priced, None where there is no such place.
+
+        Raises:
+            SettingsError: What it takes to open SCORING_INBOX is not installed, or nobody knows its kind.
+        """
+        return None if self.scoring_inbox is None else _opened("SCORING_INBOX", self.scoring_inbox)
 
     @property
     def _ledger_file(self) -> Path:
@@ -158,6 +159,26 @@ class HomeSettings(Group):
         if self.database_url is None:
             return f"sqlite:///{self._ledger_file}"
         return self.database_url.get_secret_value()
+
+
+def _opened(setting: str, address: str) -> UPath:
+    """Returns a folder or bucket; what is in a bucket is asked anew each time, for others write to it, too.
+
+    Raises:
+        SettingsError: What it takes to open it is not installed, or nobody knows its kind.
+    """
+    protocol, separator, _ = address.partition("://")
+    if not separator:
+        return UPath(address)
+    try:
+        get_filesystem_class(protocol)
+    except (ImportError, ValueError) as error:
+        extra = " (pip install 'taxifare[gcp]')" if protocol in {"gs", "gcs"} else ""
+        raise SettingsError(
+            f"{setting}: expected a folder, or a bucket whose client is installed{extra}, received {protocol}://…: "
+            f"{error}"
+        ) from None
+    return UPath(address, use_listings_cache=False)
 
 
 class SubjectSettings(Group):

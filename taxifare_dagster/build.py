@@ -9,7 +9,7 @@ import dagster as dg
 
 from taxifare.settings import Settings
 from taxifare_dagster import checks, jobs, schedules, sensors
-from taxifare_dagster.assets import models, production, replay, trips
+from taxifare_dagster.assets import models, production, replay, serving, trips
 from taxifare_dagster.executors import executor_of
 from taxifare_dagster.partitions import months_of
 from taxifare_dagster.resources import make_resources
@@ -29,6 +29,8 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             *trips.build_assets(months),
             *models.build_assets(months),
             production.production_model,
+            *serving.build_assets(months),
+            serving.scored_files,
             *replay.build_assets(),
         ],
         asset_checks=checks.build_checks(months),
@@ -44,9 +46,17 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             jobs.whole_month_job,
             jobs.tuning_job,
             jobs.replay_job,
+            jobs.scoring_job,
+            jobs.inbox_job,
         ],
-        sensors=[sensors.new_month_sensor, sensors.approval_sensor, sensors.production_sensor, sensors.damage_sensor],
-        schedules=[schedules.reminder_schedule],
+        sensors=[
+            sensors.new_month_sensor,
+            sensors.approval_sensor,
+            sensors.production_sensor,
+            sensors.damage_sensor,
+            sensors.inbox_sensor,
+        ],
+        schedules=[schedules.reminder_schedule, schedules.inbox_schedule],
         resources={**make_resources(settings), **resources},
         executor=executor_of(settings),
     )

@@ -9,10 +9,12 @@ CODE_LOCATION = "taxifare_dagster.definitions"
 TRIPS_GROUP = "trips"
 MODELS_GROUP = "models"
 REPLAY_GROUP = "replay"
+SERVING_GROUP = "serving"
 OWNERS = ["team:taxifare"]
 
 TRIPS_KINDS = {"pandas", "parquet"}
 MODEL_KINDS = {"tensorflow", "mlflow"}
+SERVING_KINDS = {"onnx", "parquet"}
 
 PRODUCTION_POOL = "production_model"
 """Held by what trains from production: a backfill and a sensor run take turns on a small machine."""

@@ -60,6 +60,10 @@ class LakeIOManager(dg.UPathIOManager, Generic[Value]):
         with whole_file(path) as unfinished:
             self.write(obj, unfinished)
 
+    def place(self, asset: str, partition: str) -> UPath:
+        """Returns where the value of an asset's partition is in the lake, which may be too large to load."""
+        return self._base_path / asset / f"{partition}{self.extension}"
+
     def if_there(self, read: Callable[[UPath], Found], place: str) -> Found | None:
         """Returns what is read from a place in the lake; None where nothing is there."""
         try:

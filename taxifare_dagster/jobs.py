@@ -5,6 +5,7 @@ what came of it. Their names and the fields of their config are in messages that
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 from pydantic import Field
@@ -21,12 +22,14 @@ from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
+from taxifare.serving.batches import model_in_force, score_in_inbox, waiting
 from taxifare.settings import Settings
 from taxifare.studies.tuning import tune
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
+from taxifare_dagster.assets.serving import scored_files, scored_trips
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.failures import failed_runs, failure_of
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -56,6 +59,13 @@ replay_job = dg.define_asset_job(
     selection=dg.AssetSelection.groups(REPLAY_GROUP),
     tags=STUDY_TAG,
     description="What if: replay months under several policies, write the report. Killed, it goes on when run again.",
+)
+
+
+scoring_job = dg.define_asset_job(
+    "scoring_job",
+    selection=dg.AssetSelection.assets(scored_trips.__name__),
+    description="Every ride of a month, priced by the model in production.",
 )
 
 
@@ -312,6 +322,34 @@ def search_settings(
 def tuning_job() -> None:
     """Searches better hyperparameters."""
     search_settings()
+
+
+class RideFile(dg.Config):
+    """Which file of SCORING_INBOX."""
+
+    file: str | None = Field(default=None, description="Its name; empty: all that wait")
+
+
+@dg.op
+def score_inbox(context: dg.OpExecutionContext, config: RideFile, settings: dg.ResourceParam[Settings]) -> None:
+    """Prices files of rides: the answers and a receipt lie beside each. One that was priced is left as it is."""
+    inbox = settings.inbox
+    if inbox is None:
+        raise dg.Failure("SCORING_INBOX is not set: there is nothing to price", allow_retries=False)
+    names = [name for name in waiting(inbox) if config.file in {None, name}]
+    promotion, bundle = model_in_force(settings.lake, settings.city, settings.target)
+    receipts = {name: score_in_inbox(inbox / name, promotion, bundle, datetime.now(UTC)) for name in names}
+    for name, receipt in receipts.items():
+        context.log_event(dg.AssetMaterialization(scored_files.key, metadata=metadata.receipt(name, receipt)))
+    faults = [f"{name}: {receipt.fault}" for name, receipt in receipts.items() if receipt.fault is not None]
+    if faults:
+        raise dg.Failure("; ".join(faults), allow_retries=False)
+
+
+@dg.job(description="Price the files of rides that wait in SCORING_INBOX; answers and a receipt lie beside each.")
+def inbox_job() -> None:
+    """Prices the files that wait."""
+    score_inbox()
 
 
 def _show_promotions(context: dg.OpExecutionContext, approvals: Approvals) -> None:

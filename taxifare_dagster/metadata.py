@@ -22,6 +22,7 @@ from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
+from taxifare.serving.batches import Receipt
 from taxifare.settings import Settings
 from taxifare.studies.results import TuningResult
 from taxifare.texts import one_line
@@ -113,6 +114,25 @@ def table(shown: Table) -> dg.TableMetadataValue:
 def dropped(counts: Mapping[str, int]) -> dg.TableMetadataValue:
     """Returns the trips dropped by each rule, or left out for each reason, as a table."""
     return table(Table((Heading("rule"), Heading("trips dropped", "int")), tuple(counts.items())))
+
+
+def refused_rides(examples: Iterable[tuple[int, str]]) -> Metadata:
+    """Returns the first rides that could not be priced as a table; nothing where all were."""
+    rows = tuple(examples)
+    return {"refused_rides": table(Table((Heading("row", "int"), Heading("why")), rows))} if rows else {}
+
+
+def receipt(name: str, found: Receipt) -> Metadata:
+    """Returns what came of a file of rides."""
+    return {
+        "file": name,
+        "production_version": found.version,
+        "promotion": found.sequence,
+        "rides": found.rides,
+        "refused": found.refused,
+        **({} if found.fault is None else {"fault": found.fault}),
+        **refused_rides(found.examples),
+    }
 
 
 def scores(found: Scores, unit: Unit) -> Metadata:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from taxifare_dagster.jobs import reminder_job
+from taxifare_dagster.jobs import inbox_job, reminder_job
 
 reminder_schedule = dg.ScheduleDefinition(
     name="reminder_schedule",
@@ -10,4 +10,12 @@ reminder_schedule = dg.ScheduleDefinition(
     cron_schedule="0 9 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every morning: requests that nobody answered in time expire, those that waited long are sent again.",
+)
+
+inbox_schedule = dg.ScheduleDefinition(
+    name="inbox_schedule",
+    job=inbox_job,
+    cron_schedule="0 * * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Every hour, if turned on: files in SCORING_INBOX are priced; inbox_sensor does it sooner.",
 )

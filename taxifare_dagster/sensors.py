@@ -4,6 +4,7 @@ What is due, and how long to wait before another try, is said by `taxifare.appro
 Dagster knows: which runs there were and how they ended.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,7 @@ from taxifare.approval.due import (
 from taxifare.approval.message import Links
 from taxifare.approval.records import Comparison
 from taxifare.approval.tokens import about_request
+from taxifare.serving.batches import waiting
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource, base_revision_of
 from taxifare.trips.editions import BASE
@@ -34,9 +36,11 @@ from taxifare_dagster.jobs import (
     approval_job,
     base_job,
     damage_of,
+    inbox_job,
     monthly_job,
     notice_job,
     retrain_on_whole_month,
+    score_inbox,
     send_approval_message,
     whole_month_job,
 )
@@ -79,10 +83,8 @@ def new_month_sensor(
         return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
     approved = to_retrain(known, settings.challengers)
     if approved is not None and not _requested(context.instance, key := f"whole month:v{approved.staging_version}"):
-        config = {"month": approved.subject, "version": approved.staging_version}
-        return dg.RunRequest(
-            key, {"ops": {retrain_on_whole_month.name: {"config": config}}}, job_name=whole_month_job.name
-        )
+        config = _config(retrain_on_whole_month, month=approved.subject, version=approved.staging_version)
+        return dg.RunRequest(key, dict(config), job_name=whole_month_job.name)
     published = covered_months(source, settings)
     due = next_month(published, known)
     if due is None and (start := waiting_start(known)) is not None:
@@ -148,6 +150,32 @@ def damage_sensor(
     return requested or dg.SkipReason("people know, or are being told")
 
 
+@dg.sensor(job=inbox_job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+def inbox_sensor(
+    context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+) -> dg.SensorResult | dg.SkipReason:
+    """Requests that each file of rides which appears in SCORING_INBOX is priced, once it has stopped growing.
+
+    A run that was killed, or met a lake that was away, is tried again after pauses that double up to an hour.
+    """
+    if settings.inbox is None:
+        return dg.SkipReason("SCORING_INBOX is not set")
+    seen, found = json.loads(context.cursor or "{}"), waiting(settings.inbox)
+    grown = [name for name, edition in found.items() if seen.get(name) == edition]
+    tries = [
+        _next_try(context.instance, f"{name}:{found[name]}", inbox_job.name, _config(score_inbox, file=name))
+        for name in grown
+    ]
+    requests = [request for request in tries if request is not None]
+    reason = None if requests else dg.SkipReason(f"{len(found)} files wait: they grow, or for another try")
+    return dg.SensorResult(run_requests=requests, cursor=json.dumps(found), skip_reason=reason)
+
+
+def _config(op: dg.OpDefinition, **config: object) -> Mapping[str, object]:
+    """Returns the config of a run with one op."""
+    return {"ops": {op.name: {"config": config}}}
+
+
 def _busy(instance: dg.DagsterInstance) -> str | None:
     """Returns the id of an unfinished run that trains a model, None where there is none."""
     trained = {dg.AssetKey("staging_model"), dg.AssetKey("base_model")}
@@ -173,7 +201,7 @@ def _request(
 
 def _next_question(instance: dg.DagsterInstance, known: Known, comparison: Comparison) -> dg.RunRequest | None:
     """Returns the request for the run that asks about the comparison, None while one is at work or too short ago."""
-    config = {"ops": {send_approval_message.name: {"config": {"subject": comparison.subject}}}}
+    config = _config(send_approval_message, subject=comparison.subject)
     key = f"{comparison.subject}:v{comparison.staging_version}:{comparison.evidence_digest[:12]}"
     asked = known.round_on(comparison)
     if asked is not None and asked.id in known.ends:

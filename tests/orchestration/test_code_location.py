@@ -90,7 +90,7 @@ def test_settings_say_which_months_there_are_and_two_locations_in_one_process_ha
         build_definitions(world_settings(tmp_path / first, first_month=first, last_month=last))
         for first, last in (("2012-11", "2013-01"), ("2015-02", "2015-02"))
     )
-    partitioned = MONTHLY | {"monthly_job"}
+    partitioned = MONTHLY | {"monthly_job", "scored_trips", "scoring_job"}
     partitioned |= {
         f"{asset}:{check}" for asset, checks in (DATA_CHECKS | COMPARISON_CHECKS).items() for check in checks
     }
@@ -135,7 +135,7 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
         return {key.to_user_string() for key in graph.get(dg.AssetKey(asset)).parent_keys}
 
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == MONTHLY | {
-        "base_trips", "base_model", "production_model", "replayed_months", "replay_report",
+        "base_trips", "base_model", "production_model", "replayed_months", "replay_report", "scored_trips", "scored_files",
     }  # fmt: skip
     assert upstream("raw_new_data") == set()
     assert upstream("preprocessed_data") == {"raw_new_data"}
@@ -151,14 +151,14 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
 def test_only_months_are_partitioned_and_production_is_made_by_decisions_only(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     partitioned = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned}
-    assert partitioned == MONTHLY
+    assert partitioned == MONTHLY | {"scored_trips"}
     assert not graph.get(dg.AssetKey("production_model")).is_materializable
 
 
 def test_every_asset_says_what_it_is_and_whose(definitions: dg.Definitions) -> None:
     for spec in definitions.resolve_all_asset_specs():
         name = spec.key.to_user_string()
-        assert spec.group_name in {"trips", "models", "replay"}, name
+        assert spec.group_name in {"trips", "models", "serving", "replay"}, name
         assert spec.owners == ["team:taxifare"], name
         assert spec.kinds, name
         assert len(spec.description or "") > 60, name

@@ -1,0 +1,158 @@
+"""Batches: files of rides priced by the model in force, each written whole beside its receipt, and priced once.
+
+The receipt, `rides.csv.receipt.json` beside `rides.csv`, says which promotion priced which edition of the file. It is
+written last: a file without one, or changed since, is still to be priced, whatever was killed meanwhile.
+"""
+
+from datetime import datetime
+
+import msgspec
+from upath import UPath
+
+from taxifare.errors import ToldError
+from taxifare.serving import in_force
+from taxifare.serving.bundle import Bundle
+from taxifare.serving.files import KINDS, RideFileError, Scored, kind_of, score
+from taxifare.serving.in_force import InForce, bundles_in
+from taxifare.whole_files import whole_file
+
+ANSWERS = ".quotes"
+"""What stands before the ending of a file of answers."""
+
+_THREADS = 2
+
+_RECEIPT = ".receipt.json"
+
+
+class NothingInForceError(ToldError, RuntimeError):
+    """No model is in production, so nothing prices rides."""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What priced a file.
+
+    Attributes:
+        edition: Of the file, see `edition_of`.
+        version: Of the model.
+        sequence: Of its promotion.
+        rides: Rows of the file.
+        refused: How many of them are no rides that can be priced.
+        examples: The first of those: row and reason.
+        scored_at: When, UTC.
+        fault: Why it is no file of rides, None where it is one.
+    """
+
+    edition: str
+    version: str
+    sequence: int
+    rides: int
+    refused: int
+    examples: tuple[tuple[int, str], ...]
+    scored_at: datetime
+    fault: str | None = None
+
+
+def model_in_force(lake: UPath, city: str, target: str) -> tuple[InForce, Bundle]:
+    """Returns what is in force in a lake, and its model, checked.
+
+    Raises:
+        NothingInForceError: Nothing is.
+        InForceError: What is in force cannot be told.
+        BundleError: Its files are not what was promoted, or of another city or target.
+    """
+    promotion = in_force.read(lake)
+    if promotion is None or promotion.digest is None:
+        raise NothingInForceError("no model is in production, so nothing prices rides: approve one")
+    return promotion, Bundle.read(bundles_in(lake) / promotion.digest, city=city, target=target)
+
+
+def score_file(rides: UPath, answers: UPath, bundle: Bundle) -> Scored:
+    """Returns what came of a file of rides; its answers are at their place whole, or as they were before.
+
+    Raises:
+        RideFileError: It is no file of rides.
+        FileNotFoundError: There is none.
+    """
+    with whole_file(answers) as unfinished, rides.open("rb") as read, unfinished.open("wb") as written:
+        return score(read, written, kind_of(rides.name), bundle, threads=_THREADS)
+
+
+def answers_of(rides: UPath) -> UPath:
+    """Returns where the answers to a file of rides are.
+
+    >>> answers_of(UPath("inbox/march.csv")).name
+    'march.quotes.csv'
+    """
+    return rides.with_name(f"{rides.stem}{ANSWERS}{rides.suffix}")
+
+
+def edition_of(rides: UPath) -> str:
+    """Returns what tells this content of a file from another: its size, and when or as what it was stored last."""
+    facts = rides.fs.info(rides.path)
+    stored = next((facts[name] for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if name in facts), "")
+    return f"{facts['size']}:{stored}"
+
+
+def waiting(inbox: UPath) -> dict[str, str]:
+    """Returns the files of an inbox that are still to be priced, by name with their editions.
+
+    Files whose name begins with a dot are being written by somebody and are left alone.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    names = {path.name for path in inbox.iterdir()}
+    rides = [name for name in sorted(names) if _is_of_rides(name)]
+    editions = {name: edition_of(inbox / name) for name in rides}
+    return {name: edition for name, edition in editions.items() if not _is_done(inbox / name, edition, names)}
+
+
+def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: datetime) -> Receipt:
+    """Returns the receipt of a file that is priced from now on, or of one that holds no rides and says so.
+
+    Args:
+        rides: The file.
+        promotion: What is in force.
+        bundle: Its model.
+        now: When.
+
+    Raises:
+        FileNotFoundError: There is none any more.
+    """
+    edition = edition_of(rides)
+    try:
+        scored, fault = score_file(rides, answers_of(rides), bundle), None
+    except RideFileError as error:
+        scored, fault = Scored(0, 0, ()), str(error)
+    receipt = Receipt(
+        edition=edition,
+        version=bundle.manifest.version,
+        sequence=promotion.sequence,
+        rides=scored.rides,
+        refused=scored.refused,
+        examples=scored.examples,
+        scored_at=now,
+        fault=fault,
+    )
+    with whole_file(_receipt_of(rides)) as unfinished:
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(receipt), indent=1))
+    return receipt
+
+
+def _is_of_rides(name: str) -> bool:
+    is_answers = any(name.lower().endswith(f"{ANSWERS}{ending}") for ending in KINDS)
+    return not name.startswith(".") and name.lower().endswith(tuple(KINDS)) and not is_answers
+
+
+def _receipt_of(rides: UPath) -> UPath:
+    return rides.with_name(f"{rides.name}{_RECEIPT}")
+
+
+def _is_done(rides: UPath, edition: str, names: set[str]) -> bool:
+    if _receipt_of(rides).name not in names:
+        return False
+    try:
+        receipt = msgspec.json.decode(_receipt_of(rides).read_bytes(), type=Receipt)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return receipt.edition == edition and (receipt.fault is not None or answers_of(rides).name in names)

@@ -1,0 +1,67 @@
+"""Serving: what the model in force makes of every ride of a month.
+
+The functions are the assets: their docstrings are what the catalog shows.
+"""
+
+import dagster as dg
+
+from taxifare.serving.batches import model_in_force, score_file
+from taxifare.serving.files import columns_of
+from taxifare.settings import Settings
+from taxifare_dagster import metadata
+from taxifare_dagster.assets.production import production_model
+from taxifare_dagster.catalog import OWNERS, SERVING_GROUP, SERVING_KINDS
+from taxifare_dagster.io_managers import ParquetIOManager
+
+scored_files = dg.AssetSpec(
+    "scored_files",
+    group_name=SERVING_GROUP,
+    owners=OWNERS,
+    kinds={"onnx"},
+    description=(
+        "Files of rides in SCORING_INBOX, priced by the model in production as they appear: the answers and a receipt "
+        "lie beside each. Each materialization is one file."
+    ),
+)
+
+
+def scored_trips(
+    context: dg.AssetExecutionContext,
+    parquet_io: dg.ResourceParam[ParquetIOManager],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult[None]:
+    """Every ride of the month as published, priced by the model in production: its columns, the fare, the version.
+
+    Not only the validation fifth, and not only clean trips: a row that is no ride that can be priced keeps its place,
+    with the reason in `fault`. Rides stream from file to file, so that memory does not grow with the month. Materialize
+    it again after a promotion, and the month is priced by the new version.
+    """
+    promotion, bundle = model_in_force(settings.lake, settings.city, settings.target)
+    rides, answers = (
+        parquet_io.place(asset, context.partition_key) for asset in ("raw_new_data", context.asset_key.to_user_string())
+    )
+    parquet_io.make_directory(answers.parent)
+    scored = score_file(rides, answers, bundle)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/partition_row_count": scored.rides,
+            "production_version": bundle.manifest.version,
+            "promotion": promotion.sequence,
+            "refused": scored.refused,
+            "path": dg.MetadataValue.path(str(answers)),
+            "columns": ", ".join(columns_of(bundle.manifest.unit)),
+            **metadata.refused_rides(scored.examples),
+        }
+    )
+
+
+def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Returns the assets of this module, partitioned by the given months."""
+    asset = dg.asset(
+        group_name=SERVING_GROUP,
+        owners=OWNERS,
+        kinds=SERVING_KINDS,
+        partitions_def=months,
+        deps=["raw_new_data", production_model],
+    )
+    return [asset(scored_trips)]

@@ -1,0 +1,153 @@
+"""Batches: a month's rides and files of an inbox, priced by the model in force, once, whatever happens in between."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from upath import UPath
+
+from taxifare.serving import in_force
+from taxifare.serving.batches import answers_of, waiting
+from taxifare.serving.files import KINDS
+from taxifare.serving.in_force import InForce, bundles_in
+from taxifare.serving.making import make_bundle
+from taxifare.serving.rides import FIELDS
+from tests.support.world import JANUARY, World, failures
+
+
+@pytest.fixture(scope="module")
+def serving(_compared: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The base model is in force, with its bundle; January has been run, and there is an inbox."""
+    folder = tmp_path_factory.mktemp("serving")
+    (folder / "inbox").mkdir()
+    world = _compared.copy(folder / "state", scoring_inbox=str(folder / "inbox"))
+    (promotion,) = world.approvals.record.history()
+    lake = world.settings.lake
+    digest = make_bundle(world.registry.load("1"), world.settings, bundles_in(lake))
+    in_force.publish(
+        lake,
+        InForce(
+            sequence=promotion.sequence,
+            version="1",
+            digest=digest,
+            city=world.settings.city,
+            target=world.settings.target,
+            by=promotion.by,
+            reason=promotion.reason,
+            promoted_at=promotion.promoted_at,
+            replaced_version=None,
+        ),
+    )
+    return world
+
+
+@pytest.fixture
+def inbox(serving: World) -> Iterator[Path]:
+    """The inbox, empty again afterwards."""
+    folder = Path(str(serving.settings.scoring_inbox))
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def january(world: World, asset: str = "preprocessed_data") -> pd.DataFrame:
+    trips: pd.DataFrame = pd.read_parquet(world.settings.home / "lake" / asset / "2015-01-01.parquet")
+    return trips
+
+
+def tick(world: World, cursor: str | None) -> tuple[list[dg.RunRequest], str]:
+    """What the sensor requests, and what it remembers."""
+    repository = world.definitions.get_repository_def()
+    sensor, resources = repository.get_sensor_def("inbox_sensor"), repository.get_top_level_resources()
+    needed = {name: resources[name] for name in sensor.required_resource_keys}
+    with dg.build_sensor_context(world.instance, repository_def=repository, resources=needed, cursor=cursor) as context:
+        found = sensor.evaluate_tick(context)
+    return list(found.run_requests or ()), str(found.cursor)
+
+
+def receipt_of(rides: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads(rides.with_name(f"{rides.name}.receipt.json").read_text())
+    return found
+
+
+def test_every_ride_of_a_month_is_priced_by_the_version_in_force(serving: World) -> None:
+    assert failures(serving.run("scoring_job", month=JANUARY)) == {}
+    scored = pd.read_parquet(serving.settings.home / "lake" / "scored_trips" / "2015-01-01.parquet")
+    published = january(serving, "raw_new_data")
+    assert scored["key"].tolist() == published["key"].tolist(), "not the validation fifth, and not only clean trips"
+    priced = scored[scored["fault"].isna()]
+    expected = serving.registry.load("1").predict(published[scored["fault"].isna()])
+    np.testing.assert_allclose(priced["fare_usd"], expected, atol=0.005)
+    shown = serving.metadata("scored_trips", JANUARY)
+    assert (shown["production_version"], shown["promotion"]) == ("1", 1)
+    assert shown["dagster/partition_row_count"] == len(published)
+    assert shown["refused"] == scored["fault"].notna().sum() == len(published) - len(priced)
+    assert (shown["refused"] > 0) == ("refused_rides" in shown)
+
+
+def test_where_nothing_is_in_force_it_says_so(started: World) -> None:
+    said = failures(started.run("scoring_job", month=JANUARY))
+    assert "no model is in production, so nothing prices rides" in said["scored_trips"]
+
+
+@pytest.mark.parametrize("ending", list(KINDS))
+def test_a_file_that_appears_is_priced_once_with_a_receipt(serving: World, inbox: Path, ending: str) -> None:
+    rides = january(serving)[["key", *FIELDS]].head(50)
+    path = inbox / f"march{ending}"
+    rides.to_csv(path, index=False) if ending == ".csv" else rides.to_parquet(path, index=False)
+    requests, cursor = tick(serving, None)
+    assert requests == [], "it may still grow"
+    (request,), cursor = tick(serving, cursor)
+    assert failures(serving.launch(request, "inbox_job")) == {}
+    answers = answers_of(UPath(path))
+    scored = pd.read_csv(answers.path) if ending == ".csv" else pd.read_parquet(answers.path)
+    assert scored["fare_usd"].notna().all()
+    receipt = receipt_of(path)
+    assert (receipt["version"], receipt["sequence"], receipt["rides"], receipt["refused"]) == ("1", 1, 50, 0)
+    requests, _ = tick(serving, cursor)
+    assert requests == [], "once"
+    assert serving.metadata("scored_files")["file"] == path.name
+
+
+def test_a_file_that_was_replaced_is_priced_anew(serving: World, inbox: Path) -> None:
+    path = inbox / "april.csv"
+    rides = january(serving)[list(FIELDS)]
+    rides.head(5).to_csv(path, index=False)
+    assert failures(serving.run("inbox_job", ops={"score_inbox": {}})) == {}
+    assert waiting(UPath(inbox)) == {}
+    rides.head(7).to_csv(path, index=False)
+    assert set(waiting(UPath(inbox))) == {"april.csv"}
+    assert failures(serving.run("inbox_job", ops={"score_inbox": {}})) == {}
+    assert receipt_of(path)["rides"] == 7
+
+
+@pytest.mark.parametrize("lost", ["the receipt", "the answers", "half of the receipt"])
+def test_a_run_that_was_killed_before_its_end_is_done_again(serving: World, inbox: Path, lost: str) -> None:
+    path = inbox / "may.csv"
+    january(serving)[list(FIELDS)].head(5).to_csv(path, index=False)
+    assert failures(serving.run("inbox_job", ops={"score_inbox": {"file": "may.csv"}})) == {}
+    receipt, answers = inbox / "may.csv.receipt.json", inbox / "may.quotes.csv"
+    if lost == "half of the receipt":
+        receipt.write_bytes(receipt.read_bytes()[:20])
+    else:
+        (receipt if lost == "the receipt" else answers).unlink()
+    assert set(waiting(UPath(inbox))) == {"may.csv"}
+    assert failures(serving.run("inbox_job", ops={"score_inbox": {}})) == {}
+    assert waiting(UPath(inbox)) == {}
+    assert {each.name for each in inbox.iterdir()} == {path.name, receipt.name, answers.name}
+
+
+def test_a_file_that_holds_no_rides_is_told_once_and_keeps_no_other_waiting(serving: World, inbox: Path) -> None:
+    (inbox / "a.csv").write_text("name\nnobody\n")
+    january(serving)[list(FIELDS)].head(5).to_csv(inbox / "b.csv", index=False)
+    (inbox / ".c.csv").write_text("being written")
+    said = failures(serving.run("inbox_job", ops={"score_inbox": {}}))["score_inbox"]
+    assert said.startswith("a.csv: expected the columns pickup_datetime")
+    assert (inbox / "b.quotes.csv").exists()
+    assert not (inbox / "a.quotes.csv").exists()
+    assert "pickup_datetime is missing" in str(receipt_of(inbox / "a.csv")["fault"])
+    assert waiting(UPath(inbox)) == {}
