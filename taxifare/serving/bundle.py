@@ -10,7 +10,8 @@ Making one is the business of `making`.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from upath import UPath
 from taxifare.digests import digest_of_digests
 from taxifare.errors import ToldError
 from taxifare.serving.rides import Limits, Moments, Rides
-from taxifare.trips.cities import CITIES, City
+from taxifare.trips.cities import CITIES, Airport, City, Rule
 from taxifare.trips.features import RideFeatures
 from taxifare.trips.meters import Fares, MeterStep, quoted
 
@@ -32,6 +33,9 @@ FORMAT = 1
 
 CENT = 0.005
 """Answers that are less apart are the same to the cent, or to the hundredth of a minute."""
+
+_RANGES = ("longitude_range_deg", "latitude_range_deg", "night_hours", "rush_hours")
+"""Pairs among a city's facts."""
 
 _ROWS = 4_096
 """Rides that go through the network at once: more need more memory and are no faster."""
@@ -52,7 +56,7 @@ class Learned(msgspec.Struct, frozen=True):
     last_pickup: datetime
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a bundle is.
 
     Attributes:
@@ -83,7 +87,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     unit: str
     city: str
-    facts: City
+    # Not as `City`: msgspec leaves a note on the classes that it reads and writes, which nothing can pickle, and models
+    # carry these classes by value: the first month after a bundle was made could not be registered. Pydantic in turn
+    # cannot read a dataclass that a model has brought along.
+    facts: dict[str, Any]
     limits: Limits
     correction_share: float
     features: tuple[str, ...]
@@ -93,10 +100,31 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
     files: dict[str, str]
 
+    @cached_property
+    def city_facts(self) -> City:
+        """The city's facts; raises KeyError, TypeError or ValueError where they are none."""
+        return city_of(self.facts)
+
     def unlearned(self, pickup: datetime) -> tuple[str, ...]:
         """Returns the dated rules of the city in force at a pickup that this version has learned nothing of."""
-        known = CITIES[self.city].rules if self.city in CITIES else self.facts.rules
+        known = CITIES[self.city].rules if self.city in CITIES else self.city_facts.rules
         return tuple(rule.name for rule in known if rule.since <= pickup.date() and rule.name not in self.rules)
+
+
+def city_of(told: Mapping[str, Any]) -> City:
+    """Returns a city from its facts as JSON has them, or as another release's `City` had them.
+
+    >>> from dataclasses import asdict
+    >>> city_of(asdict(CITIES["new-york"])) == CITIES["new-york"]
+    True
+
+    Raises:
+        KeyError, TypeError, ValueError: They are not the facts of a city.
+    """
+    ranges = {name: tuple(told[name]) for name in _RANGES}
+    airports = tuple(Airport(**airport) for airport in told["airports"])
+    rules = tuple(Rule(**rule | {"since": date.fromisoformat(str(rule["since"]))}) for rule in told["rules"])
+    return City(**{**told, **ranges, "airports": airports, "rules": rules})
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -146,7 +174,7 @@ class Bundle:
     def __init__(self, manifest: Manifest, digest: str, network: bytes) -> None:
         self.manifest = manifest
         self.digest = digest
-        self._features = RideFeatures(manifest.facts)
+        self._features = RideFeatures(manifest.city_facts)
         self._session = _session(network)
         self._input = self._session.get_inputs()[0].name
 
@@ -222,7 +250,8 @@ def _content(folder: UPath, name: str) -> bytes:
 def _manifest(content: bytes, folder: UPath) -> Manifest:
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _ = manifest.city_facts
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"bundle {_shown(folder)}: {MANIFEST} is not that of a bundle: {error}") from None
     if manifest.format != FORMAT:
         raise BundleError(f"bundle {_shown(folder)}: expected format {FORMAT}, received {manifest.format}")
@@ -242,9 +271,9 @@ def _ensure_right(
                 f"bundle {_shown(folder)}: expected {name} with digest "
                 f"{manifest.files.get(name, '')[:12]}, received {found[name][:12]}"
             )
-    if manifest.features != RideFeatures(manifest.facts).names:
+    if manifest.features != RideFeatures(manifest.city_facts).names:
         raise BundleError(
-            f"bundle {_shown(folder)}: expected the features {', '.join(RideFeatures(manifest.facts).names)}, "
+            f"bundle {_shown(folder)}: expected the features {', '.join(RideFeatures(manifest.city_facts).names)}, "
             f"received {', '.join(manifest.features)}"
         )
 

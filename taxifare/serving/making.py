@@ -18,7 +18,18 @@ from upath import UPath
 
 from taxifare.digests import digest_of_digests
 from taxifare.model.packaging import LoadedModel
-from taxifare.serving.bundle import FORMAT, GOLDEN, MANIFEST, NETWORK, Bundle, BundleError, Golden, Learned, Manifest
+from taxifare.serving.bundle import (
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    NETWORK,
+    Bundle,
+    BundleError,
+    Golden,
+    Learned,
+    Manifest,
+    city_of,
+)
 from taxifare.serving.rides import FIELDS, PLACES, Limits, Rides
 from taxifare.settings import MlflowSettings
 from taxifare.trips.cities import City
@@ -82,8 +93,8 @@ def facts_of(model: LoadedModel) -> City:
     facts: Any = inspect.getclosurevars(inspect.unwrap(type(python_model).predict)).nonlocals.get("city")
     try:
         # Its class is a copy that came with the pickle.
-        return msgspec.convert(asdict(facts), City)
-    except (TypeError, msgspec.ValidationError) as error:
+        return city_of(asdict(facts))
+    except (TypeError, KeyError, ValueError) as error:
         raise BundleError(
             f"version {model.version}: expected the facts of its city with it, received {error}"
         ) from None
@@ -109,7 +120,7 @@ def _manifest(model: LoadedModel, settings: MlflowSettings, files: Mapping[str, 
         target=settings.target,
         unit=settings.target_facts.unit,
         city=settings.city,
-        facts=facts,
+        facts=asdict(facts),
         limits=limits,
         correction_share=model.correction_share,
         features=model.features,

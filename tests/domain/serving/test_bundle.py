@@ -3,10 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import msgspec
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ import pytest
 from upath import UPath
 
 from taxifare.digests import digest_of_files
+from taxifare.model.packaging import _pickled_by_value, _pyfunc_model
 from taxifare.serving.bundle import GOLDEN, MANIFEST, NETWORK, Bundle, BundleError, Manifest
 from taxifare.serving.making import rides_of
 from tests.support.bundles import ABSENT_WHERE_SERVED, MODULES_THAT_SERVE, Made, copied
@@ -85,7 +86,7 @@ def test_its_address_is_the_digest_of_its_files(made: Made) -> None:
 def test_its_manifest_says_what_it_is_and_what_it_has_learned(made: Made) -> None:
     manifest, settings = made.bundle.manifest, made.settings
     assert (manifest.version, manifest.target, manifest.unit, manifest.city) == ("1", "fare", "USD", "new-york")
-    assert manifest.facts == settings.city_facts
+    assert manifest.city_facts == settings.city_facts
     assert manifest.files_digest == made.model.content.files_digest
     assert manifest.rules == ("tolls_2010_12", "fares_2012_09", "tolls_2013_03")
     assert manifest.unlearned(pd.Timestamp("2015-03-21 23:59").to_pydatetime()) == ()
@@ -166,7 +167,7 @@ def test_a_forged_manifest_is_refused(made: Made, tmp_path: Path, change: str) -
 
 def test_a_manifest_of_another_city_angle_does_not_pass_the_golden_rides(made: Made, tmp_path: Path) -> None:
     manifest = msgspec.json.decode((made.folder / MANIFEST).read_bytes(), type=Manifest)
-    turned = msgspec.structs.replace(manifest, facts=replace(manifest.facts, grid_angle_deg=60.0))
+    turned = msgspec.structs.replace(manifest, facts=manifest.facts | {"grid_angle_deg": 60.0})
     with pytest.raises(BundleError, match="of golden ride"):
         Bundle.read(copied(made.folder, tmp_path, {MANIFEST: msgspec.json.encode(turned)}, forged=True))
 
@@ -194,3 +195,10 @@ def test_a_missing_file_is_named(made: Made, tmp_path: Path, name: str) -> None:
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"expected a file golden\.json, received none"):
         Bundle.read(UPath(tmp_path / "nowhere"))
+
+
+def test_models_can_be_registered_after_a_bundle_was_made_and_read(made: Made) -> None:
+    """What reads and writes bundles leaves nothing on the classes that models carry by value."""
+    Bundle.read(made.folder)
+    with _pickled_by_value():
+        cloudpickle.dumps(_pyfunc_model(made.settings.city_facts, 0.3))
