@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import resource
 import socket
 import sys
 import tempfile
@@ -29,12 +30,19 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         _log.error("SERVICE_LISTEN: expected an address that is free, received %s: %s", settings.service_listen, error)
         return CANNOT_START
+    _allow_connections()
     _log.info("rides are priced at http://%s; /docs says how", settings.service_listen)
     if settings.service_workers == 1:
         return _serve(settings, listener, owns_socket=True)
     with tempfile.TemporaryDirectory(prefix="taxifare-counters-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
         return Supervisor(settings.service_workers, listener).run()
+
+
+def _allow_connections() -> None:
+    """Ensures that as many clients may be connected as the system lets a process have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: bool) -> int:

@@ -35,7 +35,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _MOST_BYTES = 4 << 20
 _MOST_RIDES = 10_000
 _BODY_S = 5.0
-_MOST_WAITING = 1024
+_MOST_WAITING = 512
 """Requests that are being answered; more are asked to come again."""
 
 _RETRY_AFTER_S = b"1"
@@ -220,7 +220,9 @@ class Service:
                 errors[:100],
             )
         quotes = await self._turns.quote_all(asked, served)
-        return Reply(200, self._encode({"predictions": [q.corrected if call.corrected else q.fare for q in quotes]}))
+        told = {"predictions": [quote.corrected if call.corrected else quote.fare for quote in quotes]}
+        # MLflow's form has no place for it.
+        return Reply(200, self._encode(told), headers=((b"model-version", served.version.encode()),))
 
     def _decoded(self, body: bytes) -> Any:
         try:
@@ -270,7 +272,10 @@ class Service:
     async def _tidy_on(self) -> None:
         """Ensures, each hour, that old segments of the log go, and that those of dead processes are sealed."""
         while True:
-            await asyncio.to_thread(self._log.tidy)
+            try:
+                await asyncio.to_thread(self._log.tidy)
+            except OSError as error:
+                _log.warning("segments of the prediction log are not tidied: %s", error)
             await asyncio.sleep(_TIDY_EVERY_S)
 
     async def _live_through(self, receive: Receive, send: Send) -> None:

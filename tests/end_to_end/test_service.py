@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def test_a_batch_is_answered_by_one_version_and_a_bad_ride_spoils_no_other(runni
 )
 def test_clients_of_mlflow_go_on(running: Installation, body: dict[str, Any]) -> None:
     told = running.price().json()
-    assert running.post("/invocations", body).json() == {"predictions": [told["fare"]] * 2}
+    answer = running.post("/invocations", body)
+    assert answer.json() == {"predictions": [told["fare"]] * 2}
+    assert answer.headers["model-version"] == "3"
     corrected = running.post("/invocations", body | {"params": {"corrected": True}}).json()
     assert corrected == {"predictions": [told["corrected"]] * 2}
 
@@ -188,6 +191,18 @@ def test_who_is_slow_is_not_waited_for_and_keeps_nobody_waiting(running: Install
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"connection: close" in answer
         assert b"application/problem+json" in answer
+
+
+def test_who_comes_when_too_many_are_waiting_is_told_when_to_come_again(running: Installation) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+    with ExitStack() as waiting:
+        for _ in range(512):
+            waiting.enter_context(running.connection()).sendall(head)
+        running.wait(lambda: running.price().status_code == 503)
+        answer = running.price()
+        assert (answer.headers["retry-after"], answer.json()["status"]) == ("1", 503)
+        assert running.get("/health/ready").ok
+    running.wait(lambda: running.price().ok)
 
 
 @pytest.mark.parametrize(
