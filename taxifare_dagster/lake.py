@@ -6,6 +6,8 @@ How values are written and read back stands in `io_managers`; what a run reads b
 import json
 from collections.abc import Iterator
 
+import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -13,14 +15,38 @@ from taxifare.trips.months import Month, parse_month
 
 _RAW_TRIPS = "raw_new_data"
 
+_CLEAN_TRIPS = "preprocessed_data"
+
 
 def editions(lake: UPath) -> dict[Month, str]:
     """Returns the months of which raw trips are in the lake, with their revisions; reads only the end of files."""
     return dict(_editions(lake / _RAW_TRIPS))
 
 
+def month_with(key: str, lake: UPath) -> tuple[Month, pd.DataFrame] | None:
+    """Returns the month in which there is a clean trip with that key, and its clean trips; None where none has it.
+
+    Of months without it only their keys are read.
+    """
+    for path in _months(lake / _CLEAN_TRIPS):
+        with path.open("rb") as file:
+            if pc.any(pc.equal(pq.read_table(file, columns=["key"])["key"], key)).as_py():
+                file.seek(0)
+                with pd.option_context("mode.string_storage", "pyarrow"):
+                    return _month_of(path), pd.read_parquet(file)
+    return None
+
+
+def _months(folder: UPath) -> list[UPath]:
+    return sorted(folder.glob("????-??-01.parquet"), key=str) if folder.exists() else []
+
+
+def _month_of(path: UPath) -> Month:
+    return parse_month(path.stem.removesuffix("-01"))
+
+
 def _editions(folder: UPath) -> Iterator[tuple[Month, str]]:
-    for path in folder.glob("????-??-01.parquet") if folder.exists() else ():
+    for path in _months(folder):
         with path.open("rb") as file:
             marks = json.loads((pq.read_schema(file).metadata or {})[b"PANDAS_ATTRS"])
-        yield parse_month(path.stem.removesuffix("-01")), marks["revision"]
+        yield _month_of(path), marks["revision"]

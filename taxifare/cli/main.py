@@ -7,6 +7,7 @@ import typer
 
 from taxifare.cli.bundles import bundle
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
+from taxifare.cli.explaining import explain_ride
 from taxifare.cli.months import delete_new_data, fetch_new_data, months
 from taxifare.cli.operations import doctor, mend
 from taxifare.cli.predictions import collect
@@ -52,6 +53,7 @@ app.command()(months)
 app.command("new-data")(fetch_new_data)
 app.command("delete-new-data")(delete_new_data)
 app.command()(predict)
+app.command("explain")(explain_ride)
 app.command()(bundle)
 app.command()(collect)
 app.command()(doctor)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -67,9 +68,11 @@ class Surroundings:
 
     Attributes:
         editions_in_lake: Returns the months of which trips are in a lake, and their revisions.
+        month_with: Returns the month in which there is a clean trip with a key, and its trips; None where none has it.
     """
 
     editions_in_lake: Callable[[UPath], Mapping[Month, str]]
+    month_with: Callable[[str, UPath], tuple[Month, pd.DataFrame] | None]
 
 
 @contextmanager

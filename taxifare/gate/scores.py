@@ -106,11 +106,16 @@ def reference_mae(training: pd.DataFrame, validation: pd.DataFrame) -> float:
         raise EvaluationError(
             f"expected 2 training trips and 1 validation trip at least, received {len(training)} and {len(validation)}"
         )
+    predicted = at_rate_per_km(training, validation)
+    return score(predicted, validation["target"].to_numpy(np.float64)).mae
+
+
+def at_rate_per_km(training: pd.DataFrame, trips: pd.DataFrame) -> FloatArray:
+    """Returns what trips come to at a constant and a rate per km, fitted by least squares on the training trips."""
     distances_km = training["haversine_km"].to_numpy(np.float64)
     design = np.column_stack([np.ones(len(distances_km)), distances_km])
     (constant, per_km), *_ = np.linalg.lstsq(design, training["target"].to_numpy(np.float64), rcond=None)
-    predicted = constant + per_km * validation["haversine_km"].to_numpy(np.float64)
-    return score(predicted, validation["target"].to_numpy(np.float64)).mae
+    return np.asarray(constant + per_km * trips["haversine_km"].to_numpy(np.float64))
 
 
 def difficulty_of(trips: Trips) -> float:
