@@ -8,9 +8,8 @@ serving.
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
-from functools import cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -19,14 +18,14 @@ from uuid import uuid4
 import msgspec
 
 from taxifare.serving import invocations, openapi, problems
+from taxifare.serving.asking import Priced, Unpriced, answer_to, asked_of, decoded, only, ride_of, unfit
 from taxifare.serving.bundle import BundleError
-from taxifare.serving.following import Follower, Served
+from taxifare.serving.following import Follower
 from taxifare.serving.metrics import CONTENT_TYPE, Metrics
 from taxifare.serving.prediction_log import PredictionLog
-from taxifare.serving.problems import Problem, ProblemError
-from taxifare.serving.rides import Fault, Ride, RideError, checked, shown
-from taxifare.serving.turns import Asked, Quote, Turns
-from taxifare.serving.zones import placed, zones_of
+from taxifare.serving.problems import ProblemError
+from taxifare.serving.rides import Fault, shown
+from taxifare.serving.turns import Asked, Turns
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,7 +38,6 @@ _MOST_WAITING = 512
 """Requests that are being answered; more are asked to come again."""
 
 _RETRY_AFTER_S = b"1"
-_LONGEST_ID = 200
 _TIDY_EVERY_S = 3600.0
 _JSON = b"application/json"
 _OPEN_TO_ALL = frozenset({"/health/live", "/health/ready"})
@@ -54,27 +52,6 @@ class Reply(NamedTuple):
     body: bytes
     media_type: bytes = _JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-class Priced(msgspec.Struct, kw_only=True):
-    """The answer to a ride; what each field means is in `openapi`."""
-
-    ride_id: str | int
-    fare: float
-    upper: float
-    corrected: float
-    quoted: float
-    unit: str
-    model_version: str
-    sequence: int | None
-    warnings: tuple[str, ...]
-
-
-class Unpriced(msgspec.Struct, kw_only=True):
-    """A ride of a batch that is not priced, and why."""
-
-    ride_id: Any
-    problem: Problem
 
 
 class Service:
@@ -97,7 +74,6 @@ class Service:
         self._turns = Turns(follower, log, metrics)
         self._waiting = 0
         self._encode = msgspec.json.Encoder().encode
-        self._decode = msgspec.json.Decoder().decode
         self._posts: Final[Mapping[str, Callable[[bytes], Awaitable[Reply]]]] = {
             "/predict": self._predict,
             "/predict/batch": self._predict_batch,
@@ -172,26 +148,26 @@ class Service:
         return Reply(error.problem.status, self._encode(error.problem), problems.MEDIA_TYPE, error.headers)
 
     async def _predict(self, body: bytes) -> Reply:
-        asked = self._asked(self._decoded(body), datetime.now(UTC), self._follower.served())
+        asked = asked_of(decoded(body), datetime.now(UTC), self._follower.served())
         quote = await self._turns.quote(asked)
-        return Reply(200, self._encode(_priced(asked, quote)))
+        return Reply(200, self._encode(answer_to(asked, quote)))
 
     async def _predict_batch(self, body: bytes) -> Reply:
         received_at, served = datetime.now(UTC), self._follower.served()
-        entries = _only(self._decoded(body), ("rides",))["rides"]
+        entries = only(decoded(body), ("rides",))["rides"]
         _ensure_rides(entries, "rides")
         answers: list[Priced | Unpriced | None] = []
         good: list[Asked] = []
         for entry in entries:
             try:
-                good.append(self._asked(entry, received_at, served))
+                good.append(asked_of(entry, received_at, served))
                 answers.append(None)
             except ProblemError as error:
                 answers.append(
                     Unpriced(ride_id=entry.get("ride_id") if isinstance(entry, dict) else None, problem=error.problem)
                 )
         quotes = await self._turns.quote_all(good, served)
-        priced = iter([_priced(asked, quote) for asked, quote in zip(good, quotes, strict=True)])
+        priced = iter([answer_to(asked, quote) for asked, quote in zip(good, quotes, strict=True)])
         whole = {
             "model_version": served.version,
             "sequence": served.sequence,
@@ -201,13 +177,13 @@ class Service:
 
     async def _invocations(self, body: bytes) -> Reply:
         received_at, served = datetime.now(UTC), self._follower.served()
-        call = invocations.read(self._decoded(body))
+        call = invocations.read(decoded(body))
         _ensure_rides(call.rows, "rows")
         request = uuid4().hex
         asked, errors = [], []
         for number, row in enumerate(call.rows):
             try:
-                asked.append(Asked(f"{request}-{number}", row, _checked(row, served), received_at))
+                asked.append(Asked(f"{request}-{number}", row, ride_of(row, served), received_at))
             except ProblemError as error:
                 errors += [
                     Fault(f"row {number}: {fault.field}", fault.expected, fault.received)
@@ -223,23 +199,6 @@ class Service:
         told = {"predictions": [quote.corrected if call.corrected else quote.fare for quote in quotes]}
         # MLflow's form has no place for it.
         return Reply(200, self._encode(told), headers=((b"model-version", served.version.encode()),))
-
-    def _decoded(self, body: bytes) -> Any:
-        try:
-            return self._decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, f"expected JSON in UTF-8: {error}") from None
-
-    def _asked(self, entry: Any, received_at: datetime, served: Served) -> Asked:
-        found = _only(entry, ("ride_id", "ride"))
-        ride_id = found["ride_id"]
-        is_id = (
-            isinstance(ride_id, str | int) and not isinstance(ride_id, bool) and 0 < len(str(ride_id)) <= _LONGEST_ID
-        )
-        if not is_id:
-            expected = f"a text of at most {_LONGEST_ID} characters, or a whole number"
-            raise _unfit([Fault("ride_id", expected, shown(ride_id))])
-        return Asked(ride_id, found["ride"], _checked(found["ride"], served), received_at)
 
     def _live(self) -> Reply:
         return Reply(200, b'{"status":"live"}')
@@ -287,35 +246,6 @@ class Service:
         self._follower.stop()
         self._log.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-@cache
-def _unlearned(rule: str) -> str:
-    return f"{rule} is in force at the pickup, and this version has learned from no trip since"
-
-
-def _checked(told: Any, served: Served) -> Ride:
-    if not isinstance(told, dict):
-        raise _unfit([Fault("ride", "an object", shown(told))])
-    try:
-        manifest = served.bundle.manifest
-        return checked(placed(told, zones_of(manifest.city)), manifest.limits)
-    except RideError as error:
-        raise _unfit(error.faults) from None
-
-
-def _priced(asked: Asked, quote: Quote) -> Priced:
-    return Priced(
-        ride_id=asked.ride_id,
-        fare=quote.fare,
-        upper=quote.upper,
-        corrected=quote.corrected,
-        quoted=quote.quoted,
-        unit=quote.served.bundle.manifest.unit,
-        model_version=quote.served.version,
-        sequence=quote.served.sequence,
-        warnings=tuple(map(_unlearned, quote.unlearned)),
-    )
 
 
 def _ensure_token(headers: Mapping[bytes, bytes], bearer: bytes) -> None:
@@ -386,31 +316,11 @@ def _ensure_json(headers: Mapping[bytes, bytes]) -> None:
         )
 
 
-def _only(found: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns an object that has these fields and no other.
-
-    Raises:
-        ProblemError: It is something else; says of each field what is wrong.
-    """
-    if not isinstance(found, dict):
-        raise _unfit([Fault("body", f"an object with {' and '.join(names)}", shown(found))])
-    faults = [Fault(name, "a value", "nothing") for name in names if name not in found]
-    faults += [Fault(str(name), "no such field", shown(found[name])) for name in found if name not in names]
-    if faults:
-        raise _unfit(faults)
-    return found
-
-
 def _ensure_rides(rides: Any, name: str) -> None:
     if not isinstance(rides, list) or not rides:
-        raise _unfit([Fault(name, "a list of at least one ride", shown(rides))])
+        raise unfit([Fault(name, "a list of at least one ride", shown(rides))])
     if len(rides) > _MOST_RIDES:
         raise _too_large()
-
-
-def _unfit(faults: Sequence[Fault]) -> ProblemError:
-    detail = "; ".join(f"{fault.field}: expected {fault.expected}, received {fault.received}" for fault in faults[:3])
-    return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
 
 
 def _not_allowed(methods: bytes) -> ProblemError:

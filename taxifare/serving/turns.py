@@ -77,9 +77,9 @@ class Turns:
             BundleError: It does not predict.
         """
         if len(asked) < _LARGE:
-            quotes = self._priced(asked, served)
+            quotes = priced(asked, served)
         else:
-            quotes = await asyncio.get_running_loop().run_in_executor(self._thread, self._priced, asked, served)
+            quotes = await asyncio.get_running_loop().run_in_executor(self._thread, priced, asked, served)
         self._write_down(asked, quotes)
         return quotes
 
@@ -90,7 +90,7 @@ class Turns:
         asked = [each for each, _ in turn]
         try:
             # Taken once: whatever is promoted meanwhile, one model answers all of them.
-            quotes = self._priced(asked, self._follower.served())
+            quotes = priced(asked, self._follower.served())
             self._write_down(asked, quotes)
         except Exception as error:  # noqa: BLE001 - it is raised where each of them is waited for
             for _, future in turn:
@@ -99,39 +99,49 @@ class Turns:
             for (_, future), quote in zip(turn, quotes, strict=True):
                 future.set_result(quote)
 
-    def _priced(self, asked: Sequence[Asked], served: Served) -> list[Quote]:
-        if not asked:
-            return []
-        bundle = served.bundle
-        found = bundle.quote(packed([each.ride for each in asked]))
-        # As they are written: to a hundredth of a cent.
-        columns = np.array([found.fare, found.upper, found.corrected, found.quoted], np.float64).round(4).tolist()
-        unlearned = (bundle.manifest.unlearned(each.ride.pickup_datetime) for each in asked)
-        return [Quote(served, *values) for values in zip(*columns, unlearned, strict=True)]
-
     def _write_down(self, asked: Sequence[Asked], quotes: Sequence[Quote]) -> None:
         """Ensures that the answers are on the log before they leave."""
         if not asked:
             return
-        now, lost = datetime.now(UTC), self._log.lost
-        self._log.append(
-            [
-                Answer(
-                    ride_id=each.ride_id,
-                    ride=each.told,
-                    role="production",
-                    version=quote.served.version,
-                    bundle=quote.served.bundle.digest,
-                    sequence=quote.served.sequence,
-                    fare=quote.fare,
-                    upper=quote.upper,
-                    corrected=quote.corrected,
-                    quoted=quote.quoted,
-                    unit=quote.served.bundle.manifest.unit,
-                    received_at=each.received_at,
-                    answered_at=now,
-                )
-                for each, quote in zip(asked, quotes, strict=True)
-            ]
-        )
+        lost = self._log.lost
+        self._log.append(answers(asked, quotes))
         self._metrics.priced(len(asked), quotes[0].served.version, self._log.lost - lost)
+
+
+def priced(asked: Sequence[Asked], served: Served) -> list[Quote]:
+    """Returns the quotes of rides, all by that model.
+
+    Raises:
+        BundleError: It does not predict.
+    """
+    if not asked:
+        return []
+    bundle = served.bundle
+    found = bundle.quote(packed([each.ride for each in asked]))
+    # As they are written: to a hundredth of a cent.
+    columns = np.array([found.fare, found.upper, found.corrected, found.quoted], np.float64).round(4).tolist()
+    unlearned = (bundle.manifest.unlearned(each.ride.pickup_datetime) for each in asked)
+    return [Quote(served, *values) for values in zip(*columns, unlearned, strict=True)]
+
+
+def answers(asked: Sequence[Asked], quotes: Sequence[Quote]) -> list[Answer]:
+    """Returns the lines of the log: what is answered to rides, now."""
+    now = datetime.now(UTC)
+    return [
+        Answer(
+            ride_id=each.ride_id,
+            ride=each.told,
+            role="production",
+            version=quote.served.version,
+            bundle=quote.served.bundle.digest,
+            sequence=quote.served.sequence,
+            fare=quote.fare,
+            upper=quote.upper,
+            corrected=quote.corrected,
+            quoted=quote.quoted,
+            unit=quote.served.bundle.manifest.unit,
+            received_at=each.received_at,
+            answered_at=now,
+        )
+        for each, quote in zip(asked, quotes, strict=True)
+    ]
