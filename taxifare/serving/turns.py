@@ -20,6 +20,9 @@ from taxifare.serving.rides import Ride, packed
 _LARGE = 256
 """Rides that are priced in a thread, so that others go on meanwhile."""
 
+_MOST_ROUNDS = 4
+"""Of the loop, each of which takes what has arrived: a fraction of a millisecond."""
+
 
 class Asked(NamedTuple):
     """A ride that is asked for.
@@ -66,7 +69,7 @@ class Turns:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Quote] = loop.create_future()
         if not self._waiting:
-            loop.call_soon(self._take_turn)
+            loop.call_soon(self._come_round, 0)
         self._waiting.append((asked, future))
         return await future
 
@@ -82,6 +85,14 @@ class Turns:
             quotes = await asyncio.get_running_loop().run_in_executor(self._thread, priced, asked, served)
         self._write_down(asked, quotes)
         return quotes
+
+    def _come_round(self, before: int, rounds: int = 1) -> None:
+        """Takes the turn, unless this round of the loop has brought company: then the next may bring more."""
+        now = len(self._waiting)
+        if now > max(before, 1) and rounds < _MOST_ROUNDS:
+            asyncio.get_running_loop().call_soon(self._come_round, now, rounds + 1)
+        else:
+            self._take_turn()
 
     def _take_turn(self) -> None:
         turn, self._waiting = self._waiting, []

@@ -386,7 +386,7 @@ def test_promotions_under_load_change_all_answers_and_fail_none(fresh: Installat
 
 @pytest.mark.slow
 def test_promotions_and_rollbacks_under_load_for_a_minute(fresh: Installation) -> None:
-    under_load(fresh, promotions=25, clients=6)
+    under_load(fresh, promotions=50, clients=6)
 
 
 def under_load(fresh: Installation, promotions: int, clients: int) -> None:
