@@ -81,10 +81,28 @@ def _host_and_port(address: str) -> str:
     return address
 
 
+def _broker(address: SecretStr) -> SecretStr:
+    """Ensures the address of one NATS server; others of its cluster it names itself."""
+    if not re.fullmatch(
+        r"(nats|tls)://([^@/\s]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?", _text_of(address)
+    ):
+        raise ValueError("expected the address of a NATS server, as in nats://127.0.0.1:4222")
+    return address
+
+
+def _subject(name: str) -> str:
+    """Ensures a subject to which messages can be sent."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+        raise ValueError(f"expected a subject of letters, digits, - and _ between dots, received {name!r}")
+    return name
+
+
 OptionalText = Annotated[str | None, BeforeValidator(empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(_remembered)]
 OptionalAddress = Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(remembered_address)]
 Place = Annotated[str | None, BeforeValidator(empty_is_none), AfterValidator(_holds_no_secret)]
+Broker = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator(_broker)]
+Subject = Annotated[str, AfterValidator(_subject)]
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
@@ -234,6 +252,46 @@ def _is_loopback(host_and_port: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class StreamSettings(ServiceSettings):
+    """Rides that come in a stream of NATS JetStream, and where their quotes go."""
+
+    stream_url: Broker = Field(
+        SecretStr("nats://127.0.0.1:4222"),
+        description="NATS server with JetStream (taxifare consume): nats:// or tls://, with user:password@ or a token@",
+    )
+    stream_rides: Subject = Field("taxifare.rides", description="Subject on which rides come in")
+    stream_quotes: Subject = Field(
+        "taxifare.quotes", description="Subject on which quotes go out, with .fare or .duration behind it"
+    )
+    stream_refused: Subject = Field(
+        "taxifare.refused", description="Subject of what cannot be priced and why, with .fare or .duration behind it"
+    )
+    stream_ack_wait_s: float = Field(
+        30, description="Seconds after which a ride whose consumer says nothing is delivered again", ge=0.1
+    )
+    stream_keep_days: float = Field(
+        7,
+        description="Days that streams made here keep messages, and that the first quote of a ride is remembered",
+        gt=0,
+    )
+
+    @model_validator(mode="after")
+    def _subjects_are_apart(self) -> Self:
+        outgoing = (f"{self.stream_quotes}.{self.target}", f"{self.stream_refused}.{self.target}")
+        if len({self.stream_rides, *outgoing}) < 3:
+            raise ValueError(
+                "STREAM_RIDES, STREAM_QUOTES and STREAM_REFUSED: expected three subjects, received "
+                f"{self.stream_rides}, {self.stream_quotes} and {self.stream_refused}"
+            )
+        return self
+
+
+class StreamSettingsInForce(StreamSettings, BaseSettings):
+    """The settings of a process that prices a stream, as they are in force."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=False, extra="ignore")
 
 
 class ServiceSettingsInForce(ServiceSettings, BaseSettings):

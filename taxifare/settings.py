@@ -42,6 +42,7 @@ from taxifare.environment import (
     Place,
     ServiceSettings,
     SettingsError,
+    StreamSettings,
     SubjectSettings,
     empty_is_none,
     in_words,
@@ -444,6 +445,7 @@ class ExecutionSettings(Group):
 
 
 class Settings(
+    StreamSettings,
     ServiceSettings,
     ExecutionSettings,
     GuardSettings,

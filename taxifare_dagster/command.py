@@ -1,6 +1,7 @@
 """The `taxifare` command, told what only the orchestration knows: what is in its lake. It starts without Dagster."""
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ def surroundings() -> "Surroundings":
 
 
 def main() -> None:
-    """Runs the command; `predict` alone, for loading all the others takes seconds."""
-    if sys.argv[1:2] == ["predict"]:
-        from taxifare.cli.pricing import app
-
-        sys.argv[:2] = ["taxifare predict"]
-        app()
+    """Runs the command; those that price rides alone, for loading all the others takes seconds."""
+    light = {"predict": "taxifare.cli.pricing", "consume": "taxifare.cli.streams"}
+    module = light.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if module is not None:
+        sys.argv[:2] = [f"taxifare {sys.argv[1]}"]
+        import_module(module).app()
     else:
         from taxifare.cli.main import app
 

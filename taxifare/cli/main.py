@@ -14,6 +14,7 @@ from taxifare.cli.predictions import collect
 from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
 from taxifare.cli.standing import app as standing
+from taxifare.cli.streams import consume
 from taxifare.cli.studies import show_learning_curve, tuned
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.command()(months)
 app.command("new-data")(fetch_new_data)
 app.command("delete-new-data")(delete_new_data)
 app.command()(predict)
+app.command()(consume)
 app.command("explain")(explain_ride)
 app.command()(bundle)
 app.command()(collect)

@@ -1,0 +1,67 @@
+"""Streams: `consume`. It starts as fast as it prices, so it imports nothing but what that takes."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+
+import typer
+
+from taxifare.environment import SettingsError, StreamSettings, StreamSettingsInForce, read_settings
+from taxifare.errors import ToldError
+from taxifare.texts import plain
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+"""This command on its own."""
+
+
+@app.command()
+def consume() -> None:
+    """Price the rides of a stream (NATS JetStream) with the model in production, until a signal ends it.
+
+    Several share the rides. A ride that is delivered again gets its first quote, whatever was promoted meanwhile.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
+    try:
+        asyncio.run(_consume(read_settings(StreamSettingsInForce)))
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error
+    except ToldError as error:
+        typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
+        raise typer.Exit(1) from error
+
+
+async def _consume(settings: StreamSettings) -> None:
+    """Prices until SIGTERM or an interrupt, after which it answers what it has taken; a second one ends it at once."""
+    # A process prices on one thread: before numpy is imported, which asks how many there are.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from taxifare.serving.following import Follower
+    from taxifare.serving.metrics import Metrics
+    from taxifare.serving.prediction_log import PredictionLog, folder_in
+    from taxifare.serving.streams import Consumer
+
+    metrics = Metrics()
+    follower = Follower(settings, metrics)
+    await asyncio.to_thread(follower.start)
+    log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)
+    consumer, loop = Consumer(settings, follower, log, metrics), asyncio.get_running_loop()
+
+    def end() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        consumer.end()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    gc.freeze()
+    try:
+        await consumer.run()
+    finally:
+        follower.stop()
+        log.close()

@@ -1,0 +1,359 @@
+"""Streams: rides come in from NATS JetStream, quotes go out, each ride at least once and always with its first quote.
+
+A batch is priced together, each quote is remembered (`first_quotes`), written down (`prediction_log`) and sent, and
+only then are the rides acknowledged. Whatever is cut off in between is delivered again, and finds its first quote.
+Consumers of one target share the rides; those of another have them all, too. How far a consumer gets ahead of its
+acknowledgements is limited, so that a backlog stays with the server.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import AuthorizationError, ConnectionClosedError
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+from taxifare import secrets
+from taxifare.environment import StreamSettings
+from taxifare.errors import ToldError
+from taxifare.serving.asking import answer_to, asked_of, decoded, is_id, unfit
+from taxifare.serving.first_quotes import FirstQuote, FirstQuotes, key_of
+from taxifare.serving.following import Follower, Served
+from taxifare.serving.metrics import Metrics
+from taxifare.serving.prediction_log import Answer, PredictionLog
+from taxifare.serving.problems import Problem, ProblemError
+from taxifare.serving.rides import Fault, shown
+from taxifare.serving.turns import Asked, answers, priced
+
+_BATCH = 256
+"""Rides that are priced together, at most; nobody waits for company."""
+
+_MOST_UNACKNOWLEDGED = 4 * _BATCH
+"""Rides that all consumers of a target have taken and not yet acknowledged; the others stay with the server."""
+
+_FETCH_S = 1.0
+_AGAIN_S = 1.0
+_LOOK_EVERY_S = 5.0
+_TOLD_EVERY_S = 60.0
+_TIDY_EVERY_S = 3600.0
+_END_S = 5.0
+_DAY_S = 86_400.0
+
+_SHOWN = 10_000
+"""Characters of what was refused that are repeated; all of it is in the stream, at `sequence`."""
+
+_log = logging.getLogger(__name__)
+
+
+class StreamError(ToldError, RuntimeError):
+    """A stream that cannot be consumed, now or later."""
+
+
+class Refused(msgspec.Struct, kw_only=True):
+    """What came in and cannot be priced.
+
+    Attributes:
+        ride_id: The ride's, as far as it says one.
+        problem: Why.
+        received: What came in.
+        sequence: Its number in the stream.
+    """
+
+    ride_id: Any
+    problem: Problem
+    received: str
+    sequence: int
+
+
+class _Came(NamedTuple):
+    """A message that came in: what it says, and what it asks for or why it cannot be priced."""
+
+    message: Msg
+    entry: Mapping[str, Any]
+    asked: Asked | None
+    problem: ProblemError | None
+
+
+class Consumer:
+    """Prices a stream until it is told to end.
+
+    Args:
+        settings: Say where the stream is.
+        follower: What rides are priced with.
+        log: Where quotes are written down.
+        metrics: What is counted.
+
+    Attributes:
+        counts: Rides `quoted`, those of them quoted `again`, and messages `refused`.
+    """
+
+    def __init__(self, settings: StreamSettings, follower: Follower, log: PredictionLog, metrics: Metrics) -> None:
+        self.counts: Counter[str] = Counter()
+        self._settings, self._follower, self._log, self._metrics = settings, follower, log, metrics
+        self._name = f"taxifare-{settings.city}-{settings.target}"
+        self._quotes = f"{settings.stream_quotes}.{settings.target}"
+        self._refusals = f"{settings.stream_refused}.{settings.target}"
+        self._ended = asyncio.Event()
+        self._encode = msgspec.json.Encoder().encode
+        self._looked_s = self._told_s = time.monotonic()
+        self._is_waiting = False
+
+    def end(self) -> None:
+        """Ensures that no ride is taken any more; those taken are answered first."""
+        self._ended.set()
+
+    async def run(self) -> None:
+        """Prices until `end`.
+
+        Raises:
+            StreamError: The server refuses the login, or what is asked of it.
+        """
+        client = await self._connected()
+        if client is None:
+            return
+        tidying = asyncio.create_task(self._tidy_on())
+        try:
+            await self._price_on(client)
+        finally:
+            tidying.cancel()
+            await _close(client)
+            self._tell()
+
+    async def _price_on(self, client: Client) -> None:
+        is_open = False
+        while not self._ended.is_set():
+            try:
+                if not is_open:
+                    await self._open(client.jetstream())
+                    is_open = True
+                await self._take_turn()
+            except ConnectionClosedError:
+                raise StreamError(
+                    f"{self._address}: expected a connection, received an end: {client.last_error}"
+                ) from None
+            except (NatsError, TimeoutError) as error:
+                is_open = False
+                _log.warning("%s: it is tried again: %s", self._address, error or type(error).__name__)
+                await self._pause(_AGAIN_S)
+
+    async def _open(self, stream: JetStreamContext) -> None:
+        """Ensures that there is all that is needed, made where it is missing."""
+        keep_s, rides = self._settings.stream_keep_days * _DAY_S, self._settings.stream_rides
+        try:
+            source = await _stream_of(stream, rides, rides, keep_s)
+            for subject in (self._quotes, self._refusals):
+                await _stream_of(stream, subject, subject.rpartition(".")[0], keep_s)
+            self._first = await FirstQuotes.open(stream, self._name, keep_s)
+            await stream.add_consumer(
+                source,
+                ConsumerConfig(
+                    durable_name=self._name,
+                    filter_subject=rides,
+                    ack_wait=self._settings.stream_ack_wait_s,
+                    max_ack_pending=_MOST_UNACKNOWLEDGED,
+                ),
+            )
+            self._stream, self._rides = stream, await stream.pull_subscribe_bind(self._name, source)
+        except BadRequestError as error:
+            raise StreamError(
+                f"{self._address}: expected streams of {rides}, {self._quotes} and {self._refusals} that keep "
+                f"their messages for each consumer, received a refusal: {error.description}"
+            ) from None
+        _log.info("rides of %s are priced, their quotes are on %s", rides, self._quotes)
+
+    async def _take_turn(self) -> None:
+        """Ensures that the rides that are there are answered, if there are any within a second."""
+        if self._follower.current is None:
+            self._say_waiting()
+            await self._pause(_AGAIN_S)
+            return
+        messages = await self._fetched()
+        # Taken once, and now: it may be another than before the wait, or none.
+        served = self._follower.current
+        try:
+            if served is not None and messages:
+                await self._answer(messages, served)
+                messages = ()
+        finally:
+            # What was not answered is delivered again at once, not after the time for acknowledgements.
+            await asyncio.gather(*(message.nak() for message in messages), return_exceptions=True)
+        if time.monotonic() - self._told_s > _TOLD_EVERY_S:
+            self._tell()
+
+    async def _fetched(self) -> Sequence[Msg]:
+        try:
+            return await self._rides.fetch(_BATCH, timeout=_FETCH_S)
+        except TimeoutError:
+            if time.monotonic() - self._looked_s > _LOOK_EVERY_S:
+                # A consumer that somebody has deleted gives nothing, and says nothing.
+                await self._rides.consumer_info()
+                self._looked_s = time.monotonic()
+            return ()
+
+    async def _answer(self, messages: Sequence[Msg], served: Served) -> None:
+        """Ensures that each message is answered, with a quote or with why there is none, and then acknowledged."""
+        came = [_came(message, served) for message in messages]
+        asked = [each.asked for each in came if each.asked is not None]
+        quotes = priced(asked, served)
+        new = (
+            FirstQuote(line, answer_to(each, quote).warnings)
+            for each, quote, line in zip(asked, quotes, answers(asked, quotes), strict=True)
+        )
+        outcomes = await asyncio.gather(*(self._settled(each, next(new) if each.asked else None) for each in came))
+        self._write_down([found.answer for found in outcomes if isinstance(found, FirstQuote)], served)
+        await asyncio.gather(*(self._send(each, found) for each, found in zip(came, outcomes, strict=True)))
+        await asyncio.gather(*(message.ack() for message in messages))
+
+    async def _settled(self, came: _Came, quote: FirstQuote | None) -> FirstQuote | ProblemError:
+        """Returns the first quote of a ride, or why it has none."""
+        is_new = False
+        if quote is not None:
+            first, is_new = await self._first.kept(quote)
+        else:
+            # What was priced once may be beyond the limits of the version that is in production now.
+            found = await self._first.of(came.entry["ride_id"]) if is_id(came.entry.get("ride_id")) else None
+            if found is None:
+                return came.problem or unfit([])
+            first = found
+        if first.answer.ride != came.entry.get("ride"):
+            expected = "an id of its own, for another ride was told with it first"
+            return came.problem or unfit([Fault("ride_id", expected, shown(came.entry["ride_id"]))])
+        self.counts["again"] += not is_new
+        return first
+
+    def _write_down(self, lines: Sequence[Answer], served: Served) -> None:
+        """Ensures that quotes are on the log before they leave; one that is on it already counts once."""
+        lost = self._log.lost
+        self._log.append(lines)
+        self._metrics.priced(len(lines), served.version, self._log.lost - lost)
+
+    async def _send(self, came: _Came, found: FirstQuote | ProblemError) -> None:
+        """Ensures that an answer is in its stream; the server drops one that it got a moment ago."""
+        sequence = came.message.metadata.sequence.stream
+        if isinstance(found, FirstQuote):
+            self.counts["quoted"] += 1
+            subject, body, once = self._quotes, self._encode(found.priced()), key_of(found.answer.ride_id)
+        else:
+            self.counts["refused"] += 1
+            received = came.message.data.decode(errors="backslashreplace")[:_SHOWN]
+            refused = Refused(
+                ride_id=came.entry.get("ride_id"), problem=found.problem, received=received, sequence=sequence
+            )
+            subject, body, once = self._refusals, self._encode(refused), str(sequence)
+        await self._stream.publish(subject, body, headers={"Nats-Msg-Id": f"{self._name}-{once}"})
+
+    def _say_waiting(self) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True
+            _log.warning("rides wait: %s", self._follower.behind or "no model is in production")
+
+    def _tell(self) -> None:
+        counts = self.counts
+        _log.info("%s quoted, %s of them again; %s refused", counts["quoted"], counts["again"], counts["refused"])
+        self._told_s = time.monotonic()
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but no longer than until the end."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+
+    async def _tidy_on(self) -> None:
+        while True:
+            await asyncio.to_thread(self._log.tidy)
+            await asyncio.sleep(_TIDY_EVERY_S)
+
+    @property
+    def _address(self) -> str:
+        return f"STREAM_URL={secrets.shown(self._settings.stream_url.get_secret_value())}"
+
+    async def _connected(self) -> Client | None:
+        """Returns a connection, which renews itself; None where the end came first.
+
+        Raises:
+            StreamError: The login is refused.
+        """
+        denied = asyncio.Event()
+
+        async def told(error: Exception) -> None:
+            if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
+                denied.set()
+            _log.warning("%s: %s", self._address, error or type(error).__name__)
+
+        connecting = asyncio.create_task(_connection(self._settings.stream_url.get_secret_value(), self._name, told))
+        waits = [asyncio.create_task(event.wait()) for event in (self._ended, denied)]
+        await asyncio.wait([connecting, *waits], return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if denied.is_set():
+            connecting.cancel()
+            raise StreamError(f"{self._address}: expected a login that the server takes, received a refusal")
+        if not connecting.done():
+            connecting.cancel()
+            return None
+        return connecting.result()
+
+
+def _came(message: Msg, served: Served) -> _Came:
+    """Returns what a message asks for."""
+    entry: Any = None
+    try:
+        entry = decoded(message.data)
+        return _Came(message, entry, asked_of(entry, message.metadata.timestamp.astimezone(UTC), served), None)
+    except ProblemError as problem:
+        return _Came(message, entry if isinstance(entry, dict) else {}, None, problem)
+
+
+async def _connection(address: str, name: str, told: Callable[[Exception], Awaitable[None]]) -> Client:
+    """Returns a connection to a server, however long it takes until that is there."""
+    parts = urlsplit(address)
+    login: dict[str, Any] = {}
+    if parts.username and parts.password is None:
+        login = {"token": unquote(parts.username)}
+    elif parts.username:
+        login = {"user": unquote(parts.username), "password": unquote(parts.password or "")}
+    return await nats.connect(
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        connect_timeout=3,
+        error_cb=told,
+        **login,
+    )
+
+
+async def _stream_of(stream: JetStreamContext, subject: str, name: str, keep_s: float) -> str:
+    """Returns the name of the stream that keeps a subject's messages, which is made where there is none.
+
+    Args:
+        stream: The server.
+        subject: Which.
+        name: Of the subject, or of all that begin like it.
+        keep_s: How long a stream that is made keeps them.
+    """
+    try:
+        return await stream.find_stream_name_by_subject(subject)
+    except NotFoundError:
+        subjects = [subject if subject == name else f"{name}.*"]
+        await stream.add_stream(name=name.replace(".", "-"), subjects=subjects, max_age=keep_s)
+        return name.replace(".", "-")
+
+
+async def _close(client: Client) -> None:
+    """Ensures that what was sent is with the server, unless it is away, and that the connection ends."""
+    with suppress(NatsError, TimeoutError):
+        await asyncio.wait_for(client.flush(), _END_S)
+    await client.close()
