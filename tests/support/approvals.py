@@ -271,7 +271,7 @@ def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
     ]
     for process in processes:
         process.start()
-    answers = [receiving.recv() for receiving, _ in pipes if receiving.poll(60)]
+    answers = [receiving.recv() for receiving, _ in pipes if receiving.poll(300)]
     for process in processes:
-        process.join(30)
+        process.join(60)
     return answers
