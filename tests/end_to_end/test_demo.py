@@ -153,5 +153,6 @@ def test_run_again_it_repeats_nothing(story: Story) -> None:
 
 def test_it_prints_the_message_and_says_what_to_open_next(story: Story) -> None:
     assert "\nEvaluation MAE: " in story.second.stdout
+    assert "A ride from JFK: taxifare predict --at" in story.second.stdout
     assert "make dev" in story.second.stdout
     assert "/assets/production_eval_mae" in story.second.stdout

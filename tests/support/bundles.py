@@ -16,12 +16,13 @@ from taxifare.serving.bundle import MANIFEST, Bundle
 from taxifare.settings import Settings
 
 MODULES_THAT_SERVE = (
+    "taxifare.cli.pricing",
     "taxifare.serving.__main__",
     "taxifare.serving.app",
     "taxifare.serving.bundle",
     "taxifare.serving.rides",
 )
-"""What a process imports that prices rides; `test_light_process` holds that it needs no more than a service has."""
+"""What a process imports that prices rides; `test_bundle` holds that it needs none of what is absent."""
 
 ABSENT_WHERE_SERVED = (
     "tensorflow",

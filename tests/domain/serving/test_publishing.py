@@ -174,3 +174,14 @@ def test_a_promotion_that_is_killed_is_in_force_after_the_next_command(prepared:
     number = after_a_kill_at(None)
     for moment in (number // 2, *range(number - 4, number + 1)):
         after_a_kill_at(moment)
+
+
+@pytest.mark.end_to_end
+def test_a_bucket_holds_what_is_in_force_as_a_folder_does(state: Settings, bucket: str) -> None:
+    settings = small_settings(state.home, mlflow_tracking_uri=None, storage_uri=f"{bucket}/lake")
+    promote(settings).rollback(NOTHING, by="Ada", reason="it errs")
+    assert (published(settings).sequence, published(settings).digest) == (2, None)
+    approvals_of(settings).rollback("1", by="Ada", reason="it does not")
+    digest = published(settings).digest
+    assert Bundle.read(bundles_in(settings.lake) / str(digest)).manifest.version == "1"
+    assert ill(settings) == ""
