@@ -18,7 +18,7 @@ _log = logging.getLogger("taxifare.serving")
 def main(arguments: list[str]) -> int:
     """Returns the exit code of the service, or of one of its processes, which is given the number of its socket."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
         settings = read_settings(ServiceSettingsInForce)
         if arguments[:1] == ["--socket"]:

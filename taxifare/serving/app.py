@@ -33,6 +33,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MOST_BYTES = 4 << 20
 _MOST_RIDES = 10_000
+_CHECKED_AT_ONCE = 256
 _BODY_S = 5.0
 _MOST_WAITING = 512
 """Requests that are being answered; more are asked to come again."""
@@ -158,7 +159,9 @@ class Service:
         _ensure_rides(entries, "rides")
         answers: list[Priced | Unpriced | None] = []
         good: list[Asked] = []
-        for entry in entries:
+        for number, entry in enumerate(entries):
+            if number % _CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # others have their turns meanwhile
             try:
                 good.append(asked_of(entry, received_at, served))
                 answers.append(None)

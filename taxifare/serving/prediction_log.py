@@ -228,7 +228,7 @@ def collect(folder: Path, collected: UPath, keep_days: int) -> Collected:
         found = list(_answers(content))
         with whole_file(collected / path.name) as unfinished:
             unfinished.write_bytes(content)
-        path.unlink()
+        path.unlink(missing_ok=True)
         segments += 1
         lines += len(found)
         torn += sum(answer is None for answer in found)

@@ -237,8 +237,10 @@ class Supervisor:
         while self._told is None:
             time.sleep(0.1)
             if not self._tend():
-                self._told = signal.SIGTERM
-        return self._end(self._told)
+                self._end(signal.SIGTERM)
+                return CANNOT_START
+        self._end(self._told)
+        return 0
 
     def _tell(self, sig: int, frame: FrameType | None) -> None:
         del frame
@@ -269,15 +271,15 @@ class Supervisor:
             self._workers[place] = self._started()
         return True
 
-    def _end(self, sig: int) -> int:
+    def _end(self, sig: int) -> None:
         for worker in self._workers:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, sig)
         if sig == signal.SIGTERM:
             time.sleep(DRAIN_S - _HOLD_OFF_S)
         hold_off(self._listener)
-        codes = [worker.wait() for worker in self._workers]
-        return max(codes, default=0)
+        for worker in self._workers:
+            worker.wait()
 
 
 CANNOT_START = 2

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from upath import UPath
 
 from taxifare.serving.bundle import NETWORK
 from taxifare.serving.zones import zones_of
@@ -311,6 +312,19 @@ def test_with_the_lake_away_the_last_good_one_goes_on_says_so_and_starts_again(f
     (fresh.home / "away").rename(fresh.bundles.parent)
     fresh.promote("2")
     fresh.wait(lambda: fresh.serves("2"), FOLLOWS_WITHIN_S)
+
+
+def test_a_bucket_is_followed_and_served_from(fresh: Installation, bucket: str) -> None:
+    fresh.lake = UPath(bucket, use_listings_cache=False)
+    fresh.start(STORAGE_URI=bucket)
+    assert fresh.price().status_code == 503
+    digest = fresh.promote("1")
+    fresh.wait(lambda: fresh.serves("1"), FOLLOWS_WITHIN_S)
+    fresh.promote("2")
+    fresh.wait(lambda: fresh.serves("2"), FOLLOWS_WITHIN_S)
+    fresh.stop()
+    fresh.start(SERVICE_MODEL_PATH=f"{bucket}/bundles/{digest}")
+    assert fresh.serves("1")
 
 
 def test_an_older_promotion_that_comes_back_is_not_followed(fresh: Installation) -> None:

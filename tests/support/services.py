@@ -25,7 +25,7 @@ from upath import UPath
 from taxifare.digests import digest_of_digests
 from taxifare.serving import in_force
 from taxifare.serving.bundle import FORMAT, GOLDEN, MANIFEST, NETWORK, Golden, Manifest
-from taxifare.serving.in_force import InForce
+from taxifare.serving.in_force import InForce, bundles_in
 from taxifare.serving.prediction_log import Answer, folder_in
 from taxifare.serving.rides import FIELDS, Limits, Rides
 from taxifare.trips.cities import CITIES, City
@@ -43,7 +43,12 @@ def base_fare_usd(version: str) -> float:
 
 
 def make_bundle(
-    bundles: Path, version: str, *, city: str = "new-york", target: str = "fare", rules: tuple[str, ...] | None = None
+    bundles: Path | UPath,
+    version: str,
+    *,
+    city: str = "new-york",
+    target: str = "fare",
+    rules: tuple[str, ...] | None = None,
 ) -> str:
     """Returns the digest of a bundle, which lies in a folder of that name."""
     facts = CITIES[city]
@@ -159,11 +164,13 @@ class Installation:
         process: The running service.
         url: Its address.
         sequence: Of the last promotion.
+        lake: Where the lake is, if not in the state folder.
     """
 
     home: Path
     port: int
     sequence: int = 0
+    lake: UPath | None = None
     process: subprocess.Popen[bytes] | None = None
     settings: dict[str, str] = field(default_factory=dict)
 
@@ -182,8 +189,9 @@ class Installation:
     def promote(self, version: str | None, *, digest: str | None = None, sequence: int | None = None) -> str | None:
         """Promotes a version, or nothing, as a promotion does; returns the digest of its bundle."""
         self.sequence = self.sequence + 1 if sequence is None else sequence
+        lake = self.lake or UPath(self.home / "lake")
         if digest is None and version is not None:
-            digest = make_bundle(self.bundles, version)
+            digest = make_bundle(bundles_in(lake), version)
         promotion = InForce(
             sequence=self.sequence,
             version=version,
@@ -195,7 +203,7 @@ class Installation:
             promoted_at=datetime(2015, 2, 1, tzinfo=UTC),
             replaced_version=None,
         )
-        in_force.publish(UPath(self.home / "lake"), promotion)
+        in_force.publish(lake, promotion)
         return digest
 
     def start(self, **settings: str) -> None:
