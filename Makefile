@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo dev serve guard test test-fast test-all mutants lint bench lock clean
+.PHONY: help demo stream-demo dev serve guard test test-fast test-all mutants lint bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ help:  ## this list
 
 demo: .venv/installed  ## the whole story in a few minutes: base model, six months, requests, decisions
 	$(BIN)/python -m taxifare_dagster.demo
+
+stream-demo: .venv/installed  ## after make demo: a day of simulated rides quoted in a NATS stream while a promotion happens
+	$(BIN)/python -m taxifare_dagster.stream_demo
 
 dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port 3001" goes to dagster dev
 	$(BIN)/python -m taxifare_dagster.dev $(ARGS)

@@ -7,6 +7,7 @@ import os
 import signal
 
 import typer
+import uvloop
 
 from taxifare.environment import SettingsError, StreamSettings, StreamSettingsInForce, read_settings
 from taxifare.errors import ToldError
@@ -28,7 +29,8 @@ def consume() -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
     try:
-        asyncio.run(_consume(read_settings(StreamSettingsInForce)))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_consume(read_settings(StreamSettingsInForce)))
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error
     except ToldError as error:
@@ -65,3 +67,7 @@ async def _consume(settings: StreamSettings) -> None:
     finally:
         follower.stop()
         log.close()
+
+
+if __name__ == "__main__":
+    app()
