@@ -41,7 +41,7 @@ _MOST_WAITING = 512
 _RETRY_AFTER_S = b"1"
 _TIDY_EVERY_S = 3600.0
 _JSON = b"application/json"
-_OPEN_TO_ALL = frozenset({"/health/live", "/health/ready"})
+_OPEN_TO_ALL = frozenset({"/health/live", "/health/ready", "/ping"})
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class Service:
         self._gets: Final[Mapping[str, Callable[[], Reply]]] = {
             "/health/live": self._live,
             "/health/ready": self._ready,
+            "/ping": self._ready,
             "/model": self._model,
             "/metrics": self._told_metrics,
             "/openapi.json": self._openapi,

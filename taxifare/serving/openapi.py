@@ -40,6 +40,7 @@ def document(manifest: Manifest | None) -> dict[str, Any]:
             "/invocations": {"post": _post("The same for clients of MLflow", "Invocation", "Predictions")},
             "/health/live": {"get": _get("Whether the process answers", {"type": "object"}, [])},
             "/health/ready": {"get": _get("Whether it prices rides", {"type": "object"}, [503])},
+            "/ping": {"get": _get("The same for clients of MLflow", {"type": "object"}, [503])},
             "/model": {"get": _get("What is served, since when, by whom", {"type": "object"}, [401])},
             "/metrics": {"get": _get("Counters for Prometheus", {"type": "string"}, [401], "text/plain")},
             "/openapi.json": {"get": _get("This document", {"type": "object"}, [401])},

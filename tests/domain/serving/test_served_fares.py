@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
+from taxifare.trips.table import KNOWN_AT_PICKUP
 from tests.support.bundles import Made
 from tests.support.services import installation
 
@@ -32,10 +34,12 @@ def test_fares_are_those_of_the_registered_model_to_the_cent(made: Made, tmp_pat
         asked = [{"ride_id": number, "ride": ride} for number, ride in enumerate(rides)]
         together = service.post("/predict/batch", {"rides": asked}).json()["answers"]
         alone = [service.post("/predict", each).json() for each in asked[:40]]
-        as_mlflow = service.post("/invocations", {"dataframe_records": rides}).json()["predictions"]
+        client = ScoringServerClient("127.0.0.1", service.port)
+        client.ping()
+        as_mlflow = client.invoke(trips[list(KNOWN_AT_PICKUP)]).get_predictions()
     fares = np.array([answer["fare"] for answer in together])
     assert np.abs(fares - made.model.predict(trips)).max() < CENT
     corrected = np.array([answer["corrected"] for answer in together])
     assert np.abs(corrected - made.model.predict(trips, corrected=True)).max() < CENT
     assert np.abs(np.array([answer["fare"] for answer in alone]) - fares[:40]).max() < CENT
-    assert as_mlflow == fares.tolist()
+    assert as_mlflow.squeeze().tolist() == fares.tolist()
