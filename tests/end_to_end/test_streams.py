@@ -1,14 +1,21 @@
 """Streams as a dispatcher meets them: a real NATS server, and `taxifare consume` in processes of its own."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from upath import UPath
 
+from taxifare.serving import in_force
+from tests.support.places import REPOSITORY
 from tests.support.services import Installation, fare_usd, installation, make_bundle
 from tests.support.streams import Broker, broker, consumers, ride, wait
 
@@ -204,20 +211,6 @@ def test_a_login_is_needed_and_not_told(home: Installation, tmp_path: Path) -> N
             wait(lambda: len(nats.quotes()) == 1)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "told"),
-    [
-        ("STREAM_URL", "kafka://127.0.0.1:9092", "expected the address of a NATS server"),
-        ("STREAM_RIDES", "taxifare.*", "expected a subject of letters"),
-        ("STREAM_RIDES", "taxifare.quotes.fare", "expected three subjects"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_told(home: Installation, setting: str, value: str, told: str) -> None:
-    with consumers(home.home, "nats://127.0.0.1:1", **{setting: value}) as (consumer,):
-        assert consumer.wait(20) == 2
-    assert told in " ".join(log_of(home).replace("│", "").split())
-
-
 def test_a_stream_that_gives_each_ride_once_is_told(home: Installation, tmp_path: Path) -> None:
     with broker(tmp_path / "nats") as nats:
 
@@ -240,3 +233,36 @@ def test_what_was_deleted_is_made_again(home: Installation, nats: Broker) -> Non
         nats.send(ride("b"))
         wait(lambda: "b" in ids(nats.quotes()))
     ensure_each_has_one_price(nats.quotes())
+
+
+@pytest.mark.slow
+def test_the_demo_shows_a_day_with_a_promotion(home: Installation) -> None:
+    nothing = demo(home.home)
+    assert (nothing.returncode, "run `make demo` first" in nothing.stderr) == (1, True)
+    promoted = in_force.read(UPath(home.home / "lake"))
+    assert promoted is not None
+    digest = make_bundle(home.bundles, "4")
+    later = msgspec.structs.replace(promoted, sequence=2, version="4", digest=digest, replaced_version="3")
+    in_force.publish(UPath(home.home / "lake"), later)
+    shown = demo(home.home)
+    assert shown.returncode == 0, shown.stderr
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.stdout.splitlines() if "│" in line]
+    counts = {row[0]: int(row[1]) for row in rows}
+    assert min(counts["quoted by version 3"], counts["quoted by version 4"]) > 100
+    assert counts["quoted again, as at first"] > 5
+    assert counts["quoted again, otherwise"] == 0
+    assert sum(count for name, count in counts.items() if name.startswith("refused")) > 0
+
+
+def demo(home: Path) -> subprocess.CompletedProcess[str]:
+    """What `make stream-demo` runs."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TAXIFARE_HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "-m", "taxifare_dagster.stream_demo"],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )

@@ -24,7 +24,7 @@ from upath import UPath
 
 from taxifare.digests import digest_of_digests
 from taxifare.serving import in_force
-from taxifare.serving.bundle import FORMAT, GOLDEN, MANIFEST, NETWORK, Golden, Manifest
+from taxifare.serving.bundle import FORMAT, GOLDEN, MANIFEST, NETWORK, Golden, Learned, Manifest
 from taxifare.serving.in_force import InForce, bundles_in
 from taxifare.serving.prediction_log import Answer, folder_in
 from taxifare.serving.rides import FIELDS, Limits, Rides
@@ -74,7 +74,7 @@ def make_bundle(
         ),
         correction_share=0.5,
         features=RideFeatures(facts).names,
-        exposure=(),
+        exposure=(Learned("2015-01", "a revision", datetime(2015, 1, 1), datetime(2015, 1, 31)),),
         rules=tuple(rule.name for rule in facts.rules) if rules is None else rules,
         meter=METERS[city] if target == "fare" else (),
         libraries={},
