@@ -9,6 +9,7 @@ from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, get_args
+from urllib.parse import unquote, urlsplit
 
 from fsspec import get_filesystem_class
 from pydantic import (
@@ -87,6 +88,9 @@ def _broker(address: SecretStr) -> SecretStr:
         r"(nats|tls)://([^@/\s]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?", _text_of(address)
     ):
         raise ValueError("expected the address of a NATS server, as in nats://127.0.0.1:4222")
+    parts = urlsplit(_text_of(address))
+    if parts.username and parts.password is None:  # a token
+        secrets.remember(unquote(parts.username))
     return address
 
 
