@@ -278,7 +278,7 @@ class StreamSettings(ServiceSettings):
     stream_keep_days: float = Field(
         7,
         description="Days that streams made here keep messages, and that the first quote of a ride is remembered",
-        gt=0,
+        ge=0.01,
     )
 
     @model_validator(mode="after")

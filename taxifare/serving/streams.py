@@ -354,6 +354,7 @@ async def _stream_of(stream: JetStreamContext, subject: str, name: str, keep_s: 
 
 async def _close(client: Client) -> None:
     """Ensures that what was sent is with the server, unless it is away, and that the connection ends."""
-    with suppress(NatsError, TimeoutError):
-        await asyncio.wait_for(client.flush(), _END_S)
+    if client.is_connected:
+        with suppress(NatsError, TimeoutError):
+            await asyncio.wait_for(client.flush(), _END_S)
     await client.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,13 @@ def test_a_ride_gets_its_first_quote_whatever_was_promoted_meanwhile(home: Insta
         wait(lambda: "version 4 is served" in log_of(home))
         nats.send(ride("a"), ride(7), ride("b"))
         wait(lambda: "b" in ids(nats.quotes()))
+        home.promote("5", digest=make_bundle(home.bundles, "5", latest=datetime(2015, 1, 1)))
+        wait(lambda: "version 5 is served" in log_of(home))
+        nats.send(ride("b"), ride("too late for version 5"))
+        wait(lambda: len(nats.refused()) == 1)
         consumer.send_signal(signal.SIGTERM)
         assert consumer.wait(20) == 0
-    assert "3 quoted" not in log_of(home)
-    assert "5 quoted, 2 of them again; 0 refused" in log_of(home)
+    assert "6 quoted, 3 of them again; 1 refused" in log_of(home)
     quotes = nats.quotes()
     ensure_each_has_one_price(quotes)
     assert {quote["ride_id"]: quote["model_version"] for quote in quotes} == {"a": "3", 7: "3", "b": "4"}
@@ -119,7 +123,10 @@ KILLS = {
 }
 
 
-@pytest.mark.parametrize("moment", KILLS)
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(moment, marks=[pytest.mark.slow] * (moment == "before anything is kept")) for moment in KILLS],
+)
 def test_killed_at_any_moment_across_a_promotion(home: Installation, nats: Broker, moment: str) -> None:
     rides = [f"ride {number}" for number in range(300)]
     nats.send(*map(ride, rides))
@@ -226,12 +233,17 @@ def test_a_stream_that_gives_each_ride_once_is_told(home: Installation, tmp_path
 
 
 def test_what_was_deleted_is_made_again(home: Installation, nats: Broker) -> None:
+    async def delete(stream: Any) -> None:
+        await stream.delete_consumer("rides", "taxifare-new-york-fare")
+        await stream.delete_key_value("taxifare-new-york-fare")
+        await stream.delete_stream("taxifare-quotes")
+
     with consumers(home.home, nats.url):
         nats.send(ride("a"))
         wait(lambda: len(nats.quotes()) == 1)
-        nats.do(lambda stream: stream.delete_consumer("rides", "taxifare-new-york-fare"))
+        nats.do(delete)
         nats.send(ride("b"))
-        wait(lambda: "b" in ids(nats.quotes()))
+        wait(lambda: set(ids(nats.quotes())) == {"a", "b"})
     ensure_each_has_one_price(nats.quotes())
 
 

@@ -49,6 +49,7 @@ def make_bundle(
     city: str = "new-york",
     target: str = "fare",
     rules: tuple[str, ...] | None = None,
+    latest: datetime = datetime(2025, 1, 1),
 ) -> str:
     """Returns the digest of a bundle, which lies in a folder of that name."""
     facts = CITIES[city]
@@ -70,7 +71,7 @@ def make_bundle(
             latitude_range_deg=facts.latitude_range_deg,
             most_passengers=facts.max_passengers,
             earliest=datetime(2009, 1, 1),
-            latest=datetime(2025, 1, 1),
+            latest=latest,
         ),
         correction_share=0.5,
         features=RideFeatures(facts).names,
