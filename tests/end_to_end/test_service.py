@@ -316,6 +316,7 @@ def test_with_the_lake_away_the_last_good_one_goes_on_says_so_and_starts_again(f
     fresh.wait(lambda: fresh.serves("2"), FOLLOWS_WITHIN_S)
 
 
+@pytest.mark.slow
 def test_a_bucket_is_followed_and_served_from(fresh: Installation, bucket: str) -> None:
     fresh.lake = UPath(bucket, use_listings_cache=False)
     fresh.start(STORAGE_URI=bucket)
@@ -329,6 +330,7 @@ def test_a_bucket_is_followed_and_served_from(fresh: Installation, bucket: str) 
     assert fresh.serves("1")
 
 
+@pytest.mark.slow
 def test_an_older_promotion_that_comes_back_is_not_followed(fresh: Installation) -> None:
     fresh.promote("1")
     published = fresh.bundles / "in-force.json"
