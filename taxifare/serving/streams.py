@@ -106,10 +106,11 @@ class Consumer:
         self._name = f"taxifare-{settings.city}-{settings.target}"
         self._quotes = f"{settings.stream_quotes}.{settings.target}"
         self._refusals = f"{settings.stream_refused}.{settings.target}"
-        self._ended = asyncio.Event()
+        self._ended, self._denied = asyncio.Event(), asyncio.Event()
         self._encode = msgspec.json.Encoder().encode
         self._looked_s = self._told_s = time.monotonic()
         self._is_waiting = False
+        self._warned = "", 0.0
 
     def end(self) -> None:
         """Ensures that no ride is taken any more; those taken are answered first."""
@@ -135,6 +136,7 @@ class Consumer:
     async def _price_on(self, client: Client) -> None:
         is_open = False
         while not self._ended.is_set():
+            self._ensure_let_in()
             try:
                 if not is_open:
                     await self._open(client.jetstream())
@@ -146,7 +148,7 @@ class Consumer:
                 ) from None
             except (NatsError, TimeoutError) as error:
                 is_open = False
-                _log.warning("%s: it is tried again: %s", self._address, error or type(error).__name__)
+                self._warn(error)
                 await self._pause(_AGAIN_S)
 
     async def _open(self, stream: JetStreamContext) -> None:
@@ -180,6 +182,7 @@ class Consumer:
             self._say_waiting()
             await self._pause(_AGAIN_S)
             return
+        self._is_waiting = False
         messages = await self._fetched()
         # Taken once, and now: it may be another than before the wait, or none.
         served = self._follower.current
@@ -260,6 +263,13 @@ class Consumer:
             self._is_waiting = True
             _log.warning("rides wait: %s", self._follower.behind or "no model is in production")
 
+    def _warn(self, error: Exception) -> None:
+        """Says what is wrong, and what goes on being wrong once a minute."""
+        text, now_s = str(error) or type(error).__name__, time.monotonic()
+        if text != self._warned[0] or now_s - self._warned[1] > _TOLD_EVERY_S:
+            self._warned = text, now_s
+            _log.warning("%s: it is tried again: %s", self._address, text)
+
     def _tell(self) -> None:
         counts = self.counts
         _log.info("%s quoted, %s of them again; %s refused", counts["quoted"], counts["again"], counts["refused"])
@@ -285,25 +295,28 @@ class Consumer:
         Raises:
             StreamError: The login is refused.
         """
-        denied = asyncio.Event()
 
         async def told(error: Exception) -> None:
             if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
-                denied.set()
-            _log.warning("%s: %s", self._address, error or type(error).__name__)
+                self._denied.set()
+            else:
+                self._warn(error)
 
         connecting = asyncio.create_task(_connection(self._settings.stream_url.get_secret_value(), self._name, told))
-        waits = [asyncio.create_task(event.wait()) for event in (self._ended, denied)]
+        waits = [asyncio.create_task(event.wait()) for event in (self._ended, self._denied)]
         await asyncio.wait([connecting, *waits], return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        if denied.is_set():
-            connecting.cancel()
+        if connecting.done():
+            return connecting.result()
+        connecting.cancel()
+        self._ensure_let_in()
+        return None
+
+    def _ensure_let_in(self) -> None:
+        """Ensures that the server has not refused the login: trying again would not help."""
+        if self._denied.is_set():
             raise StreamError(f"{self._address}: expected a login that the server takes, received a refusal")
-        if not connecting.done():
-            connecting.cancel()
-            return None
-        return connecting.result()
 
 
 def _came(message: Msg, served: Served) -> _Came:

@@ -213,9 +213,14 @@ def test_a_login_is_needed_and_not_told(home: Installation, tmp_path: Path) -> N
         assert "expected a login that the server takes" in log_of(home)
         assert "wrong-password" not in log_of(home)
         assert "Traceback" not in log_of(home)
-        with consumers(home.home, f"nats://dispatch:pass%2Fword%201@{place}"):
+        with consumers(home.home, f"nats://dispatch:pass%2Fword%201@{place}") as (consumer,):
             nats.send(ride("a"))
             wait(lambda: len(nats.quotes()) == 1)
+            nats.stop()
+            nats.login = ("dispatch", "another")
+            nats.start()
+            assert consumer.wait(20) == 1
+        assert "Traceback" not in log_of(home)
 
 
 def test_a_stream_that_gives_each_ride_once_is_told(home: Installation, tmp_path: Path) -> None:
