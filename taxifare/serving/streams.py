@@ -143,6 +143,7 @@ class Consumer:
                     is_open = True
                 await self._take_turn()
             except ConnectionClosedError:
+                self._ensure_let_in()
                 raise StreamError(
                     f"{self._address}: expected a connection, received an end: {client.last_error}"
                 ) from None
@@ -367,7 +368,8 @@ async def _stream_of(stream: JetStreamContext, subject: str, name: str, keep_s: 
 
 async def _close(client: Client) -> None:
     """Ensures that what was sent is with the server, unless it is away, and that the connection ends."""
-    if client.is_connected:
-        with suppress(NatsError, TimeoutError):
+    # uvloop raises RuntimeError where something is left for a server that is gone.
+    with suppress(NatsError, OSError, RuntimeError, TimeoutError):
+        if client.is_connected:
             await asyncio.wait_for(client.flush(), _END_S)
-    await client.close()
+        await client.close()

@@ -71,6 +71,7 @@ def test_a_ride_gets_its_first_quote_whatever_was_promoted_meanwhile(home: Insta
     assert "6 quoted, 3 of them again; 1 refused" in log_of(home)
     quotes = nats.quotes()
     ensure_each_has_one_price(quotes)
+    assert ids(quotes) == {"a": 2, 7: 2, "b": 2}
     assert {quote["ride_id"]: quote["model_version"] for quote in quotes} == {"a": "3", 7: "3", "b": "4"}
     # On the log stands what was quoted, and nothing that was not.
     assert {(answer.ride_id, answer.version) for answer in home.answers_logged()} == {("a", "3"), (7, "3"), ("b", "4")}

@@ -124,14 +124,18 @@ def ride(ride_id: str | int, **changes: Any) -> bytes:
 
 @contextmanager
 def broker(folder: Path, login: tuple[str, str] | None = None) -> Iterator[Broker]:
-    """A server that has the subject of rides, gone at the end."""
+    """A server that has streams of rides and of quotes, gone at the end.
+
+    That of quotes drops copies for a tenth of a second only: whatever is quoted again is seen.
+    """
     made = Broker(folder, login=login)
     made.start()
 
-    async def add_rides(stream: JetStreamContext) -> None:
+    async def add_streams(stream: JetStreamContext) -> None:
         for attempt in range(50):
             try:
                 await stream.add_stream(name="rides", subjects=["taxifare.rides"])
+                await stream.add_stream(name="taxifare-quotes", subjects=["taxifare.quotes.*"], duplicate_window=0.1)
             except nats.js.errors.Error:
                 if attempt == 49:
                     raise
@@ -140,7 +144,7 @@ def broker(folder: Path, login: tuple[str, str] | None = None) -> Iterator[Broke
                 return
 
     try:
-        made.do(add_rides)
+        made.do(add_streams)
         yield made
     finally:
         made.stop()
