@@ -15,7 +15,7 @@ from taxifare.approval.asking import ask
 from taxifare.approval.channels import DeliveryError, Notifier
 from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_notice, send_reminders
-from taxifare.approval.due import Known, is_standing_due, to_tell
+from taxifare.approval.due import Known, standing_due_after, to_tell
 from taxifare.approval.faults import Fault, damage
 from taxifare.approval.message import Links
 from taxifare.approval.versions import registry_of
@@ -219,7 +219,7 @@ def send_notices(
 
     A standing approval is asked for here as well, where it is due: its message is about no month.
     """
-    if is_standing_due(Known.of(approvals), settings):
+    if standing_due_after(Known.of(approvals), settings) is not None:
         context.log.info("a standing approval is asked for: %s", approvals.ask_standing(settings).id)
     known, failed, damaged = Known.of(approvals), failed_runs(context.instance), damage_of(approvals, links)
     faults = [*failed, *damaged]

@@ -14,9 +14,9 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Notifier
 from taxifare.approval.due import (
     Known,
-    is_standing_due,
     next_month,
     pause_before_try,
+    standing_due_after,
     to_ask,
     to_retrain,
     to_tell,
@@ -113,8 +113,8 @@ def approval_sensor(
     """
     known, channels = Known.of(approvals), [notifier.channel for notifier in notifiers]
     untold, notices = to_ask(known, channels, settings), to_tell(known, channels, failed_runs(context.instance))
-    if is_standing_due(known, settings):
-        notices.append(f"standing approval after {max(known.comparisons)}")
+    if (month := standing_due_after(known, settings)) is not None:
+        notices.append(f"standing approval after {month}")
     tries = [_next_question(context.instance, known, comparison) for comparison in untold]
     if notices:
         tries.append(_next_try(context.instance, "; ".join(notices), notice_job.name, {}))

@@ -329,10 +329,10 @@ def _about_standing(record: StandingRecord) -> list[str]:
     return about + [about_standing_end(end.standing_id) for end in over if end.cause != "successor"]
 
 
-def is_standing_due(known: Known, settings: Settings) -> bool:
-    """Whether a person is to be asked for a standing approval of the months that come next.
+def standing_due_after(known: Known, settings: Settings) -> str | None:
+    """Returns the month after which a standing approval is to be asked for; None where none is.
 
-    That is so where APPROVAL_POLICY=standing, once a candidate has a track record against what is in production that is
+    That is where APPROVAL_POLICY=standing, once a candidate has a track record against what is in production that is
     not surely worse; not where the question waits, was refused for those months, or was asked on the same evidence, and
     after the end of one not before another month has been compared.
 
@@ -341,22 +341,28 @@ def is_standing_due(known: Known, settings: Settings) -> bool:
         settings: Who decides, and on which terms.
     """
     if settings.approval_policy != "standing" or known.production is None:
-        return False
+        return None
     months = [one for one in known.comparisons.values() if one.subject != BASE]
     latest = max(months, key=lambda one: one.subject, default=None)
-    if latest is None or latest.production_version != known.production:
-        return False
-    try:
-        evidence = latest.evidence
-    except EvidenceUnreadableError:
-        return False
-    after = str(parse_month(latest.subject) + 1)
-    if evidence.track_record is None or evidence.verdict in {Verdict.REJECT, Verdict.LEAK, Verdict.UNSCORABLE}:
-        return False
+    if latest is None or latest.production_version != known.production or not _speaks_for_standing(latest):
+        return None
     was_asked = any(request.subject == latest.subject for request in known.standing.requests)
     # What has just been rolled back or regretted is not asked for again on what was known then.
     was_ended = any(end.at >= latest.compared_at for end in known.standing.ends.values())
-    return not was_asked and not was_ended and not known.standing.is_asked_for(after, terms_of(settings))
+    following = str(parse_month(latest.subject) + 1)
+    if was_asked or was_ended or known.standing.is_asked_for(following, terms_of(settings)):
+        return None
+    return latest.subject
+
+
+def _speaks_for_standing(comparison: Comparison) -> bool:
+    """Whether there is a track record against production, and it is not surely worse."""
+    try:
+        evidence = comparison.evidence
+    except EvidenceUnreadableError:
+        return False
+    is_against = evidence.verdict in {Verdict.REJECT, Verdict.LEAK, Verdict.UNSCORABLE}
+    return evidence.track_record is not None and not is_against
 
 
 def pause_before_try(tries: int) -> float:

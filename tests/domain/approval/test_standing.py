@@ -11,7 +11,7 @@ from taxifare.approval.asking import Asked, ask
 from taxifare.approval.channels import Message
 from taxifare.approval.comparisons import record
 from taxifare.approval.delivery import send_notice, send_request
-from taxifare.approval.due import Known, is_standing_due, to_ask, to_tell, undecided_before
+from taxifare.approval.due import Known, standing_due_after, to_ask, to_tell, undecided_before
 from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
 from taxifare.approval.records import Outcome, RequestState, StandingRequest
 from taxifare.approval.verification import verify
@@ -60,7 +60,7 @@ class Firm:
             ask(approvals, comparison, [self.chat], LINKS, self.settings)
             for comparison in to_ask(self.known, CHANNELS, self.settings)
         ]
-        if is_standing_due(self.known, self.settings):
+        if standing_due_after(self.known, self.settings) is not None:
             approvals.ask_standing(self.settings)
         for about in to_tell(self.known, CHANNELS):
             send_notice(approvals, self.chat, about, LINKS, self.settings)
@@ -90,6 +90,7 @@ def firm(office: Office, chat: Chat) -> Firm:
     """January was held, and a standing approval is asked for."""
     firm = Firm(office, chat)
     firm.run(month("2015-01", "2", "1", so_far=0))
+    assert standing_due_after(firm.known, STANDING) == "2015-01"
     firm.tick()
     return firm
 
@@ -128,7 +129,7 @@ def test_nobody_is_asked_under_another_policy(office: Office, chat: Chat) -> Non
 
 
 def test_before_a_month_was_compared_there_is_nothing_to_go_by(office: Office, chat: Chat) -> None:
-    assert not is_standing_due(Known.of(office.approvals), STANDING)
+    assert standing_due_after(Known.of(office.approvals), STANDING) is None
     with pytest.raises(ApprovalError, match="expected a month that was compared"):
         office.approvals.ask_standing(STANDING)
 
