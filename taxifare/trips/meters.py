@@ -8,6 +8,7 @@ the city, which trainings do depend on.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -59,9 +60,18 @@ def quoted(fares_usd: npt.NDArray[np.floating], pickups: npt.ArrayLike, meter: M
         meter: The city's.
     """
     fares: Fares = np.array(fares_usd, np.float64)
-    shown, moments = fares.copy(), np.asarray(pickups)
-    for step in meter:
-        is_in_force = moments >= np.datetime64(step.since)
-        steps = np.maximum(np.rint((fares - step.first_usd) / step.step_usd), 0)
-        shown = np.where(is_in_force, step.first_usd + step.step_usd * steps, shown)
-    return shown
+    if not meter:
+        return fares
+    since, first_usd, step_usd = _columns(meter)
+    number = np.searchsorted(since, np.asarray(pickups), side="right")
+    first, step = first_usd[number], step_usd[number]
+    shown: Fares = first + step * np.maximum(np.rint((fares - first) / step), 0)
+    return np.where(number > 0, shown, fares)
+
+
+@cache
+def _columns(meter: Meter) -> tuple[npt.NDArray[np.datetime64], Fares, Fares]:
+    """Returns when each step begins, its first fare and its size; before the first stands one of no effect."""
+    since = np.array([step.since for step in meter], "datetime64[s]")
+    first, size = ([step.first_usd for step in meter], [step.step_usd for step in meter])
+    return since, np.array([0.0, *first]), np.array([1.0, *size])
