@@ -191,6 +191,7 @@ def test_fare_and_duration_have_every_ride(home: Installation, nats: Broker, tmp
     assert {quote["unit"] for quote in nats.quotes("duration")} == {"min"}
 
 
+@pytest.mark.slow
 def test_rides_wait_for_a_model_and_for_the_broker(tmp_path: Path) -> None:
     with installation(tmp_path / "home") as home, broker(tmp_path / "nats") as nats:
         nats.send(ride("early"))
@@ -224,6 +225,7 @@ def test_a_login_is_needed_and_not_told(home: Installation, tmp_path: Path) -> N
         assert "Traceback" not in log_of(home)
 
 
+@pytest.mark.slow
 def test_a_stream_that_gives_each_ride_once_is_told(home: Installation, tmp_path: Path) -> None:
     with broker(tmp_path / "nats") as nats:
 
