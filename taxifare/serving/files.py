@@ -5,7 +5,7 @@ A row that is no ride that can be priced keeps its place, with what is wrong wit
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
     try:
         if kind == "parquet":
             file = pq.ParquetFile(rides)
-            return file.schema_arrow, file.iter_batches(ROWS)
+            return file.schema_arrow, _read(file.iter_batches(ROWS), kind)
         reader = pyarrow.csv.open_csv(
             rides,
             read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
@@ -141,17 +141,20 @@ def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
                 default_column_type=pa.string(), strings_can_be_null=True, null_values=[""]
             ),
         )
-        return reader.schema, _read(reader)
+        _ = reader.schema.names  # Arrow reads a heading that is no UTF-8, and fails where it is used.
+        return reader.schema, _read(reader, kind)
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         raise _no_file(kind, error) from None
 
 
-def _read(reader: "pyarrow.csv.CSVStreamingReader") -> Iterator[Batch]:
-    """Yields the rows; a line of another length ends it."""
+def _read(batches: Iterable[Batch], kind: Kind) -> Iterator[Batch]:
+    """Yields the rows; a line of another length, or a text that is no UTF-8, ends it."""
     try:
-        yield from reader
+        for batch in batches:
+            batch.validate(full=True)
+            yield batch
     except pa.ArrowInvalid as error:
-        raise _no_file("csv", error) from None
+        raise _no_file(kind, error) from None
 
 
 def _no_file(kind: Kind, error: Exception) -> RideFileError:
@@ -237,20 +240,29 @@ def _rides(batch: Batch) -> Rides:
 
 def _numbers(column: pa.Array, default: float = np.nan) -> Numbers:
     """Returns numbers, the default where there is none, NaN where something else stands."""
+    column = _plain(column)
     is_null = np.asarray(column.is_null())
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if pa.types.is_string(column.type):
         text = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, pa.scalar(None, text.type))
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    elif not any(holds(column.type) for holds in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
         column = pa.nulls(len(column))
-    numbers: Numbers = np.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    numbers: Numbers = np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     numbers[is_null] = default
     return numbers
 
 
+def _plain(column: pa.Array) -> pa.Array:
+    """Returns the column with its values, and texts of one kind, however the file has them packed."""
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
+    return column.cast(pa.string()) if is_text else column
+
+
 def _moments(column: pa.Array) -> npt.NDArray[np.datetime64]:
     """Returns times to the second, NaT where something else stands."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    column = _plain(column)
+    if pa.types.is_string(column.type):
         text = pc.replace_substring(pc.utf8_slice_codeunits(column, 0, 19), "T", " ", max_replacements=1)
         text = pc.if_else(pc.equal(pc.utf8_length(text), 16), pc.binary_join_element_wise(text, ":00", ""), text)
         found = pc.strptime(text, format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True)
@@ -269,6 +281,11 @@ def _faults(batch: Batch, rides: Rides, limits: Limits) -> dict[int, str]:
     """Returns what is wrong with which rows, with what stands there."""
 
     def told(fault: Fault, row: int) -> str:
-        return str(Fault(fault.field, fault.expected, shown(batch.column(fault.field)[row].as_py())))
+        value = batch.column(fault.field)[row]
+        try:
+            received = shown(value.as_py())
+        except OverflowError:
+            received = f"a {value.type} out of range"  # Python has no times after the year 9999.
+        return str(Fault(fault.field, fault.expected, received))
 
     return {row: "; ".join(told(fault, row) for fault in faults) for row, faults in unfit(rides, limits).items()}

@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -156,3 +157,48 @@ def test_times_with_a_zone_are_not_dropped_silently(made: Made) -> None:
 def test_other_kinds_of_files_are_told(name: str) -> None:
     with pytest.raises(RideFileError, match=r"expected a file that ends in \.csv or \.parquet"):
         kind_of(name)
+
+
+@pytest.mark.parametrize(
+    ("field", "column"),
+    [
+        ("pickup_datetime", pa.array(["2015-01-03 18:05"], pa.large_string())),
+        ("pickup_datetime", pa.array(["2015-01-03 18:05:00"]).dictionary_encode()),
+        ("pickup_longitude", pa.array(["-73.98"]).dictionary_encode()),
+        ("pickup_longitude", pa.array([Decimal("-73.98")])),
+        ("pickup_longitude", pa.array(["-73.98"], pa.string_view())),
+    ],
+)
+def test_columns_count_however_a_parquet_file_has_them_packed(bundle: Bundle, field: str, column: pa.Array) -> None:
+    assert score(_ride_with(field, column), io.BytesIO(), "parquet", bundle) == Scored(1, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "column"),
+    [
+        ("passenger_count", pa.array([2**53 + 1])),
+        ("pickup_datetime", pa.array([2**62]).cast(pa.timestamp("us"))),
+    ],
+)
+def test_values_out_of_all_range_are_faults_of_their_row(bundle: Bundle, field: str, column: pa.Array) -> None:
+    found = score(_ride_with(field, column), io.BytesIO(), "parquet", bundle)
+    assert (found.rides, found.refused) == (1, 1)
+    assert field in found.examples[0][1]
+
+
+def test_texts_that_are_no_utf_8_are_told(bundle: Bundle) -> None:
+    offsets, text = pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")
+    column = pa.Array.from_buffers(pa.string(), 1, [None, offsets, text])
+    with pytest.raises(RideFileError, match="expected a parquet file"):
+        score(_ride_with("pickup_datetime", column), io.BytesIO(), "parquet", bundle)
+    with pytest.raises(RideFileError, match="expected a csv file"):
+        score(io.BytesIO(b"\xe9," + HEADING.encode() + b"\n"), io.BytesIO(), "csv", bundle)
+
+
+def _ride_with(field: str, column: pa.Array) -> io.BytesIO:
+    """Returns a parquet file of one ride with a column of another type."""
+    values = dict(zip(FIELDS, (pa.array([value]) for value in GOOD.split(",")), strict=True)) | {field: column}
+    file = io.BytesIO()
+    pq.write_table(pa.table(values), file)
+    file.seek(0)
+    return file
