@@ -338,10 +338,17 @@ def score_inbox(context: dg.OpExecutionContext, config: RideFile, settings: dg.R
         raise dg.Failure("SCORING_INBOX is not set: there is nothing to price", allow_retries=False)
     names = [name for name in waiting(inbox) if config.file in {None, name}]
     promotion, bundle = model_in_force(settings.lake, settings.city, settings.target)
-    receipts = {name: score_in_inbox(inbox / name, promotion, bundle, datetime.now(UTC)) for name in names}
-    for name, receipt in receipts.items():
+    faults = []
+    for name in names:
+        try:
+            receipt = score_in_inbox(inbox / name, promotion, bundle, datetime.now(UTC))
+        except OSError as error:  # one that was taken away, or cannot be read, keeps no other waiting
+            faults.append(f"{name} cannot be priced: {error}")
+            continue
         context.log_event(dg.AssetMaterialization(scored_files.key, metadata=metadata.receipt(name, receipt)))
-    faults = [f"{name}: {receipt.fault}" for name, receipt in receipts.items() if receipt.fault is not None]
+        if receipt.fault is not None:
+            faults.append(f"{name}: {receipt.fault}")
+    context.log.info("%d files priced", len(names) - len(faults))
     if faults:
         raise dg.Failure("; ".join(faults), allow_retries=False)
 

@@ -160,7 +160,10 @@ def inbox_sensor(
     """
     if settings.inbox is None:
         return dg.SkipReason("SCORING_INBOX is not set")
-    seen, found = json.loads(context.cursor or "{}"), waiting(settings.inbox)
+    try:
+        seen, found = json.loads(context.cursor or "{}"), waiting(settings.inbox)
+    except FileNotFoundError:
+        return dg.SkipReason(f"SCORING_INBOX: expected a folder, received {settings.scoring_inbox}, which is not there")
     grown = [name for name, edition in found.items() if seen.get(name) == edition]
     tries = [
         _next_try(context.instance, f"{name}:{found[name]}", inbox_job.name, _config(score_inbox, file=name))

@@ -286,16 +286,17 @@ class Approvals:
         self.repair()
         with self.ledger.writing() as entries:
             production = promotions.production(entries)
-            comparisons = [one for one in entries.comparisons().values() if one.production_version == production]
-            if production is None or not any(one.subject != BASE for one in comparisons):
+            comparisons = entries.comparisons().values()
+            months = [one for one in comparisons if one.subject != BASE and one.production_version == production]
+            if production is None or not months:
                 raise ApprovalError(
                     "expected a month that was compared with what is in production, received none: there is nothing "
                     "yet that would speak for a standing approval. Run a month first"
                 )
-            evidence = standing.review(entries.comparisons().values(), settings)
-            subject, now = max(one.subject for one in comparisons if one.subject != BASE), self.now()
-            months, until = settings.standing_months, now + self._valid_for
-            return standing.ask(entries, evidence, subject, production, months, until, now)
+            latest = max(months, key=lambda one: one.subject)
+            evidence, now = standing.review(latest, comparisons, settings), self.now()
+            until = now + self._valid_for
+            return standing.ask(entries, evidence, latest.subject, production, settings.standing_months, until, now)
 
     def withdraw_standing(self, *, by: str, reason: str) -> StandingEnd:
         """Returns the end of the standing approval in force: from now on a person is asked about each month.

@@ -170,17 +170,19 @@ def read(entries: Entries) -> StandingRecord:
     return StandingRecord(entries.standing_requests(), entries.standing_outcomes(), entries.standing_ends())
 
 
-def review(comparisons: Collection[Comparison], settings: GateSettings) -> StandingEvidence:
-    """Returns what speaks for a standing approval now.
+def review(latest: Comparison, comparisons: Collection[Comparison], settings: GateSettings) -> StandingEvidence:
+    """Returns what speaks for a standing approval, as of the last month that was compared with what is in production.
 
     Args:
-        comparisons: The last one of each subject, at least one of a month; those of other releases may be unreadable.
+        latest: The comparison of that month.
+        comparisons: The last one of each subject; those of other releases may be unreadable, later months do not count.
         settings: Give the terms.
 
     Raises:
-        EvidenceUnreadableError: The last month's evidence cannot be read.
+        EvidenceUnreadableError: That month's evidence cannot be read.
     """
-    *_, latest = months = sorted((one for one in comparisons if one.subject != BASE), key=lambda one: one.subject)
+    before = (one for one in comparisons if one.subject != BASE and one.subject <= latest.subject)
+    months = sorted(before, key=lambda one: one.subject)
     record = latest.evidence.track_record
     return StandingEvidence(
         terms=terms_of(settings),

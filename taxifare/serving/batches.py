@@ -4,6 +4,7 @@ The receipt, `rides.csv.receipt.json` beside `rides.csv`, says which promotion p
 written last: a file without one, or changed since, is still to be priced, whatever was killed meanwhile.
 """
 
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
@@ -87,8 +88,14 @@ def answers_of(rides: UPath) -> UPath:
 
 
 def edition_of(rides: UPath) -> str:
-    """Returns what tells this content of a file from another: its size, and when or as what it was stored last."""
+    """Returns what tells this content of a file from another: its size, and when or as what it was stored last.
+
+    Raises:
+        FileNotFoundError: There is none, or a folder in its place.
+    """
     facts = rides.fs.info(rides.path)
+    if facts["type"] != "file":
+        raise FileNotFoundError(f"{rides.name}: expected a file, received a {facts['type']}")
     stored = next((facts[name] for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if name in facts), "")
     return f"{facts['size']}:{stored}"
 
@@ -102,9 +109,13 @@ def waiting(inbox: UPath) -> dict[str, str]:
         FileNotFoundError: There is no such folder.
     """
     names = {path.name for path in inbox.iterdir()}
-    rides = [name for name in sorted(names) if _is_of_rides(name)]
-    editions = {name: edition_of(inbox / name) for name in rides}
-    return {name: edition for name, edition in editions.items() if not _is_done(inbox / name, edition, names)}
+    found = {}
+    for name in sorted(filter(_is_of_rides, names)):
+        with suppress(FileNotFoundError):  # taken away meanwhile, or a folder
+            edition = edition_of(inbox / name)
+            if not _is_done(inbox / name, edition, names):
+                found[name] = edition
+    return found
 
 
 def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: datetime) -> Receipt:
@@ -124,6 +135,8 @@ def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: dateti
         scored, fault = score_file(rides, answers_of(rides), bundle), None
     except RideFileError as error:
         scored, fault = Scored(0, 0, ()), str(error)
+        # Those of a file that was there before are not of this one.
+        answers_of(rides).unlink(missing_ok=True)
     receipt = Receipt(
         edition=edition,
         version=bundle.manifest.version,

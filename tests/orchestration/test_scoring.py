@@ -145,9 +145,26 @@ def test_a_file_that_holds_no_rides_is_told_once_and_keeps_no_other_waiting(serv
     (inbox / "a.csv").write_text("name\nnobody\n")
     january(serving)[list(FIELDS)].head(5).to_csv(inbox / "b.csv", index=False)
     (inbox / ".c.csv").write_text("being written")
+    (inbox / "a.quotes.csv").write_text("of a file that was there before")
     said = failures(serving.run("inbox_job", ops={"score_inbox": {}}))["score_inbox"]
     assert said.startswith("a.csv: expected the columns pickup_datetime")
     assert (inbox / "b.quotes.csv").exists()
     assert not (inbox / "a.quotes.csv").exists()
     assert "pickup_datetime is missing" in str(receipt_of(inbox / "a.csv")["fault"])
     assert waiting(UPath(inbox)) == {}
+
+
+def test_folders_and_an_inbox_that_is_not_there_are_no_files(serving: World, inbox: Path, tmp_path: Path) -> None:
+    (inbox / "x.csv").mkdir()
+    assert waiting(UPath(inbox)) == {}
+    (inbox / "x.csv").rmdir()
+    elsewhere = serving.under(scoring_inbox=str(tmp_path / "gone"))
+    skipped = elsewhere.tick("inbox_sensor").skip_message
+    assert str(skipped).startswith("SCORING_INBOX: expected a folder, received ")
+
+
+def test_a_name_outside_the_inbox_prices_nothing(serving: World, inbox: Path) -> None:
+    outside = inbox.parent / "outside.csv"
+    january(serving)[list(FIELDS)].head(5).to_csv(outside, index=False)
+    assert failures(serving.run("inbox_job", ops={"score_inbox": {"file": "../outside.csv"}})) == {}
+    assert not (inbox.parent / "outside.quotes.csv").exists()

@@ -373,3 +373,17 @@ def test_the_database_lets_nothing_be_approved_under_what_nobody_agreed_to(firm:
     firm.office.approve(january, override=True)
     with pytest.raises(sa.exc.IntegrityError), firm.office.approvals.ledger.writing() as entries:
         entries.add_standing_use(january.id, firm.known.standing.requests[0].id)
+
+
+def test_its_evidence_is_of_the_last_month_against_what_is_in_production(office: Office, chat: Chat) -> None:
+    """A later month was compared with a version that has been rolled back since: it says nothing about this one."""
+    firm = Firm(office, chat)
+    firm.run(month("2015-01", "2", "1", so_far=0.03))
+    firm.office.approve(firm.office.approvals.request(firm.known.comparisons["2015-01"]), override=True)
+    firm.run(month("2015-02", "3", "2", so_far=0.5))
+    firm.office.approvals.rollback(by="Bea", reason="fares look odd")
+    asked = office.approvals.ask_standing(STANDING)
+    evidence = standing.evidence_of(asked)
+    assert (asked.subject, [one.month for one in evidence.months]) == ("2015-01", ["2015-01"])
+    assert evidence.so_far is not None
+    assert evidence.so_far.mean == pytest.approx(0.03)
