@@ -18,6 +18,9 @@ _MOST_RUNS = 200
 _SILENT = frozenset({"approval_job", "notice_job", "reminder_job", "decision_job", "rollback_job", "ask_again_job"})
 """Messages are tried again by themselves; whoever answers sees the run, and gets fresh links where those are spent."""
 
+_HOLD_BACK = frozenset({"base_job", "monthly_job", "whole_month_job"})
+"""Requested by the sensor of months, which requests nothing else until they have been run."""
+
 _ENDINGS = {DagsterRunStatus.FAILURE: "failed", DagsterRunStatus.CANCELED: "stopped"}
 
 
@@ -46,7 +49,7 @@ def failure_of(run: DagsterRun, instance: dg.DagsterInstance, links: Links) -> F
         _ENDINGS[run.status],
         _why(run, instance),
         links.run(run.run_id),
-        holds_back="dagster/run_key" in run.tags and run.tags.get("taxifare/pipeline") == "monthly",
+        holds_back="dagster/run_key" in run.tags and run.job_name in _HOLD_BACK,
     )
 
 

@@ -151,7 +151,8 @@ def test_the_head_of_the_ledger_stands_in_the_message_and_is_remembered_outside_
     assert send(office, wagon, request.id, pauses)
     assert f"\nLedger: {head}\n" in chat.messages[0]["content"]
     (told,) = ToldHeads(home, office.approvals.ledger.place).read()
-    assert told == ToldHead(head, f"Request {request.id} to {wagon.channel}", office.clock())
+    key = office.approvals.tokens.fingerprint
+    assert told == ToldHead(head, f"Request {request.id} to {wagon.channel}", office.clock(), key)
     assert not send(office, wagon, request.id, pauses)
     assert send(office, wagon, request.id, pauses, reminder=1)
     assert len(ToldHeads(home, office.approvals.ledger.place).read()) == 2
