@@ -22,7 +22,8 @@ from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
-from taxifare.serving.batches import model_in_force, score_in_inbox, waiting
+from taxifare.serving import in_force
+from taxifare.serving.batches import score_in_inbox, waiting
 from taxifare.settings import Settings
 from taxifare.studies.tuning import tune
 from taxifare.trips.editions import BASE
@@ -219,9 +220,11 @@ def send_notices(
 
     A standing approval is asked for here as well, where it is due: its message is about no month.
     """
-    if standing_due_after(Known.of(approvals), settings) is not None:
+    known = Known.of(approvals)
+    if standing_due_after(known, settings) is not None:
         context.log.info("a standing approval is asked for: %s", approvals.ask_standing(settings).id)
-    known, failed, damaged = Known.of(approvals), failed_runs(context.instance), damage_of(approvals, links)
+        known = Known.of(approvals)
+    failed, damaged = failed_runs(context.instance), damage_of(approvals, links)
     faults = [*failed, *damaged]
     undelivered = []
     for about in to_tell(known, [notifier.channel for notifier in notifiers], faults):
@@ -337,7 +340,7 @@ def score_inbox(context: dg.OpExecutionContext, config: RideFile, settings: dg.R
     if inbox is None:
         raise dg.Failure("SCORING_INBOX is not set: there is nothing to price", allow_retries=False)
     names = [name for name in waiting(inbox) if config.file in {None, name}]
-    promotion, bundle = model_in_force(settings.lake, settings.city, settings.target)
+    promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
     faults = []
     for name in names:
         try:

@@ -20,10 +20,10 @@ TRIES, PAUSE_S = 30, 10
 where `approval_sensor` is on. Between tries no step is at work, and nothing is held that the decision needs."""
 
 
-def production_in_turn(
+def known_in_turn(
     context: dg.AssetExecutionContext, source: TripSource, approvals: Approvals, settings: Settings
-) -> str | None:
-    """Returns the version in production, once it is the month's turn; a person may decide on months in any order.
+) -> Known:
+    """Returns what is on record, once it is the month's turn; a person may decide on months in any order.
 
     Raises:
         dg.Failure: The month before has not been compared, or failed.
@@ -32,7 +32,7 @@ def production_in_turn(
     month, known = month_of_partition(context.partition_key), Known.of(approvals)
     before = undecided_before(month, revisions_of(source, settings), known, settings)
     if before is None:
-        return known.production
+        return known
     if not before.is_compared:
         raise dg.Failure(
             f"{month} comes after {before.subject}, which has not been compared with the present production: "

@@ -31,7 +31,7 @@ from taxifare.cli.shared import ending_told, progress_bar, terminal
 from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
 from taxifare.serving import in_force
-from taxifare.serving.bundle import MANIFEST, Manifest
+from taxifare.serving.bundle import MANIFEST, Manifest, copy_bundle
 from taxifare.serving.in_force import InForce, bundles_in
 from taxifare.serving.rides import FIELDS
 from taxifare.settings import Settings, settings_in_force
@@ -142,7 +142,7 @@ async def play(settings: Settings, folder: Path) -> None:
     """Shows the day, with all that it takes in a folder."""
     scene = scene_of(settings)
     for digest in (scene.before.digest, scene.after.digest):
-        _copy(bundles_in(settings.lake) / str(digest), bundles_in(UPath(folder)) / str(digest))
+        copy_bundle(bundles_in(settings.lake) / str(digest), Path(bundles_in(UPath(folder)).path) / str(digest))
     in_force.publish(UPath(folder), scene.before)
     rides = rides_of(settings, scene.day)
     answers = Answers()
@@ -210,12 +210,6 @@ def _manifests(bundles: UPath) -> dict[str, Manifest]:
         if (folder / MANIFEST).exists():
             found[folder.name] = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     return found
-
-
-def _copy(bundle: UPath, to: UPath) -> None:
-    to.mkdir(parents=True)
-    for file in bundle.iterdir():
-        (to / file.name).write_bytes(file.read_bytes())
 
 
 @asynccontextmanager

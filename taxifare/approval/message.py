@@ -282,8 +282,9 @@ def _reviewed(evidence: StandingEvidence) -> str:
     for one in evidence.months:
         months[one.answer].append(one.month)
     return (
-        f"Of the last {len(evidence.months)} months it would have promoted {_some(months['promote'])}, asked a person "
-        f"about {_some(months['ask'])}, and left {len(months['keep'])} as they were"
+        f"Of the months on record, the last {len(evidence.months)}, it would have promoted "
+        f"{_some(months['promote'])}, asked a person about {_some(months['ask'])}, and left {len(months['keep'])} as "
+        "they were"
     )
 
 

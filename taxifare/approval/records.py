@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.trips.editions import BASE
 
 
 class RequestState(StrEnum):
@@ -140,6 +141,10 @@ class StandingRequest:
     requested_at: datetime
     valid_until: datetime
     evidence_json: str = field(repr=False)
+
+    def covers(self, subject: str) -> bool:
+        """Whether a subject is one of its months; `base` never is, though it sorts after them."""
+        return subject != BASE and self.first_month <= subject <= self.last_month
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class StandingRecord:
     def covering(self, subject: str, terms: Terms) -> StandingRequest | None:
         """Returns the approval in force that covers a month on these terms, None where none does."""
         given = self.in_force
-        if given is None or subject == BASE or not given.first_month <= subject <= given.last_month:
+        if given is None or not given.covers(subject):
             return None
         try:
             return given if evidence_of(given).terms == terms else None
@@ -338,6 +338,6 @@ def _end(entries: Entries, given: StandingRequest, end: StandingEnd) -> None:
     """Ensures that the approval is over, and that what it would have decided reaches a person with links."""
     entries.end_standing(end)
     for request in entries.open_requests():
-        if request.subject != BASE and given.first_month <= request.subject <= given.last_month:
+        if given.covers(request.subject):
             # Its message may have said that nobody needs to answer.
             spend(to_answer(request, "approve"), f"the standing approval {given.id} is over", entries, end.at)

@@ -9,12 +9,11 @@ from typing import IO, Annotated
 import typer
 from upath import UPath
 
-from taxifare.environment import ServiceSettingsInForce, SettingsError, read_settings
-from taxifare.errors import ToldError
+from taxifare.cli.alone import command_alone, errors_told
+from taxifare.environment import ServiceSettingsInForce, read_settings
 from taxifare.serving import in_force
-from taxifare.serving.bundle import Bundle, BundleError
+from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import checked, packed
-from taxifare.texts import plain
 from taxifare.whole_files import whole_file
 
 SOME_REFUSED = 3
@@ -22,12 +21,7 @@ SOME_REFUSED = 3
 
 _STANDARD = "-"
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-"""This command on its own."""
+app = command_alone()
 
 
 @app.command()
@@ -48,7 +42,7 @@ def predict(
 
     Exit code 3 if some rides of a file could not be priced: standard error says which, and the column fault why.
     """
-    with _errors_told():
+    with errors_told():
         if file is not None and (at, start, end) == (None, None, None):
             _price_file(file, output)
         elif file is None and at is not None and start is not None and end is not None:
@@ -62,22 +56,14 @@ def bundle_in_force() -> tuple[Bundle, int | None]:
 
     Raises:
         SettingsError: A setting is not as expected.
-        BundleError: Nothing is in production, or it is not fit to serve.
-        InForceError: What is in production cannot be told.
+        ToldError: Nothing is in production, it is not fit to serve, or what is cannot be told.
     """
     settings = read_settings(ServiceSettingsInForce)
     if settings.service_model_path is not None:
         place = UPath(settings.service_model_path)
         return Bundle.read(place, city=settings.city, target=settings.target), None
-    found = in_force.read(settings.lake)
-    if found is None or found.digest is None:
-        raise BundleError(
-            f"no model is in production: expected one in {in_force.bundles_in(settings.lake)}. Approve a request "
-            "(taxifare requests); where a release before promoted one: taxifare bundle; where the state is elsewhere, "
-            "set TAXIFARE_HOME"
-        )
-    place = in_force.bundles_in(settings.lake) / found.digest
-    return Bundle.read(place, city=settings.city, target=settings.target), found.sequence
+    promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
+    return bundle, promotion.sequence
 
 
 def price(at: str, start: str, end: str, passengers: int) -> tuple[list[str], tuple[str, ...]]:
@@ -138,7 +124,7 @@ def _price_file(file: str, output: str) -> None:
         raise typer.BadParameter(f"--output: expected a file that ends in {ending}, received {output}")
     bundle, _ = bundle_in_force()
     with _opened(file) as rides, _written(output) as answers:
-        scored = score(rides, answers, kind, bundle)
+        scored = score(rides, answers, kind, bundle, on_rows=_tell_rows)
     first_line = 2 if kind == "csv" else 1
     for row, what in scored.examples:
         typer.echo(f"line {row - 1 + first_line}: {what}", err=True)
@@ -149,6 +135,12 @@ def _price_file(file: str, output: str) -> None:
             f"{scored.refused:,} of {scored.rides:,} rides have no price{also}; the column fault says why", err=True
         )
         raise typer.Exit(SOME_REFUSED)
+
+
+def _tell_rows(done: int) -> None:
+    """Shows how far a long file is, where somebody looks."""
+    if sys.stderr.isatty():
+        typer.echo(f"{done:,} rides\r", nl=False, err=True)
 
 
 def _opened(file: str) -> AbstractContextManager[IO[bytes]]:
@@ -164,17 +156,3 @@ def _written(output: str) -> Iterator[IO[bytes]]:
         return
     with whole_file(Path(output)) as unfinished, unfinished.open("wb") as answers:
         yield answers
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    try:
-        yield
-    except SettingsError as error:
-        raise typer.BadParameter(str(error)) from error
-    except ToldError as error:
-        typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        typer.echo(f"{error.filename or 'a file'}: expected to read or write it, received: {error.strerror}", err=True)
-        raise typer.Exit(1) from error

@@ -6,19 +6,12 @@ import logging
 import os
 import signal
 
-import typer
 import uvloop
 
-from taxifare.environment import SettingsError, StreamSettings, StreamSettingsInForce, read_settings
-from taxifare.errors import ToldError
-from taxifare.texts import plain
+from taxifare.cli.alone import command_alone, errors_told
+from taxifare.environment import StreamSettings, StreamSettingsInForce, read_settings
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-"""This command on its own."""
+app = command_alone()
 
 
 @app.command()
@@ -28,14 +21,8 @@ def consume() -> None:
     Several share the rides. A ride that is delivered again gets its first quote, whatever was promoted meanwhile.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_consume(read_settings(StreamSettingsInForce)))
-    except SettingsError as error:
-        raise typer.BadParameter(str(error)) from error
-    except ToldError as error:
-        typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
-        raise typer.Exit(1) from error
+    with errors_told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_consume(read_settings(StreamSettingsInForce)))
 
 
 async def _consume(settings: StreamSettings) -> None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 import msgspec
 
 from taxifare.serving import invocations, openapi, problems
-from taxifare.serving.asking import Priced, Unpriced, answer_to, asked_of, decoded, only, ride_of, unfit
+from taxifare.serving.asking import MOST_RIDES, Priced, Unpriced, answer_to, asked_of, decoded, only, ride_of, unfit
 from taxifare.serving.bundle import BundleError
 from taxifare.serving.following import Follower
 from taxifare.serving.metrics import CONTENT_TYPE, Metrics
@@ -32,14 +32,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MOST_BYTES = 4 << 20
-_MOST_RIDES = 10_000
 _CHECKED_AT_ONCE = 256
 _BODY_S = 5.0
 _MOST_WAITING = 512
 """Requests that are being answered; more are asked to come again."""
 
 _RETRY_AFTER_S = b"1"
-_TIDY_EVERY_S = 3600.0
 _JSON = b"application/json"
 _OPEN_TO_ALL = frozenset({"/health/live", "/health/ready", "/ping"})
 
@@ -232,18 +230,9 @@ class Service:
         served = self._follower.current
         return openapi.document(None if served is None else served.bundle.manifest)
 
-    async def _tidy_on(self) -> None:
-        """Ensures, each hour, that old segments of the log go, and that those of dead processes are sealed."""
-        while True:
-            try:
-                await asyncio.to_thread(self._log.tidy)
-            except OSError as error:
-                _log.warning("segments of the prediction log are not tidied: %s", error)
-            await asyncio.sleep(_TIDY_EVERY_S)
-
     async def _live_through(self, receive: Receive, send: Send) -> None:
         await receive()
-        tidying = asyncio.create_task(self._tidy_on())
+        tidying = asyncio.create_task(self._log.keep_tidy())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         tidying.cancel()
@@ -302,7 +291,7 @@ def _too_large() -> ProblemError:
     # The rest of what was sent is not read, so that the connection cannot be used again.
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"expected at most {_MOST_BYTES:,} bytes and {_MOST_RIDES:,} rides",
+        f"expected at most {_MOST_BYTES:,} bytes and {MOST_RIDES:,} rides",
         headers=((b"connection", b"close"),),
     )
 
@@ -323,7 +312,7 @@ def _ensure_json(headers: Mapping[bytes, bytes]) -> None:
 def _ensure_rides(rides: Any, name: str) -> None:
     if not isinstance(rides, list) or not rides:
         raise unfit([Fault(name, "a list of at least one ride", shown(rides))])
-    if len(rides) > _MOST_RIDES:
+    if len(rides) > MOST_RIDES:
         raise _too_large()
 
 

@@ -14,7 +14,11 @@ from taxifare.serving.rides import Fault, Ride, RideError, checked, shown
 from taxifare.serving.turns import Asked, Quote
 from taxifare.serving.zones import placed, zones_of
 
-_LONGEST_ID = 200
+LONGEST_ID = 200
+"""Characters."""
+
+MOST_RIDES = 10_000
+"""In one request."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -61,14 +65,14 @@ def asked_of(entry: Any, received_at: datetime, served: Served) -> Asked:
     found = only(entry, ("ride_id", "ride"))
     ride_id = found["ride_id"]
     if not is_id(ride_id):
-        expected = f"a text of at most {_LONGEST_ID} characters, or a whole number"
+        expected = f"a text of at most {LONGEST_ID} characters, or a whole number"
         raise unfit([Fault("ride_id", expected, shown(ride_id))])
     return Asked(ride_id, found["ride"], ride_of(found["ride"], served), received_at)
 
 
 def is_id(found: Any) -> bool:
     """Returns whether that can be the id of a ride."""
-    return isinstance(found, str | int) and not isinstance(found, bool) and 0 < len(str(found)) <= _LONGEST_ID
+    return isinstance(found, str | int) and not isinstance(found, bool) and 0 < len(str(found)) <= LONGEST_ID
 
 
 def ride_of(told: Any, served: Served) -> Ride:
@@ -97,8 +101,13 @@ def answer_to(asked: Asked, quote: Quote) -> Priced:
         unit=quote.served.bundle.manifest.unit,
         model_version=quote.served.version,
         sequence=quote.served.sequence,
-        warnings=tuple(map(_unlearned, quote.unlearned)),
+        warnings=warnings_of(quote),
     )
+
+
+def warnings_of(quote: Quote) -> tuple[str, ...]:
+    """Returns what has to be known of a quote besides."""
+    return tuple(map(_unlearned, quote.unlearned))
 
 
 @cache

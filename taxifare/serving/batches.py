@@ -10,11 +10,9 @@ from datetime import datetime
 import msgspec
 from upath import UPath
 
-from taxifare.errors import ToldError
-from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.files import KINDS, RideFileError, Scored, kind_of, score
-from taxifare.serving.in_force import InForce, bundles_in
+from taxifare.serving.in_force import InForce
 from taxifare.whole_files import whole_file
 
 ANSWERS = ".quotes"
@@ -23,10 +21,6 @@ ANSWERS = ".quotes"
 _THREADS = 2
 
 _RECEIPT = ".receipt.json"
-
-
-class NothingInForceError(ToldError, RuntimeError):
-    """No model is in production, so nothing prices rides."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,20 +45,6 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     examples: tuple[tuple[int, str], ...]
     scored_at: datetime
     fault: str | None = None
-
-
-def model_in_force(lake: UPath, city: str, target: str) -> tuple[InForce, Bundle]:
-    """Returns what is in force in a lake, and its model, checked.
-
-    Raises:
-        NothingInForceError: Nothing is.
-        InForceError: What is in force cannot be told.
-        BundleError: Its files are not what was promoted, or of another city or target.
-    """
-    promotion = in_force.read(lake)
-    if promotion is None or promotion.digest is None:
-        raise NothingInForceError("no model is in production, so nothing prices rides: approve one")
-    return promotion, Bundle.read(bundles_in(lake) / promotion.digest, city=city, target=target)
 
 
 def score_file(rides: UPath, answers: UPath, bundle: Bundle) -> Scored:

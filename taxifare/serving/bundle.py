@@ -8,11 +8,15 @@ Making one is the business of `making`.
 """
 
 import hashlib
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -226,6 +230,19 @@ class Bundle:
         fare, upper = outputs.T
         corrected = fare + np.float32(self.manifest.correction_share) * (upper - fare)
         return Quotes(fare, upper, corrected, quoted(fare, rides.pickup_datetime, self.manifest.meter))
+
+
+def copy_bundle(bundle: UPath, folder: Path) -> None:
+    """Ensures that a copy of a bundle is in a folder, whole or not at all; whoever reads it checks it."""
+    aside = folder.with_name(f".{uuid4().hex}")
+    aside.mkdir(parents=True)
+    try:
+        for file in bundle.iterdir():
+            (aside / file.name).write_bytes(file.read_bytes())
+        with suppress(OSError):  # another process was quicker
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _session(network: bytes) -> Any:

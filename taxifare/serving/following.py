@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from upath import UPath
 
 from taxifare.environment import ServiceSettings
 from taxifare.serving import in_force
-from taxifare.serving.bundle import Bundle, BundleError
+from taxifare.serving.bundle import Bundle, BundleError, copy_bundle
 from taxifare.serving.in_force import InForce, InForceError, bundles_in
 from taxifare.serving.metrics import Metrics
 from taxifare.serving.problems import ProblemError
@@ -184,7 +183,7 @@ class Follower:
         try:
             own.mkdir(parents=True, exist_ok=True)
             if found.digest is not None and not (own / found.digest).exists():
-                _copy(bundles / found.digest, own / found.digest)
+                copy_bundle(bundles / found.digest, own / found.digest)
             in_force.publish(UPath(self._own), found)
             for folder in own.iterdir():
                 if folder.is_dir() and folder.name != found.digest:
@@ -203,16 +202,3 @@ class Follower:
         if self.behind is not None:
             return f"no model is served: {self.behind}"
         return "no model is in production: approve one, or set SERVICE_MODEL_PATH"
-
-
-def _copy(bundle: UPath, folder: Path) -> None:
-    """Ensures that a copy of a bundle is in a folder, whole or not at all; whoever reads it checks it."""
-    aside = folder.with_name(f".{uuid4().hex}")
-    aside.mkdir()
-    try:
-        for file in bundle.iterdir():
-            (aside / file.name).write_bytes(file.read_bytes())
-        with suppress(OSError):  # another process was quicker
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -10,6 +10,7 @@ import msgspec
 from upath import UPath
 
 from taxifare.errors import ToldError
+from taxifare.serving.bundle import Bundle
 from taxifare.whole_files import whole_file
 
 _FILE = "in-force.json"
@@ -17,6 +18,10 @@ _FILE = "in-force.json"
 
 class InForceError(ToldError, RuntimeError):
     """What is in force cannot be told: the file is there and says nothing that can be read."""
+
+
+class NothingInForceError(ToldError, RuntimeError):
+    """No model is in production, so nothing prices rides."""
 
 
 class InForce(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +70,24 @@ def read(lake: UPath) -> InForce | None:
         return msgspec.json.decode(content, type=InForce)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InForceError(f"{_FILE}: expected a promotion, received something else: {error}") from None
+
+
+def model_in(lake: UPath, city: str, target: str) -> tuple[InForce, Bundle]:
+    """Returns what is in force in a lake, and its model, checked.
+
+    Raises:
+        NothingInForceError: Nothing is.
+        InForceError: What is in force cannot be told.
+        BundleError: Its files are not what was promoted, or of another city or target.
+    """
+    promotion = read(lake)
+    if promotion is None or promotion.digest is None:
+        raise NothingInForceError(
+            f"no model is in production, so nothing prices rides: expected one in {bundles_in(lake)}. Approve a "
+            "request (taxifare requests); where a release before promoted one: taxifare bundle; where the state is "
+            "elsewhere, set TAXIFARE_HOME"
+        )
+    return promotion, Bundle.read(bundles_in(lake) / promotion.digest, city=city, target=target)
 
 
 def publish(lake: UPath, in_force: InForce) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from taxifare.serving.asking import LONGEST_ID, MOST_RIDES
 from taxifare.serving.bundle import Manifest
 from taxifare.serving.zones import with_zones, zones_of
 
@@ -62,8 +63,13 @@ def _ride(manifest: Manifest | None) -> Mapping[str, Any]:
 
 
 def _schemas(ride: Mapping[str, Any]) -> dict[str, Any]:
-    ride_id = {"type": ["string", "integer"], "minLength": 1, "maxLength": 200, "description": "What you call the ride"}
-    rides: dict[str, Any] = {"type": "array", "minItems": 1, "description": "At most 10,000"}
+    ride_id = {
+        "type": ["string", "integer"],
+        "minLength": 1,
+        "maxLength": LONGEST_ID,
+        "description": "What you call the ride",
+    }
+    rides: dict[str, Any] = {"type": "array", "minItems": 1, "description": f"At most {MOST_RIDES:,}"}
     return {
         "Ride": ride,
         "Asked": _object({"ride_id": ride_id, "ride": _ref("Ride")}),

@@ -6,6 +6,7 @@ Lines are with the operating system before the answer leaves, so that what was a
 that loses power may lose its last seconds.
 """
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -36,6 +37,8 @@ _SEGMENT_S = 3600.0
 
 _RETRY_S = 10.0
 """How long after a failure writing is tried again."""
+
+_TIDY_EVERY_S = 3600.0
 
 _DAY_S = 86_400.0
 
@@ -141,6 +144,15 @@ class PredictionLog:
     def tidy(self) -> None:
         """Ensures that what dead processes left is sealed, and that no segment is older than it may be."""
         tidy(self._folder, self._keep_days)
+
+    async def keep_tidy(self) -> None:
+        """Tidies each hour, until it is cancelled; a disk that does not answer is told, and asked again."""
+        while True:
+            try:
+                await asyncio.to_thread(self.tidy)
+            except OSError as error:
+                _log.warning("segments of the prediction log are not tidied: %s", error)
+            await asyncio.sleep(_TIDY_EVERY_S)
 
     def _next_segment(self, now_s: float) -> int:
         self.close()

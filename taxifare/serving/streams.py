@@ -29,7 +29,7 @@ from nats.js.errors import BadRequestError, NotFoundError
 from taxifare import secrets
 from taxifare.environment import StreamSettings
 from taxifare.errors import ToldError
-from taxifare.serving.asking import answer_to, asked_of, decoded, is_id, unfit
+from taxifare.serving.asking import asked_of, decoded, is_id, unfit, warnings_of
 from taxifare.serving.first_quotes import FirstQuote, FirstQuotes, key_of
 from taxifare.serving.following import Follower, Served
 from taxifare.serving.metrics import Metrics
@@ -48,7 +48,6 @@ _FETCH_S = 1.0
 _AGAIN_S = 1.0
 _LOOK_EVERY_S = 5.0
 _TOLD_EVERY_S = 60.0
-_TIDY_EVERY_S = 3600.0
 _END_S = 5.0
 _DAY_S = 86_400.0
 
@@ -125,7 +124,7 @@ class Consumer:
         client = await self._connected()
         if client is None:
             return
-        tidying = asyncio.create_task(self._tidy_on())
+        tidying = asyncio.create_task(self._log.keep_tidy())
         try:
             await self._price_on(client)
         finally:
@@ -213,7 +212,7 @@ class Consumer:
         asked = [each.asked for each in came if each.asked is not None]
         quotes = priced(asked, served)
         new = (
-            FirstQuote(line, answer_to(each, quote).warnings)
+            FirstQuote(line, warnings_of(quote))
             for each, quote, line in zip(asked, quotes, answers(asked, quotes), strict=True)
         )
         outcomes = await asyncio.gather(*(self._settled(each, next(new) if each.asked else None) for each in came))
@@ -280,11 +279,6 @@ class Consumer:
         """Waits, but no longer than until the end."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), seconds)
-
-    async def _tidy_on(self) -> None:
-        while True:
-            await asyncio.to_thread(self._log.tidy)
-            await asyncio.sleep(_TIDY_EVERY_S)
 
     @property
     def _address(self) -> str:

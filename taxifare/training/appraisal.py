@@ -15,6 +15,7 @@ from taxifare.gate.evidence import Appraisal, Hindsight, contend
 from taxifare.gate.gains import days_of, gains_of
 from taxifare.gate.scores import EvaluationError, Interval, paired_gains, score
 from taxifare.gate.staleness import Baseline, Change, baseline_of, explain_change
+from taxifare.model.contents import NotOnRecordError
 from taxifare.model.packaging import LoadedModel, VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import GateSettings, ProblemSettings
@@ -68,12 +69,12 @@ def appraise_production(
 
 
 def _hindsight(trips: Trips, production: LoadedModel, replaced: str, registry: ModelRegistry) -> Hindsight | None:
-    """Returns how production does against the version that it replaced; None, and a warning, where that is damaged."""
+    """Returns how production does against the version that it replaced; None, and a warning, where that is gone."""
     validation = trips.validation
     actual = validation["target"].to_numpy(np.float64)
     try:
         before = registry.load(replaced).predict(validation)
-    except VersionUnusableError as error:
+    except (VersionUnusableError, NotOnRecordError) as error:
         _log.warning("production cannot be held against version %s, which it replaced: %s", replaced, error)
         return None
     gains = gains_of(paired_gains(before, production.predict(validation), actual), days_of(validation))

@@ -29,7 +29,7 @@ from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
-from taxifare_dagster.order import covered_months, production_in_turn
+from taxifare_dagster.order import covered_months, known_in_turn
 from taxifare_dagster.partitions import month_of_partition
 from taxifare_dagster.provenance import run_tags
 from taxifare_dagster.stored import candidacy, whole_month
@@ -71,19 +71,19 @@ def production_eval_mae(
     plain rate per km on the same trips: a hard month raises both, a stale model only the first. The value says so when
     nothing is in production, or when what is cannot be scored.
     """
-    version = production_in_turn(context, source, approvals, settings)
+    known = known_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(
         preprocessed_data,
-        version,
+        known.production,
         registry,
         settings,
         run_tags=_run_tags(context, preprocessed_data),
-        replaced=Known.of(approvals).replaced,
+        replaced=known.replaced,
     )
     return dg.Output(
         appraisal,
         metadata={
-            "production_version": version or "none",
+            "production_version": known.production or "none",
             "revision": preprocessed_data.edition.revision,
             **metadata.appraisal(appraisal, preprocessed_data, registry, settings),
         },
@@ -111,13 +111,13 @@ def staging_model(
     order months are run. Where nothing is in production yet, or its files are damaged, training starts from the base
     model: the verdict is then COLD_START or UNSCORABLE, and a person decides.
     """
-    production_in_turn(context, source, approvals, settings)
-    before = _candidacy(context, source, approvals, parquet_io, base_trips_io, settings)
+    known = known_in_turn(context, source, approvals, settings)
+    before = _candidacy(context, known, source, parquet_io, base_trips_io, settings)
     staged = stage(
         preprocessed_data,
         rehearsal_trips,
         before,
-        _whole_month(context, approvals, settings, parquet_io),
+        _whole_month(context, known, settings, parquet_io),
         registry,
         settings,
         run_tags=_run_tags(context, preprocessed_data),
@@ -146,14 +146,14 @@ def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
 def _candidacy(
     context: dg.AssetExecutionContext,
+    known: Known,
     source: TripSource,
-    approvals: Approvals,
     parquet_io: ParquetIOManager,
     base_trips_io: BaseTripsIOManager,
     settings: Settings,
 ) -> Candidacy | None:
     """Returns how the candidate stands before the month, None where nothing is in production."""
-    month, known = month_of_partition(context.partition_key), Known.of(approvals)
+    month = month_of_partition(context.partition_key)
     record = record_before(month, covered_months(source, settings), known)
     if record is None:
         return None
@@ -161,10 +161,10 @@ def _candidacy(
 
 
 def _whole_month(
-    context: dg.AssetExecutionContext, approvals: Approvals, settings: Settings, parquet_io: ParquetIOManager
+    context: dg.AssetExecutionContext, known: Known, settings: Settings, parquet_io: ParquetIOManager
 ) -> WholeMonth | None:
     """Returns what production is to be retrained on, unless the sensor has seen to it; None for nothing."""
-    approved = to_retrain(Known.of(approvals), settings.challengers)
+    approved = to_retrain(known, settings.challengers)
     if approved is None:
         return None
     return whole_month(parse_month(approved.subject), approved.staging_version, parquet_io, context.run)

@@ -5,7 +5,8 @@ The functions are the assets: their docstrings are what the catalog shows.
 
 import dagster as dg
 
-from taxifare.serving.batches import model_in_force, score_file
+from taxifare.serving import in_force
+from taxifare.serving.batches import score_file
 from taxifare.serving.files import columns_of
 from taxifare.settings import Settings
 from taxifare_dagster import metadata
@@ -36,7 +37,7 @@ def scored_trips(
     with the reason in `fault`. Rides stream from file to file, so that memory does not grow with the month. Materialize
     it again after a promotion, and the month is priced by the new version.
     """
-    promotion, bundle = model_in_force(settings.lake, settings.city, settings.target)
+    promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
     rides, answers = (
         parquet_io.place(asset, context.partition_key) for asset in ("raw_new_data", context.asset_key.to_user_string())
     )

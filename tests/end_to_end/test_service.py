@@ -19,6 +19,7 @@ from upath import UPath
 
 from taxifare.serving.bundle import NETWORK
 from taxifare.serving.zones import zones_of
+from tests.support.bundles import ABSENT_WHERE_SERVED
 from tests.support.services import RIDE, Installation, fare_usd, installation, make_bundle
 
 pytestmark = pytest.mark.end_to_end
@@ -376,18 +377,7 @@ def test_beyond_loopback_a_token_is_required(fresh: Installation) -> None:
 
 
 def test_what_training_needs_is_not_there_and_rides_are_priced(fresh: Installation) -> None:
-    blocked = [
-        "tensorflow",
-        "keras",
-        "mlflow",
-        "pandas",
-        "pyarrow",
-        "dagster",
-        "sqlalchemy",
-        "scipy",
-        "alembic",
-        "matplotlib",
-    ]
+    blocked = [*ABSENT_WHERE_SERVED, "alembic", "matplotlib"]
     program = (
         "import runpy, sys\n"
         f"for name in {blocked!r}: sys.modules[name] = None\n"

@@ -488,3 +488,26 @@ def test_a_version_says_where_it_comes_from(month: Month) -> None:
 def test_progress_is_told_epoch_by_epoch(month: Month) -> None:
     assert month.candidate.history is not None
     assert month.told == tuple(("warm", epoch) for epoch in month.candidate.history.epochs)
+
+
+@pytest.mark.parametrize(("replaced", "is_held_against_it"), [("1", True), ("999", False)], ids=["there", "unknown"])
+def test_production_is_held_against_what_it_replaced_where_that_is_still_there(
+    month: Month, replaced: str, is_held_against_it: bool
+) -> None:
+    """A version that somebody deleted before anything was on record takes the comparison away, not the month."""
+    production = version_of(month.candidate)
+    found = appraise_production(
+        month.trips,
+        production,
+        month.registry,
+        month.settings,
+        run_tags=run_tags("production_eval_mae", "2015-01", f"run-{replaced}"),
+        replaced=replaced,
+    )
+    assert found.contender is not None
+    assert (found.hindsight is not None) == is_held_against_it
+    if found.hindsight is not None:
+        by_hand = mae_by_hand(month.registry, replaced, month.trips) - mae_by_hand(
+            month.registry, production, month.trips
+        )
+        assert found.hindsight.gain.mean == pytest.approx(by_hand, abs=1e-3)
