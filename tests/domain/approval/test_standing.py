@@ -108,9 +108,7 @@ def test_a_person_is_asked_once_with_terms_evidence_and_tokens(firm: Firm) -> No
     text = firm.said()
     assert text.startswith("May the candidate's lessons become production by themselves from 2015-02 to 2016-01?")
     assert "surely more than 0.01 USD a ride better" in text
-    assert (
-        "Of the last 1 months it would have promoted none, asked a person about none, and left 1 as they were" in text
-    )
+    assert "it would have promoted none, asked a person about none, and left 1 as they were" in text
     assert text.splitlines()[-1] == f"Standing approval {request.id}"
     tokens = firm.office.approvals.answer_tokens(request)
     assert [tokens[decision] in text for decision in ("approve", "reject")] == [True, True]
