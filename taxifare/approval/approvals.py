@@ -196,11 +196,12 @@ class Approvals:
         self._projection.show(f"request {request.id}")
         return request
 
-    def ask_again(self, request_id: str, token: str | None = None) -> Request:
+    def ask_again(self, request_id: str, token: str | None = None) -> Request | StandingRequest:
         """Returns a new request on the evidence of one that ended without an answer, which still stands.
 
         On this machine one that is open is returned as it is, and its message is sent again with fresh links: those of
-        before are dead, whoever has them, and whichever key they were made with.
+        before are dead, whoever has them, and whichever key they were made with. So is a question about a standing
+        approval.
 
         Args:
             request_id: The request.
@@ -214,10 +215,10 @@ class Approvals:
         """
         request_id = one_line(request_id)
         self.repair()
-        again: Request | None = None
+        again: Request | StandingRequest | None = None
         with self.ledger.writing() as entries:
             try:
-                again = self._asked_again(entries, requests.found(entries, request_id), token)
+                again = self._asked_again(entries, self._asked(entries, request_id), token)
             except ApprovalError as error:
                 refused = error
                 entries.add_refusal(Refusal(request_id, "ask again", "", str(error), self.now()))
@@ -226,8 +227,14 @@ class Approvals:
         self._projection.show(f"request {again.id}")
         return again
 
-    def _asked_again(self, entries: Entries, request: Request, token: str | None) -> Request:
+    def _asked_again(
+        self, entries: Entries, request: Request | StandingRequest, token: str | None
+    ) -> Request | StandingRequest:
         """Returns the question that waits from now on; raises ApprovalError, and nothing is recorded then."""
+        if isinstance(request, StandingRequest):
+            if token is not None:
+                raise TokenError(f"no message about {request.id} has a link that asks it again")
+            return standing.send_again(entries, request, self.now())
         production = promotions.production(entries)
         if token is not None:
             self.tokens.ensure(to_ask_again(request), entries, token)
@@ -265,7 +272,8 @@ class Approvals:
             if ruled is None or entries.outcome(request.id) is not None:
                 return None
             # Under a standing approval less than a PROMOTE may do: that is what the person has agreed to.
-            override = ruled.standing_id is not None and request.verdict not in decisions.APPROVABLE
+            is_against = ruled.decision == "approve" and request.verdict not in decisions.APPROVABLE
+            override = is_against and ruled.standing_id is not None
             outcome = self._decided(entries, request, ruled.decision, ruled.by, ruled.reason, override=override)
             if ruled.standing_id is not None and outcome.state is RequestState.APPROVED:
                 entries.add_standing_use(request.id, ruled.standing_id)
@@ -443,7 +451,7 @@ class Approvals:
 
     def _changed_back(self, entries: Entries, version: str | None, by: str, reason: str) -> Promotion:
         """Returns the entry that makes a version production without a request; nothing becomes so by itself then."""
-        standing.end_by_rollback(entries, by, reason, self.now())
+        standing.stop(entries, "rollback", by, reason, self.now())
         return promotions.promote(entries, version, self.now(), by=by, reason=reason)
 
     def adopt(self, *, by: str, reason: str) -> tuple[Content, ...]:
@@ -451,7 +459,8 @@ class Approvals:
 
         An earlier release registered them, or their entries were lost with a newer ledger. Whoever adopts them says
         that they are what they were. Where the ledger has no promotion yet, or is not the one that people were told of,
-        the version that the registry's alias points at is production from now on, and what was told is given up.
+        the version that the registry's alias points at is production from now on, and what was told is given up; in the
+        second case no standing approval goes on, for what is lost may have ended it.
 
         Args:
             by: Who says so.
@@ -473,6 +482,9 @@ class Approvals:
                 if entries.content(content.version) is None:
                     entries.add_content(content, self.now(), adopted_by=by, reason=reason)
             is_behind = self._told is not None and self._told.missing(entries) is not None
+            if is_behind:
+                # What is lost may have ended a standing approval: nothing goes on by itself.
+                standing.stop(entries, "withdrawal", by, f"the newer ledger is lost: {reason}", self.now())
             is_news = alias != promotions.production(entries)
             if alias is not None and is_news and (is_behind or entries.last_promotion() is None):
                 if entries.content(alias) is None:

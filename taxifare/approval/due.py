@@ -280,13 +280,10 @@ def to_ask(known: Known, channels: Collection[str], settings: Settings) -> list[
         if not requests.makes_sense(comparison, known.production):
             return False
         asked = known.round_on(comparison)
-        if asked is None:
-            return _is_question(comparison)
-        end = known.ends.get(asked.id)
-        if end is None:
-            is_told = all((asked.id, channel) in arrived for channel in channels)
-            return not is_told or policies.decision_on(comparison, known.standing, settings) is not None
-        return requests.is_void(end)
+        end = None if asked is None else known.ends.get(asked.id)
+        if asked is not None and end is None and all((asked.id, channel) in arrived for channel in channels):
+            return policies.decision_on(comparison, known.standing, settings) is not None
+        return (end is None or requests.is_void(end)) and _is_question(comparison)
 
     return sorted(filter(is_untold, known.comparisons.values()), key=requests.by_subject)
 
@@ -324,9 +321,13 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
 
 def _about_standing(record: StandingRecord) -> list[str]:
     """Returns what is to be told of standing approvals, as `tokens` calls it; one that has a successor is no news."""
-    about = [] if record.open is None else [about_standing(record.open.id)]
+    about = []
+    if record.open is not None and standing.is_readable(record.open):
+        about.append(about_standing(record.open.id))
+    elif record.open is not None:
+        _log.warning("nobody is asked about %s: another release has written its evidence", record.open.id)
     over = [end for request in record.requests if (end := record.ends.get(request.id)) is not None][-1:]
-    return about + [about_standing_end(end.standing_id) for end in over if end.cause != "successor"]
+    return [*about, *(about_standing_end(end.standing_id) for end in over if end.cause != "successor")]
 
 
 def standing_due_after(known: Known, settings: Settings) -> str | None:

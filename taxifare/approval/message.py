@@ -265,7 +265,7 @@ def standing_question(
         *so_far,
         "It ends with the last month; before that with any rollback, with a promotion under it that the next month "
         "shows to be worse than what it replaced, with changed settings, or by hand: taxifare standing end",
-        f"In production: version {request.production_version}",
+        f"In production: version {request.production_version}, which prices rides of {terms.city}",
         f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}",
     ]
     pages = [

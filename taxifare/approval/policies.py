@@ -6,7 +6,7 @@ Derived each time from the evidence, the standing approval in force and the sett
 from dataclasses import dataclass
 
 from taxifare.approval.decisions import Decision, by_verdict
-from taxifare.approval.records import Comparison, Request
+from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
 from taxifare.approval.standing import StandingRecord, terms_of
 from taxifare.gate.verdict import under_standing_approval
 from taxifare.settings import Settings
@@ -35,21 +35,23 @@ class PolicyDecision:
 def decision_on(about: Comparison | Request, standing: StandingRecord, settings: Settings) -> PolicyDecision | None:
     """Returns what the policy decides on evidence, None where a person has to.
 
+    A person has to as well where another release has written the evidence in a shape that this one cannot read.
+
     Args:
         about: What is asked.
         standing: The standing approvals on record.
         settings: Give the policy, and the terms on which it decides.
-
-    Raises:
-        EvidenceUnreadableError: Another release has written the evidence in another shape.
     """
-    if settings.approval_policy == "gate":
-        verdict = about.evidence.verdict
-        return PolicyDecision(by_verdict(verdict), GATE, f"the verdict is {verdict}")
     given = standing.covering(about.subject, terms_of(settings)) if settings.approval_policy == "standing" else None
-    if given is None:
+    if settings.approval_policy != "gate" and given is None:
         return None
-    answer, reasons = under_standing_approval(about.evidence, settings)
+    try:
+        evidence = about.evidence
+    except EvidenceUnreadableError:
+        return None
+    if given is None:
+        return PolicyDecision(by_verdict(evidence.verdict), GATE, f"the verdict is {evidence.verdict}")
+    answer, reasons = under_standing_approval(evidence, settings)
     if answer == "ask":
         return None
     decision: Decision = "approve" if answer == "promote" else "reject"

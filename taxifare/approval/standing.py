@@ -9,8 +9,9 @@ it is `approvals`.
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 from taxifare.approval.decisions import Decision, ensure_signed
 from taxifare.approval.errors import ApprovalError, SettledError
@@ -27,7 +28,7 @@ from taxifare.approval.tokens import spend, to_answer
 from taxifare.gate.evidence import Verdict
 from taxifare.gate.scores import Interval
 from taxifare.gate.verdict import StandingAnswer, under_standing_approval
-from taxifare.settings import GateSettings
+from taxifare.settings import GateSettings, Settings
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare.trips.targets import Unit
@@ -38,8 +39,12 @@ REVIEWED_MONTHS = 12
 
 
 class Terms(Frozen):
-    """What a person agrees to: the least useful gain and the tolerances, in the target's unit a ride."""
+    """What a person agrees to: of which city's rides, the least useful gain and the tolerances, in the unit a ride.
 
+    Terms of before do not name the city, so they are nobody's.
+    """
+
+    city: str | None = None
     unit: Unit
     minimum_gain: float
     slice_tolerance: float
@@ -74,7 +79,16 @@ class StandingEvidence(Frozen):
     @property
     def digest(self) -> str:
         """SHA-256 of all that."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return digest_of(json.dumps(self.model_dump(mode="json")))
+
+
+def digest_of(evidence_json: str) -> str:
+    """Returns the digest of evidence as it is kept, whatever release has written it.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    return hashlib.sha256(json.dumps(json.loads(evidence_json), sort_keys=True).encode()).hexdigest()
 
 
 def evidence_of(request: StandingRequest) -> StandingEvidence:
@@ -92,9 +106,19 @@ def evidence_of(request: StandingRequest) -> StandingEvidence:
         ) from error
 
 
+def is_readable(request: StandingRequest) -> bool:
+    """Whether this release can read the evidence of a question."""
+    try:
+        evidence_of(request)
+    except EvidenceUnreadableError:
+        return False
+    return True
+
+
 def terms_of(settings: GateSettings) -> Terms:
     """Returns the terms that the settings come to."""
     return Terms(
+        city=settings.city,
         unit=settings.target_facts.unit,
         minimum_gain=settings.minimum_gain,
         slice_tolerance=settings.slice_tolerance,
@@ -152,12 +176,37 @@ class StandingRecord:
 
     def state(self, request: StandingRequest) -> str:
         """Returns where a question, or the approval that came of it, stands, in words."""
-        outcome, end = self.outcomes.get(request.id), self.ends.get(request.id)
+        outcome = self.outcomes.get(request.id)
         if outcome is None:
             return RequestState.REQUESTED
         by = f" by {outcome.by}" if outcome.by else f": {outcome.reason}"
-        over = "" if end is None else f", over by {end.cause}: {end.reason}"
-        return f"{outcome.state}{by}{over}"
+        return f"{outcome.state}{by}{self.over(request)}"
+
+    def said_of(self, month: str | None, terms: Terms) -> str:
+        """Returns who decides on a month where APPROVAL_POLICY=standing, and why no approval does where none does.
+
+        Args:
+            month: The one that comes next, None where none was compared yet.
+            terms: Those in force.
+        """
+        if month is not None and (covers := self.covering(month, terms)) is not None:
+            return f"under {covers.id}, until {covers.last_month}"
+        if self.open is not None:
+            why = f"{self.open.id} waits for an answer"
+        elif self.in_force is None:
+            last = self.requests[-1] if self.requests else None
+            why = "nobody has agreed to one" if last is None else f"{last.id} is {self.state(last)}"
+        elif month is not None and not self.in_force.covers(month):
+            why = f"{self.in_force.id} is of {self.in_force.first_month} to {self.in_force.last_month}"
+        else:
+            changed = "MINIMUM_GAIN, SLICE_TOLERANCE, BIAS_TOLERANCE, CITY or TARGET"
+            why = f"{self.in_force.id} was agreed to on other terms than .env has now ({changed})"
+        return f"a person is asked about each month: no standing approval covers what comes next, {why}"
+
+    def over(self, request: StandingRequest) -> str:
+        """Returns by what the approval that came of a question is over, in words; nothing where it is not."""
+        end = self.ends.get(request.id)
+        return "" if end is None else f", over by {end.cause}: {end.reason}"
 
     def _ended_as(self, request: StandingRequest) -> RequestState | None:
         """Returns how a question ended, None while it is open."""
@@ -168,6 +217,16 @@ class StandingRecord:
 def read(entries: Entries) -> StandingRecord:
     """Returns what is on record."""
     return StandingRecord(entries.standing_requests(), entries.standing_outcomes(), entries.standing_ends())
+
+
+def who_decides(entries: Entries, settings: Settings) -> str:
+    """Returns who decides on the month that comes next, in words: an approval in force covers it or does not."""
+    record = read(entries)
+    if settings.approval_policy != "standing":
+        idle = "" if record.in_force is None else f", under which {record.in_force.id} decides nothing"
+        return f"APPROVAL_POLICY={settings.approval_policy}{idle}"
+    latest = max((subject for subject in entries.comparisons() if subject != BASE), default=None)
+    return record.said_of(None if latest is None else str(parse_month(latest) + 1), terms_of(settings))
 
 
 def review(latest: Comparison, comparisons: Collection[Comparison], settings: GateSettings) -> StandingEvidence:
@@ -216,6 +275,8 @@ def ask(
 ) -> StandingRequest:
     """Returns the question about the months after a subject, recorded; the one that waits, where one does.
 
+    One that can be answered no more – nobody did in time, or it is of another release – waits no more.
+
     Args:
         entries: The ledger's.
         evidence: What speaks for it.
@@ -225,9 +286,13 @@ def ask(
         until: When it expires.
         now: When it is asked.
     """
+    expire(entries, now)
     record = read(entries)
-    if record.open is not None:
+    if record.open is not None and is_readable(record.open):
         return record.open
+    if record.open is not None:
+        why = "its evidence was written by another release of taxifare"
+        _settled(entries, record.open, RequestState.VOID, None, why, now)
     after = parse_month(subject)
     earlier = sum(request.evidence_digest == evidence.digest for request in record.requests)
     first = str(after + 1)
@@ -264,14 +329,14 @@ def answer(
     record = read(entries)
     settled = record.outcomes.get(request.id)
     if settled is not None:
-        if (settled.state, settled.by) == (state, by):
+        if (settled.state, settled.by) == (state, by) and request.id not in record.ends:
             return settled
-        raise SettledError(settled)
+        raise SettledError(replace(settled, reason=f"{settled.reason}{record.over(request)}"))
     if now > request.valid_until:
         raise SettledError(_settled(entries, request, RequestState.EXPIRED, None, _EXPIRY.format(request), now))
     before = record.in_force
     if decision == "approve" and before is not None:
-        entries.end_standing(StandingEnd(before.id, "successor", by, f"{request.id} takes its place", now))
+        _end(entries, before, StandingEnd(before.id, "successor", by, f"{request.id} takes its place", now))
     return _settled(entries, request, state, by, reason, max(now, request.requested_at))
 
 
@@ -282,14 +347,30 @@ def expire(entries: Entries, now: datetime) -> None:
         _settled(entries, waiting, RequestState.EXPIRED, None, _EXPIRY.format(waiting), now)
 
 
-def end_by_rollback(entries: Entries, by: str, reason: str, now: datetime) -> None:
-    """Ensures that after a rollback nothing becomes production by itself, nor waits to be agreed to on what was."""
+def stop(entries: Entries, cause: Literal["rollback", "withdrawal"], by: str, reason: str, now: datetime) -> None:
+    """Ensures that nothing becomes production by itself from now on, nor waits to be agreed to on what was."""
     record = read(entries)
     if record.open is not None:
-        why = f"{by} has changed production back: {reason}"
+        why = f"{cause} by {by}: {reason}"
         _settled(entries, record.open, RequestState.VOID, None, why, max(now, record.open.requested_at))
     if record.in_force is not None:
-        _end(entries, record.in_force, StandingEnd(record.in_force.id, "rollback", by, reason, now))
+        _end(entries, record.in_force, StandingEnd(record.in_force.id, cause, by, reason, now))
+
+
+def send_again(entries: Entries, request: StandingRequest, now: datetime) -> StandingRequest:
+    """Returns the question, which is told again with fresh links: those of before are dead.
+
+    Raises:
+        ApprovalError: It does not wait for an answer.
+    """
+    expire(entries, now)
+    record = read(entries)
+    if record.open != request:
+        raise ApprovalError(
+            f"{request.id} does not wait for an answer, it is {record.state(request)}; taxifare standing ask asks anew"
+        )
+    spend(to_answer(request, "approve"), "asked again", entries, now)
+    return request
 
 
 def end_if_regretted(entries: Entries, comparison: Comparison, now: datetime) -> None:

@@ -16,7 +16,8 @@ from taxifare.approval.heads import ToldHead
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.promises import broken_promise
 from taxifare.approval.records import EvidenceUnreadableError, read_evidence
-from taxifare.approval.tables import COMPARISONS, METADATA, REQUESTS
+from taxifare.approval.standing import digest_of
+from taxifare.approval.tables import COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
 
 RowsByTable = Mapping[str, Mapping[str, Row]]
 
@@ -73,11 +74,12 @@ def verify(ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) 
     except (ValueError, TypeError, sa.exc.DBAPIError) as error:
         raise TamperedError(f"{ledger!r} holds something that taxifare did not write: {error}") from error
     told = list(told)
-    evidence = _evidence(rows)
+    evidence, of_standing = _evidence(rows), rows[STANDING_REQUESTS.name]
     misfit = (
         first_misfit(links, rows)
         or _orphan(rows)
         or _wrong_digest(evidence)
+        or _wrong_terms(of_standing)
         or broken
         or _untold(links, told)
         or _unshown(links, shown)
@@ -85,7 +87,9 @@ def verify(ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) 
     if misfit is not None:
         raise TamperedError(f"{ledger!r}: {misfit}")
     counts = {table: len(of_table) for table, of_table in rows.items()}
-    return Verified(counts, len(evidence), len(told) + (shown is not None), links[-1].head if links else None)
+    return Verified(
+        counts, len(evidence) + len(of_standing), len(told) + (shown is not None), links[-1].head if links else None
+    )
 
 
 def _orphan(rows: RowsByTable) -> str | None:
@@ -129,8 +133,23 @@ def _wrong_digest(evidence: Sequence[tuple[str, str, str]]) -> str | None:
             return str(error)
         digests[as_json] = found
         if found != digest:
-            return f"the evidence of {about} does not have the digest {digest[:12]} under which it was shown"
+            return f"the evidence of {about} {_NOT_AS_SHOWN.format(digest[:12])}"
     return None
+
+
+def _wrong_terms(asked: Mapping[str, Row]) -> str | None:
+    """Returns the question about a standing approval whose terms, or what speaks for it, are not as they were shown."""
+    for key, row in asked.items():
+        try:
+            found = digest_of(row["evidence"])
+        except ValueError as error:
+            return f"the evidence of {STANDING_REQUESTS.name} {key} is no JSON: {error}"
+        if found != row["evidence_digest"]:
+            return f"the evidence of {STANDING_REQUESTS.name} {key} {_NOT_AS_SHOWN.format(row['evidence_digest'][:12])}"
+    return None
+
+
+_NOT_AS_SHOWN = "does not have the digest {} under which it was shown"
 
 
 def _untold(links: Sequence[Link], told: Iterable[ToldHead]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from taxifare.approval import verification
+from taxifare.approval import standing, verification
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.decisions import APPROVABLE, Decision
@@ -52,6 +52,11 @@ def requests(
     waiting = [request for request in shown if request.id not in outcomes]
     if waiting:
         terminal().print(_how_to_answer(min(waiting, key=by_subject)), soft_wrap=True, highlight=False)
+    with approvals.ledger.reading() as entries:
+        agreement = standing.read(entries).open
+    if agreement is not None:
+        told = f"A standing approval waits for an answer, {agreement.id}: taxifare standing"
+        terminal().print(told, soft_wrap=True, highlight=False)
 
 
 @errors_told()

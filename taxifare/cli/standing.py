@@ -24,6 +24,7 @@ def show(context: typer.Context) -> None:
     approvals = approvals_in_force()
     with approvals.ledger.reading() as entries:
         record, uses = rules.read(entries), entries.standing_uses()
+        decides = rules.who_decides(entries, settings_in_force())
     if not record.requests:
         terminal().print("No standing approval was ever asked for.")
         return
@@ -32,6 +33,7 @@ def show(context: typer.Context) -> None:
         used = sum(under == request.id for under in uses.values())
         table.add_row(request.id, f"{request.first_month} to {request.last_month}", record.state(request), str(used))
     terminal().print(table)
+    terminal().print(f"Who decides: {decides}.", soft_wrap=True, highlight=False)
     if (waiting := record.open) is not None:
         how = f'Answer: taxifare decide {waiting.id} --approve (or --reject) --by YOU --reason "WHY"'
         terminal().print(how, soft_wrap=True, highlight=False)

@@ -195,23 +195,25 @@ def under_standing_approval(evidence: Evidence, settings: GateSettings) -> tuple
     `promote` where the candidate is surely better, by however little: on the last days by what is worth the trouble, or
     on the track record at all and by half of that on average – and nothing that is checked is surely worse. `keep`
     where it is not: then nothing is to be decided. `ask` a person where it is better on the whole and something speaks
-    against it, and where the comparison does not say. Why not simply whatever is not worse: docs/decisions.md, under
-    gate.
+    against it, and where the comparison does not say. What speaks against it is found by the tolerances in force, which
+    the comparison may not have been made with. Why not simply whatever is not worse: docs/decisions.md, under gate.
 
     Args:
         evidence: Of the month.
-        settings: Give the least useful gain.
+        settings: Give the least useful gain and the tolerances.
     """
     if evidence.verdict in {Verdict.UNCHANGED, Verdict.REJECT}:
         return "keep", evidence.reasons
-    if evidence.gain is None or evidence.track_record is None or evidence.verdict is Verdict.LEAK:
+    production, record = evidence.production, evidence.track_record
+    if evidence.gain is None or production is None or record is None or evidence.verdict is Verdict.LEAK:
         return "ask", evidence.reasons
-    so_far, least = evidence.track_record.gains.all.interval, settings.minimum_gain
+    so_far, least = record.gains.all.interval, settings.minimum_gain
     is_better_so_far = so_far.low > 0 and so_far.mean > least * RECORD_SHARE and evidence.gain.mean > 0
     if not (evidence.gain.low > least or is_better_so_far):
         return "keep", (f"the candidate is not surely better: {'; '.join(evidence.reasons)}",)
-    if evidence.objections:
-        return "ask", tuple(objection.reason for objection in evidence.objections)
+    objections = evidence.objections or _objections(production, evidence.staging, record.gains, settings)
+    if objections:
+        return "ask", tuple(objection.reason for objection in objections)
     unit = evidence.unit
     return "promote", (
         f"nothing that is checked is worse, and staging is better since production came in: "

@@ -32,8 +32,6 @@ from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with
-from taxifare.trips.editions import BASE
-from taxifare.trips.months import parse_month
 
 _TIMEOUT_S = 5
 
@@ -138,8 +136,16 @@ def _tokens(approvals: Approvals, settings: Settings) -> str:
     """Returns that the links of messages that wait for an answer were made with the key in force."""
     told = ToldHeads(settings.home, approvals.ledger.place).read()
     with approvals.ledger.reading() as entries:
-        waiting = [request.id for request in entries.open_requests()]
-    keys = {name: key for one in told for name in waiting if one.is_about(f"Request {name}") and (key := one.key)}
+        waiting = {request.id: f"Request {request.id}" for request in entries.open_requests()}
+        agreement = standing.read(entries).open
+    if agreement is not None:
+        waiting[agreement.id] = f"Standing approval {agreement.id}"
+    keys = {
+        name: key
+        for one in told
+        for name, message in waiting.items()
+        if one.is_about(message) and (key := one.key) is not None
+    }
     # Asked for, the fingerprint of a lost key would be that of a new one, made by looking.
     is_lost = settings.approval_secret is None and not (settings.home / KEPT_IN).exists()
     dead = [name for name, key in keys.items() if is_lost or key != approvals.tokens.fingerprint]
@@ -154,16 +160,8 @@ def _tokens(approvals: Approvals, settings: Settings) -> str:
 
 def _approval(approvals: Approvals, settings: Settings) -> str:
     """Returns who decides; where that is a standing approval, whether one covers the months that come next."""
-    if settings.approval_policy != "standing":
-        return f"APPROVAL_POLICY={settings.approval_policy}"
     with approvals.ledger.reading() as entries:
-        record, compared = standing.read(entries), entries.comparisons()
-    latest = max((subject for subject in compared if subject != BASE), default=None)
-    given = None if latest is None else record.covering(str(parse_month(latest) + 1), standing.terms_of(settings))
-    if given is not None:
-        return f"under {given.id}, until {given.last_month}"
-    waits = "nobody has agreed to one" if record.open is None else f"{record.open.id} waits for an answer"
-    return f"a person is asked about each month: no standing approval covers what comes next, {waits}"
+        return standing.who_decides(entries, settings)
 
 
 def _chain(approvals: Approvals, home: Path) -> str:

@@ -30,11 +30,12 @@ def month(
     verdict: Verdict = Verdict.HOLD,
     objections: tuple[Objection, ...] = (),
     looking_back: float | None = None,
+    at_airports: float | None = None,
 ) -> Evidence:
     """Evidence on a month: what the candidate saved since production came in, on the last days, and in hindsight."""
-    on_record = MonthOnRecord(
-        month=subject, revision="r1", candidate=staging, gains=SlicedGains(all=gains_around(so_far))
-    )
+    slices = {} if at_airports is None else {"airport": gains_around(at_airports)}
+    gains = SlicedGains(all=gains_around(so_far), slices=slices)
+    on_record = MonthOnRecord(month=subject, revision="r1", candidate=staging, gains=gains)
     back = None
     if looking_back is not None:
         interval = Interval(mean=looking_back, low=looking_back - 0.001, high=looking_back + 0.001)

@@ -1,7 +1,10 @@
 """A standing approval from the question to its end: what it lets become production, and everything that ends it."""
 
+import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,13 +15,13 @@ from taxifare.approval.channels import Message
 from taxifare.approval.comparisons import record
 from taxifare.approval.delivery import send_notice, send_request
 from taxifare.approval.due import Known, standing_due_after, to_ask, to_tell, undecided_before
-from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
-from taxifare.approval.records import Outcome, RequestState, StandingRequest
-from taxifare.approval.verification import verify
+from taxifare.approval.errors import ApprovalError, LedgerBehindError, SettledError, TokenError, UnsignedError
+from taxifare.approval.records import Outcome, RequestState, StandingEnd, StandingRequest
+from taxifare.approval.verification import TamperedError, verify
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.settings import Settings
 from taxifare.trips.months import parse_month
-from tests.support.approvals import LINKS, PERSON, Office
+from tests.support.approvals import LINKS, PERSON, FileRegistry, Office, in_processes
 from tests.support.standing import STANDING, WORSE_AIRPORT, month
 
 FIRST, SECOND, THIRD = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
@@ -80,6 +83,10 @@ class Firm:
         decision = "approve" if state == "approve" else "reject"
         token = self.office.approvals.answer_tokens(request)[decision]
         return self.office.approvals.decide(request.id, decision, by, "I read the terms", token)
+
+    def who_decides(self) -> str:
+        with self.office.approvals.ledger.reading() as entries:
+            return standing.who_decides(entries, self.settings)
 
     def said(self) -> str:
         return self.chat.messages[-1].text
@@ -163,7 +170,7 @@ def test_what_is_not_better_stays_without_a_question(agreed: Firm) -> None:
     agreed.run(month("2015-02", "3", "1", so_far=0))
     (asked,) = agreed.tick()
     assert asked.decided is not None
-    assert asked.decided.state is RequestState.REJECTED
+    assert (asked.decided.state, asked.decided.override) == (RequestState.REJECTED, False)
     assert agreed.office.versions() == ["1"]
     with agreed.office.approvals.ledger.reading() as entries:
         assert entries.standing_uses() == {}
@@ -281,16 +288,44 @@ def test_no_month_beyond_its_term_is_covered(agreed: Firm, subject: str) -> None
     assert covering("2016-01", standing.terms_of(STANDING)) is not None
 
 
-@pytest.mark.parametrize("changed", [{"slice_tolerance": 0.5}, {"minimum_gain": 0.001}, {"bias_tolerance": 1.0}])
+@pytest.mark.parametrize(
+    "changed", [{"slice_tolerance": 0.5}, {"minimum_gain": 0.001}, {"bias_tolerance": 1.0}, {"city": "chicago"}]
+)
 def test_terms_that_nobody_agreed_to_are_asked_about_anew(agreed: Firm, changed: dict[str, float]) -> None:
     other = replace(agreed, settings=STANDING.model_copy(update=changed))
     other.run(month("2015-02", "3", "1"))
+    assert "was agreed to on other terms than .env has now" in other.who_decides()
     (asked,) = [asked for asked in other.tick() if asked.request.subject == "2015-02"]
     assert asked.decided is None
     before, now = other.known.standing.requests
     other.answer(now)
     assert other.known.standing.in_force == now
     assert other.known.standing.ends[before.id].cause == "successor"
+
+
+def test_terms_that_were_looser_for_a_while_promote_nothing_when_they_are_back(agreed: Firm) -> None:
+    loose = replace(agreed, settings=STANDING.model_copy(update={"slice_tolerance": 1.0}))
+    loose.run(month("2015-02", "3", "1", at_airports=-0.5))
+    (asked,) = loose.tick()
+    assert asked.decided is None, "nobody has agreed to these terms"
+    agreed.tick()
+    assert agreed.office.versions() == ["1"]
+    assert asked.request in agreed.office.approvals.record.open_requests()
+
+
+def test_an_approval_of_before_the_city_was_one_of_the_terms_covers_nothing(firm: Firm) -> None:
+    asked = firm.open
+    firm.answer(asked, "reject")
+    known = json.loads(asked.evidence_json)
+    del known["terms"]["city"]
+    written = json.dumps(known)
+    before = replace(asked, id="of-before", evidence_json=written, evidence_digest=standing.digest_of(written))
+    with firm.office.approvals.ledger.writing() as entries:
+        entries.add_standing_request(before)
+    firm.answer(before)
+    assert firm.known.standing.in_force == before
+    assert firm.known.standing.covering("2015-02", standing.terms_of(STANDING)) is None
+    verify(firm.office.approvals.ledger, [])
 
 
 def test_a_refusal_holds_for_the_months_it_was_asked_about(firm: Firm) -> None:
@@ -329,6 +364,91 @@ def test_a_rollback_makes_the_question_void(firm: Firm) -> None:
     assert firm.known.standing.outcomes[waiting.id].state is RequestState.VOID
 
 
+def test_asked_for_by_hand_a_question_that_ran_out_is_no_answer(firm: Firm) -> None:
+    before = firm.open
+    firm.office.clock.move(days=31)
+    asked = firm.office.approvals.ask_standing(STANDING)
+    assert (asked.id, asked.round) == (f"{before.id}-r2", 2)
+    assert asked.valid_until > firm.office.clock()
+    assert firm.known.standing.outcomes[before.id].state is RequestState.EXPIRED
+
+
+def test_a_question_of_another_release_keeps_no_other_message_and_no_other_question(firm: Firm) -> None:
+    firm.answer(firm.open, "reject")
+    foreign = replace(
+        firm.known.standing.requests[0], id="of-another", evidence_json='{"terms": 1}', evidence_digest=""
+    )
+    with firm.office.approvals.ledger.writing() as entries:
+        entries.add_standing_request(foreign)
+    january = firm.office.approvals.record.open_requests()[0]
+    firm.office.approve(january, override=True)
+    firm.tick()
+    assert firm.said().startswith("In production: version 2"), "what else there is to tell is told"
+    firm.run(month("2015-02", "3", "2", so_far=0))
+    asked = firm.office.approvals.ask_standing(STANDING)
+    assert (firm.open, firm.known.standing.outcomes[foreign.id].state) == (asked, RequestState.VOID)
+
+
+def test_what_waits_for_a_predecessor_reaches_a_person_once_another_has_taken_its_place(agreed: Firm) -> None:
+    agreed.run(month("2015-02", "3", "1"))
+    (comparison,) = (one for one in to_ask(agreed.known, CHANNELS, STANDING) if one.subject == "2015-02")
+    request = agreed.office.approvals.request(comparison)
+    assert send_request(agreed.office.approvals, agreed.chat, request.id, LINKS, STANDING)
+    successor = agreed.office.approvals.ask_standing(STANDING)
+    agreed.answer(successor)
+    assert not successor.covers("2015-02")
+    agreed.tick()
+    questions = [sent.text for sent in agreed.chat.messages if f"Request {request.id}" in sent.key]
+    assert "Approve: https://pages/approve/" in questions[-1]
+
+
+def test_a_ledger_whose_newer_entries_are_lost_promotes_nothing_by_itself(tmp_path: Path, chat: Chat) -> None:
+    """What is lost may have ended the approval, as here, where somebody has withdrawn it and people were told."""
+    settings = Settings(_env_file=None, approval_policy="standing", taxifare_home=tmp_path)
+    office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}", home=tmp_path).with_first_model()
+    firm = Firm(office, chat, settings)
+    firm.run(month("2015-01", "2", "1", so_far=0))
+    firm.tick()
+    firm.answer(firm.open)
+    with sqlite3.connect(tmp_path / "ledger.db") as ledger, sqlite3.connect(tmp_path / "backup.db") as backup:
+        ledger.backup(backup)
+    withdrawn(firm)
+    firm.tick()
+    with sqlite3.connect(tmp_path / "ledger.db") as ledger, sqlite3.connect(tmp_path / "backup.db") as backup:
+        backup.backup(ledger)
+    with pytest.raises(LedgerBehindError):
+        firm.tick()
+    office.approvals.adopt(by="Ada", reason="the disk of the newer one is gone")
+    over = firm.known.standing.ends[firm.known.standing.requests[0].id]
+    assert (over.cause, over.by) == ("withdrawal", "Ada")
+    assert over.reason == "the newer ledger is lost: the disk of the newer one is gone"
+    firm.run(month("2015-02", "3", "1"))
+    firm.tick()
+    assert office.versions() == ["1"]
+
+
+def test_an_approval_and_its_end_at_once_are_one_after_the_other(tmp_path: Path, chat: Chat, ledger_url: str) -> None:
+    """Three processes at once: two that decide under it, on two months, and a person who ends it."""
+    firm = Firm(Office.open(ledger_url, FileRegistry(path=tmp_path / "registry.json")).with_first_model(), chat)
+    firm.run(month("2015-01", "2", "1", so_far=0))
+    firm.tick()
+    firm.answer(firm.open)
+    approvals = firm.office.approvals
+    waiting = []
+    for subject, version in (("2015-02", "3"), ("2015-03", "4")):
+        firm.run(month(subject, version, "1"))
+        waiting.append(approvals.request(firm.known.comparisons[subject]))
+    deciding = [lambda one=one: approvals.decide_by_policy(one.id, STANDING) for one in waiting]
+    found = in_processes([*deciding, lambda: approvals.withdraw_standing(by="Bea", reason="not now")])
+    assert [answer for answer in found if isinstance(answer, StandingEnd)]
+    with approvals.ledger.reading() as entries:
+        places = {link.entry_table: link.number for link in entries.links()}
+        uses = entries.standing_uses()
+    assert len(firm.office.versions()) == 1 + len(uses) <= 2, "none, or one before the end"
+    assert all(places["standing_uses"] < places["standing_ends"] for _ in uses)
+    verify(approvals.ledger, [])
+
+
 # Who may
 
 
@@ -356,6 +476,28 @@ def test_an_answer_is_signed_and_counts_once(firm: Firm) -> None:
     assert firm.answer(request) == first
     with pytest.raises(SettledError):
         firm.answer(request, "reject", by="Bea")
+    withdrawn(firm)
+    with pytest.raises(SettledError, match="over by withdrawal: not while tolls change"):
+        firm.answer(request)
+
+
+def test_asked_again_the_links_of_before_are_dead_and_fresh_ones_come(firm: Firm) -> None:
+    """As after the key of the tokens was lost: on this machine, for no message has a link to it."""
+    request, approvals = firm.open, firm.office.approvals
+    before = approvals.answer_tokens(request)["approve"]
+    with pytest.raises(TokenError, match="no message about"):
+        approvals.ask_again(request.id, before)
+    assert approvals.ask_again(request.id) == request
+    with pytest.raises(TokenError):
+        approvals.decide(request.id, "approve", "Eve", "an old link", before)
+    firm.tick()
+    fresh = approvals.answer_tokens(request)["approve"]
+    assert (fresh != before, fresh in firm.said()) == (True, True)
+    firm.answer(request)
+    with pytest.raises(
+        ApprovalError, match=r"does not wait for an answer, it is approved by Ada; taxifare standing ask"
+    ):
+        approvals.ask_again(request.id)
 
 
 def test_ending_what_is_not_there_or_without_a_name_is_refused(firm: Firm) -> None:
@@ -385,3 +527,14 @@ def test_its_evidence_is_of_the_last_month_against_what_is_in_production(office:
     assert (asked.subject, [one.month for one in evidence.months]) == ("2015-01", ["2015-01"])
     assert evidence.so_far is not None
     assert evidence.so_far.mean == pytest.approx(0.03)
+
+
+def test_terms_other_than_those_that_were_shown_are_named(firm: Firm) -> None:
+    """Somebody who may add entries, and seals them, gives an approval with tolerances that no message has shown."""
+    asked = firm.open
+    verify(firm.office.approvals.ledger, [])
+    looser = asked.evidence_json.replace('"slice_tolerance": 0.1', '"slice_tolerance": 9.0')
+    with firm.office.approvals.ledger.writing() as entries:
+        entries.add_standing_request(replace(asked, id="looser", round=9, evidence_json=looser))
+    with pytest.raises(TamperedError, match=r"evidence of standing_requests .* does not have the digest"):
+        verify(firm.office.approvals.ledger, [])

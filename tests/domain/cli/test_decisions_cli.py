@@ -264,8 +264,13 @@ def test_a_standing_approval_is_asked_for_agreed_to_and_ended(desk: Desk, monkey
     assert asked.exit_code == 0, asked.output
     name = asked.output.split()[0]
     assert f"Answer: taxifare decide {name} --approve" in desk.run("standing").output
+    assert f"A standing approval waits for an answer, {name}: taxifare standing" in desk.run("requests").output
     agreed = desk.run("decide", name, "--approve", "--by", "Ada", "--reason", "fair terms")
     assert f"{name}: approved by Ada" in agreed.output
+    assert f"Who decides: under {name}, until 2016-01." in desk.run("standing").output
+    monkeypatch.setenv("APPROVAL_POLICY", "person")
+    assert f"APPROVAL_POLICY=person, under which {name} decides nothing" in desk.run("standing").output
+    assert f"APPROVAL_POLICY=person, under which {name} decides nothing" in " ".join(desk.run("doctor").output.split())
     over = desk.run("standing", "end", "--by", "Bea", "--reason", "tolls change")
     assert f"{name} is over" in over.output
     assert "over by withdrawal: tolls change" in " ".join(desk.run("standing").output.split())

@@ -38,3 +38,15 @@ def test_each_answer(found: Evidence, answer: StandingAnswer) -> None:
 def test_whoever_is_asked_learns_what_speaks_against() -> None:
     _, reasons = under_standing_approval(month("2015-01", "2", "1", objections=(WORSE_AIRPORT,)), STANDING)
     assert reasons == ("airport trips get worse",)
+
+
+def test_what_speaks_against_is_found_by_the_tolerances_in_force() -> None:
+    """A month that was compared while more was tolerated holds no objection, and promotes nothing for that."""
+    answer, reasons = under_standing_approval(month("2015-01", "2", "1", at_airports=-0.5), STANDING)
+    assert (answer, "airport trips get worse: -0.500 USD" in reasons[0]) == ("ask", True)
+    tolerant = STANDING.model_copy(update={"slice_tolerance": 1.0})
+    assert under_standing_approval(month("2015-01", "2", "1", at_airports=-0.5), tolerant)[0] == "promote"
+    found = month("2015-01", "2", "1")
+    biased = found.staging.model_copy(update={"corrected": found.staging.corrected.model_copy(update={"bias": 0.9})})
+    answer, reasons = under_standing_approval(found.model_copy(update={"staging": biased}), STANDING)
+    assert (answer, "the bias of corrected predictions grows" in reasons[0]) == ("ask", True)

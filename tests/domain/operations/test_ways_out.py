@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Message
-from taxifare.approval.delivery import send_request
+from taxifare.approval.delivery import send_notice, send_request
 from taxifare.approval.due import Known, to_ask
 from taxifare.approval.errors import AlteredError, ApprovalError, LedgerBehindError, TokenError
 from taxifare.approval.records import Delivery
@@ -29,6 +29,7 @@ from taxifare.settings import Settings
 from tests.support.approvals import LINKS, PERSON, by_recorded_files, evidence, record
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
+from tests.support.standing import STANDING
 
 Open = Callable[[Settings], ModelRegistry]
 
@@ -325,17 +326,22 @@ def test_the_doctor_names_the_questions_whose_links_another_key_has_killed(
         found = by_recorded_files(evidence(subject, add_version(registry_of(settings)), "1"), approvals.ledger)
         asked.append(approvals.request(record(approvals.ledger, found, approvals.now())))
         assert send_request(approvals, Chat(), asked[-1].id, LINKS, settings)
+    agreement = approvals.ask_standing(STANDING)
+    assert send_notice(approvals, Chat(), f"standing {agreement.id}", LINKS, settings)
     assert ills(settings) == {}
     key = settings.home / "approval-secret"
     key.unlink() if is_lost else key.write_text("another key of sixteen characters")
     says = ills(settings)["approval tokens"]
-    assert all(f"taxifare ask-again {request.id}" in says for request in asked)
+    assert all(f"taxifare ask-again {question.id}" in says for question in [*asked, agreement])
     assert key.exists() is not is_lost, "looking makes no key"
     for request in asked:
         command(settings, f"ask-again {request.id}")
         assert send_request(
             Approvals.from_settings(settings, registry_of(settings)), Chat(), request.id, LINKS, settings
         )
+    command(settings, f"ask-again {agreement.id}")
+    again = Approvals.from_settings(settings, registry_of(settings))
+    assert send_notice(again, Chat(), f"standing {agreement.id}", LINKS, settings)
     assert ills(settings) == {}
 
 
