@@ -5,12 +5,14 @@ that are refused whatever their turn are `run_guards`'. Why months wait at all: 
 taxifare_dagster.
 """
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import Known, undecided_before
 from taxifare.settings import MonthSettings, Settings
-from taxifare.sources.base import TripSource, base_revision_of
+from taxifare.sources.base import TripSource, base_revision_of, published_before
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month
 from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
@@ -30,7 +32,7 @@ def known_in_turn(
         dg.RetryRequested: It is about to be decided on; the step is tried again, and fails after so many tries.
     """
     month, known = month_of_partition(context.partition_key), Known.of(approvals)
-    before = undecided_before(month, revisions_of(source, settings), known, settings)
+    before = undecided_before(month, revisions_before(month, source, settings), known, settings)
     if before is None:
         return known
     if not before.is_compared:
@@ -47,13 +49,26 @@ def known_in_turn(
 
 
 def covered_months(source: TripSource, settings: MonthSettings) -> dict[Month, str]:
-    """Returns the published months that are partitions, with their revisions."""
-    keys = set(months_of(settings).get_partition_keys())
-    return {month: revision for month, revision in source.months().items() if partition_key(month) in keys}
+    """Returns the published months that are partitions, with their revisions.
+
+    Raises:
+        SourceError: The source cannot tell which are published; `CannotTellError` where those before a month are known.
+    """
+    return _covered(source.months(), settings)
 
 
-def revisions_of(source: TripSource, settings: MonthSettings) -> dict[str, str]:
-    """Returns the revision of each subject that is published: the base years, where there are any, and months."""
+def covered_months_before(month: Month, source: TripSource, settings: MonthSettings) -> dict[Month, str]:
+    """Returns those before a month; of later ones the source need not tell."""
+    return _covered(published_before(source, month), settings)
+
+
+def revisions_before(month: Month, source: TripSource, settings: MonthSettings) -> dict[str, str]:
+    """Returns the revision of each subject that is published before a month; the base years are one, if there are."""
     base = base_revision_of(source)
-    published = {str(month): revision for month, revision in covered_months(source, settings).items()}
+    published = {str(earlier): revision for earlier, revision in covered_months_before(month, source, settings).items()}
     return published if base is None else {BASE: base} | published
+
+
+def _covered(published: Mapping[Month, str], settings: MonthSettings) -> dict[Month, str]:
+    keys = set(months_of(settings).get_partition_keys())
+    return {month: revision for month, revision in published.items() if partition_key(month) in keys}

@@ -28,7 +28,7 @@ from taxifare.approval.records import Comparison
 from taxifare.approval.tokens import about_request
 from taxifare.serving.batches import waiting
 from taxifare.settings import Settings
-from taxifare.sources.base import TripSource, base_revision_of
+from taxifare.sources.base import CannotTellError, SourceError, TripSource, base_revision_of
 from taxifare.trips.editions import BASE
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.failures import failed_runs
@@ -44,7 +44,7 @@ from taxifare_dagster.jobs import (
     send_approval_message,
     whole_month_job,
 )
-from taxifare_dagster.order import covered_months, revisions_of
+from taxifare_dagster.order import covered_months, covered_months_before, revisions_before
 from taxifare_dagster.partitions import partition_key
 
 RUNNING = [
@@ -73,29 +73,49 @@ def new_month_sensor(
 
     One run at a time, oldest month first; a month that failed holds the later ones back until it has been run. Where
     a policy decides, so does one that it has not decided on; and where nothing is in production, a start that waits
-    for its answer.
+    for its answer. So does a month of which the source cannot tell whether it is published, and base years.
     """
     busy = _busy(context.instance)
     if busy is not None:
         return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
     known = Known.of(approvals)
-    if known.is_blank and (revision := base_revision_of(source)) is not None:
-        return _request(context.instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
     approved = to_retrain(known, settings.challengers)
     if approved is not None and not _requested(context.instance, key := f"whole month:v{approved.staging_version}"):
         config = _config(retrain_on_whole_month, month=approved.subject, version=approved.staging_version)
         return dg.RunRequest(key, dict(config), job_name=whole_month_job.name)
-    published = covered_months(source, settings)
+    try:
+        return _next_start(context.instance, known, source, settings)
+    except SourceError as error:
+        return dg.SkipReason(f"the source of trips cannot tell: {error}")
+
+
+def _next_start(
+    instance: dg.DagsterInstance, known: Known, source: TripSource, settings: Settings
+) -> dg.RunRequest | dg.SkipReason:
+    """Returns the request for the base model, or the oldest month that is due, or why there is none.
+
+    Raises:
+        SourceError: Which is due is not known, because the source cannot tell what is published.
+    """
+    if known.is_blank and (revision := base_revision_of(source)) is not None:
+        return _request(instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
+    doubt = None
+    try:
+        published = covered_months(source, settings)
+    except CannotTellError as error:
+        published, doubt = covered_months_before(error.month, source, settings), error
     due = next_month(published, known)
+    if due is None and doubt is not None:
+        raise doubt
     if due is None and (start := waiting_start(known)) is not None:
         return dg.SkipReason(f"the start with {start.subject} waits for its answer; no other is prepared meanwhile")
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
-    before = undecided_before(due.month, revisions_of(source, settings), known, settings)
+    before = undecided_before(due.month, revisions_before(due.month, source, settings), known, settings)
     if before is not None:
         return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
-    return _request(context.instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
+    return _request(instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
 
 
 @dg.sensor(jobs=[approval_job, notice_job], minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)

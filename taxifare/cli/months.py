@@ -8,7 +8,7 @@ from rich.table import Table
 from taxifare.cli.shared import approvals_in_force, download_bar, errors_told, month_of, terminal
 from taxifare.operations.inventory import known_months
 from taxifare.settings import settings_in_force
-from taxifare.sources import course_month, make_source
+from taxifare.sources import CannotTellError, course_month, make_source
 
 
 @errors_told()
@@ -18,9 +18,13 @@ def months(context: typer.Context) -> None:
     table = Table("month", "at the source", "in the lake", "state", "decided")
     in_lake = context.obj.editions_in_lake(settings.lake)
     approvals = approvals_in_force() if settings.has_ledger else None
-    for entry in known_months(make_source(settings), approvals, in_lake):
-        revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
-        table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
+    try:
+        for entry in known_months(make_source(settings), approvals, in_lake):
+            revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
+            table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
+    except CannotTellError:
+        terminal().print(table)
+        raise
     terminal().print(table if table.rows else f"{settings.trip_source} has no month of trips.")
 
 

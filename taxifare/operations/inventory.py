@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.records import Outcome, Request
-from taxifare.sources.base import TripSource
+from taxifare.sources.base import CannotTellError, TripSource
 from taxifare.trips.months import Month
 
 
@@ -21,12 +21,14 @@ class KnownMonth:
         published: Its revision at the source, None where the source does not have it.
         in_lake: Its revision in the lake, None where the lake does not have it.
         decided: The latest decision on it, in words; empty where there was none.
+        is_told: Whether the source can tell.
     """
 
     month: Month
     published: str | None
     in_lake: str | None
     decided: str
+    is_told: bool = True
 
     @property
     def state(self) -> str:
@@ -36,6 +38,8 @@ class KnownMonth:
         >>> KnownMonth(parse_month("2015-01"), "b2", "a1", "").state
         'restated'
         """
+        if not self.is_told:
+            return "cannot tell"
         if self.published is None:
             return "no longer published"
         if self.in_lake is None:
@@ -53,8 +57,13 @@ def known_months(source: TripSource, approvals: Approvals | None, in_lake: Mappi
 
     Raises:
         SourceError: The source does not answer.
+        CannotTellError: After all that is known: of a month the source cannot tell whether it is published.
     """
-    published = source.months()
+    doubt = None
+    try:
+        published = source.months()
+    except CannotTellError as error:
+        published, doubt = error.before, error
     requests, outcomes = [], []
     if approvals is not None:
         with approvals.ledger.reading() as entries:
@@ -65,9 +74,12 @@ def known_months(source: TripSource, approvals: Approvals | None, in_lake: Mappi
         if outcome.by is not None:
             request = asked[outcome.request_id]
             answers[request.subject] = (request, outcome)
-    for month in sorted({*published, *in_lake}):
-        revision = published.get(month)
-        yield KnownMonth(month, revision, in_lake.get(month), _decided(revision, answers.get(str(month))))
+    for month in sorted({*published, *in_lake, *([] if doubt is None else [doubt.month])}):
+        revision, decided = published.get(month), _decided(published.get(month), answers.get(str(month)))
+        is_told = doubt is None or month < doubt.month
+        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told)
+    if doubt is not None:
+        raise doubt
 
 
 def _decided(revision: str | None, answer: tuple[Request, Outcome] | None) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from taxifare.settings import Settings
-from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError, TripSource
+from taxifare.sources.base import CannotTellError, MonthNotPublishedError, NoBaseError, SourceError, TripSource
 from taxifare.sources.bigquery import BigQuery
 from taxifare.sources.chicago import Chicago
 from taxifare.sources.folder import Folder
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BasePublication",
+    "CannotTellError",
     "MonthNotPublishedError",
     "NoBaseError",
     "Publication",

@@ -1,30 +1,54 @@
 """What every source of trips promises, and what each uses to keep it.
 
-How trips are published in one place only belongs into the module of that source. Why "no base years" is an answer and
-a source that fails is none: docs/decisions.md, under sources.
+How trips are published in one place only belongs into the module of that source. What a source may answer of a month –
+published, not published yet, cannot tell – is told apart in `told_apart`, and nowhere else. Why the third answer is
+never taken for the second: docs/decisions.md, under sources.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
 
 import pandas as pd
 
 from taxifare.errors import ToldError
-from taxifare.trips.months import Month, bounds
+from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import TripTableError, as_trip_table
 from taxifare.trips.targets import Target
 
 
 class SourceError(ToldError, RuntimeError):
-    """A source cannot give what was asked; the message names the file or address, the month and what was expected."""
+    """A source cannot give what was asked; the message names the file or address, the month and what was expected.
+
+    Of whether there is a month, or base years, it says nothing: it cannot tell.
+    """
 
 
 class MonthNotPublishedError(SourceError):
-    """The source has no such month (yet)."""
+    """The source has no such month (yet), and there is a positive sign of it."""
 
 
 class NoBaseError(SourceError):
     """The source has no years before the first month, and says so; one that does not answer is another error."""
+
+
+class CannotTellError(SourceError):
+    """A source cannot tell whether it has a month; those before it are known.
+
+    Attributes:
+        month: The oldest of which it cannot tell.
+        before: The published months before that, and their revisions, oldest first.
+    """
+
+    def __init__(self, message: str, month: Month, before: Mapping[Month, str]) -> None:
+        super().__init__(message)
+        self.month = month
+        self.before = dict(before)
+
+
+Answer: TypeAlias = str | SourceError
+"""What a source answers of one month: its revision; that it is not published (`MonthNotPublishedError`); or any other
+error, which says that it cannot tell."""
 
 
 class TripSource(Protocol):
@@ -35,15 +59,20 @@ class TripSource(Protocol):
     """
 
     def months(self) -> dict[Month, str]:
-        """Returns the published months and their revisions, oldest first, without reading trips."""
+        """Returns the published months and their revisions, oldest first, without reading trips.
+
+        Raises:
+            CannotTellError: Of one of the months the source cannot tell whether it is published.
+            SourceError: It cannot tell of any.
+        """
         ...
 
     def read_month(self, month: Month) -> Publication:
         """Returns one month of trips, at least one row.
 
         Raises:
-            MonthNotPublishedError: The source does not have this month.
-            SourceError: The month is there but cannot be read as trips of that month.
+            MonthNotPublishedError: The source does not have this month (yet).
+            SourceError: The source cannot tell, or the month cannot be read as trips of that month.
         """
         ...
 
@@ -64,6 +93,79 @@ class TripSource(Protocol):
             SourceError: It cannot be known now.
         """
         ...
+
+
+def told_apart(answers: Mapping[Month, Answer], first: Month, last: Month | None, origin: str) -> dict[Month, str]:
+    """Returns the months that are published, and their revisions, oldest first.
+
+    A month that is not there, beyond all that are published, is not published yet. One that is not there while a later
+    one is, and one of which the source says anything but that, is one of which it cannot tell. So it is of the months
+    that are worked on, from the first to the last; others are published, or nobody asks.
+
+    Args:
+        answers: What the source said of each month; one that is not among them is not there.
+        first: The first month that is worked on.
+        last: The last one, None: the present one.
+        origin: Where the months are, for people.
+
+    Raises:
+        CannotTellError: Of one of the months it cannot be told.
+    """
+    revisions = {month: answer for month, answer in sorted(answers.items()) if isinstance(answer, str)}
+    now = new_york_now().to_period("M")
+    worked_on = [month for month in answers if first <= month <= min(last or now, now)]
+    newest = max((month for month in worked_on if month in revisions), default=None)
+    for month in months_between(first, max(worked_on, default=first - 1)):
+        answer = answers.get(month, MonthNotPublishedError(f"{origin}: no month {month}"))
+        if isinstance(answer, str):
+            continue
+        if not isinstance(answer, MonthNotPublishedError):
+            why = str(answer)
+        elif newest is not None and month < newest:
+            why = f"{newest} is, and this is not: {answer}: if it never will be, set FIRST_MONTH to a month after it"
+        else:
+            continue
+        before = {earlier: revision for earlier, revision in revisions.items() if earlier < month}
+        told = f"cannot tell whether month {month} is published: {why}; nothing from {month} on is run meanwhile"
+        raise CannotTellError(told, month, before)
+    return revisions
+
+
+def published_before(source: TripSource, month: Month) -> dict[Month, str]:
+    """Returns the published months before one, and their revisions; of later ones the source need not tell.
+
+    Raises:
+        SourceError: Of an earlier month, or of any, the source cannot tell whether it is published.
+    """
+    try:
+        published = source.months()
+    except CannotTellError as doubt:
+        if doubt.month < month:
+            raise
+        published = doubt.before
+    return {earlier: revision for earlier, revision in published.items() if earlier < month}
+
+
+def not_there(source: TripSource, month: Month, told: str) -> SourceError:
+    """Returns what it means that a source does not have a month when asked for it: not published, or it cannot tell.
+
+    Args:
+        source: Says which months are published.
+        month: Which it does not have.
+        told: What to say of it.
+
+    Raises:
+        SourceError: Of no month the source can tell.
+    """
+    try:
+        published = source.months()
+    except CannotTellError as doubt:
+        if doubt.month <= month:
+            return doubt
+        published = doubt.before
+    if month in published:
+        return SourceError(f"{told}: it was there a moment ago: try again")
+    return MonthNotPublishedError(told)
 
 
 def unchanged(publication: Publication, revision: str) -> Publication:
@@ -122,6 +224,15 @@ def ensure_target(target: Target, known: int, trips: int, origin: str) -> None:
             f"{origin}: column {target.column}: expected values, which TARGET={target.name} needs, received none in "
             f"{trips:,} trips"
         )
+
+
+def is_page(content: bytes) -> bool:
+    r"""Returns whether content that should be trips begins as web pages and errors of buckets do.
+
+    >>> is_page(b"\n<!DOCTYPE html><html>"), is_page(b"key,pickup_datetime")
+    (True, False)
+    """
+    return content[:1024].lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml"))
 
 
 def new_york_now() -> pd.Timestamp:

@@ -29,6 +29,8 @@ from taxifare.sources.base import (
     checked_month,
     checked_trips,
     new_york_now,
+    not_there,
+    told_apart,
 )
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import BasePublication, Publication
@@ -67,6 +69,7 @@ class BigQuery(TripSource):
     Attributes:
         table: `project.dataset.table`.
         first_month: The first month; the years before it are the base years.
+        last_month: The last month that is worked on, None: the present one.
         base_rows: Most trips of the base years, those with the smallest fingerprints; None: all.
         maximum_bytes: Most bytes that a query may read.
         client: Opens a client of BigQuery.
@@ -79,6 +82,7 @@ class BigQuery(TripSource):
     maximum_bytes: int
     client: "OpenClient"
     patience_s: float = PATIENCE_S
+    last_month: Month | None = None
     _known: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -87,6 +91,7 @@ class BigQuery(TripSource):
         return cls(
             table=settings.bigquery_table,
             first_month=settings.first_month,
+            last_month=settings.last_month,
             base_rows=settings.dataset_size,
             maximum_bytes=settings.bigquery_maximum_bytes,
             client=client or partial(connect, settings.bigquery_project, settings.bigquery_location),
@@ -96,12 +101,14 @@ class BigQuery(TripSource):
         """Returns the months from the first on that are over, and their revisions.
 
         Raises:
+            CannotTellError: A month has no trip though a later one has.
             SourceError: BigQuery does not answer, or the table is missing, not readable or no table of trips.
         """
         with self._opened() as asked:
             revisions = self._remembered("months", asked, lambda: asked.revisions(self.first_month))
         this_month = new_york_now().to_period("M")
-        return {month: revision for month, revision in revisions.items() if month < this_month}
+        over = {month: revision for month, revision in revisions.items() if month < this_month}
+        return told_apart(over, self.first_month, self.last_month, f"BigQuery table {self.table}")
 
     def read_month(self, month: Month) -> Publication:
         """Returns the month's trips.
@@ -116,7 +123,7 @@ class BigQuery(TripSource):
         with self._opened() as asked:
             rows = asked.trips(*bounds(month), rows=None)
         if not rows.num_rows:
-            raise MonthNotPublishedError(f"{origin}: no month {month}: no trip starts in it")
+            raise not_there(self, month, f"{origin}: no month {month}: no trip starts in it")
         return Publication(checked_month(_frame(rows), month, origin), _revision_of(rows), origin)
 
     def read_base(self) -> BasePublication:

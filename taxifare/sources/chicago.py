@@ -18,7 +18,15 @@ import pandas as pd
 from taxifare.digests import digest
 from taxifare.secrets import below, redacted, shown
 from taxifare.settings import ChicagoSettings
-from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError, TripSource, checked_month, unchanged
+from taxifare.sources.base import (
+    NoBaseError,
+    SourceError,
+    TripSource,
+    checked_month,
+    not_there,
+    told_apart,
+    unchanged,
+)
 from taxifare.sources.web import Web
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
@@ -68,6 +76,7 @@ class Chicago(TripSource):
         first_month: The first month; the months before it are the base years.
         trips_per_month: Most trips of a month; None: all.
         base_rows: Most trips of the base years, of each month in proportion; None: all.
+        last_month: The last month that is worked on, None: the present one.
     """
 
     web: Web
@@ -75,6 +84,7 @@ class Chicago(TripSource):
     first_month: Month
     trips_per_month: int | None
     base_rows: int | None
+    last_month: Month | None = None
     _known: dict[str, tuple[float, "dict[Month, _Contents]"]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -87,17 +97,20 @@ class Chicago(TripSource):
             first_month=settings.first_month,
             trips_per_month=settings.chicago_trips_per_month,
             base_rows=settings.dataset_size,
+            last_month=settings.last_month,
         )
 
     def months(self) -> dict[Month, str]:
         """Returns the months from the first on that are over, and their revisions.
 
         Raises:
+            CannotTellError: A month has no trip though a later one has.
             SourceError: The portal does not answer, or not as a portal of trips.
         """
-        return {
+        listed = {
             month: self._revision(contents) for month, contents in self._listed().items() if month >= self.first_month
         }
+        return told_apart(listed, self.first_month, self.last_month, shown(self.url))
 
     def read_month(self, month: Month) -> Publication:
         """Returns the month's trips.
@@ -151,7 +164,7 @@ class Chicago(TripSource):
         origin = shown(address)
         contents = self._contents(data_set, month, month + 1).get(month)
         if contents is None or not _is_over(month):
-            raise MonthNotPublishedError(f"{origin}: no month {month}: no trip starts in it, or it is not over")
+            raise not_there(self, month, f"{origin}: no month {month}: no trip starts in it, or it is not over")
         wanted = min(contents.trips, contents.trips if most_rows is None else most_rows)
         frame = pd.concat(self._pages(address, month, wanted), ignore_index=True)
         if len(frame) != wanted or self._contents(data_set, month, month + 1).get(month) != contents:

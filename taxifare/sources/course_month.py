@@ -29,7 +29,7 @@ def fetch(month: Month, settings: Settings, on_download: OnDownload = log_downlo
     """
     folder = _folder(settings)
     folder.path.mkdir(parents=True, exist_ok=True)
-    if month in folder.months():
+    if folder.has(month):
         raise SourceError(f"{folder.path}: month {month} is there already; `taxifare delete-new-data` takes it away")
     file = folder.path / _file_name(folder.months_pattern, month)
     course = LeWagon.from_settings(settings, Web(settings.downloads, on_download=on_download))

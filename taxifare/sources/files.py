@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from taxifare.sources.base import SourceError
+from taxifare.sources.base import SourceError, is_page
 from taxifare.trips.table import TRIP_COLUMNS
 
 FORMATS = (".parquet", ".csv", ".csv.gz")
@@ -133,7 +133,7 @@ def _unpacking(origin: str, content: bytes | None = None) -> Iterator[None]:
 
 def _rows(plain: bytes, origin: str) -> pd.DataFrame:
     """Returns the rows of a file that is not packed, or no longer."""
-    if plain.lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if is_page(plain):
         raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
     kind = "parquet" if origin.endswith(".parquet") else "CSV"
     try:

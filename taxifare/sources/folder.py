@@ -1,32 +1,39 @@
 """Trips from a folder of files: one of the base years and one a month, in Kaggle's columns.
 
-A file is chosen by its name. Where the same trips stand there in several formats the first of `FORMATS` is read.
+A file is chosen by its name. Where the same trips stand there in several formats the first of `FORMATS` is read. What
+has such a name and is no file of trips – a folder, a link to nothing, another ending or other letters – is nothing that
+is not there: whether there is such a month, or base years, cannot be told then.
 """
 
 import fnmatch
 import hashlib
 import re
+import stat
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
+import pandas as pd
+
 from taxifare.settings import FolderSettings
 from taxifare.sources.base import (
-    MonthNotPublishedError,
+    Answer,
     NoBaseError,
     SourceError,
     TripSource,
     checked_month,
     checked_trips,
+    not_there,
+    told_apart,
 )
 from taxifare.sources.files import FORMATS, read_parts, read_rows
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
-_MONTH_CODES = {"%Y": r"(?P<year>\d{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
+_MONTH_CODES = {"%Y": r"(?P<year>[0-9]{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Folder(TripSource):
         months_pattern: Name of a month's file: `*` and `?` stand for any text and any character, `{month:%Y_%m}` for
             the month with the strftime codes `%Y` and `%m`.
         base_pattern: Name of the base years' file, with `*` and `?`.
+        first_month: The first month that is worked on; None: the first that is there.
+        last_month: The last one, None: the present one.
 
     Raises:
         SourceError: A pattern has other fields or codes, or lacks the year or the month.
@@ -46,6 +55,8 @@ class Folder(TripSource):
     path: Path
     months_pattern: str = "taxi_{month:%Y_%m}.*"
     base_pattern: str = "taxi_base_*"
+    first_month: Month | None = None
+    last_month: Month | None = None
 
     def __post_init__(self) -> None:
         _ = self._month_name
@@ -59,29 +70,45 @@ class Folder(TripSource):
         """
         if settings.trip_folder is None:
             raise SourceError("expected a folder of trip files, received none: set TRIP_FOLDER")
-        return cls(settings.trip_folder.expanduser().absolute(), settings.trip_folder_months, settings.trip_folder_base)
+        return cls(
+            settings.trip_folder.expanduser().absolute(),
+            settings.trip_folder_months,
+            settings.trip_folder_base,
+            settings.first_month,
+            settings.last_month,
+        )
 
     def months(self) -> dict[Month, str]:
         """Returns the months that have a file, and the hash of each.
 
         Raises:
-            SourceError: The folder is missing, or a month has two files of one format.
+            CannotTellError: A month has no file though a later one has, two of one format, or what is no file of trips.
+            SourceError: The folder is missing.
         """
-        files = self._month_files()
-        return {month: _revision(_preferred(files[month], f"month {month}")) for month in files}
+        answers = {month: _answer(entries, month) for month, entries in self._entries_of_months().items()}
+        first = self.first_month or min(answers, default=None)
+        return {} if first is None else told_apart(answers, first, self.last_month, str(self.path))
+
+    def has(self, month: Month) -> bool:
+        """Returns whether something in the folder has the name of the month's file.
+
+        Raises:
+            SourceError: The folder is missing.
+        """
+        return month in self._entries_of_months()
 
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's file.
 
         Raises:
             MonthNotPublishedError: The month has no file.
-            SourceError: The folder is missing, or the file cannot be read as trips of that month.
+            SourceError: The folder is missing, the file cannot be read as trips of that month, or is no file.
         """
-        files = self._month_files()
-        if month not in files:
+        entries = self._entries_of_months().get(month)
+        if entries is None:
             name = self.months_pattern.format(month=month.start_time)
-            raise MonthNotPublishedError(f"{self.path}: no file for month {month}: {_expected(name)}")
-        file = _preferred(files[month], f"month {month}")
+            raise not_there(self, month, f"{self.path}: no file for month {month}: {_expected(name)}")
+        file = _file(entries, f"month {month}")
         content = _content(file)
         return Publication(checked_month(read_rows(content, str(file)), month, str(file)), _sha256(content), str(file))
 
@@ -89,8 +116,8 @@ class Folder(TripSource):
         """Returns the trips of the base file, which is read a part at a time.
 
         Raises:
-            NoBaseError: There is no base file.
-            SourceError: It cannot be read as trips.
+            NoBaseError: Nothing has the name of a base file.
+            SourceError: It cannot be read as trips, or is no file.
         """
         file = self._base_file()
         revision = _revision(file)
@@ -100,31 +127,40 @@ class Folder(TripSource):
         """Returns the hash of the base file.
 
         Raises:
-            NoBaseError: There is no base file.
+            NoBaseError: Nothing has the name of a base file.
+            SourceError: What has cannot be read.
         """
         return _revision(self._base_file())
 
     def _base_file(self) -> Path:
-        files = [file for file in self._files() if fnmatch.fnmatchcase(file.name, self.base_pattern)]
-        if not files:
+        name = re.compile(fnmatch.translate(self.base_pattern), re.IGNORECASE)
+        entries = [
+            _Entry.of(path, is_named=fnmatch.fnmatchcase(path.name, self.base_pattern))
+            for path in self._visible()
+            if name.fullmatch(path.name)
+        ]
+        if not entries:
             raise NoBaseError(f"{self.path}: no file of the base years: {_expected(self.base_pattern)}")
-        return _preferred(files, "the base years")
+        return _file(entries, "the base years")
 
-    def _files(self) -> list[Path]:
-        """Returns the trip files of the folder by name; hidden ones are being written, or some system's own."""
+    def _visible(self) -> list[Path]:
+        """Returns what is in the folder, by name; hidden files are being written, or some system's own."""
         try:
-            visible = (file for file in self.path.iterdir() if not file.name.startswith("."))
-            return sorted(file for file in visible if _format(file) and file.is_file())
+            return sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
         except OSError as error:
             raise SourceError(f"{self.path}: expected a folder of trip files, received {error.strerror}") from error
 
-    def _month_files(self) -> dict[Month, list[Path]]:
-        """Returns the files of each month, oldest month first."""
-        files: dict[Month, list[Path]] = {}
-        for file in self._files():
-            if found := self._month_name.fullmatch(file.name):
-                files.setdefault(parse_month(f"{found['year']}-{found['month']}"), []).append(file)
-        return dict(sorted(files.items()))
+    def _entries_of_months(self) -> dict[Month, "list[_Entry]"]:
+        """Returns what has the name of a month's file, but for its letters, oldest month first."""
+        any_case, entries = re.compile(self._month_name.pattern, re.DOTALL | re.IGNORECASE), dict[Month, list[_Entry]]()
+        for path in self._visible():
+            # Of a folder that a cluster has written, only the files in it have an ending.
+            found = next(filter(None, (any_case.fullmatch(path.name + ending) for ending in ("", *FORMATS))), None)
+            if found and pd.Timestamp.min.year < int(found["year"]) < pd.Timestamp.max.year:
+                month = parse_month(f"{found['year']}-{found['month']}")
+                entry = _Entry.of(path, is_named=self._month_name.fullmatch(path.name) is not None)
+                entries.setdefault(month, []).append(entry)
+        return dict(sorted(entries.items()))
 
     @cached_property
     def _month_name(self) -> re.Pattern[str]:
@@ -172,12 +208,61 @@ def _format(file: Path) -> str | None:
     return next((ending for ending in FORMATS if file.name.endswith(ending)), None)
 
 
-def _preferred(files: Iterable[Path], what: str) -> Path:
+@dataclass(frozen=True)
+class _Entry:
+    """What is in the folder under a month's name, or that of the base years.
+
+    Attributes:
+        path: Where it is.
+        oddity: Why it is no file of trips; None if it is one.
+        is_beside: Whether such a thing may well lie beside a file of trips: notes on it, its checksum.
+    """
+
+    path: Path
+    oddity: str | None
+    is_beside: bool = False
+
+    @classmethod
+    def of(cls, path: Path, *, is_named: bool) -> Self:
+        """Returns what is there; its name is as the pattern has it, or is so in other letters only."""
+        try:
+            is_file = stat.S_ISREG(path.stat().st_mode)
+        except FileNotFoundError:
+            return cls(path, "a link to nothing")
+        except OSError as error:
+            return cls(path, f"what cannot be looked at: {error.strerror}")
+        if not is_file:
+            return cls(path, "a folder" if path.is_dir() else "what is no file")
+        if not path.name.isprintable():
+            return cls(path, "a name that cannot be read")
+        if _format(Path(path.name.lower())) is None:
+            return cls(path, "another ending", is_beside=True)
+        is_named = is_named and _format(path) is not None
+        return cls(path, None if is_named else "a name in other letters than TRIP_FOLDER_MONTHS or TRIP_FOLDER_BASE")
+
+
+def _answer(entries: "list[_Entry]", month: Month) -> Answer:
+    """Returns what there is of a month: the revision of its file, or why that cannot be told."""
+    try:
+        return _revision(_file(entries, f"month {month}"))
+    except SourceError as error:
+        return error
+
+
+def _file(entries: "list[_Entry]", what: str) -> Path:
     """Returns the file in the most preferred format.
 
     Raises:
-        SourceError: Two have that format: to read one of them might be to read half the trips.
+        SourceError: Two have that format: to read one of them might be to read half the trips. Or something else has
+            that name.
     """
+    files = [entry.path for entry in entries if entry.oddity is None]
+    odd = [entry for entry in entries if entry.oddity is not None and not (entry.is_beside and files)]
+    if odd:
+        raise SourceError(
+            f"{odd[0].path}: expected a file with {what} that ends in {', '.join(FORMATS)}, received {odd[0].oddity}: "
+            "rename it, move it away, or put the file in its place"
+        )
     ranked = sorted(files, key=lambda file: (FORMATS.index(_format(file) or ""), file.name))
     if len(ranked) > 1 and _format(ranked[0]) == _format(ranked[1]):
         raise SourceError(

@@ -22,9 +22,11 @@ from taxifare.sources.base import (
     TripSource,
     checked_month,
     checked_trips,
+    not_there,
+    told_apart,
 )
 from taxifare.sources.files import read_rows
-from taxifare.sources.web import Web, WebError
+from taxifare.sources.web import Web, WebError, answers_of
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
@@ -67,22 +69,28 @@ class LeWagon(TripSource):
         """Returns the months of 2015 that are there.
 
         Raises:
-            SourceError: Only one of a month's files is there, or the server does not answer.
+            CannotTellError: Only one of a month's files is there, neither though a later month is, or the server
+                does not answer.
         """
-        found = {month: self._revisions(name, month) for month, name in MONTHS.items()}
-        return {month: digest(revisions) for month, revisions in found.items() if revisions}
+        answers = answers_of(lambda month, insist: digest(self._revisions(MONTHS[month], month, insist)), MONTHS)
+        return told_apart(answers, max(self.first_month, min(MONTHS)), None, shown(self.url))
 
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's two files, with the split they publish.
 
         Raises:
             MonthNotPublishedError: It is none of the course's months, or not there.
-            SourceError: A file cannot be had, or is not trips of that month.
+            SourceError: Whether it is there cannot be told, a file cannot be had, or is not trips of that month.
         """
-        if month not in MONTHS or not self._revisions(MONTHS[month], month):
-            raise MonthNotPublishedError(
-                f"{shown(self.url)}: no month {month}: the course has {min(MONTHS)} to {max(MONTHS)}"
-            )
+        told = f"{shown(self.url)}: no month {month}: the course has {min(MONTHS)} to {max(MONTHS)}"
+        if month not in MONTHS:
+            raise MonthNotPublishedError(told)
+        try:
+            self._revisions(MONTHS[month], month)
+        except WebError as error:
+            if error.is_absence or error.is_refusal:
+                raise not_there(self, month, f"{told}: {error}") from error
+            raise
         trips, is_validation, revision = self._read(MONTHS[month], month)
         return Publication(trips, revision, self._origin(MONTHS[month]), is_validation)
 
@@ -105,12 +113,16 @@ class LeWagon(TripSource):
         """Returns the revision of the base years.
 
         Raises:
-            NoBaseError: They are not there.
-            SourceError: Only one of the files is there, or the server does not answer.
+            NoBaseError: Neither is there.
+            SourceError: Only one of the files is there, or the server does not answer, or refuses.
         """
-        revisions = self._revisions(self._size, None)
-        if not revisions:
-            raise NoBaseError(f"{self._origin(self._size)}: no files of the base years: check LEWAGON_URL")
+        try:
+            revisions = self._revisions(self._size, None)
+        except WebError as error:
+            if error.is_absence:
+                told = f"{self._origin(self._size)}: no files of the base years: check LEWAGON_URL: {error}"
+                raise NoBaseError(told) from error
+            raise
         return digest([digest(revisions), str(self.first_month)])
 
     @property
@@ -125,25 +137,28 @@ class LeWagon(TripSource):
     def _origin(self, name: str) -> str:
         return " and ".join(shown(self._address(part, name)) for part in PARTS)
 
-    def _revisions(self, name: str, month: Month | None) -> list[str]:
-        """Returns the revisions of the two files, none where neither is there.
+    def _revisions(self, name: str, month: Month | None, insist: bool = True) -> list[str]:
+        """Returns the revisions of the two files.
 
         Raises:
-            SourceError: One is there and the other is not, or the server does not answer.
+            WebError: Neither is there, the server refuses both, or does not answer.
+            SourceError: One is there and the other is not.
         """
-        revisions, absences = [], []
+        revisions, faults = list[str](), list[WebError]()
         for part in PARTS:
             address = self._address(part, name)
             try:
-                revisions.append(self.web.revision(address, _checks(address, month)))
+                revisions.append(self.web.revision(address, _checks(address, month), insist=insist))
             except WebError as error:
-                if not error.is_absence:
+                if not (error.is_absence or error.is_refusal):
                     raise
-                absences.append(error)
-        if revisions and absences:
-            raise SourceError(f"{self._origin(name)}: expected both files, one is there: {absences[0]}") from absences[
-                0
-            ]
+                faults.append(error)
+        if revisions and faults:
+            if faults[0].is_refusal and not insist:
+                return self._revisions(name, month)
+            raise SourceError(f"{self._origin(name)}: expected both files, one is there: {faults[0]}") from faults[0]
+        if faults:
+            raise max(faults, key=lambda fault: fault.is_refusal)
         return revisions
 
     def _read(self, name: str, month: Month | None) -> tuple[pd.DataFrame, pd.Series, str]:

@@ -10,7 +10,6 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,15 +26,18 @@ from taxifare.digests import digest
 from taxifare.secrets import below, shown
 from taxifare.settings import TaxiColor, TlcSettings
 from taxifare.sources.base import (
+    Answer,
     MonthNotPublishedError,
     NoBaseError,
     SourceError,
     TripSource,
     checked_month,
     new_york_now,
+    not_there,
+    told_apart,
     unchanged,
 )
-from taxifare.sources.web import Web, WebError
+from taxifare.sources.web import Web, WebError, answers_of
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import DTYPES
@@ -53,8 +55,6 @@ _BATCH_ROWS = 1 << 18
 _MOST_BYTES_OF_ZONES = 1 << 27
 _HIGHEST_ZONE = 10_000
 """The city has 263, in a file of a megabyte; memory goes with the highest number."""
-
-_LOOKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,14 @@ class Tlc(TripSource):
         """Returns the months that are published, asked for one by one.
 
         Raises:
-            SourceError: The server does not answer, or has none of months that must be out by now.
+            CannotTellError: A month is missing or refused though a later one is there, or the server does not answer.
+            SourceError: The server has none of months that must be out by now, or not the zones.
         """
         now = self.now().to_period("M")
-        asked = list(months_between(self.first_month, min(self.last_month or now, now)))
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-            revisions = dict(zip(asked, pool.map(self._revision, asked), strict=True))
-        published = {month: revision for month, revision in revisions.items() if revision is not None}
+        # The month before the first is published, and shows that the server does not refuse everything.
+        answers = self._answers(self.first_month - 1, min(self.last_month or now, now))
+        del answers[self.first_month - 1]
+        published = told_apart(answers, self.first_month, self.last_month, shown(self.url))
         if not published and self.first_month < now - USUAL_DELAY_MONTHS:
             raise SourceError(
                 f"{shown(self._address(self.first_month))}: expected months from {self.first_month} on, received none: "
@@ -185,14 +186,14 @@ class Tlc(TripSource):
 
         Raises:
             MonthNotPublishedError: The server has no such file (yet).
-            SourceError: The file cannot be had, or is not trips of that month with zones.
+            SourceError: Whether it has one it cannot tell, or the file is not trips of that month with zones.
         """
         origin = shown(self._address(month))
         try:
             received = self.web.download(self._address(month), partial(_check_columns, origin=origin, color=self.color))
         except WebError as error:
-            if error.is_absence:
-                raise MonthNotPublishedError(f"no month {month}, or not yet: {error}") from error
+            if error.is_absence or (error.is_refusal and month >= self.first_month):
+                raise not_there(self, month, f"no month {month}, or not yet: {error}") from error
             raise
         zones = self.web.download(self._zones_address, self._check_zones)
         places = _zones(zones.path, shown(self._zones_address))
@@ -204,7 +205,7 @@ class Tlc(TripSource):
         """Returns the trips of the months before the first, month by month.
 
         Raises:
-            NoBaseError: One of them is not there.
+            NoBaseError: None of them is there.
             SourceError: One of them cannot be had, is not trips with zones, or changes meanwhile.
         """
         revisions = self._base_revisions()
@@ -216,23 +217,29 @@ class Tlc(TripSource):
         """Returns the revision of the base years.
 
         Raises:
-            NoBaseError: One of the months is not there.
-            SourceError: The server does not answer.
+            NoBaseError: None of the months is there.
+            SourceError: One of them is not there, or the server does not answer.
         """
         return digest(list(self._base_revisions().values()))
 
     def _base_revisions(self) -> dict[Month, str]:
         """Returns the months of the base years and their revisions, oldest first."""
-        revisions = {}
-        for month in months_between(self.first_month - self.base_months, self.first_month - 1):
-            if (revision := self._revision(month)) is None:
-                raise NoBaseError(
-                    f"no base years of {self.base_months} months before {self.first_month}: "
-                    f"{shown(self._address(month))} is not there: lower TLC_BASE_MONTHS, or set FIRST_MONTH to a later "
-                    "month"
-                )
-            revisions[month] = revision
-        return revisions
+        first = self.first_month - self.base_months
+        answers = self._answers(first, self.first_month - 1, later=self.first_month)
+        revisions = {month: answer for month, answer in answers.items() if isinstance(answer, str)}
+        if len(revisions) == self.base_months:
+            return revisions
+        lacking = next(month for month in answers if month not in revisions)
+        way_out = "lower TLC_BASE_MONTHS, or set FIRST_MONTH to a later month"
+        if all(isinstance(answer, MonthNotPublishedError) for answer in answers.values()):
+            raise NoBaseError(
+                f"no base years of {self.base_months} months before {self.first_month}: none of them is there: "
+                f"{answers[lacking]}; {way_out}"
+            )
+        raise SourceError(
+            f"base years of {self.base_months} months before {self.first_month}: expected all of them, received of "
+            f"{lacking}: {answers[lacking]}: try again later; if it never was published, {way_out}"
+        )
 
     @property
     def _zones_address(self) -> str:
@@ -245,16 +252,20 @@ class Tlc(TripSource):
         """Ensures that the file has taxi zones."""
         Zones.read(file, shown(self._zones_address))
 
-    def _revision(self, month: Month) -> str | None:
-        """Returns the revision of a month, None where it is not there."""
-        address = self._address(month)
-        try:
-            revision = self.web.revision(address, partial(_check_columns, origin=shown(address), color=self.color))
-        except WebError as error:
-            if error.is_absence:
-                return None
-            raise
-        return self._digest(revision, self.web.revision(self._zones_address, self._check_zones))
+    def _answers(self, first: Month, last: Month, later: Month | None = None) -> dict[Month, Answer]:
+        """Returns what the server says of the months from first to last.
+
+        Raises:
+            SourceError: It does not give the zones.
+        """
+        zones = self.web.revision(self._zones_address, self._check_zones)
+
+        def revision(month: Month, insist: bool) -> str:
+            address = self._address(month)
+            check = partial(_check_columns, origin=shown(address), color=self.color)
+            return self._digest(self.web.revision(address, check, insist=insist), zones)
+
+        return answers_of(revision, months_between(first, last), later=later)
 
     def _digest(self, file: str, zones: str) -> str:
         """Returns what all that decides the trips of a month comes to."""

@@ -1,10 +1,12 @@
 """HTTP for every source: what passes is tried again, what does not fails at once, and a file is whole or not there.
 
-Passing faults (429, 500, 502, 503, 504 and their like, no connection, no answer in time, a connection cut off) are
-tried again, `ATTEMPTS` times in all, after pauses that double from a second, with jitter; where the server says when to
-come back (Retry-After) it is believed, up to `LONGEST_PAUSE_S`. All else fails at once. What is raised names the
-address without its login and query, the status and what to do; secrets belong into `secret_headers`, never shown and
-never sent to another host than the one that was asked.
+Passing faults (429, 500, 502, 503, 504 and their like, no connection, no answer in time, a connection cut off, a web
+page in place of what was asked) are tried again, `ATTEMPTS` times in all, after pauses that double from a second, with
+jitter; where the server says when to come back (Retry-After) it is believed, up to `LONGEST_PAUSE_S`. A refusal (403)
+may be throttling, and is tried again as well, unless it may just as well mean that there is no such file
+(`answers_of`). All else fails at once. What is raised names the address without its login and query, the status and
+what to do; secrets belong into `secret_headers`, never shown and never sent to another host than the one that was
+asked.
 
 Why a loop of our own tries again, not urllib3's, and why what a server said is believed for a while:
 docs/decisions.md, under sources.
@@ -13,7 +15,8 @@ docs/decisions.md, under sources.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -38,7 +41,8 @@ from urllib3.util import Retry
 
 from taxifare.bounds import TooMuchError, beginning, parsed_json, within
 from taxifare.secrets import private_folder, redacted, remember, shown
-from taxifare.sources.base import SourceError
+from taxifare.sources.base import Answer, MonthNotPublishedError, SourceError, is_page
+from taxifare.trips.months import Month
 from taxifare.whole_files import put_in_place
 
 _log = logging.getLogger(__name__)
@@ -54,8 +58,12 @@ BELIEVED_S = 300.0
 """How long a file is taken to be as it was when last looked at: a sensor asks every few seconds."""
 
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-ABSENT_STATUS = frozenset({403, 404, 410})
-"""What stands for "there is no such file": buckets whose content may not be listed answer 403."""
+ABSENT_STATUS = frozenset({404, 410})
+REFUSED_STATUS = 403
+"""Throttling, for some; credentials that are missing; and what buckets whose content may not be listed say of a file
+that is not there."""
+
+LOOKS_AT_ONCE = 8
 
 MOST_JSON_BYTES = 1 << 28
 """A full page of the Chicago portal has 20 million."""
@@ -74,7 +82,8 @@ _LOG_EVERY_S = 10.0
 _ADVICE = {
     400: "the query is not understood",
     401: "the server wants credentials: check the settings of the source",
-    403: "the server refuses, or has no such file: check the address and the credentials in the settings",
+    403: "the server refuses, perhaps for a while, or has no such file: check the address and the credentials in the "
+    "settings",
     404: "there is no such file: check the address in the settings",
     410: "there is no such file any more: check the address in the settings",
 }
@@ -97,6 +106,11 @@ class WebError(SourceError):
     def is_absence(self) -> bool:
         """Whether the server answered that there is no such file."""
         return self.status in ABSENT_STATUS
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server refused, which may mean several things."""
+        return self.status == REFUSED_STATUS
 
 
 class PassingWebError(WebError):
@@ -217,23 +231,29 @@ class Web:
                 raise
             except ValueError:
                 glimpse = redacted(content[:_GLIMPSE_BYTES].decode("ascii", "backslashreplace"))[:40]
+            if is_page(content):
+                raise PassingWebError(_page(url))
             raise WebError(f"{shown(url)}: expected JSON, received {len(content):,} bytes that begin {glimpse!r}")
 
         with _bounded(url):
             return self._persist(ask)
 
-    def look(self, url: str) -> Remote:
+    def look(self, url: str, *, insist: bool = True) -> Remote:
         """Returns what the server says of a file, without downloading it; believed for `believed_s`.
+
+        Args:
+            url: Its address.
+            insist: Whether a refusal is tried again, and not believed.
 
         Raises:
             WebError: It does not have it (`is_absence`), or refuses; PassingWebError where it may answer later.
         """
         until, known = self._seen.get(url, (0.0, None))
-        if known is None or time.monotonic() >= until:
+        if known is None or time.monotonic() >= until or (insist and isinstance(known, WebError) and known.is_refusal):
             try:
-                known = self._persist(lambda: self._head(url))
+                known = self._persist(lambda: self._head(url), insist=insist)
             except WebError as error:
-                if not error.is_absence:
+                if not (error.is_absence or error.is_refusal):
                     raise
                 known = error
             self._believe(url, known)
@@ -241,15 +261,15 @@ class Web:
             raise known
         return known
 
-    def revision(self, url: str, check: Callable[[Path], None]) -> str:
+    def revision(self, url: str, check: Callable[[Path], None], *, insist: bool = True) -> str:
         """Returns what identifies the content of a file; downloads it only where the server gives nothing that does.
 
         Raises:
             WebError: As `look` and `download`.
         """
-        return self.look(url).revision or self.download(url, check).revision
+        return self.look(url, insist=insist).revision or self.download(url, check, insist=insist).revision
 
-    def download(self, url: str, check: Callable[[Path], None]) -> Download:
+    def download(self, url: str, check: Callable[[Path], None], *, insist: bool = True) -> Download:
         """Returns a file whole and checked: the one in the cache if it is still what the server has, else a new one.
 
         What has arrived of a file is kept and resumed, in this call after a passing fault, and in the next after a
@@ -259,6 +279,7 @@ class Web:
         Args:
             url: Its address.
             check: Raises a `SourceError` if the file at the path is not what it should be; then it is forgotten.
+            insist: Whether a refusal is tried again.
 
         Raises:
             WebError: It cannot be had; PassingWebError where it may be later.
@@ -266,7 +287,7 @@ class Web:
         folder = self.cache / hashlib.sha256(url.encode()).hexdigest()[:16]
         with FileLock(private_folder(folder) / "lock"):
             with _bounded(url):
-                received, file = self._persist(lambda: self._receive(url, folder))
+                received, file = self._persist(lambda: self._receive(url, folder), insist=insist)
             revision = received.revision or _sha256(file)
             if file == _part(folder, received):
                 try:
@@ -292,12 +313,13 @@ class Web:
     def _believe(self, url: str, seen: Remote | WebError) -> None:
         self._seen[url] = (time.monotonic() + self.believed_s, seen)
 
-    def _persist(self, ask: Callable[[], Result]) -> Result:
-        """Returns what `ask` returns, asking again after passing faults."""
+    def _persist(self, ask: Callable[[], Result], *, insist: bool = True) -> Result:
+        """Returns what `ask` returns, asking again after passing faults, and after refusals for those who insist."""
+        is_worth_waiting = _may_pass if insist else _passes
         return Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._pause_s,
-            retry=retry_if_exception(_is_worth_waiting),
+            retry=retry_if_exception(is_worth_waiting),
             before_sleep=_say,
             retry_error_callback=_give_up,
         )(ask)
@@ -323,9 +345,11 @@ class Web:
             response = self._session.request(
                 method, url, params=params, headers=headers, timeout=timeouts_s, stream=stream, allow_redirects=True
             )
-        if response.status_code < requests.codes.bad_request:
+        if response.status_code < requests.codes.bad_request and not _says_page(response):
             return response
         with response:
+            if response.status_code < requests.codes.bad_request:
+                raise PassingWebError(_page(url))
             raise self._refusal(url, response)
 
     def _refusal(self, url: str, response: requests.Response) -> WebError:
@@ -361,8 +385,6 @@ class Web:
             return remote, part
         headers = {"Range": f"bytes={arrived_bytes}-", "If-Range": str(remote.etag)} if arrived_bytes else {}
         with self._request("GET", url, headers=headers, stream=True) as response:
-            if "text/html" in response.headers.get("Content-Type", ""):
-                raise WebError(f"{shown(url)}: expected a file, received a web page: open the address in a browser")
             if response.status_code == requests.codes.partial:
                 mode, total_bytes = "ab", _total_bytes(url, response, arrived_bytes)
             else:  # the whole file, and perhaps another than the one that was asked for
@@ -382,11 +404,65 @@ class Web:
         size_bytes = part.stat().st_size
         if total_bytes is not None and size_bytes != total_bytes:
             raise PassingWebError(f"{shown(url)}: expected {total_bytes:,} bytes, received {size_bytes:,}")
+        with part.open("rb") as file:
+            begun = file.read(_GLIMPSE_BYTES)
+        if is_page(begun):
+            part.unlink()
+            raise PassingWebError(_page(url))
         return remote, part
 
 
-def _is_worth_waiting(error: BaseException) -> bool:
+def answers_of(
+    revision: Callable[[Month, bool], str], months: Iterable[Month], *, later: Month | None = None
+) -> dict[Month, Answer]:
+    """Returns what servers answer of months that are files, oldest first, up to one of which they cannot tell.
+
+    A refusal may be what a bucket says of a file that it does not have. It is taken for that behind the last month that
+    is published, where there is one; anywhere else it is insisted that the server says more.
+
+    Args:
+        revision: Returns the revision of a month, or raises what the server said; insists on an answer where told to.
+        months: Which to ask for. Where the first is surely published, it shows that the server does not refuse all.
+        later: A later month that may be taken to be published.
+    """
+    asked, answers = list(months), dict[Month, Answer]()
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        found = pool.map(lambda month: _answer(revision, month, insist=False), asked)
+        for month, answer in zip(asked, found, strict=True):
+            answers[month] = answer
+            if not (isinstance(answer, str | MonthNotPublishedError) or _is_refusal(answer)):
+                return answers
+    for month in [month for month, answer in answers.items() if _is_refusal(answer)]:
+        newest = later or max((month for month, answer in answers.items() if isinstance(answer, str)), default=None)
+        if newest is not None and month > newest:
+            answers[month] = MonthNotPublishedError(str(answers[month]))
+            continue
+        answers[month] = _answer(revision, month, insist=True)
+        if not isinstance(answers[month], str | MonthNotPublishedError):
+            break
+    return answers
+
+
+def _answer(revision: Callable[[Month, bool], str], month: Month, *, insist: bool) -> Answer:
+    """Returns what a server says of a month, as far as it can be understood without the other months."""
+    try:
+        return revision(month, insist)
+    except WebError as error:
+        return MonthNotPublishedError(str(error)) if error.is_absence else error
+    except SourceError as error:
+        return error
+
+
+def _is_refusal(answer: Answer) -> bool:
+    return isinstance(answer, WebError) and answer.is_refusal
+
+
+def _passes(error: BaseException) -> bool:
     return isinstance(error, PassingWebError) and (error.retry_after_s or 0.0) <= LONGEST_PAUSE_S
+
+
+def _may_pass(error: BaseException) -> bool:
+    return _passes(error) or (isinstance(error, WebError) and error.is_refusal)
 
 
 def _say(state: RetryCallState) -> None:
@@ -438,6 +514,14 @@ def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
     """Yields the body of a response as it arrives."""
     with _in_our_words(url):
         yield from response.iter_content(_CHUNK_BYTES)
+
+
+def _page(url: str) -> str:
+    return f"{shown(url)}: expected trips, received a web page with status 200: open the address in a browser"
+
+
+def _says_page(response: requests.Response) -> bool:
+    return "text/html" in response.headers.get("Content-Type", "")
 
 
 def _retry_after_s(response: requests.Response) -> float | None:

@@ -20,7 +20,7 @@ from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings, TrainingSettings
-from taxifare.sources.base import TripSource
+from taxifare.sources.base import TripSource, published_before
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.rehearsal import Reservoir, clean_months_before
 from taxifare.training.renewal import renew
@@ -145,10 +145,10 @@ def months_before(
         after: The month after which, None for all.
 
     Raises:
-        SourceError: A published month cannot be read.
+        SourceError: A published month cannot be read, or the source cannot tell which are published.
     """
     first = settings.first_month if after is None else max(settings.first_month, after + 1)
-    if not any(first <= earlier < month for earlier in source.months()):
+    if not any(first <= earlier for earlier in published_before(source, month)):
         return
     sample = Reservoir(settings.rehearsal_trips, settings.seed)
     if (years := base()) is not None:

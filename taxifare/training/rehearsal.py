@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.settings import Settings
-from taxifare.sources.base import TripSource
+from taxifare.sources.base import TripSource, published_before
 from taxifare.trips.cleaning import clean, row_hashes
 from taxifare.trips.editions import Edition, TripBatches, Trips
 from taxifare.trips.months import Month
@@ -120,10 +120,10 @@ def clean_months_before(
         settings: City, target, first month, the share for validation, and the fewest trips of a month.
 
     Raises:
-        SourceError: A published month cannot be read.
+        SourceError: A published month cannot be read, or the source cannot tell which are published.
     """
-    for earlier, revision in source.months().items():
-        if settings.first_month <= earlier < month:
+    for earlier, revision in published_before(source, month).items():
+        if settings.first_month <= earlier:
             raw = stored(earlier)
             if raw is None or raw.edition.revision != revision:
                 raw = _as_published(earlier, source, settings)

@@ -29,7 +29,7 @@ from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
-from taxifare_dagster.order import covered_months, known_in_turn
+from taxifare_dagster.order import covered_months_before, known_in_turn
 from taxifare_dagster.partitions import month_of_partition
 from taxifare_dagster.provenance import run_tags
 from taxifare_dagster.stored import candidacy, whole_month
@@ -154,7 +154,7 @@ def _candidacy(
 ) -> Candidacy | None:
     """Returns how the candidate stands before the month, None where nothing is in production."""
     month = month_of_partition(context.partition_key)
-    record = record_before(month, covered_months(source, settings), known)
+    record = record_before(month, covered_months_before(month, source, settings), known)
     if record is None:
         return None
     return candidacy(month, record, last_learned(known), source, parquet_io, base_trips_io, settings)

@@ -11,7 +11,7 @@ from taxifare.gate.evidence import Verdict
 from taxifare.model.store import RegistryError
 from taxifare.sources.base import NoBaseError, SourceError
 from taxifare_dagster import sensors
-from tests.support.world import FEBRUARY, JANUARY, World, failures
+from tests.support.world import FEBRUARY, JANUARY, MARCH, World, failures
 
 
 class TestNewMonthSensor:
@@ -43,8 +43,11 @@ class TestNewMonthSensor:
 
     def test_base_years_that_cannot_be_asked_for_are_no_cold_start(self, empty: World) -> None:
         empty.publisher.base_fault = SourceError("503 Service Unavailable; given up after 5 attempts")
-        with pytest.raises(SourceError, match="503"):
-            empty.tick("new_month_sensor")
+        tick = empty.tick("new_month_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == (
+            "the source of trips cannot tell: 503 Service Unavailable; given up after 5 attempts"
+        )
 
     def test_months_outside_the_partitions_are_left_alone(self, compared_january: World) -> None:
         compared_january.publisher.out = (JANUARY - 1, JANUARY, JANUARY + 6)
@@ -92,10 +95,34 @@ class TestNewMonthSensor:
             "re-execute it from its page, later months wait"
         )
 
-    def test_a_source_out_of_reach_fails_the_tick_with_its_own_words(self, started: World) -> None:
+    def test_a_source_out_of_reach_is_said_in_its_own_words(self, started: World) -> None:
         started.publisher.fault = SourceError("/published: expected a folder of trip files, received Stale file handle")
-        with pytest.raises(SourceError, match="Stale file handle"):
-            started.tick("new_month_sensor")
+        tick = started.tick("new_month_sensor")
+        assert not tick.run_requests
+        assert str(tick.skip_message).endswith("Stale file handle")
+
+    def test_nothing_behind_a_month_of_which_the_source_cannot_tell_is_run(self, compared_january: World) -> None:
+        """February is a link to nothing, March is there: what is older goes on, nothing later does."""
+        city, trips = compared_january.publisher.city, compared_january.settings.home / "trips"
+        trips.mkdir()
+        for month in (JANUARY, MARCH):
+            city.read_month(month).trips.to_parquet(trips / f"taxi_{month.start_time:%Y_%m}.parquet")
+        world = compared_january.reading(trips)
+        (restated,) = world.tick("new_month_sensor").run_requests
+        assert restated.partition_key == "2015-01-01", "a file is another edition than the city's own"
+        assert failures(world.launch(restated, "monthly_job")) == {}, "March is no hindrance to January"
+
+        hole = world.tick("new_month_sensor")
+        assert not hole.run_requests
+        assert "cannot tell whether month 2015-02 is published: 2015-03 is, and this is not" in str(hole.skip_message)
+        (trips / "taxi_2015_02.csv").symlink_to(trips / "nowhere")
+        assert "received a link to nothing" in str(world.tick("new_month_sensor").skip_message)
+        assert "cannot tell" in failures(world.run_month(MARCH))["rehearsal_trips"], "nor by hand"
+
+        (trips / "taxi_2015_02.csv").unlink()
+        city.read_month(FEBRUARY).trips.to_parquet(trips / "taxi_2015_02.parquet")
+        (requested,) = world.tick("new_month_sensor").run_requests
+        assert requested.partition_key == "2015-02-01"
 
     def test_an_mlflow_out_of_reach_fails_the_tick_and_requests_no_base_model(
         self, empty: World, closed_port: int

@@ -40,7 +40,7 @@ class BigQueryServer:
         queries: The queries that were run, dry runs left out.
         dry_runs: How many dry runs there were.
         bytes_read: What each query reads, as a dry run says; the emulator itself says nothing is read.
-        faults: What the next calls answer, one each: a status and a reason.
+        faults: What the next calls answer, one each: a status and a reason; with 200, a web page.
     """
 
     url: str
@@ -156,7 +156,10 @@ class _Front(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, reason: str) -> None:
         errors = [{"reason": reason, "message": reason}]
-        self._reply(status, {"error": {"code": status, "message": reason, "errors": errors}})
+        if status == 200:
+            self._send(200, b"<!DOCTYPE html><title>Sign in</title>", {"Content-Type": "text/html"})
+        else:
+            self._reply(status, {"error": {"code": status, "message": reason, "errors": errors}})
 
     def _reply(self, status: int, answer: Mapping[str, Any]) -> None:
         self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})

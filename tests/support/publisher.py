@@ -40,6 +40,7 @@ class Publisher:
         ranges: Whether it can send a part of a file.
         heads: Whether it answers HEAD.
         absent_status: What it answers where there is no file; buckets that may not be listed answer 403.
+        in_trouble: What happens to the next requests for a path, as `faults`; the last of them happens ever after.
         changed_at: The time of the last change of every file, seconds since 1970.
         slow_s: How long `slow` and `stall` are.
     """
@@ -52,12 +53,18 @@ class Publisher:
     ranges: bool = True
     heads: bool = True
     absent_status: int = 404
+    in_trouble: dict[str, list[str]] = field(default_factory=dict)
     changed_at: float = 1_420_070_400
     slow_s: float = 1.0
 
     def methods(self) -> list[str]:
         """How it was asked, in order."""
         return [method for method, _, _ in self.asked]
+
+    def trouble_with(self, path: str) -> str:
+        """What happens to this request for a path."""
+        troubles = self.in_trouble.get(path.lstrip("/"), [""])
+        return troubles.pop(0) if len(troubles) > 1 else troubles[0]
 
     def validators(self, content: bytes) -> dict[str, str]:
         """The headers that identify a content."""
@@ -86,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         publisher = self.publisher
         publisher.asked.append((self.command, self.path, {key.lower(): value for key, value in self.headers.items()}))
-        fault = publisher.faults.pop(0) if publisher.faults else ""
+        fault = publisher.faults.pop(0) if publisher.faults else publisher.trouble_with(urlsplit(self.path).path)
         content = publisher.files.get(urlsplit(self.path).path.lstrip("/"))
         if fault == "slow":
             time.sleep(publisher.slow_s)

@@ -86,6 +86,7 @@ class TestMonths:
         assert line_of("2015-03") == ""
 
     def test_a_month_in_the_lake_that_is_then_restated(self, trips: Path) -> None:
+        (trips / "taxi_2015_02.parquet").unlink()
         revision = self.fetch(trips)
         assert "in the lake" in line_of("2015-01")
         CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")
@@ -109,6 +110,18 @@ class TestMonths:
         assert "earlier edition" not in line_of("2015-01")
         CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")
         assert "approved by Ada, on an earlier edition" in line_of("2015-01")
+
+    def test_a_month_of_which_the_source_cannot_tell_is_said_with_the_reason(self, trips: Path) -> None:
+        CITY.read_month(JANUARY + 2).trips.to_parquet(trips / "taxi_2015_03.parquet")
+        (trips / "taxi_2015_02.parquet").unlink()
+        (trips / "taxi_2015_02.parquet").mkdir()
+        shown = run("months")
+        assert shown.exit_code == 1
+        lines = {month: line for line in shown.output.splitlines() for month in ("2015-01", "2015-02") if month in line}
+        assert "published" in lines["2015-01"]
+        assert "cannot tell" in lines["2015-02"]
+        assert "taxi_2015_02.parquet: expected a file with month 2015-02" in shown.stderr
+        assert "received a folder" in shown.stderr
 
     def test_a_source_that_fails_is_one_line(self, trips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRIP_FOLDER", str(trips / "nowhere"))

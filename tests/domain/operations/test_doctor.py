@@ -9,7 +9,7 @@ import pytest
 from taxifare.model.registry import ModelRegistry
 from taxifare.operations.doctor import Finding, examine
 from taxifare.settings import Settings
-from taxifare.sources import make_source
+from taxifare.sources import make_source, web
 from taxifare.trips.months import parse_month
 from tests.support.small import small_settings
 from tests.support.socrata import from_trip_table, portal_server, published
@@ -87,9 +87,24 @@ def test_for_durations_the_latest_month_is_asked_for_drop_off_times(
     assert "drop-off times" not in findings(settings.model_copy(update={"target": "fare"}))
 
 
-def test_a_portal_that_refuses_is_found_with_what_to_do(tmp_path: Path, open_registry: Open) -> None:
+def test_a_month_of_which_the_source_cannot_tell_is_found(tmp_path: Path, open_registry: Open) -> None:
+    folder = tmp_path / "trips"
+    folder.mkdir()
+    (folder / "taxi_2015_01.csv").symlink_to(tmp_path / "nowhere")
+    settings = small_settings(tmp_path, trip_source="folder", trip_folder=folder)
+    open_registry(settings)
+    found = findings(settings)["trips"]
+    assert not found.is_well
+    assert "cannot tell whether month 2015-01 is published: " in found.says
+    assert "received a link to nothing" in found.says
+
+
+def test_a_portal_that_refuses_is_found_with_what_to_do(
+    tmp_path: Path, open_registry: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "LONGEST_PAUSE_S", 0.01)
     with portal_server() as portal:
-        portal.faults = ["403"]
+        portal.faults = ["403"] * web.ATTEMPTS
         settings = small_settings(
             tmp_path, trip_source="chicago", city="chicago", chicago_url=portal.url, chicago_app_token="sesame"
         )

@@ -71,11 +71,12 @@ def portal() -> Iterator[Portal]:
 @pytest.fixture
 def source(portal: Portal, tmp_path: Path) -> Chicago:
     web = Web(tmp_path, secret_headers={"X-App-Token": TOKEN}, first_pause_s=0.01, timeout_s=0.5)
-    return Chicago(web, portal.url, JANUARY, None, None)
+    return Chicago(web, portal.url, JANUARY, None, None, parse_month("2015-06"))
 
 
 def changed(source: Chicago, **changes: object) -> Chicago:
-    facts = {"web": source.web, "url": source.url, "first_month": JANUARY, "trips_per_month": None, "base_rows": None}
+    months = {"first_month": JANUARY, "last_month": parse_month("2015-06")}
+    facts = {"web": source.web, "url": source.url, **months, "trips_per_month": None, "base_rows": None}
     return Chicago(**facts | changes)  # type: ignore[arg-type]
 
 
@@ -196,8 +197,8 @@ class TestBaseYears:
 
 class TestFaults:
     def test_throttling_and_outages_pass(self, portal: Portal, source: Chicago) -> None:
-        portal.faults = ["429:0", "503", "drop"]
-        assert len(source.read_month(JANUARY).trips) == 3
+        for portal.faults in (["429:0", "503", "drop"], ["403", "page"]):
+            assert len(source.read_month(JANUARY).trips) == 3
 
     def test_but_not_for_ever(self, portal: Portal, source: Chicago) -> None:
         portal.faults = ["429:0"] * 10
@@ -205,8 +206,16 @@ class TestFaults:
             source.months()
 
     @pytest.mark.parametrize(
+        ("fault", "said"), [("403", "received 403.*given up"), ("page", "received a web page.*given up")]
+    )
+    def test_what_may_pass_and_does_not_is_told(self, portal: Portal, source: Chicago, fault: str, said: str) -> None:
+        portal.faults = [fault] * 10
+        with pytest.raises(PassingWebError, match=said):
+            source.months()
+
+    @pytest.mark.parametrize(
         ("fault", "said"),
-        [("403", "received 403"), ("page", "expected JSON, received"), ("404", "check the address in the settings")],
+        [("401", "received 401"), ("404", "check the address in the settings")],
     )
     def test_others_fail_at_once(self, portal: Portal, source: Chicago, fault: str, said: str) -> None:
         portal.faults = [fault]

@@ -8,7 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
+from taxifare.sources.base import (
+    CannotTellError,
+    MonthNotPublishedError,
+    NoBaseError,
+    SourceError,
+    published_before,
+)
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.months import parse_month
@@ -81,11 +87,73 @@ def test_two_files_of_one_format_may_be_half_a_month_each(tmp_path: Path) -> Non
 
 
 def test_only_trip_files_count_as_months(tmp_path: Path) -> None:
-    for name in ("taxi_2015_02.parquet.part", "taxi_2015_03.xlsx", "taxi_2015_13.csv", "taxi_base_2009.csv", "notes"):
+    """What lies beside a month's file is no hindrance, nor what is of no month that there is."""
+    for name in ("taxi_2015_01.parquet.part", "taxi_2015_01.csv.md5", "taxi_base_2009.csv", "notes"):
         (tmp_path / name).write_text("x")
-    (tmp_path / "taxi_2015_04.parquet").mkdir()
+    for name in ("taxi_2015_13.csv", "taxi_0000_01.csv", "taxi_9999_12.csv", "taxi_2014_12.xlsx"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "taxi_2014_12.csv").mkdir()
     (tmp_path / "taxi_2015_01.csv").write_text(text_of(TRIPS))
-    assert list(Folder(tmp_path).months()) == [JANUARY]
+    assert list(Folder(tmp_path, first_month=JANUARY).months()) == [JANUARY]
+
+
+ODD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a folder": (lambda place: place.with_suffix(".parquet").mkdir(), "received a folder"),
+    "a folder without an ending": (lambda place: place.mkdir(), "received a folder"),
+    "a link to nothing": (lambda place: place.with_suffix(".csv").symlink_to("/nowhere"), "received a link to nothing"),
+    "a link to itself": (
+        lambda place: place.with_suffix(".csv").symlink_to(place.with_suffix(".csv")),
+        "received what cannot be looked at: Too many levels of symbolic links",
+    ),
+    "a queue": (lambda place: os.mkfifo(place.with_suffix(".csv")), "received what is no file"),
+    "other letters": (
+        lambda place: place.with_name(place.name.upper() + ".CSV").write_text(text_of(TRIPS)),
+        "received a name in other letters",
+    ),
+    "another ending": (lambda place: place.with_suffix(".xlsx").write_bytes(b"PK"), "received another ending"),
+    "a download": (lambda place: place.with_suffix(".csv.part").write_text("key"), "received another ending"),
+    "bytes that are no text": (
+        lambda place: Path(os.fsdecode(os.fsencode(place) + b".\xff.csv")).write_text("x"),
+        "received a name that cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_no_file_under_a_months_name_is_not_a_month_that_is_missing(tmp_path: Path, odd: str) -> None:
+    make, received = ODD[odd]
+    for month in (JANUARY, parse_month("2015-03")):
+        (tmp_path / f"taxi_{month.start_time:%Y_%m}.csv").write_text(text_of(CITY.read_month(month).trips))
+    make(tmp_path / "taxi_2015_02")
+    folder = Folder(tmp_path)
+    with pytest.raises(CannotTellError, match=received) as doubt:
+        folder.months()
+    assert str(doubt.value).startswith(f"cannot tell whether month 2015-02 is published: {tmp_path}/")
+    assert (str(doubt.value.month), list(doubt.value.before)) == ("2015-02", [JANUARY])
+    assert list(published_before(folder, JANUARY + 1)) == [JANUARY]
+    with pytest.raises(SourceError, match=received) as refused:
+        folder.read_month(JANUARY + 1)
+    assert not isinstance(refused.value, MonthNotPublishedError)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_no_file_under_the_base_years_name_is_not_no_base(tmp_path: Path, odd: str) -> None:
+    make, received = ODD[odd]
+    make(tmp_path / "taxi_base_2009_2014")
+    for ask in (Folder(tmp_path).base_revision, Folder(tmp_path).read_base):
+        with pytest.raises(SourceError, match=received) as refused:
+            ask()
+        assert not isinstance(refused.value, NoBaseError)
+
+
+def test_a_month_that_is_missing_before_one_that_is_there_may_be_late(tmp_path: Path) -> None:
+    (tmp_path / "taxi_2015_03.csv").write_text(text_of(CITY.read_month(parse_month("2015-03")).trips))
+    late = Folder(tmp_path, first_month=JANUARY)
+    for ask in (late.months, lambda: late.read_month(JANUARY), lambda: late.read_month(JANUARY + 1)):
+        with pytest.raises(CannotTellError, match=r"2015-01 .*: 2015-03 is.*set FIRST_MONTH to a month after it"):
+            ask()
+    assert list(Folder(tmp_path, first_month=parse_month("2015-03")).months()) == [parse_month("2015-03")]
+    assert list(Folder(tmp_path, first_month=JANUARY, last_month=JANUARY).months()) == [parse_month("2015-03")]
 
 
 def test_hidden_files_are_nobodys_trips(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
+from taxifare.sources.base import CannotTellError, MonthNotPublishedError, NoBaseError, SourceError
 from taxifare.sources.lewagon import LeWagon
 from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.web import Web, WebError
@@ -152,9 +152,11 @@ def test_passing_faults_pass(course: LeWagon, publisher: Publisher, fault: str) 
 
 
 def test_a_server_in_trouble_is_not_a_month_that_is_missing(course: LeWagon, publisher: Publisher) -> None:
-    publisher.faults = ["500"] * 99
-    with pytest.raises(WebError, match="500 Internal Server Error; given up after 5 attempts"):
+    publisher.faults = ["500"] * 999
+    with pytest.raises(CannotTellError, match=r"2015-01 .*500 Internal Server Error; given up after 5 attempts"):
         course.months()
+    with pytest.raises(WebError, match="500 Internal Server Error; given up after 5 attempts"):
+        course.read_month(JANUARY)
 
 
 @pytest.mark.real_trips

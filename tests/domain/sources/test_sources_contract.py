@@ -239,7 +239,8 @@ def test_the_settings_choose_the_source(tmp_path: Path) -> None:
     assert isinstance(simulator, Simulator)
     assert [str(month) for month in simulator.months()] == ["2015-01", "2015-02"]
     folder = make_source(Settings(trip_source="folder", trip_folder=tmp_path))
-    assert folder == Folder(tmp_path, months_pattern="taxi_{month:%Y_%m}.*", base_pattern="taxi_base_*")
+    first, last = parse_month("2015-01"), parse_month("2015-06")
+    assert folder == Folder(tmp_path, "taxi_{month:%Y_%m}.*", "taxi_base_*", first, last)
 
 
 @pytest.mark.parametrize("source", get_args(SourceSettings.model_fields["trip_source"].annotation))

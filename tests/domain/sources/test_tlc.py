@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxifare.gate.scores import reference_mae, score
-from taxifare.sources.base import MonthNotPublishedError, NoBaseError, SourceError
+from taxifare.sources.base import CannotTellError, MonthNotPublishedError, NoBaseError, SourceError
 from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.tlc import Tlc, Zones, read_trips
 from taxifare.sources.web import Web, WebError
@@ -106,7 +106,6 @@ def test_zones_in_degrees_are_refused(commission: Tlc, publisher: Publisher) -> 
 @pytest.mark.parametrize(
     "content",
     [
-        b"<html>",
         b"",
         b"PK\x03\x04 and then nothing",
         zones_zip(lacks="prj"),
@@ -220,7 +219,7 @@ def test_months_are_found_by_asking(commission: Tlc, publisher: Publisher) -> No
     assert [str(month) for month in commission.months()] == ["2024-03", "2024-04"]
     assert "GET" not in publisher.methods()
     asked = sorted({path for _, path, _ in publisher.asked if "trip-data" in path})
-    assert asked == [f"/trip-data/green_tripdata_2024-0{number}.parquet" for number in (3, 4, 5, 6)]
+    assert asked == [f"/trip-data/green_tripdata_2024-0{number}.parquet" for number in (2, 3, 4, 5, 6)]
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -236,9 +235,24 @@ def test_a_new_source_waits_for_its_first_month(commission: Tlc, publisher: Publ
 
 
 def test_old_months_that_are_all_missing_are_a_wrong_address(commission: Tlc, publisher: Publisher) -> None:
-    publisher.files.clear()
+    publisher.files, publisher.absent_status = {"misc/taxi_zones.zip": FILES["misc/taxi_zones.zip"]}, 404
     with pytest.raises(SourceError, match=r"from 2023-12 on, received none: check TLC_URL, TLC_COLOR and FIRST_MONTH"):
         replace(commission, first_month=parse_month("2023-12")).months()
+    assert replace(commission, first_month=parse_month("2024-05")).months() == {}
+
+
+def test_where_everything_is_refused_nothing_is_told(commission: Tlc, publisher: Publisher) -> None:
+    publisher.files = {"misc/taxi_zones.zip": FILES["misc/taxi_zones.zip"]}
+    with pytest.raises(CannotTellError, match=r"2024-03 .*2024-03\.parquet: expected data, received 403") as doubt:
+        commission.months()
+    assert doubt.value.before == {}
+    for read in (commission.base_revision, commission.read_base):
+        with pytest.raises(SourceError, match=r"received of 2024-02: .*received 403") as refused:
+            read()
+        assert not isinstance(refused.value, NoBaseError)
+    publisher.files.clear()
+    with pytest.raises(WebError, match=r"taxi_zones\.zip: expected data, received 403"):
+        commission.months()
 
 
 def test_a_server_in_trouble_is_not_a_month_that_is_missing(commission: Tlc, publisher: Publisher) -> None:
@@ -256,9 +270,24 @@ def test_the_base_years_are_the_months_before_the_first(commission: Tlc) -> None
     assert later.read_base().whole().trips["key"].is_unique
 
 
-def test_too_many_base_months_are_no_base(commission: Tlc) -> None:
+@pytest.mark.parametrize("status", [403, 404])
+def test_base_years_of_which_a_month_is_missing_are_not_no_base(
+    commission: Tlc, publisher: Publisher, status: int
+) -> None:
+    publisher.absent_status = status
     for read in (replace(commission, base_months=2).read_base, replace(commission, base_months=2).base_revision):
-        with pytest.raises(NoBaseError, match=r"no base years of 2 months before 2024-03: .*2024-01.*TLC_BASE_MONTHS"):
+        with pytest.raises(SourceError, match=rf"of 2024-01: .*received {status}.*lower TLC_BASE_MONTHS") as refused:
+            read()
+        assert not isinstance(refused.value, NoBaseError)
+
+
+def test_where_the_first_month_is_the_first_of_all_there_are_no_base_years(
+    commission: Tlc, publisher: Publisher
+) -> None:
+    del publisher.files["trip-data/green_tripdata_2024-02.parquet"]
+    publisher.absent_status = 404
+    for read in (commission.read_base, commission.base_revision):
+        with pytest.raises(NoBaseError, match=r"no base years of 1 months before 2024-03: none of them is there"):
             read()
 
 
@@ -297,7 +326,7 @@ def test_only_the_columns_that_are_needed_are_read(commission: Tlc, publisher: P
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"<html>Sign in</html>", "expected taxi trips in parquet, received something else"),
+        (b"<html>Sign in</html>", "expected trips, received a web page with status 200"),
         (FILES[MARCH_FILE][:-100], "expected taxi trips in parquet, received something else"),
         (
             FILES[MARCH_FILE][:1000] + bytes(800) + FILES[MARCH_FILE][1800:],

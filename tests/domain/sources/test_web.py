@@ -49,7 +49,9 @@ def files(web: Web) -> list[Path]:
 # What passes
 
 
-@pytest.mark.parametrize("fault", ["429", "429:0", "500", "502", "503", "504", "drop", "slow", "cut", "stall"])
+@pytest.mark.parametrize(
+    "fault", ["403", "429", "429:0", "500", "502", "503", "504", "drop", "slow", "cut", "stall", "page"]
+)
 def test_a_passing_fault_is_tried_again(publisher: Publisher, address: str, web: Web, fault: str) -> None:
     publisher.faults = ["", fault]
     if fault in {"slow", "stall"}:
@@ -101,7 +103,7 @@ def test_nobody_waits_an_hour(publisher: Publisher, address: str, web: Web) -> N
 # What does not pass
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418])
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 418])
 def test_a_permanent_fault_fails_at_once_and_says_what_to_do(
     publisher: Publisher, address: str, web: Web, status: int
 ) -> None:
@@ -111,19 +113,36 @@ def test_a_permanent_fault_fails_at_once_and_says_what_to_do(
     assert not isinstance(refused.value, PassingWebError)
     assert str(refused.value).startswith(f"{address}: expected data, received {status} ")
     assert refused.value.status == status
-    assert refused.value.is_absence == (status in {403, 404, 410})
+    assert refused.value.is_absence == (status in {404, 410})
     assert len(publisher.asked) == 2
     assert files(web) == []
 
 
 def test_a_page_is_not_a_file(publisher: Publisher, address: str, web: Web) -> None:
-    publisher.faults = ["", "page"]
-    with pytest.raises(WebError, match="expected a file, received a web page"):
-        web.download(address, anything)
-    publisher.faults = ["page"]
-    with pytest.raises(WebError, match=r"expected JSON, received 37 bytes that begin '<!DOCTYPE html>"):
+    told = f"received a web page with status 200.*given up after {ATTEMPTS} attempts"
+    for ask in (lambda: web.look(address), lambda: web.download(address, anything)):
+        publisher.faults = ["page"] * ATTEMPTS
+        with pytest.raises(PassingWebError, match=told):
+            ask()
+    publisher.faults = ["page"] * ATTEMPTS
+    with pytest.raises(PassingWebError, match=told):
         web.json(f"{publisher.url}/rows.json")
+    publisher.files["trips.csv"] = b"<html>a page that calls itself a file</html>"
+    with pytest.raises(PassingWebError, match=told):
+        web.download(address, anything)
     assert files(web) == []
+
+
+def test_a_refusal_may_pass_and_is_neither_absence_nor_believed(publisher: Publisher, address: str, web: Web) -> None:
+    web = replace(web, believed_s=300.0)
+    publisher.faults = ["403"] * (ATTEMPTS + 1)
+    with pytest.raises(WebError, match=r"received 403 Forbidden") as refused:
+        web.look(address, insist=False)
+    assert (refused.value.is_refusal, refused.value.is_absence) == (True, False)
+    with pytest.raises(WebError, match=f"received 403 Forbidden.*given up after {ATTEMPTS} attempts"):
+        web.look(address)
+    assert len(publisher.asked) == ATTEMPTS + 1
+    assert web.look(address).size_bytes == len(CONTENT), "whoever insists is not answered from memory"
 
 
 def test_the_servers_own_words_are_told(publisher: Publisher, web: Web) -> None:
