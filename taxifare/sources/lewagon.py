@@ -48,12 +48,14 @@ class LeWagon(TripSource):
         url: Address of the folder they are in.
         dataset_size: Base trips wanted, None for all: decides which of the base files is read.
         first_month: Where the base years end; later trips in the base files are left out.
+        last_month: The last month that is worked on, None: the present one.
     """
 
     web: Web
     url: str = field(repr=False)
     dataset_size: int | None
     first_month: Month
+    last_month: Month | None = None
 
     @classmethod
     def from_settings(cls, settings: LeWagonSettings, web: Web) -> Self:
@@ -63,6 +65,7 @@ class LeWagon(TripSource):
             url=settings.lewagon_url.get_secret_value(),
             dataset_size=settings.dataset_size,
             first_month=settings.first_month,
+            last_month=settings.last_month,
         )
 
     def months(self) -> dict[Month, str]:
@@ -73,7 +76,7 @@ class LeWagon(TripSource):
                 does not answer.
         """
         answers = answers_of(lambda month, insist: digest(self._revisions(MONTHS[month], month, insist)), MONTHS)
-        return told_apart(answers, max(self.first_month, min(MONTHS)), None, shown(self.url))
+        return told_apart(answers, max(self.first_month, min(MONTHS)), self.last_month, shown(self.url))
 
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's two files, with the split they publish.
