@@ -78,6 +78,7 @@ MonthSetting = Annotated[Month, BeforeValidator(_month), PlainSerializer(str)]
 OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(empty_is_none)]
 OptionalInt = Annotated[int | None, BeforeValidator(empty_is_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(empty_is_none)]
+BigQueryTable = Annotated[str, Field(pattern=r"^[\w.:-]+\.\w+\.[\w-]+$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(empty_is_none)]
 OptionalWebAddress = Annotated[OptionalAddress, AfterValidator(_on_the_web)]
 WebAddress = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator(_on_the_web)]
@@ -233,17 +234,20 @@ class FolderSettings(SourceSettings):
 
 
 class BigQuerySettings(SourceSettings):
-    """A table of BigQuery."""
+    """Tables of BigQuery."""
 
-    bigquery_table: str = Field(
+    bigquery_table: BigQueryTable = Field(
         "wagon-public-datasets.taxifare.raw_all",
         description="Table of trips, project.dataset.table, for TRIP_SOURCE=bigquery",
-        pattern=r"^[\w.:-]+\.\w+\.[\w-]+$",
+    )
+    scored_trips_table: Annotated[BigQueryTable | None, BeforeValidator(empty_is_none)] = Field(
+        None,
+        description="BigQuery table for scored months besides the lake, project.dataset.table; empty: none",
     )
     bigquery_project: OptionalText = Field(
         None, description="Google Cloud project that pays for the queries; empty: that of the credentials"
     )
-    bigquery_location: str = Field("EU", description="Where the table is", min_length=1)
+    bigquery_location: str = Field("EU", description="Where the tables are", min_length=1)
     bigquery_maximum_bytes: int = Field(
         10_000_000_000, description="Most bytes that a query may read; one that would read more is not run", ge=1
     )

@@ -20,6 +20,7 @@ from taxifare.model.provenance import code_tags
 from taxifare.model.registry import ModelRegistry
 from taxifare.secrets import private_folder
 from taxifare.serving.publishing import approvals_of
+from taxifare.serving.scored_table import ScoredTable
 from taxifare.settings import BigQuerySettings, Settings
 from taxifare.sources import make_source
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
 
 def make_resources(settings: Settings) -> Mapping[str, Any]:
     """Returns the resources of all assets, checks, jobs and sensors; making them connects to nothing."""
+    bigquery_client = partial(_bigquery_client, settings)
     return {
         "settings": settings,
-        "source": make_source(settings, bigquery_client=partial(_bigquery_client, settings)),
+        "source": make_source(settings, bigquery_client=bigquery_client),
+        "scored_table": ScoredTable.from_settings(settings, bigquery_client),
         "registry": _registry_resource(settings),
         "approvals": _approvals_resource(settings),
         "notifiers": _notifiers_resource(settings),

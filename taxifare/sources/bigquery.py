@@ -8,17 +8,16 @@ sources.
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import requests
 
 from taxifare.settings import BigQuerySettings
 from taxifare.sources.base import (
@@ -32,6 +31,7 @@ from taxifare.sources.base import (
     not_there,
     told_apart,
 )
+from taxifare.sources.bigquery_client import PATIENCE_S, OpenClient, connect, in_our_words, patient
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import TRIP_COLUMNS, TripTableError, check_column_names
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PATIENCE_S = 120.0
-"""How long passing faults of one call are tried again."""
-
 _MODULUS = 10**12
 """Fingerprints are added modulo this: the sum over ten million trips still fits BigQuery's integers."""
 
@@ -52,9 +49,12 @@ _MONTH = "DATE_TRUNC(DATE(pickup_datetime), MONTH) AS month"
 
 _TIME_TYPES = ("TIMESTAMP", "DATETIME")
 
-Result = TypeVar("Result")
+_ADVICE = {
+    "missing": "check BIGQUERY_TABLE and BIGQUERY_LOCATION",
+    "refused": "the account needs the role BigQuery Job User in BIGQUERY_PROJECT and BigQuery Data Viewer on the table",
+}
 
-OpenClient: TypeAlias = "Callable[[], AbstractContextManager[bigquery.Client]]"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class BigQuery(TripSource):
     first_month: Month
     base_rows: int | None
     maximum_bytes: int
-    client: "OpenClient"
+    client: OpenClient
     patience_s: float = PATIENCE_S
     last_month: Month | None = None
     _known: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False, compare=False)
@@ -161,10 +161,8 @@ class BigQuery(TripSource):
     @contextmanager
     def _opened(self) -> "Iterator[_Asked]":
         """Yields the table, described and checked; what BigQuery and its client raise becomes a SourceError."""
-        with _in_our_words(self.table), self.client() as client:
-            from google.cloud.bigquery import DEFAULT_RETRY
-
-            retry = DEFAULT_RETRY.with_timeout(self.patience_s)
+        with in_our_words(self.table, SourceError, _ADVICE), self.client() as client:
+            retry = patient(self.patience_s)
             table = client.get_table(self.table, retry=retry)
             yield _Asked(client, table, _columns(table), self.maximum_bytes, retry)
 
@@ -179,13 +177,6 @@ class BigQuery(TripSource):
             self._known[what] = (state, known)
         result: Result = known
         return result
-
-
-def connect(project: str | None, location: str | None) -> "bigquery.Client":
-    """Returns a client with the credentials of the environment; the project pays for the queries."""
-    from google.cloud import bigquery
-
-    return bigquery.Client(project=project, location=location)
 
 
 @dataclass(frozen=True)
@@ -294,35 +285,3 @@ def _columns(table: "bigquery.Table") -> tuple[str, ...]:
             f"received {types['pickup_datetime']}"
         )
     return present
-
-
-@contextmanager
-def _in_our_words(table: str) -> Iterator[None]:
-    """Turns what BigQuery and its client raise into a SourceError that says what to do."""
-    try:
-        from google.api_core import exceptions as api
-        from google.auth.exceptions import GoogleAuthError, TransportError
-    except ImportError as error:
-        raise SourceError("TRIP_SOURCE=bigquery needs Google's client: pip install 'taxifare[gcp]'") from error
-    advice: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-        (api.NotFound, "check BIGQUERY_TABLE and BIGQUERY_LOCATION"),
-        (api.Unauthorized, "check GOOGLE_APPLICATION_CREDENTIALS"),
-        (
-            api.Forbidden,
-            "the account needs the role BigQuery Job User in BIGQUERY_PROJECT and BigQuery Data Viewer on the table; "
-            "or a quota is used up",
-        ),
-        (api.RetryError, "given up: try again later"),
-        (api.ServerError, "try again later"),
-        (api.TooManyRequests, "try again later"),
-        (api.GoogleAPIError, "check the settings that begin with BIGQUERY_"),
-        ((TransportError, requests.RequestException), "no connection to Google: try again later"),
-        (GoogleAuthError, "set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account"),
-        # What the client raises where neither settings nor environment name a project.
-        (OSError, "set BIGQUERY_PROJECT, the project that pays for the queries"),
-    )
-    try:
-        yield
-    except (api.GoogleAPIError, GoogleAuthError, OSError) as error:
-        hint = next(hint for kind, hint in advice if isinstance(error, kind))
-        raise SourceError(f"BigQuery table {table}: {error}: {hint}") from error

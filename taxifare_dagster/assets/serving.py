@@ -8,11 +8,13 @@ import dagster as dg
 from taxifare.serving import in_force
 from taxifare.serving.batches import score_file
 from taxifare.serving.files import columns_of
+from taxifare.serving.scored_table import ScoredTable
 from taxifare.settings import Settings
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import OWNERS, SERVING_GROUP, SERVING_KINDS
 from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.partitions import month_of_partition
 
 scored_files = dg.AssetSpec(
     "scored_files",
@@ -29,20 +31,27 @@ scored_files = dg.AssetSpec(
 def scored_trips(
     context: dg.AssetExecutionContext,
     parquet_io: dg.ResourceParam[ParquetIOManager],
+    scored_table: dg.ResourceParam[ScoredTable | None],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult[None]:
     """Every ride of the month as published, priced by the model in production: its columns, the fare, the version.
 
     Not only the validation fifth, and not only clean trips: a row that is no ride that can be priced keeps its place,
     with the reason in `fault`. Rides stream from file to file, so that memory does not grow with the month. Materialize
-    it again after a promotion, and the month is priced by the new version.
+    it again after a promotion, and the month is priced by the new version. In the BigQuery table SCORED_TRIPS_TABLE,
+    where one is named, the month's rows are replaced as well: all of them, or, where that fails, none.
     """
     promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
     rides, answers = (
         parquet_io.place(asset, context.partition_key) for asset in ("raw_new_data", context.asset_key.to_user_string())
     )
     parquet_io.make_directory(answers.parent)
-    scored = score_file(rides, answers, bundle)
+    scored, unit = score_file(rides, answers, bundle), bundle.manifest.unit
+    in_table: dict[str, str | int] = {}
+    if scored_table is not None:
+        month = month_of_partition(context.partition_key)
+        rows = scored_table.replace(answers, month, promotion.sequence, unit)
+        in_table = {"table": scored_table.name, "table_rows": rows}
     return dg.MaterializeResult(
         metadata={
             "dagster/partition_row_count": scored.rides,
@@ -50,7 +59,8 @@ def scored_trips(
             "promotion": promotion.sequence,
             "refused": scored.refused,
             "path": dg.MetadataValue.path(str(answers)),
-            "columns": ", ".join(columns_of(bundle.manifest.unit)),
+            **in_table,
+            "columns": ", ".join(columns_of(unit)),
             **metadata.refused_rides(scored.examples),
         }
     )

@@ -89,6 +89,18 @@ def test_every_ride_of_a_month_is_priced_by_the_version_in_force(serving: World)
     assert (shown["refused"] > 0) == ("refused_rides" in shown)
 
 
+def test_a_table_that_cannot_be_reached_is_told_and_the_lake_has_the_month(
+    serving: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+    before = serving.lake()["scored_trips/2015-01-01.parquet"]
+    world = serving.under(scored_trips_table="wagoncab.taxifare.scored")
+    said = failures(world.run("scoring_job", month=JANUARY))["scored_trips"]
+    assert "BigQuery table wagoncab.taxifare.scored: File" in said
+    assert "set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account" in said
+    assert serving.lake()["scored_trips/2015-01-01.parquet"] == before
+
+
 def test_where_nothing_is_in_force_it_says_so(started: World) -> None:
     said = failures(started.run("scoring_job", month=JANUARY))
     assert "no model is in production, so nothing prices rides" in said["scored_trips"]

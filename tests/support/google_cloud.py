@@ -40,7 +40,7 @@ class BigQueryServer:
         queries: The queries that were run, dry runs left out.
         dry_runs: How many dry runs there were.
         bytes_read: What each query reads, as a dry run says; the emulator itself says nothing is read.
-        faults: What the next calls answer, one each: a status and a reason; with 200, a web page.
+        faults: What the next calls answer, one each: a status and a reason, None where all is well; with 200, a web page.
     """
 
     url: str
@@ -48,7 +48,7 @@ class BigQueryServer:
     queries: list[dict[str, Any]] = field(default_factory=list)
     dry_runs: int = 0
     bytes_read: int = 1_000_000
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    faults: list[tuple[int, str] | None] = field(default_factory=list)
 
     def settings(self, folder: Path) -> dict[str, str]:
         """The environment in which Google's clients find this server and the key of an account that may use it."""
@@ -128,15 +128,16 @@ class _Front(BaseHTTPRequestHandler):
             self._reply(200, {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"})
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._refuse(401, "authError")
-        elif server.faults:
-            self._refuse(*server.faults.pop(0))
+        elif server.faults and (fault := server.faults.pop(0)) is not None:
+            self._refuse(*fault)
         else:
             self._pass_on(server, content)
 
-    do_GET = do_POST = do_DELETE = _handle  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
 
     def _pass_on(self, server: BigQueryServer, content: bytes) -> None:
-        asked = json.loads(content) if content else {}
+        # A file that is loaded comes by PUT.
+        asked = json.loads(content) if content and self.command == "POST" else {}
         configuration = asked.get("configuration", {})
         if configuration.get("dryRun"):
             # The emulator takes as long for a dry run as for the query.
@@ -149,7 +150,9 @@ class _Front(BaseHTTPRequestHandler):
         answer = requests.request(
             self.command, f"{server.backend}{self.path}", data=content, headers=self._forwarded(), timeout=120
         )
-        self._send(answer.status_code, answer.content, answer.headers)
+        # Where a file that is loaded is to be sent: through here as well.
+        headers = {name: value.replace(server.backend, server.url) for name, value in answer.headers.items()}
+        self._send(answer.status_code, answer.content, headers)
 
     def _forwarded(self) -> dict[str, str]:
         return {name: value for name, value in self.headers.items() if name.lower() not in {"host", "content-length"}}

@@ -1,18 +1,25 @@
-"""Trips from BigQuery: what is asked, what it may cost, and what is said when the answer is no."""
+"""Trips from BigQuery: what is asked, what it may cost, and what is said when the answer is no; and scored months."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
+from uuid import uuid4
 
 import pandas as pd
 import pytest
+from upath import UPath
 
+from taxifare.serving.scored_table import ScoredTable, ScoredTableError
 from taxifare.settings import Settings
 from taxifare.sources import MonthNotPublishedError, SourceError, make_source
 from taxifare.sources.base import NoBaseError
-from taxifare.sources.bigquery import BigQuery, connect
+from taxifare.sources.bigquery import BigQuery
+from taxifare.sources.bigquery_client import connect
 from taxifare.trips.months import parse_month
 from taxifare.trips.table import COLUMN_NAMES
 from tests.support.google_cloud import PROJECT, TOKEN, BigQueryServer
@@ -229,3 +236,112 @@ def test_the_settings_name_the_table_and_its_limits(bigquery: BigQueryServer) ->
     assert isinstance(made, BigQuery)
     assert (made.table, made.base_rows, made.maximum_bytes) == (table, 1_000, 10_000_000_000)
     assert list(made.months()) == [JANUARY, FEBRUARY]
+
+
+def scored(folder: Path, fares: list[float], *, with_dropoffs: bool = False) -> UPath:
+    """A scored month in the lake: rides without a drop-off time, unless there are any; the last cannot be priced."""
+    rides = trips(["2015-01-05 10:00:00"] * len(fares)).astype({"pickup_datetime": "datetime64[us, UTC]"})
+    rides["pickup_datetime"] = rides["pickup_datetime"].dt.tz_localize(None)
+    if with_dropoffs:
+        rides["dropoff_datetime"] = rides["pickup_datetime"]
+    names = ("fare_usd", "upper_fare_usd", "corrected_fare_usd", "quoted_fare_usd")
+    rides = rides.assign(key="a", is_validation=True, **dict.fromkeys(names, fares), model_version="2", fault=None)
+    rides.loc[len(rides) - 1, [*names, "model_version", "fault"]] = [None] * 5 + ["no ride"]
+    rides.astype({"passenger_count": "Int32", "fault": "string"}).to_parquet(folder / "month.parquet", index=False)
+    return UPath(folder / "month.parquet")
+
+
+@dataclass
+class Warehouse:
+    """A table of scored months, and how it looks."""
+
+    server: BigQueryServer
+    table: ScoredTable
+
+    def months(self) -> dict[str, tuple[int, int, float]]:
+        """Rides, promotion and highest fare of each month."""
+        asked = f"SELECT month, COUNT(*), MIN(promotion), MAX(fare_usd) FROM `{self.table.name}` GROUP BY month"
+        with connect(None, "EU") as client:
+            return {str(month)[:7]: (*rest,) for month, *rest in client.query(asked).result()}
+
+    def tables(self) -> set[str]:
+        with connect(None, "EU") as client:
+            return {table.table_id for table in client.list_tables(f"{PROJECT}.taxifare")}
+
+
+@pytest.fixture
+def warehouse(bigquery: BigQueryServer) -> Warehouse:
+    """A table with a January of three rides and a February of two, by promotion 7."""
+    table = ScoredTable(f"{PROJECT}.taxifare.scored_{uuid4().hex}", 10**9, partial(connect, None, "EU"), patience_s=2.0)
+    bigquery.fill("exists", trips())
+    return Warehouse(bigquery, table)
+
+
+class TestScoredMonths:
+    BEFORE: ClassVar = {"2015-01": (3, 7, 8.0), "2015-02": (2, 7, 4.0)}
+
+    def fill(self, warehouse: Warehouse, folder: Path) -> None:
+        assert warehouse.table.replace(scored(folder, [7.0, 8.0, 9.0]), JANUARY, 7, "USD") == 3
+        warehouse.table.replace(scored(folder, [4.0, 5.0], with_dropoffs=True), FEBRUARY, 7, "USD")
+        assert warehouse.months() == self.BEFORE
+
+    def test_a_month_that_is_scored_again_replaces_its_rows_and_no_others(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        self.fill(warehouse, tmp_path)
+        warehouse.table.replace(scored(tmp_path, [1.0, 2.0, 3.0, 4.0]), JANUARY, 8, "USD")
+        assert warehouse.months() == {**self.BEFORE, "2015-01": (4, 8, 3.0)}
+        assert not [name for name in warehouse.tables() if "unfinished" in name]
+
+    def test_columns_say_what_they_are_and_in_which_unit(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        warehouse.table.replace(scored(tmp_path, [7.0, 8.0]), JANUARY, 7, "USD")
+        with connect(None, "EU") as client:
+            table = client.get_table(warehouse.table.name)
+            first, second = client.query(f"SELECT * FROM `{warehouse.table.name}` ORDER BY fault NULLS FIRST").result()
+        told = {column.name: (column.field_type, column.description) for column in table.schema}
+        assert told["fare_usd"] == ("FLOAT", "The prediction (USD)")
+        assert told["pickup_datetime"] == ("DATETIME", "When the meter was started (city wall-clock time)")
+        assert table.time_partitioning.field == "month"
+        assert (first["model_version"], first["promotion"], first["fault"]) == ("2", 7, None)
+        assert (second["model_version"], second["fare_usd"], second["fault"]) == (None, None, "no ride")
+        assert first["pickup_datetime"] == datetime(2015, 1, 5, 10)
+
+    def test_a_fault_at_any_call_leaves_the_month_as_it_was(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        self.fill(warehouse, tmp_path)
+        january, calls = scored(tmp_path, [1.0, 2.0, 3.0, 4.0]), 0
+        while True:
+            warehouse.server.faults[:] = [None] * calls + [(403, "accessDenied")]
+            with suppress(ScoredTableError):
+                warehouse.table.replace(january, JANUARY, 8, "USD")
+            warehouse.server.faults.clear()
+            if warehouse.months() != self.BEFORE:
+                break
+            calls += 1
+        assert calls >= 5, "data set, tables, the file and its parts, the statement"
+        assert warehouse.months() == {**self.BEFORE, "2015-01": (4, 8, 3.0)}
+
+    def test_passing_faults_are_tried_again(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        warehouse.server.faults += [(503, "backendError"), None] * 20
+        replace(warehouse.table, patience_s=30.0).replace(scored(tmp_path, [1.0, 2.0]), JANUARY, 8, "USD")
+        warehouse.server.faults.clear()
+        assert warehouse.months() == {"2015-01": (2, 8, 1.0)}
+
+    def test_what_refuses_says_which_role_it_takes(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        warehouse.server.faults += [(403, "accessDenied")]
+        with pytest.raises(ScoredTableError, match="BigQuery Data Editor on the data set of SCORED_TRIPS_TABLE"):
+            warehouse.table.replace(scored(tmp_path, [1.0]), JANUARY, 8, "USD")
+
+    def test_an_outage_is_given_up(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        warehouse.server.faults += [(503, "backendError")] * 20
+        with pytest.raises(ScoredTableError, match="given up: try again later"):
+            warehouse.table.replace(scored(tmp_path, [1.0]), JANUARY, 8, "USD")
+
+    def test_a_data_set_that_is_not_there_and_a_table_of_something_else(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        nowhere = replace(warehouse.table, name=f"{PROJECT}.nowhere.scored")
+        with pytest.raises(ScoredTableError, match=r"nowhere.*: make the data set, or check SCORED_TRIPS_TABLE"):
+            nowhere.replace(scored(tmp_path, [1.0]), JANUARY, 8, "USD")
+        exists = replace(warehouse.table, name=f"{PROJECT}.taxifare.exists")
+        with pytest.raises(ScoredTableError, match="expected a column month of DATE, received none: name another"):
+            exists.replace(scored(tmp_path, [1.0]), JANUARY, 8, "USD")
