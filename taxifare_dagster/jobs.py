@@ -24,6 +24,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.serving import in_force
 from taxifare.serving.batches import score_in_inbox, waiting
+from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.studies.tuning import tune
 from taxifare.trips.editions import BASE
@@ -81,6 +82,7 @@ def send_approval_message(
     context: dg.OpExecutionContext,
     config: Subject,
     approvals: dg.ResourceParam[Approvals],
+    publisher: dg.ResourceParam[LakePublisher],
     notifiers: dg.ResourceParam[Sequence[Notifier]],
     links: dg.ResourceParam[Links],
     settings: dg.ResourceParam[Settings],
@@ -99,7 +101,7 @@ def send_approval_message(
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
     if asked.decided is not None:
         context.log.info("%s: %s by %s", asked.request.id, asked.decided.state, asked.decided.by)
-        _show_promotions(context, approvals)
+        _show_promotions(context, approvals, publisher)
     if asked.faults:
         raise dg.Failure("; ".join(map(str, asked.faults)))
 
@@ -150,13 +152,18 @@ class Answer(dg.Config):
 
 
 @dg.op
-def decide(context: dg.OpExecutionContext, config: Answer, approvals: dg.ResourceParam[Approvals]) -> None:
+def decide(
+    context: dg.OpExecutionContext,
+    config: Answer,
+    approvals: dg.ResourceParam[Approvals],
+    publisher: dg.ResourceParam[LakePublisher],
+) -> None:
     """Records the decision; when it approves, exactly the version that was shown becomes production."""
     outcome = approvals.decide(
         config.request, config.decision, config.decided_by, config.reason, config.token, override=config.override
     )
     context.log.info("%s: %s by %s", config.request, outcome.state, outcome.by)
-    _show_promotions(context, approvals)
+    _show_promotions(context, approvals, publisher)
 
 
 @dg.job(description="Answer a request: approve or reject. Open it from the link in the message.")
@@ -175,11 +182,16 @@ class Return(dg.Config):
 
 
 @dg.op
-def roll_back(context: dg.OpExecutionContext, config: Return, approvals: dg.ResourceParam[Approvals]) -> None:
+def roll_back(
+    context: dg.OpExecutionContext,
+    config: Return,
+    approvals: dg.ResourceParam[Approvals],
+    publisher: dg.ResourceParam[LakePublisher],
+) -> None:
     """Makes an earlier production version production again, on the record."""
     promotion = approvals.rollback(config.to, by=config.decided_by, reason=config.reason, token=config.token)
     context.log.info("version %s is production, instead of %s", promotion.version, promotion.replaced_version)
-    _show_promotions(context, approvals)
+    _show_promotions(context, approvals, publisher)
 
 
 @dg.job(description="Go back to an earlier production version. Open it from the link in the message.")
@@ -362,7 +374,7 @@ def inbox_job() -> None:
     score_inbox()
 
 
-def _show_promotions(context: dg.OpExecutionContext, approvals: Approvals) -> None:
+def _show_promotions(context: dg.OpExecutionContext, approvals: Approvals, publisher: LakePublisher) -> None:
     """Shows what the ledger has new on the production_model asset."""
-    for materialization in unshown_promotions(context.instance, approvals):
+    for materialization in unshown_promotions(context.instance, approvals, publisher):
         context.log_event(materialization)

@@ -23,6 +23,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.batches import Receipt
+from taxifare.serving.in_force import InForce
 from taxifare.settings import Settings
 from taxifare.studies.results import TuningResult
 from taxifare.texts import one_line
@@ -36,6 +37,9 @@ from taxifare.trips.table import TRIP_COLUMNS, Column
 from taxifare.trips.targets import Target, Unit
 
 Metadata = Mapping[str, Any]
+
+AGREES = "served_as_in_the_ledger"
+"""Whether what is served is what the ledger says, or why that cannot be told."""
 
 _TIMELINE_MARGIN = timedelta(days=1)
 """How far the present version is drawn; the picture is made when it is promoted."""
@@ -342,6 +346,20 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
         "sequence": entry.sequence,
         "history": table(tables.history(reversed(entries))),
         "timeline": plot(figures.production_timeline(entries, entry.promoted_at + _TIMELINE_MARGIN)),
+    }
+
+
+def served(found: InForce | None, difference: str | None) -> Metadata:
+    """Returns what those who price rides find, and whether it is what the ledger says."""
+    what = "nothing"
+    if found is not None:
+        model = "no model" if found.version is None else f"version {found.version}"
+        since = found.promoted_at.isoformat(timespec="seconds")
+        what = f"{model} since {since}, promotion {found.sequence} by {one_line(found.by)}"
+    return {
+        "served": what,
+        "bundle": (None if found is None else found.digest) or "none",
+        AGREES: "yes" if difference is None else f"no: {difference}",
     }
 
 

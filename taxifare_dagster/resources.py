@@ -19,7 +19,7 @@ from taxifare.approval.versions import registry_of
 from taxifare.model.provenance import code_tags
 from taxifare.model.registry import ModelRegistry
 from taxifare.secrets import private_folder
-from taxifare.serving.publishing import approvals_of
+from taxifare.serving.publishing import LakePublisher, approvals_of
 from taxifare.serving.scored_table import ScoredTable
 from taxifare.settings import BigQuerySettings, Settings
 from taxifare.sources import make_source
@@ -41,6 +41,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         "scored_table": ScoredTable.from_settings(settings, bigquery_client),
         "registry": _registry_resource(settings),
         "approvals": _approvals_resource(settings),
+        "publisher": LakePublisher(settings, registry_of(settings)),
         "notifiers": _notifiers_resource(settings),
         "links": DagsterLinks(settings.dagster_url),
         "parquet_io": _lake_resource(ParquetIOManager, settings),

@@ -27,6 +27,7 @@ from taxifare.approval.message import Links
 from taxifare.approval.records import Comparison
 from taxifare.approval.tokens import about_request
 from taxifare.serving.batches import waiting
+from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource, base_revision_of
 from taxifare.trips.editions import BASE
@@ -146,10 +147,12 @@ def approval_sensor(
 
 @dg.sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
 def production_sensor(
-    context: dg.SensorEvaluationContext, approvals: dg.ResourceParam[Approvals]
+    context: dg.SensorEvaluationContext,
+    approvals: dg.ResourceParam[Approvals],
+    publisher: dg.ResourceParam[LakePublisher],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Shows promotions and rollbacks that were made outside Dagster on the production_model asset."""
-    new = unshown_promotions(context.instance, approvals)
+    """Shows promotions and rollbacks that were made outside Dagster, and what is served, on production_model."""
+    new = unshown_promotions(context.instance, approvals, publisher)
     return dg.SensorResult(asset_events=new) if new else dg.SkipReason("production_model shows the whole history")
 
 

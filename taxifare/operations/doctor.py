@@ -259,19 +259,9 @@ def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings
         last = entries.last_promotion()
     if last is None:
         return "nothing was promoted"
-    if not publisher.is_published(last):
-        published = in_force.read(settings.lake)
-        raise DisorderError(
-            f"expected promotion {last.sequence}, version {last.version or 'none'}, received "
-            f"{'nothing' if published is None else f'promotion {published.sequence}, version {published.version}'}; "
-            "the next command or run publishes it: taxifare bundle"
-        )
-    found = in_force.read(settings.lake)
-    if found is None or found.sequence > last.sequence:
-        raise DisorderError(
-            f"what is in force is a later promotion than the ledger's last, {last.sequence}: restore the ledger, or "
-            f"remove {in_force.bundles_in(settings.lake)}"
-        )
+    found, difference = publisher.found(), publisher.difference(last)
+    if found is None or difference is not None:
+        raise DisorderError(difference or "what was published has just been removed")
     if found.digest is None:
         return "nothing: the model was taken out of production"
     try:

@@ -57,6 +57,35 @@ class LakePublisher:
                 return False
             return published.sequence > promotion.sequence or published == self._as_in_force(promotion)
 
+    def found(self) -> InForce | None:
+        """Returns what those who price rides find, None where that is nothing.
+
+        Raises:
+            NotPublishedError: That cannot be told.
+        """
+        with _told():
+            return in_force.read(self._settings.lake)
+
+    def difference(self, last: Promotion) -> str | None:
+        """Returns in what they find something else than the ledger's last promotion, None where they do not.
+
+        Raises:
+            NotPublishedError: That cannot be told.
+        """
+        found = self.found()
+        if found is not None and found.sequence > last.sequence:
+            return (
+                f"what is in force is a later promotion than the ledger's last, {last.sequence}: restore the ledger, "
+                f"or remove {self._bundles}"
+            )
+        if self.is_published(last):
+            return None
+        return (
+            f"expected promotion {last.sequence}, version {last.version or 'none'}, received "
+            f"{'nothing' if found is None else f'promotion {found.sequence}, version {found.version}'}; "
+            "the next command or run publishes it: taxifare bundle"
+        )
+
     def prepare(self, version: str) -> None:
         """Ensures that the version has a bundle."""
         with _told():

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.projection import NotPublishedError
 from taxifare.approval.records import Promotion
+from taxifare.serving.publishing import LakePublisher
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS
 
@@ -23,33 +25,56 @@ production_model = dg.AssetSpec(
     kinds=MODEL_KINDS,
     description=(
         "The model that prices rides: the version a person approved last. It is materialised by promotions and "
-        "rollbacks only; each of its materialisations says which version, who decided and why."
+        "rollbacks only; each of its materialisations says which version, who decided and why. The last one says what "
+        "is served, too, and is shown once more where that has changed since."
     ),
 )
 
 
-def unshown_promotions(instance: dg.DagsterInstance, approvals: Approvals) -> list[dg.AssetMaterialization]:
+def unshown_promotions(
+    instance: dg.DagsterInstance, approvals: Approvals, publisher: LakePublisher
+) -> list[dg.AssetMaterialization]:
     """Returns a materialization for each entry of the ledger's history that the asset does not show yet, in order.
 
     Decisions from the command line or from code reach the ledger without Dagster; a decision whose run was killed after
-    the ledger had it, likewise.
+    the ledger had it, likewise. The last one is shown once more where it says of what is served what is so no longer.
     """
     entries = approvals.record.history()
+    if not entries:
+        return []
     records = instance.fetch_materializations(production_model.key, limit=_LOOKS_BACK).records
     shown = [_entry_shown(record.asset_materialization, entries) for record in records]
-    last = next(filter(None, shown), 0)
-    if shown and shown[0] is None:
-        # Somebody has reported one by hand, which says nothing: the last entry is shown once more, on top of it.
+    last, served = next(filter(None, shown), 0), _served(entries[-1], publisher)
+    if shown and (shown[0] is None or (shown[0] == len(entries) and _says_otherwise(records[0], served))):
+        # Somebody has reported one by hand, which says nothing, or what is served has changed since: the last entry is
+        # shown once more, on top of it.
         last -= 1
     return [
         dg.AssetMaterialization(
             production_model.key,
             description=f"version {entry.version or 'none'}: {entry.kind} by {entry.by}",
-            metadata=dict(metadata.promotion(entry, entries[: entry.sequence])),
+            metadata={
+                **metadata.promotion(entry, entries[: entry.sequence]),
+                **(served if entry is entries[-1] else {}),
+            },
         )
         for entry in entries
         if entry.sequence > last
     ]
+
+
+def _served(last: Promotion, publisher: LakePublisher) -> metadata.Metadata:
+    """Returns what is served, and whether that is the ledger's last promotion."""
+    try:
+        return metadata.served(publisher.found(), publisher.difference(last))
+    except NotPublishedError as error:
+        return {metadata.AGREES: f"cannot be told: {error}"}
+
+
+def _says_otherwise(record: dg.EventLogRecord, served: metadata.Metadata) -> bool:
+    """Returns whether something else is served than was shown; what cannot be told is not."""
+    shown = {} if record.asset_materialization is None else record.asset_materialization.metadata
+    return len(served) > 1 and any(name not in shown or shown[name].value != value for name, value in served.items())
 
 
 def _entry_shown(materialization: dg.AssetMaterialization | None, entries: Sequence[Promotion]) -> int | None:

@@ -13,8 +13,8 @@ from upath import UPath
 from taxifare.serving import in_force
 from taxifare.serving.batches import answers_of, waiting
 from taxifare.serving.files import KINDS
-from taxifare.serving.in_force import InForce, bundles_in
-from taxifare.serving.making import make_bundle
+from taxifare.serving.in_force import bundles_in
+from taxifare.serving.publishing import LakePublisher
 from taxifare.serving.rides import FIELDS
 from tests.support.world import JANUARY, World, failures
 
@@ -26,22 +26,9 @@ def serving(_compared: World, tmp_path_factory: pytest.TempPathFactory) -> World
     (folder / "inbox").mkdir()
     world = _compared.copy(folder / "state", scoring_inbox=str(folder / "inbox"))
     (promotion,) = world.approvals.record.history()
-    lake = world.settings.lake
-    digest = make_bundle(world.registry.load("1"), world.settings, bundles_in(lake))
-    in_force.publish(
-        lake,
-        InForce(
-            sequence=promotion.sequence,
-            version="1",
-            digest=digest,
-            city=world.settings.city,
-            target=world.settings.target,
-            by=promotion.by,
-            reason=promotion.reason,
-            promoted_at=promotion.promoted_at,
-            replaced_version=None,
-        ),
-    )
+    publisher = LakePublisher(world.settings, world.registry)
+    publisher.prepare("1")
+    publisher.publish(promotion)
     return world
 
 
@@ -99,6 +86,31 @@ def test_a_table_that_cannot_be_reached_is_told_and_the_lake_has_the_month(
     assert "BigQuery table wagoncab.taxifare.scored: File" in said
     assert "set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account" in said
     assert serving.lake()["scored_trips/2015-01-01.parquet"] == before
+
+
+def test_production_model_says_what_is_served_and_says_so_again_where_that_changes(serving: World) -> None:
+    def shown_anew() -> dict[str, object]:
+        events = list(serving.tick("production_sensor").asset_events)
+        for event in events:
+            serving.instance.report_runless_asset_event(event)
+        assert not serving.tick("production_sensor").asset_events, "once"
+        return {name: entry.value for event in events for name, entry in event.metadata.items()}
+
+    found = in_force.read(serving.settings.lake)
+    assert found is not None
+    shown = shown_anew()
+    since = found.promoted_at.isoformat(timespec="seconds")
+    assert shown["served"] == f"version 1 since {since}, promotion 1 by {found.by}"
+    assert (shown["bundle"], shown["served_as_in_the_ledger"], shown["sequence"]) == (found.digest, "yes", 1)
+    path = bundles_in(serving.settings.lake) / "in-force.json"
+    path.write_text("what nobody can read")
+    assert shown_anew() == {}, "nothing else is served than was shown, as far as anybody can tell"
+    path.unlink()
+    shown = shown_anew()
+    assert (shown["served"], shown["bundle"]) == ("nothing", "none")
+    assert str(shown["served_as_in_the_ledger"]).startswith("no: expected promotion 1, version 1, received nothing")
+    LakePublisher(serving.settings, serving.registry).publish(serving.approvals.record.history()[-1])
+    assert shown_anew()["served_as_in_the_ledger"] == "yes"
 
 
 def test_where_nothing_is_in_force_it_says_so(started: World) -> None:
