@@ -40,7 +40,7 @@ class BigQueryServer:
         queries: The queries that were run, dry runs left out.
         dry_runs: How many dry runs there were.
         bytes_read: What each query reads, as a dry run says; the emulator itself says nothing is read.
-        faults: What the next calls answer, one each: a status and a reason, None where all is well; with 200, a web page.
+        faults: What the next calls answer, one each: status and reason, with 200 a web page; None where all is well.
     """
 
     url: str
