@@ -7,12 +7,13 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -84,6 +85,34 @@ def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
         yield _rows(header + lines, origin)
         with _unpacking(origin):
             lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
+
+
+def latest_pickup(file: IO[bytes], origin: str) -> str | None:
+    """Returns the latest pickup time of a trip file as text that begins `YYYY-MM`; None where it cannot be told so.
+
+    Args:
+        file: Open at its beginning.
+        origin: Its name, as for `read_rows`.
+    """
+    name = "pickup_datetime"
+    found: list[str] = []
+    try:
+        if origin.endswith(".parquet"):
+            batches: Iterable[pa.RecordBatch] = pa.parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=[name])
+        else:
+            text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
+            options = pa.csv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
+            batches = pa.csv.open_csv(text, convert_options=options)
+        for batch in batches:
+            times = batch.column(0)
+            if pa.types.is_dictionary(times.type):
+                times = times.dictionary_decode()
+            latest = pc.max(times).cast(pa.string()).as_py()
+            found += [] if latest is None else [latest]
+    # What is wrong with the file is told where it is read.
+    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError, IndexError):
+        return None
+    return max(found, default=None)
 
 
 def _line(text: IO[bytes] | gzip.GzipFile, origin: str) -> bytes:

@@ -11,13 +11,14 @@ import re
 import stat
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
 import pandas as pd
 
+from taxifare.digests import digest
 from taxifare.settings import FolderSettings
 from taxifare.sources.base import (
     Answer,
@@ -29,8 +30,8 @@ from taxifare.sources.base import (
     not_there,
     told_apart,
 )
-from taxifare.sources.files import FORMATS, read_parts, read_rows
-from taxifare.trips.months import Month, parse_month
+from taxifare.sources.files import FORMATS, latest_pickup, read_parts, read_rows
+from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
 _MONTH_CODES = {"%Y": r"(?P<year>[0-9]{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
@@ -113,24 +114,59 @@ class Folder(TripSource):
         return Publication(checked_month(read_rows(content, str(file)), month, str(file)), _sha256(content), str(file))
 
     def read_base(self) -> BasePublication:
-        """Returns the trips of the base file, which is read a part at a time.
+        """Returns the trips of the base file before the first month, which is read a part at a time.
 
         Raises:
             NoBaseError: Nothing has the name of a base file.
             SourceError: It cannot be read as trips, or is no file.
         """
         file = self._base_file()
-        revision = _revision(file)
-        return BasePublication(_parts(file, revision), revision, str(file))
+        return BasePublication(self._parts(file, _revision(file)), self.base_revision(), str(file))
 
     def base_revision(self) -> str:
-        """Returns the hash of the base file.
+        """Returns the hash of the base file, and of the first month where that leaves some of its trips out.
 
         Raises:
             NoBaseError: Nothing has the name of a base file.
             SourceError: What has cannot be read.
         """
-        return _revision(self._base_file())
+        file = self._base_file()
+        revision = _revision(file)
+        if self.first_month is None or (_latest_pickup(file, _identity(file)) or "") < str(self.first_month):
+            return revision
+        return digest([revision, str(self.first_month)])
+
+    def _parts(self, file: Path, content: str) -> Iterator[Publication]:
+        """Yields the trips of the base file in parts; the last one says how many are not from before the first month.
+
+        Raises:
+            SourceError: It cannot be read as trips, has none of before the first month, or is another at the end.
+        """
+        origin, revision, read, kept, latest = str(file), self.base_revision(), 0, 0, None
+        try:
+            with file.open("rb") as opened:
+                for rows in read_parts(opened, origin):
+                    if rows.empty:  # blank lines at the end of a text
+                        continue
+                    trips = checked_trips(rows, origin, first_number=read)
+                    read += len(trips)
+                    if self.first_month is not None:
+                        is_before = trips["pickup_datetime"] < bounds(self.first_month)[0]
+                        trips = trips if is_before.all() else trips[is_before].reset_index(drop=True)
+                    kept += len(trips)
+                    if len(trips) and latest is not None:
+                        yield latest
+                    latest = Publication(trips, revision, origin) if len(trips) else latest
+        except OSError as error:
+            raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+        if latest is None:
+            before = f" of before FIRST_MONTH={self.first_month}" if read else ""
+            raise SourceError(
+                f"{origin}: expected trips{before}, received {f'{read:,} later ones' if read else 'no rows'}"
+            )
+        yield replace(latest, dropped={"not_before_first_month": read - kept} if read > kept else {})
+        if (now := _revision(file)) != content:
+            raise SourceError(f"{origin}: expected revision {content}, received {now}: it changed while it was read")
 
     def _base_file(self) -> Path:
         name = re.compile(fnmatch.translate(self.base_pattern), re.IGNORECASE)
@@ -278,12 +314,16 @@ def _revision(file: Path) -> str:
     Raises:
         SourceError: The file cannot be read.
     """
+    return _sha256_of_file(file, _identity(file))
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """Returns what changes when the file does; the change time is not kept by a copy (`cp -p`, `touch -d`)."""
     try:
         status = file.stat()
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
-    # The change time tells what a copy that keeps size and modification time (`cp -p`, `touch -d`) would hide.
-    return _sha256_of_file(file, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @lru_cache(maxsize=4096)
@@ -295,25 +335,13 @@ def _sha256_of_file(file: Path, _identity: tuple[int, ...]) -> str:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def _parts(file: Path, revision: str) -> Iterator[Publication]:
-    """Yields the trips of a file in parts.
-
-    Raises:
-        SourceError: It cannot be read as trips, or is not of that revision at the end.
-    """
-    origin, trips = str(file), 0
+@lru_cache(maxsize=16)
+def _latest_pickup(file: Path, _identity: tuple[int, ...]) -> str | None:
     try:
         with file.open("rb") as opened:
-            for rows in read_parts(opened, origin):
-                part = Publication(checked_trips(rows, origin, first_number=trips), revision, origin)
-                trips += len(part.trips)
-                yield part
+            return latest_pickup(opened, str(file))
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
-    if not trips:
-        raise SourceError(f"{origin}: expected trips, received no rows")
-    if (now := _revision(file)) != revision:
-        raise SourceError(f"{origin}: expected revision {revision}, received {now}: it changed while it was read")
 
 
 def _sha256(content: bytes) -> str:

@@ -33,6 +33,7 @@ class Portal:
         asked: The queries that reached it, and their headers in lower case, in order.
         faults: What happens to the next requests, one each: a status (`503`), a status with Retry-After in seconds
             (`429:0`), `slow` (no answer in time), `drop` (closed without an answer), `page` (HTML with status 200).
+        missing: Data sets that it answers 404 for.
         most_rows: The most it gives at once.
         slow_s: How long `slow` is.
     """
@@ -41,13 +42,14 @@ class Portal:
     data_sets: dict[str, pd.DataFrame] = field(default_factory=dict)
     asked: list[tuple[dict[str, str], dict[str, str]]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
     most_rows: int = MOST_ROWS
     slow_s: float = 1.0
     _databases: dict[str, tuple[int, sqlite3.Connection]] = field(default_factory=dict, repr=False)
 
     def answer(self, data_set: str, query: dict[str, str]) -> tuple[int, Any]:
         """Status and JSON for a query, which SQLite understands as it is: SoQL is a dialect of SQL."""
-        if data_set not in self.data_sets:
+        if data_set not in self.data_sets or data_set in self.missing:
             return 404, {"code": "dataset.missing", "error": True, "message": "Not found"}
         unknown = set(query) - {"$select", "$where", "$group", "$order", "$limit", "$offset"}
         limit = int(query.get("$limit", DEFAULT_ROWS))

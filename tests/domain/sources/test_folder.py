@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from taxifare.sources import files
 from taxifare.sources.base import (
     CannotTellError,
     MonthNotPublishedError,
@@ -18,6 +19,7 @@ from taxifare.sources.base import (
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.months import parse_month
+from taxifare.trips.publication import BasePublication
 from taxifare.trips.table import COLUMN_NAMES
 
 JANUARY = parse_month("2015-01")
@@ -378,6 +380,44 @@ def test_another_months_file_under_this_months_name(tmp_path: Path) -> None:
     february = CITY.read_month(parse_month("2015-02")).trips
     told = str(damage(tmp_path, "taxi_2015_01.csv", text_of(february).encode()))
     assert f"the first of {len(february)} such rows of {len(february)}" in told
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "csv.gz"])
+def test_the_base_ends_before_the_first_month_and_what_was_cut_is_said(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kaggle's train.csv goes to the middle of 2015: its later trips are those of the months to come."""
+    monkeypatch.setattr(files, "_ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(files, "_BYTES_AT_ONCE", 2**14)
+    before, file = CITY.read_base().whole().trips, tmp_path / f"taxi_base_kaggle.{ending}"
+
+    def write(trips: pd.DataFrame) -> None:
+        if ending == "parquet":
+            trips.to_parquet(file, index=False)
+        else:
+            content = text_of(trips).encode()
+            file.write_bytes(gzip.compress(content) if ending == "csv.gz" else content)
+
+    write(before)
+    folder = Folder(tmp_path, first_month=JANUARY)
+    assert folder.base_revision() == Folder(tmp_path).base_revision(), "of a file with nothing to cut, as ever"
+    assert folder.read_base().whole().dropped == {}
+
+    write(pd.concat([before, TRIPS]).sample(frac=1, random_state=1))
+    base = folder.read_base()
+    parts = list(base.parts)
+    assert len(parts) > 2
+    assert {part.revision for part in parts} == {base.revision} == {folder.base_revision()}
+    whole = BasePublication(parts, base.revision, base.origin).whole()
+    assert (len(whole.trips), whole.dropped) == (len(before), {"not_before_first_month": len(TRIPS)})
+    assert whole.trips["pickup_datetime"].max() < pd.Timestamp("2015-01-01")
+    earlier = Folder(tmp_path, first_month=parse_month("2014-06"))
+    assert len({base.revision, earlier.base_revision(), Folder(tmp_path).base_revision()}) == 3
+    assert len(Folder(tmp_path).read_base().whole().trips) == len(before) + len(TRIPS)
+
+    write(TRIPS)
+    with pytest.raises(SourceError, match=r"expected trips of before FIRST_MONTH=2015-01, received \d+ later ones"):
+        folder.read_base().whole()
 
 
 def test_the_base_file_may_be_of_any_time_but_not_of_any_shape(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What every source promises, held against each: the simulator, folders and publishers of its trips, real trips."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 
 from taxifare.settings import Settings, SourceSettings
-from taxifare.sources import MonthNotPublishedError, TripSource, make_source
+from taxifare.sources import (
+    CannotTellError,
+    MonthNotPublishedError,
+    NoBaseError,
+    SourceError,
+    TripSource,
+    make_source,
+    web,
+)
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
 from taxifare.trips.months import bounds, parse_month
@@ -35,6 +43,12 @@ CITY = Simulator(
 TABLE = f"{PROJECT}.taxifare.contract"
 
 
+@cache
+def trips_of(city: Simulator) -> dict[str, pd.DataFrame]:
+    """The city's trips of `base` and each month; not to be changed."""
+    return {"base": city.read_base().whole().trips} | {str(m): city.read_month(m).trips for m in city.months()}
+
+
 @dataclass(frozen=True)
 class Case:
     """A source, made anew at each call as another process would, and how its March is restated."""
@@ -46,10 +60,9 @@ class Case:
 def written(folder: Path, city: Simulator, ending: str) -> Folder:
     """A folder of the simulated trips, in no order."""
     folder.mkdir(exist_ok=True)
-    publications = {f"taxi_{month.start_time:%Y_%m}": city.read_month(month) for month in city.months()}
-    publications["taxi_base_2009_2014"] = city.read_base().whole()
-    for name, publication in publications.items():
-        rows, file = publication.trips.sample(frac=1, random_state=1), folder / f"{name}{ending}"
+    for subject, trips in trips_of(city).items():
+        name = "taxi_base_2009_2014" if subject == "base" else f"taxi_{subject.replace('-', '_')}"
+        rows, file = trips.sample(frac=1, random_state=1), folder / f"{name}{ending}"
         if ending == ".parquet":
             rows.to_parquet(file, index=False)
         elif ending == ".csv":
@@ -65,7 +78,7 @@ def published(city: Simulator, source: str) -> dict[str, bytes]:
     months = {month: city.read_month(month).trips for month in city.months()}
     if source == "lewagon":
         return lewagon_files(
-            {month.strftime("%b").lower(): trips for month, trips in months.items()}, city.read_base().whole().trips
+            {month.strftime("%b").lower(): trips for month, trips in months.items()}, trips_of(city)["base"]
         )
     before = replace(city, first_month=parse_month("2014-11")).read_month
     return tlc_files(
@@ -90,11 +103,8 @@ def asked(publisher: Publisher, source: str, downloads: Path) -> TripSource:
 
 def on_portal(portal: Portal, city: Simulator) -> TripSource:
     """The source that asks Chicago's portal, which has the simulated trips from now on."""
-    months = {str(month): city.read_month(month).trips for month in city.months()} | {
-        "base": city.read_base().whole().trips
-    }
     portal.data_sets = {
-        "wrvz-psew": pd.concat([from_trip_table(trips, prefix) for prefix, trips in months.items()]),
+        "wrvz-psew": pd.concat([from_trip_table(trips, prefix) for prefix, trips in trips_of(city).items()]),
         "ajtu-isnz": published_rows(pd.DataFrame({"trip_id": []})),
     }
     return asked_of_portal(portal)
@@ -108,8 +118,7 @@ def asked_of_portal(portal: Portal) -> TripSource:
 
 def in_bigquery(server: BigQueryServer, city: Simulator) -> TripSource:
     """The source that asks BigQuery, which has the simulated trips from now on: without keys, as the course's table."""
-    trips = [city.read_base().whole().trips, *(city.read_month(month).trips for month in city.months())]
-    rows = pd.concat(trips, ignore_index=True).drop(columns=["key", "dropoff_datetime"])
+    rows = pd.concat(trips_of(city).values(), ignore_index=True).drop(columns=["key", "dropoff_datetime"])
     rows["pickup_datetime"] = rows["pickup_datetime"].dt.tz_localize("UTC")
     assert server.fill("contract", rows) == TABLE
     return asked_of_bigquery(TABLE)
@@ -232,6 +241,234 @@ def test_the_base_years_are_a_trip_table_of_before(case: Case) -> None:
 def test_a_month_that_is_not_there_is_not_published(case: Case) -> None:
     with pytest.raises(MonthNotPublishedError, match="month 1999-12"):
         case.make().read_month(parse_month("1999-12"))
+
+
+# What a source that is in trouble may answer: that it cannot tell, and never that there is nothing
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """A source that has January to March and base years, and what brings it into trouble.
+
+    Attributes:
+        source: As it is set up; it has not been asked yet.
+        throttled: Makes it refuse for a moment.
+        forbidden: Makes it refuse February, or everything, for good.
+        holed: Takes February away.
+        partial: Takes a part of the base years away, or what they are under.
+        page: Puts a web page in place of February, or of everything; a folder, where nobody serves pages.
+        all_at_once: Whether it refuses everything where it refuses something.
+        cut: What it says of trips of the base years that are not from before the first month.
+    """
+
+    source: TripSource
+    throttled: Callable[[], object]
+    forbidden: Callable[[], object]
+    holed: Callable[[], object]
+    partial: Callable[[], object]
+    page: Callable[[], object]
+    all_at_once: bool = False
+    cut: Mapping[str, int] = field(default_factory=dict)
+
+
+FEBRUARY = parse_month("2015-02")
+
+
+@pytest.fixture
+def beyond() -> pd.DataFrame:
+    """Base years that reach into January."""
+    return pd.concat([trips_of(CITY)["base"], trips_of(CITY)["2015-01"][:9]])
+
+
+def folder_in_trouble(folder: Path, beyond: pd.DataFrame) -> Troubled:
+    written(folder, CITY, ".csv")
+    base, february = folder / "taxi_base_2009_2014.csv", folder / "taxi_2015_02.csv"
+    beyond.to_csv(base, index=False)
+
+    def replaced(file: Path, make: Callable[[], object]) -> None:
+        file.unlink()
+        make()
+
+    return Troubled(
+        Folder(folder, first_month=parse_month("2015-01")),
+        throttled=lambda: None,  # nobody stands between
+        forbidden=lambda: replaced(february, lambda: february.symlink_to(february)),
+        holed=february.unlink,
+        partial=lambda: replaced(base, lambda: base.symlink_to("/nowhere")),
+        page=lambda: replaced(february, february.mkdir),
+        cut={"not_before_first_month": 9},
+    )
+
+
+def files_in_trouble(publisher: Publisher, source: str, downloads: Path, beyond: pd.DataFrame) -> Troubled:
+    """The course or the commission, whose servers refuse single files."""
+    publisher.files = dict(published(CITY, source))
+    first = parse_month("2014-12")
+    if source == "lewagon":
+        february, base = ["train_feb.csv", "val_feb.csv"], "val_1k.csv"
+        publisher.files |= lewagon_files({}, beyond)
+        cut = {"not_before_first_month": 9}
+    else:
+        february, base = ["trip-data/green_tripdata_2015-02.parquet"], "trip-data/green_tripdata_2014-11.parquet"
+        december = replace(CITY, first_month=first).read_month(first).trips
+        publisher.files |= tlc_files({first: pd.concat([december, beyond[-9:]])})
+        cut = {"outside_month": 9}
+
+    def always(*faults: str) -> None:
+        publisher.in_trouble = {file: list(faults) for file in february}
+
+    return Troubled(
+        asked(publisher, source, downloads),
+        throttled=lambda: always("403", "403", ""),
+        forbidden=lambda: always("403"),
+        holed=lambda: [publisher.files.pop(file) for file in february],
+        partial=lambda: publisher.files.pop(base),
+        page=lambda: always("page"),
+        cut=cut,
+    )
+
+
+def portal_in_trouble(portal: Portal, beyond: pd.DataFrame) -> Troubled:
+    on_portal(portal, CITY)
+    rows = portal.data_sets["wrvz-psew"]
+
+    def fault(kind: str, times: int) -> None:
+        portal.faults = [kind] * times
+
+    def without_february() -> None:
+        is_february = rows["trip_start_timestamp"].str.startswith("2015-02")
+        portal.data_sets["wrvz-psew"] = rows[~is_february]
+
+    return Troubled(
+        asked_of_portal(portal),
+        throttled=lambda: fault("403", 2),
+        forbidden=lambda: fault("403", 99),
+        holed=without_february,
+        partial=lambda: portal.missing.add("wrvz-psew"),
+        page=lambda: fault("page", 99),
+        all_at_once=True,
+    )
+
+
+def table_in_trouble(server: BigQueryServer) -> Troubled:
+    source = in_bigquery(server, CITY)
+
+    def fault(status: int, reason: str, times: int) -> None:
+        server.faults[:] = [(status, reason)] * times
+
+    def without_february() -> None:
+        later = [trips for subject, trips in trips_of(CITY).items() if subject != str(FEBRUARY)]
+        rows = pd.concat(later, ignore_index=True).drop(columns=["key", "dropoff_datetime"])
+        server.fill("contract", rows.assign(pickup_datetime=rows["pickup_datetime"].dt.tz_localize("UTC")))
+
+    return Troubled(
+        replace(source, patience_s=2.0),  # type: ignore[type-var]
+        throttled=lambda: fault(403, "rateLimitExceeded", 2),
+        forbidden=lambda: fault(403, "accessDenied", 99),
+        holed=without_february,
+        partial=lambda: fault(503, "backendError", 99),
+        page=lambda: fault(200, "page", 99),
+        all_at_once=True,
+    )
+
+
+@pytest.fixture(
+    params=["simulator", "folder", "lewagon", "tlc", "chicago", pytest.param("bigquery", marks=pytest.mark.end_to_end)]
+)
+def troubled(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    publisher: Publisher,
+    beyond: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Troubled]:
+    monkeypatch.setattr(web, "LONGEST_PAUSE_S", 0.01)
+    match request.param:
+        case "simulator":  # nothing is ever between it and its trips
+            yield Troubled(CITY, *[lambda: None] * 5)
+        case "folder":
+            yield folder_in_trouble(tmp_path / "trips", beyond)
+        case "chicago":
+            yield portal_in_trouble(request.getfixturevalue("portal"), beyond)
+        case "bigquery":
+            server: BigQueryServer = request.getfixturevalue("bigquery")
+            yield table_in_trouble(server)
+            server.faults.clear()
+        case source:
+            yield files_in_trouble(publisher, source, tmp_path, beyond)
+
+
+def assert_untold(troubled: Troubled, told: str) -> None:
+    """Ensures that February, or everything, is what the source cannot tell of, in words that say what was received."""
+    source = troubled.source
+    if isinstance(source, Simulator):
+        assert len(source.months()) == 3
+        return
+    with pytest.raises(SourceError, match=told) as refused:
+        source.months()
+    if troubled.all_at_once:
+        assert not isinstance(refused.value, CannotTellError | MonthNotPublishedError)
+        with pytest.raises(SourceError, match=told) as no_base:
+            source.base_revision()
+        assert not isinstance(no_base.value, NoBaseError)
+    else:
+        assert isinstance(refused.value, CannotTellError)
+        assert (refused.value.month, [str(month) for month in refused.value.before]) == (FEBRUARY, ["2015-01"])
+        assert source.base_revision()
+    with pytest.raises(SourceError, match=told) as unread:
+        source.read_month(FEBRUARY)
+    assert not isinstance(unread.value, MonthNotPublishedError)
+
+
+def test_throttled_it_is_asked_again_until_it_answers(troubled: Troubled) -> None:
+    troubled.throttled()
+    assert [str(month) for month in troubled.source.months()] == ["2015-01", "2015-02", "2015-03"]
+    troubled.throttled()
+    assert len(troubled.source.read_month(FEBRUARY).trips) > 0
+    troubled.throttled()
+    assert troubled.source.base_revision()
+
+
+def test_forbidden_is_not_missing(troubled: Troubled) -> None:
+    troubled.forbidden()
+    assert_untold(troubled, r"403|symbolic links")
+
+
+def test_a_hole_before_a_later_month_is_not_a_month_that_is_not_out_yet(troubled: Troubled) -> None:
+    troubled.holed()
+    source = troubled.source
+    if isinstance(source, Simulator):
+        assert len(source.months()) == 3
+        return
+    for ask in (source.months, lambda: source.read_month(FEBRUARY)):
+        with pytest.raises(CannotTellError, match=r"2015-02 is published: 2015-03 is, and this is not") as hole:
+            ask()
+        assert [str(month) for month in hole.value.before] == ["2015-01"]
+
+
+def test_base_years_of_which_a_part_cannot_be_had_are_not_no_base(troubled: Troubled) -> None:
+    troubled.partial()
+    source = troubled.source
+    if isinstance(source, Simulator):
+        assert source.base_revision()
+        return
+    for ask in (source.base_revision, lambda: source.read_base().whole()):
+        with pytest.raises(SourceError, match=r"404|link to nothing|backendError") as refused:
+            ask()
+        assert not isinstance(refused.value, NoBaseError)
+
+
+def test_a_page_with_status_200_is_not_what_was_asked_for(troubled: Troubled) -> None:
+    troubled.page()
+    assert_untold(troubled, r"web page|received a folder")
+
+
+def test_the_base_ends_before_the_first_month_and_what_is_cut_is_said(troubled: Troubled) -> None:
+    base = troubled.source.read_base()
+    whole = base.whole()
+    assert whole.trips["pickup_datetime"].max() < pd.Timestamp("2015-01-01")
+    assert base.revision == troubled.source.base_revision()
+    assert whole.dropped.items() >= troubled.cut.items()
 
 
 def test_the_settings_choose_the_source(tmp_path: Path) -> None:
