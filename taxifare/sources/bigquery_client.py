@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import requests
 
 from taxifare.errors import ToldError
+from taxifare.sources.base import is_page
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -26,10 +27,16 @@ def connect(project: str | None, location: str | None) -> "bigquery.Client":
 
 
 def patient(patience_s: float) -> "Retry":
-    """Returns the rule by which Google's client tries passing faults again (429, 5xx, no connection), and no others."""
+    """Returns the rule by which Google's client tries passing faults again (429, 5xx, no connection), and no others.
+
+    A web page is one: what answers in BigQuery's place may be gone by then.
+    """
     from google.cloud.bigquery import DEFAULT_RETRY
 
-    return DEFAULT_RETRY.with_timeout(patience_s)
+    may_pass = DEFAULT_RETRY._predicate  # noqa: SLF001 - which faults pass is known there alone
+    return DEFAULT_RETRY.with_timeout(patience_s).with_predicate(
+        lambda error: may_pass(error) or isinstance(error, requests.JSONDecodeError)
+    )
 
 
 @contextmanager
@@ -63,4 +70,8 @@ def in_our_words(table: str, raised: type[ToldError], advice: Mapping[str, str])
         yield
     except (api.GoogleAPIError, GoogleAuthError, OSError) as error:
         hint = next(hint for kind, hint in hints if isinstance(error, kind))
-        raise raised(f"BigQuery table {table}: {error}: {hint}") from error
+        told, fault = str(error), error.cause if isinstance(error, api.RetryError) else error
+        if isinstance(fault, requests.JSONDecodeError):
+            kind = "a web page" if is_page(str(fault.doc).encode()) else "no JSON"
+            told = f"expected an answer of BigQuery, received {kind} with status 200: {str(fault.doc)[:40]!r}"
+        raise raised(f"BigQuery table {table}: {told}: {hint}") from error

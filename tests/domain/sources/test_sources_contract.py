@@ -362,8 +362,8 @@ def table_in_trouble(server: BigQueryServer) -> Troubled:
         server.fill("contract", rows.assign(pickup_datetime=rows["pickup_datetime"].dt.tz_localize("UTC")))
 
     return Troubled(
-        replace(source, patience_s=2.0),  # type: ignore[type-var]
-        throttled=lambda: fault(403, "rateLimitExceeded", 2),
+        replace(source, patience_s=1.5),  # type: ignore[type-var]
+        throttled=lambda: fault(403, "rateLimitExceeded", 1),
         forbidden=lambda: fault(403, "accessDenied", 99),
         holed=without_february,
         partial=lambda: fault(503, "backendError", 99),
