@@ -49,6 +49,7 @@ from taxifare.environment import (
     read_settings,
     remembered_address,
 )
+from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.meters import METERS, Meter
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.targets import TARGETS, Target
@@ -109,6 +110,11 @@ class ProblemSettings(SubjectSettings):
     def target_facts(self) -> Target:
         """The target's unit, limits and words."""
         return TARGETS[self.target]
+
+    @property
+    def time_zone(self) -> str:
+        """The time zone that the city's clocks are in."""
+        return TIME_ZONES[self.city]
 
     @property
     def meter(self) -> Meter:

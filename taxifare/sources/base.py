@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 import pandas as pd
 
 from taxifare.errors import ToldError
+from taxifare.trips.clock import from_utc
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import TripTableError, as_trip_table
@@ -240,14 +241,14 @@ def new_york_now() -> pd.Timestamp:
     return pd.Timestamp.now(tz="America/New_York").tz_localize(None)
 
 
-def checked_trips(frame: pd.DataFrame, origin: str, *, first_number: int = 0) -> pd.DataFrame:
+def checked_trips(frame: pd.DataFrame, origin: str, time_zone: str | None, *, first_number: int = 0) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table with at least one row, see `as_trip_table`.
 
     Raises:
         SourceError: There are no rows, or they are not trips; names the origin, the column and the first misfit.
     """
     try:
-        trips = as_trip_table(frame, origin, first_number=first_number)
+        trips = as_trip_table(frame, origin, first_number=first_number, time_zone=time_zone)
     except TripTableError as error:
         raise SourceError(str(error)) from error
     if trips.empty:
@@ -255,13 +256,13 @@ def checked_trips(frame: pd.DataFrame, origin: str, *, first_number: int = 0) ->
     return trips
 
 
-def checked_month(frame: pd.DataFrame, month: Month, origin: str) -> pd.DataFrame:
+def checked_month(frame: pd.DataFrame, month: Month, origin: str, time_zone: str | None) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table of that month: at least one row, all of them in the month.
 
     Raises:
         SourceError: As `checked_trips`, or a pickup is before the month or at or after the first instant of the next.
     """
-    trips = checked_trips(frame, f"{origin}: month {month}")
+    trips = checked_trips(frame, f"{origin}: month {month}", time_zone)
     first, until = bounds(month)
     pickups = trips["pickup_datetime"]
     strays = pickups[(pickups < first) | (pickups >= until)]
@@ -269,5 +270,31 @@ def checked_month(frame: pd.DataFrame, month: Month, origin: str) -> pd.DataFram
         raise SourceError(
             f"{origin}: month {month}: column pickup_datetime: expected times from {first} until before {until}, "
             f"received {strays.iloc[0]} (the first of {len(strays):,} such rows of {len(trips):,})"
+            f"{_if_they_are_utc(pickups, month, time_zone)}"
         )
     return trips
+
+
+def _if_they_are_utc(pickups: pd.Series, month: Month, time_zone: str | None) -> str:
+    """Returns what to do where times would all be of the month if they were UTC; nothing where they would not."""
+    if time_zone is None:
+        return ""
+    (first, until), shown = bounds(month), pd.Series(from_utc(pickups.to_numpy(), time_zone))
+    if not shown.between(first, until, inclusive="left").all():
+        return ""
+    return (
+        ": if they were UTC they would all be of the month, and they are taken for the city's clock: write them as it "
+        "showed them, or with its offset from UTC, as in 12:00-05:00"
+    )
+
+
+def untold_dropoffs(frame: pd.DataFrame, trips: pd.DataFrame) -> dict[str, int]:
+    """Returns how many drop-off times of the rows are not in the trip table that was made of them, under their reason.
+
+    Those are the times at a change of the clock that leave open how long a ride took, see `clock.on_pickups_clock`;
+    whoever learns durations has no use for such a ride, and cleaning drops it.
+    """
+    if "dropoff_datetime" not in frame:
+        return {}
+    untold = int(frame["dropoff_datetime"].count() - trips["dropoff_datetime"].count())
+    return {"dropoff_at_clock_change": untold} if untold else {}

@@ -30,8 +30,10 @@ from taxifare.sources.base import (
     new_york_now,
     not_there,
     told_apart,
+    untold_dropoffs,
 )
 from taxifare.sources.bigquery_client import PATIENCE_S, OpenClient, connect, in_our_words, patient
+from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import TRIP_COLUMNS, TripTableError, check_column_names
@@ -73,6 +75,7 @@ class BigQuery(TripSource):
         base_rows: Most trips of the base years, those with the smallest fingerprints; None: all.
         maximum_bytes: Most bytes that a query may read.
         client: Opens a client of BigQuery.
+        time_zone: Of the city.
         patience_s: How long passing faults of one call are tried again.
     """
 
@@ -81,6 +84,7 @@ class BigQuery(TripSource):
     base_rows: int | None
     maximum_bytes: int
     client: OpenClient
+    time_zone: str = TIME_ZONES["new-york"]
     patience_s: float = PATIENCE_S
     last_month: Month | None = None
     _known: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False, compare=False)
@@ -95,6 +99,7 @@ class BigQuery(TripSource):
             base_rows=settings.dataset_size,
             maximum_bytes=settings.bigquery_maximum_bytes,
             client=client or partial(connect, settings.bigquery_project, settings.bigquery_location),
+            time_zone=settings.time_zone,
         )
 
     def months(self) -> dict[Month, str]:
@@ -124,7 +129,9 @@ class BigQuery(TripSource):
             rows = asked.trips(*bounds(month), rows=None)
         if not rows.num_rows:
             raise not_there(self, month, f"{origin}: no month {month}: no trip starts in it")
-        return Publication(checked_month(_frame(rows), month, origin), _revision_of(rows), origin)
+        frame = _frame(rows)
+        trips = checked_month(frame, month, origin, self.time_zone)
+        return Publication(trips, _revision_of(rows), origin, dropped=untold_dropoffs(frame, trips))
 
     def read_base(self) -> BasePublication:
         """Returns trips of the years before the first month, at most `base_rows`.
@@ -138,7 +145,9 @@ class BigQuery(TripSource):
             rows = asked.trips(None, self.first_month.start_time, rows=self.base_rows)
         if not rows.num_rows:
             raise self._no_base()
-        published = Publication(checked_trips(_frame(rows), origin), _revision_of(rows), origin)
+        frame = _frame(rows)
+        trips = checked_trips(frame, origin, self.time_zone)
+        published = Publication(trips, _revision_of(rows), origin, dropped=untold_dropoffs(frame, trips))
         return BasePublication([published], published.revision, origin)
 
     def base_revision(self) -> str:

@@ -28,6 +28,7 @@ from taxifare.sources.base import (
     unchanged,
 )
 from taxifare.sources.web import Web
+from taxifare.trips.clock import TIME_ZONES, ClockError, wall_clock
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import COORDINATES
@@ -58,6 +59,8 @@ _COLUMNS = {
     "fare": "fare_amount",
     "tolls": "tolls",
 }
+_TIME_ZONE = TIME_ZONES["chicago"]
+
 _SUMMED = ("fare", "tolls", "trip_seconds", *(name for name in _COLUMNS if "centroid" in name))
 
 
@@ -174,7 +177,7 @@ class Chicago(TripSource):
             )
         is_placed = frame[list(COORDINATES)].notna().all(axis=1)
         dropped = {"not_drawn": contents.trips - wanted, "no_centroid": int((~is_placed).sum())}
-        trips = checked_month(frame[is_placed], month, origin)
+        trips = checked_month(frame[is_placed], month, origin, None)
         return Publication(trips, self._revision(contents), origin, dropped=dropped)
 
     def _pages(self, address: str, month: Month, rows: int) -> Iterator[pd.DataFrame]:
@@ -190,7 +193,7 @@ class Chicago(TripSource):
                     "$limit": min(rows, PAGE_ROWS),
                 },
             )
-            frame = _frame(page, shown(address))
+            frame = _frame(page, f"{shown(address)}: month {month}")
             yield frame
             if frame.empty:
                 return
@@ -257,7 +260,7 @@ def _data_set(month: Month) -> str:
 
 
 def _is_over(month: Month) -> bool:
-    return bool(bounds(month)[1] <= pd.Timestamp.now(tz="America/Chicago").tz_localize(None))
+    return bool(bounds(month)[1] <= pd.Timestamp.now(tz=_TIME_ZONE).tz_localize(None))
 
 
 def _glimpse(answer: object) -> str:
@@ -282,7 +285,7 @@ def _frame(page: Sequence[Mapping[str, str]], origin: str) -> pd.DataFrame:
     """Returns rows of the API, where a null is a field that is not there, with the columns of the trip table.
 
     Raises:
-        SourceError: They are no rows, or an amount or a time span is no number.
+        SourceError: They are no rows, an amount or a time span is no number, or a time is none.
     """
     if not isinstance(page, list):
         raise SourceError(f"{origin}: expected a list of trips, received {_glimpse(page)}")
@@ -295,5 +298,9 @@ def _frame(page: Sequence[Mapping[str, str]], origin: str) -> pd.DataFrame:
     frame[[*COORDINATES]] = numbers[[*COORDINATES]]
     # A trip without a field of tolls had none.
     frame["fare_amount"] = numbers["fare_amount"] + numbers["tolls"].fillna(0.0)
-    frame["dropoff_datetime"] = pd.to_datetime(frame["pickup_datetime"], errors="coerce", format="ISO8601") + took
+    try:
+        frame["pickup_datetime"] = wall_clock(frame["pickup_datetime"], _TIME_ZONE).wall
+    except ClockError as error:
+        raise SourceError(f"{origin}: column pickup_datetime: {error}") from None
+    frame["dropoff_datetime"] = frame["pickup_datetime"] + took
     return frame.drop(columns=["tolls", "seconds"]).assign(passenger_count=np.nan)

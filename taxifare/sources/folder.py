@@ -10,6 +10,7 @@ import hashlib
 import re
 import stat
 import string
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -29,8 +30,10 @@ from taxifare.sources.base import (
     checked_trips,
     not_there,
     told_apart,
+    untold_dropoffs,
 )
 from taxifare.sources.files import FORMATS, latest_pickup, read_parts, read_rows
+from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
@@ -48,6 +51,7 @@ class Folder(TripSource):
         base_pattern: Name of the base years' file, with `*` and `?`.
         first_month: The first month that is worked on; None: the first that is there.
         last_month: The last one, None: the present one.
+        time_zone: Of the city.
 
     Raises:
         SourceError: A pattern has other fields or codes, or lacks the year or the month.
@@ -58,6 +62,7 @@ class Folder(TripSource):
     base_pattern: str = "taxi_base_*"
     first_month: Month | None = None
     last_month: Month | None = None
+    time_zone: str = TIME_ZONES["new-york"]
 
     def __post_init__(self) -> None:
         _ = self._month_name
@@ -77,6 +82,7 @@ class Folder(TripSource):
             settings.trip_folder_base,
             settings.first_month,
             settings.last_month,
+            settings.time_zone,
         )
 
     def months(self) -> dict[Month, str]:
@@ -111,7 +117,9 @@ class Folder(TripSource):
             raise not_there(self, month, f"{self.path}: no file for month {month}: {_expected(name)}")
         file = _file(entries, f"month {month}")
         content = _content(file)
-        return Publication(checked_month(read_rows(content, str(file)), month, str(file)), _sha256(content), str(file))
+        rows = read_rows(content, str(file))
+        trips = checked_month(rows, month, str(file), self.time_zone)
+        return Publication(trips, _sha256(content), str(file), dropped=untold_dropoffs(rows, trips))
 
     def read_base(self) -> BasePublication:
         """Returns the trips of the base file before the first month, which is read a part at a time.
@@ -143,12 +151,14 @@ class Folder(TripSource):
             SourceError: It cannot be read as trips, has none of before the first month, or is another at the end.
         """
         origin, revision, read, kept, latest = str(file), self.base_revision(), 0, 0, None
+        untold = Counter[str]()
         try:
             with file.open("rb") as opened:
                 for rows in read_parts(opened, origin):
                     if rows.empty:  # blank lines at the end of a text
                         continue
-                    trips = checked_trips(rows, origin, first_number=read)
+                    trips = checked_trips(rows, origin, self.time_zone, first_number=read)
+                    untold.update(untold_dropoffs(rows, trips))
                     read += len(trips)
                     if self.first_month is not None:
                         is_before = trips["pickup_datetime"] < bounds(self.first_month)[0]
@@ -164,7 +174,8 @@ class Folder(TripSource):
             raise SourceError(
                 f"{origin}: expected trips{before}, received {f'{read:,} later ones' if read else 'no rows'}"
             )
-        yield replace(latest, dropped={"not_before_first_month": read - kept} if read > kept else {})
+        after = {"not_before_first_month": read - kept} if read > kept else {}
+        yield replace(latest, dropped=after | untold)
         if (now := _revision(file)) != content:
             raise SourceError(f"{origin}: expected revision {content}, received {now}: it changed while it was read")
 

@@ -27,6 +27,7 @@ from taxifare.sources.base import (
 )
 from taxifare.sources.files import read_rows
 from taxifare.sources.web import Web, WebError, answers_of
+from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
@@ -35,6 +36,8 @@ MONTHS = {
     parse_month(f"2015-{number:02d}"): name
     for number, name in enumerate(("jan", "feb", "mar", "apr", "may", "jun"), start=1)
 }
+_TIME_ZONE = TIME_ZONES["new-york"]
+
 SIZES = {1_000: "1k", 10_000: "10k", 100_000: "100k", 500_000: "500k"}
 """Published sizes of the base years' training file."""
 
@@ -107,7 +110,7 @@ class LeWagon(TripSource):
         revision, origin = self.base_revision(), self._origin(self._size)
         rows, _, revision = self._read(self._size, None)
         is_before = rows["pickup_datetime"] < bounds(self.first_month)[0]
-        trips = checked_trips(rows[is_before], f"{origin}: before {self.first_month}")
+        trips = checked_trips(rows[is_before], f"{origin}: before {self.first_month}", None)
         after = {"not_before_first_month": int((~is_before).sum())}
         revision = digest([revision, str(self.first_month)])
         return BasePublication([Publication(trips, revision, origin, dropped=after)], revision, origin)
@@ -179,7 +182,9 @@ class LeWagon(TripSource):
 def _trips(file: Path, origin: str, month: Month | None) -> pd.DataFrame:
     """Returns the trips of a downloaded file: of that month, or of any time."""
     rows = read_rows(file.read_bytes(), origin)
-    return checked_trips(rows, origin) if month is None else checked_month(rows, month, origin)
+    if month is None:
+        return checked_trips(rows, origin, _TIME_ZONE)
+    return checked_month(rows, month, origin, _TIME_ZONE)
 
 
 def _checks(address: str, month: Month | None) -> Callable[[Path], None]:

@@ -38,6 +38,7 @@ from taxifare.sources.base import (
     unchanged,
 )
 from taxifare.sources.web import Web, WebError, answers_of
+from taxifare.trips.clock import TIME_ZONES, Clocked, ClockError, on_pickups_clock, wall_clock
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import DTYPES
@@ -55,6 +56,8 @@ _BATCH_ROWS = 1 << 18
 _MOST_BYTES_OF_ZONES = 1 << 27
 _HIGHEST_ZONE = 10_000
 """The city has 263, in a file of a megabyte; memory goes with the highest number."""
+
+_TIME_ZONE = TIME_ZONES["new-york"]
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,8 @@ class Tlc(TripSource):
         places = _zones(zones.path, shown(self._zones_address))
         rows, dropped = read_trips(received.path, month, self.color, places, self.trips_per_month, origin=origin)
         revision = self._digest(received.revision, zones.revision)
-        return Publication(checked_month(rows, month, origin), revision, origin, dropped=dropped)
+        trips = checked_month(rows, month, origin, None)
+        return Publication(trips, revision, origin, dropped=dropped)
 
     def read_base(self) -> BasePublication:
         """Returns the trips of the months before the first, month by month.
@@ -309,12 +313,16 @@ def read_trips(
             numbers = np.arange(rows, rows + len(in_month), dtype=np.int64)
             rows += len(in_month)
             drawn.offer(batch | {"row": numbers}, in_month & placed)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ClockError) as error:
         raise SourceError(f"{origin}: month {month}: expected taxi trips in parquet: {error}") from error
     if not rows:
         raise SourceError(f"{origin}: month {month}: expected taxi trips, received no rows")
     ride = drawn.result()
     dropped["not_drawn"] = rows - sum(dropped.values()) - len(ride["row"])
+    pickup, dropoff = (Clocked(ride[end], ride.get(f"{end}_in_utc")) for end in ("pickup", "dropoff"))
+    stopped = on_pickups_clock(pickup, dropoff, _TIME_ZONE)
+    if untold := int(np.count_nonzero(np.isnat(stopped) & ~np.isnat(dropoff.wall))):
+        dropped["dropoff_at_clock_change"] = untold
     number = pc.utf8_lpad(pa.array(ride["row"]).cast(pa.string()), 9, "0")
     columns = {
         "key": pd.Series(pc.binary_join_element_wise(f"{month}", number, "-"), dtype=DTYPES["text"]),
@@ -325,7 +333,7 @@ def read_trips(
         "dropoff_latitude": zones.latitude[ride["to_zone"]],
         "passenger_count": ride["passengers"],
         "fare_amount": np.round(ride["fare"] + ride["tolls"], 2),
-        "dropoff_datetime": ride["dropoff"],
+        "dropoff_datetime": stopped,
     }
     return pd.DataFrame(columns, copy=False), dropped
 
@@ -375,10 +383,32 @@ def _batches(file: Path, color: TaxiColor) -> Iterator[Rows]:
     columns = _columns(color)
     with pq.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(_BATCH_ROWS, columns=[name for name, _ in columns.values()]):
-            values = {name: batch.column(there).cast(kind) for name, (there, kind) in columns.items()}
+            times, values = Rows(), {}
+            for name, (there, kind) in columns.items():
+                if pa.types.is_timestamp(kind):
+                    times |= _times(batch.column(there), name, there)
+                else:
+                    values[name] = batch.column(there).cast(kind)
             for zone in ("from_zone", "to_zone"):
                 values[zone] = values[zone].fill_null(0)
-            yield {name: column.to_numpy(zero_copy_only=False) for name, column in values.items()}
+            yield times | {name: column.to_numpy(zero_copy_only=False) for name, column in values.items()}
+
+
+def _times(column: pa.Array, name: str, there: str) -> Rows:
+    """Returns a column of times by the clock on the wall and, unless they are so in the file, in UTC.
+
+    Raises:
+        ClockError: A value is no time.
+    """
+    try:
+        clocked = wall_clock(column, _TIME_ZONE)
+    except ClockError as error:
+        raise ClockError(f"column {there}: {error}") from None
+    if clocked.instants is not None:
+        return {name: clocked.wall, f"{name}_in_utc": clocked.instants}
+    if pa.types.is_timestamp(column.type):
+        return {name: clocked.wall}
+    return {name: clocked.wall, f"{name}_in_utc": np.full_like(clocked.wall, "NaT")}
 
 
 def _check_columns(file: Path, origin: str, color: TaxiColor) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
+
+from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
 
 Kind = Literal["text", "timestamp", "number", "integer"]
 
@@ -65,7 +65,7 @@ TRIP_COLUMNS: tuple[Column, ...] = (
         "dropoff_datetime",
         "timestamp",
         "city wall-clock time",
-        "When the meter was stopped: a target, never a feature",
+        "When the meter was stopped, by the clock that was right at the pickup: a target, never a feature",
         nullable=True,
         required=False,
         known_at_pickup=False,
@@ -83,17 +83,27 @@ class TripTableError(ValueError):
     """Rows that are not a trip table; the message names the origin, the column, what was expected and what came."""
 
 
-def as_trip_table(frame: pd.DataFrame, origin: str, *, first_number: int = 0) -> pd.DataFrame:
+_FEWEST_TIMES = 10
+"""So many pickups that are all at midnight are dates."""
+
+_MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+def as_trip_table(
+    frame: pd.DataFrame, origin: str, *, first_number: int = 0, time_zone: str | None = None
+) -> pd.DataFrame:
     """Returns the rows as a trip table: the columns of `TRIP_COLUMNS` in order and type, sorted by pickup time.
 
-    Nothing is repaired: a value that does not fit its column's type is an error. Zone-aware pickup times lose their
-    zone without being shifted, because public files write New York wall-clock time and call it UTC. `key` is numbered
-    from the sorted rows where the source has none; `dropoff_datetime` is null where the source has none.
+    Nothing is repaired: a value that does not fit its column's type is an error. Times become the clock's on the wall,
+    see `clock`; a column that calls all of its times UTC is not shifted, because public files write New York
+    wall-clock time and call it so. `key` is numbered from the sorted rows where the source has none;
+    `dropoff_datetime` is null where the source has none, and where the clock leaves open how long a ride took.
 
     Args:
         frame: Rows as read from a source, with exactly the required columns and any of the optional ones.
         origin: Where the rows come from (a file, a table), for error messages.
         first_number: Where the numbering starts: of a part of a file, with the rows before it.
+        time_zone: Of the city; None where the times are as a trip table has them.
 
     Returns:
         A new frame with a fresh index; ties in pickup time keep the source's order.
@@ -112,12 +122,14 @@ def as_trip_table(frame: pd.DataFrame, origin: str, *, first_number: int = 0) ->
     1  0000000001 2015-01-02 10:00:00          7.5
     """
     check_column_names(frame.columns, origin)
-    columns = {
-        column.name: _as_column(frame[column.name], column, origin)
-        for column in TRIP_COLUMNS
-        if column.name in frame.columns
-    }
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(
+        {
+            column.name: _as_column(frame[column.name], column, origin)
+            for column in TRIP_COLUMNS
+            if column.name in frame.columns and column.kind != "timestamp"
+        }
+        | _times(frame, origin, time_zone)
+    )
     if not table["pickup_datetime"].is_monotonic_increasing:
         table = table.sort_values("pickup_datetime", kind="stable", ignore_index=True)
     table = table.reset_index(drop=True)
@@ -155,11 +167,38 @@ def check_column_names(names: Iterable[str], origin: str) -> None:
         raise TripTableError(f"{origin}: {'; '.join(faults)}; expected {required} and optionally {optional}")
 
 
+def _times(frame: pd.DataFrame, origin: str, time_zone: str | None) -> dict[str, pd.Series]:
+    """Returns the columns of times, by the clock on the wall."""
+    columns = [column for column in TRIP_COLUMNS if column.kind == "timestamp" and column.name in frame.columns]
+    clocked = {column.name: _clocked(frame[column.name], column, origin, time_zone) for column in columns}
+    walls = {name: times.wall for name, times in clocked.items()}
+    pickups = walls["pickup_datetime"]
+    # Most are told from dates by the first few; those that are not cost a pass over all.
+    if len(pickups) >= _FEWEST_TIMES and all(
+        not np.any(some.astype(np.int64) % _MICROSECONDS_PER_DAY) for some in (pickups[:_FEWEST_TIMES], pickups)
+    ):
+        raise TripTableError(
+            f"{origin}: column pickup_datetime: expected times of day, received midnights only ({len(pickups):,} of "
+            "them): dates do not tell when rides began"
+        )
+    if time_zone is not None and "dropoff_datetime" in clocked:
+        walls["dropoff_datetime"] = on_pickups_clock(clocked["pickup_datetime"], clocked["dropoff_datetime"], time_zone)
+    return {name: pd.Series(wall, index=frame.index, dtype=DTYPES["timestamp"]) for name, wall in walls.items()}
+
+
+def _clocked(values: pd.Series, column: Column, origin: str, time_zone: str | None) -> Clocked:
+    """Returns a column of times, or raises with the first that is none."""
+    try:
+        clocked = wall_clock(values, time_zone)
+    except ClockError as error:
+        raise TripTableError(f"{origin}: column {column.name}: {error}") from None
+    _ensure_no_nulls(int(np.isnat(clocked.wall).sum()), column, origin)
+    return clocked
+
+
 def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
     """Returns the values in the column's type, or raises with the first value that does not fit."""
-    if column.kind == "timestamp":
-        converted = _as_timestamps(values)
-    elif column.kind == "text":
+    if column.kind == "text":
         converted = values.astype(DTYPES["text"])
     else:
         converted = pd.to_numeric(values, errors="coerce")
@@ -170,11 +209,13 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
             f"{origin}: column {column.name}: expected {column.kind}, received {unfit.head(1).tolist()[0]!r} "
             f"(the first of {len(unfit):,} such values)"
         )
-    if not column.nullable and converted.isna().any():
-        raise TripTableError(
-            f"{origin}: column {column.name}: {int(converted.isna().sum()):,} null values, expected none"
-        )
+    _ensure_no_nulls(int(converted.isna().sum()), column, origin)
     return converted
+
+
+def _ensure_no_nulls(nulls: int, column: Column, origin: str) -> None:
+    if nulls and not column.nullable:
+        raise TripTableError(f"{origin}: column {column.name}: {nulls:,} null values, expected none")
 
 
 def _as_integers(values: pd.Series) -> pd.Series:
@@ -183,18 +224,3 @@ def _as_integers(values: pd.Series) -> pd.Series:
     limits = np.iinfo(np.int32)
     whole = (np.floor(numbers) == numbers) & (numbers >= limits.min) & (numbers <= limits.max)
     return pd.Series(pd.arrays.IntegerArray(np.where(whole, numbers, 0).astype(np.int32), ~whole), index=values.index)
-
-
-def _as_timestamps(values: pd.Series) -> pd.Series:
-    """Returns wall-clock times without a zone; what cannot be read is null."""
-    if not pd.api.types.is_datetime64_any_dtype(values):
-        text = pa.chunked_array(pa.array(values.astype(DTYPES["text"])))
-        text = pc.if_else(pc.ends_with(text, " UTC"), pc.utf8_slice_codeunits(text, 0, -4), text)
-        try:
-            times = text.cast(pa.timestamp("us")).to_numpy()
-        except pa.ArrowInvalid:  # a zone, digits beyond microseconds, or no time at all: pandas reads it, or says which
-            times = pd.to_datetime(text.to_pandas(), errors="coerce", format="ISO8601").array
-        values = pd.Series(times, index=values.index)
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        values = values.dt.tz_localize(None)
-    return values.astype(DTYPES["timestamp"])

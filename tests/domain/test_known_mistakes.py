@@ -276,8 +276,8 @@ def test_inclusive_month_bounds_put_midnight_in_two_months(settings: Settings) -
     february = pd.Timestamp("2015-02-01")
     rows = {name: raw_month(settings, name).frame.drop(columns="is_validation") for name in ("2015-01", "2015-02")}
     with pytest.raises(SourceError, match="2015-02-01 00:00:00"):
-        checked_month(with_a_ride_at(rows["2015-01"], february), parse_month("2015-01"), "a test")
-    kept = checked_month(with_a_ride_at(rows["2015-02"], february), parse_month("2015-02"), "a test")
+        checked_month(with_a_ride_at(rows["2015-01"], february), parse_month("2015-01"), "a test", None)
+    kept = checked_month(with_a_ride_at(rows["2015-02"], february), parse_month("2015-02"), "a test", None)
     assert kept["pickup_datetime"].min() == february
 
 
@@ -285,7 +285,7 @@ def test_month_bounds_that_lose_the_last_day(settings: Settings) -> None:
     """`<= '2015-01-31'` is midnight of the 31st: a day of rides was missing in every month."""
     last = pd.Timestamp("2015-02-01") - A_MOMENT
     january = raw_month(settings, "2015-01").frame.drop(columns="is_validation")
-    kept = checked_month(with_a_ride_at(january, last), parse_month("2015-01"), "a test")
+    kept = checked_month(with_a_ride_at(january, last), parse_month("2015-01"), "a test", None)
     assert kept["pickup_datetime"].max() == last
     assert (january["pickup_datetime"].dt.day == 31).sum() > 10
 

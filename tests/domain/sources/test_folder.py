@@ -370,10 +370,10 @@ def test_half_a_second_into_february_is_not_january(tmp_path: Path) -> None:
     late = TRIPS.copy()
     late.loc[late.index[-2:], "pickup_datetime"] = pd.to_datetime(["2015-01-31 23:59:59", "2015-02-01 00:00:00"])
     told = str(damage(tmp_path, "taxi_2015_01.csv", text_of(late).encode()))
-    assert told.endswith(
+    assert (
         "month 2015-01: column pickup_datetime: expected times from 2015-01-01 00:00:00 until before "
         f"2015-02-01 00:00:00, received 2015-02-01 00:00:00 (the first of 1 such rows of {len(TRIPS)})"
-    )
+    ) in told
 
 
 def test_another_months_file_under_this_months_name(tmp_path: Path) -> None:

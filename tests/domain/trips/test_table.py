@@ -63,8 +63,8 @@ def test_text_that_spells_numbers_is_read() -> None:
         ("fare_amount", [1.0, "free", "gratis"], "expected number, received 'free' (the first of 2 such values)"),
         ("passenger_count", [1, 1.5, 2], "expected integer, received 1.5 (the first of 1 such values)"),
         ("passenger_count", [1, 3e9, 2], "expected integer, received 3000000000.0"),
-        ("pickup_datetime", ["2015-01-01", "soon", "2015-01-02"], "expected timestamp, received 'soon'"),
-        ("pickup_datetime", ["2015-01-01", None, "2015-01-02"], "1 null values, expected none"),
+        ("pickup_datetime", ["2015-01-01 10:00", "soon", "2015-01-02 10:00"], "expected timestamp, received 'soon'"),
+        ("pickup_datetime", ["2015-01-01 10:00", None, "2015-01-02 10:00"], "1 null values, expected none"),
         ("key", ["a", None, "c"], "1 null values, expected none"),
     ],
 )

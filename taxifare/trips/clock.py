@@ -1,0 +1,306 @@
+"""The city's clock: what times with an offset or a zone are on it, and how long rides took over which it changed.
+
+The trip table has wall-clock times, because people and prices go by the clock on the wall. Twice a year that clock is
+changed: an hour does not exist, another comes twice. Rules and reasons: docs/decisions.md, under trips.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Moments = npt.NDArray[np.datetime64]
+
+TIME_ZONES: Mapping[str, str] = {"new-york": "America/New_York", "chicago": "America/Chicago"}
+"""The time zone of each city. Apart from the facts that models carry with them: no feature depends on it."""
+
+_UTC_LABEL = " UTC"
+
+_OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*([Zz]|[+-]\d{2}(?::?\d{2})?)$"
+
+_UTC_OFFSET = r"([Zz]|[+-]00(:?00)?)$"
+
+_PROBED = 100
+
+_LONGEST_DATE = len("2015-01-31")
+
+_NEAR = np.timedelta64(1, "D")
+
+_YEARS = (1900, 2200)
+"""Within which the clocks of trips may have been changed; a time beyond is none of a trip."""
+
+_UNKNOWN = np.datetime64("NaT", "us")
+
+
+class ClockError(ValueError):
+    """Values that are no times; says what was expected and what came."""
+
+
+class Clocked(NamedTuple):
+    """Times as the clock in the city showed them.
+
+    Attributes:
+        wall: Wall-clock times, `datetime64[us]`; null where there was none.
+        instants: The same in UTC, null where the source does not say; None where it says so of no time.
+    """
+
+    wall: Moments
+    instants: Moments | None
+
+
+def wall_clock(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None) -> Clocked:
+    """Returns times of a source as the clock in the city showed them.
+
+    Times without offset or zone are the city's clock, and so are those of a column that calls all of its times UTC,
+    in whatever spelling: public files do. Any other offset or zone is converted, and UTC beside another offset as well.
+
+    Args:
+        times: Timestamps with or without a zone, or text in ISO 8601.
+        zone: Of the city; None where times are the city's clock already.
+
+    Raises:
+        ClockError: Values are dates, or no times; or they have offsets and no zone was given.
+
+    >>> rows = pa.array(["2015-03-07T12:00:00-05:00", "2015-03-09T12:00:00-04:00", "2015-03-09T12:00:00Z"])
+    >>> [str(time) for time in wall_clock(rows, "America/New_York").wall]
+    ['2015-03-07T12:00:00.000000', '2015-03-09T12:00:00.000000', '2015-03-09T08:00:00.000000']
+    >>> str(wall_clock(pa.array(["2009-06-15 17:26:21 UTC"]), "America/New_York").wall[0])
+    '2009-06-15T17:26:21.000000'
+    >>> wall_clock(pa.array(["2015-03-07"]), "America/New_York")
+    Traceback (most recent call last):
+    ...
+    taxifare.trips.clock.ClockError: expected times of day, received the date '2015-03-07' (the first of 1 such values)
+    """
+    if isinstance(times, pd.Series):
+        if pd.api.types.is_datetime64_dtype(times):
+            return Clocked(times.astype("datetime64[us]").to_numpy(), None)
+        times = _as_arrow(times)
+    if pa.types.is_timestamp(times.type):
+        in_utc = times.cast(pa.timestamp("us"), safe=times.type.unit != "ns")
+        instants: Moments = np.asarray(in_utc.to_numpy(zero_copy_only=False))
+        if times.type.tz is None or _is_utc(times.type.tz):
+            return Clocked(instants, None)
+        return Clocked(_on_the_wall(instants, zone), instants)
+    if pa.types.is_date(times.type):
+        times = times.cast(pa.string())
+    return _of_text(times.cast(pa.string()), zone)
+
+
+def on_pickups_clock(pickups: Clocked, dropoffs: Clocked, zone: str) -> Moments:
+    """Returns drop-off times by the clock that was right at the pickup: their difference is what the ride took.
+
+    That differs from the clock on the wall where it was changed during the ride. Where it cannot be told how long a
+    ride took – in the hour that comes twice, where the source has no offsets and more than one reading of its times
+    makes sense, or in the one that does not exist – the time is null. Rides of more than a day are left as they are.
+
+    >>> def clock(*times: str) -> Clocked:
+    ...     return Clocked(np.array(times, "datetime64[us]"), None)
+    >>> over = on_pickups_clock(clock("2024-03-10T01:50"), clock("2024-03-10T03:10"), "America/New_York")
+    >>> str(over[0])
+    '2024-03-10T02:10:00.000000'
+    >>> pickups, dropoffs = clock("2024-11-03T01:50", "2024-11-03T01:10"), clock("2024-11-03T01:10", "2024-11-03T01:30")
+    >>> [str(time) for time in on_pickups_clock(pickups, dropoffs, "America/New_York")]
+    ['2024-11-03T02:10:00.000000', 'NaT']
+    """
+    told, wall = dropoffs.wall, pickups.wall
+    for change in _changes(wall, zone):
+        near = np.flatnonzero((wall > change.since - _NEAR) & (wall < change.until + _NEAR))
+        if not len(near):
+            continue
+        told = told.copy() if told is dropoffs.wall else told
+        took = _took(_readings(pickups, near, change), _readings(dropoffs, near, change))
+        told[near] = wall[near] + took
+    return told
+
+
+def from_utc(instants: Moments, zone: str) -> Moments:
+    """Returns what the clock in the city showed at instants in UTC.
+
+    >>> str(from_utc(np.array(["2015-03-09T16:00"], "datetime64[us]"), "America/New_York")[0])
+    '2015-03-09T12:00:00.000000'
+    """
+    local = pd.DatetimeIndex(instants).tz_localize("UTC").tz_convert(zone).tz_localize(None)
+    wall: Moments = local.to_numpy().astype("datetime64[us]")
+    return wall
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A change of the clock, by the wall: in `[since, until)` a time does not exist, or comes twice.
+
+    Attributes:
+        since: The earlier of what the clock showed just before and after.
+        until: The later.
+        before: What the clock was ahead of UTC.
+        after: What it is ahead since.
+    """
+
+    since: np.datetime64
+    until: np.datetime64
+    before: np.timedelta64
+    after: np.timedelta64
+
+
+def _changes(wall: Moments, zone: str) -> Iterator[_Change]:
+    """Yields the changes of the years that the times are of."""
+    if len(wall) and not np.isnat(first := np.fmin.reduce(wall)):
+        years = np.array([first, np.fmax.reduce(wall)]).astype("datetime64[Y]").astype(np.int64) + 1970
+        earliest, latest = np.clip(years, *_YEARS).tolist()
+        for year in range(earliest, latest + 1):
+            yield from _changes_in(year, zone)
+
+
+@lru_cache(maxsize=1024)
+def _changes_in(year: int, zone: str) -> tuple[_Change, ...]:
+    """Returns the changes of a year, oldest first; those that are undone within a day are none."""
+    city, start = ZoneInfo(zone), datetime(year, 1, 1, tzinfo=UTC)
+    changes = []
+    for day in range(366):
+        low, high = start + timedelta(days=day), start + timedelta(days=day + 1)
+        before, after = _ahead(low, city), _ahead(high, city)
+        if before == after:
+            continue
+        while high - low > timedelta(seconds=1):
+            middle = low + (high - low) / 2
+            low, high = (middle, high) if _ahead(middle, city) == before else (low, middle)
+        at = np.datetime64(high.replace(tzinfo=None, microsecond=0), "us")
+        shown = sorted((at + np.timedelta64(before), at + np.timedelta64(after)))
+        changes.append(_Change(shown[0], shown[1], np.timedelta64(before), np.timedelta64(after)))
+    return tuple(changes)
+
+
+def _ahead(moment: datetime, city: ZoneInfo) -> timedelta:
+    """Returns what the city's clock is ahead of UTC."""
+    return moment.astimezone(city).utcoffset() or timedelta()
+
+
+def _readings(times: Clocked, rows: npt.NDArray[np.intp], change: _Change) -> Moments:
+    """Returns the instants that times near a change can mean, shape (2, n): before it and after it, null if neither.
+
+    A time that the clock skipped is none; where the source says which it is there is no other.
+    """
+    wall = times.wall[rows]
+    is_skipped = (wall >= change.since) & (wall < change.until) & (change.after > change.before)
+    before = np.where((wall < change.until) & ~is_skipped, wall - change.before, _UNKNOWN)
+    after = np.where((wall >= change.since) & ~is_skipped, wall - change.after, _UNKNOWN)
+    readings = np.stack([before, after])
+    if times.instants is not None:
+        said = times.instants[rows]
+        readings = np.where(np.isnat(said), readings, said)
+    return readings
+
+
+def _took(pickups: Moments, dropoffs: Moments) -> npt.NDArray[np.timedelta64]:
+    """Returns how long rides took, null where the readings of their ends leave more than one possibility, or none.
+
+    A ride that under every reading ends before it begins is given the least absurd one: cleaning drops it.
+    """
+    took = (dropoffs[:, np.newaxis] - pickups[np.newaxis]).reshape(4, -1)
+    possible = np.where(took >= np.timedelta64(0), took, np.timedelta64("NaT", "us"))
+    shortest, longest = np.fmin.reduce(possible), np.fmax.reduce(possible)
+    single = np.where(shortest == longest, shortest, np.timedelta64("NaT", "us"))
+    return np.where(np.isnat(shortest), np.fmax.reduce(took), single)
+
+
+def _as_arrow(values: pd.Series) -> pa.ChunkedArray:
+    """Returns the values as timestamps with their zone, or as text."""
+    if not isinstance(values.dtype, pd.DatetimeTZDtype):
+        values = values.astype("string[pyarrow]")
+    return pa.chunked_array(pa.array(values))
+
+
+def _is_utc(zone: str) -> bool:
+    return zone.upper() in {"UTC", "ETC/UTC", "Z", "+00:00", "-00:00"}
+
+
+def _on_the_wall(instants: Moments, zone: str | None) -> Moments:
+    """Returns what the clock in the city showed.
+
+    Raises:
+        ClockError: The city's zone is not given.
+    """
+    if zone is None:
+        raise ClockError("expected times without an offset from UTC, received some with one")
+    return from_utc(instants, zone)
+
+
+def _of_text(text: Any, zone: str | None) -> Clocked:
+    """Returns the times of a text column; see `wall_clock`."""
+    bare = pc.if_else(pc.ends_with(text, _UTC_LABEL), pc.utf8_slice_codeunits(text, 0, -len(_UTC_LABEL)), text)
+    try:
+        bare.slice(0, _PROBED).cast(pa.timestamp("us"))  # to fail takes long, with words for each row
+        wall = bare.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:  # an offset, digits beyond microseconds, or no time at all
+        return _of_any_text(bare, text, zone)
+    _ensure_none_is_date(bare, text)
+    return Clocked(wall, None)
+
+
+def _of_any_text(bare: Any, text: Any, zone: str | None) -> Clocked:
+    """Returns the times of a text column some of which have an offset, or are not quickly read."""
+    _ensure_none_is_date(bare, text)
+    has_offset = pc.fill_null(pc.match_substring_regex(bare, _OFFSET), False)
+    is_elsewhere = pc.and_(has_offset, pc.invert(pc.fill_null(pc.match_substring_regex(bare, _UTC_OFFSET), False)))
+    if not pc.any(is_elsewhere).as_py():
+        wall = _parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False)
+        _ensure_all_read(wall, text)
+        return Clocked(wall, None)
+    # Beside other offsets UTC is one of them.
+    is_labelled = pc.fill_null(pc.ends_with(text, _UTC_LABEL), False)
+    known = pc.or_(has_offset, is_labelled)
+    told = pc.if_else(is_labelled, pc.binary_join_element_wise(bare, "Z", ""), bare)
+    instants = _parsed(pc.if_else(known, told, None), is_utc=True)
+    without = _parsed(pc.if_else(known, None, bare), is_utc=False)
+    wall = np.where(known.to_numpy(zero_copy_only=False), _on_the_wall(instants, zone), without)
+    _ensure_all_read(wall, text)
+    return Clocked(wall, instants)
+
+
+def _parsed(text: Any, *, is_utc: bool) -> Moments:
+    """Returns the times that texts say, in UTC where they have offsets; null what cannot be read."""
+    kind = pa.timestamp("us", "UTC" if is_utc else None)
+    try:
+        text.slice(0, _PROBED).cast(kind)
+        return np.asarray(text.cast(kind).to_numpy(zero_copy_only=False))
+    except pa.ArrowInvalid:
+        joined = pc.replace_substring_regex(text, _OFFSET, r"\1\2")  # there may be spaces before the offset
+        read = pd.to_datetime(joined.to_pandas(), errors="coerce", format="ISO8601", utc=True)
+        moments: Moments = read.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+        return moments
+
+
+def _ensure_none_is_date(bare: Any, text: Any) -> None:
+    """Ensures that no text ends with the day.
+
+    Raises:
+        ClockError: One does.
+    """
+    is_date = pc.less_equal(pc.binary_length(bare), _LONGEST_DATE)
+    if pc.any(is_date).as_py():
+        dates = text.filter(pc.and_(is_date, pc.match_substring_regex(bare, r"^\d{4}-?\d{2}-?\d{2}$")))
+        if len(dates):
+            raise ClockError(
+                f"expected times of day, received the date {dates[0].as_py()!r} (the first of {len(dates):,} such "
+                "values)"
+            )
+
+
+def _ensure_all_read(times: Moments, text: Any) -> None:
+    """Ensures that no text was left that is no time.
+
+    Raises:
+        ClockError: One was.
+    """
+    unread = text.filter(pa.array(np.isnat(times))).drop_null()
+    if len(unread):
+        raise ClockError(
+            f"expected timestamp, received {unread[0].as_py()!r} (the first of {len(unread):,} such values)"
+        )

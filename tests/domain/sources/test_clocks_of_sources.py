@@ -1,0 +1,306 @@
+"""What every source promises of times, held against each: offsets and zones, changes of the clock, dates."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from taxifare.settings import Settings
+from taxifare.sources import SourceError, TripSource, make_source
+from taxifare.trips.cities import CITIES
+from taxifare.trips.months import Month, parse_month
+from taxifare.trips.preparation import preprocess, split_month
+from taxifare.trips.targets import DURATION, FARE
+from tests.support.google_cloud import BigQueryServer
+from tests.support.publisher import Publisher, lewagon_files, publisher_server, tlc_files
+from tests.support.socrata import Portal, portal_server
+from tests.support.socrata import published as published_rows
+
+MARCH, NOVEMBER = parse_month("2015-03"), parse_month("2015-11")
+
+RIDES = {
+    MARCH: (
+        ("2015-03-01 00:30:00", "2015-03-01 00:50:00"),
+        ("2015-03-08 01:50:00", "2015-03-08 03:10:00"),
+        ("2015-03-08 03:00:00", "2015-03-08 03:30:00"),
+        ("2015-03-31 23:30:00", "2015-03-31 23:50:00"),
+    ),
+    NOVEMBER: (
+        ("2015-11-01 00:50:00", "2015-11-01 02:10:00"),
+        ("2015-11-01 01:10:00", "2015-11-01 01:30:00"),
+        ("2015-11-01 01:50:00", "2015-11-01 01:10:00"),
+        ("2015-11-30 23:30:00", "2015-11-30 23:50:00"),
+    ),
+}
+"""Rides by the clock on the wall, at nights on which it was changed."""
+
+SUMMER_TIME = {MARCH: ((0, 0), (0, 1), (1, 1), (1, 1)), NOVEMBER: ((1, 0), (0, 0), (1, 0), (0, 0))}
+"""Whether it was summer time when each ride began and ended."""
+
+TOOK_MIN = {MARCH: [20, 20, 30, 20], NOVEMBER: [140, 20, 20, 20]}
+"""How long they took."""
+
+
+def naive(texts: pd.Series, _summer: Sequence[int], _hours: int) -> pd.Series:
+    return texts
+
+
+def called_utc(texts: pd.Series, _summer: Sequence[int], _hours: int) -> pd.Series:
+    return texts + " UTC"
+
+
+def with_offsets(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+    """In March and November a month has two."""
+    return texts + pd.Series([f"-{hours - is_summer:02d}:00" for is_summer in summer])
+
+
+def with_one_offset(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+    """Winter's, of a clock that nobody put forward."""
+    winter = pd.to_datetime(texts) - pd.to_timedelta(summer, unit="h")
+    return winter.dt.strftime("%Y-%m-%d %H:%M:%S") + f"-{hours:02d}:00"
+
+
+def mixed_with_z(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+    """The first in UTC, the others not."""
+    utc = pd.to_datetime(texts) + pd.to_timedelta([hours - is_summer for is_summer in summer], unit="h")
+    return with_offsets(texts, summer, hours).where(texts.index > 0, utc.dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def of_type_with_zone(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+    zone = {5: "America/New_York", 6: "America/Chicago"}[hours]
+    return pd.to_datetime(with_offsets(texts, summer, hours), utc=True).dt.tz_convert(zone)
+
+
+def of_type_with_another_zone(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+    return pd.to_datetime(with_offsets(texts, summer, hours), utc=True).dt.tz_convert("Asia/Tokyo")
+
+
+def of_type_called_utc(texts: pd.Series, _summer: Sequence[int], _hours: int) -> pd.Series:
+    return pd.to_datetime(texts).dt.tz_localize("UTC")
+
+
+def of_type(texts: pd.Series, _summer: Sequence[int], _hours: int) -> pd.Series:
+    return pd.to_datetime(texts)
+
+
+Spelled = Callable[[pd.Series, Sequence[int], int], pd.Series]
+
+WITHOUT_OFFSETS: tuple[Spelled, ...] = (naive, called_utc)
+WITH_OFFSETS: tuple[Spelled, ...] = (with_offsets, with_one_offset, mixed_with_z)
+TYPED_WITHOUT: tuple[Spelled, ...] = (of_type, of_type_called_utc)
+TYPED_WITH: tuple[Spelled, ...] = (of_type_with_zone, of_type_with_another_zone)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A way to publish rides, and what it can say.
+
+    Attributes:
+        by: Makes a source that has the rides as its only ones.
+        spellings: Ways to write times that it knows.
+        city: Where it is.
+        tells_ends: Whether it tells when rides ended, by the clock on the wall: not so the course, and the data portal
+            says how long they took.
+    """
+
+    by: Callable[[pd.DataFrame, Month, Path, pytest.FixtureRequest], TripSource]
+    spellings: tuple[Spelled, ...]
+    city: str = "new-york"
+    tells_ends: bool = True
+
+
+def in_folder(ending: str) -> Callable[[pd.DataFrame, Month, Path, pytest.FixtureRequest], TripSource]:
+    def publish(rides: pd.DataFrame, month: Month, folder: Path, _request: pytest.FixtureRequest) -> TripSource:
+        file = folder / f"taxi_{month.start_time:%Y_%m}{ending}"
+        rides.to_parquet(file) if ending == ".parquet" else rides.to_csv(file, index=False)
+        return make_source(Settings(trip_source="folder", trip_folder=folder, taxifare_home=folder))
+
+    return publish
+
+
+def by_the_course(rides: pd.DataFrame, month: Month, folder: Path, request: pytest.FixtureRequest) -> TripSource:
+    assert month == MARCH
+    publisher: Publisher = request.getfixturevalue("publisher")
+    publisher.files = lewagon_files({"mar": rides}, rides)
+    return make_source(Settings(trip_source="lewagon", lewagon_url=publisher.url, taxifare_home=folder))
+
+
+def by_the_commission(rides: pd.DataFrame, month: Month, folder: Path, request: pytest.FixtureRequest) -> TripSource:
+    publisher: Publisher = request.getfixturevalue("publisher")
+    publisher.files = tlc_files({month: rides})
+    return make_source(
+        Settings(trip_source="tlc", tlc_url=publisher.url, tlc_color="green", last_month=None, taxifare_home=folder)
+    )
+
+
+def by_the_portal(rides: pd.DataFrame, month: Month, folder: Path, request: pytest.FixtureRequest) -> TripSource:
+    portal: Portal = request.getfixturevalue("portal")
+    rows = pd.DataFrame(
+        {
+            "trip_id": rides["key"],
+            "trip_start_timestamp": rides["pickup_datetime"].str.replace(" ", "T"),
+            "trip_seconds": np.array(TOOK_MIN[month]) * 60,
+            "fare": rides["fare_amount"],
+            **{f"{end}_centroid_latitude": rides[f"{end}_latitude"] for end in ("pickup", "dropoff")},
+            **{f"{end}_centroid_longitude": rides[f"{end}_longitude"] for end in ("pickup", "dropoff")},
+        }
+    )
+    portal.data_sets = {"wrvz-psew": published_rows(rows), "ajtu-isnz": published_rows(rows[:0])}
+    return make_source(
+        Settings(trip_source="chicago", city="chicago", chicago_url=portal.url, last_month=None, taxifare_home=folder)
+    )
+
+
+def in_bigquery(rides: pd.DataFrame, _month: Month, folder: Path, request: pytest.FixtureRequest) -> TripSource:
+    server: BigQueryServer = request.getfixturevalue("bigquery")
+    is_zoned = isinstance(rides["pickup_datetime"].dtype, pd.DatetimeTZDtype)
+    rows = rides.drop(columns="dropoff_datetime")
+    table = server.fill("clocks", rows, pickup_type="TIMESTAMP" if is_zoned else "DATETIME")
+    return make_source(Settings(trip_source="bigquery", bigquery_table=table, taxifare_home=folder))
+
+
+SOURCES = {
+    "parquet": Published(in_folder(".parquet"), WITHOUT_OFFSETS + WITH_OFFSETS + TYPED_WITHOUT + TYPED_WITH),
+    "csv": Published(in_folder(".csv"), WITHOUT_OFFSETS + WITH_OFFSETS + TYPED_WITHOUT + TYPED_WITH),
+    "csv.gz": Published(in_folder(".csv.gz"), WITHOUT_OFFSETS + WITH_OFFSETS),
+    "lewagon": Published(by_the_course, WITHOUT_OFFSETS + WITH_OFFSETS, tells_ends=False),
+    "tlc": Published(by_the_commission, WITHOUT_OFFSETS + WITH_OFFSETS + TYPED_WITHOUT + TYPED_WITH),
+    "chicago": Published(by_the_portal, (naive, with_offsets), "chicago", tells_ends=False),
+    "bigquery": Published(in_bigquery, TYPED_WITHOUT, tells_ends=False),
+}
+
+
+def rides_of(month: Month, spelled: Spelled, city: str) -> pd.DataFrame:
+    """The rides of a month as a file has them, their times spelled so."""
+    hours = {"new-york": 5, "chicago": 6}[city]
+    columns = {
+        f"{end}_datetime": spelled(
+            pd.Series([ride[at] for ride in RIDES[month]]), [summer[at] for summer in SUMMER_TIME[month]], hours
+        )
+        for at, end in enumerate(("pickup", "dropoff"))
+    }
+    (low, high), (south, north) = CITIES[city].longitude_range_deg, CITIES[city].latitude_range_deg
+    longitude, latitude = (low + high) / 2, (south + north) / 2
+    return pd.DataFrame(columns).assign(
+        key=[f"ride {number}" for number in range(len(RIDES[month]))],
+        pickup_longitude=longitude,
+        pickup_latitude=latitude,
+        dropoff_longitude=longitude + 0.02,
+        dropoff_latitude=latitude + 0.02,
+        passenger_count=1,
+        fare_amount=[7.5, 8.5, 9.5, 10.5],
+    )
+
+
+def marks_of(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.end_to_end,) if name == "bigquery" else ()
+
+
+def each(months: Sequence[Month], spellings: Sequence[Spelled]) -> list[Any]:
+    """Each source with each month and each of the spellings that it knows."""
+    return [
+        pytest.param(name, month, spelled, id=f"{name}, {month}, {spelled.__name__}", marks=marks_of(name))
+        for name, source in SOURCES.items()
+        for month in months
+        for spelled in spellings
+        if spelled in source.spellings and not (name == "lewagon" and month != MARCH)
+    ]
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with publisher_server() as running:
+        yield running
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    with portal_server() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("name", "month", "spelled"),
+    each([MARCH, NOVEMBER], WITHOUT_OFFSETS + WITH_OFFSETS + TYPED_WITHOUT + TYPED_WITH),
+)
+def test_a_month_is_by_the_clock_on_the_wall(
+    name: str, month: Month, spelled: Spelled, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """All spellings of the same times are the same trips; what no spelling without offsets can tell is left out."""
+    source = SOURCES[name]
+    published = source.by(rides_of(month, spelled, source.city), month, tmp_path, request).read_month(month)
+    trips = published.trips.sort_values(["pickup_datetime", "fare_amount"])
+    assert trips["pickup_datetime"].astype(str).tolist() == [begin for begin, _ in RIDES[month]]
+    minutes = (trips["dropoff_datetime"] - trips["pickup_datetime"]).dt.total_seconds() / 60
+    is_told = source.tells_ends and spelled in WITH_OFFSETS + TYPED_WITH
+    if name in {"lewagon", "bigquery"}:
+        assert minutes.isna().all()
+    elif name == "chicago" or is_told or month == MARCH:
+        assert minutes.tolist() == TOOK_MIN[month]
+        assert "dropoff_at_clock_change" not in published.dropped
+    else:
+        assert minutes.fillna(-1).tolist() == [140, -1, 20, 20], "from 01:10 to 01:30 it was 20 minutes, or 80"
+        assert published.dropped["dropoff_at_clock_change"] == 1
+
+
+@pytest.mark.parametrize("name", ["parquet", "csv", "tlc"])
+def test_a_ride_of_unknown_length_has_a_fare(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Who learns durations learns without it, who learns fares does not miss it."""
+    source = SOURCES[name]
+    published = source.by(rides_of(NOVEMBER, naive, source.city), NOVEMBER, tmp_path, request).read_month(NOVEMBER)
+    raw = split_month(published, NOVEMBER, 0.25)
+    assert len(preprocess(raw, CITIES["new-york"], FARE).trips.frame) == 4
+    durations = preprocess(raw, CITIES["new-york"], DURATION)
+    assert durations.trips.frame["target"].tolist() == [140.0, 20.0, 20.0]
+    assert durations.dropped["missing_value"] == 1
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "bigquery"])
+def test_pickups_that_are_dates_are_refused(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    def dates(texts: pd.Series, _summer: Sequence[int], _hours: int) -> pd.Series:
+        return texts.str[:10]
+
+    source = SOURCES[name]
+    with pytest.raises(SourceError) as refusal:
+        source.by(rides_of(MARCH, dates, source.city), MARCH, tmp_path, request).read_month(MARCH)
+    assert "expected times of day, received the date '2015-03-" in str(refusal.value)
+    assert "2015-03" in str(refusal.value).replace("'2015-03-", ""), "the month is named"
+    assert "pickup_datetime" in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["parquet", "csv", "csv.gz", "lewagon"])
+def test_a_month_that_is_truly_in_utc_is_refused_with_a_way_out(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """It looks like one that begins and ends five hours late, for what is called UTC is the city's clock."""
+
+    def in_utc(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+        late = pd.to_datetime(texts) + pd.to_timedelta([hours - is_summer for is_summer in summer], unit="h")
+        return late.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    source = SOURCES[name]
+    with pytest.raises(SourceError, match=r"received 2015-04-01 03:30:00 .* if they were UTC they would all be of the"):
+        source.by(rides_of(MARCH, in_utc, source.city), MARCH, tmp_path, request).read_month(MARCH)
+
+
+def test_the_base_years_are_by_the_clock_too(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    rides_of(NOVEMBER, with_offsets, "new-york").to_csv(tmp_path / "taxi_base_2015.csv", index=False)
+    rides_of(NOVEMBER, naive, "new-york").to_parquet(tmp_path / "taxi_base_2015.parquet")
+    for ending, untold in ((".parquet", 1), (".csv", 0)):
+        folder = make_source(
+            Settings(
+                trip_source="folder",
+                trip_folder=tmp_path,
+                taxifare_home=tmp_path,
+                first_month=parse_month("2016-01"),
+                last_month=None,
+            )
+        )
+        base = folder.read_base().whole()
+        assert base.trips["pickup_datetime"].astype(str).tolist() == [begin for begin, _ in RIDES[NOVEMBER]]
+        assert base.dropped.get("dropoff_at_clock_change", 0) == untold
+        (tmp_path / f"taxi_base_2015{ending}").unlink()
