@@ -123,7 +123,7 @@ class HomeSettings(Group):
         Path("state"), description="Folder of all state: Dagster's home, the lake, MLflow, the ledger"
     )
     storage_uri: Place = Field(
-        None, description="Folder or bucket (gs://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
+        None, description="Folder or bucket (gs://…, s3://…) of the lake's parquet files; empty: TAXIFARE_HOME/lake"
     )
     scoring_inbox: Place = Field(
         None,
@@ -183,6 +183,10 @@ class HomeSettings(Group):
         return self.database_url.get_secret_value()
 
 
+_EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
+"""What to install for the buckets that are tested."""
+
+
 def _opened(setting: str, address: str) -> UPath:
     """Returns a folder or bucket; what is in a bucket is asked anew each time, for others write to it, too.
 
@@ -195,7 +199,7 @@ def _opened(setting: str, address: str) -> UPath:
     try:
         get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
-        extra = " (pip install 'taxifare[gcp]')" if protocol in {"gs", "gcs"} else ""
+        extra = f" (pip install 'taxifare[{_EXTRAS[protocol]}]')" if protocol in _EXTRAS else ""
         raise SettingsError(
             f"{setting}: expected a folder, or a bucket whose client is installed{extra}, received {protocol}://…: "
             f"{error}"
@@ -234,6 +238,15 @@ class ServiceSettings(SubjectSettings, HomeSettings):
         None, description="Bearer token that requests must bring; needed wherever SERVICE_LISTEN is not loopback"
     )
     prediction_log_days: int = Field(90, description="Days that the log of the prices given is kept", ge=1)
+
+    @property
+    def service_bundle(self) -> UPath | None:
+        """Where the one bundle to serve is, None where approvals are followed.
+
+        Raises:
+            SettingsError: What it takes to open SERVICE_MODEL_PATH is not installed, or nobody knows its kind.
+        """
+        return None if self.service_model_path is None else _opened("SERVICE_MODEL_PATH", self.service_model_path)
 
     @model_validator(mode="after")
     def _service_is_not_open_to_all(self) -> Self:

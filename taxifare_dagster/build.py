@@ -31,6 +31,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             production.production_model,
             *serving.build_assets(months),
             serving.scored_files,
+            serving.collected_predictions,
             *replay.build_assets(),
         ],
         asset_checks=checks.build_checks(months),
@@ -48,6 +49,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             jobs.replay_job,
             jobs.scoring_job,
             jobs.inbox_job,
+            jobs.collect_job,
         ],
         sensors=[
             sensors.new_month_sensor,
@@ -56,7 +58,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             sensors.damage_sensor,
             sensors.inbox_sensor,
         ],
-        schedules=[schedules.reminder_schedule, schedules.inbox_schedule],
+        schedules=[schedules.reminder_schedule, schedules.inbox_schedule, schedules.collect_schedule],
         resources={**make_resources(settings), **resources},
         executor=executor_of(settings),
     )

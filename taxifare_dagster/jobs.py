@@ -22,7 +22,7 @@ from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
-from taxifare.serving import in_force
+from taxifare.serving import in_force, prediction_log
 from taxifare.serving.batches import score_in_inbox, waiting
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
@@ -31,7 +31,7 @@ from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
-from taxifare_dagster.assets.serving import scored_files, scored_trips
+from taxifare_dagster.assets.serving import collected_predictions, scored_files, scored_trips
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.failures import failed_runs, failure_of
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -372,6 +372,22 @@ def score_inbox(context: dg.OpExecutionContext, config: RideFile, settings: dg.R
 def inbox_job() -> None:
     """Prices the files that wait."""
     score_inbox()
+
+
+@dg.op
+def collect_predictions(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
+    """Moves the finished parts of this machine's prediction log into the lake, each answer once."""
+    collected = prediction_log.collected_in(settings.lake)
+    found = prediction_log.collect(prediction_log.folder_in(settings.home), collected, settings.prediction_log_days)
+    shown = {"answers": found.lines, "segments": found.segments, "torn_lines": found.torn}
+    path = dg.MetadataValue.path(str(collected))
+    context.log_event(dg.AssetMaterialization(collected_predictions.key, metadata={**shown, "path": path}))
+
+
+@dg.job(description="Move the finished parts of the prediction log into the lake, as `taxifare collect` does.")
+def collect_job() -> None:
+    """Collects the prediction log."""
+    collect_predictions()
 
 
 def _show_promotions(context: dg.OpExecutionContext, approvals: Approvals, publisher: LakePublisher) -> None:

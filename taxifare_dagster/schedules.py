@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from taxifare_dagster.jobs import inbox_job, reminder_job
+from taxifare_dagster.jobs import collect_job, inbox_job, reminder_job
 
 reminder_schedule = dg.ScheduleDefinition(
     name="reminder_schedule",
@@ -18,4 +18,12 @@ inbox_schedule = dg.ScheduleDefinition(
     cron_schedule="0 * * * *",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Every hour, if turned on: files in SCORING_INBOX are priced; inbox_sensor does it sooner.",
+)
+
+collect_schedule = dg.ScheduleDefinition(
+    name="collect_schedule",
+    job=collect_job,
+    cron_schedule="30 * * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Every hour, if turned on: the prediction log of this machine's service is collected in the lake.",
 )

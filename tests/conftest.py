@@ -203,6 +203,31 @@ def bucket(_storage: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"gs://{name}"
 
 
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket of an S3 that Amazon's clients find."""
+    import boto3
+
+    login = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_DEFAULT_REGION": "us-east-1"}
+    # A dead server on loopback needs no second try.
+    for name, value in (login | {"AWS_ENDPOINT_URL": _s3, "AWS_MAX_ATTEMPTS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    name = f"taxifare-{next(_buckets)}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
 @pytest.fixture
 def office(ledger_url: str) -> Office:
     """Approvals in which version 1 is production."""

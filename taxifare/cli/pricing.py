@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import IO, Annotated
 
 import typer
-from upath import UPath
 
 from taxifare.cli.alone import command_alone, errors_told
 from taxifare.environment import ServiceSettingsInForce, read_settings
@@ -59,8 +58,7 @@ def bundle_in_force() -> tuple[Bundle, int | None]:
         ToldError: Nothing is in production, it is not fit to serve, or what is cannot be told.
     """
     settings = read_settings(ServiceSettingsInForce)
-    if settings.service_model_path is not None:
-        place = UPath(settings.service_model_path)
+    if (place := settings.service_bundle) is not None:
         return Bundle.read(place, city=settings.city, target=settings.target), None
     promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
     return bundle, promotion.sequence

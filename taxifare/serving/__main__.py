@@ -54,14 +54,18 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     from taxifare.serving.bundle import BundleError
     from taxifare.serving.following import Follower
     from taxifare.serving.metrics import Metrics
+    from taxifare.serving.places import UnreachableError
     from taxifare.serving.prediction_log import PredictionLog, folder_in
 
     metrics = Metrics()
     follower = Follower(settings, metrics)
     try:
         follower.start()
-    except (BundleError, SettingsError) as error:
+    except (BundleError, UnreachableError) as error:
         _log.error("SERVICE_MODEL_PATH: %s", error)
+        return CANNOT_START
+    except SettingsError as error:
+        _log.error("%s", error)
         return CANNOT_START
     log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)
     token = None if settings.service_token is None else settings.service_token.get_secret_value()

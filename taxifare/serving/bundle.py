@@ -25,6 +25,7 @@ from upath import UPath
 
 from taxifare.digests import digest_of_digests
 from taxifare.errors import ToldError
+from taxifare.serving.places import UnreachableError, content_of
 from taxifare.serving.rides import Limits, Moments, Rides
 from taxifare.trips.cities import CITIES, Airport, City, Rule
 from taxifare.trips.features import RideFeatures
@@ -195,6 +196,7 @@ class Bundle:
 
         Raises:
             BundleError: It is not whole, was changed, is of another city or target, or answers otherwise.
+            UnreachableError: The bucket where it is does not answer.
         """
         contents = {name: _content(folder, name) for name in (GOLDEN, MANIFEST, NETWORK)}
         found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -257,7 +259,9 @@ def _session(network: bytes) -> Any:
 
 def _content(folder: UPath, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return content_of(folder / name)
+    except UnreachableError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"bundle {_shown(folder)}: expected a file {name}, received none") from None
     except OSError as error:

@@ -93,9 +93,10 @@ class Follower:
 
         Raises:
             BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
+            SettingsError: It cannot be opened.
         """
-        if self._settings.service_model_path is not None:
-            self.current = Served(self._loaded(UPath(self._settings.service_model_path)), None)
+        if (bundle := self._settings.service_bundle) is not None:
+            self.current = Served(self._loaded(bundle), None)
             return
         with suppress(FileNotFoundError):
             self._start_from_copy()

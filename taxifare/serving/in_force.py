@@ -11,6 +11,7 @@ from upath import UPath
 
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
+from taxifare.serving.places import content_of
 from taxifare.whole_files import whole_file
 
 _FILE = "in-force.json"
@@ -60,10 +61,10 @@ def read(lake: UPath) -> InForce | None:
 
     Raises:
         InForceError: The file says nothing that can be read.
-        OSError: It cannot be told whether there is one; clients of buckets raise errors of their own.
+        OSError: It cannot be told whether there is one.
     """
     try:
-        content = (bundles_in(lake) / _FILE).read_bytes()
+        content = content_of(bundles_in(lake) / _FILE)
     except FileNotFoundError:
         return None
     try:
@@ -79,6 +80,7 @@ def model_in(lake: UPath, city: str, target: str) -> tuple[InForce, Bundle]:
         NothingInForceError: Nothing is.
         InForceError: What is in force cannot be told.
         BundleError: Its files are not what was promoted, or of another city or target.
+        OSError: The lake cannot be read.
     """
     promotion = read(lake)
     if promotion is None or promotion.digest is None:

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -230,22 +230,36 @@ class Collected:
 def collect(folder: Path, collected: UPath, keep_days: int) -> Collected:
     """Ensures that sealed segments are in the lake, whole, each once, and that none there is older than so many days.
 
-    A segment keeps its name, so that one that was copied before a kill is copied again and is there once.
+    A segment keeps its name, so that one that was copied before a kill is copied again and is there once. Who collects
+    while another does waits, and finds what that one has left.
     """
-    tidy(folder, keep_days)
-    segments, lines, torn = 0, 0, 0
-    collected.mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.glob(f"*{_SEALED}")):
-        content = path.read_bytes()
-        found = list(_answers(content))
-        with whole_file(collected / path.name) as unfinished:
-            unfinished.write_bytes(content)
-        path.unlink(missing_ok=True)
-        segments += 1
-        lines += len(found)
-        torn += sum(answer is None for answer in found)
-    _remove_old(collected, keep_days)
+    with _alone_in(folder):
+        tidy(folder, keep_days)
+        segments, lines, torn = 0, 0, 0
+        collected.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob(f"*{_SEALED}")):
+            content = path.read_bytes()
+            found = list(_answers(content))
+            with whole_file(collected / path.name) as unfinished:
+                unfinished.write_bytes(content)
+            path.unlink(missing_ok=True)
+            segments += 1
+            lines += len(found)
+            torn += sum(answer is None for answer in found)
+        _remove_old(collected, keep_days)
     return Collected(segments, lines - torn, torn)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Ensures that nobody else is in the block with the same folder; a process that dies leaves it."""
+    private_folder(folder)
+    opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def read(collected: UPath) -> Iterator[Answer]:

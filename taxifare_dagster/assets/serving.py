@@ -27,6 +27,17 @@ scored_files = dg.AssetSpec(
     ),
 )
 
+collected_predictions = dg.AssetSpec(
+    "collected_predictions",
+    group_name=SERVING_GROUP,
+    owners=OWNERS,
+    kinds={"json"},
+    description=(
+        "The prediction log of this machine's service, moved to the lake under quotes/: each ride, version and role "
+        "once. Each materialization is one collection."
+    ),
+)
+
 
 def scored_trips(
     context: dg.AssetExecutionContext,

@@ -18,8 +18,10 @@ import requests
 from upath import UPath
 
 from taxifare.serving.bundle import NETWORK
+from taxifare.serving.server import CANNOT_START
 from taxifare.serving.zones import zones_of
 from tests.support.bundles import ABSENT_WHERE_SERVED
+from tests.support.servers import free_port
 from tests.support.services import RIDE, Installation, fare_usd, installation, make_bundle
 
 pytestmark = pytest.mark.end_to_end
@@ -317,8 +319,9 @@ def test_with_the_lake_away_the_last_good_one_goes_on_says_so_and_starts_again(f
     fresh.wait(lambda: fresh.serves("2"), FOLLOWS_WITHIN_S)
 
 
-@pytest.mark.slow
-def test_a_bucket_is_followed_and_served_from(fresh: Installation, bucket: str) -> None:
+@pytest.mark.parametrize("kind", [pytest.param("bucket", marks=pytest.mark.slow), "s3_bucket"])
+def test_a_bucket_is_followed_and_served_from(fresh: Installation, kind: str, request: pytest.FixtureRequest) -> None:
+    bucket: str = request.getfixturevalue(kind)
     fresh.lake = UPath(bucket, use_listings_cache=False)
     fresh.start(STORAGE_URI=bucket)
     assert fresh.price().status_code == 503
@@ -329,6 +332,16 @@ def test_a_bucket_is_followed_and_served_from(fresh: Installation, bucket: str) 
     fresh.stop()
     fresh.start(SERVICE_MODEL_PATH=f"{bucket}/bundles/{digest}")
     assert fresh.serves("1")
+    if kind == "s3_bucket":  # whose client has errors of its own
+        fresh.stop()
+        fresh.launch(
+            SERVICE_MODEL_PATH=f"{bucket}/bundles/{digest}", AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}"
+        )
+        assert fresh.process is not None
+        assert fresh.process.wait(60) == CANNOT_START
+        *_, said = fresh.log_file.read_text().splitlines()
+        assert "SERVICE_MODEL_PATH: " in said
+        assert "cannot be read: Could not connect" in said
 
 
 @pytest.mark.slow

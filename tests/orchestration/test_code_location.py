@@ -136,7 +136,7 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
 
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == MONTHLY | {
         "base_trips", "base_model", "production_model", "replayed_months", "replay_report",
-        "scored_trips", "scored_files",
+        "scored_trips", "scored_files", "collected_predictions",
     }  # fmt: skip
     assert upstream("raw_new_data") == set()
     assert upstream("preprocessed_data") == {"raw_new_data"}

@@ -14,8 +14,10 @@ from taxifare.serving import in_force
 from taxifare.serving.batches import answers_of, waiting
 from taxifare.serving.files import KINDS
 from taxifare.serving.in_force import bundles_in
+from taxifare.serving.prediction_log import PredictionLog, collected_in, folder_in, read
 from taxifare.serving.publishing import LakePublisher
 from taxifare.serving.rides import FIELDS
+from tests.support.predictions import answer
 from tests.support.world import JANUARY, World, failures
 
 
@@ -192,3 +194,15 @@ def test_a_name_outside_the_inbox_prices_nothing(serving: World, inbox: Path) ->
     january(serving)[list(FIELDS)].head(5).to_csv(outside, index=False)
     assert failures(serving.run("inbox_job", ops={"score_inbox": {"file": "../outside.csv"}})) == {}
     assert not (inbox.parent / "outside.quotes.csv").exists()
+
+
+def test_the_prediction_log_is_collected_in_the_lake(serving: World) -> None:
+    log = PredictionLog(folder_in(serving.settings.home), 30)
+    log.append([answer("a"), answer("b")])
+    log.close()
+    for answers in (2, 0):
+        assert failures(serving.run("collect_job")) == {}
+        assert serving.metadata("collected_predictions")["answers"] == answers
+    assert [each.ride_id for each in read(collected_in(serving.settings.lake))] == ["a", "b"]
+    schedule = serving.definitions.get_repository_def().get_schedule_def("collect_schedule")
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,7 @@ from upath import UPath
 
 from taxifare.cli.main import app
 from taxifare.serving.prediction_log import (
-    Answer,
     PredictionLog,
-    Role,
     collect,
     collected_in,
     folder_in,
@@ -25,6 +24,7 @@ from taxifare.serving.prediction_log import (
     tidy,
 )
 from tests.support.places import REPOSITORY
+from tests.support.predictions import answer
 
 KEEP_DAYS = 30
 
@@ -32,31 +32,12 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from taxifare.serving.prediction_log import PredictionLog
-from tests.domain.serving.test_prediction_log import answer
+from tests.support.predictions import answer
 log = PredictionLog(Path(sys.argv[1]), 30)
 log.append([answer(f"ride {number}") for number in range(3)])
 print("written", flush=True)
 time.sleep(60)
 """
-
-
-def answer(ride_id: str | int, version: str = "4", role: Role = "production", fare: float = 9.5) -> Answer:
-    now = datetime.now(UTC)
-    return Answer(
-        ride_id=ride_id,
-        ride={"pickup_datetime": "2015-03-14 18:05"},
-        role=role,
-        version=version,
-        bundle="d" * 64,
-        sequence=7,
-        fare=fare,
-        upper=12.0,
-        corrected=10.0,
-        quoted=9.5,
-        unit="USD",
-        received_at=now,
-        answered_at=now,
-    )
 
 
 def test_what_is_answered_is_there_at_once_and_sealed_when_the_process_ends(tmp_path: Path) -> None:
@@ -89,6 +70,19 @@ def test_collected_twice_a_ride_is_there_once_for_each_version_and_role(tmp_path
         ("01", "4", "production"),
     ]
     assert found[0].fare == 9.5
+
+
+def test_collections_at_once_find_each_segment_once_between_them(tmp_path: Path) -> None:
+    folder, lake = tmp_path / "log", UPath(tmp_path / "lake")
+    for number in range(60):
+        log = PredictionLog(folder, KEEP_DAYS)
+        log.append([answer(f"ride {number}")])
+        log.close()
+    with ProcessPoolExecutor(4, get_context("spawn")) as processes:
+        found = list(processes.map(collect, [folder] * 8, [lake] * 8, [KEEP_DAYS] * 8))
+    assert sum(each.segments for each in found) == sum(each.lines for each in found) == 60
+    assert not list(folder.iterdir())
+    assert {each.ride_id for each in read(lake)} == {f"ride {number}" for number in range(60)}
 
 
 def test_a_segment_is_sealed_by_others_only_when_its_process_is_dead_and_its_torn_line_is_counted(

@@ -177,7 +177,11 @@ def test_a_promotion_that_is_killed_is_in_force_after_the_next_command(prepared:
 
 
 @pytest.mark.end_to_end
-def test_a_bucket_holds_what_is_in_force_as_a_folder_does(state: Settings, bucket: str) -> None:
+@pytest.mark.parametrize("kind", ["bucket", pytest.param("s3_bucket", marks=pytest.mark.slow)])
+def test_a_bucket_holds_what_is_in_force_as_a_folder_does(
+    state: Settings, kind: str, request: pytest.FixtureRequest
+) -> None:
+    bucket: str = request.getfixturevalue(kind)
     settings = small_settings(state.home, mlflow_tracking_uri=None, storage_uri=f"{bucket}/lake")
     promote(settings).rollback(NOTHING, by="Ada", reason="it errs")
     assert (published(settings).sequence, published(settings).digest) == (2, None)
