@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/service.py [--seconds 5]
 
-One worker each, one ride a request, validation and prediction log on; the three take turns. CPU is that of all
-processes of a server, so that what else runs on the machine plays little part. The model is trained on simulated trips
-and has two members.
+One worker each, one ride a request, validation and prediction log on, shadow off; the three take turns. CPU is that of
+all processes of a server, so that what else runs on the machine plays little part. The model is trained on simulated
+trips and has two members.
 """
 
 import argparse
@@ -193,7 +193,8 @@ def line_up(home: Path, model: Path) -> list[Contestant]:
             (sys.executable, "-m", "taxifare.serving"),
             f"http://127.0.0.1:{ports[2]}/predict",
             asked,
-            environment | {"TAXIFARE_HOME": str(home), "SERVICE_LISTEN": f"127.0.0.1:{ports[2]}"},
+            environment
+            | {"TAXIFARE_HOME": str(home), "SERVICE_LISTEN": f"127.0.0.1:{ports[2]}", "SERVICE_SHADOW": "off"},
         ),
     ]
 

@@ -237,6 +237,11 @@ class ServiceSettings(SubjectSettings, HomeSettings):
     service_token: OptionalSecret = Field(
         None, description="Bearer token that requests must bring; needed wherever SERVICE_LISTEN is not loopback"
     )
+    service_shadow: Literal["on", "off"] = Field(
+        "on",
+        description="Whether the version that a person is asked about prices rides, too, for the log alone, when "
+        "nobody waits: on or off",
+    )
     prediction_log_days: int = Field(90, description="Days that the log of the prices given is kept", ge=1)
 
     @property

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from taxifare.approval.errors import NotAdoptedError, RegistryBehindError
 from taxifare.approval.ledger import Entries, Ledger
-from taxifare.approval.records import Promotion, RequestState
+from taxifare.approval.promotions import in_use
+from taxifare.approval.records import Promotion, Request, RequestState
 from taxifare.errors import ToldError
 from taxifare.model.contents import Content
 from taxifare.model.packaging import VersionUnusableError
@@ -58,9 +59,15 @@ class Publisher(Protocol):
     def publish(self, promotion: Promotion) -> None:
         """Ensures that those who price rides find the promotion, unless a later one is published."""
 
+    def is_in_shadow(self, asked: Request | None, beside: Promotion) -> bool:
+        """Returns whether those who price rides find the version asked about, or nothing where it has no bundle yet."""
+
+    def put_in_shadow(self, asked: Request | None, beside: Promotion) -> None:
+        """Ensures that they find it, and no other."""
+
 
 class Projection:
-    """The production alias, the tags of versions and what is in force, as the ledger has them.
+    """The production alias, the tags of versions, what is in force and what is in shadow, as the ledger has them.
 
     Args:
         ledger: What is true.
@@ -116,25 +123,39 @@ class Projection:
         self._publish()
 
     def _publish(self) -> None:
-        """Ensures, where that is possible, that those who price rides find the last promotion."""
+        """Ensures, where that is possible, that those who price rides find the last promotion, and what is asked."""
         if self._publisher is None:
             return
         with self._ledger.reading() as entries:
-            last = entries.last_promotion()
+            last, asked = in_use(entries, self._now())
         if last is None:
             return
         try:
-            if self._publisher.is_published(last):
-                return
-            if last.version is not None:
-                # Not under the ledger's lock, which nobody holds for seconds.
-                self._publisher.prepare(last.version)
-            with self._ledger.writing() as entries:
-                # Whoever promoted another one meanwhile publishes that.
-                if entries.last_promotion() == last:
-                    self._publisher.publish(last)
+            self._put_in_force(last, self._publisher)
         except NotPublishedError as error:
             _log.warning("promotion %s is not in force yet, the next command tries again: %s", last.sequence, error)
+        try:
+            self._put_in_shadow(asked, last, self._publisher)
+        except NotPublishedError as error:
+            _log.warning("what is in shadow is not published yet, the next command tries again: %s", error)
+
+    def _put_in_force(self, last: Promotion, publisher: Publisher) -> None:
+        if publisher.is_published(last):
+            return
+        if last.version is not None:
+            # Not under the ledger's lock, which nobody holds for seconds.
+            publisher.prepare(last.version)
+        with self._ledger.writing() as entries:
+            # Whoever promoted another one meanwhile publishes that.
+            if entries.last_promotion() == last:
+                publisher.publish(last)
+
+    def _put_in_shadow(self, asked: Request | None, last: Promotion, publisher: Publisher) -> None:
+        if publisher.is_in_shadow(asked, last):
+            return
+        with self._ledger.writing() as entries:
+            if in_use(entries, self._now()) == (last, asked):
+                publisher.put_in_shadow(asked, last)
 
     def _project(self) -> tuple[str, ...]:
         """Returns what was changed in the registry to make it say what the ledger says."""

@@ -18,6 +18,12 @@ def production(entries: Entries) -> str | None:
     return last.version if last else None
 
 
+def in_use(entries: Entries, now: datetime) -> tuple[Promotion | None, Request | None]:
+    """Returns the promotion in force, and the last question about replacing what it made production, if one waits."""
+    last = entries.last_promotion()
+    return last, None if last is None else requests.last_open(entries, last.version, now)
+
+
 def promote(
     entries: Entries, version: str | None, now: datetime, *, by: str, reason: str, request: Request | None = None
 ) -> Promotion:

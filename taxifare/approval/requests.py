@@ -150,6 +150,12 @@ def is_open(entries: Entries, request: Request, production: str | None, now: dat
     return entries.outcome(request.id) is None and overtaken(request, production, now) is None
 
 
+def last_open(entries: Entries, production: str | None, now: datetime) -> Request | None:
+    """Returns the last question about replacing production that waits for its answer, None where none does."""
+    waiting = [request for request in entries.open_requests() if overtaken(request, production, now) is None]
+    return waiting[-1] if waiting and production is not None else None
+
+
 def found(entries: Entries, request_id: str) -> Request:
     """Returns the request; raises UnknownRequestError if there is none of that name."""
     request = entries.request(request_id)

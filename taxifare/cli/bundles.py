@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from taxifare.approval.promotions import in_use
 from taxifare.approval.versions import registry_of
 from taxifare.cli.shared import approvals_in_force, errors_told, terminal
 from taxifare.serving.publishing import LakePublisher
@@ -13,15 +14,20 @@ from taxifare.settings import settings_in_force
 @errors_told()
 def bundle(
     versions: Annotated[
-        list[str] | None, typer.Argument(help="Versions; none: all that were ever production", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Versions; none: all that were ever production, and the one asked about", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Make the files that price rides, for versions that have none, and publish what is in production."""
+    """Make the files that price rides, for versions that have none, and publish what is in production and in shadow."""
     approvals, settings, out = approvals_in_force(), settings_in_force(), terminal()
     publisher = LakePublisher(settings, registry_of(settings))
     with approvals.ledger.reading() as entries:
         promoted = dict.fromkeys(entry.version for entry in entries.promotions() if entry.version is not None)
-    for version in versions or promoted:
+        _, asked = in_use(entries, approvals.now())
+    about = () if asked is None else (asked.staging_version,)
+    for version in versions or (*promoted, *about):
         digest = publisher.bundle_of(version, lambda: out.print("Converting; it takes some seconds."))
         out.print(f"Version {version}: {digest}", highlight=False, soft_wrap=True)
     approvals.repair()

@@ -10,7 +10,7 @@ from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, 
 from taxifare.cli.explaining import explain_ride
 from taxifare.cli.months import delete_new_data, fetch_new_data, months
 from taxifare.cli.operations import doctor, mend
-from taxifare.cli.predictions import collect
+from taxifare.cli.predictions import collect, shadow
 from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
 from taxifare.cli.standing import app as standing
@@ -58,5 +58,6 @@ app.command()(consume)
 app.command("explain")(explain_ride)
 app.command()(bundle)
 app.command()(collect)
+app.command()(shadow)
 app.command()(doctor)
 app.command()(mend)

@@ -1,9 +1,10 @@
-"""What was answered: `collect`."""
+"""What was answered: `collect`, and `shadow`."""
 
 import typer
 
 from taxifare.cli.shared import errors_told
-from taxifare.serving import prediction_log
+from taxifare.serving import in_shadow, prediction_log
+from taxifare.serving.apart import apart
 from taxifare.settings import settings_in_force
 
 
@@ -15,3 +16,16 @@ def collect() -> None:
     found = prediction_log.collect(folder, lake, settings.prediction_log_days)
     torn = f", and {found.torn:,} lines that a process could not finish" if found.torn else ""
     typer.echo(f"Collected {found.lines:,} answers of {found.segments:,} segments{torn}: {lake}")
+
+
+@errors_told()
+def shadow() -> None:
+    """Show how far the prices of the version that is asked about lie from production's, on what was collected."""
+    settings = settings_in_force()
+    found = in_shadow.read(settings.lake)
+    if found is None:
+        typer.echo("Nothing is in shadow: nobody is asked about a version that has a bundle.")
+        return
+    answers = prediction_log.read(prediction_log.collected_in(settings.lake), found.since)
+    says = apart(answers, found, settings.meter) or "no ride yet among those collected (taxifare collect)"
+    typer.echo(f"Version {found.version} in shadow since {found.since:%Y-%m-%d %H:%M} UTC: {says}")

@@ -17,6 +17,8 @@ from taxifare.approval import standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import NOTHING
+from taxifare.approval.promotions import in_use
+from taxifare.approval.records import Promotion, Request
 from taxifare.approval.tokens import KEPT_IN
 from taxifare.approval.verification import verify
 from taxifare.approval.versions import registry_of
@@ -256,7 +258,7 @@ def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
 def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings) -> str:
     """Returns that those who price rides find the version in production, and that it answers as it should."""
     with approvals.ledger.reading() as entries:
-        last = entries.last_promotion()
+        last, asked = in_use(entries, approvals.now())
     if last is None:
         return "nothing was promoted"
     found, difference = publisher.found(), publisher.difference(last)
@@ -268,7 +270,22 @@ def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings
         Bundle.read(in_force.bundles_in(settings.lake) / found.digest, city=settings.city, target=settings.target)
     except BundleError as error:
         raise DisorderError(f"{error}; it is made anew by: taxifare bundle {found.version}") from None
-    return f"version {found.version}, promotion {found.sequence}, bundle {found.digest[:12]}"
+    shadow = _in_shadow(asked, last, publisher)
+    return f"version {found.version}, promotion {found.sequence}, bundle {found.digest[:12]}; in shadow {shadow}"
+
+
+def _in_shadow(asked: Request | None, beside: Promotion, publisher: LakePublisher) -> str:
+    """Returns which version those who price rides find in shadow, and that it is the one that is asked about."""
+    if not publisher.is_in_shadow(asked, beside):
+        raise DisorderError(
+            f"expected {'nothing' if asked is None else f'version {asked.staging_version}'} in shadow, received "
+            "something else; the next command or run publishes it: taxifare bundle"
+        )
+    if asked is None:
+        return "is nothing"
+    if publisher.made_of(asked.staging_version) is None:
+        return f"is nothing: version {asked.staging_version} has no bundle yet, taxifare bundle makes it"
+    return f"is version {asked.staging_version}"
 
 
 def _is_there(version: str, registry: ModelRegistry) -> bool:

@@ -56,6 +56,7 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     from taxifare.serving.metrics import Metrics
     from taxifare.serving.places import UnreachableError
     from taxifare.serving.prediction_log import PredictionLog, folder_in
+    from taxifare.serving.shadow import StagingFollower
 
     metrics = Metrics()
     follower = Follower(settings, metrics)
@@ -67,11 +68,15 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     except SettingsError as error:
         _log.error("%s", error)
         return CANNOT_START
+    staging = None
+    if settings.service_shadow == "on" and settings.service_model_path is None:
+        staging = StagingFollower(settings)
+        staging.start()
     log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)
     token = None if settings.service_token is None else settings.service_token.get_secret_value()
     # What is there now stays: the collector of garbage need not look at it again.
     gc.freeze()
-    Server(Service(follower, log, metrics, token), owns_socket=owns_socket).serve_on(listener)
+    Server(Service(follower, log, metrics, token, staging), owns_socket=owns_socket).serve_on(listener)
     return 0
 
 

@@ -8,7 +8,7 @@ serving.
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from time import perf_counter
@@ -20,11 +20,12 @@ import msgspec
 from taxifare.serving import invocations, openapi, problems
 from taxifare.serving.asking import MOST_RIDES, Priced, Unpriced, answer_to, asked_of, decoded, only, ride_of, unfit
 from taxifare.serving.bundle import BundleError
-from taxifare.serving.following import Follower
+from taxifare.serving.following import Follower, Served
 from taxifare.serving.metrics import CONTENT_TYPE, Metrics
 from taxifare.serving.prediction_log import PredictionLog
 from taxifare.serving.problems import ProblemError
 from taxifare.serving.rides import Fault, shown
+from taxifare.serving.shadow import Shadow, StagingFollower
 from taxifare.serving.turns import Asked, Turns
 
 Scope = MutableMapping[str, Any]
@@ -61,17 +62,26 @@ class Service:
         log: Where answers are written down.
         metrics: What is counted.
         token: That requests must bring, None where none is asked for.
+        staging: What prices in shadow, None where nothing is to.
 
     Attributes:
         draining: Whether the process is about to end: it says so, and lets connections go.
     """
 
-    def __init__(self, follower: Follower, log: PredictionLog, metrics: Metrics, token: str | None) -> None:
+    def __init__(
+        self,
+        follower: Follower,
+        log: PredictionLog,
+        metrics: Metrics,
+        token: str | None,
+        staging: StagingFollower | None = None,
+    ) -> None:
         self.draining = False
         self._follower, self._log, self._metrics = follower, log, metrics
         self._bearer = None if token is None else f"Bearer {token}".encode()
         self._turns = Turns(follower, log, metrics)
         self._waiting = 0
+        self._shadow = None if staging is None else Shadow(staging, log, metrics, lambda: self._waiting > 0)
         self._encode = msgspec.json.Encoder().encode
         self._posts: Final[Mapping[str, Callable[[bytes], Awaitable[Reply]]]] = {
             "/predict": self._predict,
@@ -150,6 +160,7 @@ class Service:
     async def _predict(self, body: bytes) -> Reply:
         asked = asked_of(decoded(body), datetime.now(UTC), self._follower.served())
         quote = await self._turns.quote(asked)
+        self._offer([asked], quote.served)
         return Reply(200, self._encode(answer_to(asked, quote)))
 
     async def _predict_batch(self, body: bytes) -> Reply:
@@ -169,6 +180,7 @@ class Service:
                     Unpriced(ride_id=entry.get("ride_id") if isinstance(entry, dict) else None, problem=error.problem)
                 )
         quotes = await self._turns.quote_all(good, served)
+        self._offer(good, served)
         priced = iter([answer_to(asked, quote) for asked, quote in zip(good, quotes, strict=True)])
         whole = {
             "model_version": served.version,
@@ -198,9 +210,15 @@ class Service:
                 errors[:100],
             )
         quotes = await self._turns.quote_all(asked, served)
+        self._offer(asked, served)
         told = {"predictions": [quote.corrected if call.corrected else quote.fare for quote in quotes]}
         # MLflow's form has no place for it.
         return Reply(200, self._encode(told), headers=((b"model-version", served.version.encode()),))
+
+    def _offer(self, asked: Sequence[Asked], served: Served) -> None:
+        """Ensures that what is in shadow prices, when there is time, what that model has."""
+        if self._shadow is not None:
+            self._shadow.offer(asked, served)
 
     def _live(self) -> Reply:
         return Reply(200, b'{"status":"live"}')
@@ -213,7 +231,8 @@ class Service:
 
     def _model(self) -> Reply:
         facts = self._follower.facts() | {
-            "prediction_log": {"written": self._log.written, "lost": self._log.lost, "fault": self._log.fault}
+            "prediction_log": {"written": self._log.written, "lost": self._log.lost, "fault": self._log.fault},
+            "shadow": None if self._shadow is None else self._shadow.facts(),
         }
         return Reply(200, self._encode(facts))
 
@@ -237,6 +256,8 @@ class Service:
         await receive()
         tidying.cancel()
         self._follower.stop()
+        if self._shadow is not None:
+            self._shadow.end()
         self._log.close()
         await send({"type": "lifespan.shutdown.complete"})
 

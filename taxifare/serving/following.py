@@ -27,7 +27,7 @@ from taxifare.serving.problems import ProblemError
 
 LOOK_EVERY_S = 1.0
 
-_AGAIN_S = 30.0
+AGAIN_S = 30.0
 """How long a bundle that was refused is not looked at again: it may have been half there."""
 
 _FIRST_LOOK_S = 5.0
@@ -42,21 +42,16 @@ class Served:
 
     Attributes:
         bundle: The model.
-        in_force: Its promotion, None where a bundle is served whatever is in production.
+        sequence: Of the promotion, None where a bundle is served whatever is in production.
     """
 
     bundle: Bundle
-    in_force: InForce | None
+    sequence: int | None
 
     @property
     def version(self) -> str:
         """Number of the registered version."""
         return self.bundle.manifest.version
-
-    @property
-    def sequence(self) -> int | None:
-        """Of the promotion."""
-        return None if self.in_force is None else self.in_force.sequence
 
 
 class Follower:
@@ -156,7 +151,7 @@ class Follower:
         try:
             bundle = None if found.digest is None else self._loaded(bundles / found.digest)
         except BundleError as error:
-            self._refused = (found.digest or "", now_s + _AGAIN_S)
+            self._refused = (found.digest or "", now_s + AGAIN_S)
             self._metrics.refused()
             self._say(f"version {found.version} of promotion {found.sequence} is refused: {error}")
             return
@@ -167,7 +162,7 @@ class Follower:
 
     def _take(self, found: InForce, bundle: Bundle | None) -> None:
         """Ensures that rides are priced as promoted from now on: one assignment, which whoever comes meets or not."""
-        self.current = None if bundle is None else Served(bundle, found)
+        self.current = None if bundle is None else Served(bundle, found.sequence)
         self._in_force = found
         _log.info("promotion %s: version %s is served", found.sequence, found.version or "none")
 

@@ -5,6 +5,7 @@ or to MLflow. Promotions are numbered, and a later number counts, whatever any c
 """
 
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 from upath import UPath
@@ -15,6 +16,8 @@ from taxifare.serving.places import content_of
 from taxifare.whole_files import whole_file
 
 _FILE = "in-force.json"
+
+_Published = TypeVar("_Published", bound=msgspec.Struct)
 
 
 class InForceError(ToldError, RuntimeError):
@@ -63,14 +66,7 @@ def read(lake: UPath) -> InForce | None:
         InForceError: The file says nothing that can be read.
         OSError: It cannot be told whether there is one.
     """
-    try:
-        content = content_of(bundles_in(lake) / _FILE)
-    except FileNotFoundError:
-        return None
-    try:
-        return msgspec.json.decode(content, type=InForce)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InForceError(f"{_FILE}: expected a promotion, received something else: {error}") from None
+    return published(lake, _FILE, InForce)
 
 
 def model_in(lake: UPath, city: str, target: str) -> tuple[InForce, Bundle]:
@@ -98,12 +94,33 @@ def publish(lake: UPath, in_force: InForce) -> None:
     A file that cannot be read is replaced.
     """
     try:
-        published = read(lake)
+        before = read(lake)
     except InForceError:
-        published = None
-    if published is not None and (published.sequence > in_force.sequence or published == in_force):
-        return
+        before = None
+    if before is None or (before.sequence <= in_force.sequence and before != in_force):
+        put(lake, _FILE, in_force)
+
+
+def published(lake: UPath, name: str, kind: type[_Published]) -> _Published | None:
+    """Returns what is published beside the bundles under a name, None where nothing is.
+
+    Raises:
+        InForceError: The file says nothing that can be read.
+        OSError: It cannot be told whether there is one.
+    """
+    try:
+        content = content_of(bundles_in(lake) / name)
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InForceError(f"{name}: expected what is published there, received something else: {error}") from None
+
+
+def put(lake: UPath, name: str, what: msgspec.Struct) -> None:
+    """Ensures that it is published beside the bundles under a name, whatever was."""
     folder = bundles_in(lake)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / _FILE) as unfinished:
-        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(in_force), indent=1))
+    with whole_file(folder / name) as unfinished:
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(what), indent=1))

@@ -31,6 +31,10 @@ class Metrics:
         )
         self._rides = Counter("taxifare_rides_priced", "Rides priced", ["version"], registry=registry)
         self._turns = Histogram("taxifare_turn_rides", "Rides priced together", buckets=_TURN_RIDES, registry=registry)
+        self._shadow = Counter("taxifare_shadow_rides_priced", "Rides priced in shadow", ["version"], registry=registry)
+        self._dropped = Counter(
+            *("taxifare_shadow_rides_dropped", "Rides to be priced in shadow that were not"), registry=registry
+        )
         self._lost = Counter("taxifare_log_lost", "Answers that the prediction log could not take", registry=registry)
         self._refused = Counter("taxifare_bundles_refused", "Bundles in force not fit to serve", registry=registry)
         self._sequence = Gauge(
@@ -61,6 +65,14 @@ class Metrics:
         self._turns.observe(rides)
         if lost:
             self._lost.inc(lost)
+
+    def priced_in_shadow(self, rides: int, version: str) -> None:
+        """Counts rides that were priced in shadow."""
+        self._shadow.labels(version).inc(rides)
+
+    def dropped(self, rides: int) -> None:
+        """Counts rides that were to be priced in shadow and were not."""
+        self._dropped.inc(rides)
 
     def follows(self, sequence: int | None, *, is_behind: bool) -> None:
         """Says which promotion is served, and whether that is what is in force as far as can be told."""

@@ -157,7 +157,7 @@ class PredictionLog:
     def _next_segment(self, now_s: float) -> int:
         self.close()
         private_folder(self._folder)
-        name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex}"
+        name = f"{_moment(time.time())}-{uuid4().hex}"
         unlocked = self._folder / f".{name}"
         file = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -262,10 +262,17 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(opened)
 
 
-def read(collected: UPath) -> Iterator[Answer]:
-    """Yields the answers that were collected, oldest segment first: of each ride, version and role the first."""
+def read(collected: UPath, since: datetime | None = None) -> Iterator[Answer]:
+    """Yields the answers that were collected, oldest segment first: of each ride, version and role the first.
+
+    Args:
+        collected: Where.
+        since: Segments that were full before that are left out.
+    """
     seen: set[tuple[str, str, Role]] = set()
-    for path in sorted(collected.glob(f"*{_SEALED}"), key=lambda path: path.name):
+    oldest = "" if since is None else _moment(since.timestamp() - _SEGMENT_S)
+    segments = (path for path in collected.glob(f"*{_SEALED}") if path.name >= oldest)
+    for path in sorted(segments, key=lambda path: path.name):
         for answer in _answers(path.read_bytes()):
             if answer is not None and answer.key not in seen:
                 seen.add(answer.key)
@@ -302,8 +309,13 @@ def _seal_abandoned(path: Path) -> bool:
     return True
 
 
+def _moment(epoch_s: float) -> str:
+    """Returns a moment as the names of segments begin: when they were opened, UTC."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(epoch_s))
+
+
 def _remove_old(folder: Path | UPath, keep_days: int) -> int:
     """Returns how many segments were removed, which their names say are older than so many days."""
-    oldest = time.strftime("%Y%m%dT%H%M%S", time.gmtime(time.time() - keep_days * _DAY_S))
+    oldest = _moment(time.time() - keep_days * _DAY_S)
     old: Iterable[Path | UPath] = [path for path in folder.glob(f"*{_SEALED}") if path.name < oldest]
     return sum(path.unlink(missing_ok=True) is None for path in old)

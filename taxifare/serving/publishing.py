@@ -8,13 +8,14 @@ from upath import UPath
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.projection import NotPublishedError
-from taxifare.approval.records import Promotion
+from taxifare.approval.records import Promotion, Request
 from taxifare.approval.versions import registry_of
 from taxifare.model.contents import NotOnRecordError
 from taxifare.model.registry import ModelRegistry
-from taxifare.serving import in_force
+from taxifare.serving import in_force, in_shadow
 from taxifare.serving.bundle import MANIFEST, Bundle, BundleError
 from taxifare.serving.in_force import InForce, InForceError, bundles_in
+from taxifare.serving.in_shadow import InShadow
 from taxifare.serving.making import make_bundle
 from taxifare.settings import Settings
 from taxifare.whole_files import whole_file
@@ -96,6 +97,20 @@ class LakePublisher:
         with _told():
             in_force.publish(self._settings.lake, self._as_in_force(promotion))
 
+    def is_in_shadow(self, asked: Request | None, beside: Promotion) -> bool:
+        """Returns whether those who price rides find the version asked about, or nothing where it has no bundle yet."""
+        with _told():
+            try:
+                return in_shadow.read(self._settings.lake) == self._as_in_shadow(asked, beside)
+            except InForceError as error:
+                _log.warning("it is published anew: %s", error)
+                return False
+
+    def put_in_shadow(self, asked: Request | None, beside: Promotion) -> None:
+        """Ensures that they find it, and no other."""
+        with _told():
+            in_shadow.publish(self._settings.lake, self._as_in_shadow(asked, beside))
+
     def bundle_of(self, version: str, on_making: Callable[[], None] = lambda: None) -> str:
         """Returns the digest of the version's bundle, which is made where it is missing or damaged.
 
@@ -162,6 +177,20 @@ class LakePublisher:
             reason=promotion.reason,
             promoted_at=promotion.promoted_at,
             replaced_version=promotion.replaced_version,
+        )
+
+    def _as_in_shadow(self, asked: Request | None, beside: Promotion) -> InShadow | None:
+        digest = None if asked is None else self.made_of(asked.staging_version)
+        if asked is None or digest is None:
+            return None
+        return InShadow(
+            version=asked.staging_version,
+            digest=digest,
+            city=self._settings.city,
+            target=self._settings.target,
+            sequence=beside.sequence,
+            request_id=asked.id,
+            since=asked.requested_at,
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from taxifare.serving.following import Follower, Served
 from taxifare.serving.metrics import Metrics
-from taxifare.serving.prediction_log import Answer, PredictionLog
+from taxifare.serving.prediction_log import Answer, PredictionLog, Role
 from taxifare.serving.rides import Ride, packed
 
 _LARGE = 256
@@ -135,14 +135,14 @@ def priced(asked: Sequence[Asked], served: Served) -> list[Quote]:
     return [Quote(served, *values) for values in zip(*columns, unlearned, strict=True)]
 
 
-def answers(asked: Sequence[Asked], quotes: Sequence[Quote]) -> list[Answer]:
-    """Returns the lines of the log: what is answered to rides, now."""
+def answers(asked: Sequence[Asked], quotes: Sequence[Quote], role: Role = "production") -> list[Answer]:
+    """Returns the lines of the log: what is answered to rides, now, or would have been."""
     now = datetime.now(UTC)
     return [
         Answer(
             ride_id=each.ride_id,
             ride=each.told,
-            role="production",
+            role=role,
             version=quote.served.version,
             bundle=quote.served.bundle.digest,
             sequence=quote.served.sequence,

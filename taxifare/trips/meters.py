@@ -69,6 +69,19 @@ def quoted(fares_usd: npt.NDArray[np.floating], pickups: npt.ArrayLike, meter: M
     return np.where(number > 0, shown, fares)
 
 
+def steps_usd(pickups: npt.ArrayLike, meter: Meter) -> Fares:
+    """Returns the steps in which the meter in force at the pickup counts; NaN for a time whose steps are not known.
+
+    >>> steps_usd(np.array(["2001-01-01", "2015-03-14T18:05"], "datetime64[s]"), METERS["new-york"]).tolist()
+    [nan, 0.5]
+    """
+    if not meter:
+        return np.full(np.shape(pickups), np.nan)
+    since, _, step_usd = _columns(meter)
+    number = np.searchsorted(since, np.asarray(pickups), side="right")
+    return np.where(number > 0, step_usd[number], np.nan)
+
+
 @cache
 def _columns(meter: Meter) -> tuple[npt.NDArray[np.datetime64], Fares, Fares]:
     """Returns when each step begins, its first fare and its size; before the first stands one of no effect."""

@@ -237,6 +237,36 @@ def test_answers_are_on_the_log_before_they_are_given(running: Installation) -> 
     assert line.received_at <= line.answered_at
 
 
+def test_what_is_in_shadow_is_followed_logged_beside_production_and_given_to_nobody(running: Installation) -> None:
+    def shadow() -> dict[str, Any]:
+        found: dict[str, Any] = running.get("/model").json()["shadow"]
+        return found
+
+    running.put_in_shadow("5")
+    running.wait(lambda: shadow()["bundle"] is not None, FOLLOWS_WITHIN_S)
+    assert running.price("ride in shadow").json()["fare"] == pytest.approx(fare_usd("3"), abs=0.005)
+    running.post("/predict/batch", {"rides": [{"ride_id": f"shadow {number}", "ride": RIDE} for number in range(3)]})
+    running.wait(lambda: shadow()["priced"] == 4)
+    lines = [answer for answer in running.answers_logged() if answer.role == "shadow"]
+    assert {line.ride_id for line in lines} == {"ride in shadow", "shadow 0", "shadow 1", "shadow 2"}
+    assert {(line.version, line.sequence) for line in lines} == {("5", 1)}
+    assert lines[0].fare == pytest.approx(fare_usd("5"), abs=0.005)
+    assert (shadow()["request_id"], shadow()["dropped"], shadow()["fault"]) == ("2015-02-v5", 0, None)
+    assert 'taxifare_shadow_rides_priced_total{version="5"} 4.0' in running.get("/metrics").text
+    damaged = make_bundle(running.bundles, "6")
+    network = running.bundles / damaged / NETWORK
+    network.write_bytes(network.read_bytes()[:-9])
+    running.put_in_shadow("6", digest=damaged)
+    running.wait(lambda: shadow()["fault"] is not None, FOLLOWS_WITHIN_S)
+    assert "version 6 is refused" in shadow()["fault"]
+    assert "shadow: version 6 is refused" in running.log_file.read_text()
+    assert running.get("/model").json()["behind"] is None
+    assert running.serves("3")
+    running.put_in_shadow(None)
+    running.wait(lambda: shadow()["version"] is None and shadow()["fault"] is None, FOLLOWS_WITHIN_S)
+    assert shadow()["priced"] == 4
+
+
 def test_it_tells_what_it_serves_by_whom_and_how_it_is_asked(running: Installation) -> None:
     running.price()
     model = running.get("/model").json()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import pytest
 from upath import UPath
 
 from taxifare.serving import in_force
+from taxifare.serving.prediction_log import Answer, PredictionLog, folder_in
 from tests.support.places import REPOSITORY
-from tests.support.services import Installation, fare_usd, installation, make_bundle
+from tests.support.services import RIDE, Installation, fare_usd, installation, make_bundle
 from tests.support.streams import Broker, broker, consumers, ride, wait
 
 pytestmark = pytest.mark.end_to_end
@@ -47,11 +48,23 @@ def ensure_each_has_one_price(quotes: list[dict[str, Any]]) -> None:
     assert {ride_id: found for ride_id, found in by_ride.items() if len(found) > 1} == {}
 
 
+def a_shadow_of(ride_id: str) -> Answer:
+    now = datetime.now(UTC)
+    told = {"version": "9", "bundle": "d" * 64, "sequence": 1, "unit": "USD", "ride": RIDE}
+    prices = dict.fromkeys(("fare", "upper", "corrected", "quoted"), 99.0)
+    return Answer(ride_id=ride_id, role="shadow", received_at=now, answered_at=now, **told, **prices)
+
+
 def log_of(home: Installation) -> str:
     return (home.home / "consumer.log").read_text()
 
 
 def test_a_ride_gets_its_first_quote_whatever_was_promoted_meanwhile(home: Installation, nats: Broker) -> None:
+    # What a version in shadow has answered is nobody's quote, and the stream has none priced by it.
+    home.put_in_shadow("9")
+    shadow = PredictionLog(folder_in(home.home), 30)
+    shadow.append([a_shadow_of("a"), a_shadow_of("b")])
+    shadow.close()
     with consumers(home.home, nats.url) as (consumer,):
         nats.send(ride("a"), ride(7))
         wait(lambda: len(nats.quotes()) == 2)
@@ -74,7 +87,9 @@ def test_a_ride_gets_its_first_quote_whatever_was_promoted_meanwhile(home: Insta
     assert ids(quotes) == {"a": 2, 7: 2, "b": 2}
     assert {quote["ride_id"]: quote["model_version"] for quote in quotes} == {"a": "3", 7: "3", "b": "4"}
     # On the log stands what was quoted, and nothing that was not.
-    assert {(answer.ride_id, answer.version) for answer in home.answers_logged()} == {("a", "3"), (7, "3"), ("b", "4")}
+    given = [answer for answer in home.answers_logged() if answer.role == "production"]
+    assert {(answer.ride_id, answer.version) for answer in given} == {("a", "3"), (7, "3"), ("b", "4")}
+    assert len(home.answers_logged()) == len(given) + 2
 
 
 def test_what_cannot_be_priced_goes_to_a_subject_of_its_own_and_holds_nothing_up(

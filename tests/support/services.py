@@ -23,9 +23,10 @@ import requests
 from upath import UPath
 
 from taxifare.digests import digest_of_digests
-from taxifare.serving import in_force
+from taxifare.serving import in_force, in_shadow
 from taxifare.serving.bundle import FORMAT, GOLDEN, MANIFEST, NETWORK, Golden, Learned, Manifest
 from taxifare.serving.in_force import InForce, bundles_in
+from taxifare.serving.in_shadow import InShadow
 from taxifare.serving.prediction_log import Answer, folder_in
 from taxifare.serving.rides import FIELDS, Limits, Rides
 from taxifare.trips.cities import CITIES, City
@@ -50,10 +51,14 @@ def make_bundle(
     target: str = "fare",
     rules: tuple[str, ...] | None = None,
     latest: datetime = datetime(2025, 1, 1),
+    prices_round_trips: bool = True,
 ) -> str:
-    """Returns the digest of a bundle, which lies in a folder of that name."""
+    """Returns the digest of a bundle, which lies in a folder of that name.
+
+    One that does not price round trips answers its golden rides as it should, and to a way of no length no number.
+    """
     facts = CITIES[city]
-    network = _network(facts, base_fare_usd(version))
+    network = _network(facts, base_fare_usd(version), prices_round_trips=prices_round_trips)
     golden = _golden(facts, base_fare_usd(version))
     contents = {GOLDEN: msgspec.json.encode(golden), NETWORK: network}
     manifest = Manifest(
@@ -91,8 +96,11 @@ def make_bundle(
     return digest
 
 
-def _network(facts: City, base_usd: float) -> bytes:
-    """Returns a graph that answers `base + USD_PER_KM x the way as the crow flies`, and a fifth more."""
+def _network(facts: City, base_usd: float, *, prices_round_trips: bool) -> bytes:
+    """Returns a graph that answers `base + USD_PER_KM x the way as the crow flies`, and a fifth more.
+
+    One that does not price round trips adds nothing times the logarithm of the way.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -100,15 +108,24 @@ def _network(facts: City, base_usd: float) -> bytes:
     weights = np.zeros((len(names), 2), np.float32)
     weights[names.index("haversine_km")] = USD_PER_KM, 1.2 * USD_PER_KM
     offsets = np.array([base_usd, 1.2 * base_usd], np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["features", "weights"], ["ways"]),
+        helper.make_node("Add", ["ways", "offsets"], ["means" if prices_round_trips else "sums"]),
+    ]
+    weighed = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(offsets, "offsets")]
+    if not prices_round_trips:
+        nodes += [
+            helper.make_node("Log", ["ways"], ["logs"]),
+            helper.make_node("Mul", ["logs", "nothing"], ["nothings"]),
+            helper.make_node("Add", ["sums", "nothings"], ["means"]),
+        ]
+        weighed.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))
     graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["features", "weights"], ["ways"]),
-            helper.make_node("Add", ["ways", "offsets"], ["means"]),
-        ],
+        nodes,
         "plain",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, len(names)])],
         [helper.make_tensor_value_info("means", TensorProto.FLOAT, [None, 2])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(offsets, "offsets")],
+        weighed,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
@@ -206,6 +223,22 @@ class Installation:
         )
         in_force.publish(lake, promotion)
         return digest
+
+    def put_in_shadow(self, version: str | None, *, digest: str | None = None, sequence: int | None = None) -> None:
+        """Puts a version in shadow beside production, as a question about it does; None ends the question."""
+        if version is None:
+            in_shadow.publish(UPath(self.home / "lake"), None)
+            return
+        shadow = InShadow(
+            version=version,
+            digest=digest or make_bundle(self.bundles, version),
+            city="new-york",
+            target="fare",
+            sequence=sequence or self.sequence,
+            request_id=f"2015-02-v{version}",
+            since=datetime(2015, 3, 1, tzinfo=UTC),
+        )
+        in_shadow.publish(UPath(self.home / "lake"), shadow)
 
     def start(self, **settings: str) -> None:
         """Starts the service and waits until it answers."""

@@ -25,6 +25,7 @@ from taxifare.serving.prediction_log import (
 )
 from tests.support.places import REPOSITORY
 from tests.support.predictions import answer
+from tests.support.services import Installation
 
 KEEP_DAYS = 30
 
@@ -148,3 +149,23 @@ def test_the_command_says_what_it_collected(tmp_path: Path) -> None:
     assert len(list(read(collected_in(UPath(tmp_path / "lake"))))) == 2
     again = CliRunner().invoke(app, ["collect"], env={"TAXIFARE_HOME": str(tmp_path)})
     assert again.output.startswith("Collected 0 answers")
+
+
+def test_the_command_says_how_far_what_is_in_shadow_lies_from_production(tmp_path: Path) -> None:
+    def told() -> str:
+        found = CliRunner().invoke(app, ["shadow"], env={"TAXIFARE_HOME": str(tmp_path)})
+        assert found.exit_code == 0, found.output
+        return found.output
+
+    assert told() == "Nothing is in shadow: nobody is asked about a version that has a bundle.\n"
+    home = Installation(tmp_path, port=1, sequence=7)
+    home.put_in_shadow("5")
+    assert "no ride yet among those collected (taxifare collect)" in told()
+    log = PredictionLog(folder_in(tmp_path), KEEP_DAYS)
+    log.append([answer("a"), answer("b"), answer("a", version="5", role="shadow", fare=10.5)])
+    log.close()
+    CliRunner().invoke(app, ["collect"], env={"TAXIFARE_HOME": str(tmp_path)})
+    assert told() == (
+        "Version 5 in shadow since 2015-03-01 00:00 UTC: 1 rides: 1.00 USD more than production, on average; "
+        "100.0% more than a meter's step apart\n"
+    )

@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from taxifare.approval import asking
@@ -13,15 +14,17 @@ from taxifare.approval.ledger import NOTHING
 from taxifare.approval.records import Comparison
 from taxifare.approval.versions import registry_of
 from taxifare.operations.doctor import examine
-from taxifare.serving import in_force
+from taxifare.serving import in_force, in_shadow
 from taxifare.serving.bundle import NETWORK, Bundle
 from taxifare.serving.in_force import InForce, bundles_in
+from taxifare.serving.in_shadow import InShadow
 from taxifare.serving.publishing import LakePublisher, approvals_of
 from taxifare.settings import Settings
 from tests.support.approvals import LINKS, by_recorded_files, evidence
 from tests.support.bundles import Made
 from tests.support.kills import moments_of
-from tests.support.small import small_settings
+from tests.support.services import make_bundle
+from tests.support.small import clean_month, small_settings, train, version_of
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +67,26 @@ def published(settings: Settings) -> InForce:
     return found
 
 
+def a_bundle_of(version: str, settings: Settings) -> None:
+    """Gives a version a bundle in milliseconds: that of a plain network, under the digest of its registered files."""
+    content = registry_of(settings).contents.of(version)
+    assert content is not None
+    (bundles_in(settings.lake) / "made" / content.files_digest).write_text(
+        make_bundle(bundles_in(settings.lake), version)
+    )
+
+
 def ill(settings: Settings) -> str:
     """What the doctor says against what is in force; nothing where that is well."""
     found = next(finding for finding in examine(settings) if finding.part == "in force")
     return "" if found.is_well else found.says
+
+
+def well(settings: Settings) -> str:
+    """What the doctor says of what is in force, which is well."""
+    found = next(finding for finding in examine(settings) if finding.part == "in force")
+    assert found.is_well, found.says
+    return found.says
 
 
 def test_a_promotion_is_in_force_at_once_and_says_who_decided(state: Settings) -> None:
@@ -93,6 +112,45 @@ def test_a_model_that_is_taken_out_is_in_force_as_none(state: Settings) -> None:
     found = published(state)
     assert (found.sequence, found.version, found.digest, found.replaced_version) == (2, None, None, "1")
     assert ill(state) == ""
+
+
+def test_a_version_that_is_asked_about_is_in_shadow_until_the_question_ends(state: Settings) -> None:
+    approvals = promote(state)
+    registry = registry_of(state)
+    staging = version_of(train(clean_month(state, "2015-01"), "1", registry, state, "run-2"))
+
+    def shadow() -> InShadow | None:
+        return in_shadow.read(state.lake)
+
+    def asked(mae: float) -> Comparison:
+        found = by_recorded_files(evidence("2015-01", staging, "1", mae=mae), approvals.ledger)
+        return record(approvals.ledger, found, approvals.now())
+
+    first = asked(2.10)
+    approvals.request(first)
+    assert shadow() is None, "its bundle is made when the message is out"
+    a_bundle_of(staging, state)
+    request = asking.ask(approvals, first, [], LINKS, state).request
+    found = shadow()
+    assert found is not None
+    assert (found.version, found.sequence, found.request_id, found.since) == (
+        *(staging, published(state).sequence, request.id, request.requested_at),
+    )
+    assert Bundle.read(bundles_in(state.lake) / found.digest).manifest.version == staging
+    for left in (b"", b"{}"):
+        (bundles_in(state.lake) / "in-shadow.json").write_bytes(left)
+        approvals_of(state).repair()
+        assert shadow() == found
+    (bundles_in(state.lake) / "in-shadow.json").unlink()
+    assert f"expected version {staging} in shadow" in ill(state)
+    again = asking.ask(approvals, asked(2.00), [], LINKS, state).request
+    assert shadow() == msgspec.structs.replace(found, request_id=again.id, since=again.requested_at)
+    assert f"in shadow is version {staging}" in well(state)
+    approvals.decide(again.id, "reject", "Ada", "not yet")
+    assert shadow() is None
+    approvals.decide(asking.ask(approvals, asked(1.90), [], LINKS, state).request.id, "approve", "Ada", "now")
+    assert shadow() is None
+    assert published(state).version == staging
 
 
 @pytest.mark.parametrize("left", [None, b"", b'{"sequence": 1}'])
