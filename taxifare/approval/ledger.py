@@ -68,8 +68,8 @@ NOTHING = "none"
 
 LOCK_S = 30
 
-NOT_PERMITTED = "42501"
-"""What PostgreSQL answers to a role that lacks a privilege."""
+NOT_PERMITTED = frozenset({"42501", "25006", "3F000"})
+"""What PostgreSQL answers to a role that lacks a privilege, only reads, or is let into no schema."""
 
 # Any constant does, as long as nothing else in the same PostgreSQL database locks it: "taxi" in ASCII.
 ADVISORY_LOCK = 0x74617869
@@ -84,6 +84,10 @@ _BY_TIME = (DELIVERIES.c.delivered_at, DELIVERIES.c.reminder)
 
 class LedgerError(ToldError, RuntimeError):
     """A ledger that cannot be opened, was written by another release, or decides about another target."""
+
+
+class _NotPermittedError(LedgerError):
+    """The role in DATABASE_URL may not do what a command has to."""
 
 
 class Entries:
@@ -474,7 +478,12 @@ class Ledger:
                 "character: nothing of this was recorded; write it again without that"
             ) from None
         except sa.exc.DatabaseError as error:
-            # What a row, a key or a right refuses is the caller's to understand.
+            if getattr(error.orig, "sqlstate", None) in NOT_PERMITTED:
+                raise _NotPermittedError(
+                    f"{self!r}: {str(error.orig).splitlines()[0]}; nothing of this was recorded. DATABASE_URL: "
+                    "expected the role that owns the tables, or a member of the application's"
+                ) from None
+            # What a row or a key refuses is the caller's to understand.
             if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError | sa.exc.InternalError):
                 raise
             # Locked by another process for longer than LOCK_S, a full disk, a server that went away.
@@ -506,12 +515,10 @@ class Ledger:
                     with self._begin(exclusive=True) as connection:
                         if _schema_revision(connection) != SCHEMA_REVISION:
                             self._upgrade(connection)
-            except sa.exc.ProgrammingError as error:
-                if getattr(error.orig, "sqlstate", None) != NOT_PERMITTED:
-                    raise
+            except _NotPermittedError as error:
                 raise LedgerError(
-                    f"{self!r}: its tables have to be made or changed for schema {SCHEMA_REVISION}, which the role in "
-                    f"DATABASE_URL may not: migrate with the owner's role first ({error.orig})"
+                    f"its tables have to become those of schema {SCHEMA_REVISION}: migrate with the owner's role "
+                    f"first ({error})"
                 ) from None
             self._ensure_target()
             self._migrated = True

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head, Link, key_of, seal
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Ledger, LedgerError, upgrade
@@ -18,7 +19,7 @@ from taxifare.approval.migrations.roles import APPLICATION_ROLE
 from taxifare.approval.migrations.versions.v0003_chain import ADOPTED
 from taxifare.approval.tables import CHAIN, METADATA
 from taxifare.approval.verification import TamperedError, verify
-from tests.support.approvals import Office
+from tests.support.approvals import SECRET, MemoryRegistry, Office
 
 _roles = count(1)
 
@@ -320,6 +321,25 @@ def test_the_application_asks_and_decides_but_can_neither_rewrite_nor_disarm(two
             connection.exec_driver_sql(statement)
         assert getattr(caught.value.orig, "sqlstate", None) == "42501", statement
     verify(ledger, [], head_of(ledger))
+
+
+@pytest.mark.end_to_end
+def test_a_role_that_may_not_is_told_with_its_setting(two_roles: tuple[str, str]) -> None:
+    """A session that only reads, as on a replica; a role that may read; and one that is let into nothing."""
+    owner_url, stranger_url = two_roles
+    Office.open(owner_url).with_first_model()
+    read_only = Ledger(f"{owner_url}&options=-cdefault_transaction_read_only%3Don", "USD")
+    verify(read_only, [])
+    owner = Ledger(owner_url, "USD")
+    with owner._engine.begin() as connection:
+        connection.exec_driver_sql(f"REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM {APPLICATION_ROLE}")
+    for ledger in (read_only, Ledger(stranger_url, "USD")):
+        with pytest.raises(LedgerError, match=r"(read-only|denied).*recorded. DATABASE_URL: expected the role"):
+            Approvals(ledger, MemoryRegistry(), lambda: SECRET).rollback(by="Ada", reason="fares look odd")
+    with owner._engine.begin() as connection:
+        connection.exec_driver_sql(f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {APPLICATION_ROLE}")
+    with pytest.raises(LedgerError, match=r"migrate with the owner's role first \(.*DATABASE_URL"):
+        verify(Ledger(stranger_url, "USD"), [])
 
 
 @pytest.mark.end_to_end
