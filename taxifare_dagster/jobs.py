@@ -18,6 +18,7 @@ from taxifare.approval.delivery import send_notice, send_reminders
 from taxifare.approval.due import Known, standing_due_after, to_tell
 from taxifare.approval.faults import Fault, damage
 from taxifare.approval.message import Links
+from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
@@ -91,11 +92,10 @@ def send_approval_message(
 
     Where a policy decides, the message tells what it does, and it does so although a channel is down.
     """
-    comparison = approvals.record.comparisons().get(config.subject)
+    subject = one_line(config.subject)
+    comparison = approvals.record.comparisons().get(subject)
     if comparison is None:
-        raise dg.Failure(
-            f"{config.subject} has not been compared yet: materialize its assets first", allow_retries=False
-        )
+        raise dg.Failure(f"{subject} has not been compared yet: materialize its assets first", allow_retries=False)
     page = _comparison_page(comparison.evidence, settings)
     asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page)
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
@@ -162,7 +162,7 @@ def decide(
     outcome = approvals.decide(
         config.request, config.decision, config.decided_by, config.reason, config.token, override=config.override
     )
-    context.log.info("%s: %s by %s", config.request, outcome.state, outcome.by)
+    context.log.info("%s: %s by %s", outcome.request_id, outcome.state, outcome.by)
     _show_promotions(context, approvals, publisher)
 
 

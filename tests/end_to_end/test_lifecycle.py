@@ -5,6 +5,7 @@ One `make dev` serves all of it. The acts are fixtures, each goes on where the o
 must be true after them.
 """
 
+import json
 import os
 import signal
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
+import requests
 
 from taxifare.approval.records import RequestState
 from taxifare.gate.evidence import Verdict
@@ -219,7 +221,46 @@ def test_a_chat_that_is_down_costs_neither_the_month_nor_the_question(company: C
     assert "SUCCESS" not in [run.status for run in tries][:-1]
 
 
-# The fourth act: answers that do not count, and one that does
+# The fourth act: somebody who reaches the webserver; answers that do not count, and one that does
+
+
+@dataclass(frozen=True)
+class Raid:
+    """What Dagster's webserver, which has no login, takes from anybody.
+
+    Attributes:
+        before: The books before it.
+        reported: What it answers to events that nobody found, by their addresses.
+        launched: Runs with a token that somebody made up, and on a subject that is none.
+    """
+
+    before: Books
+    reported: dict[str, int]
+    launched: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def raid(company: Company, spring: Spring) -> Raid:
+    """May is made a promotion, another version is in production, and both are to be acted on."""
+    ui, before = company.ui, company.books()
+    evidence = json.loads(before.asked("2015-05")[-1].evidence_json) | {"verdict": "PROMOTE"}
+    check = {"check_name": "staging_beats_production", "passed": True, "metadata": {"evidence": evidence}}
+    forged: dict[str, dict[str, object]] = {
+        "report_asset_check/staging_model": check,
+        "report_asset_materialization/staging_model": {"partition": "2015-05-01", "metadata": {"verdict": "PROMOTE"}},
+        "report_asset_materialization/production_model": {"metadata": {"version": "66", "sequence": 99}},
+    }
+    answers = {path: requests.post(f"{ui.url}/{path}", json=body, timeout=60) for path, body in forged.items()}
+    signed = {"token": "0" * 32, "decided_by": "Mallory", "reason": "a page in the operator's browser"}
+    launched = {
+        "rollback_job": {"roll_back": {"config": signed | {"to": "2"}}},
+        "approval_job": {"send_approval_message": {"config": {"subject": "\x1b[2J../../2015-05"}}},
+    }
+    return Raid(
+        before,
+        {path: answer.status_code for path, answer in answers.items()},
+        {job: ui.launch_job(job, {"ops": config}) for job, config in launched.items()},
+    )
 
 
 @dataclass(frozen=True)
@@ -245,7 +286,7 @@ class Vote:
 
 
 @pytest.fixture(scope="module")
-def vote(company: Company, spring: Spring) -> Vote:
+def vote(company: Company, raid: Raid) -> Vote:
     """What is tried on May's request."""
     may, april = company.questions("2015-05")[-1], company.questions("2015-04")[-1]
     other = april.config()["ops"]["decide"]["config"]["token"]
@@ -265,12 +306,35 @@ def vote(company: Company, spring: Spring) -> Vote:
     return Vote(may, forged, borrowed, approved, repeated, late, before)
 
 
+def test_what_anybody_may_send_to_dagster_asks_decides_and_moves_nothing(company: Company, raid: Raid) -> None:
+    """Forged evidence asked a person, or promoted, before; a rollback took no token."""
+    assert set(raid.reported.values()) == {200}, "Dagster takes them"
+    without_token = {"request": raid.before.asked("2015-05")[-1].id, "decision": "approve"} | ADA
+    with pytest.raises(AssertionError, match="RunConfigValidationInvalid"):
+        company.ui.launch_job("decision_job", {"ops": {"decide": {"config": without_token}}})
+    ended = {job: company.ui.finished(run_id) for job, run_id in raid.launched.items()}
+    assert {run.status for run in ended.values()} == {"FAILURE"}
+    assert "never production" in company.ui.errors(ended["rollback_job"].id)
+    assert "../../2015-05 has not been compared yet" in company.ui.errors(ended["approval_job"].id)
+    assert "\x1b" not in company.ui.errors(ended["approval_job"].id)
+    eventually(
+        lambda: metadata_of(company, "production_model")["version"] == "1", "the sensor to put right what it shows"
+    )
+    books = company.books()
+    assert (books.requests, books.outcomes, books.promotions) == (
+        raid.before.requests,
+        raid.before.outcomes,
+        raid.before.promotions,
+    )
+    assert company.production() == "1"
+
+
 def test_forged_and_borrowed_tokens_are_refused_on_record(company: Company, vote: Vote) -> None:
     for run in (vote.forged, vote.borrowed):
         assert run.status == "FAILURE"
         assert f"the token does not permit to approve (request {vote.question.request})" in company.ui.errors(run.id)
     refused = [refusal for refusal in company.books().refusals if refusal.by == "Mallory"]
-    assert [refusal.request_id for refusal in refused] == [vote.question.request] * 2
+    assert [refusal.request_id for refusal in refused] == ["promotion 1", *[vote.question.request] * 2]
     assert vote.before == "1"
 
 
