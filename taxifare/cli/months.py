@@ -9,6 +9,7 @@ from taxifare.cli.shared import approvals_in_force, download_bar, errors_told, m
 from taxifare.operations.inventory import known_months
 from taxifare.settings import settings_in_force
 from taxifare.sources import CannotTellError, course_month, make_source
+from taxifare.sources.base import nothing_published
 
 
 @errors_told()
@@ -25,7 +26,11 @@ def months(context: typer.Context) -> None:
     except CannotTellError:
         terminal().print(table)
         raise
-    terminal().print(table if table.rows else f"{settings.trip_source} has no month of trips.")
+    if not table.rows:
+        told = nothing_published(make_source(settings), settings.first_month)
+        terminal().print(f"{settings.trip_source} has no month of trips: {told}.", soft_wrap=True)
+        return
+    terminal().print(table)
 
 
 @errors_told()

@@ -33,7 +33,7 @@ from taxifare.serving.bundle import Bundle, BundleError
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
-from taxifare.sources.base import base_revision_of, month_with
+from taxifare.sources.base import base_revision_of, month_with, nothing_published
 
 _TIMEOUT_S = 5
 
@@ -114,7 +114,8 @@ def _published(settings: Settings) -> str:
     source = make_source(settings)
     months = sorted(source.months())
     if not months:
-        raise DisorderError(f"{settings.trip_source} has no month of trips")
+        told = nothing_published(source, settings.first_month)
+        raise DisorderError(f"{settings.trip_source} has no month of trips: {told}")
     base = "no base years" if base_revision_of(source) is None else "base years"
     return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
 

@@ -147,6 +147,15 @@ def published_before(source: TripSource, month: Month) -> dict[Month, str]:
     return {earlier: revision for earlier, revision in published.items() if earlier < month}
 
 
+def nothing_published(source: TripSource, first: Month) -> str:
+    """Returns why a source has no month at all: what it says when asked for the first one."""
+    try:
+        source.read_month(first)
+    except SourceError as error:
+        return str(error)
+    return f"month {first} is there by now"
+
+
 def not_there(source: TripSource, month: Month, told: str) -> SourceError:
     """Returns what it means that a source does not have a month when asked for it: not published, or it cannot tell.
 
@@ -241,8 +250,22 @@ def new_york_now() -> pd.Timestamp:
     return pd.Timestamp.now(tz="America/New_York").tz_localize(None)
 
 
-def checked_trips(frame: pd.DataFrame, origin: str, time_zone: str | None, *, first_number: int = 0) -> pd.DataFrame:
+def checked_trips(
+    frame: pd.DataFrame,
+    origin: str,
+    time_zone: str | None,
+    *,
+    first_number: int = 0,
+    left_out: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table with at least one row, see `as_trip_table`.
+
+    Args:
+        frame: The rows.
+        origin: Where they are from.
+        time_zone: Of the city; None where times are the city's clock already.
+        first_number: Where their numbering starts.
+        left_out: How many rows were there besides and are no such trips, by reason.
 
     Raises:
         SourceError: There are no rows, or they are not trips; names the origin, the column and the first misfit.
@@ -252,17 +275,22 @@ def checked_trips(frame: pd.DataFrame, origin: str, time_zone: str | None, *, fi
     except TripTableError as error:
         raise SourceError(str(error)) from error
     if trips.empty:
-        raise SourceError(f"{origin}: expected trips, received no rows")
+        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in (left_out or {}).items() if rows)
+        raise SourceError(
+            f"{origin}: expected trips, received no rows{reasons and ' that are, these were left out: '}{reasons}"
+        )
     return trips
 
 
-def checked_month(frame: pd.DataFrame, month: Month, origin: str, time_zone: str | None) -> pd.DataFrame:
+def checked_month(
+    frame: pd.DataFrame, month: Month, origin: str, time_zone: str | None, *, left_out: Mapping[str, int] | None = None
+) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table of that month: at least one row, all of them in the month.
 
     Raises:
         SourceError: As `checked_trips`, or a pickup is before the month or at or after the first instant of the next.
     """
-    trips = checked_trips(frame, f"{origin}: month {month}", time_zone)
+    trips = checked_trips(frame, f"{origin}: month {month}", time_zone, left_out=left_out)
     first, until = bounds(month)
     pickups = trips["pickup_datetime"]
     strays = pickups[(pickups < first) | (pickups >= until)]

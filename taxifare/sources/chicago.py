@@ -177,7 +177,7 @@ class Chicago(TripSource):
             )
         is_placed = frame[list(COORDINATES)].notna().all(axis=1)
         dropped = {"not_drawn": contents.trips - wanted, "no_centroid": int((~is_placed).sum())}
-        trips = checked_month(frame[is_placed], month, origin, None)
+        trips = checked_month(frame[is_placed], month, origin, None, left_out=dropped)
         return Publication(trips, self._revision(contents), origin, dropped=dropped)
 
     def _pages(self, address: str, month: Month, rows: int) -> Iterator[pd.DataFrame]:

@@ -1,14 +1,19 @@
 """Reading a file of trips: from its bytes to its rows, in any of the formats in which trips are published.
 
-Where files come from is the sources' business, whether rows are trips that of the trip table.
+Where files come from is the sources' business, whether rows are trips that of the trip table. Whatever a reader raises
+becomes words in `reading`, for every source.
 """
 
+import codecs
 import gzip
 import io
+import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import pandas as pd
@@ -32,6 +37,41 @@ _UNPACKED_AT_LEAST = 2**26
 _LONGEST_LINE = 2**20
 
 
+_FAULTS = (pa.ArrowException, OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, ArithmeticError)
+"""What the readers raise when bytes are not what they should be; texts and metadata that are damaged among them."""
+
+
+@contextmanager
+def reading(origin: str, expected: str, received: str = "") -> Iterator[None]:
+    r"""Turns what a reader of files raises into a SourceError.
+
+    Args:
+        origin: What is read: the file, and the month or column where that is known.
+        expected: What it should be.
+        received: What it seems to be, where that is known.
+
+    >>> with reading("trips.csv", "CSV"):
+    ...     b"caf\xe9".decode()
+    Traceback (most recent call last):
+    ...
+    taxifare.sources.base.SourceError: trips.csv: expected CSV in UTF-8, received the byte 0xe9 after 'caf'
+    """
+    try:
+        yield
+    except _FAULTS as error:
+        raise SourceError(f"{origin}: {_told(error, expected, received)}") from error
+
+
+def _told(error: Exception, expected: str, received: str) -> str:
+    """Returns a reader's error in words."""
+    if isinstance(error, UnicodeDecodeError):
+        before = error.object[max(0, error.start - 20) : error.start].decode("ascii", "backslashreplace")
+        return f"expected {expected} in UTF-8, received the byte {error.object[error.start]:#x} after {before!r}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"expected {expected}, received one whose metadata are damaged: {error}"
+    return f"expected {expected}{received and ', received '}{received}: {str(error) or type(error).__name__}"
+
+
 def read_rows(content: bytes, origin: str) -> pd.DataFrame:
     """Returns the rows of a trip file as they stand there.
 
@@ -47,7 +87,10 @@ def read_rows(content: bytes, origin: str) -> pd.DataFrame:
     if not origin.endswith(".gz"):
         return _rows(content, origin)
     most = _most_unpacked(len(content))
-    with _unpacking(origin, content), gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+    with (
+        reading(origin, "gzip", _glimpse(content)),
+        gzip.GzipFile(fileobj=io.BytesIO(content)) as packed,
+    ):
         plain = packed.read(most + 1)
     _ensure_bearable(len(plain), most, origin)
     return _rows(plain, origin)
@@ -64,26 +107,31 @@ def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
         SourceError: As `read_rows`, when the part that is at fault is reached.
     """
     if origin.endswith(".parquet"):
-        try:
-            parquet = pa.parquet.ParquetFile(file, buffer_size=2**20)
+        with reading(origin, "parquet"):
+            parquet = open_parquet(file)
             _ensure_no_bomb(parquet, file.seek(0, io.SEEK_END), origin)
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE):
-                yield _frame(pa.Table.from_batches([batch]))
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{origin}: expected parquet: {error}") from error
-        return
+            batches = parquet.iter_batches(_ROWS_AT_ONCE)
+        while True:
+            with reading(origin, "parquet"):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                rows = _frame(pa.Table.from_batches([batch]))
+            yield rows
     text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
     most, unpacked = _most_unpacked(os.fstat(file.fileno()).st_size), 0
-    with _unpacking(origin):
+    with reading(origin, "gzip" if origin.endswith(".gz") else "CSV"):
         header = _line(text, origin)
         lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
     if not header:
         raise SourceError(f"{origin}: expected trips, received an empty file")
+    if b"\r" in header.rstrip(b"\r\n"):
+        raise SourceError(f"{origin}: expected lines that end with LF or CRLF, received lines that end with CR alone")
     while lines:
         unpacked += len(lines)
         _ensure_bearable(unpacked, most, origin)
         yield _rows(header + lines, origin)
-        with _unpacking(origin):
+        with reading(origin, "gzip" if origin.endswith(".gz") else "CSV"):
             lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
 
 
@@ -109,8 +157,7 @@ def latest_pickup(file: IO[bytes], origin: str) -> str | None:
                 times = times.dictionary_decode()
             latest = pc.max(times).cast(pa.string()).as_py()
             found += [] if latest is None else [latest]
-    # What is wrong with the file is told where it is read.
-    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError, IndexError):
+    except _FAULTS:  # what is wrong with the file is told where it is read
         return None
     return max(found, default=None)
 
@@ -150,26 +197,20 @@ def _ensure_no_bomb(parquet: pa.parquet.ParquetFile, size_bytes: int, origin: st
     _ensure_bearable(max(claimed, meta.num_rows * meta.num_columns), _most_unpacked(size_bytes), origin)
 
 
-@contextmanager
-def _unpacking(origin: str, content: bytes | None = None) -> Iterator[None]:
-    """Turns faults of packed bytes into a SourceError."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        received = "" if content is None else f", received {_glimpse(content)}"
-        raise SourceError(f"{origin}: expected gzip{received}: {error}") from error
-
-
 def _rows(plain: bytes, origin: str) -> pd.DataFrame:
     """Returns the rows of a file that is not packed, or no longer."""
     if is_page(plain):
         raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
     kind = "parquet" if origin.endswith(".parquet") else "CSV"
-    try:
-        table = _read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{origin}: expected {kind}, received {_glimpse(plain)}: {error}") from error
-    return _frame(table)
+    if kind == "CSV" and plain.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SourceError(f"{origin}: expected CSV in UTF-8, received UTF-16")
+    with reading(origin, kind, _glimpse(plain)):
+        return _frame(_read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain))
+
+
+def open_parquet(file: IO[bytes] | pa.NativeFile | Path) -> pa.parquet.ParquetFile:
+    """Returns a parquet file, open; where its pages have checksums, they are held to them."""
+    return pa.parquet.ParquetFile(file, buffer_size=2**20, page_checksum_verification=True)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
@@ -181,7 +222,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _read_parquet(content: bytes, origin: str) -> pa.Table:
-    with pa.parquet.ParquetFile(pa.BufferReader(content)) as parquet:
+    with open_parquet(pa.BufferReader(content)) as parquet:
         _ensure_no_bomb(parquet, len(content), origin)
         return parquet.read()
 
@@ -200,8 +241,20 @@ def _read_csv(content: bytes) -> pa.Table:
 
 
 def _parse_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+    """Returns the rows of a CSV file with columns of these types.
+
+    Raises:
+        pa.ArrowInvalid: It has no such rows; the message names the column where that is known.
+    """
     options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-    return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
+    try:
+        return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
+    except pa.ArrowInvalid as error:
+        found = re.match(r"In CSV column #([0-9]+): (.*)", str(error), re.DOTALL)
+        if found is None:
+            raise
+        names = content[:_LONGEST_LINE].split(b"\n", 1)[0].decode("utf-8", "backslashreplace").strip().split(",")
+        raise pa.ArrowInvalid(f"column {names[int(found[1])]}: {found[2]}") from error
 
 
 def _glimpse(content: bytes) -> str:

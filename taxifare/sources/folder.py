@@ -114,7 +114,7 @@ class Folder(TripSource):
         entries = self._entries_of_months().get(month)
         if entries is None:
             name = self.months_pattern.format(month=month.start_time)
-            raise not_there(self, month, f"{self.path}: no file for month {month}: {_expected(name)}")
+            raise not_there(self, month, f"{self.path}: no file for month {month}: {_expected(name)}{self._others()}")
         file = _file(entries, f"month {month}")
         content = _content(file)
         rows = read_rows(content, str(file))
@@ -180,15 +180,27 @@ class Folder(TripSource):
             raise SourceError(f"{origin}: expected revision {content}, received {now}: it changed while it was read")
 
     def _base_file(self) -> Path:
-        name = re.compile(fnmatch.translate(self.base_pattern), re.IGNORECASE)
         entries = [
             _Entry.of(path, is_named=fnmatch.fnmatchcase(path.name, self.base_pattern))
             for path in self._visible()
-            if name.fullmatch(path.name)
+            if self._is_base(path)
         ]
         if not entries:
             raise NoBaseError(f"{self.path}: no file of the base years: {_expected(self.base_pattern)}")
         return _file(entries, "the base years")
+
+    def _others(self) -> str:
+        """Returns which files of trips have names of neither months nor base years, for messages."""
+        months = {entry.path for entries in self._entries_of_months().values() for entry in entries}
+        others = [
+            path.name
+            for path in self._visible()
+            if _format(Path(path.name.lower())) and path not in months and not self._is_base(path)
+        ]
+        return f"; {len(others):,} files are named otherwise, such as {others[0]}: TRIP_FOLDER_MONTHS" if others else ""
+
+    def _is_base(self, path: Path) -> bool:
+        return re.fullmatch(fnmatch.translate(self.base_pattern), path.name, re.IGNORECASE) is not None
 
     def _visible(self) -> list[Path]:
         """Returns what is in the folder, by name; hidden files are being written, or some system's own."""

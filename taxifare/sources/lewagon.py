@@ -110,8 +110,8 @@ class LeWagon(TripSource):
         revision, origin = self.base_revision(), self._origin(self._size)
         rows, _, revision = self._read(self._size, None)
         is_before = rows["pickup_datetime"] < bounds(self.first_month)[0]
-        trips = checked_trips(rows[is_before], f"{origin}: before {self.first_month}", None)
         after = {"not_before_first_month": int((~is_before).sum())}
+        trips = checked_trips(rows[is_before], f"{origin}: before {self.first_month}", None, left_out=after)
         revision = digest([revision, str(self.first_month)])
         return BasePublication([Publication(trips, revision, origin, dropped=after)], revision, origin)
 

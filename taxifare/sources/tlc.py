@@ -37,6 +37,7 @@ from taxifare.sources.base import (
     told_apart,
     unchanged,
 )
+from taxifare.sources.files import open_parquet, reading
 from taxifare.sources.web import Web, WebError, answers_of
 from taxifare.trips.clock import TIME_ZONES, Clocked, ClockError, on_pickups_clock, wall_clock
 from taxifare.trips.months import Month, bounds, months_between
@@ -202,7 +203,7 @@ class Tlc(TripSource):
         places = _zones(zones.path, shown(self._zones_address))
         rows, dropped = read_trips(received.path, month, self.color, places, self.trips_per_month, origin=origin)
         revision = self._digest(received.revision, zones.revision)
-        trips = checked_month(rows, month, origin, None)
+        trips = checked_month(rows, month, origin, None, left_out=dropped)
         return Publication(trips, revision, origin, dropped=dropped)
 
     def read_base(self) -> BasePublication:
@@ -304,8 +305,8 @@ def read_trips(
     """
     drawn, dropped, rows = _Drawn(limit, month), {"outside_month": 0, "unknown_zone": 0}, 0
     first, until = (instant.to_datetime64().astype("datetime64[us]") for instant in bounds(month))
-    try:
-        for batch in _batches(file, color):
+    with reading(f"{origin}: month {month}", "taxi trips in parquet"):
+        for batch in _batches(file, color, f"{origin}: month {month}"):
             in_month = (batch["pickup"] >= first) & (batch["pickup"] < until)
             placed = zones.known(batch["from_zone"]) & zones.known(batch["to_zone"])
             dropped["outside_month"] += int(np.count_nonzero(~in_month))
@@ -313,8 +314,6 @@ def read_trips(
             numbers = np.arange(rows, rows + len(in_month), dtype=np.int64)
             rows += len(in_month)
             drawn.offer(batch | {"row": numbers}, in_month & placed)
-    except (pa.ArrowException, OSError, ClockError) as error:
-        raise SourceError(f"{origin}: month {month}: expected taxi trips in parquet: {error}") from error
     if not rows:
         raise SourceError(f"{origin}: month {month}: expected taxi trips, received no rows")
     ride = drawn.result()
@@ -378,16 +377,17 @@ def _columns(color: TaxiColor) -> dict[str, tuple[str, pa.DataType]]:
     }
 
 
-def _batches(file: Path, color: TaxiColor) -> Iterator[Rows]:
+def _batches(file: Path, color: TaxiColor, origin: str) -> Iterator[Rows]:
     """Yields the columns of the file piece by piece; a null zone is 0, any other null NaN or NaT."""
     columns = _columns(color)
-    with pq.ParquetFile(file) as parquet:
+    with open_parquet(file) as parquet:
         for batch in parquet.iter_batches(_BATCH_ROWS, columns=[name for name, _ in columns.values()]):
             times, values = Rows(), {}
             for name, (there, kind) in columns.items():
                 if pa.types.is_timestamp(kind):
                     times |= _times(batch.column(there), name, there)
-                else:
+                    continue
+                with reading(f"{origin}: column {there}", str(kind), str(batch.column(there).type)):
                     values[name] = batch.column(there).cast(kind)
             for zone in ("from_zone", "to_zone"):
                 values[zone] = values[zone].fill_null(0)
@@ -413,10 +413,8 @@ def _times(column: pa.Array, name: str, there: str) -> Rows:
 
 def _check_columns(file: Path, origin: str, color: TaxiColor) -> None:
     """Ensures that the file is parquet with the columns of trips with zones."""
-    try:
+    with reading(origin, "taxi trips in parquet", "something else"):
         names = pq.read_schema(file).names
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{origin}: expected taxi trips in parquet, received something else: {error}") from error
     missing = [name for name, _ in _columns(color).values() if name not in names]
     if missing:
         raise SourceError(

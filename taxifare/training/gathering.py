@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from taxifare.secrets import private_folder
 from taxifare.settings import Settings
-from taxifare.sources.base import ensure_target
+from taxifare.sources.base import SourceError, ensure_target
 from taxifare.training.base_trips import ARROW_SCHEMA, BaseTrips, as_frame, write_base_trips
 from taxifare.trips.cleaning import clean, is_duplicate, row_hashes
 from taxifare.trips.editions import BASE, Edition
@@ -81,6 +81,7 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
             _scatter(cleaned.trips, shards, settings.seed)
             _drop_needless(shards, settings.dataset_size)
         ensure_target(settings.target_facts, known, published_trips, published.origin)
+        _ensure_some_are_clean(published, published_trips, dropped, settings)
         kept, repeated, moment = _survey(shards, settings.dataset_size)
         dropped["duplicate"] += repeated
         left_out["not_drawn"] += published_trips - dropped.total() - kept
@@ -88,6 +89,22 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
         file = TemporaryFile(dir=settings.home)  # noqa: SIM115 - BaseTrips closes it
         trips = write_base_trips(drawn, moment, Edition(BASE, published.revision), settings.target, file)
     return Gathered(trips, published_trips, left_out, dropped)
+
+
+def _ensure_some_are_clean(
+    published: BasePublication, published_trips: int, dropped: Mapping[str, int], settings: Settings
+) -> None:
+    """Ensures that cleaning has left some of the trips.
+
+    Raises:
+        SourceError: It has left none: they are of another city, for one.
+    """
+    if sum(dropped.values()) >= published_trips:
+        reasons = ", ".join(f"{rule} {trips:,}" for rule, trips in dropped.items() if trips)
+        raise SourceError(
+            f"{published.origin}: expected rides that can be learned from, with CITY={settings.city}, received "
+            f"{published_trips:,} trips, all of them dropped: {reasons or 'there are none'}"
+        )
 
 
 class _Shard:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
 
@@ -83,6 +84,9 @@ class TripTableError(ValueError):
     """Rows that are not a trip table; the message names the origin, the column, what was expected and what came."""
 
 
+_FAULTS = (ValueError, TypeError, ArithmeticError, pa.ArrowException)
+"""What pandas and Arrow raise of values that are of quite another type."""
+
 _FEWEST_TIMES = 10
 """So many pickups that are all at midnight are dates."""
 
@@ -154,7 +158,7 @@ def check_column_names(names: Iterable[str], origin: str) -> None:
     """
     present = list(names)
     missing = [column.name for column in TRIP_COLUMNS if column.required and column.name not in present]
-    unknown = [str(name) for name in present if name not in COLUMN_NAMES]
+    unknown = [_shown(name) for name in present if name not in COLUMN_NAMES]
     repeated = [column.name for column in TRIP_COLUMNS if present.count(column.name) > 1]
     faults = [
         f"{fault} columns {', '.join(columns)}"
@@ -192,17 +196,29 @@ def _clocked(values: pd.Series, column: Column, origin: str, time_zone: str | No
         clocked = wall_clock(values, time_zone)
     except ClockError as error:
         raise TripTableError(f"{origin}: column {column.name}: {error}") from None
+    except _FAULTS as error:
+        raise _not_converted(values, column, origin, error) from error
     _ensure_no_nulls(int(np.isnat(clocked.wall).sum()), column, origin)
     return clocked
 
 
+def _shown(name: object) -> str:
+    """Returns a column's name for a message; the names that pandas gives to an index, or to none, say so.
+
+    >>> _shown("tip"), _shown(""), _shown("__index_level_0__")
+    ('tip', "'' (an index? write without it)", "'__index_level_0__' (an index? write without it)")
+    """
+    text = str(name)
+    is_index = not text.strip() or text.startswith(("__index_level_", "Unnamed: "))
+    return f"{text!r} (an index? write without it)" if is_index else text
+
+
 def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
     """Returns the values in the column's type, or raises with the first value that does not fit."""
-    if column.kind == "text":
-        converted = values.astype(DTYPES["text"])
-    else:
-        converted = pd.to_numeric(values, errors="coerce")
-        converted = _as_integers(converted) if column.kind == "integer" else converted.astype(DTYPES["number"])
+    try:
+        converted = _converted(values, column.kind)
+    except _FAULTS as error:
+        raise _not_converted(values, column, origin, error) from error
     unfit = values[converted.isna() & values.notna()]
     if len(unfit):
         raise TripTableError(
@@ -216,6 +232,25 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
 def _ensure_no_nulls(nulls: int, column: Column, origin: str) -> None:
     if nulls and not column.nullable:
         raise TripTableError(f"{origin}: column {column.name}: {nulls:,} null values, expected none")
+
+
+def _not_converted(values: pd.Series, column: Column, origin: str, error: Exception) -> TripTableError:
+    told = f"expected {column.kind}, received {values.dtype}: {error}"
+    return TripTableError(f"{origin}: column {column.name}: {told}")
+
+
+def _converted(values: pd.Series, kind: Kind) -> pd.Series:
+    """Returns the values in the type of the kind; what does not fit is null, or raises what pandas and Arrow raise."""
+    if kind == "text":
+        if values.dtype == object and values.map(lambda value: isinstance(value, list | dict | np.ndarray)).any():
+            raise TypeError("lists or records")
+        return values.astype(DTYPES["text"])
+    if values.dtype.kind in "bmM":
+        raise TypeError("they would become numbers, and are none")
+    if pd.api.types.is_string_dtype(values):
+        values = values.mask(values.str.contains("\0", regex=False))  # where C ends a text, and pandas a number
+    numbers = pd.to_numeric(values, errors="coerce")
+    return _as_integers(numbers) if kind == "integer" else numbers.astype(DTYPES["number"])
 
 
 def _as_integers(values: pd.Series) -> pd.Series:
