@@ -276,9 +276,7 @@ def checked_trips(
         raise SourceError(str(error)) from error
     if trips.empty:
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in (left_out or {}).items() if rows)
-        raise SourceError(
-            f"{origin}: expected trips, received no rows{reasons and ' that are, these were left out: '}{reasons}"
-        )
+        raise SourceError(f"{origin}: expected trips, received no rows{reasons and '; left out were '}{reasons}")
     return trips
 
 

@@ -99,6 +99,20 @@ def test_a_month_of_which_the_source_cannot_tell_is_found(tmp_path: Path, open_r
     assert "received a link to nothing" in found.says
 
 
+def test_a_folder_whose_files_are_named_otherwise_is_found_with_both_names(tmp_path: Path, open_registry: Open) -> None:
+    folder = tmp_path / "trips"
+    folder.mkdir()
+    (folder / "rides-jan.csv").write_text("key")
+    settings = small_settings(tmp_path, trip_source="folder", trip_folder=folder)
+    open_registry(settings)
+    found = findings(settings)["trips"]
+    assert not found.is_well
+    assert (
+        f"folder has no month of trips: {folder}: no file for month 2015-01: expected a file named taxi" in found.says
+    )
+    assert "1 files are named otherwise, such as rides-jan.csv: TRIP_FOLDER_MONTHS" in found.says
+
+
 def test_a_portal_that_refuses_is_found_with_what_to_do(
     tmp_path: Path, open_registry: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,14 @@
 """A folder of trip files: which file is read, what identifies it, what is said of one that is not as it should be."""
 
 import gzip
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from taxifare.sources import files
@@ -253,6 +256,11 @@ def test_a_missing_month_says_which_file_was_looked_for(tmp_path: Path) -> None:
         f"{tmp_path}: no file for month 2015-01: "
         "expected a file named taxi_2015_01.* that ends in .parquet, .csv or .csv.gz"
     )
+    (tmp_path / "rides-jan.csv").write_text(text_of(TRIPS))
+    with pytest.raises(
+        MonthNotPublishedError, match=r"1 files are named otherwise, such as rides-jan\.csv: TRIP_FOLDER"
+    ):
+        Folder(tmp_path).read_month(JANUARY)
 
 
 def test_a_missing_base_says_which_file_was_looked_for(tmp_path: Path) -> None:
@@ -323,6 +331,102 @@ def test_text_cut_off_in_the_middle_of_a_row(tmp_path: Path) -> None:
     told = str(damage(tmp_path, "taxi_2015_01.csv", text_of(TRIPS).encode()[:-40]))
     assert "expected CSV, received" in told
     assert "Expected 8 columns, got 3" in told
+
+
+def parquet_of(trips: pd.DataFrame, **columns: object) -> bytes:
+    """The trips as parquet, some columns as they are given."""
+    table, content = pa.Table.from_pandas(trips, preserve_index=False), io.BytesIO()
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array([values] * len(trips)))
+    pq.write_table(table, content)
+    return content.getvalue()
+
+
+def damaged(content: bytes, old: bytes, new: bytes) -> bytes:
+    """The content with its last `old` overwritten."""
+    at = content.rindex(old)
+    return content[:at] + new + content[at + len(new) :]
+
+
+CSV = text_of(TRIPS).encode()
+FIRST_KEY = CSV.split(b"\n")[1].split(b",")[0]
+ODD_FILES: dict[str, tuple[str, bytes, str]] = {
+    "the index of pandas, as text": (
+        "csv",
+        TRIPS.drop(columns="dropoff_datetime").to_csv().encode(),
+        "unknown columns '' (an index? write without it); expected pickup_datetime",
+    ),
+    "the index of pandas, in parquet": (
+        "parquet",
+        parquet_of(TRIPS.assign(__index_level_0__=range(len(TRIPS)))),
+        "unknown columns '__index_level_0__' (an index? write without it)",
+    ),
+    "a header in Latin-1": (
+        "csv",
+        CSV.replace(b"key", b"cl\xe9", 1),
+        "expected CSV in UTF-8, received the byte 0xe9 after 'cl'",
+    ),
+    "a value in Latin-1": (
+        "csv",
+        CSV.replace(FIRST_KEY, b"\xe9", 1),
+        "column key: CSV conversion error to string: invalid UTF8 data",
+    ),
+    "UTF-16": ("csv", text_of(TRIPS).encode("utf-16"), "expected CSV in UTF-8, received UTF-16"),
+    "metadata that are no JSON": (
+        "parquet",
+        damaged(parquet_of(TRIPS), b'{"index_columns"', b"xx"),
+        "expected parquet, received one whose metadata are damaged",
+    ),
+    "metadata that are no text": (
+        "parquet",
+        damaged(parquet_of(TRIPS), b'{"index_columns"', b"\xff"),
+        "expected parquet in UTF-8, received the byte 0xff",
+    ),
+    "a number that ends in the middle": (
+        "csv",
+        CSV.replace(b"-73.9", b"-73.\x009", 1),
+        "expected number, received '-73.\\x009",
+    ),
+    "times for fares": (
+        "parquet",
+        parquet_of(TRIPS, fare_amount=pd.Timestamp("2015-01-01")),
+        "column fare_amount: expected number, received datetime64",
+    ),
+    "spans for passengers": (
+        "parquet",
+        parquet_of(TRIPS, passenger_count=pd.Timedelta("1s")),
+        "column passenger_count: expected integer, received timedelta64",
+    ),
+    "truths for fares": (
+        "parquet",
+        parquet_of(TRIPS, fare_amount=True),
+        "column fare_amount: expected number, received bool",
+    ),
+    "lists for keys": ("parquet", parquet_of(TRIPS, key=["a"]), "column key: expected text, received object"),
+    "records for times": ("parquet", parquet_of(TRIPS, pickup_datetime={"a": 1}), "column pickup_datetime: expected t"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_FILES)
+def test_an_odd_file_is_told_in_words(tmp_path: Path, odd: str) -> None:
+    ending, content, told = ODD_FILES[odd]
+    assert told in str(damage(tmp_path, f"taxi_2015_01.{ending}", content))
+    (tmp_path / f"taxi_base_odd.{ending}").write_bytes(content)
+    with pytest.raises(SourceError) as refused:
+        Folder(tmp_path).read_base().whole()
+    assert str(tmp_path / f"taxi_base_odd.{ending}") in str(refused.value)
+    assert told in str(refused.value)
+
+
+def test_a_base_text_may_end_in_blank_lines_but_its_lines_in_no_cr_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_BYTES_AT_ONCE", len(CSV) - 100)
+    (tmp_path / "taxi_base_1.csv").write_bytes(CSV + b"\n" * 3 * len(CSV))
+    assert len(Folder(tmp_path).read_base().whole().trips) == len(TRIPS)
+    (tmp_path / "taxi_base_1.csv").write_bytes(CSV.replace(b"\n", b"\r"))
+    with pytest.raises(SourceError, match="expected lines that end with LF or CRLF, received lines that end with CR"):
+        Folder(tmp_path).read_base().whole()
 
 
 # What is not a trip table

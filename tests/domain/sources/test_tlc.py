@@ -335,8 +335,15 @@ def test_only_the_columns_that_are_needed_are_read(commission: Tlc, publisher: P
         (without("PULocationID", "DOLocationID"), "missing columns PULocationID, DOLocationID; received VendorID"),
         (tlc_month(TRIPS, "yellow"), "missing columns lpep_pickup_datetime, lpep_dropoff_datetime"),
         (tlc_month(TRIPS[:0]), "month 2024-03: expected taxi trips, received no rows"),
-        (tlc_month(CITY.read_month(MARCH + 1).trips), "month 2024-03: expected trips, received no rows"),
-        (changed(fare_amount="eleven"), "month 2024-03: expected taxi trips in parquet: Failed to parse"),
+        (
+            tlc_month(CITY.read_month(MARCH + 1).trips),
+            "month 2024-03: expected trips, received no rows; left out were outside_month 412",
+        ),
+        (
+            tlc_month(TRIPS, PULocationID=264),
+            f"month 2024-03: expected trips, received no rows; left out were unknown_zone {len(TRIPS)}",
+        ),
+        (changed(fare_amount="eleven"), "month 2024-03: column fare_amount: expected double, received string: Failed"),
         (changed(passenger_count=1.5), "column passenger_count: expected integer, received 1.5"),
     ],
     ids=[
@@ -347,6 +354,7 @@ def test_only_the_columns_that_are_needed_are_read(commission: Tlc, publisher: P
         "other color",
         "no rows",
         "another month",
+        "nowhere",
         "text",
         "half a passenger",
     ],

@@ -165,6 +165,14 @@ def test_too_few_trips_are_an_error(published: pd.DataFrame, settings: Settings)
         gather_base(in_parts(published.head(5), 5), settings)
 
 
+def test_trips_of_another_city_are_an_error_that_counts_them(published: pd.DataFrame, settings: Settings) -> None:
+    paris = published.assign(pickup_longitude=2.35, pickup_latitude=48.86).head(4_000)
+    with pytest.raises(
+        SourceError, match=r"CITY=new-york, received 4,000 trips, all of them dropped: .*outside_city 3"
+    ):
+        gather_base(in_parts(paris, 4_000), settings)
+
+
 def test_a_source_that_fails_half_way_leaves_nothing_behind(published: pd.DataFrame, settings: Settings) -> None:
     def parts() -> Iterator[Publication]:
         yield Publication(published.head(1_000), "r", "a test")
