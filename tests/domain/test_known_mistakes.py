@@ -62,12 +62,81 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("mistake", ELSEWHERE)
-def test_what_is_guarded_elsewhere_is_guarded_there(mistake: str) -> None:
+ATTACKS = {
+    "events reported over HTTP": (
+        "test_lifecycle.py::test_what_anybody_may_send_to_dagster_asks_decides_and_moves_nothing",
+        "test_check_results.py::test_a_reported_result_changes_nothing",
+        "test_decision_jobs.py::test_a_materialization_reported_by_hand_breaks_nothing_and_is_put_right",
+    ),
+    "assets wiped": (
+        "test_corners.py::test_whatever_is_wiped_or_reported_in_dagster_asks_ends_and_runs_nothing",
+        "test_check_results.py::test_a_wiped_asset_is_still_compared",
+    ),
+    "jobs launched without a token, or with one of something else": (
+        "test_lifecycle.py::test_what_anybody_may_send_to_dagster_asks_decides_and_moves_nothing",
+        "test_lifecycle.py::test_forged_and_borrowed_tokens_are_refused_on_record",
+        "test_decision_jobs.py::test_rolling_back_is_on_record_and_shown",
+        "test_decision_jobs.py::test_a_link_that_rejects_does_not_approve",
+        "test_standing.py::test_tokens_of_other_questions_and_other_answers_open_nothing",
+        "test_tokens.py::test_a_token_of_another_secret_opens_nothing",
+    ),
+    "a token that was used in vain and is read in Dagster": (
+        "test_decision_jobs.py::test_an_answer_in_vain_spends_its_link_and_the_question_comes_with_fresh_ones",
+        "test_promotions.py::test_a_link_back_that_was_used_in_vain_is_spent_and_a_fresh_one_is_due",
+        "test_standing.py::test_an_answer_is_signed_and_counts_once",
+    ),
+    "methods, encodings, hosts, types and pages of others before the guard": (
+        "test_guard.py::test_of_all_methods_and_addresses_only_the_ui_s_reach_dagster",
+        "test_guard.py::test_of_all_origins_hosts_and_types_only_the_page_s_reach_graphql",
+        "test_guard.py::test_pages_may_be_linked_to_and_nothing_else",
+        "test_guard.py::test_requests_that_two_servers_read_differently_reach_nothing",
+        "test_guard.py::test_dagster_behind_the_guard_executes_none_of_them",
+        "test_guard.py::test_a_page_on_another_port_of_the_host_executes_nothing",
+    ),
+    "a model's files replaced between question and answer": (
+        "test_contents.py::test_files_that_were_altered_are_not_read",
+        "test_contents.py::test_what_is_verified_is_a_copy",
+        "test_projection.py::test_the_alias_is_never_moved_to_files_that_are_not_those_that_were_approved",
+    ),
+    "a model deleted and made again under its numbers": (
+        "test_contents.py::test_a_version_made_anew_under_its_number_is_another_one",
+        "test_contents.py::test_a_number_on_record_is_not_given_again",
+        "test_ways_out.py::test_an_older_mlflow_leads_back_to_the_last_version_that_is_there",
+    ),
+    "rows of the ledger rewritten, added, cut off or restored": (
+        "test_verification.py::test_a_change_by_the_owner_is_seen_though_the_triggers_are_back",
+        "test_verification.py::test_a_chain_computed_anew_is_seen_by_what_was_told",
+        "test_verification.py::test_the_application_asks_and_decides_but_can_neither_rewrite_nor_disarm",
+        "test_ways_out.py::test_an_older_ledger_decides_nothing_until_somebody_says_what_holds",
+        "test_standing.py::test_a_ledger_whose_newer_entries_are_lost_promotes_nothing_by_itself",
+        "test_standing.py::test_terms_other_than_those_that_were_shown_are_named",
+    ),
+    "texts that command a terminal or are markup": (
+        "test_decisions_cli.py::test_what_people_wrote_is_printed_as_text",
+        "test_lifecycle.py::test_what_anybody_may_send_to_dagster_asks_decides_and_moves_nothing",
+        "test_decisions.py::test_a_text_that_nobody_would_read_is_refused_and_the_limit_is_told",
+    ),
+    "secrets in errors, logs and redirects": (
+        "test_secrets_stay_secret.py::test_sources_that_fail_tell_no_secret",
+        "test_secrets_stay_secret.py::test_channels_that_fail_tell_no_secret",
+        "test_secrets_stay_secret.py::test_an_mlflow_server_that_fails_tells_no_login",
+        "test_secrets_stay_secret.py::test_a_database_that_fails_tells_no_password",
+    ),
+    "a ledger so full that it holds everybody up": (
+        "test_promotions.py::test_what_a_decision_costs_does_not_depend_on_what_is_past",
+        "test_decisions_cli.py::test_a_longer_list_asks_the_ledger_no_more_often",
+        "test_due.py::test_what_is_at_hand_stays_as_short_as_the_list_of_months",
+    ),
+}
+"""Attacks on what decides, each of which succeeded once, and what holds them off."""
+
+
+@pytest.mark.parametrize("guards", [*ELSEWHERE.values(), *ATTACKS.values()], ids=[*ELSEWHERE, *ATTACKS])
+def test_what_is_guarded_elsewhere_is_guarded_there(guards: tuple[str, ...]) -> None:
     """Each guard is there, asserts something, and is run by `make test`."""
-    for guard in ELSEWHERE[mistake]:
+    for guard in guards:
         file, test = guard.split("::")
-        module = ast.parse(next((REPOSITORY / "tests" / "domain").rglob(file)).read_text())
+        module = ast.parse(next((REPOSITORY / "tests").rglob(file)).read_text())
         functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
         assert test in functions, guard
         assert re.search(r"^\s+(assert |with pytest\.raises\()", ast.unparse(functions[test]), re.MULTILINE), guard

@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from taxifare.approval.errors import (
     ApprovalError,
@@ -167,3 +168,28 @@ def test_a_link_back_that_was_used_in_vain_is_spent_and_a_fresh_one_is_due(offic
 def test_there_is_nothing_to_go_back_to_before_the_first_model(ledger_url: str) -> None:
     with pytest.raises(RollbackError, match="nothing was ever in production"):
         Office.open(ledger_url).approvals.rollback(by="Ada", reason="?")
+
+
+def test_what_a_decision_costs_does_not_depend_on_what_is_past(office: Office) -> None:
+    """It ends the questions that wait, with so many statements each: the lock is held no longer as the ledger fills."""
+    statements = 0
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    sa.event.listen(office.approvals.ledger._engine, "before_cursor_execute", count)
+    version, costs = 1, []
+    for waiting in (2, 4, 6, 6):
+        production = office.versions()[-1]
+        asked = []
+        for number in range(1, waiting + 1):
+            version += 1
+            asked.append(office.ask(f"2015-{number:02}", str(version), production))
+        while office.approvals.repair():
+            pass
+        statements = 0
+        office.approve(asked[0])
+        costs.append(statements)
+    assert costs[1] - costs[0] == costs[2] - costs[1]
+    assert costs[3] == costs[2], "with three times as much on record"
