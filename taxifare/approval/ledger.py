@@ -10,6 +10,7 @@ Why the database keeps them, and what makes a question the same: docs/decisions.
 """
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -456,9 +457,9 @@ class Ledger:
         try:
             connection = self._engine.connect()
         except sa.exc.DBAPIError as error:
-            raise LedgerError(
-                f"{self!r} cannot be opened: {error.orig}; is DATABASE_URL, or TAXIFARE_HOME, right?"
-            ) from None
+            is_held = isinstance(error.orig, sqlite3.OperationalError) and error.orig.sqlite_errorname == "SQLITE_BUSY"
+            way_out = "another process holds it, try again" if is_held else "is DATABASE_URL, or TAXIFARE_HOME, right?"
+            raise LedgerError(f"{self!r} cannot be opened: {error.orig}; {way_out}") from None
         except (sa.exc.ArgumentError, ImportError) as error:
             raise LedgerError(
                 f"DATABASE_URL: expected postgresql://… or sqlite:///…, received an address of another kind ({error})"

@@ -177,6 +177,15 @@ def test_a_ledger_that_another_process_holds_is_told(folder: Path, monkeypatch: 
     holder = sqlite3.connect(folder / "state" / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     refused = run("rollback --by Ada --reason why")
+    assert [run(command).exit_code for command in ("requests", "history", "standing")] == [0, 0, 0], "reading goes on"
     holder.close()
     assert refused.exit_code == 1
     assert "database is locked; nothing of this was recorded, try again" in refused.stderr
+    holder = sqlite3.connect(folder / "state" / "ledger.db", isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    for command in ("requests", "history", "history --verify", "standing", "rollback --by Ada --reason why"):
+        refused = run(command)
+        assert refused.exit_code == 1
+        assert "database is locked; another process holds it, try again" in refused.stderr
+    holder.close()
