@@ -54,8 +54,8 @@ def unshown_promotions(
             production_model.key,
             description=f"version {entry.version or 'none'}: {entry.kind} by {entry.by}",
             metadata={
-                **metadata.promotion(entry, entries[: entry.sequence]),
                 **(served if entry is entries[-1] else {}),
+                **metadata.promotion(entry, entries[: entry.sequence]),
             },
         )
         for entry in entries

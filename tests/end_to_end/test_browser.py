@@ -204,6 +204,8 @@ def test_the_production_model_shows_who_decided_and_why(
     page.goto(f"{company.ui.url}/assets/production_model?view=events")
     expect(page.get_by_text(f"version {staging}: promotion by {WHO}").first).to_be_visible()
     expect(page.get_by_text(WHY).first).to_be_visible()
+    expect(page.get_by_text(f"version {staging} since ").first).to_be_visible()
+    expect(page.get_by_text("served_as_in_the_ledger").first).to_be_visible()
     page.screenshot(path=shots / "production-model.png")
 
 
