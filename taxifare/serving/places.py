@@ -1,8 +1,13 @@
 """Places that others write: a folder or a bucket, whose client has errors of its own."""
 
+import logging
+
 from upath import UPath
 
 from taxifare.errors import ToldError
+
+# What it logs with its traceback, it raises as well.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 class UnreachableError(ToldError, OSError):
@@ -14,12 +19,14 @@ def content_of(path: UPath) -> bytes:
 
     Raises:
         FileNotFoundError: There is none.
-        UnreachableError: A bucket's client raises an error of its own.
+        UnreachableError: It is in a bucket, whose client raises anything else.
         OSError: It cannot be read.
     """
     try:
         return path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         raise
-    except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like
+    except Exception as error:
+        if path.protocol in {"", "file"}:
+            raise
         raise UnreachableError(f"{path} cannot be read: {error}") from None

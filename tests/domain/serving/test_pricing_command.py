@@ -12,6 +12,7 @@ from upath import UPath
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import FIELDS
 from tests.support.bundles import Made
+from tests.support.servers import free_port
 
 HEAVY = ("tensorflow", "mlflow", "pandas", "dagster", "sqlalchemy", "scipy", "pyarrow")
 
@@ -55,6 +56,26 @@ def test_one_ride_is_priced_without_loading_anything_heavy(made: Made) -> None:
     assert found["upper"] >= found["fare"]
     assert found["on the meter"] % 0.5 == 0
     assert found["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind"),
+    [
+        ("service_model_path", "s3"),
+        pytest.param("storage_uri", "s3", marks=pytest.mark.slow),
+        pytest.param("service_model_path", "gs", marks=pytest.mark.slow),  # whose client goes on for half a minute
+        pytest.param("storage_uri", "gs", marks=pytest.mark.slow),
+    ],
+)
+def test_a_bucket_that_is_away_is_told_in_a_line(setting: str, kind: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    login = {"aws_access_key_id": "somebody", "aws_secret_access_key": "sesame", "aws_max_attempts": "1"}
+    addresses = {"aws_endpoint_url": nowhere, "storage_emulator_host": nowhere, setting: f"{kind}://bucket/lake"}
+    done = predict(*ONE, **login, **addresses)
+    assert done.returncode == 1
+    said, _ = done.stderr.splitlines()
+    assert said.startswith(f"UnreachableError: {kind}://bucket/lake/")
+    assert "cannot be read: C" in said
 
 
 def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
