@@ -12,7 +12,8 @@ from taxifare.approval.errors import (
     TokenError,
     UnknownRequestError,
 )
-from taxifare.approval.records import Delivery, RequestState
+from taxifare.approval.promotions import in_use
+from taxifare.approval.records import Delivery, Request, RequestState
 from taxifare.approval.tokens import to_ask_again
 from tests.support.approvals import Office, content_of, evidence
 
@@ -138,6 +139,24 @@ def test_only_a_question_that_ended_unanswered_is_asked_again_and_one_that_is_op
         office.approvals.ask_again(request.id)
     with pytest.raises(UnknownRequestError):
         office.approvals.ask_again("nonsense")
+
+
+def test_the_last_question_that_still_stands_is_the_one_in_shadow(office: Office) -> None:
+    def asked() -> Request | None:
+        with office.approvals.ledger.reading() as entries:
+            return in_use(entries, office.clock())[1]
+
+    assert asked() is None
+    january, february = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
+    assert asked() == february
+    office.reject(february)
+    assert asked() == january
+    office.clock.move(days=31)
+    assert asked() is None, "nobody can answer it any more, although nobody has written that down yet"
+    march = office.ask("2015-03", "4", "1")
+    assert asked() == march
+    office.approvals.rollback("none", by="Ada", reason="it errs")
+    assert asked() is None
 
 
 def test_after_a_rollback_a_void_question_makes_sense_again(office: Office) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from taxifare.approval import asking
 from taxifare.approval.approvals import Approvals
@@ -13,6 +14,7 @@ from taxifare.approval.comparisons import record
 from taxifare.approval.ledger import NOTHING
 from taxifare.approval.records import Comparison
 from taxifare.approval.versions import registry_of
+from taxifare.cli.main import app
 from taxifare.operations.doctor import examine
 from taxifare.serving import in_force, in_shadow
 from taxifare.serving.bundle import NETWORK, Bundle
@@ -143,6 +145,9 @@ def test_a_version_that_is_asked_about_is_in_shadow_until_the_question_ends(stat
         assert shadow() == found
     (bundles_in(state.lake) / "in-shadow.json").unlink()
     assert f"expected version {staging} in shadow" in ill(state)
+    told = CliRunner().invoke(app, ["bundle"], env={"TAXIFARE_HOME": str(state.home)})
+    assert f"Version {staging}: {found.digest}" in told.output
+    assert shadow() == found
     again = asking.ask(approvals, asked(2.00), [], LINKS, state).request
     assert shadow() == msgspec.structs.replace(found, request_id=again.id, since=again.requested_at)
     assert f"in shadow is version {staging}" in well(state)
