@@ -278,10 +278,19 @@ def retrain_on_whole_month(
     context: dg.OpExecutionContext,
     config: ApprovedMonth,
     registry: dg.ResourceParam[ModelRegistry],
+    approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
     parquet_io: dg.ResourceParam[ParquetIOManager],
 ) -> None:
-    """Trains the approved version on with its whole month; the result competes next month, nothing is promoted."""
+    """Trains the approved version on with its whole month; the result competes next month, nothing is promoted.
+
+    Whoever launches it may name anything: what was never approved for the month would compete as its successor.
+    """
+    if not approvals.record.was_approved(config.month, config.version):
+        raise dg.Failure(
+            f"nothing is retrained: version {one_line(config.version)} was not approved for {one_line(config.month)}",
+            allow_retries=False,
+        )
     approved = whole_month(parse_month(config.month), config.version, parquet_io, context.run)
     version = approved.retrain(registry, settings)
     context.log.info(

@@ -54,6 +54,12 @@ class Record:
         with self._ledger.reading() as entries:
             return entries.outcome(request_id)
 
+    def was_approved(self, subject: str, version: str) -> bool:
+        """Returns whether somebody has approved the version on the evidence of the subject."""
+        with self._ledger.reading() as entries:
+            asked = {r.id for r in entries.requests() if (r.subject, r.staging_version) == (subject, version)}
+            return any(o.request_id in asked and o.state is RequestState.APPROVED for o in entries.outcomes())
+
     def state(self, request: Request) -> RequestState:
         """Returns where the request stands."""
         outcome = self.outcome(request.id)

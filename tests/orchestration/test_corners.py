@@ -52,6 +52,17 @@ def test_whatever_is_wiped_or_reported_in_dagster_asks_ends_and_runs_nothing(com
     assert world.approvals.production() == world.registry.production_version() == before["asked"][-1].staging_version
 
 
+def test_what_was_not_approved_for_the_month_is_not_retrained_on_it(compared_january: World) -> None:
+    """Launched by anybody, it would compete next month as the successor of what is in production."""
+    world, before = compared_january, compared_january.versions()
+    for version in ("1", "2", "\x1b[2J2"):
+        forged = world.run("whole_month_job", ops={"retrain_on_whole_month": {"month": "2015-01", "version": version}})
+        assert failures(forged)["retrain_on_whole_month"] == (
+            f"nothing is retrained: version {version[-1]} was not approved for 2015-01"
+        )
+    assert world.versions() == before
+
+
 @pytest.mark.parametrize("first_month", ["2014-11", "2015-02"])
 def test_a_first_month_that_is_moved_runs_no_history_and_keeps_what_is_open(
     compared_january: World, first_month: str
