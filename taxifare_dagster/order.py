@@ -32,7 +32,7 @@ def known_in_turn(
         dg.RetryRequested: It is about to be decided on; the step is tried again, and fails after so many tries.
     """
     month, known = month_of_partition(context.partition_key), Known.of(approvals)
-    before = undecided_before(month, revisions_before(month, source, settings), known, settings)
+    before = undecided_before(month, revisions_before(month, source, known, settings), known, settings)
     if before is None:
         return known
     if not before.is_compared:
@@ -62,9 +62,12 @@ def covered_months_before(month: Month, source: TripSource, settings: MonthSetti
     return _covered(published_before(source, month), settings)
 
 
-def revisions_before(month: Month, source: TripSource, settings: MonthSettings) -> dict[str, str]:
-    """Returns the revision of each subject that is published before a month; the base years are one, if there are."""
-    base = base_revision_of(source)
+def revisions_before(month: Month, source: TripSource, known: Known, settings: MonthSettings) -> dict[str, str]:
+    """Returns the revision of each subject that is published before a month; the base years are one, if there are.
+
+    They matter until something is in production; afterwards nobody waits for a source that cannot tell of them.
+    """
+    base = base_revision_of(source) if known.production is None else None
     published = {str(earlier): revision for earlier, revision in covered_months_before(month, source, settings).items()}
     return published if base is None else {BASE: base} | published
 

@@ -113,7 +113,7 @@ def _next_start(
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
-    before = undecided_before(due.month, revisions_before(due.month, source, settings), known, settings)
+    before = undecided_before(due.month, revisions_before(due.month, source, known, settings), known, settings)
     if before is not None:
         return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
     return _request(instance, due.run_key, monthly_job.name, partition_key(due.month), reason)

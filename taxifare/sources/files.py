@@ -108,7 +108,7 @@ def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
     """
     if origin.endswith(".parquet"):
         with reading(origin, "parquet"):
-            parquet = open_parquet(file)
+            parquet = open_parquet(file, 2**20)
             _ensure_no_bomb(parquet, file.seek(0, io.SEEK_END), origin)
             batches = parquet.iter_batches(_ROWS_AT_ONCE)
         while True:
@@ -208,9 +208,14 @@ def _rows(plain: bytes, origin: str) -> pd.DataFrame:
         return _frame(_read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain))
 
 
-def open_parquet(file: IO[bytes] | pa.NativeFile | Path) -> pa.parquet.ParquetFile:
-    """Returns a parquet file, open; where its pages have checksums, they are held to them."""
-    return pa.parquet.ParquetFile(file, buffer_size=2**20, page_checksum_verification=True)
+def open_parquet(file: IO[bytes] | pa.NativeFile | Path, buffer_bytes: int = 0) -> pa.parquet.ParquetFile:
+    """Returns a parquet file, open; where its pages have checksums, they are held to them.
+
+    Args:
+        file: Which.
+        buffer_bytes: How much of a column is read at once; 0: all of it that is in a row group.
+    """
+    return pa.parquet.ParquetFile(file, buffer_size=buffer_bytes, page_checksum_verification=True)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -49,6 +49,14 @@ class TestNewMonthSensor:
             "the source of trips cannot tell: 503 Service Unavailable; given up after 5 attempts"
         )
 
+    def test_nor_is_a_month_that_somebody_runs_by_hand_meanwhile(self, empty: World) -> None:
+        empty.publisher.base_fault = SourceError("503 Service Unavailable; given up after 5 attempts")
+        told = failures(empty.run_month(JANUARY))
+        assert [step for step in told if "503 Service Unavailable" in told[step]] == [
+            "production_eval_mae",
+            "staging_model",
+        ]
+
     def test_months_outside_the_partitions_are_left_alone(self, compared_january: World) -> None:
         compared_january.publisher.out = (JANUARY - 1, JANUARY, JANUARY + 6)
         compared_january.publisher.restate(JANUARY - 1, "before the first")
