@@ -73,6 +73,7 @@ ATTACKS = {
         "test_check_results.py::test_a_wiped_asset_is_still_compared",
     ),
     "jobs launched without a token, or with one of something else": (
+        "test_corners.py::test_what_was_not_approved_for_the_month_is_not_retrained_on_it",
         "test_lifecycle.py::test_what_anybody_may_send_to_dagster_asks_decides_and_moves_nothing",
         "test_lifecycle.py::test_forged_and_borrowed_tokens_are_refused_on_record",
         "test_decision_jobs.py::test_rolling_back_is_on_record_and_shown",
@@ -123,6 +124,7 @@ ATTACKS = {
         "test_secrets_stay_secret.py::test_a_database_that_fails_tells_no_password",
     ),
     "a ledger so full that it holds everybody up": (
+        "test_projection.py::test_a_promotion_that_ends_many_questions_tells_the_latest_first_and_the_rest_by_later_commands",
         "test_promotions.py::test_what_a_decision_costs_does_not_depend_on_what_is_past",
         "test_decisions_cli.py::test_a_longer_list_asks_the_ledger_no_more_often",
         "test_due.py::test_what_is_at_hand_stays_as_short_as_the_list_of_months",

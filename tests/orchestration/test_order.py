@@ -10,6 +10,7 @@ import yaml
 from dagster._core.execution.plan import active
 
 from taxifare.approval.channels import DeliveryError
+from taxifare.gate.evidence import Evidence
 from taxifare_dagster import order
 from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL
 from tests.support.world import FEBRUARY, JANUARY, MARCH, World, failures
@@ -140,6 +141,13 @@ class TestGate:
         assert failures(started.run_month(MARCH)) == {}
 
 
+def whatever_the_files(found: Evidence) -> str:
+    """The digest of evidence but for the files of versions, which name the MLflow run that wrote them."""
+    scored = {name: contender for name in ("staging", "production") if (contender := getattr(found, name)) is not None}
+    without = {name: contender.model_copy(update={"files_digest": None}) for name, contender in scored.items()}
+    return found.model_copy(update=without).digest
+
+
 @pytest.mark.slow
 def test_a_month_has_the_same_challengers_whether_or_not_the_sensor_has_been_there(
     compared_january: World, tmp_path_factory: pytest.TempPathFactory
@@ -154,7 +162,7 @@ def test_a_month_has_the_same_challengers_whether_or_not_the_sensor_has_been_the
     for world in (by_sensor, by_hand):
         world.publisher.out = (JANUARY, FEBRUARY)
         assert failures(world.run_month(FEBRUARY)) == {}
-    assert by_hand.evidence(FEBRUARY).digest == by_sensor.evidence(FEBRUARY).digest
+    assert whatever_the_files(by_hand.evidence(FEBRUARY)) == whatever_the_files(by_sensor.evidence(FEBRUARY))
     assert by_hand.versions() == by_sensor.versions()
     (late,) = by_hand.tick("new_month_sensor").run_requests
     assert failures(by_hand.launch(late, "whole_month_job")) == {}
