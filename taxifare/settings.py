@@ -177,6 +177,15 @@ class MonthSettings(Group):
         parse_month("2015-06"), description="Last monthly partition, YYYY-MM; empty: every month up to now"
     )
     minimum_trips: int = Field(100, description="Months with fewer trips are refused", ge=1)
+    month_ends_within_hours: float = Field(
+        24, description="A month waits until its last ride begins so near its end, hours; of few rides, earlier", gt=0
+    )
+    month_least_share: float = Field(
+        0.25,
+        description="A month waits while it has a smaller share of its neighbours' rides; 0: however few it has",
+        ge=0,
+        lt=1,
+    )
 
     @model_validator(mode="after")
     def _months_are_in_order(self) -> Self:
@@ -231,6 +240,9 @@ class FolderSettings(SourceSettings):
         description="Name of a month's file in TRIP_FOLDER, a pattern with %Y and %m of the month",
     )
     trip_folder_base: str = Field("taxi_base_*", description="Name of the base years' file in TRIP_FOLDER, a pattern")
+    trip_folder_quiet_s: float = Field(
+        10, description="A file in TRIP_FOLDER waits until it has been unchanged for so many seconds", ge=0
+    )
 
     @model_validator(mode="after")
     def _folder_is_named(self) -> Self:

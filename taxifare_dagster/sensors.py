@@ -14,6 +14,7 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Notifier
 from taxifare.approval.due import (
     Known,
+    Why,
     next_month,
     pause_before_try,
     standing_due_after,
@@ -30,6 +31,7 @@ from taxifare.serving.batches import waiting
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource, base_revision_of
+from taxifare.sources.whole_months import taken, why_waiting
 from taxifare.trips.editions import BASE
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.failures import failed_runs
@@ -74,7 +76,8 @@ def new_month_sensor(
 
     One run at a time, oldest month first; a month that failed holds the later ones back until it has been run. Where
     a policy decides, so does one that it has not decided on; and where nothing is in production, a start that waits
-    for its answer. So does a month of which the source cannot tell whether it is published, and base years.
+    for its answer. So does a month of which the source cannot tell whether it is published, and base years; and a
+    month that is not whole yet, unless somebody takes it anyway.
     """
     busy = _busy(context.instance)
     if busy is not None:
@@ -116,7 +119,12 @@ def _next_start(
     before = undecided_before(due.month, revisions_before(due.month, source, known, settings), known, settings)
     if before is not None:
         return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
-    return _request(instance, due.run_key, monthly_job.name, partition_key(due.month), reason)
+    revision = published[due.month]
+    is_used = due.why == Why.PRODUCTION_CHANGED
+    if not is_used and (why := why_waiting(source, due.month, revision, settings, settings.lake)) is not None:
+        return dg.SkipReason(f"{reason}, but {why}; later months wait")
+    key = due.run_key if taken(due.month, revision, settings.lake) is None else f"{due.run_key}:taken"
+    return _request(instance, key, monthly_job.name, partition_key(due.month), reason)
 
 
 @dg.sensor(jobs=[approval_job, notice_job], minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)

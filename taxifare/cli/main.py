@@ -8,7 +8,7 @@ import typer
 from taxifare.cli.bundles import bundle
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.explaining import explain_ride
-from taxifare.cli.months import delete_new_data, fetch_new_data, months
+from taxifare.cli.months import delete_new_data, fetch_new_data, months, take
 from taxifare.cli.operations import doctor, mend
 from taxifare.cli.predictions import collect, shadow
 from taxifare.cli.pricing import predict
@@ -51,6 +51,7 @@ app.command()(tuned)
 app.command("learning-curve")(show_learning_curve)
 app.command("replay")(show_replay)
 app.command()(months)
+app.command()(take)
 app.command("new-data")(fetch_new_data)
 app.command("delete-new-data")(delete_new_data)
 app.command()(predict)

@@ -1,4 +1,4 @@
-"""Months of trips: `months` shows them; `new-data` and `delete-new-data` make the course's come and go."""
+"""Months of trips: `months` shows them, `take` takes one that waits, `new-data` makes the course's come and go."""
 
 from typing import Annotated
 
@@ -8,8 +8,9 @@ from rich.table import Table
 from taxifare.cli.shared import approvals_in_force, download_bar, errors_told, month_of, terminal
 from taxifare.operations.inventory import known_months
 from taxifare.settings import settings_in_force
-from taxifare.sources import CannotTellError, course_month, make_source
+from taxifare.sources import CannotTellError, course_month, make_source, whole_months
 from taxifare.sources.base import nothing_published
+from taxifare.texts import one_line
 
 
 @errors_told()
@@ -19,8 +20,10 @@ def months(context: typer.Context) -> None:
     table = Table("month", "at the source", "in the lake", "state", "decided")
     in_lake = context.obj.editions_in_lake(settings.lake)
     approvals = approvals_in_force() if settings.has_ledger else None
+    waiting = []
     try:
-        for entry in known_months(make_source(settings), approvals, in_lake):
+        for entry in known_months(make_source(settings), approvals, in_lake, settings):
+            waiting += [entry.waits] if entry.waits else []
             revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
             table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
     except CannotTellError:
@@ -31,6 +34,21 @@ def months(context: typer.Context) -> None:
         terminal().print(f"{settings.trip_source} has no month of trips: {told}.", soft_wrap=True)
         return
     terminal().print(table)
+    for why in waiting:
+        terminal().print(one_line(why), highlight=False, markup=False, soft_wrap=True)
+
+
+@errors_told()
+def take(
+    month: Annotated[str, typer.Argument(help="YYYY-MM, as `taxifare months` shows it.")],
+    by: Annotated[str, typer.Option("--by", help="Who takes it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+) -> None:
+    """Take a month that is not whole yet as it is now; who did and why is kept in the lake."""
+    settings = settings_in_force()
+    taken = month_of(month)
+    lacks = whole_months.take(make_source(settings), taken, settings, settings.lake, by=by, reason=reason)
+    terminal().print(one_line(f"{taken} is taken as it is, though {lacks}."), highlight=False, soft_wrap=True)
 
 
 @errors_told()

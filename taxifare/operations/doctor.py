@@ -34,6 +34,7 @@ from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with, nothing_published
+from taxifare.sources.whole_months import why_waiting
 
 _TIMEOUT_S = 5
 
@@ -66,7 +67,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     parts: dict[str, Callable[[], str]] = {
         "state folder": lambda: _home(settings.home),
         "lake": lambda: _writable(settings.lake),
-        "trips": lambda: _published(settings),
+        "trips": lambda: _published(settings, approvals),
         "ledger": lambda: _ledger(approvals),
         "approval": lambda: _approval(approvals, settings),
         "approval tokens": lambda: _tokens(approvals, settings),
@@ -109,14 +110,21 @@ def _writable(folder: UPath) -> str:
     return f"{folder} can be written to"
 
 
-def _published(settings: Settings) -> str:
-    """Returns what the source has."""
+def _published(settings: Settings, approvals: Approvals) -> str:
+    """Returns what the source has, none of which waits until it is whole."""
     source = make_source(settings)
-    months = sorted(source.months())
+    published = source.months()
+    months = sorted(published)
     if not months:
         told = nothing_published(source, settings.first_month)
         raise DisorderError(f"{settings.trip_source} has no month of trips: {told}")
     base = "no base years" if base_revision_of(source) is None else "base years"
+    with approvals.ledger.reading() as entries:
+        compared = {subject: comparison.revision for subject, comparison in entries.comparisons().items()}
+    for month in months:
+        is_new = compared.get(str(month)) != published[month]
+        if is_new and (why := why_waiting(source, month, published[month], settings, settings.lake)) is not None:
+            raise DisorderError(f"{settings.trip_source}: {why}")
     return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.records import Outcome, Request
+from taxifare.settings import Settings
 from taxifare.sources.base import CannotTellError, TripSource
+from taxifare.sources.whole_months import why_waiting
 from taxifare.trips.months import Month
 
 
@@ -22,6 +24,7 @@ class KnownMonth:
         in_lake: Its revision in the lake, None where the lake does not have it.
         decided: The latest decision on it, in words; empty where there was none.
         is_told: Whether the source can tell.
+        waits: Why it is not used yet, None where nothing is known against it.
     """
 
     month: Month
@@ -29,6 +32,7 @@ class KnownMonth:
     in_lake: str | None
     decided: str
     is_told: bool = True
+    waits: str | None = None
 
     @property
     def state(self) -> str:
@@ -42,18 +46,23 @@ class KnownMonth:
             return "cannot tell"
         if self.published is None:
             return "no longer published"
+        if self.waits:
+            return "not whole yet"
         if self.in_lake is None:
             return "published"
         return "in the lake" if self.in_lake == self.published else "restated"
 
 
-def known_months(source: TripSource, approvals: Approvals | None, in_lake: Mapping[Month, str]) -> Iterator[KnownMonth]:
+def known_months(
+    source: TripSource, approvals: Approvals | None, in_lake: Mapping[Month, str], settings: Settings
+) -> Iterator[KnownMonth]:
     """Yields the months that the source or the lake has, oldest first.
 
     Args:
         source: Says what is published.
         approvals: Say what was decided; None where there is no ledger yet.
         in_lake: The months in the lake and their revisions.
+        settings: Say when a month is whole, and where it is on record what was seen of it.
 
     Raises:
         SourceError: The source does not answer.
@@ -76,8 +85,9 @@ def known_months(source: TripSource, approvals: Approvals | None, in_lake: Mappi
             answers[request.subject] = (request, outcome)
     for month in sorted({*published, *in_lake, *([] if doubt is None else [doubt.month])}):
         revision, decided = published.get(month), _decided(published.get(month), answers.get(str(month)))
-        is_told = doubt is None or month < doubt.month
-        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told)
+        is_told, is_new = doubt is None or month < doubt.month, revision != in_lake.get(month)
+        waits = why_waiting(source, month, revision, settings, settings.lake) if revision and is_new else None
+        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told, waits)
     if doubt is not None:
         raise doubt
 

@@ -68,6 +68,10 @@ class TripSource(Protocol):
         """
         ...
 
+    def rides(self) -> Mapping[Month, int]:
+        """Returns how many rides published months have, of those whose number is known without reading trips."""
+        return {}
+
     def read_month(self, month: Month) -> Publication:
         """Returns one month of trips, at least one row.
 

@@ -109,11 +109,15 @@ class BigQuery(TripSource):
             CannotTellError: A month has no trip though a later one has.
             SourceError: BigQuery does not answer, or the table is missing, not readable or no table of trips.
         """
-        with self._opened() as asked:
-            revisions = self._remembered("months", asked, lambda: asked.revisions(self.first_month))
-        this_month = new_york_now().to_period("M")
-        over = {month: revision for month, revision in revisions.items() if month < this_month}
-        return told_apart(over, self.first_month, self.last_month, f"BigQuery table {self.table}")
+        return told_apart(self._over(), self.first_month, self.last_month, f"BigQuery table {self.table}")
+
+    def rides(self) -> dict[Month, int]:
+        """Returns how many trips start in each month that is over.
+
+        Raises:
+            SourceError: As `months`.
+        """
+        return {month: int(revision.partition("-")[0]) for month, revision in self._over().items()}
 
     def read_month(self, month: Month) -> Publication:
         """Returns the month's trips.
@@ -163,6 +167,13 @@ class BigQuery(TripSource):
         if revision is None:
             raise self._no_base()
         return revision
+
+    def _over(self) -> dict[Month, str]:
+        """Returns the revisions of the months from the first on that are over and have trips."""
+        with self._opened() as asked:
+            revisions = self._remembered("months", asked, lambda: asked.revisions(self.first_month))
+        this_month = new_york_now().to_period("M")
+        return {month: revision for month, revision in revisions.items() if month < this_month}
 
     def _no_base(self) -> NoBaseError:
         return NoBaseError(f"BigQuery table {self.table}: no base years: no trip starts before {self.first_month}")

@@ -115,6 +115,14 @@ class Chicago(TripSource):
         }
         return told_apart(listed, self.first_month, self.last_month, shown(self.url))
 
+    def rides(self) -> dict[Month, int]:
+        """Returns how many trips start in each month that is over.
+
+        Raises:
+            SourceError: As `months`.
+        """
+        return {month: contents.trips for month, contents in self._listed().items()}
+
     def read_month(self, month: Month) -> Publication:
         """Returns the month's trips.
 

@@ -205,7 +205,10 @@ def _rows(plain: bytes, origin: str) -> pd.DataFrame:
     if kind == "CSV" and plain.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SourceError(f"{origin}: expected CSV in UTF-8, received UTF-16")
     with reading(origin, kind, _glimpse(plain)):
-        return _frame(_read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain))
+        rows = _frame(_read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain))
+    if kind == "CSV" and len(rows):
+        ensure_last_line(plain[-1:], origin)
+    return rows
 
 
 def open_parquet(file: IO[bytes] | pa.NativeFile | Path, buffer_bytes: int = 0) -> pa.parquet.ParquetFile:
@@ -216,6 +219,28 @@ def open_parquet(file: IO[bytes] | pa.NativeFile | Path, buffer_bytes: int = 0) 
         buffer_bytes: How much of a column is read at once; 0: all of it that is in a row group.
     """
     return pa.parquet.ParquetFile(file, buffer_size=buffer_bytes, page_checksum_verification=True)
+
+
+def ensure_last_line(end: bytes, origin: str) -> None:
+    """Ensures that a text of rows ends its last line: of one that does not, the last value may be cut off.
+
+    Args:
+        end: How it ends.
+        origin: Its name, for messages.
+
+    Raises:
+        SourceError: It does not.
+
+    >>> ensure_last_line(b"12.50", "trips.csv")
+    Traceback (most recent call last):
+    ...
+    taxifare.sources.base.SourceError: trips.csv: its last line does not end, ...
+    """
+    if not end.endswith((b"\n", b"\r")):
+        raise SourceError(
+            f"{origin}: its last line does not end, so the file may still be written, or be cut off: if it is whole, "
+            "put a line break at its end"
+        )
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

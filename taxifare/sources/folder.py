@@ -7,17 +7,22 @@ is not there: whether there is such a month, or base years, cannot be told then.
 
 import fnmatch
 import hashlib
+import os
 import re
 import stat
 import string
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from taxifare.digests import digest
 from taxifare.settings import FolderSettings
@@ -32,7 +37,7 @@ from taxifare.sources.base import (
     told_apart,
     untold_dropoffs,
 )
-from taxifare.sources.files import FORMATS, latest_pickup, read_parts, read_rows
+from taxifare.sources.files import FORMATS, ensure_last_line, latest_pickup, read_parts, read_rows
 from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
@@ -52,6 +57,7 @@ class Folder(TripSource):
         first_month: The first month that is worked on; None: the first that is there.
         last_month: The last one, None: the present one.
         time_zone: Of the city.
+        quiet_s: A file that was changed less than so many seconds ago may still be written, and waits.
 
     Raises:
         SourceError: A pattern has other fields or codes, or lacks the year or the month.
@@ -63,6 +69,7 @@ class Folder(TripSource):
     first_month: Month | None = None
     last_month: Month | None = None
     time_zone: str = TIME_ZONES["new-york"]
+    quiet_s: float = 0.0
 
     def __post_init__(self) -> None:
         _ = self._month_name
@@ -83,6 +90,7 @@ class Folder(TripSource):
             settings.first_month,
             settings.last_month,
             settings.time_zone,
+            settings.trip_folder_quiet_s,
         )
 
     def months(self) -> dict[Month, str]:
@@ -92,7 +100,7 @@ class Folder(TripSource):
             CannotTellError: A month has no file though a later one has, two of one format, or what is no file of trips.
             SourceError: The folder is missing.
         """
-        answers = {month: _answer(entries, month) for month, entries in self._entries_of_months().items()}
+        answers = {month: _answer(entries, month, self.quiet_s) for month, entries in self._entries_of_months().items()}
         first = self.first_month or min(answers, default=None)
         return {} if first is None else told_apart(answers, first, self.last_month, str(self.path))
 
@@ -103,6 +111,15 @@ class Folder(TripSource):
             SourceError: The folder is missing.
         """
         return month in self._entries_of_months()
+
+    def rides(self) -> dict[Month, int]:
+        """Returns how many rides the months have whose files say so, which parquet does."""
+        rides = {}
+        for month, entries in self._entries_of_months().items():
+            with suppress(SourceError):  # what is wrong with it is said where it is read
+                file = _file(entries, f"month {month}")
+                rides[month] = _rows_of(file, _identity(file))
+        return {month: rows for month, rows in rides.items() if rows is not None}
 
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's file.
@@ -139,6 +156,7 @@ class Folder(TripSource):
             SourceError: What has cannot be read.
         """
         file = self._base_file()
+        _ensure_written(file, self.quiet_s)
         revision = _revision(file)
         if self.first_month is None or (_latest_pickup(file, _identity(file)) or "") < str(self.first_month):
             return revision
@@ -300,10 +318,12 @@ class _Entry:
         return cls(path, None if is_named else "a name in other letters than TRIP_FOLDER_MONTHS or TRIP_FOLDER_BASE")
 
 
-def _answer(entries: "list[_Entry]", month: Month) -> Answer:
-    """Returns what there is of a month: the revision of its file, or why that cannot be told."""
+def _answer(entries: "list[_Entry]", month: Month, quiet_s: float) -> Answer:
+    """Returns what there is of a month: the revision of its file, or why that cannot be told (yet)."""
     try:
-        return _revision(_file(entries, f"month {month}"))
+        file = _file(entries, f"month {month}")
+        _ensure_written(file, quiet_s)
+        return _revision(file)
     except SourceError as error:
         return error
 
@@ -331,6 +351,29 @@ def _file(entries: "list[_Entry]", what: str) -> Path:
     return ranked[0]
 
 
+def _ensure_written(file: Path, quiet_s: float) -> None:
+    """Ensures that nobody seems to be writing a file: it has not just changed, and a text ends its last line.
+
+    Raises:
+        SourceError: Somebody may be; or the file cannot be read.
+    """
+    size, *changed_ns, _ = _identity(file)
+    # The later of two: a copy that keeps the modification time sets it last, and a move changes only the other.
+    age_s = time.time() - max(changed_ns) / 1e9
+    if abs(age_s) < quiet_s:  # of a file from the future, by another machine's clock, the clock is wrong
+        raise SourceError(
+            f"{file}: changed {max(age_s, 0.0):.0f} s ago and may still be written: it waits until it has been "
+            f"unchanged for {quiet_s:g} s (TRIP_FOLDER_QUIET_S)"
+        )
+    if size and file.name.endswith(".csv"):
+        try:
+            with file.open("rb") as opened:
+                opened.seek(-1, os.SEEK_END)
+                ensure_last_line(opened.read(), str(file))
+        except OSError as error:
+            raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+
+
 def _revision(file: Path) -> str:
     """Returns the SHA-256 of the file, read again only when the file has changed.
 
@@ -356,6 +399,18 @@ def _sha256_of_file(file: Path, _identity: tuple[int, ...]) -> str:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=4096)
+def _rows_of(file: Path, _identity: tuple[int, ...]) -> int | None:
+    """Returns how many rows a parquet file says that it has, None where it does not say so."""
+    if not file.name.endswith(".parquet"):
+        return None
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return int(parquet.metadata.num_rows)
+    except (pa.ArrowException, OSError):
+        return None
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,8 @@ from taxifare.model.exposure import exposure_of
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.reports import figures
 from taxifare.settings import Settings
-from taxifare.sources.base import TripSource, month_with
+from taxifare.sources.base import TripSource
+from taxifare.sources.whole_months import whole_month
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.gathering import gather_base
 from taxifare.training.rehearsal import editions_before, reservoir
@@ -34,10 +35,11 @@ def raw_new_data(
 
     Split by time: `is_validation` marks the latest fifth, or what the source publishes for validation, which models are
     judged by and never trained on. The revision identifies the content at the source; when it changes, the month is run
-    again. The table shows the published rows that are no trips of the month or were not drawn.
+    again. The table shows the published rows that are no trips of the month or were not drawn. A month that is not
+    whole fails here, and waits until it is or until somebody takes it anyway.
     """
     month = month_of_partition(context.partition_key)
-    published = month_with(settings.target_facts, source, month)
+    published = whole_month(source, month, settings, settings.lake)
     trips = split_month(published, month, settings.validation_share)
     return dg.Output(
         trips,

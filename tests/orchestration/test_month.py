@@ -20,8 +20,8 @@ ALL_CHECKS = {
 }  # fmt: skip
 
 
-def cut_short(trips: pd.DataFrame) -> pd.DataFrame:
-    return trips[:50]
+def thinned(trips: pd.DataFrame) -> pd.DataFrame:
+    return trips[::30].reset_index(drop=True)
 
 
 def with_a_key_twice(trips: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def without_position(trips: pd.DataFrame) -> pd.DataFrame:
 
 
 BAD_MONTHS = {
-    "has_enough_trips": cut_short,
+    "has_enough_trips": thinned,
     "has_unique_keys": with_a_key_twice,
     "is_within_month": into_february,
     "has_trip_columns": with_another_type,
@@ -237,7 +237,8 @@ class TestEveryVerdictIsAnAnswer:
         compared_january.publisher.restate(
             JANUARY, "half", lambda trips: trips[trips["pickup_datetime"] < "2015-01-16"].reset_index(drop=True)
         )
-        result = compared_january.run_month(JANUARY)
+        # Half a month waits otherwise.
+        result = compared_january.under(month_ends_within_hours=31 * 24).run_month(JANUARY)
         assert failures(result) == {}
         assert {"staging_beats_production", "has_no_leak"} <= failed_checks(result)
         assert checks_of(result)["has_no_leak"].severity is dg.AssetCheckSeverity.ERROR
@@ -277,7 +278,7 @@ class TestEveryVerdictIsAnAnswer:
 
     def test_without_a_candidate_of_these_trips_nobody_can_tell(self, compared_january: World) -> None:
         """January is restated, and staging has not been run on it again."""
-        compared_january.publisher.restate(JANUARY, "other", lambda trips: trips.iloc[:-200].reset_index(drop=True))
+        compared_january.publisher.restate(JANUARY, "other", lambda trips: trips.iloc[200:].reset_index(drop=True))
         world = compared_january.under(staleness_tolerance=0.0)
         result = world.run(
             "monthly_job", month=JANUARY, assets=["raw_new_data", "preprocessed_data", "production_eval_mae"]
@@ -391,7 +392,20 @@ class TestBlockingChecks:
         materialized = {str(event.asset_key.path[-1]) for event in result.get_asset_materialization_events()}
         assert materialized == {"raw_new_data", "rehearsal_trips"}
         after = compared_january.lake()
-        assert [name for name in before if before[name] != after[name]] == ["raw_new_data/2015-01-01.parquet"]
+        changed = {name for name in before if before[name] != after[name]}
+        assert changed == {"raw_new_data/2015-01-01.parquet", "whole_months/2015-01.seen.json"}
+        assert compared_january.versions() == {"1": "base", "2": "2015-01"}
+
+    def test_a_month_that_is_not_whole_is_not_used(self, compared_january: World) -> None:
+        """Its first half may be all that is written yet: it waits, and nothing in the lake is lost."""
+        before = compared_january.lake()
+        compared_january.publisher.restate(JANUARY, "half", lambda trips: trips[: len(trips) // 2])
+        result = compared_january.run_month(JANUARY)
+        assert not result.success
+        assert "month 2015-01 is not whole yet: its last ride begins 2015-01-1" in failures(result)["raw_new_data"]
+        assert "taxifare take 2015-01 --by YOU --reason WHY" in failures(result)["raw_new_data"]
+        after = compared_january.lake()
+        assert {name for name in before if before[name] != after[name]} == {"whole_months/2015-01.seen.json"}
         assert compared_january.versions() == {"1": "base", "2": "2015-01"}
 
     def test_a_month_that_cleaning_mostly_drops_trains_nothing(self, compared_january: World) -> None:

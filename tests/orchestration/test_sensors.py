@@ -10,6 +10,7 @@ from taxifare.approval.channels import DeliveryError
 from taxifare.gate.evidence import Verdict
 from taxifare.model.store import RegistryError
 from taxifare.sources.base import NoBaseError, SourceError
+from taxifare.sources.whole_months import NotWholeError, take, whole_month
 from taxifare_dagster import sensors
 from tests.support.world import FEBRUARY, JANUARY, MARCH, World, failures
 
@@ -63,6 +64,22 @@ class TestNewMonthSensor:
         compared_january.publisher.restate(JANUARY + 6, "after the last")
         assert not compared_january.tick("new_month_sensor").run_requests
 
+    def test_a_month_that_is_not_whole_waits_until_somebody_takes_it(self, started: World) -> None:
+        """It says why, without reading it again; taken, it is requested under a key of its own."""
+        started.publisher.out = (JANUARY, FEBRUARY)
+        started.publisher.restate(JANUARY, "half", lambda trips: trips.head(len(trips) // 2))
+        settings, lake = started.settings, started.settings.lake
+        (requested,) = started.tick("new_month_sensor").run_requests
+        with pytest.raises(NotWholeError):
+            whole_month(started.publisher, JANUARY, settings, lake)
+        tick = started.tick("new_month_sensor")
+        assert not tick.run_requests
+        assert "2015-01 is due: new, but month 2015-01 is not whole yet: its last ride begins" in tick.skip_message
+        assert tick.skip_message.endswith("taxifare take 2015-01 --by YOU --reason WHY; later months wait")
+        take(started.publisher, JANUARY, settings, lake, by="Ada", reason="a strike")
+        (taken,) = started.tick("new_month_sensor").run_requests
+        assert taken.run_key == f"{requested.run_key}:taken"
+
     def test_says_when_nothing_is_new(self, compared_january: World) -> None:
         tick = compared_january.tick("new_month_sensor")
         assert not tick.run_requests
@@ -93,7 +110,7 @@ class TestNewMonthSensor:
     def test_a_month_that_failed_holds_the_later_ones_back_and_says_what_to_do(self, started: World) -> None:
         started.publisher.out = (JANUARY, FEBRUARY)
         (requested,) = started.tick("new_month_sensor").run_requests
-        started.publisher.restate(JANUARY, requested.run_key.removeprefix("2015-01:"), lambda trips: trips[:50])
+        started.publisher.restate(JANUARY, requested.run_key.removeprefix("2015-01:"), lambda trips: trips[::30])
         failed = started.launch(requested, "monthly_job")
         assert not failed.success
         tick = started.tick("new_month_sensor")

@@ -65,6 +65,7 @@ class TestMonths:
         for month in (JANUARY, JANUARY + 1):
             CITY.read_month(month).trips.to_parquet(folder / f"taxi_{month.start_time:%Y_%m}.parquet")
         monkeypatch.setenv("TRIP_SOURCE", "folder")
+        monkeypatch.setenv("TRIP_FOLDER_QUIET_S", "0")
         monkeypatch.setenv("TRIP_FOLDER", str(folder))
         return folder
 
@@ -84,6 +85,20 @@ class TestMonths:
         assert "published" in shown
         assert "2015-02" in line_of("2015-02")
         assert line_of("2015-03") == ""
+
+    def test_a_month_that_is_not_whole_and_is_taken_anyway(self, trips: Path) -> None:
+        file = trips / "taxi_2015_02.parquet"
+        pd.read_parquet(file).head(12).to_parquet(file)
+        assert "not whole yet" in line_of("2015-02")
+        assert "month 2015-02 is not whole yet: it has 12 rides, expected at least 25 % of the" in run("months").output
+        assert "To take it anyway: taxifare take 2015-02 --by YOU --reason WHY" in run("months").output
+        taken = run("take", "2015-02", "--by", "Ada", "--reason", "a strike")
+        assert taken.exit_code == 0, taken.output
+        assert taken.output.startswith("2015-02 is taken as it is, though it has 12 rides")
+        assert "not whole" not in run("months").output
+        again = run("take", "2015-02", "--by", "Ada", "--reason", "a strike")
+        assert again.exit_code == 1
+        assert "month 2015-02 was taken by Ada" in again.output
 
     def test_a_month_in_the_lake_that_is_then_restated(self, trips: Path) -> None:
         (trips / "taxi_2015_02.parquet").unlink()
@@ -146,6 +161,7 @@ class TestNewData:
         """The folder that months appear in, not made yet."""
         folder = tmp_path / "trips"
         monkeypatch.setenv("TRIP_SOURCE", "folder")
+        monkeypatch.setenv("TRIP_FOLDER_QUIET_S", "0")
         monkeypatch.setenv("TRIP_FOLDER", str(folder))
         monkeypatch.setenv("LEWAGON_URL", course.url)
         return folder

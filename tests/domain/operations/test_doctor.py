@@ -78,13 +78,29 @@ def test_for_durations_the_latest_month_is_asked_for_drop_off_times(
     rides = make_source(small_settings(tmp_path)).read_month(parse_month("2015-01")).trips
     columns = rides.columns if has_times else rides.columns.drop("dropoff_datetime")
     rides[columns].to_parquet(tmp_path / "taxi_2015_01.parquet")
-    settings = small_settings(tmp_path, target="duration", trip_source="folder", trip_folder=tmp_path)
+    settings = small_settings(
+        tmp_path, target="duration", trip_source="folder", trip_folder=tmp_path, trip_folder_quiet_s=0
+    )
     open_registry(settings)
     found = findings(settings)["drop-off times"]
     assert found.is_well is has_times
     expected = "100.0% of the trips of 2015-01 have one" if has_times else "column dropoff_datetime: expected values"
     assert expected in found.says
     assert "drop-off times" not in findings(settings.model_copy(update={"target": "fare"}))
+
+
+def test_a_month_that_waits_until_it_is_whole_is_found(tmp_path: Path, open_registry: Open) -> None:
+    folder, simulated = tmp_path / "trips", make_source(small_settings(tmp_path))
+    folder.mkdir()
+    for number, rides in ((1, 300), (2, 10)):
+        trips = simulated.read_month(parse_month(f"2015-0{number}")).trips
+        trips.head(rides).to_parquet(folder / f"taxi_2015_0{number}.parquet")
+    settings = small_settings(tmp_path, trip_source="folder", trip_folder=folder, trip_folder_quiet_s=0)
+    open_registry(settings)
+    found = findings(settings)["trips"]
+    assert not found.is_well
+    assert "month 2015-02 is not whole yet: it has 10 rides, expected at least 25 % of the 300" in found.says
+    assert "taxifare take 2015-02 --by YOU --reason WHY" in found.says
 
 
 def test_a_month_of_which_the_source_cannot_tell_is_found(tmp_path: Path, open_registry: Open) -> None:

@@ -295,6 +295,7 @@ def test_the_base_years_are_by_the_clock_too(tmp_path: Path, request: pytest.Fix
             Settings(
                 trip_source="folder",
                 trip_folder=tmp_path,
+                trip_folder_quiet_s=0,
                 taxifare_home=tmp_path,
                 first_month=parse_month("2016-01"),
                 last_month=None,

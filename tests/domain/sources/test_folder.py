@@ -457,7 +457,7 @@ def test_a_value_of_another_type_is_named_with_its_column(tmp_path: Path, column
     cells = rows[7].split(",")
     cells[rows[0].split(",").index(column)] = value
     rows[7] = ",".join(cells)
-    assert f"month 2015-01: {told}" in str(damage(tmp_path, "taxi_2015_01.csv", "\n".join(rows).encode()))
+    assert f"month 2015-01: {told}" in str(damage(tmp_path, "taxi_2015_01.csv", ("\n".join(rows) + "\n").encode()))
 
 
 def test_a_null_place_is_a_trip_and_a_null_fare_too(tmp_path: Path) -> None:
