@@ -207,7 +207,7 @@ def _rows(plain: bytes, origin: str) -> pd.DataFrame:
     with reading(origin, kind, _glimpse(plain)):
         rows = _frame(_read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain))
     if kind == "CSV" and len(rows):
-        ensure_last_line(plain[-1:], origin)
+        ensure_last_line(plain[-2:], origin)
     return rows
 
 
@@ -225,7 +225,7 @@ def ensure_last_line(end: bytes, origin: str) -> None:
     """Ensures that a text of rows ends its last line: of one that does not, the last value may be cut off.
 
     Args:
-        end: How it ends.
+        end: Its last two bytes.
         origin: Its name, for messages.
 
     Raises:
@@ -236,7 +236,7 @@ def ensure_last_line(end: bytes, origin: str) -> None:
     ...
     taxifare.sources.base.SourceError: trips.csv: its last line does not end, ...
     """
-    if not end.endswith((b"\n", b"\r")):
+    if not end.rstrip(b"\0").endswith((b"\n", b"\r")):  # a text of two bytes a character is refused in other words
         raise SourceError(
             f"{origin}: its last line does not end, so the file may still be written, or be cut off: if it is whole, "
             "put a line break at its end"

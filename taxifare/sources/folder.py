@@ -368,7 +368,7 @@ def _ensure_written(file: Path, quiet_s: float) -> None:
     if size and file.name.endswith(".csv"):
         try:
             with file.open("rb") as opened:
-                opened.seek(-1, os.SEEK_END)
+                opened.seek(-min(size, 2), os.SEEK_END)
                 ensure_last_line(opened.read(), str(file))
         except OSError as error:
             raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
