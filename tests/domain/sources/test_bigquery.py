@@ -106,7 +106,7 @@ class TestMonths:
             source(table).read_month(parse_month(now[:7]))
 
     def test_base_trips_are_drawn_the_same_each_time(self, bigquery: BigQueryServer) -> None:
-        days = [str(day) for day in pd.date_range("2014-01-01", periods=60)]
+        days = [str(day) for day in pd.date_range("2014-01-01 09:30", periods=60)]
         table = bigquery.fill("base", trips([*days, *MOMENTS]))
         drawn = source(table, base_rows=20).read_base().whole()
         assert len(drawn.trips) == 20
