@@ -28,6 +28,7 @@ KEYS = [f"{month}-01" for month in MONTHS]
 APRIL = KEYS[3]
 SETTINGS: dict[str, str] = {
     "trip_source": "folder",
+    "trip_folder_quiet_s": "0",
     "max_epochs": "1",
     "batch_size": "32",
     "learning_rate": "0.003",
