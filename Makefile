@@ -38,8 +38,9 @@ serve: .venv/installed  ## prices rides over HTTP with the model in production, 
 guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
 	$(BIN)/python -m taxifare_dagster.guard
 
-# Two processes, a file in one of them, in the order of tests/conftest.py: pytest-xdist 3.8 does not see groups under pytest 9.2.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes on two cores, for those that start servers wait for them half of the time; a file in one of them, in
+# the order of tests/conftest.py: pytest-xdist 3.8 does not see groups under pytest 9.2.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed .venv/emulators/installed  ## the tests; without a server or a browser some skip
 	$(PYTEST) -m "not slow" $(ARGS)

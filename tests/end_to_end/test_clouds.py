@@ -107,6 +107,7 @@ def test_trips_in_bigquery_and_everything_made_of_them_in_buckets(
             "LAST_MONTH": "2015-01",
             "DATASET_SIZE": "5k",
             "BATCH_SIZE": "256",
+            "CHALLENGERS": "warm",
         },
     )
     started = time.monotonic()

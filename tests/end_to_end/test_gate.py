@@ -539,12 +539,12 @@ def roll_back(office: Office, step: int) -> Callable[[], object]:
     return lambda: office.approvals.rollback("1", by="Bob", reason=f"step {step}")
 
 
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", [ask, approve, pytest.param(roll_back, marks=pytest.mark.slow)])
 def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
-    gate_settings: Settings, office: Office, command: Callable[[Office, int], Callable[[], object]]
+    gate_settings: Settings, office: Office, command: Callable[[Office, int], Callable[[], object]], stride: int
 ) -> None:
     """Every second time the request itself arrives and only MLflow's answer is lost."""
-    stride = 1 if gate_settings.ledger_url.startswith("sqlite") else 7
     with wire_to(gate_settings.tracking_uri) as (wire, address):
         distant = registry_of(gate_settings.model_copy(update={"mlflow_tracking_uri": SecretStr(address)}))
         office = Office.open(gate_settings.ledger_url, distant)
