@@ -325,6 +325,7 @@ class Stage:
     def told(self) -> dict[str, Any]:
         """What is told now; asking makes stores that are not there, so that it is asked of the state and not left."""
         home = self.settings.home
+        shutil.rmtree(home.with_name("aside"), ignore_errors=True)  # of an act that took too long, and was cut off
         aside = shutil.copytree(home, home.with_name("aside"))
         found: dict[str, Any] = in_a_process(partial(told, self.settings))
         shutil.rmtree(home)
@@ -365,6 +366,7 @@ def story(stage: Stage) -> Stage:
     return stage
 
 
+@pytest.mark.timeout(1_800)
 @pytest.mark.slow
 @pytest.mark.parametrize("act", [name for name in STORY if name not in SET_UP])
 def test_whatever_moment_a_command_is_killed_at_doing_it_again_finishes_it(story: Stage, act: str) -> None:
