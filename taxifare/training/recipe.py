@@ -27,6 +27,8 @@ _REGISTRY = "taxifare.model.registry"
 
 _SECRETS = "taxifare.secrets"
 
+_READING = frozenset({"taxifare.trips.clock", "taxifare.trips.table"})
+
 
 def recipe(settings: TrainingSettings) -> dict[str, Any]:
     """Returns everything that the result of a training depends on besides its trips and its parent, as plain values.
@@ -89,8 +91,8 @@ def _modules() -> frozenset[str]:
     """Returns the modules that trainings are made of: those of this package with what they import.
 
     What talks to the model registry trains nothing itself: how long MLflow is waited for changes no model. Nor does
-    what settings keep secret, and how.
+    what settings keep secret, and how; and how published rows become trips is part of their revision.
     """
     own = (name for name in modules_behind(__package__) if name.startswith(__package__))
     behind = (modules_behind(name) for name in own)
-    return frozenset().union(*(names for names in behind if _REGISTRY not in names)) - {_SECRETS}
+    return frozenset().union(*(names for names in behind if _REGISTRY not in names)) - {_SECRETS} - _READING

@@ -102,6 +102,7 @@ class TestOneStateIsOneTarget:
         assert {name for name in world.lake() if name not in lake} <= {
             "raw_new_data/2015-01-01.parquet",
             "preprocessed_data/2015-01-01.parquet",
+            "whole_months/2015-01.seen.json",
         }
         assert started.versions() == {"1": "base"}
         assert world.versions() == {}

@@ -477,7 +477,7 @@ def test_the_settings_choose_the_source(tmp_path: Path) -> None:
     assert [str(month) for month in simulator.months()] == ["2015-01", "2015-02"]
     folder = make_source(Settings(trip_source="folder", trip_folder=tmp_path))
     first, last = parse_month("2015-01"), parse_month("2015-06")
-    assert folder == Folder(tmp_path, "taxi_{month:%Y_%m}.*", "taxi_base_*", first, last)
+    assert folder == Folder(tmp_path, "taxi_{month:%Y_%m}.*", "taxi_base_*", first, last, quiet_s=10)
 
 
 @pytest.mark.parametrize("source", get_args(SourceSettings.model_fields["trip_source"].annotation))
