@@ -89,6 +89,7 @@ def report(name: str, installation: Installation, month: str, seconds: float) ->
     )
 
 
+@pytest.mark.slow
 def test_trips_in_bigquery_and_everything_made_of_them_in_buckets(
     bigquery: BigQueryServer, bucket: str, real_trips: Path, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ defs = build_definitions(world_settings(Path({home!r})))
 """
 
 
+@pytest.mark.slow
 def test_a_backfill_of_three_months(started: World, tmp_path: Path) -> None:
     """What the daemon does with the backfill that the UI's "Materialize" page asks for, three months chosen."""
     (started.settings.home / "dagster" / "dagster.yaml").write_text(SYNCHRONOUS)

@@ -53,6 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class TestGate:
     """APPROVAL_POLICY=gate: months strictly one after another, each against what the one before it left."""
 
+    @pytest.mark.slow
     def test_sensors_alone_carry_the_months_through(self, trained: World) -> None:
         trained.publisher.out = (JANUARY, FEBRUARY)
         world = trained.under(approval_policy="gate")

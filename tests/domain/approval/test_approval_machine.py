@@ -462,4 +462,4 @@ class StandingMachine(Machine):
 TestApprovals = ApprovalMachine.TestCase
 TestApprovals.settings = settings(max_examples=12, stateful_step_count=30)
 TestStandingApprovals = StandingMachine.TestCase
-TestStandingApprovals.settings = settings(max_examples=8, stateful_step_count=20)
+TestStandingApprovals.settings = settings(max_examples=4, stateful_step_count=20)
