@@ -20,9 +20,9 @@ def months(context: typer.Context) -> None:
     table = Table("month", "at the source", "in the lake", "state", "decided")
     in_lake = context.obj.editions_in_lake(settings.lake)
     approvals = approvals_in_force() if settings.has_ledger else None
-    waiting = []
+    source, waiting = make_source(settings), []
     try:
-        for entry in known_months(make_source(settings), approvals, in_lake, settings):
+        for entry in known_months(source, approvals, in_lake, settings):
             waiting += [entry.waits] if entry.waits else []
             revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
             table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
@@ -30,7 +30,7 @@ def months(context: typer.Context) -> None:
         terminal().print(table)
         raise
     if not table.rows:
-        told = nothing_published(make_source(settings), settings.first_month)
+        told = nothing_published(source, settings.first_month)
         terminal().print(f"{settings.trip_source} has no month of trips: {told}.", soft_wrap=True)
         return
     terminal().print(table)

@@ -121,9 +121,10 @@ def _published(settings: Settings, approvals: Approvals) -> str:
     base = "no base years" if base_revision_of(source) is None else "base years"
     with approvals.ledger.reading() as entries:
         compared = {subject: comparison.revision for subject, comparison in entries.comparisons().items()}
+    rides = source.rides()
     for month in months:
         is_new = compared.get(str(month)) != published[month]
-        if is_new and (why := why_waiting(source, month, published[month], settings, settings.lake)) is not None:
+        if is_new and (why := why_waiting(month, published[month], rides, settings, settings.lake)) is not None:
             raise DisorderError(f"{settings.trip_source}: {why}")
     return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
 
@@ -270,9 +271,10 @@ def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings
         last, asked = in_use(entries, approvals.now())
     if last is None:
         return "nothing was promoted"
-    found, difference = publisher.found(), publisher.difference(last)
+    found = publisher.found()
+    difference = publisher.difference(found, last)
     if found is None or difference is not None:
-        raise DisorderError(difference or "what was published has just been removed")
+        raise DisorderError(str(difference))
     if found.digest is None:
         return "nothing: the model was taken out of production"
     try:

@@ -83,10 +83,11 @@ def known_months(
         if outcome.by is not None:
             request = asked[outcome.request_id]
             answers[request.subject] = (request, outcome)
+    rides = source.rides()
     for month in sorted({*published, *in_lake, *([] if doubt is None else [doubt.month])}):
         revision, decided = published.get(month), _decided(published.get(month), answers.get(str(month)))
         is_told, is_new = doubt is None or month < doubt.month, revision != in_lake.get(month)
-        waits = why_waiting(source, month, revision, settings, settings.lake) if revision and is_new else None
+        waits = why_waiting(month, revision, rides, settings, settings.lake) if revision and is_new else None
         yield KnownMonth(month, revision, in_lake.get(month), decided, is_told, waits)
     if doubt is not None:
         raise doubt

@@ -67,20 +67,24 @@ class LakePublisher:
         with _told():
             return in_force.read(self._settings.lake)
 
-    def difference(self, last: Promotion) -> str | None:
+    def difference(self, found: InForce | None, last: Promotion) -> str | None:
         """Returns in what they find something else than the ledger's last promotion, None where they do not.
+
+        Args:
+            found: What they find.
+            last: The promotion.
 
         Raises:
             NotPublishedError: That cannot be told.
         """
-        found = self.found()
         if found is not None and found.sequence > last.sequence:
             return (
                 f"what is in force is a later promotion than the ledger's last, {last.sequence}: restore the ledger, "
                 f"or remove {self._bundles}"
             )
-        if self.is_published(last):
-            return None
+        with _told():
+            if found == self._as_in_force(last):
+                return None
         return (
             f"expected promotion {last.sequence}, version {last.version or 'none'}, received "
             f"{'nothing' if found is None else f'promotion {found.sequence}, version {found.version}'}; "

@@ -28,14 +28,12 @@ from taxifare.trips.table import TRIP_COLUMNS
 FORMATS = (".parquet", ".csv", ".csv.gz")
 """Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
 
-
 _ROWS_AT_ONCE = 2**18
 _BYTES_AT_ONCE = 2**25
 
 _MOST_RATIO = 100
 _UNPACKED_AT_LEAST = 2**26
 _LONGEST_LINE = 2**20
-
 
 _FAULTS = (pa.ArrowException, OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, ArithmeticError)
 """What the readers raise when bytes are not what they should be; texts and metadata that are damaged among them."""

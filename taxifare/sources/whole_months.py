@@ -60,18 +60,24 @@ def whole_month(source: TripSource, month: Month, settings: SourceSettings, lake
     return published
 
 
-def why_waiting(source: TripSource, month: Month, revision: str, settings: SourceSettings, lake: UPath) -> str | None:
+def why_waiting(
+    month: Month, revision: str, rides: Mapping[Month, int], settings: SourceSettings, lake: UPath
+) -> str | None:
     """Returns why a published month waits and how it is taken anyway, as far as is known without reading its trips.
 
     None where it was taken anyway, where nothing speaks against it, and before it was read where the source does not
     count rides.
 
-    Raises:
-        SourceError: The source does not answer.
+    Args:
+        month: Which.
+        revision: As it is published.
+        rides: What the source counts, see `TripSource.rides`: asked once for all months, for it may be a query.
+        settings: Say when a month is whole.
+        lake: Where it is on record what was seen and taken.
     """
     if taken(month, revision, lake) is not None:
         return None
-    why = _known_to_lack(source, month, revision, settings, lake)
+    why = _known_to_lack(month, revision, rides, settings, lake)
     return None if why is None else f"month {month} is not whole yet: {why}. {_way_out(month)}"
 
 
@@ -89,7 +95,7 @@ def take(source: TripSource, month: Month, settings: SourceSettings, lake: UPath
         raise NothingToTakeError(f"month {month} is not published")
     if (earlier := taken(month, revision, lake)) is not None:
         raise NothingToTakeError(f"month {month} was taken by {earlier.by} at {earlier.at:%Y-%m-%d %H:%M} UTC")
-    why = _known_to_lack(source, month, revision, settings, lake)
+    why = _known_to_lack(month, revision, source.rides(), settings, lake)
     if why is None:
         raise NothingToTakeError(f"month {month} does not wait: nothing speaks against it, or it has not been read yet")
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -105,15 +111,14 @@ def taken(month: Month, revision: str, lake: UPath) -> Taken | None:
 
 
 def _known_to_lack(
-    source: TripSource, month: Month, revision: str, settings: SourceSettings, lake: UPath
+    month: Month, revision: str, rides: Mapping[Month, int], settings: SourceSettings, lake: UPath
 ) -> str | None:
     """Returns in what a month is not whole: as seen when it was read, or else by what the source counts."""
     found = _read(_seen(lake, month))
     if found is not None and found["revision"] == revision:
         seen = Extent(int(found["rides"]), pd.Timestamp(found["first"]), pd.Timestamp(found["last"]))
         return _lacks(month, seen, settings, lake)
-    counted = source.rides()
-    return None if month not in counted else lacks_rides(month, counted[month], counted, settings.month_least_share)
+    return None if month not in rides else lacks_rides(month, rides[month], rides, settings.month_least_share)
 
 
 def _lacks(month: Month, seen: Extent, settings: SourceSettings, lake: UPath) -> str | None:

@@ -25,9 +25,7 @@ from taxifare.trips.targets import Target
 
 _REGISTRY = "taxifare.model.registry"
 
-_SECRETS = "taxifare.secrets"
-
-_READING = frozenset({"taxifare.trips.clock", "taxifare.trips.table"})
+_APART = frozenset({"taxifare.secrets", "taxifare.trips.clock", "taxifare.trips.table"})
 
 
 def recipe(settings: TrainingSettings) -> dict[str, Any]:
@@ -95,4 +93,4 @@ def _modules() -> frozenset[str]:
     """
     own = (name for name in modules_behind(__package__) if name.startswith(__package__))
     behind = (modules_behind(name) for name in own)
-    return frozenset().union(*(names for names in behind if _REGISTRY not in names)) - {_SECRETS} - _READING
+    return frozenset().union(*(names for names in behind if _REGISTRY not in names)) - _APART

@@ -66,7 +66,8 @@ def unshown_promotions(
 def _served(last: Promotion, publisher: LakePublisher) -> metadata.Metadata:
     """Returns what is served, and whether that is the ledger's last promotion."""
     try:
-        return metadata.served(publisher.found(), publisher.difference(last))
+        found = publisher.found()
+        return metadata.served(found, publisher.difference(found, last))
     except NotPublishedError as error:
         return {metadata.AGREES: f"cannot be told: {error}"}
 
