@@ -1,0 +1,131 @@
+"""Outcomes: what was quoted and what it came to, a row for each ride and version; and day by day how far off it was.
+
+The two monthly tables are named here, column by column. A month is that of the pickup, on the city's clock. How rows
+come about is `joining`'s business.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from taxifare.trips.features import haversine_km
+from taxifare.trips.table import COORDINATES
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("ride_id", pa.string(), nullable=False),
+        pa.field("served_as", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("sequence", pa.int64()),
+        pa.field("bundle", pa.string(), nullable=False),
+        pa.field("asked_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("pickup_datetime", pa.timestamp("us"), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in COORDINATES),
+        pa.field("passenger_count", pa.int32(), nullable=False),
+        pa.field("predicted", pa.float64(), nullable=False),
+        pa.field("quoted", pa.float64(), nullable=False),
+    ]
+)
+"""`served_predictions`: what was answered to whom (`production`), or only written down (`shadow`).
+
+`sequence` is that of the promotion in force, null where a bundle was served directly; `asked_at` is UTC, the pickup is
+the city's clock without a zone. `predicted` is the prediction, which errors are of, as on validation trips; `quoted` is
+what the meter would show. Both, and the truth, are in the target's unit.
+"""
+
+OUTCOMES = pa.schema(
+    [
+        *PREDICTIONS,
+        pa.field("truth", pa.float64()),
+        pa.field("reference", pa.float64()),
+        pa.field("fate", pa.string(), nullable=False),
+    ]
+)
+"""`served_outcomes`: the same rows, with what each ride came to.
+
+`truth` is null where it is not known, of which `fate` says why (docs/monitoring.md); `reference` is what a plain rate
+per km expects of the ride, see `expected`.
+"""
+
+DAY_RIDES = 100
+"""Fewest rides of a day that have a rate of their own; those of smaller days share one."""
+
+_Numbers = npt.NDArray[np.float64]
+
+
+def given(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of what customers were told; the others were written down in shadow."""
+    return outcomes[outcomes["served_as"] == "production"]
+
+
+def days_of(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Returns by the day of the pickup how far predictions were off; days without a truth are not there.
+
+    Rows of all versions and roles count alike: choose them before, see `given`.
+
+    Args:
+        outcomes: Rows with the columns of `OUTCOMES`.
+
+    Returns:
+        Indexed by day (`datetime64[ns]`, named `day`), oldest first, with the columns `rides`, `mae`, `difficulty` (the
+        error of the reference on the same rides), `skill` (1 - mae / difficulty; NaN where the difficulty is 0 or
+        unknown) and `bias` (predicted minus truth), errors in the target's unit.
+    """
+    known = outcomes[outcomes["truth"].notna()]
+    error = known["predicted"] - known["truth"]
+    days = pd.DataFrame(
+        {
+            "day": known["pickup_datetime"].dt.normalize().astype("datetime64[ns]"),
+            "rides": 1,
+            "mae": error.abs(),
+            "difficulty": (known["reference"] - known["truth"]).abs(),
+            "bias": error,
+        }
+    ).groupby("day")
+    found = days.agg({"rides": "size", "mae": "mean", "difficulty": "mean", "bias": "mean"})
+    skill = 1 - found["mae"] / found["difficulty"].where(found["difficulty"] > 0)
+    return found.assign(skill=skill)[["rides", "mae", "difficulty", "skill", "bias"]]
+
+
+def expected(rides: pd.DataFrame) -> pd.Series:
+    """Returns what a constant and a rate per km expect of each ride, fitted on the other rides of its day.
+
+    It follows every change at once, as the difficulty of a month does on its trips (`gate.scores`), and needs no trips
+    but those that were asked for. Left out of its own fit, no ride makes itself easy. Days of under `DAY_RIDES` are
+    fitted together.
+
+    Args:
+        rides: Each ride once, with pickup time, coordinates and a `truth` that is known.
+
+    Returns:
+        In the unit of the truth, by the index of the rides; NaN where there is nothing to fit on.
+    """
+    distances_km = haversine_km(*(rides[name].to_numpy(np.float64) for name in COORDINATES))
+    truths = rides["truth"].to_numpy(np.float64)
+    days = rides["pickup_datetime"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    _, day, counts = np.unique(days, return_inverse=True, return_counts=True)
+    groups = np.where(counts[day] >= DAY_RIDES, day, -1)
+    found = np.full(len(rides), np.nan)
+    order = np.argsort(groups, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        found[rows] = _without_itself(distances_km[rows], truths[rows])
+    return pd.Series(found, index=rides.index, name="reference")
+
+
+def _without_itself(distances_km: _Numbers, truths: _Numbers) -> _Numbers:
+    """Returns what the line through the other points expects at each; NaN with fewer than three, or on one spot.
+
+    With the residuals e of the line through all and the leverages h, the one through the others is off by e / (1 - h).
+
+    >>> _without_itself(np.array([0.0, 1.0, 2.0]), np.array([3.0, 5.0, 10.0])).round(6).tolist()
+    [0.0, 6.5, 7.0]
+    """
+    away = distances_km - distances_km.mean() if len(truths) else distances_km
+    spread = float(away @ away)
+    if len(truths) < 3 or spread == 0:
+        return np.full(len(truths), np.nan)
+    residuals = truths - truths.mean() - away * float(away @ truths) / spread
+    rest = 1 - 1 / len(truths) - away**2 / spread
+    found: _Numbers = truths - np.divide(residuals, rest, out=np.full(len(truths), np.nan), where=rest > 1e-9)
+    return found
