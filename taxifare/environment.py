@@ -29,6 +29,7 @@ from upath import UPath
 from taxifare import secrets
 from taxifare.errors import ToldError
 from taxifare.trips.cities import CITIES, City
+from taxifare.trips.targets import TARGETS, Target
 
 ENV_FILE = ".env"
 
@@ -222,6 +223,11 @@ class SubjectSettings(Group):
         """The city's box, airports and rules."""
         return CITIES[self.city]
 
+    @property
+    def target_facts(self) -> Target:
+        """What is predicted, in its unit."""
+        return TARGETS[self.target]
+
 
 class ServiceSettings(SubjectSettings, HomeSettings):
     """Who is answered, from where, and what is kept of it."""
@@ -290,6 +296,9 @@ class StreamSettings(ServiceSettings):
     stream_refused: Subject = Field(
         "taxifare.refused", description="Subject of what cannot be priced and why, with .fare or .duration behind it"
     )
+    stream_outcomes: Subject = Field(
+        "taxifare.outcomes", description="Subject on which it comes in what rides came to: ride_id, truth, unit"
+    )
     stream_ack_wait_s: float = Field(
         30, description="Seconds after which a ride whose consumer says nothing is delivered again", ge=0.1
     )
@@ -302,10 +311,10 @@ class StreamSettings(ServiceSettings):
     @model_validator(mode="after")
     def _subjects_are_apart(self) -> Self:
         outgoing = (f"{self.stream_quotes}.{self.target}", f"{self.stream_refused}.{self.target}")
-        if len({self.stream_rides, *outgoing}) < 3:
+        if len({self.stream_rides, self.stream_outcomes, *outgoing}) < 4:
             raise ValueError(
-                "STREAM_RIDES, STREAM_QUOTES and STREAM_REFUSED: expected three subjects, received "
-                f"{self.stream_rides}, {self.stream_quotes} and {self.stream_refused}"
+                "STREAM_RIDES, STREAM_QUOTES, STREAM_REFUSED and STREAM_OUTCOMES: expected four subjects, received "
+                f"{self.stream_rides}, {self.stream_quotes}, {self.stream_refused} and {self.stream_outcomes}"
             )
         return self
 

@@ -52,7 +52,6 @@ from taxifare.environment import (
 from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.meters import METERS, Meter
 from taxifare.trips.months import Month, parse_month
-from taxifare.trips.targets import TARGETS, Target
 
 _log = logging.getLogger(__name__)
 
@@ -105,11 +104,6 @@ ChallengerNames = Annotated[tuple[ChallengerName, ...], NoDecode, BeforeValidato
 
 class ProblemSettings(SubjectSettings):
     """What is predicted, and of which city's trips, with all that is known of both."""
-
-    @property
-    def target_facts(self) -> Target:
-        """The target's unit, limits and words."""
-        return TARGETS[self.target]
 
     @property
     def time_zone(self) -> str:

@@ -25,6 +25,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.reports import figures
 from taxifare.serving import in_force, prediction_log
 from taxifare.serving.batches import score_in_inbox, waiting
+from taxifare.serving.collecting import collect_logs
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.studies.tuning import tune
@@ -385,11 +386,11 @@ def inbox_job() -> None:
 
 @dg.op
 def collect_predictions(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
-    """Moves the finished parts of this machine's prediction log into the lake, each answer once."""
-    collected = prediction_log.collected_in(settings.lake)
-    found = prediction_log.collect(prediction_log.folder_in(settings.home), collected, settings.prediction_log_days)
+    """Moves the finished parts of this machine's prediction log, and of what rides came to, into the lake, once."""
+    found, outcomes = collect_logs(settings)
     shown = {"answers": found.lines, "segments": found.segments, "torn_lines": found.torn}
-    path = dg.MetadataValue.path(str(collected))
+    shown |= {"outcomes": outcomes.lines, "outcome_segments": outcomes.segments, "torn_outcomes": outcomes.torn}
+    path = dg.MetadataValue.path(str(prediction_log.collected_in(settings.lake)))
     context.log_event(dg.AssetMaterialization(collected_predictions.key, metadata={**shown, "path": path}))
 
 

@@ -1,21 +1,29 @@
 """What was answered: `collect`, and `shadow`."""
 
 import typer
+from upath import UPath
 
 from taxifare.cli.shared import errors_told
-from taxifare.serving import in_shadow, prediction_log
+from taxifare.serving import in_shadow, outcome_log, prediction_log
 from taxifare.serving.apart import apart
+from taxifare.serving.collecting import collect_logs
+from taxifare.serving.segments import Collected
 from taxifare.settings import settings_in_force
 
 
 @errors_told()
 def collect() -> None:
-    """Move the finished parts of the prediction log into the lake, each answer once."""
+    """Move the finished parts of the prediction log, and of what rides came to, into the lake, each line once."""
     settings = settings_in_force()
-    folder, lake = prediction_log.folder_in(settings.home), prediction_log.collected_in(settings.lake)
-    found = prediction_log.collect(folder, lake, settings.prediction_log_days)
+    answers, outcomes = collect_logs(settings)
+    _tell("answers", answers, prediction_log.collected_in(settings.lake))
+    if outcomes.segments:
+        _tell("outcomes", outcomes, outcome_log.collected_in(settings.lake))
+
+
+def _tell(what: str, found: Collected, lake: UPath) -> None:
     torn = f", and {found.torn:,} lines that a process could not finish" if found.torn else ""
-    typer.echo(f"Collected {found.lines:,} answers of {found.segments:,} segments{torn}: {lake}")
+    typer.echo(f"Collected {found.lines:,} {what} of {found.segments:,} segments{torn}: {lake}")
 
 
 @errors_told()

@@ -32,6 +32,8 @@ async def _consume(settings: StreamSettings) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from taxifare.serving.following import Follower
     from taxifare.serving.metrics import Metrics
+    from taxifare.serving.outcome_log import OutcomeLog
+    from taxifare.serving.outcome_log import folder_in as outcomes_in
     from taxifare.serving.prediction_log import PredictionLog, folder_in
     from taxifare.serving.streams import Consumer
 
@@ -39,7 +41,8 @@ async def _consume(settings: StreamSettings) -> None:
     follower = Follower(settings, metrics)
     await asyncio.to_thread(follower.start)
     log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)
-    consumer, loop = Consumer(settings, follower, log, metrics), asyncio.get_running_loop()
+    outcomes = OutcomeLog(outcomes_in(settings.home), settings.prediction_log_days)
+    consumer, loop = Consumer(settings, follower, log, outcomes, metrics), asyncio.get_running_loop()
 
     def end() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,6 +57,7 @@ async def _consume(settings: StreamSettings) -> None:
     finally:
         follower.stop()
         log.close()
+        outcomes.close()
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     from taxifare.serving.bundle import BundleError
     from taxifare.serving.following import Follower
     from taxifare.serving.metrics import Metrics
+    from taxifare.serving.outcome_log import OutcomeLog
+    from taxifare.serving.outcome_log import folder_in as outcomes_in
     from taxifare.serving.places import UnreachableError
     from taxifare.serving.prediction_log import PredictionLog, folder_in
     from taxifare.serving.shadow import StagingFollower
@@ -73,10 +75,12 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
         staging = StagingFollower(settings)
         staging.start()
     log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)
+    outcomes = OutcomeLog(outcomes_in(settings.home), settings.prediction_log_days)
     token = None if settings.service_token is None else settings.service_token.get_secret_value()
     # What is there now stays: the collector of garbage need not look at it again.
     gc.freeze()
-    Server(Service(follower, log, metrics, token, staging), owns_socket=owns_socket).serve_on(listener)
+    service = Service(follower, log, outcomes, settings.target_facts, metrics, token, staging)
+    Server(service, owns_socket=owns_socket).serve_on(listener)
     return 0
 
 

@@ -22,11 +22,13 @@ from taxifare.serving.asking import MOST_RIDES, Priced, Unpriced, answer_to, ask
 from taxifare.serving.bundle import BundleError
 from taxifare.serving.following import Follower, Served
 from taxifare.serving.metrics import CONTENT_TYPE, Metrics
+from taxifare.serving.outcome_log import OutcomeLog, outcomes_of
 from taxifare.serving.prediction_log import PredictionLog
 from taxifare.serving.problems import ProblemError
 from taxifare.serving.rides import Fault, shown
 from taxifare.serving.shadow import Shadow, StagingFollower
 from taxifare.serving.turns import Asked, Turns
+from taxifare.trips.targets import Target
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -60,6 +62,8 @@ class Service:
     Args:
         follower: What is served.
         log: Where answers are written down.
+        outcomes: Where it is written down what rides came to.
+        target: Of what.
         metrics: What is counted.
         token: That requests must bring, None where none is asked for.
         staging: What prices in shadow, None where nothing is to.
@@ -72,12 +76,15 @@ class Service:
         self,
         follower: Follower,
         log: PredictionLog,
+        outcomes: OutcomeLog,
+        target: Target,
         metrics: Metrics,
         token: str | None,
         staging: StagingFollower | None = None,
     ) -> None:
         self.draining = False
         self._follower, self._log, self._metrics = follower, log, metrics
+        self._outcomes, self._target = outcomes, target
         self._bearer = None if token is None else f"Bearer {token}".encode()
         self._turns = Turns(follower, log, metrics)
         self._waiting = 0
@@ -87,6 +94,7 @@ class Service:
             "/predict": self._predict,
             "/predict/batch": self._predict_batch,
             "/invocations": self._invocations,
+            "/outcomes": self._keep_outcomes,
         }
         self._gets: Final[Mapping[str, Callable[[], Reply]]] = {
             "/health/live": self._live,
@@ -215,6 +223,19 @@ class Service:
         # MLflow's form has no place for it.
         return Reply(200, self._encode(told), headers=((b"model-version", served.version.encode()),))
 
+    async def _keep_outcomes(self, body: bytes) -> Reply:
+        told = outcomes_of(decoded(body), datetime.now(UTC), self._target)
+        lost = self._outcomes.lost
+        self._outcomes.append(told)
+        if self._outcomes.lost > lost:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"outcomes cannot be kept: {self._outcomes.fault}; tell them again",
+                headers=((b"retry-after", _RETRY_AFTER_S),),
+            )
+        self._metrics.told_outcomes(len(told))
+        return Reply(200, self._encode({"kept": len(told)}))
+
     def _offer(self, asked: Sequence[Asked], served: Served) -> None:
         """Ensures that what is in shadow prices, when there is time, what that model has."""
         if self._shadow is not None:
@@ -232,6 +253,7 @@ class Service:
     def _model(self) -> Reply:
         facts = self._follower.facts() | {
             "prediction_log": {"written": self._log.written, "lost": self._log.lost, "fault": self._log.fault},
+            "outcome_log": {"written": self._outcomes.written, "fault": self._outcomes.fault},
             "shadow": None if self._shadow is None else self._shadow.facts(),
         }
         return Reply(200, self._encode(facts))
@@ -247,18 +269,20 @@ class Service:
 
     def _described(self) -> Mapping[str, Any]:
         served = self._follower.current
-        return openapi.document(None if served is None else served.bundle.manifest)
+        return openapi.document(None if served is None else served.bundle.manifest, self._target)
 
     async def _live_through(self, receive: Receive, send: Send) -> None:
         await receive()
-        tidying = asyncio.create_task(self._log.keep_tidy())
+        tidying = [asyncio.create_task(log.keep_tidy()) for log in (self._log, self._outcomes)]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        tidying.cancel()
+        for task in tidying:
+            task.cancel()
         self._follower.stop()
         if self._shadow is not None:
             self._shadow.end()
         self._log.close()
+        self._outcomes.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 

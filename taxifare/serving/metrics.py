@@ -36,6 +36,7 @@ class Metrics:
             *("taxifare_shadow_rides_dropped", "Rides to be priced in shadow that were not"), registry=registry
         )
         self._lost = Counter("taxifare_log_lost", "Answers that the prediction log could not take", registry=registry)
+        self._outcomes = Counter("taxifare_outcomes_told", "Outcomes of rides that were told", registry=registry)
         self._refused = Counter("taxifare_bundles_refused", "Bundles in force not fit to serve", registry=registry)
         self._sequence = Gauge(
             *("taxifare_sequence", "The promotion that is served, the lowest of all processes"),
@@ -73,6 +74,10 @@ class Metrics:
     def dropped(self, rides: int) -> None:
         """Counts rides that were to be priced in shadow and were not."""
         self._dropped.inc(rides)
+
+    def told_outcomes(self, rides: int) -> None:
+        """Counts rides whose outcome was told and is on the log."""
+        self._outcomes.inc(rides)
 
     def follows(self, sequence: int | None, *, is_behind: bool) -> None:
         """Says which promotion is served, and whether that is what is in force as far as can be told."""

@@ -7,7 +7,9 @@ from typing import Any
 
 from taxifare.serving.asking import LONGEST_ID, MOST_RIDES
 from taxifare.serving.bundle import Manifest
+from taxifare.serving.outcome_log import MOST_OUTCOMES
 from taxifare.serving.zones import with_zones, zones_of
+from taxifare.trips.targets import Target
 
 _PROBLEM = "application/problem+json"
 
@@ -26,7 +28,7 @@ _WHAT_IS_WRONG = {
 }
 
 
-def document(manifest: Manifest | None) -> dict[str, Any]:
+def document(manifest: Manifest | None, target: Target) -> dict[str, Any]:
     """Returns the OpenAPI document of the service, with the limits of the model that is served, if one is."""
     return {
         "openapi": "3.1.0",
@@ -39,6 +41,7 @@ def document(manifest: Manifest | None) -> dict[str, Any]:
             "/predict": {"post": _post("The price of a ride", "Asked", "Priced")},
             "/predict/batch": {"post": _post("Prices of rides, all by one version", "AskedAll", "PricedAll")},
             "/invocations": {"post": _post("The same for clients of MLflow", "Invocation", "Predictions")},
+            "/outcomes": {"post": _post("Tell what rides came to, all of it or none", "Outcomes", "Kept")},
             "/health/live": {"get": _get("Whether the process answers", {"type": "object"}, [])},
             "/health/ready": {"get": _get("Whether it prices rides", {"type": "object"}, [503])},
             "/ping": {"get": _get("The same for clients of MLflow", {"type": "object"}, [503])},
@@ -48,7 +51,7 @@ def document(manifest: Manifest | None) -> dict[str, Any]:
             "/docs": {"get": _get("A page of it", {"type": "string"}, [401], "text/html")},
         },
         "components": {
-            "schemas": _schemas(_ride(manifest)),
+            "schemas": _schemas(_ride(manifest), target),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"bearer": []}],
@@ -62,12 +65,18 @@ def _ride(manifest: Manifest | None) -> Mapping[str, Any]:
     return with_zones(schema) if zones_of(manifest.city) else schema
 
 
-def _schemas(ride: Mapping[str, Any]) -> dict[str, Any]:
+def _schemas(ride: Mapping[str, Any], target: Target) -> dict[str, Any]:
     ride_id = {
         "type": ["string", "integer"],
         "minLength": 1,
         "maxLength": LONGEST_ID,
         "description": "What you call the ride",
+    }
+    truth = {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": target.most,
+        "description": f"What the ride came to ({target.truth}), {target.unit}",
     }
     rides: dict[str, Any] = {"type": "array", "minItems": 1, "description": f"At most {MOST_RIDES:,}"}
     return {
@@ -109,6 +118,17 @@ def _schemas(ride: Mapping[str, Any]) -> dict[str, Any]:
             "oneOf": [{"required": [name]} for name in ("dataframe_split", "dataframe_records", "instances", "inputs")],
         },
         "Predictions": _object({"predictions": {"type": "array", "items": {"type": "number"}}}),
+        "Outcomes": _object(
+            {
+                "outcomes": {
+                    "type": "array",
+                    "minItems": 1,
+                    "description": f"At most {MOST_OUTCOMES:,}",
+                    "items": _object({"ride_id": ride_id, "truth": truth, "unit": {"const": target.unit}}),
+                }
+            }
+        ),
+        "Kept": _object({"kept": {"type": "integer"}}),
         "Problem": _object(
             {
                 "type": {"type": "string"},

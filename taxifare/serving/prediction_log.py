@@ -1,48 +1,19 @@
-"""The prediction log: what was answered to which ride, one line each, in append-only segments.
+"""The prediction log: what was answered to which ride, one line each, in segments.
 
-A process writes segments of its own, so that nobody waits for another, and seals each by renaming it. It holds a lock
-on the segment that it writes, which its death releases: a segment that nobody holds is sealed by whoever comes next.
-Lines are with the operating system before the answer leaves, so that what was answered outlives the process; a machine
-that loses power may lose its last seconds.
+Lines are on the log before the answer leaves.
 """
 
-import asyncio
-import fcntl
-import logging
-import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 import msgspec
 from upath import UPath
 
-from taxifare.secrets import private_folder
-from taxifare.whole_files import whole_file
+from taxifare.serving.segments import SegmentLog, lines_of, segments_in
 
 Role = Literal["production", "shadow"]
-
-_SEALED = ".jsonl"
-
-_OPEN = ".jsonl.open"
-
-_SEGMENT_BYTES = 1 << 26
-
-_SEGMENT_S = 3600.0
-
-_RETRY_S = 10.0
-"""How long after a failure writing is tried again."""
-
-_TIDY_EVERY_S = 3600.0
-
-_DAY_S = 86_400.0
-
-_log = logging.getLogger(__name__)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,114 +55,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.ride_id), self.version, self.role
 
 
-class PredictionLog:
-    """What one process answers. Of a disk that is full it says so, counts what is lost, and tries again.
+class PredictionLog(SegmentLog):
+    """What one process answers."""
 
-    Args:
-        folder: Where segments are; it is made.
-        keep_days: For how long.
-
-    Attributes:
-        written: Lines written.
-        lost: Lines that could not be written.
-        fault: Why the last lines were not written, None where they were.
-    """
-
-    def __init__(self, folder: Path, keep_days: int) -> None:
-        self.written, self.lost = 0, 0
-        self.fault: str | None = None
-        self._folder, self._keep_days = folder, keep_days
-        self._file: int | None = None
-        self._path = folder
-        self._bytes, self._opened_s, self._tried_s = 0, 0.0, 0.0
-        self._encoder = msgspec.json.Encoder()
-
-    def append(self, answers: Sequence[Answer]) -> None:
-        """Ensures that the answers are on the log, or counts them as lost; it never raises for a disk's sake."""
-        now_s = time.monotonic()
-        if self.fault is not None and now_s - self._tried_s < _RETRY_S:
-            self.lost += len(answers)
-            return
-        try:
-            file = self._file
-            if file is None or self._bytes >= _SEGMENT_BYTES or now_s - self._opened_s >= _SEGMENT_S:
-                file = self._next_segment(now_s)
-            self._write(file, self._encoder.encode_lines(answers))
-        except OSError as error:
-            self.lost += len(answers)
-            self._tried_s = now_s
-            self._tell(error)
-        else:
-            self.written += len(answers)
-            if self.fault is not None:
-                self.fault = None
-                _log.warning(
-                    "the prediction log is written again in %s; %s answers are not on it", self._folder, self.lost
-                )
-
-    def close(self) -> None:
-        """Ensures that the segment is sealed; with no line it is gone."""
-        if self._file is None:
-            return
-        file, self._file = self._file, None
-        with suppress(OSError):
-            if self._bytes:
-                _seal(self._path)
-            else:
-                self._path.unlink(missing_ok=True)
-        os.close(file)
-
-    def tidy(self) -> None:
-        """Ensures that what dead processes left is sealed, and that no segment is older than it may be."""
-        tidy(self._folder, self._keep_days)
-
-    async def keep_tidy(self) -> None:
-        """Tidies each hour, until it is cancelled; a disk that does not answer is told, and asked again."""
-        while True:
-            try:
-                await asyncio.to_thread(self.tidy)
-            except OSError as error:
-                _log.warning("segments of the prediction log are not tidied: %s", error)
-            await asyncio.sleep(_TIDY_EVERY_S)
-
-    def _next_segment(self, now_s: float) -> int:
-        self.close()
-        private_folder(self._folder)
-        name = f"{_moment(time.time())}-{uuid4().hex}"
-        unlocked = self._folder / f".{name}"
-        file = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            # Locked before it has the name by which others look for what nobody holds.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            self._path = unlocked.rename(self._folder / f"{name}{_OPEN}")
-        except OSError:
-            os.close(file)
-            raise
-        self._file = file
-        self._bytes, self._opened_s = 0, now_s
-        return file
-
-    def _write(self, file: int, lines: bytes) -> None:
-        """Ensures that all is written, or nothing."""
-        left = memoryview(lines)
-        try:
-            while left:
-                left = left[os.write(file, left) :]
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(file, self._bytes)
-            raise
-        self._bytes += len(lines)
-
-    def _tell(self, error: OSError) -> None:
-        if self.fault is None:
-            _log.error(
-                "the prediction log is not written: expected room in %s, received: %s. Rides are priced on, their "
-                "answers are not on the log; make room, or lower PREDICTION_LOG_DAYS",
-                self._folder,
-                error.strerror or error,
-            )
-        self.fault = error.strerror or str(error)
+    name = "prediction log"
+    without_it = "Rides are priced on, their answers are not on the log"
 
 
 def folder_in(home: Path) -> Path:
@@ -204,64 +72,6 @@ def collected_in(lake: UPath) -> UPath:
     return lake / "quotes"
 
 
-@dataclass(frozen=True)
-class Tidied:
-    """What there was to tidy: segments sealed that their processes left, and segments removed for their age."""
-
-    sealed: int
-    removed: int
-
-
-def tidy(folder: Path, keep_days: int) -> Tidied:
-    """Ensures that what dead processes left is sealed, and that no segment is older than so many days."""
-    sealed = sum(map(_seal_abandoned, folder.glob(f"*{_OPEN}")))
-    return Tidied(sealed, _remove_old(folder, keep_days))
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a collection found: segments moved, their lines, and lines of them that a dying process left torn."""
-
-    segments: int
-    lines: int
-    torn: int
-
-
-def collect(folder: Path, collected: UPath, keep_days: int) -> Collected:
-    """Ensures that sealed segments are in the lake, whole, each once, and that none there is older than so many days.
-
-    A segment keeps its name, so that one that was copied before a kill is copied again and is there once. Who collects
-    while another does waits, and finds what that one has left.
-    """
-    with _alone_in(folder):
-        tidy(folder, keep_days)
-        segments, lines, torn = 0, 0, 0
-        collected.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob(f"*{_SEALED}")):
-            content = path.read_bytes()
-            found = list(_answers(content))
-            with whole_file(collected / path.name) as unfinished:
-                unfinished.write_bytes(content)
-            path.unlink(missing_ok=True)
-            segments += 1
-            lines += len(found)
-            torn += sum(answer is None for answer in found)
-        _remove_old(collected, keep_days)
-    return Collected(segments, lines - torn, torn)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Ensures that nobody else is in the block with the same folder; a process that dies leaves it."""
-    private_folder(folder)
-    opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
-
-
 def read(collected: UPath, since: datetime | None = None) -> Iterator[Answer]:
     """Yields the answers that were collected, oldest segment first: of each ride, version and role the first.
 
@@ -270,52 +80,8 @@ def read(collected: UPath, since: datetime | None = None) -> Iterator[Answer]:
         since: Segments that were full before that are left out.
     """
     seen: set[tuple[str, str, Role]] = set()
-    oldest = "" if since is None else _moment(since.timestamp() - _SEGMENT_S)
-    segments = (path for path in collected.glob(f"*{_SEALED}") if path.name >= oldest)
-    for path in sorted(segments, key=lambda path: path.name):
-        for answer in _answers(path.read_bytes()):
+    for path in segments_in(collected, since):
+        for answer in lines_of(path.read_bytes(), Answer):
             if answer is not None and answer.key not in seen:
                 seen.add(answer.key)
                 yield answer
-
-
-def _answers(content: bytes) -> Iterator[Answer | None]:
-    """Yields the answers of a segment; None for a line that is torn."""
-    decoder = msgspec.json.Decoder(Answer)
-    for line in content.splitlines():
-        try:
-            yield decoder.decode(line)
-        except msgspec.DecodeError:
-            yield None
-
-
-def _seal(path: Path) -> None:
-    path.rename(path.with_name(path.name.removesuffix(_OPEN) + _SEALED))
-
-
-def _seal_abandoned(path: Path) -> bool:
-    """Returns whether a segment was sealed, which nobody was writing."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # sealed meanwhile
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _seal(path)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    finally:
-        os.close(file)
-    return True
-
-
-def _moment(epoch_s: float) -> str:
-    """Returns a moment as the names of segments begin: when they were opened, UTC."""
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(epoch_s))
-
-
-def _remove_old(folder: Path | UPath, keep_days: int) -> int:
-    """Returns how many segments were removed, which their names say are older than so many days."""
-    oldest = _moment(time.time() - keep_days * _DAY_S)
-    old: Iterable[Path | UPath] = [path for path in folder.glob(f"*{_SEALED}") if path.name < oldest]
-    return sum(path.unlink(missing_ok=True) is None for path in old)

@@ -1,5 +1,7 @@
 """Streams: rides come in from NATS JetStream, quotes go out, each ride at least once and always with its first quote.
 
+What rides came to comes in on a subject of its own, and is acknowledged once it is on the log (`outcome_log`).
+
 A batch is priced together, each quote is remembered (`first_quotes`), written down (`prediction_log`) and sent, and
 only then are the rides acknowledged. Whatever is cut off in between is delivered again, and finds its first quote.
 Consumers of one target share the rides; those of another have them all, too. How far a consumer gets ahead of its
@@ -33,10 +35,12 @@ from taxifare.serving.asking import asked_of, decoded, is_id, unfit, warnings_of
 from taxifare.serving.first_quotes import FirstQuote, FirstQuotes, key_of
 from taxifare.serving.following import Follower, Served
 from taxifare.serving.metrics import Metrics
+from taxifare.serving.outcome_log import OutcomeLog, ToldOutcome, outcome_of
 from taxifare.serving.prediction_log import Answer, PredictionLog
 from taxifare.serving.problems import Problem, ProblemError
 from taxifare.serving.rides import Fault, shown
 from taxifare.serving.turns import Asked, answers, priced
+from taxifare.trips.targets import TARGETS
 
 _BATCH = 256
 """Rides that are priced together, at most; nobody waits for company."""
@@ -93,14 +97,23 @@ class Consumer:
         settings: Say where the stream is.
         follower: What rides are priced with.
         log: Where quotes are written down.
+        outcomes: Where it is written down what rides came to.
         metrics: What is counted.
 
     Attributes:
-        counts: Rides `quoted`, those of them quoted `again`, and messages `refused`.
+        counts: Rides `quoted`, those of them quoted `again`, messages `refused`, and outcomes `told`.
     """
 
-    def __init__(self, settings: StreamSettings, follower: Follower, log: PredictionLog, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: StreamSettings,
+        follower: Follower,
+        log: PredictionLog,
+        outcomes: OutcomeLog,
+        metrics: Metrics,
+    ) -> None:
         self.counts: Counter[str] = Counter()
+        self._outcomes = outcomes
         self._settings, self._follower, self._log, self._metrics = settings, follower, log, metrics
         self._name = f"taxifare-{settings.city}-{settings.target}"
         self._quotes = f"{settings.stream_quotes}.{settings.target}"
@@ -124,23 +137,36 @@ class Consumer:
         client = await self._connected()
         if client is None:
             return
-        tidying = asyncio.create_task(self._log.keep_tidy())
+        tidying = [asyncio.create_task(log.keep_tidy()) for log in (self._log, self._outcomes)]
+        working = [
+            asyncio.create_task(self._go_on(client, self._open, self._take_turn)),
+            asyncio.create_task(self._go_on(client, self._open_outcomes, self._take_outcomes)),
+        ]
         try:
-            await self._price_on(client)
+            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
-            tidying.cancel()
+            for task in (*tidying, *working):
+                task.cancel()
             await _close(client)
             self._tell()
 
-    async def _price_on(self, client: Client) -> None:
+    async def _go_on(
+        self,
+        client: Client,
+        open_: Callable[[JetStreamContext], Awaitable[None]],
+        take: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Takes turn after turn until the end; opens anew what a fault has closed."""
         is_open = False
         while not self._ended.is_set():
             self._ensure_let_in()
             try:
                 if not is_open:
-                    await self._open(client.jetstream())
+                    await open_(client.jetstream())
                     is_open = True
-                await self._take_turn()
+                await take()
             except ConnectionClosedError:
                 self._ensure_let_in()
                 raise StreamError(
@@ -195,6 +221,56 @@ class Consumer:
             await asyncio.gather(*(message.nak() for message in messages), return_exceptions=True)
         if time.monotonic() - self._told_s > _TOLD_EVERY_S:
             self._tell()
+
+    async def _open_outcomes(self, stream: JetStreamContext) -> None:
+        """Ensures that there is a subject of outcomes, made where it is missing, and a place in it."""
+        subject, name = self._settings.stream_outcomes, f"{self._name}-outcomes"
+        try:
+            source = await _stream_of(stream, subject, subject, self._settings.stream_keep_days * _DAY_S)
+            await stream.add_consumer(
+                source,
+                ConsumerConfig(
+                    durable_name=name, filter_subject=subject, ack_wait=max(self._settings.stream_ack_wait_s, 1.0)
+                ),
+            )
+            self._said, self._told = stream, await stream.pull_subscribe_bind(name, source)
+        except BadRequestError as error:
+            raise StreamError(
+                f"{self._address}: expected a stream of {subject} that keeps its messages for each consumer, "
+                f"received a refusal: {error.description}"
+            ) from None
+
+    async def _take_outcomes(self) -> None:
+        """Ensures that outcomes that are there are on the log, and only then acknowledged."""
+        try:
+            messages = await self._told.fetch(_BATCH, timeout=_FETCH_S)
+        except TimeoutError:
+            await self._told.consumer_info()  # raises where somebody has deleted it
+            return
+        kept: list[ToldOutcome] = []
+        for message in messages:
+            try:
+                kept += _told(message, self._settings.target)
+            except ProblemError as problem:
+                await self._refuse(message, problem)
+        lost = self._outcomes.lost
+        self._outcomes.append(kept)
+        if self._outcomes.lost > lost:
+            await asyncio.gather(*(message.nak(_AGAIN_S) for message in messages))
+            await self._pause(_AGAIN_S)
+            return
+        self.counts["told"] += len(kept)
+        self._metrics.told_outcomes(len(kept))
+        await asyncio.gather(*(message.ack() for message in messages))
+
+    async def _refuse(self, message: Msg, problem: ProblemError) -> None:
+        """Ensures that what is no outcome is on the subject of what was refused, once."""
+        sequence = message.metadata.sequence.stream
+        received = message.data.decode(errors="backslashreplace")[:_SHOWN]
+        refused = Refused(ride_id=None, problem=problem.problem, received=received, sequence=sequence)
+        self.counts["refused"] += 1
+        once = {"Nats-Msg-Id": f"{self._name}-outcome-{sequence}"}
+        await self._said.publish(self._refusals, self._encode(refused), headers=once)
 
     async def _fetched(self) -> Sequence[Msg]:
         try:
@@ -272,7 +348,10 @@ class Consumer:
 
     def _tell(self) -> None:
         counts = self.counts
-        _log.info("%s quoted, %s of them again; %s refused", counts["quoted"], counts["again"], counts["refused"])
+        told = f"; {counts['told']} outcomes" if counts["told"] else ""
+        _log.info(
+            "%s quoted, %s of them again; %s refused%s", *(counts[n] for n in ("quoted", "again", "refused")), told
+        )
         self._told_s = time.monotonic()
 
     async def _pause(self, seconds: float) -> None:
@@ -322,6 +401,18 @@ def _came(message: Msg, served: Served) -> _Came:
         return _Came(message, entry, asked_of(entry, message.metadata.timestamp.astimezone(UTC), served), None)
     except ProblemError as problem:
         return _Came(message, entry if isinstance(entry, dict) else {}, None, problem)
+
+
+def _told(message: Msg, target: str) -> list[ToldOutcome]:
+    """Returns what a message says that a ride came to; nothing where that is what another target's consumers are told.
+
+    Raises:
+        ProblemError: It says none.
+    """
+    entry = decoded(message.data)
+    if isinstance(entry, dict) and entry.get("unit") in {t.unit for t in TARGETS.values() if t.name != target}:
+        return []
+    return [outcome_of(entry, message.metadata.timestamp.astimezone(UTC), TARGETS[target])]
 
 
 async def _connection(address: str, name: str, told: Callable[[Exception], Awaitable[None]]) -> Client:

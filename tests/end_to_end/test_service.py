@@ -265,6 +265,27 @@ def test_what_is_in_shadow_is_followed_logged_beside_production_and_given_to_nob
     assert shadow()["priced"] == 4
 
 
+def test_what_rides_came_to_is_on_a_log_of_its_own_before_it_is_answered_for(running: Installation) -> None:
+    told = [{"ride_id": ride_id, "truth": 12.5, "unit": "USD"} for ride_id in ("a", 7, "a")]
+    answer = running.post("/outcomes", {"outcomes": told})
+    assert (answer.status_code, answer.json()) == (200, {"kept": 3})
+    lines = running.outcomes_logged()
+    assert [(line.ride_id, line.truth, line.unit) for line in lines] == [(id_, 12.5, "USD") for id_ in ("a", 7, "a")]
+    bad = {"ride_id": True, "truth": "12.5", "unit": "min"}
+    refused = running.post("/outcomes", {"outcomes": [told[0], bad, {**told[0], "truth": 400}, {"ride_id": 1}]})
+    assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+    assert [error["field"] for error in refused.json()["errors"]] == [
+        *(f"outcome 1: {name}" for name in ("ride_id", "truth", "unit")),
+        *("outcome 2: truth", "outcome 3: truth", "outcome 3: unit"),
+    ]
+    assert len(running.outcomes_logged()) == 3, "all of it or none"
+    for body in ({}, {"outcomes": []}, {"outcomes": told, "more": 1}, {"outcomes": "none"}, []):
+        assert running.post("/outcomes", body).status_code == 422
+    assert running.post("/outcomes", {"outcomes": told * 4000}).status_code == 413
+    assert running.get("/outcomes").status_code == 405
+    assert "taxifare_outcomes_told_total 3.0" in running.get("/metrics").text
+
+
 def test_it_tells_what_it_serves_by_whom_and_how_it_is_asked(running: Installation) -> None:
     running.price()
     model = running.get("/model").json()
@@ -561,6 +582,10 @@ def test_a_full_disk_stops_the_log_and_not_the_prices(fresh: Installation) -> No
     assert log["fault"] == "File too large"
     assert "taxifare_log_lost_total" in fresh.get("/metrics").text
     assert "the prediction log is not written" in fresh.log_file.read_text()
+    told = {"outcomes": [{"ride_id": f"ride {number}", "truth": 9.5, "unit": "USD"} for number in range(30)]}
+    refused = fresh.post("/outcomes", told)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert not fresh.outcomes_logged()
 
 
 def fuzzed(running: Installation, examples: int, phases: str = "coverage,fuzzing") -> None:

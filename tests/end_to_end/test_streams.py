@@ -55,6 +55,13 @@ def a_shadow_of(ride_id: str) -> Answer:
     return Answer(ride_id=ride_id, role="shadow", received_at=now, answered_at=now, **told, **prices)
 
 
+OUTCOMES = "taxifare.outcomes"
+
+
+def outcome(ride_id: str | int, unit: str = "USD") -> bytes:
+    return json.dumps({"ride_id": ride_id, "truth": 12.5, "unit": unit}).encode()
+
+
 def log_of(home: Installation) -> str:
     return (home.home / "consumer.log").read_text()
 
@@ -112,7 +119,11 @@ def test_what_cannot_be_priced_goes_to_a_subject_of_its_own_and_holds_nothing_up
         wait(lambda: len(nats.refused()) == len(poison) and len(nats.quotes()) == 1)
         nats.send(ride("good", passenger_count=2))
         wait(lambda: len(nats.refused()) == len(poison) + 1)
-    refused = nats.refused()
+        # What rides came to, on its subject: what is none is refused, what another target is told is its own business.
+        nats.send(b"[", b'{"ride_id": 1}', outcome("good"), outcome("good"), outcome(7, "min"), subject=OUTCOMES)
+        wait(lambda: len(home.outcomes_logged()) == 2 and len(nats.refused()) == len(poison) + 3)
+    assert {(told.ride_id, told.truth, told.unit) for told in home.outcomes_logged()} == {("good", 12.5, "USD")}
+    refused = nats.refused()[:-2]
     assert ids(nats.quotes()) == {"good": 1}
     assert [each["sequence"] for each in refused[:-1]] == list(range(1, len(poison) + 1))
     by_id = {each["ride_id"]: each["problem"] for each in refused if each["ride_id"]}

@@ -23,10 +23,11 @@ import requests
 from upath import UPath
 
 from taxifare.digests import digest_of_digests
-from taxifare.serving import in_force, in_shadow
+from taxifare.serving import in_force, in_shadow, outcome_log
 from taxifare.serving.bundle import FORMAT, GOLDEN, MANIFEST, NETWORK, Golden, Learned, Manifest
 from taxifare.serving.in_force import InForce, bundles_in
 from taxifare.serving.in_shadow import InShadow
+from taxifare.serving.outcome_log import ToldOutcome
 from taxifare.serving.prediction_log import Answer, folder_in
 from taxifare.serving.rides import FIELDS, Limits, Rides
 from taxifare.trips.cities import CITIES, City
@@ -306,6 +307,13 @@ class Installation:
         """What is on the log, sealed or not."""
         lines = [line for path in folder_in(self.home).iterdir() for line in path.read_bytes().splitlines()]
         return [msgspec.json.decode(line, type=Answer) for line in lines]
+
+    def outcomes_logged(self) -> list[ToldOutcome]:
+        """What is on the log of outcomes, sealed or not."""
+        segments = outcome_log.folder_in(self.home).glob("*.jsonl*")
+        return [
+            msgspec.json.decode(line, type=ToldOutcome) for path in segments for line in path.read_bytes().splitlines()
+        ]
 
 
 @contextmanager

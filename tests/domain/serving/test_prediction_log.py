@@ -15,14 +15,8 @@ from typer.testing import CliRunner
 from upath import UPath
 
 from taxifare.cli.main import app
-from taxifare.serving.prediction_log import (
-    PredictionLog,
-    collect,
-    collected_in,
-    folder_in,
-    read,
-    tidy,
-)
+from taxifare.serving.prediction_log import Answer, PredictionLog, collected_in, folder_in, read
+from taxifare.serving.segments import collect, tidy
 from tests.support.places import REPOSITORY
 from tests.support.predictions import answer
 from tests.support.services import Installation
@@ -59,9 +53,9 @@ def test_collected_twice_a_ride_is_there_once_for_each_version_and_role(tmp_path
     log.close()
     (segment,) = (tmp_path / "log").iterdir()
     content = segment.read_bytes()
-    assert collect(tmp_path / "log", lake, KEEP_DAYS).lines == 6
+    assert collect(tmp_path / "log", lake, KEEP_DAYS, Answer).lines == 6
     segment.write_bytes(content)  # killed before it was removed
-    assert collect(tmp_path / "log", lake, KEEP_DAYS).segments == 1
+    assert collect(tmp_path / "log", lake, KEEP_DAYS, Answer).segments == 1
     assert not list((tmp_path / "log").iterdir())
     found = list(read(lake))
     assert [each.key for each in found] == [
@@ -80,7 +74,7 @@ def test_collections_at_once_find_each_segment_once_between_them(tmp_path: Path)
         log.append([answer(f"ride {number}")])
         log.close()
     with ProcessPoolExecutor(4, get_context("spawn")) as processes:
-        found = list(processes.map(collect, [folder] * 8, [lake] * 8, [KEEP_DAYS] * 8))
+        found = list(processes.map(collect, [folder] * 8, [lake] * 8, [KEEP_DAYS] * 8, [Answer] * 8))
     assert sum(each.segments for each in found) == sum(each.lines for each in found) == 60
     assert not list(folder.iterdir())
     assert {each.ride_id for each in read(lake)} == {f"ride {number}" for number in range(60)}
@@ -102,7 +96,7 @@ def test_a_segment_is_sealed_by_others_only_when_its_process_is_dead_and_its_tor
         writer.wait()
     (segment,) = folder.iterdir()
     segment.write_bytes(segment.read_bytes()[:-20])
-    found = collect(folder, UPath(tmp_path / "lake"), KEEP_DAYS)
+    found = collect(folder, UPath(tmp_path / "lake"), KEEP_DAYS, Answer)
     assert (found.segments, found.lines, found.torn) == (1, 2, 1)
     assert [each.ride_id for each in read(UPath(tmp_path / "lake"))] == ["ride 0", "ride 1"]
 
@@ -114,14 +108,14 @@ def test_segments_go_when_they_are_older_than_the_setting_says(tmp_path: Path) -
         for moment in (old, young):
             (folder / f"{moment}-{folder.name}.jsonl").write_bytes(b"")
     assert tidy(tmp_path / "log", KEEP_DAYS).removed == 1
-    collect(tmp_path / "log", UPath(tmp_path / "lake"), KEEP_DAYS)
+    collect(tmp_path / "log", UPath(tmp_path / "lake"), KEEP_DAYS, Answer)
     assert {path.name for path in (tmp_path / "lake").iterdir()} == {f"{young}-log.jsonl", f"{young}-lake.jsonl"}
 
 
 def test_a_full_disk_leaves_whole_lines_is_told_and_is_over_when_there_is_room(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxifare.serving.prediction_log._RETRY_S", 0.0)
+    monkeypatch.setattr("taxifare.serving.segments._RETRY_S", 0.0)
     log = PredictionLog(tmp_path, KEEP_DAYS)
     log.append([answer("before")])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -136,7 +130,7 @@ def test_a_full_disk_leaves_whole_lines_is_told_and_is_over_when_there_is_room(
     log.append([answer("after")])
     assert (log.written, log.lost, log.fault) == (2, 1, None)
     log.close()
-    found = collect(tmp_path, UPath(tmp_path / "lake"), KEEP_DAYS)
+    found = collect(tmp_path, UPath(tmp_path / "lake"), KEEP_DAYS, Answer)
     assert (found.lines, found.torn) == (2, 0)
 
 

@@ -18,9 +18,12 @@ from taxifare.serving.app import Service
 from taxifare.serving.asking import asked_of
 from taxifare.serving.following import Follower
 from taxifare.serving.metrics import Metrics
+from taxifare.serving.outcome_log import OutcomeLog
+from taxifare.serving.outcome_log import folder_in as outcomes_in
 from taxifare.serving.prediction_log import Answer, PredictionLog, Role, folder_in
 from taxifare.serving.shadow import Shadow, StagingFollower
 from taxifare.trips.meters import METERS
+from taxifare.trips.targets import FARE
 from tests.support.services import RIDE, Installation, base_fare_usd, fare_usd, installation, make_bundle
 
 SCOPE = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"content-type", b"application/json")]}
@@ -55,7 +58,8 @@ class Serving:
         home.wait(lambda: self.follower.current is not None and self.staging.facts()["version"] is not None)
         home.wait(lambda: self.staging.current is not None or self.staging.fault is not None)
         self.log = PredictionLog(folder_in(home.home), 1)
-        self.service = Service(self.follower, self.log, self.metrics, None, self.staging)
+        self.outcomes = OutcomeLog(outcomes_in(home.home), 1)
+        self.service = Service(self.follower, self.log, self.outcomes, FARE, self.metrics, None, self.staging)
 
     async def price(self, ride_id: str, **changes: Any) -> dict[str, Any]:
         """What a client is answered."""
