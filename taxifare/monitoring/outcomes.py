@@ -18,7 +18,7 @@ PREDICTIONS = pa.schema(
         pa.field("served_as", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
         pa.field("sequence", pa.int64()),
-        pa.field("bundle", pa.string(), nullable=False),
+        pa.field("bundle", pa.string()),
         pa.field("asked_at", pa.timestamp("us", "UTC"), nullable=False),
         pa.field("pickup_datetime", pa.timestamp("us"), nullable=False),
         *(pa.field(name, pa.float64(), nullable=False) for name in COORDINATES),
@@ -29,9 +29,9 @@ PREDICTIONS = pa.schema(
 )
 """`served_predictions`: what was answered to whom (`production`), or only written down (`shadow`).
 
-`sequence` is that of the promotion in force, null where a bundle was served directly; `asked_at` is UTC, the pickup is
-the city's clock without a zone. `predicted` is the prediction, which errors are of, as on validation trips; `quoted` is
-what the meter would show. Both, and the truth, are in the target's unit.
+`sequence` is that of the promotion in force, null where a bundle was served directly; `bundle` is null for files of
+rides. `asked_at` is UTC, the pickup is the city's clock without a zone. `predicted` is the prediction, which errors are
+of, as on validation trips; `quoted` is what the meter would show. Both, and the truth, are in the target's unit.
 """
 
 OUTCOMES = pa.schema(
@@ -40,12 +40,15 @@ OUTCOMES = pa.schema(
         pa.field("truth", pa.float64()),
         pa.field("reference", pa.float64()),
         pa.field("fate", pa.string(), nullable=False),
+        pa.field("told_least", pa.float64()),
+        pa.field("told_most", pa.float64()),
     ]
 )
 """`served_outcomes`: the same rows, with what each ride came to.
 
 `truth` is null where it is not known, of which `fate` says why (docs/monitoring.md); `reference` is what a plain rate
-per km expects of the ride, see `expected`.
+per km expects of the ride, see `expected`. What was told to the service is kept as the least and the most that was told
+of the ride, so that it does not matter when, how often or in which order that was.
 """
 
 DAY_RIDES = 100

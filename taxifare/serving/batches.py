@@ -4,6 +4,7 @@ The receipt, `rides.csv.receipt.json` beside `rides.csv`, says which promotion p
 written last: a file without one, or changed since, is still to be priced, whatever was killed meanwhile.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -98,6 +99,19 @@ def waiting(inbox: UPath) -> dict[str, str]:
     return found
 
 
+def priced_files(inbox: UPath) -> Iterator[tuple[UPath, Receipt]]:
+    """Yields the files of answers in an inbox with their receipts, by name; files that hold no rides have none.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    names = {path.name for path in inbox.iterdir()}
+    for name in sorted(filter(_is_of_rides, names)):
+        receipt = _found(inbox / name) if _receipt_of(inbox / name).name in names else None
+        if receipt is not None and receipt.fault is None and answers_of(inbox / name).name in names:
+            yield answers_of(inbox / name), receipt
+
+
 def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: datetime) -> Receipt:
     """Returns the receipt of a file that is priced from now on, or of one that holds no rides and says so.
 
@@ -144,8 +158,15 @@ def _receipt_of(rides: UPath) -> UPath:
 def _is_done(rides: UPath, edition: str, names: set[str]) -> bool:
     if _receipt_of(rides).name not in names:
         return False
-    try:
-        receipt = msgspec.json.decode(_receipt_of(rides).read_bytes(), type=Receipt)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    receipt = _found(rides)
+    if receipt is None:
         return False
     return receipt.edition == edition and (receipt.fault is not None or answers_of(rides).name in names)
+
+
+def _found(rides: UPath) -> Receipt | None:
+    """Returns the receipt of a file, None where that cannot be read."""
+    try:
+        return msgspec.json.decode(_receipt_of(rides).read_bytes(), type=Receipt)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

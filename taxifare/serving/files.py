@@ -33,6 +33,9 @@ VALUES = {"USD": "fare_usd", "min": "duration_min"}
 
 VERSION, FAULT = "model_version", "fault"
 
+RIDE_ID = "ride_id"
+"""The column in which a file may say what its rides are called, so that their outcomes are known by it."""
+
 ROWS = 65_536
 """Rides in memory at once, for each thread."""
 
@@ -126,6 +129,37 @@ def score(
             total, refused = total + len(batch), refused + len(faults)
             on_rows(total)
     return Scored(total, refused, tuple(examples))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Rides of a file that were priced, with what they are called in its column `ride_id`; each of shape (n,)."""
+
+    ride_ids: pa.Array
+    rides: Rides
+    versions: pa.Array
+    fare: Numbers
+    quoted: Numbers
+
+
+def answered(answers: IO[bytes], kind: Kind, unit: str) -> Iterator[Answered]:
+    """Yields what a file of answers says of rides that have an id and were priced; nothing where none has.
+
+    Raises:
+        RideFileError: It is no file of answers in that unit.
+    """
+    schema, batches = _opened(answers, kind)
+    names = (RIDE_ID, *FIELDS, *columns_of(unit))
+    if RIDE_ID not in schema.names:
+        return
+    if missing := [name for name in names if name not in schema.names]:
+        raise RideFileError(f"expected a file of answers in {unit}, received one without {missing[0]}")
+    fare, _, _, quoted, _, fault = columns_of(unit)
+    for whole in batches:
+        is_priced = pc.and_(pc.is_null(whole.column(fault)), pc.is_valid(whole.column(RIDE_ID)))
+        batch = whole.filter(is_priced)
+        ids, versions = (_plain(batch.column(name)).cast(pa.string()) for name in (RIDE_ID, VERSION))
+        yield Answered(ids, _rides(batch), versions, _numbers(batch.column(fare)), _numbers(batch.column(quoted)))
 
 
 def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:

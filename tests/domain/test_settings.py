@@ -88,7 +88,7 @@ def test_dataset_sizes_are_written_as_in_the_course(written: str, rows: int | No
         ("REHEARSAL_TRIPS", "-1", "greater than or equal to 0"),
         ("STREAM_URL", "kafka://127.0.0.1:9092", "expected the address of a NATS server"),
         ("STREAM_RIDES", "taxifare.*", "expected a subject of letters"),
-        ("STREAM_RIDES", "taxifare.quotes.fare", "STREAM_QUOTES and STREAM_REFUSED: expected three subjects"),
+        ("STREAM_RIDES", "taxifare.quotes.fare", "STREAM_REFUSED and STREAM_OUTCOMES: expected four subjects"),
     ],
 )
 def test_an_unknown_value_is_refused_by_name(

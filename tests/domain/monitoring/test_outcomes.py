@@ -33,7 +33,7 @@ def outcomes(rides: int, days: int = 2, seed: int = 1) -> pd.DataFrame:
     )
     truth = 3 + 2 * ways_km + draws.normal(0, 1, rides)
     frame = frame.assign(predicted=truth + 0.5 + draws.normal(0, 0.2, rides), truth=truth, fate="matched")
-    return frame.assign(quoted=frame["predicted"].round(1), reference=expected(frame))[OUTCOMES.names]
+    return frame.assign(quoted=frame["predicted"].round(1), reference=expected(frame)).reindex(columns=OUTCOMES.names)
 
 
 def test_days_tell_how_far_off_predictions_were_and_what_a_rate_per_km_would_have_been() -> None:

@@ -1,0 +1,260 @@
+"""Gathering: a month's quotes from the segments that were collected and from files that were priced, each once.
+
+What is stored of the month is kept: segments go after PREDICTION_LOG_DAYS, quotes do not. Of several quotes by one
+version to one ride the first that was asked for counts, whatever order they are found in, so that gathering again,
+twice, or from segments that are there twice, gives the same table.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from upath import UPath
+
+from taxifare.monitoring.errors import MonitoringError
+from taxifare.monitoring.outcomes import PREDICTIONS
+from taxifare.serving import prediction_log
+from taxifare.serving.batches import Receipt, priced_files
+from taxifare.serving.files import Answered, RideFileError, answered, kind_of
+from taxifare.serving.rides import FIELDS
+from taxifare.serving.segments import segments_in
+from taxifare.serving.zones import ENDS, Zones, zones_of
+from taxifare.settings import Settings
+from taxifare.trips.features import MISSING_PASSENGERS
+from taxifare.trips.months import Month
+from taxifare.trips.table import COORDINATES
+from taxifare.whole_files import whole_file
+
+_ROWS = 65_536
+"""Lines that are objects of Python at a time."""
+
+KEY = ("ride_id", "version", "served_as")
+"""What makes two rows the same quote."""
+
+_ORDER = (*KEY, "asked_at", "predicted", "quoted", "pickup_datetime", *COORDINATES, "passenger_count")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What came of gathering a month.
+
+    Attributes:
+        quotes: Rows of the table.
+        rides: How many rides they are of.
+        repeated: Quotes besides to a ride that the version had quoted before, with the same answer.
+        contradicting: The same, with another answer: another ride was told by that name, or the first was changed.
+        torn: Lines of the month that a dying process could not finish.
+    """
+
+    quotes: int
+    rides: int
+    repeated: int
+    contradicting: int
+    torn: int
+
+
+class _Told(msgspec.Struct):
+    """What was told of a ride: coordinates, or the zones that stand for them."""
+
+    pickup_datetime: str
+    pickup_longitude: float | None = None
+    pickup_latitude: float | None = None
+    dropoff_longitude: float | None = None
+    dropoff_latitude: float | None = None
+    passenger_count: float | None = None
+    PULocationID: int | None = None
+    DOLocationID: int | None = None
+
+    def place(self, zones: Zones) -> tuple[float, ...]:
+        """Returns the coordinates; raises LookupError or TypeError where there are none."""
+        found: list[float] = []
+        for name, end in ENDS.items():
+            zone = getattr(self, name)
+            pair = (
+                (getattr(self, f"{end}_longitude"), getattr(self, f"{end}_latitude")) if zone is None else zones[zone]
+            )
+            found += (float(pair[0]), float(pair[1]))
+        return tuple(found)
+
+
+class _Quote(msgspec.Struct):
+    """What a table takes of a line of the prediction log."""
+
+    ride_id: str | int
+    ride: _Told
+    role: prediction_log.Role
+    version: str
+    bundle: str
+    sequence: int | None
+    fare: float
+    quoted: float
+    unit: str
+    received_at: datetime
+
+
+def gather(place: UPath, month: Month, settings: Settings) -> Gathered:
+    """Ensures that the month's quotes are in a parquet file: those it has, those of the lake and those of the inbox.
+
+    Args:
+        place: Of the file; of what is there nothing is lost.
+        month: Of the pickup.
+        settings: Say where lake and inbox are, and what is predicted of which city's rides.
+
+    Raises:
+        MonitoringError: What is there is no such table.
+        OSError: The lake cannot be read or written.
+    """
+    torn: list[bytes] = []
+    found = [
+        *stored(place, PREDICTIONS),
+        *_logged(prediction_log.collected_in(settings.lake), month, settings, torn),
+        *_priced(settings.inbox, month, settings),
+    ]
+    table, repeated, contradicting = firsts(found)
+    with whole_file(place) as unfinished, unfinished.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
+    return Gathered(len(table), pc.count_distinct(table["ride_id"]).as_py(), repeated, contradicting, len(torn))
+
+
+def firsts(found: Sequence[pa.Table]) -> tuple[pa.Table, int, int]:
+    """Returns of each ride, version and role the quote that was asked for first, and how many others there were.
+
+    Returns:
+        The quotes, by ride; those besides with the same answer; those besides with another one. The same line, found
+        twice, is none of them.
+    """
+    table = pa.concat_tables([PREDICTIONS.empty_table(), *found]).sort_by([(name, "ascending") for name in _ORDER])
+    if len(table) < 2:
+        return table, 0, 0
+    same_quote = _as_before(table, KEY)
+    same_line = _as_before(table, _ORDER)
+    same_answer = _as_before(table, [name for name in _ORDER if name != "asked_at"])
+    others = pc.and_not(same_quote, same_line)
+    repeated = pc.sum(pc.and_(others, same_answer)).as_py()
+    return table.filter(pc.invert(same_quote)), repeated, pc.sum(others).as_py() - repeated
+
+
+def _as_before(table: pa.Table, names: Iterable[str]) -> pa.ChunkedArray:
+    """Returns which rows have in all of these columns what the row before has."""
+    same = None
+    for name in names:
+        column = table[name].combine_chunks()
+        equal = pc.fill_null(pc.equal(column[1:], column[:-1]), fill_value=False)
+        same = equal if same is None else pc.and_(same, equal)
+    return pa.concat_arrays([pa.array([False]), same])
+
+
+def stored(place: UPath, schema: pa.Schema) -> list[pa.Table]:
+    """Returns what a file holds, nothing where there is none.
+
+    Raises:
+        MonitoringError: It is no such table.
+    """
+    try:
+        with place.open("rb") as file:
+            return [pq.read_table(file, columns=schema.names).cast(schema)]
+    except FileNotFoundError:
+        return []
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        raise MonitoringError(
+            f"{place}: expected the quotes of a month, received a file that cannot be read as that: {error}. Put back "
+            "what was there, or move it away: the month is gathered from what PREDICTION_LOG_DAYS has kept"
+        ) from None
+
+
+def _logged(collected: UPath, month: Month, settings: Settings, torn: list[bytes]) -> Iterator[pa.Table]:
+    """Yields the month's quotes of the prediction log, in parts."""
+    decoder, zones, unit = msgspec.json.Decoder(_Quote), zones_of(settings.city), settings.target_facts.unit
+    # Other months' lines are not worth decoding: so is the field written, and in what a client told nowhere else.
+    mark = f'"pickup_datetime":"{month}-'.encode()
+    rows: list[tuple[Any, ...]] = []
+    for line in lines_in(collected):
+        if mark not in line:
+            continue
+        try:
+            row = _row(decoder.decode(line), zones, unit)
+        except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, ValueError):
+            torn.append(line)
+            continue
+        if row is not None:
+            rows.append(row)
+        if len(rows) == _ROWS:
+            yield _table(rows)
+            rows = []
+    yield _table(rows)
+
+
+def lines_in(collected: UPath) -> Iterator[bytes]:
+    """Yields all lines that were collected; segments that go meanwhile are older than they are kept."""
+    for path in segments_in(collected):
+        with suppress(FileNotFoundError):
+            yield from path.read_bytes().splitlines()
+
+
+def _row(quote: _Quote, zones: Zones, unit: str) -> tuple[Any, ...] | None:
+    """Returns a quote in the order of the table's columns, None for one in another unit."""
+    if quote.unit != unit:
+        return None
+    told = quote.ride
+    return (
+        str(quote.ride_id),
+        quote.role,
+        quote.version,
+        quote.sequence,
+        quote.bundle,
+        quote.received_at,
+        datetime.fromisoformat(told.pickup_datetime),
+        *told.place(zones),
+        MISSING_PASSENGERS if told.passenger_count is None else int(told.passenger_count),
+        quote.fare,
+        quote.quoted,
+    )
+
+
+def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(PREDICTIONS)
+    return pa.table(
+        [pa.array(column, kind.type) for column, kind in zip(columns, PREDICTIONS, strict=True)], PREDICTIONS
+    )
+
+
+def _priced(inbox: UPath | None, month: Month, settings: Settings) -> Iterator[pa.Table]:
+    """Yields the month's quotes of files whose rides have a `ride_id`, in parts.
+
+    Raises:
+        MonitoringError: There is no such inbox, or a file of answers is none.
+    """
+    if inbox is None:
+        return
+    try:
+        for answers, receipt in priced_files(inbox):
+            with answers.open("rb") as file:
+                for part in answered(file, kind_of(answers.name), settings.target_facts.unit):
+                    yield _of_file(part, receipt, month)
+    except (FileNotFoundError, RideFileError) as error:
+        raise MonitoringError(f"SCORING_INBOX={settings.scoring_inbox}: {error}") from None
+
+
+def _of_file(part: Answered, receipt: Receipt, month: Month) -> pa.Table:
+    """Returns the month's quotes of a part of a file."""
+    rides, n = part.rides, len(part.rides)
+    columns = {
+        "ride_id": part.ride_ids,
+        "served_as": ["production"] * n,
+        "version": part.versions,
+        "sequence": [receipt.sequence] * n,
+        "bundle": [None] * n,
+        "asked_at": [receipt.scored_at] * n,
+        **{name: getattr(rides, name) for name in FIELDS},
+        "predicted": part.fare,
+        "quoted": part.quoted,
+    }
+    table = pa.table([pa.array(columns[kind.name]).cast(kind.type) for kind in PREDICTIONS], PREDICTIONS)
+    return table.filter(pa.array(rides.pickup_datetime.astype("datetime64[M]") == np.datetime64(str(month), "M")))

@@ -1,0 +1,236 @@
+"""Joining: each quote of a month with what its ride came to, by the ride's id.
+
+What became of a ride is a function of three things: its quotes, the trips that the source has published of the month,
+and what was told to the service. So it does not matter in which order or how often these came: joining again gives the
+same table, and a month that was restated is joined anew. The fates that a ride may have are listed in
+docs/monitoring.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from upath import UPath
+
+from taxifare.monitoring.gathering import lines_in, stored
+from taxifare.monitoring.outcomes import OUTCOMES, PREDICTIONS, expected
+from taxifare.serving import outcome_log
+from taxifare.serving.outcome_log import ToldOutcome
+from taxifare.settings import Settings
+from taxifare.trips.table import COORDINATES
+from taxifare.whole_files import whole_file
+
+PUBLISHED, TOLD, UNSOUND, ANOTHER, CONTRADICTED, WAITING = (
+    *("published", "told", "unsound", "another ride", "contradicted", "waiting"),
+)
+"""Fates of a ride, see docs/monitoring.md."""
+
+KNOWN = (PUBLISHED, TOLD)
+"""Those with a truth."""
+
+SAME = 0.005
+"""Outcomes of one ride that are less apart are the same, to the cent or the hundredth of a minute."""
+
+_APART = pa.scalar(12 * 3_600_000_000, pa.duration("us"))
+"""A trip that begins so long before or after the ride that was priced is another one, whatever it is called."""
+
+_ROWS = 65_536
+
+_REVISION = b"taxifare_revision"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The trips that the source has published of a month.
+
+    Attributes:
+        revision: Of the source.
+        keys: What the source calls them, of all.
+        pickups: When they began, of all.
+        sound_keys: Of those that cleaning kept.
+        truths: What those came to.
+    """
+
+    revision: str
+    keys: pa.Array
+    pickups: pa.Array
+    sound_keys: pa.Array
+    truths: pa.Array
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What came of joining a month.
+
+    Attributes:
+        quotes: Rows of the table.
+        rides: How many rides they are of.
+        fates: Rides by what became of them; rides of no such fate are left out.
+        differing: Rides whose published truth is another than was told.
+        revision: Of the trips that they were joined with, None where none were published.
+    """
+
+    quotes: int
+    rides: int
+    fates: Mapping[str, int]
+    differing: int
+    revision: str | None
+
+    @property
+    def share_matched(self) -> float | None:
+        """The share of rides whose truth is known, None without a ride."""
+        return sum(self.fates.get(fate, 0) for fate in KNOWN) / self.rides if self.rides else None
+
+
+def join(predictions: UPath, outcomes: UPath, published: Published | None, settings: Settings) -> Joined:
+    """Ensures that a month's outcomes are in a parquet file.
+
+    Args:
+        predictions: The file of its quotes.
+        outcomes: Of the file; what was told of the rides that are in it is kept.
+        published: The month's trips, None where none are published.
+        settings: Say where the lake is, and what is predicted.
+
+    Raises:
+        MonitoringError: One of the files is no such table.
+        OSError: The lake cannot be read or written.
+    """
+    quotes = pa.concat_tables([PREDICTIONS.empty_table(), *stored(predictions, PREDICTIONS)])
+    told = [_told_before(outcomes), *_told_since(settings, quotes["ride_id"])]
+    table = joined(quotes, published, pa.concat_tables(told))
+    revision = None if published is None else published.revision
+    marked = table.replace_schema_metadata({_REVISION: revision or ""})
+    with whole_file(outcomes) as unfinished, unfinished.open("wb") as file:
+        pq.write_table(marked, file, compression="zstd")
+    each = table.filter(_is_first(table["ride_id"]))
+    fates = {each_fate["values"]: each_fate["counts"] for each_fate in pc.value_counts(each["fate"]).to_pylist()}
+    apart = pc.greater(pc.max_element_wise(_away(each, "told_least"), _away(each, "told_most")), SAME)
+    differing = pc.sum(pc.and_(pc.equal(each["fate"], PUBLISHED), apart)).as_py() or 0
+    return Joined(len(table), len(each), fates, differing, revision)
+
+
+def joined_revision(outcomes: UPath) -> str | None:
+    """Returns the revision of the trips that a month was joined with last, empty without trips; None before the first.
+
+    Raises:
+        OSError: The lake cannot be read.
+    """
+    try:
+        with outcomes.open("rb") as file:
+            marks: Mapping[bytes, bytes] = pq.read_schema(file).metadata or {}
+    except FileNotFoundError:
+        return None
+    return marks.get(_REVISION, b"").decode()
+
+
+def joined(quotes: pa.Table, published: Published | None, told: pa.Table) -> pa.Table:
+    """Returns the quotes with what their rides came to: the columns of `OUTCOMES`.
+
+    Args:
+        quotes: Each once, sorted by ride: the columns of `PREDICTIONS`.
+        published: The month's trips, None where none are published.
+        told: What was told of rides: `ride_id`, `told_least`, `told_most`, a ride as often as somebody told it.
+    """
+    quotes = quotes.combine_chunks()
+    ids = quotes["ride_id"]
+    grouped = told.group_by("ride_id").aggregate([("told_least", "min"), ("told_most", "max")])
+    place = pc.index_in(ids, grouped["ride_id"].combine_chunks())
+    least, most = (pc.take(grouped[name], place) for name in ("told_least_min", "told_most_max"))
+    is_published, is_other, truth = _found(quotes, published)
+    is_told = pc.and_(pc.is_valid(least), pc.less(pc.subtract(most, least), SAME))
+    fates = pc.case_when(
+        pc.make_struct(
+            pc.and_(is_published, pc.is_valid(truth)),
+            is_published,
+            pc.fill_null(is_told, fill_value=False),
+            pc.is_valid(least),
+            is_other,
+        ),
+        *(PUBLISHED, UNSOUND, TOLD, CONTRADICTED, ANOTHER, WAITING),
+    )
+    truth = pc.if_else(pc.equal(fates, TOLD), least, truth)
+    columns = {"truth": truth, "fate": fates, "told_least": least, "told_most": most}
+    columns["reference"] = _references(quotes, truth)
+    added = [columns[kind.name] for kind in list(OUTCOMES)[len(PREDICTIONS) :]]
+    return pa.table([*quotes.columns, *added], schema=OUTCOMES)
+
+
+def _found(quotes: pa.Table, published: Published | None) -> tuple[Any, Any, Any]:
+    """Returns of each quote whether its ride is published, whether another ride by that name is, and the truth."""
+    n = len(quotes)
+    if published is None:
+        return pa.array(np.zeros(n, bool)), pa.array(np.zeros(n, bool)), pa.nulls(n, pa.float64())
+    ids = quotes["ride_id"]
+    pickups = pc.take(published.pickups, pc.index_in(ids, published.keys)).cast(pa.timestamp("us"))
+    apart = pc.subtract(pickups, quotes["pickup_datetime"])
+    is_near = pc.and_(pc.less(apart, _APART), pc.greater(apart, pa.scalar(-_APART.value, pa.duration("us"))))
+    is_published = pc.fill_null(is_near, fill_value=False)
+    truths = pc.take(published.truths, pc.index_in(ids, published.sound_keys))
+    nothing = pa.scalar(None, pa.float64())
+    is_other = pc.and_not(pc.is_valid(pickups), is_published)
+    return is_published, is_other, pc.if_else(is_published, truths, nothing)
+
+
+def _references(quotes: pa.Table, truth: Any) -> pa.Array:
+    """Returns what a rate per km expects of each ride, by all rides of which the truth is known, each once."""
+    known = pa.table({name: quotes[name] for name in ("ride_id", "pickup_datetime", *COORDINATES)} | {"truth": truth})
+    known = known.filter(pc.is_valid(known["truth"]))
+    known = known.filter(_is_first(known["ride_id"]))
+    rates: pd.Series = expected(known.drop_columns("ride_id").to_pandas())
+    place = pc.index_in(quotes["ride_id"], known["ride_id"].combine_chunks())
+    return pc.take(pa.array(rates, pa.float64(), from_pandas=True), place)
+
+
+def _is_first(ids: pa.ChunkedArray) -> pa.Array:
+    """Returns which of sorted ids are not as the one before."""
+    flat = ids.combine_chunks()
+    if not len(flat):
+        return pa.array([], pa.bool_())
+    return pa.concat_arrays([pa.array([True]), pc.not_equal(flat[1:], flat[:-1])])
+
+
+def _away(table: pa.Table, name: str) -> Any:
+    return pc.abs(pc.subtract(table[name], table["truth"]))
+
+
+_TOLD = pa.schema([pa.field("ride_id", pa.string()), *(OUTCOMES.field(name) for name in ("told_least", "told_most"))])
+
+
+def _told_before(outcomes: UPath) -> pa.Table:
+    """Returns what was told of the rides of a table that was joined before."""
+    table = pa.concat_tables([_TOLD.empty_table(), *stored(outcomes, _TOLD)])
+    return table.filter(pc.is_valid(table["told_least"]))
+
+
+def _told_since(settings: Settings, ids: pa.ChunkedArray) -> list[pa.Table]:
+    """Returns what the collected segments say of these rides, torn lines left out."""
+    asked, unit = pc.unique(ids), settings.target_facts.unit
+    decoder = msgspec.json.Decoder(ToldOutcome)
+    tables: list[pa.Table] = []
+    rows: list[tuple[str, float]] = []
+
+    def keep() -> None:
+        names, truths = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True))
+        part = pa.table([names, truths, truths], schema=_TOLD)
+        tables.append(part.filter(pc.is_in(part["ride_id"], asked)))
+        rows.clear()
+
+    kinds = (pa.string(), pa.float64())
+    for line in lines_in(outcome_log.collected_in(settings.lake)):
+        try:
+            told = decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        if told.unit == unit:
+            rows.append((str(told.ride_id), told.truth))
+        if len(rows) == _ROWS:
+            keep()
+    if rows:
+        keep()
+    return tables
