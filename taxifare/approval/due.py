@@ -7,13 +7,14 @@ Why nothing is remembered: docs/decisions.md, under approval.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
 from taxifare.approval import policies, requests, standing
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.ledger import Entries
 from taxifare.approval.records import (
     Comparison,
     Delivery,
@@ -77,14 +78,19 @@ class Known:
         """
         approvals.repair()
         with approvals.ledger.reading() as entries:
-            return cls(
-                entries.comparisons(),
-                entries.last_promotion(),
-                *entries.at_hand(),
-                entries.notices(),
-                entries.spent_tokens(),
-                standing.read(entries),
-            )
+            return cls.read(entries)
+
+    @classmethod
+    def read(cls, entries: Entries) -> "Known":
+        """Returns what is on record in one view of the ledger; whether the registry agrees is not looked at."""
+        return cls(
+            entries.comparisons(),
+            entries.last_promotion(),
+            *entries.at_hand(),
+            entries.notices(),
+            entries.spent_tokens(),
+            standing.read(entries),
+        )
 
     @property
     def production(self) -> str | None:
@@ -169,10 +175,23 @@ class Undecided:
 def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
     """Returns the oldest month to run, None where there is nothing to do.
 
+    While one start waits for its answer, no other is prepared, see `waiting_start`: a start has to be decided on once,
+    not six times over.
+
+    Args:
+        published: Revision of each month the source has and the partitions cover.
+        known: What is on record.
+    """
+    due = next(months_due(published, known), None)
+    return None if due is not None and due.why is Why.NEW and waiting_start(known) is not None else due
+
+
+def months_due(published: Mapping[Month, str], known: Known) -> Iterator[Due]:
+    """Yields the months that are behind what is published and decided, oldest first.
+
     A month is due when it has not been compared; when its content has changed at the source since; or when production
     has, its question was not answered, and it is later than what production learned last – so that its question can be
-    asked anew. Months at or before that are history. While one start waits for its answer, no other is prepared, see
-    `waiting_start`: a start has to be decided on once, not six times over.
+    asked anew. Months at or before that are history.
 
     Args:
         published: Revision of each month the source has and the partitions cover.
@@ -183,15 +202,14 @@ def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
         comparison = known.comparisons.get(str(month))
         key = f"{month}:{revision}"
         if comparison is None:
-            if learned is not None and month < learned:
-                continue
-            return None if waiting_start(known) is not None else Due(month, Why.NEW, key)
-        if comparison.revision != revision:
-            return Due(month, Why.RESTATED, f"{key}:after {comparison.staging_run}")
+            if learned is None or month >= learned:
+                yield Due(month, Why.NEW, key)
+            continue
         moved = comparison.production_version != known.production
-        if moved and (str(month), revision) not in settled and (learned is None or month > learned):
-            return Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{known.production}:after {comparison.staging_run}")
-    return None
+        if comparison.revision != revision:
+            yield Due(month, Why.RESTATED, f"{key}:after {comparison.staging_run}")
+        elif moved and (str(month), revision) not in settled and (learned is None or month > learned):
+            yield Due(month, Why.PRODUCTION_CHANGED, f"{key}:v{known.production}:after {comparison.staging_run}")
 
 
 def waiting_start(known: Known) -> Comparison | None:

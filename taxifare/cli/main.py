@@ -14,6 +14,7 @@ from taxifare.cli.predictions import collect, shadow
 from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
 from taxifare.cli.standing import app as standing
+from taxifare.cli.status import status
 from taxifare.cli.streams import consume
 from taxifare.cli.studies import show_learning_curve, tuned
 
@@ -40,6 +41,7 @@ def taxifare(
     """Decide which model prices rides, and see who did."""
 
 
+app.command()(status)
 app.command()(requests)
 app.command()(decide)
 app.command()(history)

@@ -1,0 +1,120 @@
+"""Where things stand, on one screen: `status`."""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from textwrap import wrap
+
+from taxifare.approval.versions import ledger_of
+from taxifare.cli.shared import Terminal, errors_told
+from taxifare.operations.status import Question, Status, status_of
+from taxifare.reports.months import MonthOnRecord
+from taxifare.settings import Settings, settings_in_force
+from taxifare.sources import make_source
+from taxifare.texts import one_line
+
+_WIDTH = 80
+_MARGIN = 12
+
+_MONTHS, _QUESTIONS, _ALARMS = 6, 2, 4
+"""How many are shown of each: more than that is no screen any more."""
+
+
+@errors_told()
+def status() -> None:
+    """Show where things stand, on one screen: production, the last months, what waits, and what to type next."""
+    settings = settings_in_force()
+    found = status_of(settings, ledger_of(settings), partial(make_source, settings), datetime.now(UTC))
+    screen = Terminal()
+    for line in lines_of(found, settings):
+        screen.print(line, soft_wrap=True, highlight=False)
+
+
+def lines_of(found: Status, settings: Settings) -> list[str]:
+    """Returns the screen, line by line; no line but a command is longer than 80 characters."""
+    target = settings.target_facts
+    what = f"{settings.city_facts.name}, {target.name} in {target.unit}"
+    lines = [f"{'taxifare':{_MARGIN}}{what}; {found.now:%Y-%m-%d %H:%M} UTC"]
+    lines += _part("Production", _production(found, target.unit))
+    if found.months:
+        lines += _part("Months", _months(found, target.unit))
+    lines += _part("Questions", _questions(found) or ["none waits for an answer"])
+    alarms = [line for alarm in found.alarms[:_ALARMS] for line in _wrapped(f"{alarm.name}: {alarm.says}", most=3)]
+    more = len(found.alarms) - _ALARMS
+    alarms += [f"and {more} more: taxifare doctor"] if more > 0 else []
+    lines += _part("Alarms", alarms or ["none"])
+    return lines + _part("Next", [found.next_command or "nothing: no question, month or alarm waits for you"])
+
+
+def _part(name: str, lines: list[str]) -> list[str]:
+    """Returns the lines of a part, its name before the first."""
+    return [f"{name if not place else '':{_MARGIN}}{line}".rstrip() for place, line in enumerate(lines)]
+
+
+def _wrapped(text: str, most: int = 2) -> list[str]:
+    """Returns a text in so many lines at most."""
+    found = wrap(one_line(text), _WIDTH - _MARGIN, max_lines=most, placeholder=" …", break_on_hyphens=False)
+    return found or [""]
+
+
+def _production(found: Status, unit: str) -> list[str]:
+    last = found.promotion
+    if last is None:
+        return ["nothing yet: no model was approved"]
+    age = _ago(found.now - last.promoted_at)
+    by = one_line(last.by)
+    if last.version is None:
+        lines = _wrapped(f"none since {last.promoted_at:%Y-%m-%d} ({age}): taken out by {by}")
+    else:
+        change = "back from" if last.kind == "rollback" else "in place of"
+        before = last.replaced_version or "nothing"
+        lines = _wrapped(
+            f"version {last.version} since {last.promoted_at:%Y-%m-%d} ({age}), by {by}, {change} {before}"
+        )
+    lines += _wrapped(f"why: {last.reason}")
+    if last.version is not None:
+        lines += _errors(found, unit)
+    return lines
+
+
+def _errors(found: Status, unit: str) -> list[str]:
+    """Returns the error that was promised, and what came of it."""
+    promised = "not on record"
+    if found.promised is not None and found.promised_mae is not None:
+        promised = f"off by {found.promised_mae:.2f} {unit} a ride (as shown on {found.promised.subject})"
+    return [f"promised: {promised}", "realised: no outcomes yet"]
+
+
+def _months(found: Status, unit: str) -> list[str]:
+    """Returns the last months, a line each."""
+    head = f"{'':9}{'verdict':12}{'production':>10}{'staging':>9}  decision"
+    return [head, *map(_month, found.months[-_MONTHS:]), f"(errors in {unit} a ride, both on the same rides)"]
+
+
+def _month(one: MonthOnRecord) -> str:
+    errors = ["–" if mae is None else f"{mae:.3f}" for mae in (one.production_mae, one.staging_mae)]
+    line = f"{one.subject:9}{one.verdict:12}{errors[0]:>10}{errors[1]:>9}  {one.decision}"
+    room = _WIDTH - _MARGIN
+    return line if len(line) <= room else f"{line[: room - 1]}…"
+
+
+def _questions(found: Status) -> list[str]:
+    lines = []
+    for question in found.questions[:_QUESTIONS]:
+        lines += [*_wrapped(f"{question.about}; {_asked(question, found.now)}"), f"  {question.answer}"]
+    more = len(found.questions) - _QUESTIONS
+    return [*lines, f"and {more} more: taxifare requests"] if more > 0 else lines
+
+
+def _asked(question: Question, now: datetime) -> str:
+    return f"asked {_ago(now - question.asked_at)} ago, until {question.valid_until:%Y-%m-%d}"
+
+
+def _ago(age: timedelta) -> str:
+    """Returns an age as people say it.
+
+    >>> _ago(timedelta(days=1, hours=5)), _ago(timedelta(hours=3)), _ago(timedelta(seconds=20))
+    ('1 day', '3 hours', '0 minutes')
+    """
+    days, seconds = max(age, timedelta()).days, max(age, timedelta()).seconds
+    count, what = (days, "day") if days else (seconds // 3600, "hour") if seconds >= 3600 else (seconds // 60, "minute")
+    return f"{count} {what}{'' if count == 1 else 's'}"

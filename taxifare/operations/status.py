@@ -1,0 +1,257 @@
+"""Where an installation stands: what is in production, what was decided lately, what waits, what is wrong, what to do.
+
+Read from the ledger, the source's list of months and what those who price rides find, so that it is there in a moment;
+`doctor` asks every part whether it works. Nothing is written, and nothing repaired.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from taxifare.approval import requests
+from taxifare.approval.channels import WatchedLog, notifiers
+from taxifare.approval.decisions import APPROVABLE
+from taxifare.approval.due import Known, Why, months_due, to_ask, to_tell
+from taxifare.approval.heads import ToldHeads
+from taxifare.approval.ledger import Entries, Ledger
+from taxifare.approval.records import Promotion, Request, StandingRequest
+from taxifare.errors import ToldError
+from taxifare.reports.months import MonthOnRecord, months_on_record, readable
+from taxifare.secrets import redacted
+from taxifare.serving import in_force
+from taxifare.settings import Settings
+from taxifare.sources import CannotTellError, SourceError, TripSource
+from taxifare.sources.whole_months import why_waiting
+from taxifare.texts import one_line
+from taxifare.trips.months import Month
+
+NO_STATE = "make demo"
+"""The first command of an installation."""
+
+WORKS = "make dev"
+"""The command whose daemon runs months that are due, and asks."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something that waits for a person's answer.
+
+    Attributes:
+        id: Its name.
+        about: What is asked, in words.
+        asked_at: Since when.
+        valid_until: Until when it can be answered.
+        answer: The command that answers it.
+    """
+
+    id: str
+    about: str
+    asked_at: datetime
+    valid_until: datetime
+    answer: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that is not as it should be.
+
+    Attributes:
+        name: Which alarm it is.
+        says: What has happened, and the way out.
+    """
+
+    name: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where an installation stands at one moment.
+
+    Attributes:
+        now: The moment.
+        promotion: The last change of production, None before the first.
+        promised: The comparison's question on which production was approved; None where it is not on record.
+        months: What was compared, the base model first.
+        questions: What waits for an answer, in the order in which to answer.
+        behind: The months that are published and have yet to be run, oldest first.
+        waits: Why the first of them is not run yet; None where it may be.
+        cannot_tell: Why it is not known what is published, None where it is.
+        untold: What people should know and no message has told them in every channel.
+        alarms: What is not as it should be.
+        next_command: What to type next, None where nothing is to be done.
+    """
+
+    now: datetime
+    promotion: Promotion | None = None
+    promised: Request | None = None
+    months: tuple[MonthOnRecord, ...] = ()
+    questions: tuple[Question, ...] = ()
+    behind: tuple[Month, ...] = ()
+    waits: str | None = None
+    cannot_tell: str | None = None
+    untold: tuple[str, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+    next_command: str | None = None
+
+    @property
+    def production(self) -> str | None:
+        """The version in production, None where there is none."""
+        return None if self.promotion is None else self.promotion.version
+
+    @property
+    def promised_mae(self) -> float | None:
+        """The error a ride that was shown when production was approved; None where that is not known."""
+        evidence = None if self.promised is None else readable(self.promised)
+        return None if evidence is None else evidence.staging.scores.mae
+
+
+def status_of(settings: Settings, ledger: Ledger, source: Callable[[], TripSource], now: datetime) -> Status:
+    """Returns where the installation stands; makes no state where there is none.
+
+    Args:
+        settings: In force.
+        ledger: What is on record.
+        source: Makes the source of trips; what it says of itself when it cannot be made is an alarm.
+        now: The moment.
+
+    Raises:
+        LedgerError: The ledger cannot be read, or was written by another release.
+    """
+    if not settings.has_ledger:
+        return Status(now, next_command=NO_STATE)
+    with ledger.reading() as entries:
+        known = Known.read(entries)
+        missing = ToldHeads(settings.home, ledger.place).missing(entries)
+        promised = _promised(entries, known.promotion)
+    channels = [one.channel for one in notifiers(settings)] or [WatchedLog.channel]
+    found = Status(
+        now,
+        known.promotion,
+        promised,
+        tuple(months_on_record(known)),
+        tuple(_questions(known)),
+        untold=tuple(_untold(known, channels, settings)),
+    )
+    found = _with_months(found, known, source, settings)
+    alarms = [
+        *([] if missing is None else [_behind_what_was_told(missing.told_at)]),
+        *_service(known.promotion, settings),
+        *_months(found),
+        *_messages(found),
+    ]
+    found = replace(found, alarms=tuple(alarms))
+    return replace(found, next_command=_next_command(found, is_behind=missing is not None))
+
+
+def _promised(entries: Entries, promotion: Promotion | None) -> Request | None:
+    """Returns the question on which what is in production was approved; what a rollback returned to had one, too."""
+    if promotion is None or promotion.version is None:
+        return None
+    if promotion.request_id is not None:
+        return entries.request(promotion.request_id)
+    return entries.last_request_of(promotion.version)
+
+
+def _questions(known: Known) -> Iterator[Question]:
+    """Yields what waits for an answer, the oldest subject first."""
+    if known.standing.open is not None:
+        yield _about_standing(known.standing.open)
+    waiting = (request for request in known.requests if request.id not in known.ends)
+    for request in sorted(waiting, key=requests.by_subject):
+        before = "nothing" if request.production_version is None else f"version {request.production_version}"
+        about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
+        yield Question(request.id, about, request.requested_at, request.valid_until, _answer(request))
+
+
+def _about_standing(request: StandingRequest) -> Question:
+    about = f"Standing approval of {request.first_month} to {request.last_month}"
+    return Question(request.id, about, request.requested_at, request.valid_until, _answer(request))
+
+
+def _answer(request: Request | StandingRequest) -> str:
+    """Returns the command that answers a question as its evidence says."""
+    if isinstance(request, StandingRequest) or request.verdict in APPROVABLE:
+        return f'taxifare decide {request.id} --approve --by YOU --reason "WHY"'
+    return f'taxifare decide {request.id} --reject --by YOU --reason "WHY"'
+
+
+def _untold(known: Known, channels: Sequence[str], settings: Settings) -> Iterator[str]:
+    """Yields what people should know and no message has told them in every channel, in words."""
+    for comparison in to_ask(known, channels, settings):
+        yield f"the question about {comparison.subject}"
+    yield from to_tell(known, channels)
+
+
+def _with_months(found: Status, known: Known, source: Callable[[], TripSource], settings: Settings) -> Status:
+    """Returns the status with what the source has published that was not run yet."""
+    doubt = None
+    try:
+        trips = source()
+        try:
+            published = trips.months()
+        except CannotTellError as error:
+            published, doubt = error.before, one_line(redacted(str(error)))
+        last = settings.last_month or Month(found.now.replace(tzinfo=None), freq="M") - 1
+        covered = {month: it for month, it in published.items() if settings.first_month <= month <= last}
+        due = list(months_due(covered, known))
+        waits = None
+        if due and due[0].why is not Why.PRODUCTION_CHANGED:
+            first = due[0].month
+            waits = why_waiting(first, covered[first], trips.rides(), settings, settings.lake)
+    except (SourceError, OSError) as error:
+        return replace(found, cannot_tell=one_line(redacted(str(error))))
+    return replace(found, behind=tuple(one.month for one in due), waits=waits, cannot_tell=doubt)
+
+
+def _behind_what_was_told(told_at: datetime) -> Alarm:
+    says = (
+        f"the ledger lacks what people were told on {told_at:%Y-%m-%d %H:%M} UTC: it was restored from an older backup "
+        "or cut off, and nothing is decided meanwhile; taxifare doctor says more"
+    )
+    return Alarm("ledger", says)
+
+
+def _service(last: Promotion | None, settings: Settings) -> Iterator[Alarm]:
+    """Yields that those who price rides find something else than what the ledger says."""
+    if last is None:
+        return
+    try:
+        found = in_force.read(settings.lake)
+    except (ToldError, OSError) as error:
+        yield Alarm("service", f"what prices rides cannot be told: {one_line(redacted(str(error)))}")
+        return
+    if found is None or (found.sequence, found.version) != (last.sequence, last.version):
+        instead = "nothing" if found is None else f"version {found.version or 'none'}"
+        yield Alarm("service", f"rides are priced by {instead}, not by what is in production: taxifare bundle")
+
+
+def _months(found: Status) -> Iterator[Alarm]:
+    """Yields what keeps months from being run."""
+    if found.cannot_tell is not None:
+        yield Alarm("source", f"the source cannot tell what is published: {found.cannot_tell}")
+    if found.waits is not None:
+        yield Alarm("waiting", one_line(found.waits))
+    elif found.behind and found.production is not None:
+        more = "" if len(found.behind) == 1 else f" to {found.behind[-1]}, {len(found.behind)} months,"
+        yield Alarm("behind", f"{found.behind[0]}{more} published and not run yet: {WORKS} runs what is due")
+
+
+def _messages(found: Status) -> Iterator[Alarm]:
+    """Yields what people should know and were not told."""
+    if found.untold:
+        more = "" if len(found.untold) == 1 else f" and {len(found.untold) - 1} more"
+        yield Alarm("messages", f"not in every channel yet: {found.untold[0]}{more}; {WORKS} sends what is due")
+
+
+def _next_command(found: Status, *, is_behind: bool) -> str | None:
+    """Returns what to type next, None where nothing is to be done."""
+    if is_behind:
+        return "taxifare doctor"
+    if found.questions:
+        return found.questions[0].answer
+    if any(alarm.name == "service" for alarm in found.alarms):
+        return "taxifare bundle"
+    if found.cannot_tell is not None or found.waits is not None:
+        return "taxifare months"
+    return WORKS if found.behind or found.untold or found.promotion is None else None

@@ -1,0 +1,241 @@
+"""Where an installation stands, on one screen: what a person has to know first, and what to type next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from taxifare.approval.heads import ToldHead, ToldHeads
+from taxifare.approval.ledger import Ledger, LedgerError
+from taxifare.approval.records import Delivery, Notice, Request
+from taxifare.cli.main import app
+from taxifare.cli.status import lines_of
+from taxifare.gate.evidence import Verdict
+from taxifare.operations.status import Status, status_of
+from taxifare.serving import in_force
+from taxifare.serving.in_force import InForce
+from taxifare.sources import TripSource, make_source
+from taxifare.sources.base import CannotTellError, SourceError
+from taxifare.trips.months import Month, parse_month
+from tests.support.approvals import Office
+from tests.support.small import small_settings
+from tests.support.standing import month
+
+
+@dataclass
+class Published:
+    """A source of which only what is published matters; it may be unable to tell."""
+
+    months_of: tuple[str, ...] = ()
+    fault: SourceError | None = None
+
+    def months(self) -> dict[Month, str]:
+        if self.fault is not None:
+            raise self.fault
+        return {parse_month(name): "r1" for name in self.months_of}
+
+    def rides(self) -> dict[Month, int]:
+        return {}
+
+
+class Installation:
+    """An installation as `status` meets it: a ledger, what is published, what is in force."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        self.settings = small_settings(home, **settings)
+        home.mkdir()
+        self.office = Office.open(self.settings.ledger_url, home=home)
+        self.source = Published()
+
+    def status(self) -> Status:
+        source: Callable[[], TripSource] = lambda: self.source  # type: ignore[assignment, return-value]  # noqa: E731
+        return status_of(self.settings, self.office.approvals.ledger, source, self.office.clock())
+
+    def screen(self) -> str:
+        lines = lines_of(self.status(), self.settings)
+        commands = [line for line in lines if "taxifare decide" in line]
+        assert max(len(line) for line in lines if line not in commands) <= 80
+        return "\n".join(lines)
+
+    def told(self) -> None:
+        """Everything that people should know has reached them, and those who price rides."""
+        approvals = self.office.approvals
+        with approvals.ledger.writing() as entries:
+            last = entries.last_promotion()
+            for request in entries.open_requests():
+                entries.add_delivery(Delivery(request.id, "run log", 0, self.office.clock()))
+            if last is not None:
+                entries.add_notice(Notice(f"promotion {last.sequence}", "run log", 0, self.office.clock()))
+                found = InForce(
+                    sequence=last.sequence,
+                    version=last.version,
+                    digest=None,
+                    city="new-york",
+                    target="fare",
+                    by=last.by,
+                    reason=last.reason,
+                    promoted_at=last.promoted_at,
+                    replaced_version=last.replaced_version,
+                )
+                in_force.publish(self.settings.lake, found)
+
+    def ask(self, subject: str, staging: str, verdict: Verdict = Verdict.PROMOTE) -> Request:
+        return self.office.ask(subject, staging, self.status().production, verdict=verdict)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Installation:
+    return Installation(tmp_path / "state")
+
+
+def test_in_an_empty_folder_it_says_how_to_begin_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAXIFARE_HOME", str(tmp_path / "state"))
+    shown = CliRunner().invoke(app, ["status"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines()[-1] == "Next        make demo"
+    assert "nothing yet: no model was approved" in shown.output
+    assert "\x1b" not in shown.output
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_production_that_nothing_waits_for(here: Installation) -> None:
+    here.office.with_first_model()
+    here.told()
+    here.office.clock.move(days=3)
+    assert here.screen().splitlines() == [
+        "taxifare    New York, fare in USD; 2015-02-04 09:00 UTC",
+        "Production  version 1 since 2015-02-01 (3 days), by Ada, in place of nothing",
+        "            why: I looked at the slices",
+        "            promised: off by 2.10 USD a ride (as shown on base)",
+        "            realised: no outcomes yet",
+        "Months               verdict     production  staging  decision",
+        "            base     COLD_START           –    2.100  approved by Ada",
+        "            (errors in USD a ride, both on the same rides)",
+        "Questions   none waits for an answer",
+        "Alarms      none",
+        "Next        nothing: no question, month or alarm waits for you",
+    ]
+
+
+def test_open_questions_are_answered_in_the_order_of_their_months(here: Installation) -> None:
+    here.office.with_first_model()
+    held = here.ask("2015-02", "3", Verdict.HOLD)
+    first = here.ask("2015-01", "2")
+    here.ask("2015-03", "4")
+    here.told()
+    here.office.clock.move(days=2)
+    found, shown = here.status(), here.screen()
+    assert found.next_command == f'taxifare decide {first.id} --approve --by YOU --reason "WHY"'
+    assert found.questions[1].answer == f'taxifare decide {held.id} --reject --by YOU --reason "WHY"'
+    assert "2015-01: PROMOTE, version 2 to replace version 1; asked 2 days ago," in shown
+    assert "and 1 more: taxifare requests" in shown
+    assert shown.splitlines()[-1] == f"Next        {found.next_command}"
+
+
+def test_a_production_that_was_rolled_back_and_one_that_was_taken_out(here: Installation) -> None:
+    here.office.with_first_model()
+    here.office.approve(here.ask("2015-01", "2"))
+    here.office.approvals.rollback("1", by="Grace\n\x1b[31m", reason="complaints " * 30)
+    here.told()
+    shown = here.screen()
+    assert "version 1 since 2015-02-01 (0 minutes), by Grace, back from 2" in shown
+    assert "promised: off by 2.10 USD a ride (as shown on base)" in shown
+    assert "…" in shown
+    here.office.approvals.rollback("none", by="Grace", reason="nothing is better than this")
+    shown = here.screen()
+    assert "none since 2015-02-01 (0 minutes): taken out by Grace" in shown
+    assert "promised" not in shown
+
+
+def test_months_that_wait_or_are_behind(here: Installation) -> None:
+    here.office.with_first_model()
+    here.told()
+    here.source = Published(("2015-01", "2015-02", "2015-07"))
+    found = here.status()
+    assert [str(one) for one in found.behind] == ["2015-01", "2015-02"], "LAST_MONTH is 2015-06"
+    assert [alarm.name for alarm in found.alarms] == ["behind"]
+    assert found.next_command == "make dev"
+    told = CannotTellError("cannot tell whether month 2015-02 is published", parse_month("2015-02"), {})
+    here.source = Published(fault=told)
+    found = here.status()
+    assert [alarm.name for alarm in found.alarms] == ["source"]
+    assert found.next_command == "taxifare months"
+
+
+def test_a_source_that_cannot_be_made_is_an_alarm(here: Installation) -> None:
+    here.office.with_first_model()
+    here.told()
+    without = small_settings(here.settings.home, trip_source="folder", trip_folder=here.settings.home / "nowhere")
+    found = status_of(without, here.office.approvals.ledger, lambda: make_source(without), here.office.clock())
+    assert [alarm.name for alarm in found.alarms] == ["source"]
+
+
+def test_what_nobody_was_told_of_and_who_prices_by_another_version(here: Installation) -> None:
+    here.office.with_first_model()
+    request = here.ask("2015-01", "2")
+    found = here.status()
+    assert [alarm.name for alarm in found.alarms] == ["service", "messages"]
+    assert found.untold == ("the question about 2015-01", "promotion 1")
+    here.office.approve(request)
+    assert here.status().next_command == "taxifare bundle"
+
+
+def test_a_standing_approval_that_is_asked_for(tmp_path: Path) -> None:
+    here = Installation(tmp_path / "state", approval_policy="standing")
+    here.office.with_first_model()
+    here.office.request(month("2015-01", "2", "1"))
+    asked = here.office.approvals.ask_standing(here.settings)
+    assert here.status().questions[0].id == asked.id
+    assert f"taxifare decide {asked.id} --approve" in here.screen()
+
+
+def test_errors_of_durations_are_in_minutes(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path / "state", target="duration")
+    settings.home.mkdir()
+    office = Office.open(settings.ledger_url)
+    office.approvals.ledger = Ledger(settings.ledger_url, "min")
+    with office.approvals.ledger.writing():
+        pass
+    found = status_of(settings, office.approvals.ledger, Published, office.clock())  # type: ignore[arg-type]
+    assert lines_of(found, settings)[0].startswith("taxifare    New York, duration in min;")
+
+
+def test_evidence_of_another_release_hides_nothing_else(here: Installation) -> None:
+    here.office.with_first_model()
+    with here.office.approvals.ledger.writing() as entries:
+        of_another = replace(
+            entries.comparisons()["base"], subject="2015-01", evidence_json='{"unit": "USD"}', evidence_digest="d"
+        )
+        entries.add_comparison(of_another)
+    shown = here.screen()
+    assert "2015-01  unreadable" in shown
+    assert "version 1 since" in shown
+
+
+def test_a_ledger_that_people_know_a_later_state_of(here: Installation) -> None:
+    here.office.with_first_model()
+    here.told()
+    place = here.office.approvals.ledger.place
+    head = here.office.approvals.record.head()
+    assert head is not None
+    later = type(head)(head.number + 5, head.digits)
+    ToldHeads(here.settings.home, place).remember(ToldHead(later, "Promotion 2 to chat", here.office.clock()))
+    found = here.status()
+    assert found.alarms[0].name == "ledger"
+    assert found.next_command == "taxifare doctor"
+
+
+def test_a_broken_ledger_is_told_in_a_line(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here.settings.home)
+    monkeypatch.setenv("TAXIFARE_HOME", str(here.settings.home))
+    (here.settings.home / "ledger.db").write_bytes(b"no database at all, " * 100)
+    shown = CliRunner().invoke(app, ["status"])
+    assert shown.exit_code == 1
+    assert "LedgerError" in shown.output
+    with pytest.raises(LedgerError):
+        here.status()
