@@ -142,7 +142,7 @@ def joined(quotes: pa.Table, published: Published | None, told: pa.Table) -> pa.
     grouped = told.group_by("ride_id").aggregate([("told_least", "min"), ("told_most", "max")])
     place = pc.index_in(ids, grouped["ride_id"].combine_chunks())
     least, most = (pc.take(grouped[name], place) for name in ("told_least_min", "told_most_max"))
-    is_published, is_other, truth = _found(quotes, published)
+    is_published, is_other, truth, began_at = _found(quotes, published)
     is_told = pc.and_(pc.is_valid(least), pc.less(pc.subtract(most, least), SAME))
     fates = pc.case_when(
         pc.make_struct(
@@ -156,25 +156,30 @@ def joined(quotes: pa.Table, published: Published | None, told: pa.Table) -> pa.
     )
     truth = pc.if_else(pc.equal(fates, TOLD), least, truth)
     columns = {"truth": truth, "fate": fates, "told_least": least, "told_most": most}
+    columns["began_at"] = began_at
     columns["reference"] = _references(quotes, truth)
     added = [columns[kind.name] for kind in list(OUTCOMES)[len(PREDICTIONS) :]]
     return pa.table([*quotes.columns, *added], schema=OUTCOMES)
 
 
-def _found(quotes: pa.Table, published: Published | None) -> tuple[Any, Any, Any]:
-    """Returns of each quote whether its ride is published, whether another ride by that name is, and the truth."""
+def _found(quotes: pa.Table, published: Published | None) -> tuple[Any, Any, Any, Any]:
+    """Returns of each quote whether its ride is published, whether another by that name is; its truth and pickup."""
     n = len(quotes)
     if published is None:
-        return pa.array(np.zeros(n, bool)), pa.array(np.zeros(n, bool)), pa.nulls(n, pa.float64())
+        no = pa.array(np.zeros(n, bool))
+        return no, no, pa.nulls(n, pa.float64()), pa.nulls(n, pa.timestamp("us"))
     ids = quotes["ride_id"]
     pickups = pc.take(published.pickups, pc.index_in(ids, published.keys)).cast(pa.timestamp("us"))
     apart = pc.subtract(pickups, quotes["pickup_datetime"])
     is_near = pc.and_(pc.less(apart, _APART), pc.greater(apart, pa.scalar(-_APART.value, pa.duration("us"))))
     is_published = pc.fill_null(is_near, fill_value=False)
     truths = pc.take(published.truths, pc.index_in(ids, published.sound_keys))
-    nothing = pa.scalar(None, pa.float64())
     is_other = pc.and_not(pc.is_valid(pickups), is_published)
-    return is_published, is_other, pc.if_else(is_published, truths, nothing)
+    truth, began_at = (
+        pc.if_else(is_published, values, pa.scalar(None, kind))
+        for values, kind in ((truths, pa.float64()), (pickups, pa.timestamp("us")))
+    )
+    return is_published, is_other, truth, began_at
 
 
 def _references(quotes: pa.Table, truth: Any) -> pa.Array:

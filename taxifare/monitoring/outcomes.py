@@ -42,13 +42,15 @@ OUTCOMES = pa.schema(
         pa.field("fate", pa.string(), nullable=False),
         pa.field("told_least", pa.float64()),
         pa.field("told_most", pa.float64()),
+        pa.field("began_at", pa.timestamp("us")),
     ]
 )
 """`served_outcomes`: the same rows, with what each ride came to.
 
 `truth` is null where it is not known, of which `fate` says why (docs/monitoring.md); `reference` is what a plain rate
 per km expects of the ride, see `expected`. What was told to the service is kept as the least and the most that was told
-of the ride, so that it does not matter when, how often or in which order that was.
+of the ride, so that it does not matter when, how often or in which order that was. `began_at` is the pickup as the
+source has published it, on the city's clock; null where it has not.
 """
 
 DAY_RIDES = 100

@@ -33,7 +33,7 @@ def below_each_other(*titles: str) -> tuple["Figure", Sequence["Axes"]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, 3.1 * len(titles)), layout="constrained")
-    panels = list(figure.subplots(len(titles), 1, sharex=True))
+    panels = list(figure.subplots(len(titles), 1, sharex=True, squeeze=False)[:, 0])
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, loc="left")
         _remove_frame(panel)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,18 @@ import pandas as pd
 from taxifare.approval.records import Promotion
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import TrainingHistory
-from taxifare.reports.drawing import png, side_by_side
+from taxifare.monitoring.realised import MonthErrors
+from taxifare.reports.drawing import WIDTH_IN, below_each_other, png, side_by_side
 from taxifare.studies.learning_curve import Level
 from taxifare.studies.results import Trial
+from taxifare.trips.cities import Rule
 from taxifare.trips.targets import Target, Unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_LABELS = 24
+"""Months that are named on an axis."""
 
 _DRAWN_TRIPS = 20_000
 """Points of a map; more make the file larger and the picture no clearer."""
@@ -108,6 +117,85 @@ def track_record(record: TrackRecord, unit: Unit) -> bytes:
     saved.tick_params("x", rotation=45)
     saved.legend()
     return png(figure)
+
+
+def errors_over_time(
+    months: Sequence[MonthErrors], promoted: Mapping[str, str], rules: Sequence[Rule], unit: Unit
+) -> bytes:
+    """Returns a PNG of the errors of all months: production and staging on validation trips, difficulty, quotes.
+
+    Args:
+        months: Oldest first, at least one.
+        promoted: The version that became production on a month's evidence, by month.
+        rules: Of the city; those of the months shown are drawn.
+        unit: What errors are in.
+    """
+    figure, (errors,) = below_each_other("How far off is what customers are told, month by month?")
+    figure.set_size_inches(WIDTH_IN, 5.2)
+    places = np.array([_month_number(month.month) for month in months])
+    series = (
+        ("difficulty", "a plain rate per km (difficulty)", "#9ca3af", "--", "."),
+        ("production", "production, validation trips", "tab:blue", "-", "o"),
+        ("staging", "staging, the same trips", "tab:orange", "-", "o"),
+    )
+    for name, label, color, line, marker in series:
+        values = np.array([getattr(month, name) for month in months], np.float64)
+        if np.isfinite(values).any():
+            errors.plot(places, values, label=label, color=color, linestyle=line, marker=marker, markersize=4)
+    told = [(place, month.realised) for place, month in zip(places, months, strict=True) if month.realised is not None]
+    if told:
+        means = np.array([found.mean for _, found in told])
+        bounds = np.array([[found.low, found.high] for _, found in told]).T
+        reach = np.where(np.isfinite(bounds), np.abs(bounds - means), 0.0)
+        errors.errorbar(
+            *([place for place, _ in told], means, reach),
+            label="what customers were told, 95 % interval",
+            color="black",
+            marker="D",
+            markersize=5,
+            capsize=3,
+            linewidth=1.2,
+            zorder=4,
+        )
+    first, last = places[0] - 0.6, places[-1] + 0.8
+    for month, version in promoted.items():
+        place = _month_number(month) + 0.5
+        if first <= place <= last:
+            errors.axvline(place, color="tab:green", linestyle=":", linewidth=1.2)
+            _tell_at_top(errors, place, f"version {version}", "tab:green")
+    for rule in rules:
+        place = _month_number(f"{rule.since:%Y-%m}") + (rule.since.day - 1) / 31 - 0.5
+        if first <= place <= last:
+            errors.axvline(place, color="tab:red", linestyle="--", linewidth=1)
+            _tell_at_top(errors, place, rule.name, "tab:red")
+    step = -(-len(places) // _MOST_LABELS)
+    errors.set_xticks(places[::step], [month.month for month in months][::step], rotation=45, ha="right")
+    errors.set(ylabel=f"mean absolute error, {unit} a ride", xlim=(first, last))
+    bottom, top = errors.get_ylim()
+    errors.set_ylim(min(bottom, 0.9 * bottom), top + 0.3 * (top - bottom))
+    errors.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
+    return png(figure)
+
+
+def _month_number(month: str) -> int:
+    year, number = map(int, month.split("-"))
+    return 12 * year + number
+
+
+def _tell_at_top(panel: "Axes", place: float, what: str, color: str) -> None:
+    """Writes at a line what it stands for, along it."""
+    panel.annotate(
+        what,
+        (place, 0.99),
+        xycoords=panel.get_xaxis_transform(),
+        xytext=(3, 0),
+        textcoords="offset points",
+        rotation=90,
+        va="top",
+        fontsize=8,
+        color=color,
+        parse_math=False,
+    )
 
 
 def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:

@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.approval.records import Promotion
+from taxifare.gate.scores import Interval
+from taxifare.monitoring.realised import Part, RealisedError, RealisedMonth
 from taxifare.replay.results import Replay
 from taxifare.texts import one_line
-from taxifare.trips.targets import TARGETS, Target
+from taxifare.trips.targets import TARGETS, Target, Unit
 
 Value: TypeAlias = str | int | float
 
@@ -150,3 +152,72 @@ def worst_rides(predicted: npt.NDArray[np.floating], trips: pd.DataFrame, target
         for row in worst
     )
     return Table(headings, tuple(rows))
+
+
+def realised(months: Iterable[RealisedMonth], unit: Unit) -> Table:
+    """Returns what quotes came to, a row a month, role and version, beside what was promised of the version."""
+    headings = (
+        Heading("month", is_unbroken=True),
+        Heading("version", is_unbroken=True),
+        Heading("served as"),
+        Heading("rides", "int"),
+        Heading(f"MAE, {unit}", is_unbroken=True),
+        Heading(f"promised, {unit}", is_unbroken=True),
+        Heading("kept"),
+        Heading(f"difficulty, {unit}", is_unbroken=True),
+        Heading("skill"),
+        Heading(f"bias, {unit}", "float", 3),
+    )
+    rows = (
+        (
+            month.month,
+            error.name,
+            error.served_as,
+            error.rides,
+            _with_bounds(error.interval),
+            _with_bounds(error.expected),
+            {None: "–", True: "yes", False: "no"}[error.is_kept],
+            _or_dash(error.difficulty_mae),
+            "–" if error.skill is None else f"{error.skill:.1%}",
+            error.bias,
+        )
+        for month in months
+        for error in month.errors
+        if not _is_said_twice(error, month)
+    )
+    return Table(headings, tuple(rows))
+
+
+def parts(found: Iterable[Part], of: str, unit: Unit) -> Table:
+    """Returns the errors of parts of a month – weeks, slices – a row a part."""
+    numbers = (Heading("rides", "int"), Heading(f"MAE, {unit}", "float", 3))
+    told = (Heading(f"difficulty, {unit}"), Heading("skill"), Heading(f"bias, {unit}", "float", 3))
+    rows = (
+        (
+            part.name,
+            part.rides,
+            part.mae,
+            _or_dash(part.difficulty_mae),
+            "–" if part.skill is None else f"{part.skill:.1%}",
+            part.bias,
+        )
+        for part in found
+    )
+    return Table((Heading(of, is_unbroken=True), *numbers, *told), tuple(rows))
+
+
+def _is_said_twice(error: RealisedError, month: RealisedMonth) -> bool:
+    """Whether an error of all versions together is that of the only one."""
+    return error is month.production and sum(other.served_as == "production" for other in month.errors) == 2
+
+
+def _with_bounds(found: Interval | None) -> str:
+    """Returns an error with its interval, as `1.83 (1.70–1.96)`."""
+    if found is None:
+        return "–"
+    bounds = f" ({found.low:.2f}–{found.high:.2f})" if np.isfinite([found.low, found.high]).all() else ""
+    return f"{found.mean:.2f}{bounds}"
+
+
+def _or_dash(number: float | None) -> str:
+    return "–" if number is None else f"{number:.3f}"

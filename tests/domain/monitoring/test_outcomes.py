@@ -5,39 +5,13 @@ import pandas as pd
 import pytest
 
 from taxifare.gate.scores import reference_mae
-from taxifare.monitoring.outcomes import DAY_RIDES, OUTCOMES, days_of, expected, given
+from taxifare.monitoring.outcomes import DAY_RIDES, days_of, expected, given
 from taxifare.trips.features import haversine_km
-
-
-def outcomes(rides: int, days: int = 2, seed: int = 1) -> pd.DataFrame:
-    """Rides of some days in 2015-03, as many each day, priced by version 1 with a bias of 0.5."""
-    draws = np.random.default_rng(seed)
-    frame = pd.DataFrame(
-        {
-            "ride_id": [f"ride {number}" for number in range(rides)],
-            "served_as": "production",
-            "version": "1",
-            "sequence": 1,
-            "bundle": "a digest",
-            "asked_at": pd.Timestamp("2015-03-01", tz="UTC"),
-            "pickup_datetime": pd.Timestamp("2015-03-02 12:00") + pd.to_timedelta(np.arange(rides) % days, "D"),
-            "pickup_longitude": draws.uniform(-74.0, -73.9, rides),
-            "pickup_latitude": draws.uniform(40.7, 40.8, rides),
-            "dropoff_longitude": draws.uniform(-74.0, -73.9, rides),
-            "dropoff_latitude": draws.uniform(40.7, 40.8, rides),
-            "passenger_count": 1,
-        }
-    )
-    ways_km = haversine_km(
-        *(frame[f"{end}_{axis}"] for end in ("pickup", "dropoff") for axis in ("longitude", "latitude"))
-    )
-    truth = 3 + 2 * ways_km + draws.normal(0, 1, rides)
-    frame = frame.assign(predicted=truth + 0.5 + draws.normal(0, 0.2, rides), truth=truth, fate="matched")
-    return frame.assign(quoted=frame["predicted"].round(1), reference=expected(frame)).reindex(columns=OUTCOMES.names)
+from tests.support.outcomes import priced_rides
 
 
 def test_days_tell_how_far_off_predictions_were_and_what_a_rate_per_km_would_have_been() -> None:
-    told = outcomes(400)
+    told = priced_rides(400)
     days = days_of(told)
     assert days.index.tolist() == [pd.Timestamp("2015-03-02"), pd.Timestamp("2015-03-03")]
     assert list(days.columns) == ["rides", "mae", "difficulty", "skill", "bias"]
@@ -50,7 +24,7 @@ def test_days_tell_how_far_off_predictions_were_and_what_a_rate_per_km_would_hav
 
 
 def test_a_ride_without_a_truth_is_in_no_day_and_shadow_is_left_to_whoever_asks() -> None:
-    told = outcomes(300)
+    told = priced_rides(300)
     told.loc[0, "truth"] = np.nan
     assert days_of(told)["rides"].sum() == 299
     told.loc[1:100, "served_as"] = "shadow"
@@ -59,7 +33,7 @@ def test_a_ride_without_a_truth_is_in_no_day_and_shadow_is_left_to_whoever_asks(
 
 
 def test_the_difficulty_of_days_is_that_of_the_month_on_the_same_rides() -> None:
-    told = outcomes(6000, days=20)
+    told = priced_rides(6000, days=20)
     frame = told.assign(
         target=told["truth"],
         haversine_km=haversine_km(
@@ -71,7 +45,7 @@ def test_the_difficulty_of_days_is_that_of_the_month_on_the_same_rides() -> None
 
 
 def test_a_rate_follows_its_day_and_small_days_share_one() -> None:
-    told = outcomes(2 * DAY_RIDES)
+    told = priced_rides(2 * DAY_RIDES)
     dearer = told.assign(truth=told["truth"].where(told["pickup_datetime"].dt.day == 2, 1.5 * told["truth"]))
     by_day = (expected(dearer) - dearer["truth"]).abs().mean()
     small = dearer.iloc[: 2 * DAY_RIDES - 2]
@@ -81,5 +55,5 @@ def test_a_rate_follows_its_day_and_small_days_share_one() -> None:
 
 @pytest.mark.parametrize("rides", [0, 1, 2])
 def test_too_few_rides_expect_nothing(rides: int) -> None:
-    assert outcomes(3).iloc[:rides].pipe(expected).isna().all()
-    assert days_of(outcomes(rides).assign(reference=np.nan))["skill"].isna().all()
+    assert priced_rides(3).iloc[:rides].pipe(expected).isna().all()
+    assert days_of(priced_rides(rides).assign(reference=np.nan))["skill"].isna().all()

@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 
 from taxifare.gate.gains import SlicedGains, gains_of
+from taxifare.gate.scores import Interval
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.fitting import Epoch, TrainingHistory
+from taxifare.monitoring.realised import MonthErrors
 from taxifare.reports import figures
+from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.targets import FARE
 
 if TYPE_CHECKING:
@@ -165,3 +168,18 @@ def test_the_track_record_shows_what_was_saved_so_far_and_where_it_began_anew(dr
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2015-01", "2015-02", "2015-03", "2015-04"]
     assert axes.get_ylabel() == "saved so far, USD a ride"
     assert axes.get_title() == "What has it saved since version 7?"
+
+
+def test_errors_over_time_show_what_was_promised_told_and_decided(drawn: "list[Figure]") -> None:
+    told = Interval(mean=2.0, low=1.9, high=float("inf"))
+    months = (
+        MonthErrors(month="2012-08", production=1.8, staging=1.7, difficulty=2.4),
+        MonthErrors(month="2012-09", production=2.5, staging=2.0, difficulty=2.6, realised=told),
+    )
+    png = figures.errors_over_time(months, {"2012-08": "5", "2014-01": "7"}, NEW_YORK.rules, "USD")
+    assert png.startswith(b"\x89PNG")
+    (panel,) = drawn[-1].axes
+    assert panel.get_ylabel() == "mean absolute error, USD a ride"
+    assert [text.get_text() for text in panel.texts] == ["version 5", "fares_2012_09"]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["2012-08", "2012-09"]
+    assert figures.errors_over_time(months[:1], {}, (), "USD").startswith(b"\x89PNG")

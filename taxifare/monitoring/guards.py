@@ -1,0 +1,166 @@
+"""Guards: whether what was quoted is what the registered versions say, by versions that the ledger knows, on time.
+
+Errors are taken from what was quoted; so what was quoted has to be what it says it is.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from upath import UPath
+
+from taxifare.approval.records import Promotion
+from taxifare.model.contents import NotOnRecordError
+from taxifare.model.packaging import VersionUnusableError
+from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.outcomes import PREDICTIONS
+from taxifare.serving.bundle import CENT
+
+SAMPLE_RIDES = 200
+"""Rides of a version that are predicted again."""
+
+_LATEST_MIN = 5
+"""Minutes that a ride may have begun before its price was asked for: clocks differ, and messages wait."""
+
+_SOONEST_MIN = 60
+"""Where hardly anybody asks within so many minutes before the ride, a clock is an hour or more off."""
+
+_REPLAYED_MIN = 2 * 24 * 60
+"""Further from now, no clock is wrong: rides of another time were asked for."""
+
+_APART_MIN = 30
+"""Minutes that pickups as published may lie from those that prices were asked for, in the middle."""
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a guard found.
+
+    Attributes:
+        is_passed: Whether all is as it should be, as far as that can be told.
+        said: What was found, for people.
+        rides: On how many rides.
+    """
+
+    is_passed: bool
+    said: str
+    rides: int
+
+
+def read_predictions(predictions: UPath) -> pd.DataFrame:
+    """Returns a month's table of predictions."""
+    with predictions.open("rb") as file:
+        frame: pd.DataFrame = pq.read_table(file, columns=PREDICTIONS.names).to_pandas(strings_to_categorical=True)
+    return frame
+
+
+def same_again(predictions: pd.DataFrame, registry: ModelRegistry) -> Finding:
+    """Returns whether the registered versions predict a sample of the rides again as they were priced, to the cent.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+    """
+    faults: list[str] = []
+    sampled = 0
+    for version, rows in predictions.groupby("version", observed=True):
+        sample = rows.sample(min(SAMPLE_RIDES, len(rows)), random_state=0)
+        sampled += len(sample)
+        faults += _differences(str(version), sample, registry)
+    if faults:
+        return Finding(is_passed=False, said="; ".join(faults), rides=sampled)
+    said = f"{sampled:,} rides predicted again by the registered versions, each equal to the cent"
+    return Finding(is_passed=True, said=said, rides=sampled)
+
+
+def _differences(version: str, sample: pd.DataFrame, registry: ModelRegistry) -> Iterator[str]:
+    """Yields in a sentence how far a registered version is from what was priced, or why that cannot be told."""
+    try:
+        again = registry.load(version).predict(sample)
+    except (VersionUnusableError, NotOnRecordError) as error:
+        yield f"version {version} cannot predict again: {error}"
+        return
+    apart = np.abs(again - sample["predicted"].to_numpy(np.float64))
+    off = np.flatnonzero(~(apart < CENT))
+    if len(off):
+        worst = int(apart.argmax())
+        yield (
+            f"version {version}: {len(off):,} of {len(sample):,} rides differ, the worst by {apart[worst]:.2f}: ride "
+            f"{sample['ride_id'].iloc[worst]} was priced {sample['predicted'].iloc[worst]:.2f} and is "
+            f"{again[worst]:.2f} by the registered version"
+        )
+
+
+def known_versions(predictions: pd.DataFrame, history: Sequence[Promotion], asked: Collection[str]) -> Finding:
+    """Returns whether all that was served was in production by the ledger, and all in shadow was asked about.
+
+    Args:
+        predictions: The month's.
+        history: Promotions and rollbacks.
+        asked: The versions that somebody was asked about.
+    """
+    promoted = {(entry.sequence, entry.version) for entry in history}
+    versions = {entry.version for entry in history}
+    counts = predictions.groupby(
+        ["served_as", "version", "sequence"], observed=True, dropna=False, as_index=False
+    ).size()
+    faults = []
+    for row in counts.to_dict("records"):
+        version, number = str(row["version"]), None if pd.isna(row["sequence"]) else int(row["sequence"])
+        if row["served_as"] == "shadow":
+            is_known = version in asked
+        else:
+            is_known = version in versions if number is None else (number, version) in promoted
+        if not is_known:
+            of = "" if number is None else f", promotion {number}"
+            faults.append(f"version {version} ({row['served_as']}{of}): {row['size']:,} quotes")
+    if faults:
+        told = "; ".join(faults[:_EXAMPLES])
+        said = f"the ledger knows nothing of {told}: who serves it, and from which lake (taxifare doctor)?"
+        return Finding(is_passed=False, said=said, rides=len(predictions))
+    return Finding(is_passed=True, said="every version is in the ledger", rides=len(predictions))
+
+
+def asked_in_time(predictions: pd.DataFrame, time_zone: str) -> Finding:
+    """Returns whether prices were asked for before their rides began, by the service's clock against the city's.
+
+    Args:
+        predictions: The month's.
+        time_zone: That the city's clocks are in.
+    """
+    asked = predictions[predictions["served_as"] == "production"]
+    if asked.empty:
+        return Finding(is_passed=True, said="nothing was asked for", rides=0)
+    local = asked["asked_at"].dt.tz_convert(time_zone).dt.tz_localize(None)
+    lead_min = (asked["pickup_datetime"] - local).dt.total_seconds() / 60
+    median, soonest = float(lead_min.median()), float(lead_min.quantile(0.05))
+    said = f"prices were asked for {median:,.0f} min before the ride in the middle, 5 % within {soonest:,.0f} min"
+    if abs(median) > _REPLAYED_MIN:
+        told = f"{said}: rides of another time were asked for, so clocks cannot be told from that"
+        return Finding(is_passed=True, said=told, rides=len(asked))
+    is_late, is_early = median < -_LATEST_MIN, soonest > _SOONEST_MIN
+    if is_late or is_early:
+        why = "rides had begun before" if is_late else "nobody asks within the hour"
+        told = f"{said}: {why}; expected the city's clock ({time_zone}) of clients, and UTC of the service"
+        return Finding(is_passed=False, said=told, rides=len(asked))
+    return Finding(is_passed=True, said=said, rides=len(asked))
+
+
+def clocks_agree(outcomes: pd.DataFrame) -> Finding:
+    """Returns whether rides began, as the source has published them, about when their prices were asked for.
+
+    Args:
+        outcomes: With `pickup_datetime` and `began_at`.
+    """
+    known = outcomes[outcomes["began_at"].notna()]
+    if known.empty:
+        return Finding(is_passed=True, said="no ride that was priced is published", rides=0)
+    apart_min = float(((known["began_at"] - known["pickup_datetime"]).dt.total_seconds() / 60).median())
+    said = f"published pickups lie {apart_min:+,.0f} min from those that were priced, in the middle"
+    if abs(apart_min) > _APART_MIN:
+        said += ": the clocks of source and clients differ (a time zone, or a change of the clock?)"
+        return Finding(is_passed=False, said=said, rides=len(known))
+    return Finding(is_passed=True, said=said, rides=len(known))

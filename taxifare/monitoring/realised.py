@@ -1,0 +1,339 @@
+"""Realised error: how far off quotes were of what rides came to, held against what was promised on validation trips.
+
+What was promised is the error that the version had where it was approved. A month that is harder for anybody raises
+the error of every model, so what was promised is taken at the difficulty of the rides that were really asked for: a
+model that kept its skill errs so much.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.parquet as pq
+from upath import UPath
+
+from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
+from taxifare.gate.evidence import Contender, Evidence
+from taxifare.gate.gains import days_of, gains_of
+from taxifare.gate.scores import Interval, paired_gains, skill
+from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, slice_masks
+from taxifare.monitoring.outcomes import OUTCOMES
+from taxifare.trips.cities import City
+from taxifare.trips.editions import BASE
+from taxifare.trips.preparation import with_features
+from taxifare.trips.targets import Unit
+from taxifare.values import Frozen
+
+_BY_DAYS = 1.4
+"""How much wider intervals are with days as units than with rides, at most (`gate.gains`): what was promised is known
+by rides alone."""
+
+_Z = 1.96
+
+
+class Promise(Frozen):
+    """The error that a version had where it was compared: what was promised.
+
+    Attributes:
+        subject: On which month's validation trips, or `base`.
+        mae: With its 95 % interval.
+        difficulty_mae: Of those trips.
+    """
+
+    subject: str
+    mae: Interval
+    difficulty_mae: float
+
+    def at(self, difficulty_mae: float) -> Interval:
+        """Returns the error to expect of rides of another difficulty from a model that has kept its skill."""
+        ratio = difficulty_mae / self.difficulty_mae
+        return Interval(mean=self.mae.mean * ratio, low=self.mae.low * ratio, high=self.mae.high * ratio)
+
+
+class Part(Frozen):
+    """How far off some of the quotes were: of a week, by its Monday, or of a slice.
+
+    Attributes:
+        name: Which.
+        rides: How many.
+        mae: Mean absolute error.
+        bias: Mean of predicted minus truth.
+        difficulty_mae: Error of a plain rate per km on the same rides, None where that cannot be told.
+    """
+
+    name: str
+    rides: int
+    mae: float
+    bias: float
+    difficulty_mae: float | None
+
+    @property
+    def skill(self) -> float | None:
+        """Share of the reference's error that was avoided."""
+        return skill(self.mae, self.difficulty_mae) if self.difficulty_mae else None
+
+
+class RealisedError(Part):
+    """How far off the quotes of a version were in a month; `name` is the version, or `all` for all that were served.
+
+    Attributes:
+        served_as: Whether customers were told (`production`), or nobody was (`shadow`).
+        interval: Of the mean absolute error, days as units.
+        quoted_mae: Error of the quotes as the meter showed them.
+        promise: What was promised of the version; None where the ledger knows of no comparison.
+        weeks: By week, which begin on Mondays.
+        slices: By kind of rides, of those with enough.
+    """
+
+    served_as: str
+    interval: Interval
+    quoted_mae: float
+    promise: Promise | None
+    weeks: tuple[Part, ...]
+    slices: tuple[Part, ...]
+
+    @property
+    def expected(self) -> Interval | None:
+        """What was promised, at the difficulty of these rides; None where either is not known."""
+        if self.promise is None or self.difficulty_mae is None:
+            return None
+        return self.promise.at(self.difficulty_mae)
+
+    @property
+    def is_kept(self) -> bool | None:
+        """Whether the promise was kept: the error is not surely above it; None where that cannot be told."""
+        expected = self.expected
+        if expected is None or not math.isfinite(self.interval.low):
+            return None
+        return self.interval.low <= expected.high
+
+
+class Beside(Frozen):
+    """A version in shadow and production, on the rides that both have priced.
+
+    Attributes:
+        production: Version.
+        shadow: Version.
+        gain: How much closer the one in shadow was, a ride; days as units.
+        rides: How many.
+    """
+
+    production: str
+    shadow: str
+    gain: Interval
+    rides: int
+
+
+class RealisedMonth(Frozen):
+    """A month of quotes with what they came to.
+
+    Attributes:
+        month: YYYY-MM, of the pickup.
+        unit: Of all errors.
+        rides: That were priced.
+        share_matched: Of those, the share whose truth is known; None without a ride.
+        errors: By role and version; production's together first (`all`), if customers were told anything.
+        beside: What was in shadow, held against production on the same rides.
+    """
+
+    month: str
+    unit: Unit
+    rides: int
+    share_matched: float | None
+    errors: tuple[RealisedError, ...]
+    beside: tuple[Beside, ...]
+
+    @property
+    def production(self) -> RealisedError | None:
+        """What customers were told, by all versions together; None where no truth is known."""
+        return next((error for error in self.errors if error.name == ALL), None)
+
+
+ALL = "all"
+
+
+def promises_of(
+    versions: Iterable[str], comparisons: Iterable[Comparison], requests: Iterable[Request]
+) -> dict[str, Promise]:
+    """Returns what was promised of versions, as far as the ledger has it: where somebody was asked, or else compared.
+
+    What a comparison says of a version that nobody has been asked about counts as long as it is the subject's last.
+    Evidence that another release has written in another shape promises nothing.
+    """
+    wanted, found = set(versions), dict[str, Promise]()
+    asked: list[Comparison | Request] = [*comparisons, *requests]
+    for told in asked:
+        if told.staging_version in wanted:
+            try:
+                evidence = told.evidence
+            except EvidenceUnreadableError:
+                continue
+            found[told.staging_version] = promise_of(evidence)
+    return found
+
+
+def promise_of(evidence: Evidence) -> Promise:
+    """Returns what evidence promises of the version that it is about."""
+    return Promise(subject=evidence.subject, mae=_interval(evidence.staging), difficulty_mae=evidence.difficulty_mae)
+
+
+def _interval(contender: Contender) -> Interval:
+    """Returns a MAE with its interval, of which scores know enough: |e| has the variance RMSE² - MAE²."""
+    scores = contender.scores
+    spread = math.sqrt(max(scores.rmse**2 - scores.mae**2, 0.0) / max(scores.trips, 1))
+    half_width = _BY_DAYS * _Z * spread if scores.trips > 1 else math.inf
+    return Interval(mean=scores.mae, low=scores.mae - half_width, high=scores.mae + half_width)
+
+
+def versions_in(outcomes: UPath) -> set[str]:
+    """Returns the versions that a month's table of outcomes, or of predictions, has quotes of."""
+    with outcomes.open("rb") as file:
+        return set(pq.read_table(file, columns=["version"])["version"].unique().to_pylist())
+
+
+def read_outcomes(outcomes: UPath) -> pd.DataFrame:
+    """Returns a month's table of outcomes."""
+    with outcomes.open("rb") as file:
+        # What was told and which bundle it was is of no use for errors, and much of the memory.
+        names = [name for name in OUTCOMES.names if name not in {"bundle", "told_least", "told_most", "asked_at"}]
+        frame: pd.DataFrame = pq.read_table(file, columns=names).to_pandas(
+            strings_to_categorical=True, self_destruct=True
+        )
+    return frame
+
+
+def realise(
+    outcomes: pd.DataFrame, month: str, promises: Mapping[str, Promise], city: City, unit: Unit
+) -> RealisedMonth:
+    """Returns how far off the quotes of a month were.
+
+    Args:
+        outcomes: See `read_outcomes`.
+        month: YYYY-MM.
+        promises: By version, see `promises_of`.
+        city: Gives the slices.
+        unit: Of predictions and truths.
+    """
+    rides, truths = (outcomes["ride_id"], outcomes["truth"].notna())
+    known = outcomes[truths]
+    asked = rides.nunique()
+    return RealisedMonth(
+        month=month,
+        unit=unit,
+        rides=asked,
+        share_matched=rides[truths].nunique() / asked if asked else None,
+        errors=tuple(_errors(known, promises, city)),
+        beside=tuple(_beside(known)),
+    )
+
+
+def _errors(known: pd.DataFrame, promises: Mapping[str, Promise], city: City) -> Iterator[RealisedError]:
+    """Yields the error of production as a whole, then those of each role and version."""
+    if known.empty:
+        return
+    masks = pd.DataFrame(slice_masks(with_features(known, city), city), index=known.index)
+    production = known["served_as"] == "production"
+    if production.any():
+        yield _error(ALL, known[production], masks, None)
+    for (served_as, version), rows in known.groupby(["served_as", "version"], observed=True, sort=True):
+        del served_as
+        yield _error(str(version), rows, masks, promises.get(str(version)))
+
+
+def _error(name: str, rows: pd.DataFrame, masks: pd.DataFrame, promise: Promise | None) -> RealisedError:
+    error = (rows["predicted"] - rows["truth"]).abs().to_numpy(np.float64)
+    mondays = rows["pickup_datetime"].dt.to_period("W").dt.start_time
+    weeks = [_part(f"{monday:%Y-%m-%d}", some) for monday, some in rows.groupby(mondays)]
+    kinds = masks.loc[rows.index]
+    slices = [
+        _part(str(kind), rows[kinds[kind].to_numpy()]) for kind in kinds if kinds[kind].sum() >= MINIMUM_SLICE_TRIPS
+    ]
+    return RealisedError(
+        **dict(_part(name, rows)),
+        served_as=str(rows["served_as"].iloc[0]),
+        interval=gains_of(error, days_of(rows)).interval,
+        quoted_mae=float((rows["quoted"] - rows["truth"]).abs().mean()),
+        promise=promise,
+        weeks=tuple(weeks),
+        slices=tuple(slices),
+    )
+
+
+def _part(name: str, rows: pd.DataFrame) -> Part:
+    error = rows["predicted"] - rows["truth"]
+    difficulty = float((rows["reference"] - rows["truth"]).abs().mean())
+    return Part(
+        name=name,
+        rides=len(rows),
+        mae=float(error.abs().mean()),
+        bias=float(error.mean()),
+        difficulty_mae=difficulty if math.isfinite(difficulty) else None,
+    )
+
+
+def _beside(known: pd.DataFrame) -> Iterator[Beside]:
+    """Yields what was in shadow beside which promotion, on the rides that both have priced."""
+    names = ["ride_id", "sequence", "version", "predicted", "truth", "pickup_datetime"]
+    shadow = known.loc[known["served_as"] == "shadow", names]
+    if shadow.empty:
+        return
+    production = known.loc[known["served_as"] == "production", ["ride_id", "sequence", "version", "predicted"]]
+    both = shadow.merge(production, on=["ride_id", "sequence"], suffixes=("", "_given"))
+    for (given, other), rows in both.groupby(["version_given", "version"], observed=True, sort=True):
+        predictions: list[npt.NDArray[np.float64]] = [
+            rows[name].to_numpy(np.float64) for name in ("predicted_given", "predicted", "truth")
+        ]
+        gain = gains_of(paired_gains(*predictions), days_of(rows)).interval
+        yield Beside(production=str(given), shadow=str(other), gain=gain, rides=len(rows))
+
+
+class MonthErrors(Frozen):
+    """The errors of a month in all its lights, each None where it is not known.
+
+    Attributes:
+        month: YYYY-MM.
+        production: Of production on the month's validation trips.
+        staging: Of what might have replaced it, on the same.
+        difficulty: Of a plain rate per km, on the same.
+        realised: Of what customers were told.
+    """
+
+    month: str
+    production: float | None = None
+    staging: float | None = None
+    difficulty: float | None = None
+    realised: Interval | None = None
+
+
+def errors_by_month(
+    comparisons: Iterable[Comparison], realised: Iterable[RealisedMonth], now: MonthErrors | None = None
+) -> tuple[MonthErrors, ...]:
+    """Returns the errors of all months that were compared or quoted, oldest first.
+
+    Args:
+        comparisons: The last of each subject.
+        realised: Months of quotes.
+        now: A month that is being run, whose comparison is to come.
+    """
+    found: dict[str, MonthErrors] = {}
+    for comparison in comparisons:
+        try:
+            evidence = comparison.evidence
+        except EvidenceUnreadableError:
+            continue
+        if evidence.subject != BASE:
+            found[evidence.subject] = MonthErrors(
+                month=evidence.subject,
+                production=None if evidence.production is None else evidence.production.scores.mae,
+                staging=evidence.staging.scores.mae,
+                difficulty=evidence.difficulty_mae,
+            )
+    if now is not None:
+        found[now.month] = now
+    for month in realised:
+        if month.production is not None:
+            before = found.get(month.month, MonthErrors(month=month.month))
+            found[month.month] = before.model_copy(update={"realised": month.production.interval})
+    return tuple(found[month] for month in sorted(found))
