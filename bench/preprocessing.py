@@ -17,12 +17,13 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 import numpy as np
 import pandas as pd
 
-from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.city_files import shipped
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features
 from taxifare.trips.table import as_trip_table
 from taxifare.trips.targets import FARE
 
+NEW_YORK = shipped("new-york").facts
 ROWS = 1_000_000
 COURSE_ROWS = 20_000
 GEOHASH_ALPHABET = "0123456789bcdefghjkmnpqrstuvwxyz"

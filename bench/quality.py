@@ -32,13 +32,14 @@ from taxifare.model.fitting import InMemory, peak_memory_mib, predict, quote
 from taxifare.model.network import ARCHITECTURES, Architecture
 from taxifare.settings import Settings
 from taxifare.training.from_random_weights import architecture_of, fit_rows
-from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.city_files import shipped
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.table import as_trip_table
 from taxifare.trips.targets import FARE
 
 REAL_TRIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "nyc_kaggle_format"
+NEW_YORK = shipped("new-york").facts
 NAMES = feature_names(NEW_YORK)
 SETTINGS = Settings(_env_file=None)
 

@@ -18,18 +18,22 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     SecretStr,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
 from taxifare import secrets
 from taxifare.errors import ToldError
-from taxifare.trips.cities import CITIES, City
-from taxifare.trips.targets import TARGETS, Target
+from taxifare.texts import EXPECTED
+from taxifare.trips.cities import City
+from taxifare.trips.city_files import CityFile, city_named
+from taxifare.trips.targets import Target, target_in
 
 ENV_FILE = ".env"
 
@@ -109,6 +113,8 @@ Place = Annotated[str | None, BeforeValidator(empty_is_none), AfterValidator(_ho
 Broker = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator(_broker)]
 Subject = Annotated[str, AfterValidator(_subject)]
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+CitySetting = Annotated[CityFile, NoDecode, PlainValidator(city_named), PlainSerializer(str)]
+"""Read from its file, and written as its slug: where the file lies is nobody's business but the reader's."""
 
 
 class Group(BaseModel):
@@ -212,21 +218,27 @@ class SubjectSettings(Group):
     """What is predicted, and of which city's trips."""
 
     target: Literal["fare", "duration"] = Field(
-        "fare", description="What is predicted: fare (USD), or duration (minutes) where the source has drop-off times"
+        "fare",
+        description="What is predicted: fare (CITY's currency), or duration (minutes) where there are drop-off times",
     )
-    city: Literal["new-york", "chicago"] = Field(
-        "new-york", description="City whose box, airports and dated rules apply: new-york or chicago"
+    city: CitySetting = Field(
+        "new-york",
+        description=(
+            "City whose box, airports and dated rules apply: new-york, chicago or the path of a YAML file "
+            "(docs/your-city.md)"
+        ),
+        validate_default=True,
     )
 
     @property
     def city_facts(self) -> City:
         """The city's box, airports and rules."""
-        return CITIES[self.city]
+        return self.city.facts
 
     @property
     def target_facts(self) -> Target:
         """What is predicted, in its unit."""
-        return TARGETS[self.target]
+        return target_in(self.city, self.target)
 
 
 class ServiceSettings(SubjectSettings, HomeSettings):
@@ -350,20 +362,6 @@ def read_settings(kind: type[_Settings]) -> _Settings:
         raise SettingsError(f"{ENV_FILE}: expected a text file of settings, received {error}") from None
 
 
-_EXPECTED = {
-    "float_parsing": "a number",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "int_parsing": "a whole number",
-    "less_than": "less than {lt}",
-    "less_than_equal": "{le} or less",
-    "literal_error": "{expected}",
-    "string_pattern_mismatch": "a text of the form {pattern}",
-    "string_too_short": "a text",
-}
-"""What a setting has to be, by the type of pydantic's error; what a validator of ours raises has words of its own."""
-
-
 def in_words(error: ValidationError, kind: type[BaseModel]) -> str:
     """Returns what is wrong with which settings, each as `.env` has it; never a value that is in order."""
     return "; ".join(_fault(details, kind) for details in error.errors(include_url=False))
@@ -375,7 +373,7 @@ def _fault(details: ErrorDetails, kind: type[BaseModel]) -> str:
     if details["type"] == "value_error":
         said = str(context["error"])
     else:
-        expected = _EXPECTED.get(details["type"], details["msg"]).format(**context)
+        expected = EXPECTED.get(details["type"], details["msg"]).format(**context)
         said = (
             f"expected {expected}"
             if _is_secret(details, kind)

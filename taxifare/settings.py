@@ -49,8 +49,7 @@ from taxifare.environment import (
     read_settings,
     remembered_address,
 )
-from taxifare.trips.clock import TIME_ZONES
-from taxifare.trips.meters import METERS, Meter
+from taxifare.trips.meters import Meter
 from taxifare.trips.months import Month, parse_month
 
 _log = logging.getLogger(__name__)
@@ -108,12 +107,12 @@ class ProblemSettings(SubjectSettings):
     @property
     def time_zone(self) -> str:
         """The time zone that the city's clocks are in."""
-        return TIME_ZONES[self.city]
+        return self.city.time_zone
 
     @property
     def meter(self) -> Meter:
         """The steps that the city's meter counts fares in; none for durations."""
-        return METERS[self.city] if self.target == "fare" else ()
+        return self.city.meter if self.target == "fare" else ()
 
 
 class MlflowSettings(ProblemSettings, HomeSettings):
@@ -210,10 +209,13 @@ class SourceSettings(BaseYearsSettings, MonthSettings, ProblemSettings, HomeSett
 
     @model_validator(mode="after")
     def _source_is_of_the_city(self) -> Self:
-        if self.trip_source == "chicago" and self.city != "chicago":
-            raise ValueError(f"TRIP_SOURCE=chicago needs CITY=chicago, received {self.city}")
-        if self.trip_source in {"simulator", "lewagon", "tlc"} and self.city != "new-york":
-            raise ValueError(f"TRIP_SOURCE={self.trip_source} has trips of CITY=new-york, received {self.city}")
+        if self.trip_source == "chicago" and self.city.slug != "chicago":
+            raise ValueError(f"TRIP_SOURCE=chicago needs CITY=chicago, received {self.city.told}")
+        if self.trip_source in {"simulator", "lewagon", "tlc"} and self.city.slug != "new-york":
+            raise ValueError(
+                f"TRIP_SOURCE={self.trip_source} has trips of CITY=new-york, received {self.city.told}; trips of one's "
+                "own come from TRIP_SOURCE=folder or bigquery"
+            )
         return self
 
     def _ensure_no_duration(self) -> None:
@@ -368,16 +370,20 @@ class GateSettings(ProblemSettings):
     minimum_gain: float = Field(
         0.01,
         description=(
-            "Least gain per trip worth a promotion, in USD, or minutes for TARGET=duration; "
+            "Least gain per trip worth a promotion, in CITY's currency, or minutes for TARGET=duration; "
             "half of it on a track record"
         ),
         ge=0,
     )
     slice_tolerance: float = Field(
-        0.1, description="Most a slice may get worse per trip, in USD, or minutes for TARGET=duration", ge=0
+        0.1,
+        description="Most a slice may get worse per trip, in CITY's currency, or minutes for TARGET=duration",
+        ge=0,
     )
     bias_tolerance: float = Field(
-        0.2, description="Most the absolute bias may grow per trip, in USD, or minutes for TARGET=duration", ge=0
+        0.2,
+        description="Most the absolute bias may grow per trip, in CITY's currency, or minutes for TARGET=duration",
+        ge=0,
     )
     staleness_tolerance: float = Field(
         0.05,

@@ -69,3 +69,29 @@ class _Table(dict[int, str]):
 
 
 _TABLE = _Table()
+
+
+EXPECTED = {
+    "date_from_datetime_parsing": "a day",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "fields with values",
+    "string_pattern_mismatch": "a text of the form {pattern}",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_too_short": "a text",
+    "string_type": "a text",
+    "too_long": "at most {max_length} of them",
+    "tuple_type": "a list",
+}
+"""What a setting or a field has to be, by the type of pydantic's error; our own validators have words of their own."""

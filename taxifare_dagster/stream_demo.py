@@ -103,8 +103,8 @@ def scene_of(settings: Settings) -> Scene:
         DemoError: There is none that replaced a version, or a bundle is missing.
         SettingsError: The simulator has no rides of the city.
     """
-    if settings.city != "new-york":
-        raise SettingsError(f"CITY: expected new-york, whose rides are simulated, received {settings.city}")
+    if settings.city.slug != "new-york":
+        raise SettingsError(f"CITY: expected new-york, whose rides are simulated, received {settings.city.told}")
     after = in_force.read(settings.lake)
     if after is None or after.digest is None or after.replaced_version is None:
         raise DemoError(
@@ -262,7 +262,7 @@ async def _consumer(settings: Settings, folder: Path, client: Client) -> AsyncIt
         "TAXIFARE_HOME": str(folder / "home"),
         "STORAGE_URI": str(folder),
         "SERVICE_MODEL_PATH": "",
-        "CITY": settings.city,
+        "CITY": settings.city.slug,
         "TARGET": settings.target,
         "STREAM_URL": str(client.connected_url.geturl() if client.connected_url else ""),
         "STREAM_RIDES": _RIDES,

@@ -118,7 +118,7 @@ def is_readable(request: StandingRequest) -> bool:
 def terms_of(settings: GateSettings) -> Terms:
     """Returns the terms that the settings come to."""
     return Terms(
-        city=settings.city,
+        city=settings.city.slug,
         unit=settings.target_facts.unit,
         minimum_gain=settings.minimum_gain,
         slice_tolerance=settings.slice_tolerance,

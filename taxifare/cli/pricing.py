@@ -89,7 +89,7 @@ def price(at: str, start: str, end: str, passengers: int) -> tuple[list[str], tu
         found["on the meter"] = quotes.quoted[0]
     promotion = "" if sequence is None else f", promotion {sequence}"
     lines = [f"{name:13}{value:8.2f} {manifest.unit}" for name, value in found.items()]
-    return [*lines, f"{'version':13}{manifest.version:>8}{promotion}"], manifest.unlearned(ride.pickup_datetime)
+    return [*lines, f"{'version':13}{manifest.version:>8}{promotion}"], bundle.unlearned(ride.pickup_datetime)
 
 
 def _price_ride(at: str, start: str, end: str, passengers: int) -> None:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taxifare.trips.cities import CITIES, City
+from taxifare.trips.cities import City
 from taxifare.trips.features import feature_names
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ Parts = tuple[Any, ...]
 """What a member sees of a table. Where members look up the same rows, their vectors stand beside each other there."""
 
 _ENDS = ("pickup_east_km", "pickup_north_km", "dropoff_east_km", "dropoff_north_km")
-
-_RULES = frozenset(rule.name for city in CITIES.values() for rule in city.rules)
 
 # Share of the trips beyond the edge of the map on each side; their cells are those of the edge.
 _OFF_THE_MAP = 0.002
@@ -184,7 +182,7 @@ def build_network(
         for member in range(shape.members)
     ]
     plain_targets = ops.concatenate([*(both[:, :1] for both in outputs), *(both[:, 1:] for both in outputs)], axis=1)
-    network = keras.Model(inputs, _under_rules(plain_targets, inputs, scaled, features, names, shape), name="taxifare")
+    network = keras.Model(inputs, _under_rules(plain_targets, inputs, scaled, features, city, shape), name="taxifare")
     # So that a saved network keeps its optimizer; `training.fit` has a loss of its own. Whoever loads it predicts
     # without XLA: on a month of trips compiling takes longer than it saves.
     network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False)
@@ -360,16 +358,17 @@ def _weeks(within: Any, names: Sequence[str], shape: Architecture, seed: int) ->
 
 
 def _under_rules(
-    plain_targets: Any, inputs: Any, scaled: Any, features: Matrix, names: Sequence[str], shape: Architecture
+    plain_targets: Any, inputs: Any, scaled: Any, features: Matrix, city: City, shape: Architecture
 ) -> Any:
     """Returns the plain outputs, scaled and shifted by the rules in force and by the level of prices at the time."""
     import keras
 
-    rules = _columns(scaled, [column for column, name in enumerate(names) if name in _RULES])
+    names, dated = feature_names(city), {rule.name for rule in city.rules}
+    rules = _columns(scaled, [column for column, name in enumerate(names) if name in dated])
     factor = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
     shift = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_shift")(rules)
 
-    trend = list(names).index("trend_years")
+    trend = names.index("trend_years")
     first_year, span_years = features[:, trend].min(), np.ptp(features[:, trend])
     last_step = max(1, round(float(span_years) * shape.levels_a_year))
     steps_a_year = last_step / np.maximum(span_years, np.float32(1e-3))

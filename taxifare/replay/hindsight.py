@@ -38,6 +38,8 @@ def in_hindsight(
     return Replay(
         city=settings.city_facts.name,
         target=settings.target,
+        currency=settings.city.currency.name,
+        hundredth=settings.city.currency.hundredth,
         challengers=settings.challengers,
         base_seconds=first_model.seconds,
         months=tuple(map(_facts, months)),

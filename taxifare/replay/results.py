@@ -8,7 +8,8 @@ from taxifare.gate.evidence import Verdict
 from taxifare.gate.scores import Interval
 from taxifare.model.exposure import Exposure
 from taxifare.settings import ChallengerName
-from taxifare.trips.targets import TargetName
+from taxifare.trips.city_files import Currency
+from taxifare.trips.targets import Target, TargetName, in_currency
 from taxifare.values import Frozen
 
 
@@ -124,7 +125,9 @@ class Replay(Frozen):
 
     Attributes:
         city: Its name.
-        target: What was predicted; gives the unit of all errors.
+        target: What was predicted; gives the unit of all errors, which for fares is the city's currency.
+        currency: Its code.
+        hundredth: What a hundredth of it is called, None where nobody counts in those.
         challengers: The ways to renew that competed.
         base_seconds: What the first model's training took, which every policy starts from.
         months: In order.
@@ -136,6 +139,9 @@ class Replay(Frozen):
 
     city: str
     target: TargetName
+    # Replays of before were of cities of dollars.
+    currency: str = "USD"
+    hundredth: str | None = "cents"
     challengers: tuple[ChallengerName, ...]
     base_seconds: float
     months: tuple[MonthFacts, ...]
@@ -143,6 +149,11 @@ class Replay(Frozen):
     models: tuple[Model, ...]
     mae: tuple[tuple[float, ...], ...]
     decisions: tuple[MonthUnderPolicy, ...]
+
+    @property
+    def target_facts(self) -> Target:
+        """The target's unit and words."""
+        return in_currency(self.target, Currency(self.currency, self.hundredth))
 
     @property
     def policies(self) -> tuple[str, ...]:

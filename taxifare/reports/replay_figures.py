@@ -9,7 +9,6 @@ import numpy.typing as npt
 from taxifare.gate.scores import skill
 from taxifare.replay.results import MonthUnderPolicy, Replay
 from taxifare.reports.drawing import WIDTH_IN, below_each_other
-from taxifare.trips.targets import TARGETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +35,7 @@ def figures(replay: Replay) -> Mapping[str, "Figure"]:
 def _errors(replay: Replay) -> "Figure":
     """Returns the error a ride over time, and what each policy has saved by then against the dearest one."""
     dearest = max(replay.policies, key=lambda policy: replay.summary(policy).total)
-    target = TARGETS[replay.target]
+    target = replay.target_facts
     figure, (errors, saved) = below_each_other(
         f"How far off was a {target.name}?", f"What has been saved by then against “{dearest}”?"
     )
@@ -64,7 +63,7 @@ def _staleness(replay: Replay) -> "Figure":
     )
     dates, difficulties = _dates(replay), np.array([facts.difficulty_mae for facts in replay.months])
     hard.plot(dates, difficulties, color="#111827", linewidth=1.6)
-    hard.set(ylabel=f"error of a plain rate per km, {TARGETS[replay.target].unit}")
+    hard.set(ylabel=f"error of a plain rate per km, {replay.target_facts.unit}")
     for policy in replay.policies:
         shares = [
             100 * skill(mae, difficulty)
@@ -84,7 +83,7 @@ def _matrix(replay: Replay) -> "Figure":
     from matplotlib.figure import Figure
 
     maes = np.array(replay.mae)
-    target = TARGETS[replay.target]
+    target = replay.target_facts
     above = target.small_units * (maes - maes.min(axis=0))
     order = {facts.month: number for number, facts in enumerate(replay.months)}
     learned = np.array([order.get(model.subject, -1) for model in replay.models])

@@ -6,12 +6,11 @@ from taxifare.replay.results import Replay
 from taxifare.reports.drawing import svg
 from taxifare.reports.replay_figures import figures
 from taxifare.reports.tables import policies
-from taxifare.trips.targets import TARGETS
 
 
 def headline(replay: Replay) -> str:
     """Returns the replay in one sentence: the first policy against never and always promoting, in the target's unit."""
-    what, unit = replay.target, TARGETS[replay.target].unit
+    what, unit = replay.target, replay.target_facts.unit
     first, *others = (replay.summary(policy) for policy in replay.policies)
     against = [other for other in others if other.policy in {"never", "always"}] or others[:2]
     compared = " and ".join(
@@ -34,7 +33,7 @@ def render(replay: Replay) -> str:
     environment = Environment(loader=PackageLoader("taxifare.reports"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("replay.html").render(
         replay=replay,
-        target=TARGETS[replay.target],
+        target=replay.target_facts,
         headline=headline(replay),
         trips=_trips(replay),
         meanings={policy: POLICIES[policy].meaning for policy in replay.policies},

@@ -16,7 +16,7 @@ from taxifare.gate.scores import Interval
 from taxifare.monitoring.realised import Part, RealisedError, RealisedMonth
 from taxifare.replay.results import Replay
 from taxifare.texts import one_line
-from taxifare.trips.targets import TARGETS, Target, Unit
+from taxifare.trips.targets import Target, Unit
 
 Value: TypeAlias = str | int | float
 
@@ -68,7 +68,7 @@ class Table:
 
 def policies(replay: Replay) -> Table:
     """Returns the policies of a replay over all its months, a row a policy."""
-    unit = TARGETS[replay.target].unit
+    unit = replay.target_facts.unit
     headings = (
         Heading("policy", is_unbroken=True),
         Heading(f"mean MAE, {unit}", "float", 3),

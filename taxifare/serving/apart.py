@@ -7,7 +7,7 @@ import numpy as np
 
 from taxifare.serving.in_shadow import InShadow
 from taxifare.serving.prediction_log import Answer
-from taxifare.trips.meters import Meter, steps_usd
+from taxifare.trips.meters import Meter, steps_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def apart(answers: Iterable[Answer], shadow: InShadow, meter: Meter) -> Apart | 
     if not pairs:
         return None
     differences = np.array([difference for _, difference in pairs])
-    steps = steps_usd(np.array([answer.ride["pickup_datetime"] for answer, _ in pairs], "datetime64[s]"), meter)
+    steps = steps_of(np.array([answer.ride["pickup_datetime"] for answer, _ in pairs], "datetime64[s]"), meter)
     known = ~np.isnan(steps)
     over = float((np.abs(differences[known]) > steps[known]).mean()) if known.any() else None
     return Apart(len(pairs), pairs[0][0].unit, float(differences.mean()), over)

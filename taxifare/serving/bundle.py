@@ -27,7 +27,8 @@ from taxifare.digests import digest_of_digests
 from taxifare.errors import ToldError
 from taxifare.serving.places import UnreachableError, content_of
 from taxifare.serving.rides import Limits, Moments, Rides
-from taxifare.trips.cities import CITIES, Airport, City, Rule
+from taxifare.trips.cities import Airport, City, Rule
+from taxifare.trips.city_files import CityFile
 from taxifare.trips.features import RideFeatures
 from taxifare.trips.meters import Fares, MeterStep, quoted
 
@@ -110,17 +111,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The city's facts; raises KeyError, TypeError or ValueError where they are none."""
         return city_of(self.facts)
 
-    def unlearned(self, pickup: datetime) -> tuple[str, ...]:
-        """Returns the dated rules of the city in force at a pickup that this version has learned nothing of."""
-        known = CITIES[self.city].rules if self.city in CITIES else self.city_facts.rules
-        return tuple(rule.name for rule in known if rule.since <= pickup.date() and rule.name not in self.rules)
-
 
 def city_of(told: Mapping[str, Any]) -> City:
     """Returns a city from its facts as JSON has them, or as another release's `City` had them.
 
     >>> from dataclasses import asdict
-    >>> city_of(asdict(CITIES["new-york"])) == CITIES["new-york"]
+    >>> from taxifare.trips.city_files import shipped
+    >>> city_of(asdict(shipped("chicago").facts)) == shipped("chicago").facts
     True
 
     Raises:
@@ -176,22 +173,23 @@ class Bundle:
         digest: Of its files: its address.
     """
 
-    def __init__(self, manifest: Manifest, digest: str, network: bytes) -> None:
+    def __init__(self, manifest: Manifest, digest: str, network: bytes, rules: tuple[Rule, ...]) -> None:
         self.manifest = manifest
         self.digest = digest
+        self._rules = rules
         self._features = RideFeatures(manifest.city_facts)
         self._session = _session(network)
         self._input = self._session.get_inputs()[0].name
 
     @classmethod
-    def read(cls, folder: UPath, *, city: str | None = None, target: str | None = None) -> "Bundle":
+    def read(cls, folder: UPath, *, city: CityFile | None = None, target: str | None = None) -> "Bundle":
         """Returns the bundle in a folder or bucket; it answers its golden rides as the registered model did.
 
         A folder that is named by a digest holds the bundle of that digest, or none.
 
         Args:
             folder: Where it is.
-            city: Of which it has to be, if not of any.
+            city: Of which it has to be, with the dated rules that are known today; None: of any, with those of its day.
             target: Which it has to predict, if not any.
 
         Raises:
@@ -206,16 +204,22 @@ class Bundle:
                 f"bundle {_shown(folder)}: expected files of that digest, received {digest[:12]}: changed"
             )
         manifest = _manifest(contents[MANIFEST], folder)
-        _ensure_right(manifest, {"city": city, "target": target}, found, folder)
+        _ensure_right(manifest, {"city": None if city is None else city.slug, "target": target}, found, folder)
         _ensure_finite(contents[NETWORK], folder)
         try:
-            bundle = cls(manifest, digest, contents[NETWORK])
+            rules = (manifest.city_facts if city is None else city.facts).rules
+            bundle = cls(manifest, digest, contents[NETWORK], rules)
             golden = msgspec.json.decode(contents[GOLDEN], type=Golden)
             answers = bundle.quote(golden.as_rides())
         except Exception as error:  # the runtime raises what it likes about a graph that does not fit
             raise BundleError(f"bundle {_shown(folder)} does not answer its golden rides: {error}") from error
         _ensure_golden(answers, golden, folder)
         return bundle
+
+    def unlearned(self, pickup: datetime) -> tuple[str, ...]:
+        """Returns the dated rules of the city in force at a pickup that this version has learned nothing of."""
+        learned = self.manifest.rules
+        return tuple(rule.name for rule in self._rules if rule.since <= pickup.date() and rule.name not in learned)
 
     def quote(self, rides: Rides) -> Quotes:
         """Returns the answers to rides that can be priced, see `taxifare.serving.rides`."""

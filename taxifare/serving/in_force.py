@@ -13,6 +13,7 @@ from upath import UPath
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.places import content_of
+from taxifare.trips.city_files import CityFile
 from taxifare.whole_files import whole_file
 
 _FILE = "in-force.json"
@@ -69,7 +70,7 @@ def read(lake: UPath) -> InForce | None:
     return published(lake, _FILE, InForce)
 
 
-def model_in(lake: UPath, city: str, target: str) -> tuple[InForce, Bundle]:
+def model_in(lake: UPath, city: CityFile, target: str) -> tuple[InForce, Bundle]:
     """Returns what is in force in a lake, and its model, checked.
 
     Raises:

@@ -175,7 +175,7 @@ class LakePublisher:
             sequence=promotion.sequence,
             version=promotion.version,
             digest=None if promotion.version is None else self.made_of(promotion.version),
-            city=self._settings.city,
+            city=self._settings.city.slug,
             target=self._settings.target,
             by=promotion.by,
             reason=promotion.reason,
@@ -190,7 +190,7 @@ class LakePublisher:
         return InShadow(
             version=asked.staging_version,
             digest=digest,
-            city=self._settings.city,
+            city=self._settings.city.slug,
             target=self._settings.target,
             sequence=beside.sequence,
             request_id=asked.id,

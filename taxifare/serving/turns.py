@@ -131,7 +131,7 @@ def priced(asked: Sequence[Asked], served: Served) -> list[Quote]:
     found = bundle.quote(packed([each.ride for each in asked]))
     # As they are written: to a hundredth of a cent.
     columns = np.array([found.fare, found.upper, found.corrected, found.quoted], np.float64).round(4).tolist()
-    unlearned = (bundle.manifest.unlearned(each.ride.pickup_datetime) for each in asked)
+    unlearned = (bundle.unlearned(each.ride.pickup_datetime) for each in asked)
     return [Quote(served, *values) for values in zip(*columns, unlearned, strict=True)]
 
 

@@ -33,7 +33,6 @@ from taxifare.sources.base import (
     untold_dropoffs,
 )
 from taxifare.sources.bigquery_client import PATIENCE_S, OpenClient, connect, in_our_words, patient
-from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import TRIP_COLUMNS, TripTableError, check_column_names
@@ -84,7 +83,7 @@ class BigQuery(TripSource):
     base_rows: int | None
     maximum_bytes: int
     client: OpenClient
-    time_zone: str = TIME_ZONES["new-york"]
+    time_zone: str = "America/New_York"
     patience_s: float = PATIENCE_S
     last_month: Month | None = None
     _known: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False, compare=False)

@@ -28,7 +28,7 @@ from taxifare.sources.base import (
     unchanged,
 )
 from taxifare.sources.web import Web
-from taxifare.trips.clock import TIME_ZONES, ClockError, wall_clock
+from taxifare.trips.clock import ClockError, wall_clock
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import COORDINATES
@@ -59,7 +59,7 @@ _COLUMNS = {
     "fare": "fare_amount",
     "tolls": "tolls",
 }
-_TIME_ZONE = TIME_ZONES["chicago"]
+_TIME_ZONE = "America/Chicago"
 
 _SUMMED = ("fare", "tolls", "trip_seconds", *(name for name in _COLUMNS if "centroid" in name))
 

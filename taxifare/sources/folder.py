@@ -38,7 +38,6 @@ from taxifare.sources.base import (
     untold_dropoffs,
 )
 from taxifare.sources.files import FORMATS, ensure_last_line, latest_pickup, read_parts, read_rows
-from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
@@ -68,7 +67,7 @@ class Folder(TripSource):
     base_pattern: str = "taxi_base_*"
     first_month: Month | None = None
     last_month: Month | None = None
-    time_zone: str = TIME_ZONES["new-york"]
+    time_zone: str = "America/New_York"
     quiet_s: float = 0.0
 
     def __post_init__(self) -> None:

@@ -27,7 +27,6 @@ from taxifare.sources.base import (
 )
 from taxifare.sources.files import read_rows
 from taxifare.sources.web import Web, WebError, answers_of
-from taxifare.trips.clock import TIME_ZONES
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
@@ -36,7 +35,7 @@ MONTHS = {
     parse_month(f"2015-{number:02d}"): name
     for number, name in enumerate(("jan", "feb", "mar", "apr", "may", "jun"), start=1)
 }
-_TIME_ZONE = TIME_ZONES["new-york"]
+_TIME_ZONE = "America/New_York"
 
 SIZES = {1_000: "1k", 10_000: "10k", 100_000: "100k", 500_000: "500k"}
 """Published sizes of the base years' training file."""

@@ -39,7 +39,7 @@ from taxifare.sources.base import (
 )
 from taxifare.sources.files import open_parquet, reading
 from taxifare.sources.web import Web, WebError, answers_of
-from taxifare.trips.clock import TIME_ZONES, Clocked, ClockError, on_pickups_clock, wall_clock
+from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import DTYPES
@@ -58,7 +58,7 @@ _MOST_BYTES_OF_ZONES = 1 << 27
 _HIGHEST_ZONE = 10_000
 """The city has 263, in a file of a megabyte; memory goes with the highest number."""
 
-_TIME_ZONE = TIME_ZONES["new-york"]
+_TIME_ZONE = "America/New_York"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def fingerprint_at_431839f(settings: TrainingSettings, inputs: Mapping[str, obje
     """Returns what that release called the training of these inputs, None where it would have trained otherwise."""
     facts = recipe(settings.model_copy(update={"dense_width_factor": 1.0}))
     written = facts.pop("settings")
-    if digest(facts) != _REST_OF_THE_RECIPE[settings.city, settings.target]:
+    if digest(facts) != _REST_OF_THE_RECIPE.get((settings.city.slug, settings.target)):
         return None
     if any(written[name] is not None for name in _OVERRIDES):
         return None

@@ -102,7 +102,7 @@ def _ensure_some_are_clean(
     if sum(dropped.values()) >= published_trips:
         reasons = ", ".join(f"{rule} {trips:,}" for rule, trips in dropped.items() if trips)
         raise SourceError(
-            f"{published.origin}: expected rides that can be learned from, with CITY={settings.city}, received "
+            f"{published.origin}: expected rides that can be learned from, with CITY={settings.city.told}, received "
             f"{published_trips:,} trips, all of them dropped: {reasons or 'there are none'}"
         )
 

@@ -25,7 +25,7 @@ from taxifare.trips.targets import Target
 
 _REGISTRY = "taxifare.model.registry"
 
-_APART = frozenset({"taxifare.secrets", "taxifare.trips.clock", "taxifare.trips.table"})
+_APART = frozenset({"taxifare.secrets", "taxifare.trips.city_files", "taxifare.trips.clock", "taxifare.trips.table"})
 
 
 def recipe(settings: TrainingSettings) -> dict[str, Any]:
@@ -89,7 +89,8 @@ def _modules() -> frozenset[str]:
     """Returns the modules that trainings are made of: those of this package with what they import.
 
     What talks to the model registry trains nothing itself: how long MLflow is waited for changes no model. Nor does
-    what settings keep secret, and how; and how published rows become trips is part of their revision.
+    what settings keep secret, and how; what a city file may say is no fact of a city; and how published rows become
+    trips is part of their revision.
     """
     own = (name for name in modules_behind(__package__) if name.startswith(__package__))
     behind = (modules_behind(name) for name in own)

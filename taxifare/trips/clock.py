@@ -4,7 +4,7 @@ The trip table has wall-clock times, because people and prices go by the clock o
 changed: an hour does not exist, another comes twice. Rules and reasons: docs/decisions.md, under trips.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -18,9 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Moments = npt.NDArray[np.datetime64]
-
-TIME_ZONES: Mapping[str, str] = {"new-york": "America/New_York", "chicago": "America/Chicago"}
-"""The time zone of each city. Apart from the facts that models carry with them: no feature depends on it."""
 
 _UTC_LABEL = " UTC"
 

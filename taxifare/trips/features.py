@@ -46,8 +46,8 @@ class InputError(ValueError):
 def feature_names(city: City) -> tuple[str, ...]:
     """Returns the names of the features, in the order of the columns of `RideFeatures.of`.
 
-    >>> from taxifare.trips.cities import NEW_YORK
-    >>> feature_names(NEW_YORK)[:4]
+    >>> from taxifare.trips.city_files import shipped
+    >>> feature_names(shipped("new-york").facts)[:4]
     ('haversine_km', 'grid_km', 'pickup_jfk_km', 'dropoff_jfk_km')
     """
     airport_names = (f"{end}_{airport.code.lower()}_km" for airport in city.airports for end in ("pickup", "dropoff"))

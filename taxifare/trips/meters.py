@@ -5,7 +5,6 @@ they are: rounding widens their differences. So no training depends on a meter, 
 the city, which trainings do depend on.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -18,7 +17,10 @@ Fares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MeterStep:
-    """What a meter shows from a date on: its first fare, and that with so many steps more, USD."""
+    """What a meter shows from a date on: its first fare, and that with so many steps more, in the city's currency.
+
+    Bundles have these names, which are of the first city's.
+    """
 
     since: date
     first_usd: float
@@ -28,38 +30,27 @@ class MeterStep:
 Meter = tuple[MeterStep, ...]
 """The steps of a city's meter, oldest first; none where they are not known."""
 
-# New York: Taxi and Limousine Commission, Standard City Rate. Flat fares and tolls are on no such step.
-# Chicago: none is entered. Its published rates price miles and seconds apart (since 2016-01-01 2.25 USD a mile and
-# 0.20 USD every 36 seconds), which gives no single step.
-METERS: Mapping[str, Meter] = {
-    "new-york": (
-        MeterStep(date(2004, 5, 3), first_usd=2.50, step_usd=0.40),
-        MeterStep(date(2012, 9, 4), first_usd=2.50, step_usd=0.50),
-        MeterStep(date(2022, 12, 19), first_usd=3.00, step_usd=0.70),
-    ),
-    "chicago": (),
-}
 
-
-def quoted(fares_usd: npt.NDArray[np.floating], pickups: npt.ArrayLike, meter: Meter) -> Fares:
+def quoted(predicted: npt.NDArray[np.floating], pickups: npt.ArrayLike, meter: Meter) -> Fares:
     """Returns fares as the meter in force at the pickup would show them: the nearest step, the first one at least.
 
     Fares of a time whose steps are not known stay as they are.
 
+    >>> meter = (MeterStep(date(2004, 5, 3), 2.50, 0.40), MeterStep(date(2012, 9, 4), 2.50, 0.50))
     >>> pickups = np.array(["2012-09-03T23:59", "2012-09-04T00:00"], "datetime64[s]")
-    >>> quoted(np.array([9.0, 9.1]), pickups, METERS["new-york"]).round(2).tolist()
+    >>> quoted(np.array([9.0, 9.1]), pickups, meter).round(2).tolist()
     [8.9, 9.0]
-    >>> quoted(np.array([1.0, 9.1]), pickups, METERS["new-york"]).round(2).tolist()
+    >>> quoted(np.array([1.0, 9.1]), pickups, meter).round(2).tolist()
     [2.5, 9.0]
-    >>> quoted(np.array([9.03, 9.1]), pickups, METERS["chicago"]).tolist()
+    >>> quoted(np.array([9.03, 9.1]), pickups, ()).tolist()
     [9.03, 9.1]
 
     Args:
-        fares_usd: Predicted fares, shape (n,).
+        predicted: Predicted fares, in the city's currency, shape (n,).
         pickups: When the rides begin, shape (n,).
         meter: The city's.
     """
-    fares: Fares = np.array(fares_usd, np.float64)
+    fares: Fares = np.array(predicted, np.float64)
     if not meter:
         return fares
     since, first_usd, step_usd = _columns(meter)
@@ -69,10 +60,11 @@ def quoted(fares_usd: npt.NDArray[np.floating], pickups: npt.ArrayLike, meter: M
     return np.where(number > 0, shown, fares)
 
 
-def steps_usd(pickups: npt.ArrayLike, meter: Meter) -> Fares:
+def steps_of(pickups: npt.ArrayLike, meter: Meter) -> Fares:
     """Returns the steps in which the meter in force at the pickup counts; NaN for a time whose steps are not known.
 
-    >>> steps_usd(np.array(["2001-01-01", "2015-03-14T18:05"], "datetime64[s]"), METERS["new-york"]).tolist()
+    >>> meter = (MeterStep(date(2012, 9, 4), 2.50, 0.50),)
+    >>> steps_of(np.array(["2001-01-01", "2015-03-14T18:05"], "datetime64[s]"), meter).tolist()
     [nan, 0.5]
     """
     if not meter:

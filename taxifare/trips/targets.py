@@ -7,15 +7,18 @@ Why the target is a column, and durations end at three hours: docs/decisions.md,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from taxifare.trips.city_files import MINUTES, CityFile, Currency
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TargetName = Literal["fare", "duration"]
 
-Unit = Literal["USD", "min"]
+Unit: TypeAlias = str
+"""What predictions, errors and tolerances are in: the city's currency by its code, as in USD, or `min`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Target:
 
 
 def _fares(trips: "pd.DataFrame") -> "pd.Series":
-    """Returns what was paid for each trip, USD.
+    """Returns what was paid for each trip, in the city's currency.
 
     >>> import pandas as pd
     >>> _fares(pd.DataFrame({"fare_amount": [7.5, None]})).tolist()
@@ -70,8 +73,8 @@ def _durations(trips: "pd.DataFrame") -> "pd.Series":
     return (trips["dropoff_datetime"] - trips["pickup_datetime"]).dt.total_seconds() / 60
 
 
-# The limit of fares is the Le Wagon course's. Of 55,906 green-taxi rides of January 2024, 24 took two to three hours,
-# 14 three to five, and 206 longer, most of them close to a day: meters that nobody stopped.
+# Fares are in the currency of the city and have its limit, see `target_in`. Of 55,906 green-taxi rides of January 2024,
+# 24 took two to three hours, 14 three to five, and 206 longer, most of them close to a day: meters that nobody stopped.
 FARE = Target(
     name="fare",
     unit="USD",
@@ -88,7 +91,7 @@ FARE = Target(
 
 DURATION = Target(
     name="duration",
-    unit="min",
+    unit=MINUTES,
     column="dropoff_datetime",
     of=_durations,
     most=180.0,
@@ -101,3 +104,31 @@ DURATION = Target(
 )
 
 TARGETS: dict[str, Target] = {"fare": FARE, "duration": DURATION}
+
+
+def target_in(city: CityFile, name: TargetName) -> Target:
+    """Returns a target as it is in a city: fares are in its currency and have its limit.
+
+    Models of a city of one's own are registered under its name, so that two cities at one MLflow server do not meet.
+
+    >>> from taxifare.trips.city_files import shipped
+    >>> target_in(shipped("chicago"), "fare") == FARE
+    True
+    """
+    own = TARGETS[name]
+    if name == "fare":
+        own = replace(in_currency(name, city.currency), most=city.highest_fare)
+    return own if city.is_shipped else replace(own, model_name=f"{own.model_name}-{city.slug}")
+
+
+def in_currency(name: TargetName, currency: Currency) -> Target:
+    """Returns a target whose amounts, if it is one of money, are in that currency.
+
+    >>> yen = in_currency("fare", Currency("JPY", None))
+    >>> yen.unit, yen.small_unit, yen.small_units
+    ('JPY', 'JPY', 1)
+    """
+    if name != "fare":
+        return TARGETS[name]
+    small_unit, small_units = (currency.name, 1) if currency.hundredth is None else (currency.hundredth, 100)
+    return replace(TARGETS[name], unit=currency.name, small_unit=small_unit, small_units=small_units)

@@ -26,12 +26,12 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, checked_month
 from taxifare.sources.simulator.source import Simulator
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import parse_month
 from tests.support.approvals import LINKS, MemoryRegistry, Office, contender
 from tests.support.approvals import evidence as evidence_on
+from tests.support.cities import NEW_YORK
 from tests.support.places import REPOSITORY
 from tests.support.small import raw_month, small_settings
 

@@ -1,9 +1,18 @@
-"""New York with one of its facts corrected."""
+"""The project's own cities, New York with one of its facts corrected, and a city of one's own."""
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
-from taxifare.trips.cities import NEW_YORK, City
+from taxifare.trips.cities import City
+from taxifare.trips.city_files import CityFile, shipped
+
+NEW_YORK, CHICAGO = shipped("new-york").facts, shipped("chicago").facts
+
+
+def new_york_with(facts: City) -> CityFile:
+    """New York's file with other facts."""
+    return replace(shipped("new-york"), facts=facts)
 
 
 def with_another_rule_date() -> City:
@@ -21,3 +30,6 @@ CORRECTED: dict[str, City] = {
     "airport radius": with_a_larger_airport(),
     "grid angle": replace(NEW_YORK, grid_angle_deg=45.0),
 }
+
+SAINT_DENIS = Path(__file__).parent / "saint-denis.yaml"
+"""On La Réunion: euros, south of the equator, another clock."""

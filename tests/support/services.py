@@ -30,9 +30,9 @@ from taxifare.serving.in_shadow import InShadow
 from taxifare.serving.outcome_log import ToldOutcome
 from taxifare.serving.prediction_log import Answer, folder_in
 from taxifare.serving.rides import FIELDS, Limits, Rides
-from taxifare.trips.cities import CITIES, City
+from taxifare.trips.cities import City
+from taxifare.trips.city_files import shipped
 from taxifare.trips.features import RideFeatures, haversine_km
-from taxifare.trips.meters import METERS
 from tests.support.places import REPOSITORY
 from tests.support.servers import free_port
 
@@ -58,7 +58,7 @@ def make_bundle(
 
     One that does not price round trips answers its golden rides as it should, and to a way of no length no number.
     """
-    facts = CITIES[city]
+    facts = shipped(city).facts
     network = _network(facts, base_fare_usd(version), prices_round_trips=prices_round_trips)
     golden = _golden(facts, base_fare_usd(version))
     contents = {GOLDEN: msgspec.json.encode(golden), NETWORK: network}
@@ -83,7 +83,7 @@ def make_bundle(
         features=RideFeatures(facts).names,
         exposure=(Learned("2015-01", "a revision", datetime(2015, 1, 1), datetime(2015, 1, 31)),),
         rules=tuple(rule.name for rule in facts.rules) if rules is None else rules,
-        meter=METERS[city] if target == "fare" else (),
+        meter=shipped(city).meter if target == "fare" else (),
         libraries={},
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     )

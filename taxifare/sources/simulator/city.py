@@ -6,10 +6,12 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.city_files import shipped
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+NEW_YORK = shipped("new-york").facts
 
 
 @dataclass(frozen=True)

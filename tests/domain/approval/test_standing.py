@@ -20,6 +20,7 @@ from taxifare.approval.records import Outcome, RequestState, StandingEnd, Standi
 from taxifare.approval.verification import TamperedError, verify
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.settings import Settings
+from taxifare.trips.city_files import shipped
 from taxifare.trips.months import parse_month
 from tests.support.approvals import LINKS, PERSON, FileRegistry, Office, in_processes
 from tests.support.standing import STANDING, WORSE_AIRPORT, month
@@ -289,9 +290,10 @@ def test_no_month_beyond_its_term_is_covered(agreed: Firm, subject: str) -> None
 
 
 @pytest.mark.parametrize(
-    "changed", [{"slice_tolerance": 0.5}, {"minimum_gain": 0.001}, {"bias_tolerance": 1.0}, {"city": "chicago"}]
+    "changed",
+    [{"slice_tolerance": 0.5}, {"minimum_gain": 0.001}, {"bias_tolerance": 1.0}, {"city": shipped("chicago")}],
 )
-def test_terms_that_nobody_agreed_to_are_asked_about_anew(agreed: Firm, changed: dict[str, float]) -> None:
+def test_terms_that_nobody_agreed_to_are_asked_about_anew(agreed: Firm, changed: dict[str, object]) -> None:
     other = replace(agreed, settings=STANDING.model_copy(update=changed))
     other.run(month("2015-02", "3", "1"))
     assert "was agreed to on other terms than .env has now" in other.who_decides()

@@ -13,11 +13,11 @@ from taxifare.gate.gains import Gains, days_of, gains_of
 from taxifare.gate.scores import paired_gains
 from taxifare.gate.verdict import weighed
 from taxifare.settings import GateSettings
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features
 from taxifare.trips.table import as_trip_table
 from taxifare.trips.targets import FARE
+from tests.support.cities import NEW_YORK
 
 LOOKS = 12
 

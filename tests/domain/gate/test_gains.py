@@ -14,11 +14,11 @@ from scipy import stats
 
 from taxifare.gate.gains import Gains, days_of, gains_of
 from taxifare.gate.scores import Interval, mean_interval, paired_gains
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features
 from taxifare.trips.table import as_trip_table
 from taxifare.trips.targets import FARE
+from tests.support.cities import NEW_YORK
 from tests.support.comparison import RIDES
 
 

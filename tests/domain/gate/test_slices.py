@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SAME_POINT, SAME_POINT_KM, compare_slices, slice_masks
-from taxifare.trips.cities import NEW_YORK
+from tests.support.cities import NEW_YORK
 from tests.support.comparison import PAID, RIDES, VALIDATION
 
 # Slices

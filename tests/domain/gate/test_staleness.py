@@ -14,12 +14,12 @@ from taxifare.model.exposure import Exposure
 from taxifare.settings import Settings
 from taxifare.sources import Folder
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess
 from taxifare.trips.splitting import split_by_time
 from taxifare.trips.targets import FARE
+from tests.support.cities import NEW_YORK
 
 THEN = Baseline(mae=2.0, difficulty_mae=4.0)
 

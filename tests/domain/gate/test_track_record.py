@@ -6,7 +6,7 @@ import pytest
 from taxifare.gate.gains import Gains, SlicedGains, gains_of
 from taxifare.gate.slices import sliced_gains
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
-from taxifare.trips.cities import NEW_YORK
+from tests.support.cities import NEW_YORK
 from tests.support.comparison import PAID, VALIDATION, noise
 
 

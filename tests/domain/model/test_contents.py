@@ -16,9 +16,9 @@ from taxifare.model.contents import NotOnRecordError
 from taxifare.model.network import Architecture, build_network
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import feature_names
 from tests.support.approvals import MemoryContents
+from tests.support.cities import NEW_YORK
 
 TAGS = {"asset": "staging_model", "month": "2015-01"}
 

@@ -7,11 +7,11 @@ import pytest
 
 from taxifare.model.fitting import PREDICTION_ROWS, InMemory, TrainingError, fit, predict, quantile_loss, quote
 from taxifare.model.network import Architecture, build_network
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.table import as_trip_table
 from taxifare.trips.targets import FARE
+from tests.support.cities import NEW_YORK
 from tests.support.places import REAL_TRIPS
 
 NAMES = feature_names(NEW_YORK)

@@ -13,9 +13,9 @@ from taxifare.model.fitting import InMemory, fit, predict, quote
 from taxifare.model.network import Architecture, build_network
 from taxifare.settings import TrainingSettings
 from taxifare.training.from_random_weights import architecture_of
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import compute_features, feature_names
 from tests.domain.trips.test_features import JFK, TIMES_SQUARE, trip
+from tests.support.cities import NEW_YORK
 
 NAMES = feature_names(NEW_YORK)
 SMALL = Architecture(dense_widths=(16, 8))

@@ -30,10 +30,10 @@ from taxifare.model.registry import FINGERPRINT_TAG, ModelRegistry
 from taxifare.model.runs import Runs
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import InputError, compute_features, feature_names
 from taxifare.trips.table import KNOWN_AT_PICKUP
 from tests.support.approvals import content_of
+from tests.support.cities import NEW_YORK
 from tests.support.registry import all_runs, registry_at
 from tests.support.servers import free_port, mlflow_server
 from tests.support.small import small_settings

@@ -15,8 +15,8 @@ from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.settings import Settings
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import feature_names
+from tests.support.cities import NEW_YORK
 from tests.support.small import small_settings
 
 pytestmark = pytest.mark.end_to_end

@@ -8,8 +8,8 @@ import pytest
 import taxifare.digests
 from taxifare.replay.store import folder_of
 from taxifare.settings import Settings
-from taxifare.trips.cities import CITIES, City
-from tests.support.cities import CORRECTED
+from taxifare.trips.cities import City
+from tests.support.cities import CORRECTED, new_york_with
 from tests.support.places import REPOSITORY
 
 
@@ -19,12 +19,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.mark.parametrize("city", CORRECTED.values(), ids=CORRECTED)
-def test_a_corrected_date_angle_or_radius_has_another_folder(
-    settings: Settings, city: City, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = folder_of(settings)
-    monkeypatch.setitem(CITIES, "new-york", city)
-    assert folder_of(settings) != before
+def test_a_corrected_date_angle_or_radius_has_another_folder(settings: Settings, city: City) -> None:
+    corrected = settings.model_copy(update={"city": new_york_with(city)})
+    assert folder_of(corrected) != folder_of(settings)
 
 
 def test_another_training_has_another_folder_and_other_rivals_have_not(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from taxifare.digests import digest_of_files
 from taxifare.model.packaging import _pickled_by_value, _pyfunc_model
 from taxifare.serving.bundle import GOLDEN, MANIFEST, NETWORK, Bundle, BundleError, Manifest
 from taxifare.serving.making import rides_of
+from taxifare.trips.city_files import shipped
 from tests.support.bundles import ABSENT_WHERE_SERVED, MODULES_THAT_SERVE, Made, copied
 
 LIGHT = """
@@ -89,8 +90,8 @@ def test_its_manifest_says_what_it_is_and_what_it_has_learned(made: Made) -> Non
     assert manifest.city_facts == settings.city_facts
     assert manifest.files_digest == made.model.content.files_digest
     assert manifest.rules == ("tolls_2010_12", "fares_2012_09", "tolls_2013_03")
-    assert manifest.unlearned(pd.Timestamp("2015-03-21 23:59").to_pydatetime()) == ()
-    assert manifest.unlearned(pd.Timestamp("2015-03-22 00:00").to_pydatetime()) == ("tolls_2015_03",)
+    assert made.bundle.unlearned(pd.Timestamp("2015-03-21 23:59").to_pydatetime()) == ()
+    assert made.bundle.unlearned(pd.Timestamp("2015-03-22 00:00").to_pydatetime()) == ("tolls_2015_03",)
 
 
 def test_one_changed_byte_is_refused(made: Made, tmp_path: Path) -> None:
@@ -175,11 +176,11 @@ def test_a_manifest_of_another_city_angle_does_not_pass_the_golden_rides(made: M
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"city": "chicago"}, "CITY=chicago, received city new-york"),
+        ({"city": shipped("chicago")}, "CITY=chicago, received city new-york"),
         ({"target": "duration"}, "TARGET=duration, received target fare"),
     ],
 )
-def test_another_city_or_target_is_refused(made: Made, asked: dict[str, str], said: str) -> None:
+def test_another_city_or_target_is_refused(made: Made, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(BundleError, match=said):
         Bundle.read(made.folder, **asked)
 

@@ -103,7 +103,7 @@ def test_a_bundle_answers_as_the_registered_model(
             network, facts, [seen], run_id=run_id, fingerprint="f1", tags={}, correction_share=0.3
         )
     model = registry.load(version)
-    bundle = Bundle.read(home / make_bundle(model, settings, home), city=city, target=target)
+    bundle = Bundle.read(home / make_bundle(model, settings, home), city=settings.city, target=target)
 
     asked = trips.sample(min(RIDES, len(trips)), random_state=2)
     assert len(asked) > 5_000

@@ -22,7 +22,7 @@ from taxifare.serving.outcome_log import OutcomeLog
 from taxifare.serving.outcome_log import folder_in as outcomes_in
 from taxifare.serving.prediction_log import Answer, PredictionLog, Role, folder_in
 from taxifare.serving.shadow import Shadow, StagingFollower
-from taxifare.trips.meters import METERS
+from taxifare.trips.city_files import shipped
 from taxifare.trips.targets import FARE
 from tests.support.services import RIDE, Installation, base_fare_usd, fare_usd, installation, make_bundle
 
@@ -247,7 +247,7 @@ def test_how_far_apart_the_prices_lie_is_told_of_rides_that_both_have_priced(hom
         answer(3, "shadow", "2", 99.0, "2015-03-14 18:05", sequence=2),
         answer(7, "shadow", "2", 99.0, "2015-03-14 18:05"),
     ]
-    told = apart(answers, found, METERS["new-york"])
+    told = apart(answers, found, shipped("new-york").meter)
     assert str(told) == "2 rides: 0.30 USD less than production, on average; 50.0% more than a meter's step apart"
     assert str(apart(answers, found, ())) == "2 rides: 0.30 USD less than production, on average"
     assert apart(answers[:4], found, ()) is None

@@ -17,11 +17,11 @@ from taxifare.sources import chicago as module
 from taxifare.sources.base import NoBaseError
 from taxifare.sources.chicago import Chicago
 from taxifare.sources.web import PassingWebError, Web
-from taxifare.trips.cities import CHICAGO
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.months import parse_month
 from taxifare.trips.targets import FARE
+from tests.support.cities import CHICAGO
 from tests.support.places import DATA
 from tests.support.socrata import Portal, from_tfx, portal_server, published
 

@@ -11,7 +11,7 @@ import pytest
 
 from taxifare.settings import Settings
 from taxifare.sources import SourceError, TripSource, make_source
-from taxifare.trips.cities import CITIES
+from taxifare.trips.city_files import shipped
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.preparation import preprocess, split_month
 from taxifare.trips.targets import DURATION, FARE
@@ -183,7 +183,8 @@ def rides_of(month: Month, spelled: Spelled, city: str) -> pd.DataFrame:
         )
         for at, end in enumerate(("pickup", "dropoff"))
     }
-    (low, high), (south, north) = CITIES[city].longitude_range_deg, CITIES[city].latitude_range_deg
+    facts = shipped(city).facts
+    (low, high), (south, north) = facts.longitude_range_deg, facts.latitude_range_deg
     longitude, latitude = (low + high) / 2, (south + north) / 2
     return pd.DataFrame(columns).assign(
         key=[f"ride {number}" for number in range(len(RIDES[month]))],
@@ -253,8 +254,8 @@ def test_a_ride_of_unknown_length_has_a_fare(name: str, tmp_path: Path, request:
     source = SOURCES[name]
     published = source.by(rides_of(NOVEMBER, naive, source.city), NOVEMBER, tmp_path, request).read_month(NOVEMBER)
     raw = split_month(published, NOVEMBER, 0.25)
-    assert len(preprocess(raw, CITIES["new-york"], FARE).trips.frame) == 4
-    durations = preprocess(raw, CITIES["new-york"], DURATION)
+    assert len(preprocess(raw, shipped("new-york").facts, FARE).trips.frame) == 4
+    durations = preprocess(raw, shipped("new-york").facts, DURATION)
     assert durations.trips.frame["target"].tolist() == [140.0, 20.0, 20.0]
     assert durations.dropped["missing_value"] == 1
 

@@ -14,8 +14,8 @@ from taxifare.sources.base import MonthNotPublishedError, SourceError
 from taxifare.sources.simulator.city import PLACES, from_grid_km, to_grid_km
 from taxifare.sources.simulator.meter import TARIFFS, metered_fare
 from taxifare.sources.simulator.source import GENERATOR_VERSION, Simulator
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.months import parse_month
+from tests.support.cities import NEW_YORK
 from tests.support.places import REAL_TRIPS
 
 MILE_KM = 1.609344

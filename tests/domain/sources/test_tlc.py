@@ -17,12 +17,12 @@ from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.tlc import Tlc, Zones, read_trips
 from taxifare.sources.web import Web, WebError
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features, haversine_km
 from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess, split_month
 from taxifare.trips.targets import DURATION, FARE
+from tests.support.cities import NEW_YORK
 from tests.support.places import DATA
 from tests.support.publisher import ZONES, Publisher, publisher_server, tlc_files, tlc_month, zones_zip
 from tests.support.small import small_settings

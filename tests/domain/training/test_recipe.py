@@ -4,6 +4,7 @@ import importlib
 import sys
 from dataclasses import fields, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +15,20 @@ from taxifare.settings import Settings, TrainingSettings
 from taxifare.training.challengers import RENEWAL, Renewal
 from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
 from taxifare.training.recipe import fingerprint, recipe
-from taxifare.trips.cities import CITIES, NEW_YORK, City
-from taxifare.trips.meters import METERS, MeterStep
+from taxifare.trips.cities import City
+from taxifare.trips.city_files import CityFile, shipped
+from taxifare.trips.meters import MeterStep
 from taxifare.trips.targets import FARE, TARGETS
-from tests.support.cities import CORRECTED
+from tests.support.cities import CORRECTED, NEW_YORK, new_york_with
 
 PLAIN = TrainingSettings()
 
-OTHERS = {"city": "chicago", "target": "duration", "challengers": ("warm",)}
+OTHERS = {"city": shipped("chicago"), "target": "duration", "challengers": ("warm",)}
 """Other values of settings that are no numbers."""
+
+
+def in_city(city: CityFile) -> TrainingSettings:
+    return PLAIN.model_copy(update={"city": city})
 
 
 def another(value: Any) -> Any:
@@ -49,40 +55,29 @@ def test_settings_of_other_groups_are_not() -> None:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(City)])
-def test_every_fact_of_the_city_is_in_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(PLAIN)
-    monkeypatch.setitem(CITIES, "new-york", replace(NEW_YORK, **{name: another(getattr(NEW_YORK, name))}))
-    assert fingerprint(PLAIN) != before
+def test_every_fact_of_the_city_is_in_it(name: str) -> None:
+    changed = new_york_with(replace(NEW_YORK, **{name: another(getattr(NEW_YORK, name))}))
+    assert fingerprint(in_city(changed)) != fingerprint(PLAIN)
 
 
 @pytest.mark.parametrize("city", CORRECTED.values(), ids=CORRECTED)
-def test_a_corrected_date_angle_or_radius_is_another_training(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(PLAIN)
-    monkeypatch.setitem(CITIES, "new-york", city)
-    assert fingerprint(PLAIN) != before
+def test_a_corrected_date_angle_or_radius_is_another_training(city: City) -> None:
+    assert fingerprint(in_city(new_york_with(city))) != fingerprint(PLAIN)
 
 
-def test_facts_of_another_city_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(PLAIN)
-    monkeypatch.setitem(CITIES, "chicago", replace(CITIES["chicago"], rules=()))
-    assert fingerprint(PLAIN) == before
-
-
-def test_the_meter_s_step_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_meter_s_step_and_the_place_of_the_file_are_not() -> None:
     """Quotes are rounded after the training; a tariff that is entered must not make other versions of all months."""
     assert "taxifare.trips.meters" in modules_behind("taxifare.training")
-    before = fingerprint(PLAIN)
-    monkeypatch.setitem(METERS, "new-york", (MeterStep(date(2009, 1, 1), 3.0, 0.7),))
-    monkeypatch.setattr("taxifare.trips.meters.METERS", {})
-    assert fingerprint(PLAIN) == before
+    city = shipped("new-york")
+    assert fingerprint(in_city(replace(city, meter=(MeterStep(date(2009, 1, 1), 3.0, 0.7),)))) == fingerprint(PLAIN)
+    assert fingerprint(in_city(replace(city, path=Path("elsewhere.yaml")))) == fingerprint(PLAIN)
 
 
 def test_the_limit_of_the_target_is_in_it_and_its_words_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(PLAIN)
     monkeypatch.setitem(TARGETS, "fare", replace(FARE, question="How dear are they?"))
     assert fingerprint(PLAIN) == before
-    monkeypatch.setitem(TARGETS, "fare", replace(FARE, most=300.0))
-    assert fingerprint(PLAIN) != before
+    assert fingerprint(in_city(replace(shipped("new-york"), highest_fare=300.0))) != before
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Architecture)])
@@ -199,6 +194,5 @@ def test_what_is_trained_otherwise_since_is_not_that_releases(constant: str, mon
     assert fingerprint_at_431839f(PLAIN, INPUTS) is None
 
 
-def test_a_corrected_rule_is_not_that_releases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CITIES, "new-york", CORRECTED["rule date"])
-    assert fingerprint_at_431839f(PLAIN, INPUTS) is None
+def test_a_corrected_rule_is_not_that_releases() -> None:
+    assert fingerprint_at_431839f(in_city(new_york_with(CORRECTED["rule date"])), INPUTS) is None

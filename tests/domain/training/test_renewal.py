@@ -25,9 +25,10 @@ from taxifare.training.challengers import HELD_SHARE, RENEWAL
 from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
 from taxifare.training.recipe import fingerprint
 from taxifare.training.rehearsal import reservoir
+from taxifare.trips.city_files import shipped
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
-from taxifare.trips.meters import METERS, quoted
+from taxifare.trips.meters import quoted
 from tests.support.registry import all_versions, registry_at
 from tests.support.servers import free_port
 from tests.support.small import base_file, run_tags, small_settings, train, version_of
@@ -347,7 +348,9 @@ def test_the_error_of_rounded_quotes_is_logged_beside_and_is_no_part_of_the_scor
     assert metrics["mae"] == pytest.approx(contender.scores.mae)
     validation = month.trips.validation
     shown = quoted(
-        month.registry.load(contender.version).predict(validation), validation["pickup_datetime"], METERS["new-york"]
+        month.registry.load(contender.version).predict(validation),
+        validation["pickup_datetime"],
+        shipped("new-york").meter,
     )
     assert metrics["quoted_mae"] == pytest.approx(np.abs(shown - validation["target"]).mean())
     assert metrics["quoted_mae"] != metrics["mae"]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.cleaning import clean
 from taxifare.trips.table import COLUMN_NAMES, TripTableError, as_trip_table
 from taxifare.trips.targets import DURATION, FARE
+from tests.support.cities import NEW_YORK
 from tests.support.places import REAL_TRIPS
 
 RULES = ["missing_value", "duplicate", "zero_coordinate", "outside_city", "passenger_count", "fare"]

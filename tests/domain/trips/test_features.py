@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import (
     KM_PER_DEGREE,
     InputError,
@@ -17,6 +16,7 @@ from taxifare.trips.features import (
     haversine_km,
 )
 from taxifare.trips.table import KNOWN_AT_PICKUP, as_trip_table
+from tests.support.cities import NEW_YORK
 from tests.support.places import REAL_TRIPS
 
 TIMES_SQUARE = (-73.9855, 40.7580)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from taxifare.settings import Settings
-from taxifare.trips.meters import METERS, quoted
+from taxifare.trips.city_files import shipped
+from taxifare.trips.meters import quoted
 
 
 @pytest.mark.parametrize(
@@ -20,21 +21,21 @@ from taxifare.trips.meters import METERS, quoted
     ],
 )
 def test_a_fare_is_shown_as_the_meter_of_its_date_would(pickup: str, fare_usd: float, shown_usd: float) -> None:
-    shown = quoted(np.array([fare_usd]), pd.Series(pd.to_datetime([pickup])), METERS["new-york"])
+    shown = quoted(np.array([fare_usd]), pd.Series(pd.to_datetime([pickup])), shipped("new-york").meter)
     assert shown == pytest.approx([shown_usd])
 
 
 def test_what_is_shown_stays_within_half_a_step_and_leaves_predictions_alone() -> None:
     fares = np.linspace(2.5, 60, 999, dtype=np.float32)
     before = fares.copy()
-    shown = quoted(fares, pd.Series(pd.to_datetime(["2015-01-01"] * len(fares))), METERS["new-york"])
+    shown = quoted(fares, pd.Series(pd.to_datetime(["2015-01-01"] * len(fares))), shipped("new-york").meter)
     assert np.abs(shown - fares).max() <= 0.25 + 1e-6
     assert np.array_equal(fares, before)
     assert np.array_equal(
-        quoted(shown, pd.Series(pd.to_datetime(["2015-01-01"] * len(fares))), METERS["new-york"]), shown
+        quoted(shown, pd.Series(pd.to_datetime(["2015-01-01"] * len(fares))), shipped("new-york").meter), shown
     )
 
 
 def test_only_fares_have_a_meter() -> None:
-    assert Settings(_env_file=None, target="fare").meter == METERS["new-york"]
+    assert Settings(_env_file=None, target="fare").meter == shipped("new-york").meter
     assert Settings(_env_file=None, target="duration", trip_source="tlc").meter == ()
