@@ -9,7 +9,7 @@ import dagster as dg
 
 from taxifare.settings import Settings
 from taxifare_dagster import checks, jobs, schedules, sensors
-from taxifare_dagster.assets import models, production, replay, serving, trips
+from taxifare_dagster.assets import models, monitoring, production, replay, serving, trips
 from taxifare_dagster.executors import executor_of
 from taxifare_dagster.partitions import months_of
 from taxifare_dagster.resources import make_resources
@@ -32,6 +32,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             *serving.build_assets(months),
             serving.scored_files,
             serving.collected_predictions,
+            *monitoring.build_assets(months),
             *replay.build_assets(),
         ],
         asset_checks=checks.build_checks(months),
@@ -50,6 +51,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             jobs.scoring_job,
             jobs.inbox_job,
             jobs.collect_job,
+            jobs.outcomes_job,
         ],
         sensors=[
             sensors.new_month_sensor,

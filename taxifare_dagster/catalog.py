@@ -10,14 +10,19 @@ TRIPS_GROUP = "trips"
 MODELS_GROUP = "models"
 REPLAY_GROUP = "replay"
 SERVING_GROUP = "serving"
+MONITORING_GROUP = "monitoring"
 OWNERS = ["team:taxifare"]
 
 TRIPS_KINDS = {"pandas", "parquet"}
 MODEL_KINDS = {"tensorflow", "mlflow"}
 SERVING_KINDS = {"onnx", "parquet"}
+MONITORING_KINDS = {"pandas", "parquet"}
 
 PRODUCTION_POOL = "production_model"
 """Held by what trains from production: a backfill and a sensor run take turns on a small machine."""
 
 MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model")
 """The assets of a month, in their order."""
+
+OUTCOME_ASSETS = ("served_predictions", "served_outcomes", "served_mae")
+"""What becomes of a month's quotes, in their order."""

@@ -16,6 +16,16 @@ from taxifare.approval.due import Known, is_past
 from taxifare.gate.evidence import Appraisal, Verdict
 from taxifare.gate.scores import EvaluationError, Interval
 from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.guards import (
+    Finding,
+    asked_in_time,
+    clocks_agree,
+    known_versions,
+    read_fates,
+    read_predictions,
+    rides_match,
+    same_again,
+)
 from taxifare.settings import Settings
 from taxifare.training.appraisal import change_since_approval
 from taxifare.training.base_trips import BaseTrips
@@ -23,7 +33,7 @@ from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
 from taxifare_dagster import metadata
-from taxifare_dagster.io_managers import JsonIOManager
+from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
 from taxifare_dagster.partitions import month_of_partition
 
 _log = logging.getLogger(__name__)
@@ -149,6 +159,46 @@ def base_beats_reference(
     )
 
 
+def served_predictions_checks(
+    context: dg.AssetCheckExecutionContext,
+    registry: dg.ResourceParam[ModelRegistry],
+    approvals: dg.ResourceParam[Approvals],
+    parquet_io: dg.ResourceParam[ParquetIOManager],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[dg.AssetCheckResult]:
+    """Whether what was quoted is what registered versions say, by versions that the ledger knows, and in time."""
+    asset = "served_predictions"
+    predictions = read_predictions(parquet_io.place(asset, context.op_execution_context.partition_key))
+    record = approvals.record
+    asked = {request.staging_version for request in record.requests()}
+    yield _found(asset, "knows_every_version", known_versions(predictions, record.history(), asked))
+    yield _found(asset, "predicts_again_the_same", same_again(predictions, registry))
+    yield _found(asset, "is_asked_in_time", asked_in_time(predictions, settings.time_zone), warn=True)
+
+
+def served_outcomes_checks(
+    context: dg.AssetCheckExecutionContext, parquet_io: dg.ResourceParam[ParquetIOManager]
+) -> Iterator[dg.AssetCheckResult]:
+    """Whether the ids of quotes meet those of trips, and the clocks of clients that of the source."""
+    asset = "served_outcomes"
+    outcomes = read_fates(parquet_io.place(asset, context.op_execution_context.partition_key))
+    yield _found(asset, "matches_rides", rides_match(outcomes), warn=True)
+    yield _found(asset, "clocks_agree", clocks_agree(outcomes), warn=True)
+
+
+def _found(asset: str, name: str, finding: Finding, *, warn: bool = False) -> dg.AssetCheckResult:
+    """Returns what a guard found as the result of a check."""
+    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=name,
+        passed=finding.is_passed,
+        severity=severity,
+        description=finding.said,
+        metadata={"rides": finding.rides},
+    )
+
+
 def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
     """Returns the checks of all assets, those of a month partitioned by the given months, as their assets are."""
 
@@ -186,11 +236,22 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
         "keeps_bias": "The mean error does not grow beyond its tolerance",
         "has_no_leak": "Neither model was trained on trips of the validation's time",
     }
+    quoted = {
+        "knows_every_version": "What was served was in production by the ledger, what was in shadow was asked about",
+        "predicts_again_the_same": "A sample of the rides, predicted again by what is registered, equal to the cent",
+        "is_asked_in_time": "Prices were asked for before the rides began: the clocks of service and clients agree",
+    }
+    outcomes = {
+        "matches_rides": "Some of the rides that were quoted are among those that were published or told of",
+        "clocks_agree": "Rides began, as published, about when their prices were asked for",
+    }
     trips = {"preprocessed_data": dg.AssetIn("preprocessed_data")}
     base_trips = {"base_trips": dg.AssetIn("base_trips")}
     return [
         checks("raw_new_data", published, blocking=True)(raw_new_data_checks),
         checks("preprocessed_data", clean, blocking=True, reads=["raw_new_data"])(preprocessed_data_checks),
+        checks("served_predictions", quoted)(served_predictions_checks),
+        checks("served_outcomes", outcomes)(served_outcomes_checks),
         checks("staging_model", compared, reads=["production_eval_mae", "preprocessed_data"])(staging_model_checks),
         dg.asset_check(
             asset="production_eval_mae", additional_ins=trips, additional_deps=["staging_model"], partitions_def=months

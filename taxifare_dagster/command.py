@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 def surroundings() -> "Surroundings":
     """Returns what the command is told."""
     from taxifare.cli.shared import Surroundings
-    from taxifare_dagster.lake import editions, month_with
+    from taxifare_dagster.lake import editions, month_with, realised
 
-    return Surroundings(editions_in_lake=editions, month_with=month_with)
+    return Surroundings(editions_in_lake=editions, month_with=month_with, realised=realised)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.assets.serving import collected_predictions, scored_files, scored_trips
-from taxifare_dagster.catalog import MONTHLY_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
+from taxifare_dagster.catalog import MONTHLY_ASSETS, OUTCOME_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.failures import failed_runs, failure_of
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.stored import base_trips, clean_trips, whole_month
@@ -70,6 +70,13 @@ scoring_job = dg.define_asset_job(
     "scoring_job",
     selection=dg.AssetSelection.assets(scored_trips.__name__),
     description="Every ride of a month, priced by the model in production.",
+)
+
+
+outcomes_job = dg.define_asset_job(
+    "outcomes_job",
+    selection=dg.AssetSelection.assets(*OUTCOME_ASSETS),
+    description="A month's quotes joined with what the rides came to, and how far off they were.",
 )
 
 

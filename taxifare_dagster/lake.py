@@ -7,20 +7,37 @@ import json
 from collections.abc import Iterator
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from taxifare.monitoring.realised import RealisedMonth
 from taxifare.trips.months import Month, parse_month
 
 _RAW_TRIPS = "raw_new_data"
 
 _CLEAN_TRIPS = "preprocessed_data"
 
+_REALISED = "served_mae"
+
 
 def editions(lake: UPath) -> dict[Month, str]:
     """Returns the months of which raw trips are in the lake, with their revisions; reads only the end of files."""
     return dict(_editions(lake / _RAW_TRIPS))
+
+
+def revision_of(schema: pa.Schema) -> str:
+    """Returns the revision of the trips in a parquet file, which carries it beside its columns."""
+    revision: str = json.loads((schema.metadata or {})[b"PANDAS_ATTRS"])["revision"]
+    return revision
+
+
+def realised(lake: UPath) -> dict[Month, RealisedMonth]:
+    """Returns what quotes came to, by month, oldest first."""
+    folder = lake / _REALISED
+    found = sorted(folder.glob("????-??-01.json"), key=str) if folder.exists() else []
+    return {_month_of(path): RealisedMonth.model_validate_json(path.read_text()) for path in found}
 
 
 def month_with(key: str, lake: UPath) -> tuple[Month, pd.DataFrame] | None:
@@ -48,5 +65,4 @@ def _month_of(path: UPath) -> Month:
 def _editions(folder: UPath) -> Iterator[tuple[Month, str]]:
     for path in _months(folder):
         with path.open("rb") as file:
-            marks = json.loads((pq.read_schema(file).metadata or {})[b"PANDAS_ATTRS"])
-        yield _month_of(path), marks["revision"]
+            yield _month_of(path), revision_of(pq.read_schema(file))

@@ -20,6 +20,9 @@ from taxifare.gate.staleness import Change, baseline_of
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.gathering import Gathered
+from taxifare.monitoring.joining import Joined
+from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.batches import Receipt
@@ -280,6 +283,56 @@ def change(found: Change, version: str | None) -> Metadata:
         **measured(found.unit, tolerated=found.tolerated),
         "production_version": str(version),
     }
+
+
+def gathered(found: Gathered) -> Metadata:
+    """Returns what came of gathering a month's quotes."""
+    return {
+        "dagster/partition_row_count": found.quotes,
+        "rides": found.rides,
+        "quoted_again": found.repeated,
+        "quoted_again_otherwise": found.contradicting,
+        "torn_lines": found.torn,
+    }
+
+
+def joined(found: Joined) -> Metadata:
+    """Returns what came of joining a month's quotes with what their rides came to."""
+    share = {} if found.share_matched is None else {"share_matched": rounded(found.share_matched)}
+    fates = Table((Heading("fate"), Heading("rides", "int")), tuple(sorted(found.fates.items())))
+    return {
+        "dagster/partition_row_count": found.quotes,
+        "rides": found.rides,
+        **share,
+        "fates": table(fates),
+        "told_otherwise_than_published": found.differing,
+        "revision": found.revision or "none: the month is not published yet",
+    }
+
+
+def realised(found: RealisedMonth) -> Metadata:
+    """Returns what a month's quotes came to: production's as numbers, which the UI draws, all of it as tables."""
+    production, unit = found.production, found.unit
+    shown: dict[str, Any] = {"rides": found.rides}
+    if found.share_matched is not None:
+        shown["share_matched"] = rounded(found.share_matched)
+    if production is None:
+        return {**shown, "not_known": "no ride that was quoted has a truth yet"}
+    of_versions = [error for error in found.errors if error.served_as == "production" and error is not production]
+    shown |= measured(unit, mae=production.mae, bias=production.bias, quoted_mae=production.quoted_mae)
+    if production.difficulty_mae is not None:
+        shown |= measured(unit, difficulty_mae=production.difficulty_mae)
+    if production.skill is not None:
+        shown["skill"] = rounded(production.skill)
+    if len(of_versions) == 1 and (expected := of_versions[0].expected) is not None:
+        shown |= measured(unit, promised_mae=expected.mean, promised_mae_high=expected.high)
+    shown["versions"] = table(tables.realised([found], unit))
+    shown["weeks"] = table(tables.parts(production.weeks, "week from", unit))
+    shown["slices"] = table(tables.parts(production.slices, "slice", unit))
+    for beside in found.beside:
+        told = f"version {beside.shadow} against version {beside.production}, {beside.rides:,} rides"
+        shown[f"shadow_version_{beside.shadow}"] = f"{told}: {describe_gain(beside.gain, unit)}"
+    return shown
 
 
 def biases(evidence: Evidence) -> Metadata:

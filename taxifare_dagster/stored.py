@@ -5,8 +5,12 @@ from typing import TypeVar
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
 
 from taxifare.gate.track_record import TrackRecord
+from taxifare.monitoring.joining import Published
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
@@ -15,6 +19,7 @@ from taxifare.training.whole_month import WholeMonth
 from taxifare.trips.editions import BASE, Trips
 from taxifare.trips.months import Month
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
+from taxifare_dagster.lake import revision_of
 from taxifare_dagster.partitions import partition_key
 from taxifare_dagster.provenance import run_tags
 
@@ -76,3 +81,33 @@ def whole_month(month: Month, version: str, parquet_io: ParquetIOManager, run: d
         return clean_trips(month, parquet_io), parquet_io.stored_frame("rehearsal_trips", partition_key(month))
 
     return WholeMonth(version, read, run_tags(run, job="whole_month_job", month=str(month)))
+
+
+def published(partition: str, parquet_io: ParquetIOManager) -> Published | None:
+    """Returns what the lake has of a month's trips, as far as outcomes need it; None where it has nothing.
+
+    Raises:
+        dg.Failure: What is clean is of another edition than what was published: the month is being run, or failed.
+    """
+    places = [parquet_io.place(asset, partition) for asset in ("raw_new_data", "preprocessed_data")]
+    try:
+        raw, clean = (
+            _columns(place, names)
+            for place, names in zip(places, (["key", "pickup_datetime"], ["key", "target"]), strict=True)
+        )
+    except FileNotFoundError:
+        return None
+    revisions = [revision_of(table.schema) for table in (raw, clean)]
+    if revisions[0] != revisions[1]:
+        raise dg.Failure(
+            f"{partition}: preprocessed_data is of revision {revisions[1]}, raw_new_data of {revisions[0]}: run the "
+            "month first, then join it with what was quoted"
+        )
+    keys = [table["key"].combine_chunks().cast(pa.string()) for table in (raw, clean)]
+    pickups, truths = raw["pickup_datetime"].combine_chunks(), clean["target"].combine_chunks()
+    return Published(revisions[0], keys[0], pickups.cast(pa.timestamp("us")), keys[1], truths.cast(pa.float64()))
+
+
+def _columns(place: UPath, names: list[str]) -> pa.Table:
+    with place.open("rb") as file:
+        return pq.read_table(file, columns=names)

@@ -8,6 +8,7 @@ import typer
 from taxifare.cli.bundles import bundle
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.explaining import explain_ride
+from taxifare.cli.monitoring import outcomes
 from taxifare.cli.months import delete_new_data, fetch_new_data, months, take
 from taxifare.cli.operations import doctor, mend
 from taxifare.cli.predictions import collect, shadow
@@ -62,5 +63,6 @@ app.command("explain")(explain_ride)
 app.command()(bundle)
 app.command()(collect)
 app.command()(shadow)
+app.command()(outcomes)
 app.command()(doctor)
 app.command()(mend)

@@ -35,6 +35,7 @@ from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
 from taxifare.gate.scores import EvaluationError
 from taxifare.model.fitting import TrainingError
+from taxifare.monitoring.realised import RealisedMonth
 from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
 from taxifare.serving.publishing import approvals_of
@@ -69,10 +70,12 @@ class Surroundings:
     Attributes:
         editions_in_lake: Returns the months of which trips are in a lake, and their revisions.
         month_with: Returns the month in which there is a clean trip with a key, and its trips; None where none has it.
+        realised: Returns what quotes came to, by month, oldest first.
     """
 
     editions_in_lake: Callable[[UPath], Mapping[Month, str]]
     month_with: Callable[[str, UPath], tuple[Month, pd.DataFrame] | None]
+    realised: Callable[[UPath], Mapping[Month, RealisedMonth]]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from taxifare.approval.records import Promotion
 from taxifare.model.contents import NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.joining import KNOWN
 from taxifare.monitoring.outcomes import PREDICTIONS
 from taxifare.serving.bundle import CENT
 
@@ -32,6 +33,9 @@ _REPLAYED_MIN = 2 * 24 * 60
 
 _APART_MIN = 30
 """Minutes that pickups as published may lie from those that prices were asked for, in the middle."""
+
+_FEWEST_RIDES, _LEAST_MATCHED = 30, 0.05
+"""Of fewer rides nothing can be said; of more, a share as small is chance, or none."""
 
 _EXAMPLES = 5
 
@@ -56,6 +60,34 @@ def read_predictions(predictions: UPath) -> pd.DataFrame:
     with predictions.open("rb") as file:
         frame: pd.DataFrame = pq.read_table(file, columns=PREDICTIONS.names).to_pandas(strings_to_categorical=True)
     return frame
+
+
+def read_fates(outcomes: UPath) -> pd.DataFrame:
+    """Returns of a month's table of outcomes what became of which ride, and when it began."""
+    with outcomes.open("rb") as file:
+        names = ["ride_id", "fate", "pickup_datetime", "began_at"]
+        frame: pd.DataFrame = pq.read_table(file, columns=names).to_pandas(strings_to_categorical=True)
+    return frame
+
+
+def rides_match(outcomes: pd.DataFrame) -> Finding:
+    """Returns whether the ids of quotes are those of trips: not all who ask for a price ride, but some do.
+
+    Args:
+        outcomes: See `read_fates`.
+    """
+    fates = outcomes.drop_duplicates("ride_id")["fate"]
+    rides, counts = len(fates), fates.astype(str).value_counts()
+    matched = int(counts.reindex(list(KNOWN)).sum())
+    told = ", ".join(f"{count:,} {fate}" for fate, count in sorted(counts.items()))
+    said = f"the truth is known of {matched:,} of {rides:,} rides that were quoted ({told or 'none'})"
+    if rides < _FEWEST_RIDES or matched >= _LEAST_MATCHED * rides:
+        return Finding(is_passed=True, said=said, rides=rides)
+    why = (
+        "either the month is not published yet, or the source calls its rides otherwise than clients do (TLC numbers "
+        "them itself): tell outcomes by POST /outcomes or STREAM_OUTCOMES"
+    )
+    return Finding(is_passed=False, said=f"{said}: {why}", rides=rides)
 
 
 def same_again(predictions: pd.DataFrame, registry: ModelRegistry) -> Finding:

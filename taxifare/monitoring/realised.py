@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from upath import UPath
 
-from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
+from taxifare.approval.records import Comparison, EvidenceUnreadableError, Promotion, Request
 from taxifare.gate.evidence import Contender, Evidence
 from taxifare.gate.gains import days_of, gains_of
 from taxifare.gate.scores import Interval, paired_gains, skill
@@ -337,3 +337,14 @@ def errors_by_month(
             before = found.get(month.month, MonthErrors(month=month.month))
             found[month.month] = before.model_copy(update={"realised": month.production.interval})
     return tuple(found[month] for month in sorted(found))
+
+
+def promoted_on(history: Iterable[Promotion], requests: Iterable[Request]) -> dict[str, str]:
+    """Returns the version that became production on a month's evidence, by month; the last where there were several."""
+    subjects = {request.id: request.subject for request in requests}
+    found = {
+        subjects[entry.request_id]: entry.version
+        for entry in history
+        if entry.version is not None and entry.request_id in subjects
+    }
+    return {subject: version for subject, version in found.items() if subject != BASE}

@@ -12,8 +12,11 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import Known, last_learned, to_retrain
 from taxifare.approval.track_records import record_before
 from taxifare.gate.evidence import Appraisal
+from taxifare.gate.scores import difficulty_of
 from taxifare.model.fitting import Epoch
 from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.realised import MonthErrors, errors_by_month, promoted_on
+from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.training.appraisal import appraise_production
@@ -29,6 +32,7 @@ from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS, PRODUCTION_POOL
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
+from taxifare_dagster.lake import realised
 from taxifare_dagster.order import covered_months_before, known_in_turn
 from taxifare_dagster.partitions import month_of_partition
 from taxifare_dagster.provenance import run_tags
@@ -69,7 +73,8 @@ def production_eval_mae(
 
     Plotted over the months it shows how the model ages. Read it beside `difficulty_mae_usd` (or `_min`), the error of a
     plain rate per km on the same trips: a hard month raises both, a stale model only the first. The value says so when
-    nothing is in production, or when what is cannot be scored.
+    nothing is in production, or when what is cannot be scored. `over_time` draws all months with what would have
+    replaced it, what customers were really told (`served_mae`), promotions and dated rules.
     """
     known = known_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(
@@ -85,6 +90,7 @@ def production_eval_mae(
         metadata={
             "production_version": known.production or "none",
             "revision": preprocessed_data.edition.revision,
+            "over_time": _over_time(appraisal, preprocessed_data, approvals, settings),
             **metadata.appraisal(appraisal, preprocessed_data, registry, settings),
         },
     )
@@ -168,6 +174,21 @@ def _whole_month(
     if approved is None:
         return None
     return whole_month(parse_month(approved.subject), approved.staging_version, parquet_io, context.run)
+
+
+def _over_time(
+    appraisal: Appraisal, trips: Trips, approvals: Approvals, settings: Settings
+) -> dg.MarkdownMetadataValue:
+    """Returns the picture of all months so far: this one's comparison is to come."""
+    record, unit = approvals.record, settings.target_facts.unit
+    now = MonthErrors(
+        month=trips.edition.subject,
+        production=None if appraisal.contender is None else appraisal.contender.scores.mae,
+        difficulty=difficulty_of(trips),
+    )
+    months = errors_by_month(record.comparisons().values(), realised(settings.lake).values(), now)
+    promoted = promoted_on(record.history(), record.requests())
+    return metadata.plot(figures.errors_over_time(months, promoted, settings.city_facts.rules, unit))
 
 
 def _run_tags(context: dg.AssetExecutionContext, trips: Trips) -> dict[str, str]:

@@ -21,6 +21,11 @@ COMPARISON_CHECKS = {
     "production_eval_mae": {"production_is_not_stale"},
     "staging_model": {"staging_beats_production", "keeps_every_slice", "keeps_bias", "has_no_leak"},
 }
+OUTCOMES = {"served_predictions", "served_outcomes", "served_mae"}
+OUTCOME_CHECKS = {
+    "served_predictions": {"knows_every_version", "predicts_again_the_same", "is_asked_in_time"},
+    "served_outcomes": {"matches_rides", "clocks_agree"},
+}
 
 LOAD_OFFLINE = """
 import socket, sys
@@ -90,10 +95,9 @@ def test_settings_say_which_months_there_are_and_two_locations_in_one_process_ha
         build_definitions(world_settings(tmp_path / first, first_month=first, last_month=last))
         for first, last in (("2012-11", "2013-01"), ("2015-02", "2015-02"))
     )
-    partitioned = MONTHLY | {"monthly_job", "scored_trips", "scoring_job"}
-    partitioned |= {
-        f"{asset}:{check}" for asset, checks in (DATA_CHECKS | COMPARISON_CHECKS).items() for check in checks
-    }
+    partitioned = MONTHLY | OUTCOMES | {"monthly_job", "scored_trips", "scoring_job", "outcomes_job"}
+    checks_of = DATA_CHECKS | COMPARISON_CHECKS | OUTCOME_CHECKS
+    partitioned |= {f"{asset}:{check}" for asset, checks in checks_of.items() for check in checks}
     assert months_in(autumn) == dict.fromkeys(partitioned, ("2012-11-01", "2012-12-01", "2013-01-01"))
     assert months_in(february) == dict.fromkeys(partitioned, ("2015-02-01",))
 
@@ -134,7 +138,7 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
     def upstream(asset: str) -> set[str]:
         return {key.to_user_string() for key in graph.get(dg.AssetKey(asset)).parent_keys}
 
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == MONTHLY | {
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == MONTHLY | OUTCOMES | {
         "base_trips", "base_model", "production_model", "replayed_months", "replay_report",
         "scored_trips", "scored_files", "collected_predictions",
     }  # fmt: skip
@@ -145,6 +149,7 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
     assert upstream("staging_model") == {"preprocessed_data", "rehearsal_trips", "production_model"}
     # What is rehearsed depends on what is published, not on which months have been run.
     assert upstream("rehearsal_trips") == set()
+    assert upstream("served_outcomes") == {"served_predictions", "raw_new_data", "preprocessed_data"}
     assert upstream("base_model") == {"base_trips"}
     assert upstream("production_model") == set()
 
@@ -152,7 +157,7 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
 def test_only_months_are_partitioned_and_production_is_made_by_decisions_only(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     partitioned = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned}
-    assert partitioned == MONTHLY | {"scored_trips"}
+    assert partitioned == MONTHLY | OUTCOMES | {"scored_trips"}
     assert not graph.get(dg.AssetKey("production_model")).is_materializable
 
 

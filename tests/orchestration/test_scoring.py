@@ -2,23 +2,31 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from msgspec import structs
+from typer.testing import CliRunner
 from upath import UPath
 
+from taxifare.cli.main import app
 from taxifare.serving import in_force
 from taxifare.serving.batches import answers_of, waiting
 from taxifare.serving.files import KINDS
 from taxifare.serving.in_force import bundles_in
-from taxifare.serving.prediction_log import PredictionLog, collected_in, folder_in, read
+from taxifare.serving.outcome_log import OutcomeLog, ToldOutcome
+from taxifare.serving.outcome_log import folder_in as outcomes_in
+from taxifare.serving.prediction_log import Answer, PredictionLog, collected_in, folder_in, read
 from taxifare.serving.publishing import LakePublisher
-from taxifare.serving.rides import FIELDS
+from taxifare.serving.rides import FIELDS, checked, packed
+from taxifare_dagster.command import surroundings
 from tests.support.predictions import answer
-from tests.support.world import JANUARY, World, failures
+from tests.support.world import JANUARY, World, checks_of, failed_checks, failures
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +214,84 @@ def test_the_prediction_log_is_collected_in_the_lake(serving: World) -> None:
     assert [each.ride_id for each in read(collected_in(serving.settings.lake))] == ["a", "b"]
     schedule = serving.definitions.get_repository_def().get_schedule_def("collect_schedule")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+
+
+def quotes_of(world: World, trips: pd.DataFrame) -> list[Answer]:
+    """What a service that has the version in force writes down of those rides, asked for five minutes before."""
+    promotion, bundle = in_force.model_in(world.settings.lake, "new-york", "fare")
+    told = [
+        {name: row[name] if isinstance(row[name], float) else None for name in FIELDS}
+        | {"pickup_datetime": str(row["pickup_datetime"]), "passenger_count": int(row["passenger_count"])}
+        for row in trips.to_dict("records")
+    ]
+    rides = [checked(ride, bundle.manifest.limits) for ride in told]
+    quotes = bundle.quote(packed(rides))
+    lines = []
+    for place, (key, ride) in enumerate(zip(trips["key"], rides, strict=True)):
+        asked_at = ride.pickup_datetime.replace(tzinfo=ZoneInfo("America/New_York")) - timedelta(minutes=5)
+        values = {
+            name: round(float(getattr(quotes, name)[place]), 4) for name in ("fare", "upper", "corrected", "quoted")
+        }
+        facts = {
+            "version": bundle.manifest.version,
+            "bundle": bundle.digest,
+            "sequence": promotion.sequence,
+            "unit": "USD",
+        }
+        moments = {"received_at": asked_at, "answered_at": asked_at}
+        lines.append(Answer(ride_id=str(key), ride=told[place], role="production", **facts, **values, **moments))
+    return lines
+
+
+def test_what_was_quoted_is_held_against_what_was_paid(serving: World) -> None:
+    trips = january(serving).sample(400, random_state=1)
+    log, outcomes = (
+        PredictionLog(folder_in(serving.settings.home), 30),
+        OutcomeLog(outcomes_in(serving.settings.home), 30),
+    )
+    lines = quotes_of(serving, trips)
+    not_published = structs.replace(lines[0], ride_id="a ride of another dispatcher")
+    log.append([*lines, lines[0], not_published])
+    outcomes.append([ToldOutcome(ride_id=not_published.ride_id, truth=9.5, unit="USD", told_at=lines[0].received_at)])
+    log.close()
+    outcomes.close()
+    assert failures(serving.run("collect_job")) == {}
+    assert serving.metadata("collected_predictions")["outcomes"] == 1
+    found = serving.run("outcomes_job", month=JANUARY)
+    assert failures(found) == {}
+    assert failed_checks(found) == set(), [check.description for check in checks_of(found).values()]
+    said = str(checks_of(found)["predicts_again_the_same"].description)
+    assert said == "200 rides predicted again by the registered versions, each equal to the cent"
+    joined = pd.read_parquet(serving.settings.home / "lake" / "served_outcomes" / "2015-01-01.parquet").set_index(
+        "ride_id"
+    )
+    assert joined["fate"].value_counts().to_dict() == {"published": 400, "told": 1}
+    paid = trips.set_index("key")["target"]
+    pd.testing.assert_series_equal(joined.loc[paid.index, "truth"], paid, check_names=False, check_index_type=False)
+    shown, mae = serving.metadata("served_mae", JANUARY), (joined["predicted"] - joined["truth"]).abs().mean()
+    assert shown["mae_usd"] == pytest.approx(mae, abs=1e-4)
+    assert shown["share_matched"] == 1.0
+    assert shown["promised_mae_usd"] > 0
+    told = CliRunner().invoke(
+        app, ["outcomes", "2015-01"], env={"TAXIFARE_HOME": str(serving.settings.home)}, obj=surroundings()
+    )
+    assert told.exit_code == 0, told.output
+    assert f"{mae:.2f}" in told.output
+    assert "401 rides were quoted; of 100.0% it is known what they came to." in told.output
+
+
+def test_what_was_quoted_otherwise_or_by_whom_nobody_knows_is_an_error_of_its_month(serving: World) -> None:
+    lines = quotes_of(serving, january(serving).sample(50, random_state=2))
+    log = PredictionLog(folder_in(serving.settings.home), 30)
+    log.append(
+        [structs.replace(lines[0], fare=lines[0].fare + 0.02), *lines[1:], structs.replace(lines[1], sequence=9)]
+    )
+    log.append([structs.replace(line, version="77", ride_id=f"{line.ride_id} again") for line in lines[:3]])
+    log.close()
+    assert failures(serving.run("collect_job")) == {}
+    found = serving.run("outcomes_job", month=JANUARY, assets=["served_predictions"])
+    assert failures(found) == {}
+    assert failed_checks(found) == {"knows_every_version", "predicts_again_the_same"}
+    checks = {name: str(check.description) for name, check in checks_of(found).items()}
+    assert "version 77 (production, promotion 1): 3 quotes" in checks["knows_every_version"]
+    assert "version 77 cannot predict again" in checks["predicts_again_the_same"]

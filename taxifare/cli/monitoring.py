@@ -1,0 +1,49 @@
+"""What quotes came to: `outcomes`."""
+
+from typing import Annotated
+
+import typer
+
+from taxifare.cli.shared import drawn, errors_told, month_of, terminal
+from taxifare.gate.scores import describe_gain
+from taxifare.monitoring.realised import RealisedMonth
+from taxifare.reports import tables
+from taxifare.settings import settings_in_force
+
+
+@errors_told()
+def outcomes(
+    context: typer.Context,
+    month: Annotated[str | None, typer.Argument(help="YYYY-MM, for its weeks and slices; without: all months.")] = None,
+) -> None:
+    """Show how far off quotes were of what rides came to, beside what was promised of each version."""
+    settings = settings_in_force()
+    found = context.obj.realised(settings.lake)
+    wanted = None if month is None else month_of(month)
+    if wanted is not None and wanted not in found:
+        raise typer.BadParameter(
+            f"{wanted} has not been joined with what its rides came to: materialize served_mae of that month "
+            "(outcomes_job)"
+        )
+    shown = list(found.values()) if wanted is None else [found[wanted]]
+    if not shown:
+        terminal().print("No month was joined with what its rides came to yet (outcomes_job).")
+        return
+    terminal().print(drawn(tables.realised(shown, settings.target_facts.unit)))
+    if wanted is not None:
+        _show_month(found[wanted])
+
+
+def _show_month(found: RealisedMonth) -> None:
+    """Prints the weeks and slices of what customers were told, and what was in shadow beside it."""
+    share = "–" if found.share_matched is None else f"{found.share_matched:.1%}"
+    terminal().print(f"{found.rides:,} rides were quoted; of {share} it is known what they came to.", highlight=False)
+    for beside in found.beside:
+        gain = describe_gain(beside.gain, found.unit)
+        told = (
+            f"Version {beside.shadow} in shadow saves {gain} over version {beside.production}, {beside.rides:,} rides."
+        )
+        terminal().print(told, highlight=False, soft_wrap=True)
+    if found.production is not None:
+        terminal().print(drawn(tables.parts(found.production.weeks, "week from", found.unit)))
+        terminal().print(drawn(tables.parts(found.production.slices, "slice", found.unit)))
