@@ -26,6 +26,7 @@ from taxifare.monitoring.guards import (
     rides_match,
     same_again,
 )
+from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
 from taxifare.training.appraisal import change_since_approval
 from taxifare.training.base_trips import BaseTrips
@@ -118,13 +119,14 @@ def staging_model_checks(
     """The comparison of the two models on the same validation trips, which the request to a person is made from."""
     evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
     record(approvals.ledger, evidence, approvals.now())
+    renew_pages(approvals.ledger, settings)
     worse = [objection.name for objection in evidence.objects("slice")]
     asset = "staging_model"
     yield _result(
         asset,
         "staging_beats_production",
         passed=evidence.verdict in {Verdict.PROMOTE, Verdict.COLD_START},
-        shown=metadata.comparison(evidence),
+        shown={**metadata.comparison(evidence), **metadata.report(evidence.subject, settings.lake)},
         warn=True,
     )
     yield _result(asset, "keeps_every_slice", passed=not worse, shown={"slices_worse": ", ".join(worse)}, warn=True)
@@ -152,10 +154,11 @@ def base_beats_reference(
     sample = base_trips.preprocessed(settings.city_facts)
     evidence = compare(sample, Appraisal(version=None), base_model, registry, settings)
     record(approvals.ledger, evidence, approvals.now())
+    renew_pages(approvals.ledger, settings)
     return dg.AssetCheckResult(
         passed=evidence.staging.scores.mae < evidence.difficulty_mae,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata=dict(metadata.comparison(evidence)),
+        metadata={**metadata.comparison(evidence), **metadata.report(evidence.subject, settings.lake)},
     )
 
 

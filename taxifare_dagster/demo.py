@@ -151,7 +151,7 @@ class Demo:
 def main() -> None:
     """Runs the demo and prints its table."""
     settings, terminal = settings_in_force(), Terminal()
-    links = DagsterLinks(settings.dagster_url)
+    links = DagsterLinks(settings.dagster_url, settings.lake)
     terminal.width = max(terminal.width, _TABLE_WIDTH)
     source = make_source(settings)
     subjects = [BASE, *map(str, covered_months(source, settings))]

@@ -22,6 +22,7 @@ from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
+from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import figures
 from taxifare.serving import in_force, prediction_log
 from taxifare.serving.batches import score_in_inbox, waiting
@@ -110,6 +111,7 @@ def send_approval_message(
     if asked.decided is not None:
         context.log.info("%s: %s by %s", asked.request.id, asked.decided.state, asked.decided.by)
         _show_promotions(context, approvals, publisher)
+    renew_pages(approvals.ledger, settings)
     if asked.faults:
         raise dg.Failure("; ".join(map(str, asked.faults)))
 
@@ -138,6 +140,7 @@ def keep_requests(
     """Closes requests that nobody answered in time, and reminds of those that have waited long."""
     for request in approvals.expire():
         context.log.warning("%s expired: nobody decided until %s", request.id, request.valid_until)
+    renew_pages(approvals.ledger, settings)
     for request_id in send_reminders(approvals, notifiers, links, settings):
         context.log.info("reminded of %s", request_id)
 
@@ -165,6 +168,7 @@ def decide(
     config: Answer,
     approvals: dg.ResourceParam[Approvals],
     publisher: dg.ResourceParam[LakePublisher],
+    settings: dg.ResourceParam[Settings],
 ) -> None:
     """Records the decision; when it approves, exactly the version that was shown becomes production."""
     outcome = approvals.decide(
@@ -172,6 +176,7 @@ def decide(
     )
     context.log.info("%s: %s by %s", outcome.request_id, outcome.state, outcome.by)
     _show_promotions(context, approvals, publisher)
+    renew_pages(approvals.ledger, settings)
 
 
 @dg.job(description="Answer a request: approve or reject. Open it from the link in the message.")
@@ -195,11 +200,13 @@ def roll_back(
     config: Return,
     approvals: dg.ResourceParam[Approvals],
     publisher: dg.ResourceParam[LakePublisher],
+    settings: dg.ResourceParam[Settings],
 ) -> None:
     """Makes an earlier production version production again, on the record."""
     promotion = approvals.rollback(config.to, by=config.decided_by, reason=config.reason, token=config.token)
     context.log.info("version %s is production, instead of %s", promotion.version, promotion.replaced_version)
     _show_promotions(context, approvals, publisher)
+    renew_pages(approvals.ledger, settings)
 
 
 @dg.job(description="Go back to an earlier production version. Open it from the link in the message.")

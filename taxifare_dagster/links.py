@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import dagster as dg
 from pydantic.fields import FieldInfo
+from upath import UPath
 
 from taxifare.approval.decisions import Decision
 from taxifare.approval.records import Request, StandingRequest
+from taxifare.operations.month_pages import address_of, page_in
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster.assets.models import base_model, staging_model
@@ -36,9 +38,11 @@ class DagsterLinks:
 
     Attributes:
         url: Of its webserver, DAGSTER_URL.
+        lake: Where the pages of months are.
     """
 
     url: str
+    lake: UPath
 
     def asset(self, name: str) -> str:
         """Returns the address of an asset's page."""
@@ -50,6 +54,10 @@ class DagsterLinks:
             return self.asset(base_model.__name__)
         month = partition_key(parse_month(subject))
         return f"{self.asset(staging_model.__name__)}?view=partitions&partition={month}"
+
+    def report(self, subject: str) -> str:
+        """Returns the address of the page of a month, or of `base`, in the lake."""
+        return address_of(page_in(self.lake, subject))
 
     def decision(self, request: Request | StandingRequest, token: str, decision: Decision) -> str:
         """Returns the address of the launchpad with the decision's job filled in, but for who and why."""

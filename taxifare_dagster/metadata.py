@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+from upath import UPath
 
 from taxifare.approval.records import Promotion
 from taxifare.gate.evidence import Appraisal, Evidence
@@ -23,6 +24,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.gathering import Gathered
 from taxifare.monitoring.joining import Joined
 from taxifare.monitoring.realised import RealisedMonth
+from taxifare.operations.month_pages import page_in
 from taxifare.reports import figures, tables
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.batches import Receipt
@@ -371,6 +373,11 @@ def comparison(evidence: Evidence) -> Metadata:
     if evidence.slices:
         numbers["slices"] = slices(evidence.slices, evidence.unit)
     return numbers
+
+
+def report(subject: str, lake: UPath) -> Metadata:
+    """Returns where the page of a month, or of `base`, is."""
+    return {"report": dg.MetadataValue.path(str(page_in(lake, subject)))}
 
 
 def tuning(found: TuningResult) -> Metadata:

@@ -43,7 +43,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         "approvals": _approvals_resource(settings),
         "publisher": LakePublisher(settings, registry_of(settings)),
         "notifiers": _notifiers_resource(settings),
-        "links": DagsterLinks(settings.dagster_url),
+        "links": DagsterLinks(settings.dagster_url, settings.lake),
         "parquet_io": _lake_resource(ParquetIOManager, settings),
         "base_trips_io": _lake_resource(BaseTripsIOManager, settings),
         "json_io": _lake_resource(JsonIOManager, settings),

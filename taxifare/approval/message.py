@@ -40,6 +40,9 @@ class Links(Protocol):
     def subject(self, subject: str) -> str:
         """Returns the address of what was compared: of a month, or of `base`."""
 
+    def report(self, subject: str) -> str:
+        """Returns the address of the page that tells people of a month, or of `base`, in plain words."""
+
     def run(self, run_id: str) -> str:
         """Returns the address of a run's page."""
 
@@ -107,7 +110,7 @@ def message(
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
     ]
-    pages = [("See", links.subject(request.subject))]
+    pages = [("See", links.subject(request.subject)), ("In plain words", links.report(request.subject))]
     if comparison_page:
         pages.append(("Compare the runs", comparison_page))
     if by_policy is not None:

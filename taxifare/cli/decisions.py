@@ -15,6 +15,7 @@ from taxifare.approval.records import EvidenceUnreadableError, Outcome, Request,
 from taxifare.approval.requests import by_subject
 from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
 from taxifare.gate.scores import describe_gain
+from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import tables
 from taxifare.settings import settings_in_force
 
@@ -73,6 +74,7 @@ def decide(
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
     outcome = approvals.decide(request, decision, by, reason, override=override)
+    renew_pages(approvals.ledger, settings_in_force())
     terminal().print(f"{request}: {outcome.state} by {outcome.by}. In production: {_in_production(approvals)}.")
 
 
@@ -114,7 +116,9 @@ def rollback(
     ] = None,
 ) -> None:
     """Make an earlier production version production again, or take the model out of production."""
-    promotion = approvals_in_force().rollback(to, by=by, reason=reason)
+    approvals = approvals_in_force()
+    promotion = approvals.rollback(to, by=by, reason=reason)
+    renew_pages(approvals.ledger, settings_in_force())
     terminal().print(f"In production: {_named(promotion.version)}, instead of {_named(promotion.replaced_version)}.")
 
 

@@ -20,6 +20,7 @@ from taxifare.trips.targets import Target, Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MOST_LABELS = 24
 """Months that are named on an axis."""
@@ -122,7 +123,14 @@ def track_record(record: TrackRecord, unit: Unit) -> bytes:
 def errors_over_time(
     months: Sequence[MonthErrors], promoted: Mapping[str, str], rules: Sequence[Rule], unit: Unit
 ) -> bytes:
-    """Returns a PNG of the errors of all months: production and staging on validation trips, difficulty, quotes.
+    """Returns a PNG of the errors of all months, see `drawn_over_time`."""
+    return png(drawn_over_time(months, promoted, rules, unit))
+
+
+def drawn_over_time(
+    months: Sequence[MonthErrors], promoted: Mapping[str, str], rules: Sequence[Rule], unit: Unit
+) -> "Figure":
+    """Returns the errors of all months: production and staging on validation trips, difficulty, quotes.
 
     Args:
         months: Oldest first, at least one.
@@ -174,7 +182,7 @@ def errors_over_time(
     bottom, top = errors.get_ylim()
     errors.set_ylim(min(bottom, 0.9 * bottom), top + 0.3 * (top - bottom))
     errors.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
-    return png(figure)
+    return figure
 
 
 def _month_number(month: str) -> int:

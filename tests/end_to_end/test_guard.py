@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from upath import UPath
 
 from taxifare.environment import SettingsError
 from taxifare.settings import GuardSettings, Settings
@@ -369,7 +370,8 @@ def test_what_reaches_dagster_is_made_anew(front: str, recorder: Recorder, cooki
 
 def test_the_launchpad_s_link_passes(front: str, recorder: Recorder, cookie: str) -> None:
     """Its query is YAML with line breaks, which only the page in the browser reads."""
-    link = f"{DagsterLinks(front).asset('x')}?config={quote('ops:' + chr(10) + '  decide: 100%', safe='')}"
+    page = DagsterLinks(front, UPath("lake")).asset("x")
+    link = f"{page}?config={quote('ops:' + chr(10) + '  decide: 100%', safe='')}"
     good = [f"Host: {urlsplit(front).netloc}", BASIC, cookie]
     assert recorder.reached(front, request_of("GET", link.removeprefix(front), good)) == [("GET", "/")]
 

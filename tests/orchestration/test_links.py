@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 import pytest
 import yaml
+from upath import UPath
 
 from taxifare.approval.decisions import Decision
 from taxifare.settings import Settings
@@ -13,7 +14,7 @@ from taxifare_dagster.links import DagsterLinks
 from tests.support.approvals import Office
 from tests.support.ui import config_of
 
-LINKS = DagsterLinks("http://127.0.0.1:3000/")
+LINKS = DagsterLinks("http://127.0.0.1:3000/", UPath("/srv/lake"))
 
 
 @pytest.mark.parametrize("decision", ["approve", "reject"])
@@ -35,6 +36,18 @@ def test_the_address_of_a_subject_is_that_of_messages_sent_before() -> None:
     month = "http://127.0.0.1:3000/assets/staging_model?view=partitions&partition=2015-03-01"
     assert LINKS.subject("2015-03") == month
     assert LINKS.subject("base") == "http://127.0.0.1:3000/assets/base_model"
+
+
+@pytest.mark.parametrize(
+    ("lake", "address"),
+    [
+        ("/srv/my lake", "file:///srv/my%20lake/reports/2015-03.html"),
+        ("gs://wagon/lake", "https://storage.cloud.google.com/wagon/lake/reports/2015-03.html"),
+        ("s3://wagon/lake", "s3://wagon/lake/reports/2015-03.html"),
+    ],
+)
+def test_the_page_of_a_month_is_where_a_browser_finds_it(lake: str, address: str) -> None:
+    assert DagsterLinks("http://127.0.0.1:3000/", UPath(lake)).report("2015-03") == address
 
 
 def test_what_the_link_fills_in_is_what_the_job_takes(office: Office, settings: Settings) -> None:

@@ -234,6 +234,9 @@ class Pages:
     def subject(self, subject: str) -> str:
         return f"https://pages/{subject}"
 
+    def report(self, subject: str) -> str:
+        return f"https://pages/reports/{subject}.html"
+
     def run(self, run_id: str) -> str:
         return f"https://pages/runs/{run_id}"
 

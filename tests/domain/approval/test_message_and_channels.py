@@ -69,14 +69,14 @@ def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(of
     told = message(request, TOKENS, LINKS, PolicyDecision("approve", "policy gate", "the verdict is PROMOTE"))
     assert "The policy decides to approve; asked " in told.text
     assert "TOKEN" not in told.text
-    assert [name for name, _ in told.links] == ["See"]
+    assert [name for name, _ in told.links] == ["See", "In plain words"]
     assert told.text.splitlines()[-1] == f"Request {request.id}"
 
 
 def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
     request = office.ask("2015-03", "2", "1")
     text = message(request, TOKENS, LINKS).text
-    assert text.splitlines()[:-4] == [
+    assert text.splitlines()[:-5] == [
         "Evaluation MAE: 2.31 - New training MAE: 2.10",
         "2015-03: PROMOTE, the new model is better",
         "- the gain exceeds 0.01 USD",
@@ -90,8 +90,9 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
         f"Versions: 2 to replace 1, evidence {request.evidence_digest[:12]}",
         "Decide before 2015-03-03 09:00 UTC; asked 2015-02-01 09:00 UTC",
     ]
-    assert text.splitlines()[-4:-1] == [
+    assert text.splitlines()[-5:-1] == [
         "See: https://pages/2015-03",
+        "In plain words: https://pages/reports/2015-03.html",
         f"Approve: https://pages/approve/{request.id}?TOKEN OF YES",
         f"Reject: https://pages/reject/{request.id}?TOKEN OF NO",
     ]

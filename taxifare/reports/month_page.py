@@ -1,0 +1,382 @@
+"""The page of a month: what a manager reads first, then the numbers behind it; it needs nothing beside itself.
+
+Was the model right, what changed, what has to be decided: in words that need no statistics. Everything on it comes from
+the ledger and what was joined, so that the same facts give the same page.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from taxifare.approval.due import Known
+from taxifare.approval.ledger import Entries
+from taxifare.approval.message import VERDICT_IN_WORDS
+from taxifare.approval.records import Promotion
+from taxifare.digests import digest
+from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.gate.scores import Interval, Scores, skill
+from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
+from taxifare.gate.staleness import Baseline, Change
+from taxifare.monitoring.realised import errors_by_month
+from taxifare.reports.drawing import svg
+from taxifare.reports.figures import drawn_over_time
+from taxifare.reports.months import MonthOnRecord, months_on_record, readable
+from taxifare.settings import Settings
+from taxifare.texts import one_line
+from taxifare.trips.cities import City, Rule
+from taxifare.trips.editions import BASE
+from taxifare.trips.months import parse_month
+from taxifare.trips.targets import Target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FORM = 1
+"""Of the page: one of another form is made anew."""
+
+_ALIKE = 0.005
+"""Differences that two decimals do not show."""
+
+_DRAWN_MONTHS = 36
+
+_RULES = 4
+"""How many dated rules are shown, the latest."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one of a manager's questions.
+
+    Attributes:
+        tone: Whether it is good or bad news, or neither.
+        short: In a few words.
+        sentences: The rest.
+        command: What to type, None where there is nothing to be done.
+    """
+
+    tone: Literal["good", "bad", "plain"]
+    short: str
+    sentences: tuple[str, ...] = ()
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Both models on one kind of rides.
+
+    Attributes:
+        name: Which.
+        rides: How many.
+        production: Error of production, None where only the gain is on record.
+        staging: Error of staging, likewise.
+        gain: By how much staging is closer.
+        says: What that comes to, in words.
+        is_objection: Whether it speaks against staging beyond its tolerance.
+    """
+
+    name: str
+    rides: int
+    production: float | None
+    staging: float | None
+    gain: Interval
+    says: str
+    is_objection: bool
+
+
+@dataclass(frozen=True)
+class MonthPage:
+    """What the page of a subject shows.
+
+    Attributes:
+        month: The subject.
+        before: All subjects up to it, itself included, in order.
+        city: Whose rides.
+        target: What is predicted.
+        tolerance: Most skill that a model may surely lack before it is stale.
+        promised: The evidence on which production was approved; None where that is not on record.
+        changes: The changes of production that were made on its evidence.
+        promoted: The version that became production on a month's evidence, by month.
+    """
+
+    month: MonthOnRecord
+    before: tuple[MonthOnRecord, ...]
+    city: City
+    target: Target
+    tolerance: float
+    promised: Evidence | None
+    changes: tuple[Promotion, ...]
+    promoted: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """What the page is about."""
+        return "The first model" if self.month.subject == BASE else self.month.subject
+
+    @property
+    def facts(self) -> str:
+        """A short text that changes when something does that the page shows."""
+        shown = [
+            (one.subject, one.comparison.evidence_digest, one.decision, one.outcome is None or str(one.outcome.at))
+            for one in self.before
+        ]
+        asked = None if self.month.asked is None else (self.month.asked.id, str(self.month.asked.valid_until))
+        promised = None if self.promised is None else self.promised.digest
+        changes = [change.sequence for change in self.changes]
+        rules = [(str(rule.since), rule.description) for rule in self.rules]
+        return digest([_FORM, shown, asked, promised, changes, rules, self.target.name, self.city.name, self.tolerance])
+
+    @property
+    def change(self) -> Change | None:
+        """Why production errs more or less than was promised; None where either is not known."""
+        evidence, promised = self.month.evidence, self.promised
+        if evidence is None or evidence.production is None or promised is None:
+            return None
+        return Change(
+            then=Baseline(mae=promised.staging.scores.mae, difficulty_mae=promised.difficulty_mae),
+            now=Baseline(mae=evidence.production.scores.mae, difficulty_mae=evidence.difficulty_mae),
+            unit=evidence.unit,
+            tolerance=self.tolerance,
+            attainable=evidence.gain,
+        )
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The latest dated rules in force at the end of the month, the newest first."""
+        last = self._last_day
+        known = (rule for rule in self.city.rules if last is None or str(rule.since) <= last)
+        return tuple(sorted(known, key=lambda rule: rule.since, reverse=True)[:_RULES]) if last is not None else ()
+
+    @property
+    def new_rules(self) -> tuple[Rule, ...]:
+        """Those that came into force in the month."""
+        return tuple(rule for rule in self.rules if str(rule.since).startswith(self.month.subject))
+
+    @property
+    def _last_day(self) -> str | None:
+        subject = self.month.subject
+        return None if subject == BASE else f"{parse_month(subject).end_time:%Y-%m-%d}"
+
+    @property
+    def was_right(self) -> Answer:
+        """Whether the model in production was right this month."""
+        evidence = self.month.evidence
+        if evidence is None:
+            return Answer("plain", "Cannot be shown", ("Its evidence was written by another release of taxifare.",))
+        if evidence.production_version is None:
+            return Answer("plain", "There was none yet", (self._of_the_first(evidence),))
+        if evidence.production is None or evidence.verdict is Verdict.LEAK:
+            return Answer("bad", "It cannot be told", tuple(f"{_capital(reason)}." for reason in evidence.reasons))
+        change = self.change
+        sentences = (
+            self._error(evidence.production_version, evidence.production.scores),
+            *self._against_promise(change),
+        )
+        if change is not None and change.is_stale:
+            return Answer("bad", "Not well enough any more", (*sentences, change.finding))
+        return Answer("good", "Yes", sentences)
+
+    def _of_the_first(self, evidence: Evidence) -> str:
+        return (
+            f"Nothing was in production. The candidate, version {evidence.staging.version}, is off by "
+            f"{self.amount(evidence.staging.scores.mae)} a ride; a plain rate per km by "
+            f"{self.amount(evidence.difficulty_mae)}."
+        )
+
+    def _error(self, version: str, scores: Scores) -> str:
+        way = "too low" if scores.bias < 0 else "too high"
+        return (
+            f"Version {version} was off by {self.amount(scores.mae)} a ride, on {scores.trips:,} "
+            f"rides at the month’s end that it had not seen; all together {self.amount(abs(scores.bias))} a ride {way}."
+        )
+
+    def _against_promise(self, change: Change | None) -> tuple[str, ...]:
+        """Returns how the error compares with what was promised, and why."""
+        if change is None or self.promised is None:
+            return ()
+        if self.promised.subject == self.month.subject:
+            return ()
+        if abs(change.rise) < _ALIKE:
+            return (f"That is what was shown when it was approved ({self.promised.subject}).",)
+        hardness = "harder" if change.harder >= 0 else "easier"
+        fit = "less well" if change.staler >= 0 else "better"
+        more = "more" if change.rise >= 0 else "less"
+        return (
+            f"That is {self.amount(abs(change.rise))} {more} than was shown when it was approved "
+            f"({self.amount(change.then.mae)}, {self.promised.subject}): {self.signed(change.harder)} because the "
+            f"month is {hardness} for anybody, {self.signed(change.staler)} because the model fits it {fit}.",
+        )
+
+    @property
+    def what_changed(self) -> Answer:
+        """What changed in production, and in the rules."""
+        rules = tuple(f"Since {rule.since}: {rule.description}." for rule in self.new_rules)
+        made = tuple(_told(change) for change in self.changes)
+        evidence = self.month.evidence
+        back: tuple[str, ...] = ()
+        if evidence is not None and evidence.hindsight is not None:
+            found = evidence.hindsight
+            surely = "surely " if found.gain.low > 0 or found.gain.high < 0 else ""
+            better = "closer" if found.gain.mean >= 0 else "further off"
+            back = (
+                f"Looking back: version {evidence.production_version} is {surely}{better} by "
+                f"{self.amount(abs(found.gain.mean))} a ride than version {found.replaced_version}, which it replaced.",
+            )
+        if made:
+            return Answer("plain", f"Version {self.changes[-1].version} came into production", (*made, *rules, *back))
+        if evidence is None or evidence.production_version is None:
+            return Answer("plain", "Nothing in production", (*rules, *back))
+        stays = f"Version {evidence.production_version} stayed in production"
+        return Answer("plain", "New rules" if rules else "Nothing", (f"{stays}.", *rules, *back))
+
+    @property
+    def to_decide(self) -> Answer:
+        """What a person has to decide, or has decided."""
+        asked, outcome = self.month.asked, self.month.outcome
+        if asked is None:
+            return Answer("plain", "Nothing", (f"{_capital(self.month.decision)}.",))
+        question = (
+            f"Shall version {asked.staging_version} replace {_version(asked.production_version)}? The verdict is "
+            f"{asked.verdict}: {VERDICT_IN_WORDS[asked.verdict]}."
+        )
+        if outcome is None:
+            until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
+            way = "Answer by the links of the message, or type"
+            command = f'taxifare decide {asked.id} --approve (or --reject) --by YOU --reason "WHY"'
+            return Answer("bad", f"One question, until {until}", (question, way), command)
+        by = f" by {one_line(outcome.by)}" if outcome.by else ""
+        ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
+        return Answer("plain", "Nothing any more", (question, ended))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Both models by kind of rides, the least gain first."""
+        evidence = self.month.evidence
+        if evidence is None:
+            return ()
+        objections = {objection.name for objection in evidence.objects("slice")}
+        scored = {part.name: part for part in evidence.slices}
+        found: Mapping[str, tuple[int, Interval]] = {
+            part.name: (part.staging.trips, part.gain) for part in evidence.slices
+        }
+        if evidence.track_record is not None:
+            of_record = evidence.track_record.gains.slices
+            found = {name: (part.rides, part.interval) for name, part in of_record.items()}
+        parts = []
+        for name, (rides, gain) in found.items():
+            if rides >= MINIMUM_SLICE_TRIPS:
+                both, is_objection = scored.get(name), name in objections
+                production, staging = (None, None) if both is None else (both.production.mae, both.staging.mae)
+                says = _says(gain, is_objection=is_objection)
+                parts.append(Part(name, rides, production, staging, gain, says, is_objection))
+        return tuple(sorted(parts, key=lambda part: part.gain.mean))
+
+    @property
+    def figure(self) -> "Figure | None":
+        """The errors of the months up to this one; None before the first."""
+        comparisons = [one.comparison for one in self.before]
+        errors = errors_by_month(comparisons, ())[-_DRAWN_MONTHS:]
+        if not errors:
+            return None
+        return drawn_over_time(errors, self.promoted, self.city.rules, self.target.unit)
+
+    def amount(self, value: float) -> str:
+        """Returns an amount with its unit."""
+        return f"{value:.2f} {self.target.unit}"
+
+    def signed(self, value: float) -> str:
+        """Returns a difference with its sign and unit."""
+        return f"{value:+.2f} {self.target.unit}".replace("-", "−", 1)
+
+    def between(self, gain: Interval) -> str:
+        """Returns a gain with its bounds."""
+        return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})".replace("-", "−")
+
+
+def pages_of(entries: Entries, settings: Settings) -> list[MonthPage]:
+    """Returns what the page of each subject that was compared shows, in order.
+
+    Args:
+        entries: One view of the ledger.
+        settings: Give city, target and tolerance.
+    """
+    months, history = months_on_record(Known.read(entries)), entries.promotions()
+    subjects = {request.id: request.subject for request in entries.requests()}
+    changes: dict[str, list[Promotion]] = {}
+    for change in history:
+        if change.request_id is not None:
+            changes.setdefault(subjects[change.request_id], []).append(change)
+    promoted = {subject: str(made[-1].version) for subject, made in changes.items() if subject != BASE}
+    found = []
+    for place, month in enumerate(months):
+        production = month.comparison.production_version
+        approved = None if production is None else entries.last_request_of(production)
+        found.append(
+            MonthPage(
+                month=month,
+                before=tuple(months[: place + 1]),
+                city=settings.city_facts,
+                target=settings.target_facts,
+                tolerance=settings.staleness_tolerance,
+                promised=None if approved is None else readable(approved),
+                changes=tuple(changes.get(month.subject, ())),
+                promoted={subject: version for subject, version in promoted.items() if subject <= month.subject},
+            )
+        )
+    return found
+
+
+def render(page: MonthPage) -> str:
+    """Returns the page as HTML; the same facts give the same page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("taxifare.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    evidence = page.month.evidence
+    return environment.get_template("month.html").render(
+        page=page,
+        month=page.month,
+        evidence=evidence,
+        months=_shown(page.before),
+        # It is drawn here, from numbers and names that matplotlib escapes.
+        figure=None if page.figure is None else Markup(svg(page.figure)),  # noqa: S704
+        skill=skill,
+        answers=(
+            ("Was the model right?", page.was_right),
+            ("What changed?", page.what_changed),
+            ("What has to be decided?", page.to_decide),
+        ),
+    )
+
+
+def _shown(months: Sequence[MonthOnRecord]) -> list[MonthOnRecord]:
+    """Returns the last year, the latest first."""
+    return list(reversed(months))[:12]
+
+
+def _says(gain: Interval, *, is_objection: bool) -> str:
+    if is_objection:
+        return "gets worse"
+    if gain.low > 0:
+        return "surely better"
+    return "surely worse, within its tolerance" if gain.high < 0 else "no sure difference"
+
+
+def _told(change: Promotion) -> str:
+    return (
+        f"{_capital(_version(change.version))} took the place of {_version(change.replaced_version)} on "
+        f"{change.promoted_at:%Y-%m-%d}, by {one_line(change.by)}: {one_line(change.reason)}"
+    )
+
+
+def _version(version: str | None) -> str:
+    return "nothing" if version is None else f"version {version}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,193 @@
+"""The page of a month: what a manager reads first is true, nothing on it commands a browser, and it needs no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from taxifare.approval.records import Request
+from taxifare.gate.evidence import Objection, Verdict
+from taxifare.gate.scores import Interval
+from taxifare.operations.month_pages import page_in, renew_pages
+from taxifare.reports.month_page import MonthPage, pages_of, render
+from taxifare.settings import Settings
+from tests.support.approvals import Office, contender, evidence, scores
+from tests.support.small import small_settings
+from tests.support.standing import month
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    return small_settings(tmp_path / "state")
+
+
+@pytest.fixture
+def office(home: Settings) -> Office:
+    home.home.mkdir()
+    return Office.open(home.ledger_url).with_first_model()
+
+
+def page(office: Office, settings: Settings, subject: str = "2015-01") -> MonthPage:
+    with office.approvals.ledger.reading() as entries:
+        return next(one for one in pages_of(entries, settings) if one.month.subject == subject)
+
+
+def words(html: str) -> str:
+    """What a person reads."""
+    seen = re.sub(r"<(style|svg).*?</\1>", "", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", seen).split())
+
+
+def test_it_needs_nothing_beside_itself_and_is_the_same_for_the_same_facts(office: Office, home: Settings) -> None:
+    office.ask("2015-01", "2", "1")
+    shown = render(page(office, home))
+    assert "<script" not in shown
+    assert not re.search(r'(src|href)="(?!#|data:)', shown)
+    assert not re.search(r"url\((?!#)|@import", shown)
+    assert render(page(office, home)) == shown
+
+
+def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home: Settings) -> None:
+    request = office.ask("2015-01", "2", "1", mae=2.27)
+    found = page(office, home)
+    assert found.was_right.short == "Yes"
+    assert found.was_right.sentences[0] == (
+        "Version 1 was off by 2.31 USD a ride, on 4,000 rides at the month’s end that it had not seen; all together "
+        "0.45 USD a ride too low."
+    )
+    assert "That is 0.21 USD more than was shown when it was approved (2.10 USD, base)" in found.was_right.sentences[1]
+    assert found.what_changed.short == "Nothing"
+    assert found.to_decide.short == "One question, until 2015-03-03 09:00 UTC"
+    assert found.to_decide.command == f'taxifare decide {request.id} --approve (or --reject) --by YOU --reason "WHY"'
+    shown = render(found)
+    assert f"taxifare decide {request.id}" in words(shown)
+    assert not any(token in shown for token in office.approvals.answer_tokens(request).values())
+
+
+def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(office: Office, home: Settings) -> None:
+    other = office.ask("2015-02", "3", "1")
+    office.approve(office.ask("2015-01", "2", "1"))
+    found = page(office, home)
+    assert found.what_changed.short == "Version 2 came into production"
+    assert "by Ada: I looked at the slices" in found.what_changed.sentences[0]
+    assert found.to_decide.short == "Nothing any more"
+    void = page(office, home, "2015-02")
+    assert void.to_decide.sentences[1].startswith("Void on 2015-02-01: ")
+    assert void.month.asked is not None
+    assert void.month.asked.id == other.id
+    assert void.promoted == {"2015-01": "2"}
+
+
+def test_a_stale_model_is_told_as_one(office: Office, home: Settings) -> None:
+    gain = Interval(mean=0.8, low=0.7, high=0.9)
+    found = evidence("2015-01", "2", "1").model_copy(update={"gain": gain})
+    office.request(found)
+    told = page(office, home).was_right
+    assert (told.tone, told.short) == ("bad", "Not well enough any more")
+    assert told.sentences[-1].startswith("The model is stale:")
+
+
+@pytest.mark.parametrize(
+    ("changes", "short", "sentence"),
+    [
+        ({"verdict": Verdict.LEAK, "reasons": ("it was trained on them",)}, "It cannot be told", "It was trained"),
+        (
+            {"verdict": Verdict.UNSCORABLE, "production": None, "gain": None, "reasons": ("its files are gone",)},
+            "It cannot be told",
+            "Its files are gone.",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_not_called_right(
+    office: Office, home: Settings, changes: dict[str, object], short: str, sentence: str
+) -> None:
+    office.request(evidence("2015-01", "2", "1").model_copy(update=changes))
+    told = page(office, home).was_right
+    assert told.short == short
+    assert told.sentences[0].startswith(sentence)
+    assert short in words(render(page(office, home)))
+
+
+def test_the_first_model_has_a_page(office: Office, home: Settings) -> None:
+    shown = words(render(page(office, home, "base")))
+    assert "The first model" in shown
+    assert "There was none yet" in shown
+    assert "Version 1 came into production" in shown
+
+
+def test_slices_that_got_worse_come_first_and_are_marked(office: Office, home: Settings) -> None:
+    worse = Objection(about="slice", name="airport", reason="airport trips get worse by a dollar")
+    office.request(
+        month("2015-01", "2", "1", at_airports=-1.0, objections=(worse,), looking_back=-0.5, verdict=Verdict.HOLD)
+    )
+    found = page(office, home)
+    assert [(part.name, part.says) for part in found.parts] == [("airport", "gets worse")]
+    shown = render(found)
+    assert '<tr class="worse"><td>airport</td>' in shown
+    assert "airport trips get worse by a dollar" in shown
+    assert "is surely further off by 0.50 USD a ride than version 1" in words(shown)
+    assert "on all 300 rides since production came in" in words(shown).replace("On all", "on all")
+
+
+def test_rules_of_the_month_are_new(office: Office, home: Settings) -> None:
+    office.ask("2015-03", "2", "1")
+    found = page(office, home, "2015-03")
+    assert [str(rule.since) for rule in found.new_rules] == ["2015-03-22"]
+    assert found.what_changed.short == "New rules"
+    office.ask("2015-02", "3", "1")
+    assert page(office, home, "2015-02").new_rules == ()
+
+
+def test_what_people_and_registries_write_is_shown_and_commands_nothing(office: Office, home: Settings) -> None:
+    request = office.ask("2015-01", "2", "1")
+    token = office.approvals.answer_tokens(request)["approve"]
+    office.approvals.decide(request.id, "approve", '<img src=x onerror="alert(1)">', "</p><script>x</script>", token)
+    shown = render(page(office, home))
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert "&lt;script&gt;x&lt;/script&gt;" in shown
+
+
+def test_evidence_of_another_release_has_a_page_that_says_so(office: Office, home: Settings) -> None:
+    from dataclasses import replace
+
+    with office.approvals.ledger.writing() as entries:
+        base = entries.comparisons()["base"]
+        entries.add_comparison(replace(base, subject="2015-01", evidence_json="{}", evidence_digest="d"))
+    assert "Cannot be shown" in words(render(page(office, home)))
+
+
+class TestPagesInTheLake:
+    """They are made where the ledger says more than they show."""
+
+    def test_each_is_made_once_and_anew_when_there_is_more_to_say(self, office: Office, home: Settings) -> None:
+        ledger = office.approvals.ledger
+        request: Request = office.ask("2015-01", "2", "1")
+        assert renew_pages(ledger, home) == ["base", "2015-01"]
+        assert renew_pages(ledger, home) == []
+        office.approve(request)
+        assert renew_pages(ledger, home) == ["2015-01"]
+        shown = page_in(home.lake, "2015-01").read_text()
+        assert "Nothing any more" in shown
+        again = evidence("2015-01", "3", "2", revision="r2").model_copy(
+            update={"staging": contender("3", scores(1.5), run_id="run-t")}
+        )
+        office.request(again)
+        assert renew_pages(ledger, home) == ["2015-01"]
+        assert "version 3" in page_in(home.lake, "2015-01").read_text()
+        assert [path.name for path in (home.home / "lake" / "reports").iterdir() if path.name.startswith(".")] == []
+
+    def test_a_lake_that_cannot_be_written_stops_nothing(
+        self, office: Office, home: Settings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (home.home / "lake").write_text("a file in its place")
+        assert renew_pages(office.approvals.ledger, home) == []
+        assert "pages of months are not made" in caplog.text
+
+    def test_they_lie_in_a_bucket_as_well(self, office: Office, home: Settings, bucket: str) -> None:
+        in_bucket = home.model_copy(update={"storage_uri": f"{bucket}/lake"})
+        office.ask("2015-01", "2", "1")
+        assert renew_pages(office.approvals.ledger, in_bucket) == ["base", "2015-01"]
+        assert renew_pages(office.approvals.ledger, in_bucket) == []
+        assert "2015-01" in UPath(f"{bucket}/lake/reports/2015-01.html").read_text()
