@@ -9,7 +9,7 @@ import dagster as dg
 
 from taxifare.settings import Settings
 from taxifare_dagster import checks, jobs, schedules, sensors
-from taxifare_dagster.assets import models, monitoring, production, replay, serving, trips
+from taxifare_dagster.assets import models, monitoring, production, replay, serving, trips, watch
 from taxifare_dagster.executors import executor_of
 from taxifare_dagster.partitions import months_of
 from taxifare_dagster.resources import make_resources
@@ -33,6 +33,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             serving.scored_files,
             serving.collected_predictions,
             *monitoring.build_assets(months),
+            *watch.build_assets(),
             *replay.build_assets(),
         ],
         asset_checks=checks.build_checks(months),
@@ -46,6 +47,8 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             jobs.notice_job,
             jobs.reminder_job,
             jobs.whole_month_job,
+            jobs.watch_job,
+            jobs.days_so_far_job,
             jobs.tuning_job,
             jobs.replay_job,
             jobs.scoring_job,
@@ -58,6 +61,8 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             sensors.approval_sensor,
             sensors.production_sensor,
             sensors.damage_sensor,
+            sensors.calendar_sensor,
+            sensors.watch_sensor,
             sensors.inbox_sensor,
         ],
         schedules=[schedules.reminder_schedule, schedules.inbox_schedule, schedules.collect_schedule],

@@ -16,6 +16,7 @@ from taxifare.approval.due import Known, is_past
 from taxifare.gate.evidence import Appraisal, Verdict
 from taxifare.gate.scores import EvaluationError, Interval
 from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.calendar import calendar_in
 from taxifare.monitoring.guards import (
     Finding,
     asked_in_time,
@@ -34,6 +35,7 @@ from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
 from taxifare_dagster import metadata
+from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
 from taxifare_dagster.partitions import month_of_partition
 
@@ -202,6 +204,25 @@ def _found(asset: str, name: str, finding: Finding, *, warn: bool = False) -> dg
     )
 
 
+def knows_the_rules(
+    approvals: dg.ResourceParam[Approvals], settings: dg.ResourceParam[Settings]
+) -> dg.AssetCheckResult:
+    """Every dated rule in force, or in force within two weeks, is one that the model which prices rides has learned.
+
+    The calendar knows before any ride does. `error_to_expect` goes by how hard rides are and is blind to rules.
+    `calendar_sensor` evaluates it as well, whenever its answer changes.
+    """
+    with approvals.ledger.reading() as entries:
+        found = calendar_in(entries, settings, approvals.now())
+    unit = settings.target_facts.unit
+    return dg.AssetCheckResult(
+        passed=not found.unlearned,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=found.told(unit),
+        metadata=dict(metadata.calendar(found, unit)),
+    )
+
+
 def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
     """Returns the checks of all assets, those of a month partitioned by the given months, as their assets are."""
 
@@ -260,6 +281,7 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
             asset="production_eval_mae", additional_ins=trips, additional_deps=["staging_model"], partitions_def=months
         )(production_is_not_stale),
         dg.asset_check(asset="base_model", additional_ins=base_trips)(base_beats_reference),
+        dg.asset_check(asset=production_model.key)(knows_the_rules),
     ]
 
 

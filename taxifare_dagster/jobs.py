@@ -22,6 +22,8 @@ from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.calendar import faults_in
+from taxifare.monitoring.so_far import TooFewSoFarError
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import figures
 from taxifare.serving import in_force, prediction_log
@@ -29,12 +31,14 @@ from taxifare.serving.batches import score_in_inbox, waiting
 from taxifare.serving.collecting import collect_logs
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
+from taxifare.sources.base import TripSource
 from taxifare.studies.tuning import tune
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.assets.serving import collected_predictions, scored_files, scored_trips
+from taxifare_dagster.assets.watch import production_watch, renewed_so_far
 from taxifare_dagster.catalog import MONTHLY_ASSETS, OUTCOME_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.failures import failed_runs, failure_of
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -252,10 +256,11 @@ def send_notices(
         context.log.info("a standing approval is asked for: %s", approvals.ask_standing(settings).id)
         known = Known.of(approvals)
     failed, damaged = failed_runs(context.instance), damage_of(approvals, links)
-    faults = [*failed, *damaged]
+    with approvals.ledger.reading() as entries:
+        found = {**damaged, **faults_in(entries, settings, approvals.now(), links.production())}
     undelivered = []
-    for about in to_tell(known, [notifier.channel for notifier in notifiers], faults):
-        fault = failure_of(failed[about], context.instance, links) if about in failed else damaged.get(about)
+    for about in to_tell(known, [notifier.channel for notifier in notifiers], [*failed, *found]):
+        fault = failure_of(failed[about], context.instance, links) if about in failed else found.get(about)
         for notifier in notifiers:
             try:
                 if send_notice(approvals, notifier, about, links, settings, fault=fault):
@@ -323,6 +328,57 @@ def retrain_on_whole_month(
 def whole_month_job() -> None:
     """Retrains an approved model on its whole month."""
     retrain_on_whole_month()
+
+
+watch_job = dg.define_asset_job(
+    "watch_job",
+    selection=dg.AssetSelection.assets(production_watch.__name__),
+    description="Whether production errs more than it did, from what rides came to; asks a person where it does.",
+)
+
+
+class Agreed(dg.Config):
+    """Which alarm."""
+
+    alarm: str = Field(description="The alarm, as its message names it; somebody has agreed to it")
+
+
+@dg.op(pool=PRODUCTION_POOL)
+def renew_on_days_so_far(
+    context: dg.OpExecutionContext,
+    config: Agreed,
+    source: dg.ResourceParam[TripSource],
+    registry: dg.ResourceParam[ModelRegistry],
+    approvals: dg.ResourceParam[Approvals],
+    parquet_io: dg.ResourceParam[ParquetIOManager],
+    base_trips_io: dg.ResourceParam[BaseTripsIOManager],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Trains a candidate on the open month's outcomes and compares it with production; a person is asked about it then.
+
+    Days that are too few are no failure: more of them come, and the sensor asks again.
+    """
+    alarm = Known.of(approvals).agreed_alarm()
+    if alarm is None or alarm.id != one_line(config.alarm):
+        raise dg.Failure(
+            f"nothing is retrained: nobody has agreed to {one_line(config.alarm)}, or production has changed since",
+            allow_retries=False,
+        )
+    month = parse_month(alarm.month)
+    try:
+        found = renewed_so_far(context, month, source, registry, approvals, parquet_io, base_trips_io, settings)
+    except TooFewSoFarError as error:
+        context.log.warning("%s; tried again when more is known", error)
+        return
+    context.log.info("%s so far: version %s, %s", month, found.staging_version, found.evidence.verdict)
+
+
+@dg.job(
+    tags=MONTHLY_TAG, description="Retrain on the days of the open month so far, once a person has agreed to an alarm."
+)
+def days_so_far_job() -> None:
+    """Retrains on the days so far."""
+    renew_on_days_so_far()
 
 
 class Budget(dg.Config):

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from upath import UPath
 
 from taxifare.approval.decisions import Decision
-from taxifare.approval.records import Request, StandingRequest
+from taxifare.approval.records import Question, Request
 from taxifare.operations.month_pages import address_of, page_in
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
@@ -59,7 +59,7 @@ class DagsterLinks:
         """Returns the address of the page of a month, or of `base`, in the lake."""
         return address_of(page_in(self.lake, subject))
 
-    def decision(self, request: Request | StandingRequest, token: str, decision: Decision) -> str:
+    def decision(self, request: Question, token: str, decision: Decision) -> str:
         """Returns the address of the launchpad with the decision's job filled in, but for who and why."""
         return self._launchpad(
             decision_job, decide, Answer, {"request": request.id, "token": token, "decision": decision}

@@ -21,11 +21,13 @@ from taxifare.gate.staleness import Change, baseline_of
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
+from taxifare.monitoring.calendar import Calendar
 from taxifare.monitoring.gathering import Gathered
 from taxifare.monitoring.joining import Joined
 from taxifare.monitoring.realised import RealisedMonth
+from taxifare.monitoring.watch import Watched
 from taxifare.operations.month_pages import page_in
-from taxifare.reports import figures, tables
+from taxifare.reports import figures, tables, watch_figures
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.batches import Receipt
 from taxifare.serving.in_force import InForce
@@ -427,3 +429,21 @@ def interval(gain: Interval, unit: Unit) -> Metadata:
     """Returns the gain and its bounds; bounds that are infinite are left out, for the UI draws numbers."""
     bounds = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
     return measured(unit, **{name: value for name, value in bounds.items() if math.isfinite(value)})
+
+
+def watched(found: Watched, version: str, unit: Unit) -> dict[str, Any]:
+    """Returns what the watch on the days shows: the picture, the score, and what it comes to."""
+    shown: dict[str, Any] = {"production_version": version, "days": len(found.days), "says": found.says}
+    if len(found.days):
+        last = found.days.iloc[-1]
+        shown |= measured(unit, mae=float(last["mae"]), difficulty_mae=float(last["difficulty"]))
+        shown |= {"score": rounded(float(last["score"])), "last_day": f"{found.days.index[-1]:%Y-%m-%d}"}
+        shown |= {"picture": plot(watch_figures.days(found, version, unit))}
+    return shown
+
+
+def calendar(found: Calendar, unit: Unit) -> Metadata:
+    """Returns what the calendar says of the model that prices rides."""
+    rules = {one.rule.name: str(one) for one in found.unlearned}
+    expected = {} if found.expected is None else {"error_to_expect": found.expected.told(unit)}
+    return {"production_version": found.version or "none", "today": found.today.isoformat(), **rules, **expected}

@@ -19,6 +19,7 @@ from taxifare.approval.due import (
     pause_before_try,
     standing_due_after,
     to_ask,
+    to_learn_so_far,
     to_retrain,
     to_tell,
     undecided_before,
@@ -27,24 +28,31 @@ from taxifare.approval.due import (
 from taxifare.approval.message import Links
 from taxifare.approval.records import Comparison
 from taxifare.approval.tokens import about_request
+from taxifare.errors import ToldError
+from taxifare.monitoring.calendar import calendar_in, faults_in
 from taxifare.serving.batches import waiting
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource, base_revision_of
 from taxifare.sources.whole_months import taken, why_waiting
 from taxifare.trips.editions import BASE
-from taxifare_dagster.assets.production import unshown_promotions
+from taxifare_dagster import metadata
+from taxifare_dagster.assets.production import production_model, unshown_promotions
+from taxifare_dagster.assets.watch import OUTCOMES_ASSET
 from taxifare_dagster.failures import failed_runs
 from taxifare_dagster.jobs import (
     approval_job,
     base_job,
     damage_of,
+    days_so_far_job,
     inbox_job,
     monthly_job,
     notice_job,
+    renew_on_days_so_far,
     retrain_on_whole_month,
     score_inbox,
     send_approval_message,
+    watch_job,
     whole_month_job,
 )
 from taxifare_dagster.order import covered_months, covered_months_before, revisions_before
@@ -140,7 +148,7 @@ def approval_sensor(
     answer: of a change of production, with the link back, of a question that expired, or of a run that failed. A
     message that could not be delivered is tried again, after pauses that double up to an hour.
     """
-    known, channels = Known.of(approvals), [notifier.channel for notifier in notifiers]
+    known, channels = Known.of(approvals), _channels(notifiers)
     untold, notices = to_ask(known, channels, settings), to_tell(known, channels, failed_runs(context.instance))
     if (month := standing_due_after(known, settings)) is not None:
         notices.append(f"standing approval after {month}")
@@ -173,12 +181,83 @@ def damage_sensor(
 ) -> dg.RunRequest | dg.SkipReason:
     """Requests the message about a production version that is not what was registered; it reads all its files."""
     damaged = damage_of(approvals, links)
-    told = to_tell(Known.of(approvals), [notifier.channel for notifier in notifiers], damaged)
+    told = to_tell(Known.of(approvals), _channels(notifiers), damaged)
     untold = [about for about in told if about in damaged]
     if not damaged:
         return dg.SkipReason("production is what was registered")
     requested = _next_try(context.instance, untold[0], notice_job.name, {}) if untold else None
     return requested or dg.SkipReason("people know, or are being told")
+
+
+@dg.sensor(job=notice_job, minimum_interval_seconds=600, default_status=dg.DefaultSensorStatus.RUNNING)
+def calendar_sensor(
+    context: dg.SensorEvaluationContext,
+    approvals: dg.ResourceParam[Approvals],
+    notifiers: dg.ResourceParam[Sequence[Notifier]],
+    links: dg.ResourceParam[Links],
+    settings: dg.ResourceParam[Settings],
+) -> dg.SensorResult | dg.SkipReason:
+    """Requests the message about a dated rule which production has not learned, before rides are paid under it.
+
+    What the calendar says is evaluated at each tick, and shown as production_model's check when it changes.
+    """
+    try:
+        with approvals.ledger.reading() as entries:
+            found = calendar_in(entries, settings, approvals.now())
+            faults = faults_in(entries, settings, approvals.now(), links.production())
+    except ToldError as error:
+        return dg.SkipReason(f"the calendar cannot be held against what is in force: {error}")
+    untold = [about for about in to_tell(Known.of(approvals), _channels(notifiers), faults) if about in faults]
+    tries = [_next_try(context.instance, about, notice_job.name, {}) for about in untold]
+    says = found.told(settings.target_facts.unit)
+    is_new = found.version is not None and says != context.cursor
+    unlearned = dg.AssetCheckEvaluation(
+        asset_key=production_model.key,
+        check_name="knows_the_rules",
+        passed=not found.unlearned,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=says,
+        metadata=dict(metadata.calendar(found, settings.target_facts.unit)),
+    )
+    requests = [request for request in tries if request is not None][:1]
+    return dg.SensorResult(
+        run_requests=requests,
+        asset_events=[unlearned] if is_new else [],
+        cursor=says,
+        skip_reason=None if requests else dg.SkipReason(says),
+    )
+
+
+@dg.sensor(
+    jobs=[watch_job, days_so_far_job], minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING
+)
+def watch_sensor(
+    context: dg.SensorEvaluationContext, approvals: dg.ResourceParam[Approvals]
+) -> dg.RunRequest | dg.SkipReason:
+    """Requests the watch when more is known of what rides came to, and a renewal on the days so far once agreed to.
+
+    The renewal waits for its turn like a month, and is requested again with every day until there are enough of them.
+    """
+    known, latest = Known.of(approvals), _latest_outcomes(context.instance)
+    if known.production is None or latest is None:
+        return dg.SkipReason("nothing is known of what rides came to under what is in production")
+    alarm = to_learn_so_far(known)
+    if alarm is not None and (busy := _busy(context.instance)) is not None:
+        return dg.SkipReason(f"run {busy} is at work; {alarm.month} so far is learned after it")
+    if alarm is not None and not _requested(context.instance, key := f"{alarm.id}:{latest}"):
+        config = _config(renew_on_days_so_far, alarm=alarm.id)
+        return dg.RunRequest(key, dict(config), job_name=days_so_far_job.name)
+    promotion = None if known.promotion is None else known.promotion.sequence
+    key = f"watch:{promotion}:{latest}"
+    if _requested(context.instance, key):
+        return dg.SkipReason("the watch has seen all that is known")
+    return dg.RunRequest(key, job_name=watch_job.name)
+
+
+def _latest_outcomes(instance: dg.DagsterInstance) -> int | None:
+    """Returns which materialization of what rides came to is the latest, None before the first."""
+    records = instance.fetch_materializations(dg.AssetKey(OUTCOMES_ASSET), limit=1).records
+    return records[0].storage_id if records else None
 
 
 @dg.sensor(job=inbox_job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -205,6 +284,11 @@ def inbox_sensor(
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(found), skip_reason=reason)
 
 
+def _channels(notifiers: Sequence[Notifier]) -> list[str]:
+    """Returns where messages have to arrive."""
+    return [notifier.channel for notifier in notifiers]
+
+
 def _config(op: dg.OpDefinition, **config: object) -> Mapping[str, object]:
     """Returns the config of a run with one op."""
     return {"ops": {op.name: {"config": config}}}
@@ -214,9 +298,9 @@ def _busy(instance: dg.DagsterInstance) -> str | None:
     """Returns the id of an unfinished run that trains a model, None where there is none."""
     trained = {dg.AssetKey("staging_model"), dg.AssetKey("base_model")}
     for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
-        if run.job_name in {base_job.name, monthly_job.name, whole_month_job.name} or trained & set(
-            run.asset_selection or ()
-        ):
+        if run.job_name in {
+            job.name for job in (base_job, monthly_job, whole_month_job, days_so_far_job)
+        } or trained & set(run.asset_selection or ()):
             return run.run_id
     return None
 

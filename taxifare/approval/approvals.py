@@ -11,7 +11,8 @@ Why one transaction, and why repeating is safe: docs/decisions.md, under approva
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from taxifare.approval import decisions, policies, promotions, requests, standing
+from taxifare.approval import alarms, decisions, policies, promotions, requests, standing
+from taxifare.approval.alarms import AlarmEvidence
 from taxifare.approval.comparisons import ensure_of_recorded_files
 from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import (
@@ -29,9 +30,11 @@ from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.projection import Projection, Publisher, Registry
 from taxifare.approval.record import Record
 from taxifare.approval.records import (
+    Alarm,
     Comparison,
     Outcome,
     Promotion,
+    Question,
     Refusal,
     Request,
     RequestState,
@@ -41,6 +44,7 @@ from taxifare.approval.records import (
 from taxifare.approval.texts import one_line
 from taxifare.approval.tokens import (
     Tokens,
+    about_alarm,
     about_promotion,
     kept_secret,
     spend,
@@ -196,12 +200,12 @@ class Approvals:
         self._projection.show(f"request {request.id}")
         return request
 
-    def ask_again(self, request_id: str, token: str | None = None) -> Request | StandingRequest:
+    def ask_again(self, request_id: str, token: str | None = None) -> Question:
         """Returns a new request on the evidence of one that ended without an answer, which still stands.
 
         On this machine one that is open is returned as it is, and its message is sent again with fresh links: those of
         before are dead, whoever has them, and whichever key they were made with. So is a question about a standing
-        approval.
+        approval, and an alarm.
 
         Args:
             request_id: The request.
@@ -215,7 +219,7 @@ class Approvals:
         """
         request_id = one_line(request_id)
         self.repair()
-        again: Request | StandingRequest | None = None
+        again: Question | None = None
         with self.ledger.writing() as entries:
             try:
                 again = self._asked_again(entries, self._asked(entries, request_id), token)
@@ -227,13 +231,13 @@ class Approvals:
         self._projection.show(f"request {again.id}")
         return again
 
-    def _asked_again(
-        self, entries: Entries, request: Request | StandingRequest, token: str | None
-    ) -> Request | StandingRequest:
+    def _asked_again(self, entries: Entries, request: Question, token: str | None) -> Question:
         """Returns the question that waits from now on; raises ApprovalError, and nothing is recorded then."""
+        if not isinstance(request, Request) and token is not None:
+            raise TokenError(f"no message about {request.id} has a link that asks it again")
+        if isinstance(request, Alarm):
+            return alarms.send_again(entries, request, about_alarm(request.id), self.now())
         if isinstance(request, StandingRequest):
-            if token is not None:
-                raise TokenError(f"no message about {request.id} has a link that asks it again")
             return standing.send_again(entries, request, self.now())
         production = promotions.production(entries)
         if token is not None:
@@ -248,10 +252,10 @@ class Approvals:
         return again
 
     @staticmethod
-    def _asked(entries: Entries, request_id: str) -> Request | StandingRequest:
+    def _asked(entries: Entries, request_id: str) -> Question:
         """Returns what was asked under that name; raises UnknownRequestError if nothing was."""
-        about_standing = (asked for asked in entries.standing_requests() if asked.id == request_id)
-        return next(about_standing, None) or requests.found(entries, request_id)
+        others: list[StandingRequest | Alarm] = [*entries.standing_requests(), *entries.alarms()]
+        return next((asked for asked in others if asked.id == request_id), None) or requests.found(entries, request_id)
 
     def decide_by_policy(self, request_id: str, settings: Settings) -> Outcome | None:
         """Returns the outcome of what a policy has decided just now, stored; None where a person has to, or has.
@@ -279,6 +283,20 @@ class Approvals:
                 entries.add_standing_use(request.id, ruled.standing_id)
         self._projection.show(f"decision on {request_id}")
         return outcome
+
+    def raise_alarm(self, evidence: AlarmEvidence, version: str) -> Alarm:
+        """Returns the alarm about the promotion in force: whether to retrain before the month is over; raised once.
+
+        Args:
+            evidence: What speaks for it.
+            version: The version that was watched.
+
+        Raises:
+            ApprovalError: The version is not in production any more.
+        """
+        self.repair()
+        with self.ledger.writing() as entries:
+            return alarms.raise_alarm(entries, evidence, version, self._valid_for, self.now())
 
     def ask_standing(self, settings: Settings) -> StandingRequest:
         """Returns the question about a standing approval that waits from now on, about the months that come next.
@@ -333,9 +351,9 @@ class Approvals:
     ) -> Outcome:
         """Returns the outcome, stored; if the request is approved, its staging version is production.
 
-        Where it asks for a standing approval, that is in force. The same decision by the same person again is the same
-        decision: a command that was killed can be repeated. An attempt that is refused is recorded too, and its token
-        is spent: the question is sent again with fresh links.
+        Where it asks for a standing approval, that is in force; where it is an alarm, the open month is retrained on.
+        The same decision by the same person again is the same decision: a command that was killed can be repeated. An
+        attempt that is refused is recorded too, and its token is spent: the question is sent again with fresh links.
 
         Args:
             request_id: The request.
@@ -364,10 +382,7 @@ class Approvals:
                 request = self._asked(entries, request_id)
                 if token is not None:
                     self.tokens.ensure(to_answer(request, decision), entries, token)
-                if isinstance(request, StandingRequest):
-                    outcome = standing.answer(entries, request, decision, decided_by, reason, self.now())
-                else:
-                    outcome = self._decided(entries, request, decision, decided_by, reason, override=override)
+                outcome = self._answered(entries, request, decision, decided_by, reason, override=override)
             except DecisionRefusedError as error:
                 refused = error
                 entries.add_refusal(Refusal(request_id, decision, decided_by, str(error), self.now()))
@@ -377,6 +392,17 @@ class Approvals:
         if outcome is None:
             raise refused
         return outcome
+
+    def _answered(
+        self, entries: Entries, asked: Question, decision: Decision, by: str, reason: str, *, override: bool
+    ) -> Outcome:
+        """Returns the outcome of whatever was asked, recorded; raises DecisionRefusedError."""
+        if isinstance(asked, StandingRequest):
+            return standing.answer(entries, asked, decision, by, reason, self.now())
+        if isinstance(asked, Alarm):
+            state = RequestState.APPROVED if decision == "approve" else RequestState.REJECTED
+            return alarms.answer(entries, asked, state, by, reason, self.now())
+        return self._decided(entries, asked, decision, by, reason, override=override)
 
     def _decided(
         self, entries: Entries, request: Request, decision: Decision, by: str, reason: str, *, override: bool
@@ -510,10 +536,11 @@ class Approvals:
         with self.ledger.writing() as entries:
             late = requests.expire(entries, self.now())
             standing.expire(entries, self.now())
+            alarms.expire(entries, self.now())
         self._projection.show(f"expiry of {len(late)} requests")
         return late
 
-    def answer_tokens(self, request: Request | StandingRequest) -> dict[Decision, str]:
+    def answer_tokens(self, request: Question) -> dict[Decision, str]:
         """Returns the tokens of approving and rejecting that the next message about the request shows."""
         with self.ledger.reading() as entries:
             return self.tokens.answers(request, entries)

@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from taxifare.approval import requests, standing
+from taxifare.approval import alarms, requests, standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import DeliveryError, Message, Notifier, PassingDeliveryError
@@ -25,6 +25,7 @@ from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Entries
 from taxifare.approval.message import (
     Links,
+    alarm_question,
     expiry_notice,
     fault_notice,
     message,
@@ -165,6 +166,10 @@ def _notice(about: str, entries: Entries, approvals: Approvals, links: Links, he
         return expiry_notice(request, links, approvals.tokens.of(to_ask_again(request), entries), number, head)
     if kind in {"standing", "standing-end"}:
         return _of_standing(kind, name, entries, approvals, links, head)
+    if kind == "alarm":
+        alarm = next(raised for raised in entries.alarms() if raised.id == name)
+        tokens = approvals.tokens.answers(alarm, entries)
+        return alarm_question(alarm, alarms.evidence_of(alarm), tokens, links, number, head)
     promotion = next(entry for entry in entries.promotions() if entry.sequence == int(name))
     way_back = approvals.tokens.of(to_go_back(promotion, promotion.replaced_version), entries)
     return promotion_notice(promotion, links, way_back, number, head)
@@ -212,9 +217,10 @@ def _send(
 
 
 def _makes_sense(about: str, entries: Entries) -> bool:
-    """Whether a notice is still news: a question about a standing approval is none once it has been answered."""
+    """Whether a notice is still news: a standing approval or an alarm that has been answered asks nothing any more."""
     kind, _, name = about.partition(" ")
-    return kind != "standing" or name not in entries.standing_outcomes()
+    answered = {"standing": entries.standing_outcomes, "alarm": entries.alarm_outcomes}
+    return kind not in answered or name not in answered[kind]()
 
 
 def _live_from(about: str, entries: Entries) -> int:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from taxifare.approval import policies, requests, standing
+from taxifare.approval import alarms, policies, requests, standing
+from taxifare.approval.alarms import AlarmRecord
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import (
+    Alarm,
     Comparison,
     Delivery,
     EvidenceUnreadableError,
@@ -28,6 +30,7 @@ from taxifare.approval.records import (
 )
 from taxifare.approval.standing import StandingRecord, terms_of
 from taxifare.approval.tokens import (
+    about_alarm,
     about_expiry,
     about_promotion,
     about_request,
@@ -36,7 +39,7 @@ from taxifare.approval.tokens import (
 )
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import ChallengerName, Settings
-from taxifare.trips.editions import BASE
+from taxifare.trips.editions import BASE, is_so_far
 from taxifare.trips.months import Month, parse_month
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 3600.0
@@ -58,6 +61,7 @@ class Known:
         notices: Those that need no answer.
         spent: The tokens that were spent: messages from before show links that are dead.
         standing: The standing approvals.
+        alarms: The alarms.
     """
 
     comparisons: Mapping[str, Comparison]
@@ -68,6 +72,7 @@ class Known:
     notices: Collection[Notice] = ()
     spent: Sequence[SpentToken] = ()
     standing: StandingRecord = field(default_factory=StandingRecord)
+    alarms: AlarmRecord = field(default_factory=AlarmRecord)
 
     @classmethod
     def of(cls, approvals: Approvals) -> "Known":
@@ -90,6 +95,7 @@ class Known:
             entries.notices(),
             entries.spent_tokens(),
             standing.read(entries),
+            alarms.read(entries),
         )
 
     @property
@@ -107,6 +113,10 @@ class Known:
     def is_blank(self) -> bool:
         """Whether everything is yet to begin: the base model comes first then, where there are base years."""
         return not self.comparisons and self.promotion is None
+
+    def agreed_alarm(self) -> Alarm | None:
+        """Returns the alarm about the promotion in force on which a person agreed to retrain, None without one."""
+        return None if self.promotion is None else self.alarms.agreed(self.promotion.sequence)
 
     @property
     def settled(self) -> set[tuple[str, str]]:
@@ -132,6 +142,16 @@ class Known:
     def round_on(self, comparison: Comparison) -> Request | None:
         """Returns the last question about a comparison, None where nobody was asked about it."""
         return self.last_rounds.get((comparison.subject, comparison.evidence_digest))
+
+
+def to_learn_so_far(known: Known) -> Alarm | None:
+    """Returns the alarm whose month is to be learned so far; None where none was agreed to, or the month is compared.
+
+    Args:
+        known: What is on record.
+    """
+    alarm = known.agreed_alarm()
+    return alarm if alarm is not None and alarm.month not in known.comparisons else None
 
 
 class Why(StrEnum):
@@ -189,9 +209,9 @@ def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
 def months_due(published: Mapping[Month, str], known: Known) -> Iterator[Due]:
     """Yields the months that are behind what is published and decided, oldest first.
 
-    A month is due when it has not been compared; when its content has changed at the source since; or when production
-    has, its question was not answered, and it is later than what production learned last – so that its question can be
-    asked anew. Months at or before that are history.
+    A month is due when it has not been compared, or only so far as it went; when its content has changed at the source
+    since; or when production has, its question was not answered, and it is later than what production learned last – so
+    that its question can be asked anew. Months at or before that are history.
 
     Args:
         published: Revision of each month the source has and the partitions cover.
@@ -201,7 +221,7 @@ def months_due(published: Mapping[Month, str], known: Known) -> Iterator[Due]:
     for month, revision in sorted(published.items()):
         comparison = known.comparisons.get(str(month))
         key = f"{month}:{revision}"
-        if comparison is None:
+        if comparison is None or is_so_far(comparison.revision):
             if learned is None or month >= learned:
                 yield Due(month, Why.NEW, key)
             continue
@@ -263,7 +283,7 @@ def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request
     """Returns the approved request whose month production is to be retrained on whole, None where there is none.
 
     That is the month it learned, when it became production by a month's approval: the base model has no month, and
-    what a rollback returns to was retrained when it was approved.
+    what a rollback returns to was retrained when it was approved. Of a month so far there is no whole.
 
     Args:
         known: What is on record.
@@ -272,7 +292,8 @@ def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request
     if known.promotion is None or "whole month" not in challengers:
         return None
     approved = known.promotion.request_id
-    return next((request for request in known.requests if request.id == approved and request.subject != BASE), None)
+    whole = (one for one in known.requests if one.subject != BASE and not is_so_far(one.revision))
+    return next((request for request in whole if request.id == approved), None)
 
 
 def to_ask(known: Known, channels: Collection[str], settings: Settings) -> list[Comparison]:
@@ -310,8 +331,8 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
     """Returns what people have to be told of and has not reached every channel, as `tokens` calls it.
 
     That is the change of production in force, with the link back; each question that ended unanswered although it still
-    makes sense, with the link that asks it again; a standing approval that is asked for, and one that is over; and
-    faults.
+    makes sense, with the link that asks it again; a standing approval that is asked for, and one that is over; an alarm
+    that waits for its answer; and faults.
 
     Args:
         known: What is on record.
@@ -333,6 +354,8 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
         and requests.makes_sense(request, known.production)
     ]
     about += _about_standing(known.standing)
+    if known.alarms.open is not None and alarms.is_readable(known.alarms.open):
+        about.append(about_alarm(known.alarms.open.id))
     about += faults
     return [found for found in about if not all((found, channel) in arrived for channel in channels)]
 
@@ -411,9 +434,13 @@ def last_learned(known: Known) -> Month | None:
     """Returns the month up to which production has learned, None for the base model or where nothing is known.
 
     That is the month it was approved on: the lessons between what it knows and that month were not worth keeping. What
-    a rollback returns to has no request of its own; the first question about it was on the month that it learned.
+    a rollback returns to has no request of its own; the first question about it was on the month that it learned. A
+    month that was learned so far is yet to be learned: it is the one before.
     """
     about = [request for request in known.requests if request.staging_version == known.production]
     approved = [request for request in about if known.promotion and request.id == known.promotion.request_id]
-    subject = next((request.subject for request in [*approved, *about]), BASE)
-    return None if subject == BASE else parse_month(subject)
+    request = next(iter([*approved, *about]), None)
+    if request is None or request.subject == BASE:
+        return None
+    month = parse_month(request.subject)
+    return month - 1 if is_so_far(request.revision) else month

@@ -26,6 +26,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 
 from taxifare.approval.chain import Head, Link, key_of, seal
 from taxifare.approval.records import (
+    Alarm,
     Comparison,
     Delivery,
     Notice,
@@ -39,6 +40,8 @@ from taxifare.approval.records import (
     StandingRequest,
 )
 from taxifare.approval.tables import (
+    ALARM_OUTCOMES,
+    ALARMS,
     CHAIN,
     COMPARISONS,
     DELIVERIES,
@@ -62,7 +65,7 @@ from taxifare.model.contents import Content
 from taxifare.secrets import private_folder, shown
 from taxifare.trips.targets import Unit
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 
 NOTHING = "none"
 """In the promotions' table, what is in production once a person has taken the model out."""
@@ -271,6 +274,20 @@ class Entries:
         """The standing approval under which each request was approved that was not a person's to approve."""
         return {row["request_id"]: row["standing_id"] for row in self._rows(sa.select(STANDING_USES))}
 
+    def alarms(self) -> list[Alarm]:
+        """Every alarm, oldest first."""
+        rows = self._rows(sa.select(ALARMS).order_by(ALARMS.c.number))
+        return [Alarm(**_without(row, "number", "evidence"), evidence_json=row["evidence"]) for row in rows]
+
+    def alarm_outcomes(self) -> dict[str, Outcome]:
+        """How each alarm that is not open any more ended."""
+        return {
+            row["alarm_id"]: Outcome(
+                row["alarm_id"], RequestState(row["state"]), row["by"], row["reason"], override=False, at=row["at"]
+            )
+            for row in self._rows(sa.select(ALARM_OUTCOMES))
+        }
+
     def refusals(self) -> list[Refusal]:
         """Every refused attempt, oldest first."""
         rows = self._rows(sa.select(REFUSALS).order_by(REFUSALS.c.id))
@@ -379,6 +396,16 @@ class Entries:
         """Records under which standing approval a request was approved; IntegrityError unless both were approved."""
         both = RequestState.APPROVED
         self._add(STANDING_USES, request_id=request_id, decision=both, standing_id=standing_id, agreed=both)
+
+    def add_alarm(self, alarm: Alarm) -> None:
+        """Raises an alarm; IntegrityError if the promotion has one already, or is of another version."""
+        values = asdict(alarm)
+        self._add(ALARMS, evidence=values.pop("evidence_json"), **values)
+
+    def settle_alarm(self, outcome: Outcome) -> None:
+        """Ends an alarm; IntegrityError if it has ended already."""
+        values = _without(asdict(outcome), "request_id", "override")
+        self._add(ALARM_OUTCOMES, alarm_id=outcome.request_id, **values)
 
     def add_refusal(self, refusal: Refusal) -> None:
         """Records an attempt that was turned away."""

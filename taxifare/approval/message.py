@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from taxifare.approval.alarms import AlarmEvidence
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE, Decision
 from taxifare.approval.faults import Fault
 from taxifare.approval.policies import PolicyDecision
-from taxifare.approval.records import Outcome, Promotion, Request, StandingEnd, StandingRequest
+from taxifare.approval.records import Alarm, Outcome, Promotion, Question, Request, StandingEnd, StandingRequest
 from taxifare.approval.requests import by_subject
 from taxifare.approval.standing import StandingEvidence
 from taxifare.gate.evidence import Contender, Evidence, Verdict
@@ -21,6 +22,7 @@ from taxifare.gate.scores import Interval
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.verdict import RECORD_SHARE, StandingAnswer
 from taxifare.texts import one_line
+from taxifare.trips.editions import is_so_far
 from taxifare.trips.targets import Unit
 
 VERDICT_IN_WORDS = {
@@ -55,7 +57,7 @@ class Links(Protocol):
     def asking_again(self, request: Request, token: str) -> str:
         """Returns the address at which a request that nobody answered is asked again: filled in."""
 
-    def decision(self, request: Request | StandingRequest, token: str, decision: Decision) -> str:
+    def decision(self, request: Question, token: str, decision: Decision) -> str:
         """Returns the address at which the request is answered: filled in, but for who decides and why."""
 
 
@@ -95,6 +97,7 @@ def message(
         f"Evaluation MAE: {_amount(production.mae if production else None)} - New training MAE: {_amount(staging.mae)}",
         f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
         *(f"- {reason}" for reason in evidence.reasons),
+        *_so_far(request),
         *_warnings(request, dead_links, other_starts),
         *(
             f"Restated: that {earlier.request_id} was {earlier.state} by {one_line(str(earlier.by))}, "
@@ -124,6 +127,16 @@ def message(
             ("Reject", links.decision(request, tokens["reject"], "reject")),
         ]
     return _message(key, lines, pages, head)
+
+
+def _so_far(request: Request) -> list[str]:
+    """Returns what has to be known of a month that is not over, nothing of one that is."""
+    if not is_so_far(request.revision):
+        return []
+    return [
+        f"On the days of {request.subject} so far, from what rides came to that were quoted: a few days decide, and "
+        "the whole month is compared when it is published"
+    ]
 
 
 def _gains(evidence: Evidence) -> list[str]:
@@ -275,6 +288,44 @@ def standing_question(
         ("See", links.subject(request.subject)),
         ("Approve", links.decision(request, tokens["approve"], "approve")),
         ("Reject", links.decision(request, tokens["reject"], "reject")),
+    ]
+    return _message(key, lines, pages, head)
+
+
+def alarm_question(
+    alarm: Alarm, evidence: AlarmEvidence, tokens: Mapping[Decision, str], links: Links, number: int, head: Head | None
+) -> Message:
+    """Returns the question whether to retrain before the month is over: what has been seen, and how surely.
+
+    Args:
+        alarm: What is asked.
+        evidence: What has been seen.
+        tokens: Go into the links that answer it, each decision's into its own.
+        links: Where to look and where to answer.
+        number: How many messages about it there were.
+        head: Of the ledger's chain.
+    """
+    key = f"Alarm {alarm.id}" + (f", message {number}" if number else "")
+    first, last, unit = evidence.days[0].day, evidence.days[-1].day, evidence.unit
+    rules = evidence.rules or ("none that the city's facts know: somebody who knows the prices should look",)
+    lines = [
+        f"Production errs more than it did: retrain on the days of {alarm.month} so far?",
+        f"Since {first} version {alarm.version} has been {evidence.mae:.2f} {unit} off a ride on {evidence.rides:,} "
+        f"rides; as good as it was, it would have been {evidence.usual_mae:.2f}",
+        f"Its skill, the error taken off that of a plain rate per km, fell from {evidence.usual_skill:.1%} to "
+        f"{evidence.recent_skill:.1%}; a month that is hard for anybody does not lower it",
+        "Day by day: " + ", ".join(f"{day.day:%m-%d} {day.mae:.2f} ({day.score:.1f})" for day in evidence.days[-10:]),
+        f"How to read this: the number in brackets adds up how far days were below the usual; {evidence.threshold:g} "
+        f"raises the alarm, which happens without a cause at most {evidence.false_alarms_a_year:g} times a year",
+        f"Dated rules not learned: {'; '.join(rules)}",
+        f"Approving trains a candidate on the outcomes until {last} and later; whether it becomes production is asked "
+        "then, with a comparison. Rejecting leaves all as it is. This is asked once, until production changes",
+        f"Decide before {_moment(alarm.valid_until)}; asked {_moment(alarm.requested_at)}",
+    ]
+    pages = [
+        ("See", links.production()),
+        ("Approve", links.decision(alarm, tokens["approve"], "approve")),
+        ("Reject", links.decision(alarm, tokens["reject"], "reject")),
     ]
     return _message(key, lines, pages, head)
 

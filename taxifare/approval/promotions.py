@@ -6,7 +6,7 @@ Rules over the ledger's entries within one transaction; who opens it, and tells 
 from collections.abc import Sequence
 from datetime import datetime
 
-from taxifare.approval import requests
+from taxifare.approval import alarms, requests
 from taxifare.approval.errors import RollbackError
 from taxifare.approval.ledger import NOTHING, Entries
 from taxifare.approval.records import Promotion, Request
@@ -27,7 +27,7 @@ def in_use(entries: Entries, now: datetime) -> tuple[Promotion | None, Request |
 def promote(
     entries: Entries, version: str | None, now: datetime, *, by: str, reason: str, request: Request | None = None
 ) -> Promotion:
-    """Returns the entry that makes a version production, recorded; requests that expected another one become void.
+    """Returns the entry that makes a version production, recorded; what was asked of another one is void.
 
     Args:
         entries: The ledger's, which let it stand only on top of the last entry.
@@ -51,6 +51,7 @@ def promote(
     )
     entries.promote(promotion)
     requests.void_stale(entries, version, now)
+    alarms.void_overtaken(entries, now)
     return promotion
 
 

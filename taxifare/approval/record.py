@@ -7,6 +7,7 @@ from taxifare.approval.chain import Head
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
 from taxifare.approval.texts import one_line
+from taxifare.trips.editions import is_so_far
 
 
 class Record:
@@ -68,9 +69,8 @@ class Record:
     def decided_on_other_editions(self, request: Request) -> tuple[Outcome, ...]:
         """Returns the decisions on the same subject that rest on trips which the source has since corrected."""
         with self._ledger.reading() as entries:
-            other = {
-                r.id for r in entries.requests() if r.subject == request.subject and r.revision != request.revision
-            }
+            same = [r for r in entries.requests() if r.subject == request.subject and not is_so_far(r.revision)]
+            other = {r.id for r in same if r.revision != request.revision}
             return tuple(o for o in entries.outcomes() if o.request_id in other and o.by is not None)
 
     def due_reminders(self, after: timedelta, now: datetime) -> tuple[Request, ...]:

@@ -167,6 +167,35 @@ class StandingEnd:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """A durable question to a person: production errs more than it did; retrain before the month is over?
+
+    Attributes:
+        id: Readable and derived from the evidence.
+        sequence: The promotion that made the version production; it has one alarm at most.
+        version: The version that errs.
+        month: The month that is not over, `YYYY-MM`.
+        evidence_digest: SHA-256 of the evidence.
+        requested_at: When it was raised.
+        valid_until: Until when it can be answered.
+        evidence_json: What speaks for it, see `alarms.AlarmEvidence`.
+    """
+
+    id: str
+    sequence: int
+    version: str
+    month: str
+    evidence_digest: str
+    requested_at: datetime
+    valid_until: datetime
+    evidence_json: str = field(repr=False)
+
+
+Question = Request | StandingRequest | Alarm
+"""What a person can be asked."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a request ended: decided by somebody, expired, or void because what it asked is no longer the question."""
 

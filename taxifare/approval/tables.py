@@ -193,6 +193,37 @@ STANDING_USES = sa.Table(
     sa.CheckConstraint("decision = 'approved' AND agreed = 'approved'", name="approvals_under_approvals"),
 )
 
+# Whether to retrain before the month is over; one for each promotion, which is the latch.
+ALARMS = sa.Table(
+    "alarms",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("month", sa.Text, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("evidence_digest", sa.Text, nullable=False),
+    sa.Column("requested_at", UtcDateTime, nullable=False),
+    sa.Column("valid_until", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("sequence", name="one_alarm_a_promotion"),
+    sa.ForeignKeyConstraint(
+        ["sequence", "version"], ["promotions.sequence", "promotions.version"], name="about_what_was_promoted"
+    ),
+)
+
+ALARM_OUTCOMES = sa.Table(
+    "alarm_outcomes",
+    METADATA,
+    sa.Column("alarm_id", sa.Text, sa.ForeignKey("alarms.id"), primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("by", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.CheckConstraint("state IN ('approved', 'rejected', 'expired', 'void')", name="known_alarm_state"),
+    sa.CheckConstraint("(state IN ('approved', 'rejected')) = (by IS NOT NULL)", name="alarm_decisions_are_signed"),
+)
+
 REFUSALS = sa.Table(
     "refusals",
     METADATA,

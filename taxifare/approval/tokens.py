@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import ApprovalError, TokenError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Promotion, Request, SpentToken, StandingRequest
+from taxifare.approval.records import Alarm, Promotion, Question, Request, SpentToken, StandingRequest
 from taxifare.secrets import private_folder
 from taxifare.settings import AskingSettings
 
@@ -37,7 +37,7 @@ class Permission:
 
     Attributes:
         act: To do what.
-        about: On what: `request …`, `standing …`, `promotion …`. Tokens about the same are spent together.
+        about: On what: `request …`, `standing …`, `alarm …`, `promotion …`. Tokens about the same are spent together.
         state: What has to be so for the act to make sense.
     """
 
@@ -46,8 +46,10 @@ class Permission:
     state: tuple[str | int | None, ...]
 
 
-def to_answer(request: Request | StandingRequest, decision: Decision) -> Permission:
-    """Returns the permission to approve or to reject what the request shows."""
+def to_answer(request: Question, decision: Decision) -> Permission:
+    """Returns the permission to approve or to reject what the question shows."""
+    if isinstance(request, Alarm):
+        return Permission(decision, about_alarm(request.id), (request.evidence_digest, request.sequence))
     if isinstance(request, StandingRequest):
         return Permission(
             decision, about_standing(request.id), (request.evidence_digest, request.first_month, request.last_month)
@@ -84,6 +86,11 @@ def about_standing(standing_id: str) -> str:
 def about_standing_end(standing_id: str) -> str:
     """Returns what messages call the end of a standing approval."""
     return f"standing-end {standing_id}"
+
+
+def about_alarm(alarm_id: str) -> str:
+    """Returns what tokens and messages call the question whether to retrain before the month is over."""
+    return f"alarm {alarm_id}"
 
 
 def about_promotion(sequence: int) -> str:
@@ -167,7 +174,7 @@ class Tokens:
         shown = [permission.act, permission.about, *permission.state, spent]
         return hmac.new(self._secret(), json.dumps(shown).encode(), hashlib.sha256).hexdigest()[:32]
 
-    def answers(self, request: Request | StandingRequest, entries: Entries) -> dict[Decision, str]:
+    def answers(self, request: Question, entries: Entries) -> dict[Decision, str]:
         """Returns the tokens of approving and of rejecting."""
         return {decision: self.of(to_answer(request, decision), entries) for decision in get_args(Decision)}
 

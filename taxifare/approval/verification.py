@@ -17,7 +17,7 @@ from taxifare.approval.ledger import Ledger
 from taxifare.approval.promises import broken_promise
 from taxifare.approval.records import EvidenceUnreadableError, read_evidence
 from taxifare.approval.standing import digest_of
-from taxifare.approval.tables import COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
+from taxifare.approval.tables import ALARMS, COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
 
 RowsByTable = Mapping[str, Mapping[str, Row]]
 
@@ -74,12 +74,12 @@ def verify(ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) 
     except (ValueError, TypeError, sa.exc.DBAPIError) as error:
         raise TamperedError(f"{ledger!r} holds something that taxifare did not write: {error}") from error
     told = list(told)
-    evidence, of_standing = _evidence(rows), rows[STANDING_REQUESTS.name]
+    evidence, others = _evidence(rows), (STANDING_REQUESTS.name, ALARMS.name)
     misfit = (
         first_misfit(links, rows)
         or _orphan(rows)
         or _wrong_digest(evidence)
-        or _wrong_terms(of_standing)
+        or next(filter(None, (_wrong_as_kept(table, rows[table]) for table in others)), None)
         or broken
         or _untold(links, told)
         or _unshown(links, shown)
@@ -88,7 +88,10 @@ def verify(ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) 
         raise TamperedError(f"{ledger!r}: {misfit}")
     counts = {table: len(of_table) for table, of_table in rows.items()}
     return Verified(
-        counts, len(evidence) + len(of_standing), len(told) + (shown is not None), links[-1].head if links else None
+        counts,
+        len(evidence) + sum(counts[table] for table in others),
+        len(told) + (shown is not None),
+        links[-1].head if links else None,
     )
 
 
@@ -137,15 +140,15 @@ def _wrong_digest(evidence: Sequence[tuple[str, str, str]]) -> str | None:
     return None
 
 
-def _wrong_terms(asked: Mapping[str, Row]) -> str | None:
-    """Returns the question about a standing approval whose terms, or what speaks for it, are not as they were shown."""
+def _wrong_as_kept(table: str, asked: Mapping[str, Row]) -> str | None:
+    """Returns the question about a standing approval, or the alarm, whose evidence is not as it was shown."""
     for key, row in asked.items():
         try:
             found = digest_of(row["evidence"])
         except ValueError as error:
-            return f"the evidence of {STANDING_REQUESTS.name} {key} is no JSON: {error}"
+            return f"the evidence of {table} {key} is no JSON: {error}"
         if found != row["evidence_digest"]:
-            return f"the evidence of {STANDING_REQUESTS.name} {key} {_NOT_AS_SHOWN.format(row['evidence_digest'][:12])}"
+            return f"the evidence of {table} {key} {_NOT_AS_SHOWN.format(row['evidence_digest'][:12])}"
     return None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from taxifare.approval import standing, verification
+from taxifare.approval import alarms, standing, verification
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.decisions import APPROVABLE, Decision
@@ -54,9 +54,15 @@ def requests(
     if waiting:
         terminal().print(_how_to_answer(min(waiting, key=by_subject)), soft_wrap=True, highlight=False)
     with approvals.ledger.reading() as entries:
-        agreement = standing.read(entries).open
+        agreement, alarm = standing.read(entries).open, alarms.read(entries).open
     if agreement is not None:
         told = f"A standing approval waits for an answer, {agreement.id}: taxifare standing"
+        terminal().print(told, soft_wrap=True, highlight=False)
+    if alarm is not None:
+        told = (
+            f"An alarm waits for an answer: retrain on the days of {alarm.month} so far? "
+            f'taxifare decide {alarm.id} --approve (or --reject) --by YOU --reason "WHY"'
+        )
         terminal().print(told, soft_wrap=True, highlight=False)
 
 

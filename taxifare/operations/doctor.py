@@ -13,7 +13,7 @@ from uuid import uuid4
 import requests
 from upath import UPath
 
-from taxifare.approval import standing
+from taxifare.approval import alarms, standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import NOTHING
@@ -27,6 +27,7 @@ from taxifare.model.contents import NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
+from taxifare.monitoring.calendar import calendar_in
 from taxifare.secrets import private_folder, redacted, shown
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle, BundleError
@@ -77,6 +78,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "MLflow's files": lambda: _artifacts(settings, registry),
         "ledger and MLflow": lambda: _agreement(approvals, registry),
         "in force": lambda: _in_force(approvals, LakePublisher(settings, registry), settings),
+        "calendar": lambda: _calendar(approvals, settings),
         "chat": lambda: _chat(settings),
     }
     if settings.target == "duration":
@@ -149,9 +151,11 @@ def _tokens(approvals: Approvals, settings: Settings) -> str:
     told = ToldHeads(settings.home, approvals.ledger.place).read()
     with approvals.ledger.reading() as entries:
         waiting = {request.id: f"Request {request.id}" for request in entries.open_requests()}
-        agreement = standing.read(entries).open
+        agreement, alarm = standing.read(entries).open, alarms.read(entries).open
     if agreement is not None:
         waiting[agreement.id] = f"Standing approval {agreement.id}"
+    if alarm is not None:
+        waiting[alarm.id] = f"Alarm {alarm.id}"
     keys = {
         name: key
         for one in told
@@ -283,6 +287,16 @@ def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings
         raise DisorderError(f"{error}; it is made anew by: taxifare bundle {found.version}") from None
     shadow = _in_shadow(asked, last, publisher)
     return f"version {found.version}, promotion {found.sequence}, bundle {found.digest[:12]}; in shadow {shadow}"
+
+
+def _calendar(approvals: Approvals, settings: Settings) -> str:
+    """Returns which dated rules what prices rides has not learned: none that is news, or will be in some days."""
+    with approvals.ledger.reading() as entries:
+        found = calendar_in(entries, settings, approvals.now())
+    says = found.told(settings.target_facts.unit)
+    if any(rule.is_news for rule in found.unlearned):
+        raise DisorderError(says)
+    return says
 
 
 def _in_shadow(asked: Request | None, beside: Promotion, publisher: LakePublisher) -> str:

@@ -238,6 +238,16 @@ class Bundle:
         return Quotes(fare, upper, corrected, quoted(fare, rides.pickup_datetime, self.manifest.meter))
 
 
+def read_manifest(folder: UPath) -> Manifest:
+    """Returns what the bundle in a folder or bucket is; its network is neither read nor checked.
+
+    Raises:
+        BundleError: There is none, or it is not that of a bundle.
+        UnreachableError: The bucket where it is does not answer.
+    """
+    return _manifest(_content(folder, MANIFEST), folder)
+
+
 def copy_bundle(bundle: UPath, folder: Path) -> None:
     """Ensures that a copy of a bundle is in a folder, whole or not at all; whoever reads it checks it."""
     aside = folder.with_name(f".{uuid4().hex}")

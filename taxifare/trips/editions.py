@@ -17,6 +17,18 @@ from taxifare.trips.targets import TargetName
 BASE = "base"
 """Subject of the years before the first month."""
 
+SO_FAR = "so-far-"
+"""How the revision of an edition begins that is made of an open month's outcomes, not published by the source."""
+
+
+def is_so_far(revision: str) -> bool:
+    """Returns whether an edition of this revision has only the days of a month that were over.
+
+    >>> is_so_far("so-far-2012-09-08-a1b2"), is_so_far("a1b2")
+    (True, False)
+    """
+    return revision.startswith(SO_FAR)
+
 
 @dataclass(frozen=True)
 class Edition:

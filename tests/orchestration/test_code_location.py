@@ -140,7 +140,7 @@ def test_the_graph_is_that_of_the_design(definitions: dg.Definitions) -> None:
 
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == MONTHLY | OUTCOMES | {
         "base_trips", "base_model", "production_model", "replayed_months", "replay_report",
-        "scored_trips", "scored_files", "collected_predictions",
+        "scored_trips", "scored_files", "collected_predictions", "production_watch",
     }  # fmt: skip
     assert upstream("raw_new_data") == set()
     assert upstream("preprocessed_data") == {"raw_new_data"}
@@ -180,7 +180,7 @@ def test_checks_of_data_block_and_comparisons_do_not(definitions: dg.Definitions
     assert found == (
         {(asset, True): names for asset, names in DATA_CHECKS.items()}
         | {(asset, False): names for asset, names in COMPARISON_CHECKS.items()}
-        | {("base_model", False): {"base_beats_reference"}}
+        | {("base_model", False): {"base_beats_reference"}, ("production_model", False): {"knows_the_rules"}}
     )
 
 

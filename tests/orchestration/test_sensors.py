@@ -1,5 +1,6 @@
 """What the sensors ask for: the right month, one at a time, and a person's answer to everything once."""
 
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 
 import dagster as dg
@@ -8,11 +9,17 @@ from dagster._core.test_utils import create_run_for_test
 
 from taxifare.approval.channels import DeliveryError
 from taxifare.gate.evidence import Verdict
+from taxifare.model.exposure import Exposure
 from taxifare.model.store import RegistryError
 from taxifare.sources.base import NoBaseError, SourceError
 from taxifare.sources.whole_months import NotWholeError, take, whole_month
 from taxifare_dagster import sensors
+from tests.support.bundles import put_in_force
 from tests.support.world import FEBRUARY, JANUARY, MARCH, World, failures
+
+LEARNED_2014 = Exposure(
+    subject="base", revision="r", first_pickup=datetime(2014, 1, 1), last_pickup=datetime(2014, 12, 31, 23, 59)
+)
 
 
 class TestNewMonthSensor:
@@ -286,3 +293,27 @@ def test_sensors_alone_carry_a_month_into_production(trained: World) -> None:
     for sensor in ("new_month_sensor", "approval_sensor", "production_sensor"):
         tick = trained.tick(sensor)
         assert [*(tick.run_requests or ()), *(tick.asset_events or ())] == [], sensor
+
+
+class TestCalendarSensor:
+    def test_a_rule_that_production_has_not_learned_is_told_before_its_day_and_once(self, started: World) -> None:
+        """The base model ends with 2014; bridge tolls rise on 22 March 2015."""
+        put_in_force(started.settings, "1", 1, [LEARNED_2014])
+        started.clock_ahead_days = (date(2015, 3, 10) - datetime.now(UTC).date()).days
+        tick = started.tick("calendar_sensor")
+        (requested,), (shown,) = tick.run_requests, tick.asset_events
+        assert (shown.check_name, shown.passed) == ("knows_the_rules", False)
+        assert "tolls_2015_03, in 12 days, on 2015-03-22" in shown.description
+        assert failures(started.launch(requested, "notice_job")) == {}
+        (told,) = [message for message in started.chat.messages if message.text.startswith("Not learned")]
+        assert told.key == "Rule tolls_2015_03 and version 1"
+        assert "blind to rules" not in told.text  # no month has been compared: nothing says how hard rides are
+        again = started.tick("calendar_sensor")
+        assert not again.run_requests
+
+    def test_nothing_is_told_where_no_rule_is_near(self, started: World) -> None:
+        put_in_force(started.settings, "1", 1, [LEARNED_2014])
+        started.clock_ahead_days = (date(2015, 2, 1) - datetime.now(UTC).date()).days
+        tick = started.tick("calendar_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == "version 1 has learned every dated rule in force until 2015-02-15"

@@ -2,8 +2,9 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,13 @@ import pandas as pd
 from upath import UPath
 
 from taxifare.digests import digest_of_files
+from taxifare.model.exposure import Exposure
 from taxifare.model.packaging import LoadedModel
-from taxifare.serving.bundle import MANIFEST, Bundle
+from taxifare.serving import in_force
+from taxifare.serving.bundle import FORMAT, MANIFEST, Bundle, Learned, Manifest
+from taxifare.serving.rides import Limits
 from taxifare.settings import Settings
+from taxifare.trips.features import feature_names
 
 MODULES_THAT_SERVE = (
     "taxifare.cli.pricing",
@@ -77,3 +82,24 @@ def copied(folder: UPath, to: Path, changes: Mapping[str, bytes], *, forged: boo
     manifest["files"] = {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in manifest["files"]}
     (copy / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     return UPath(copy.rename(to / digest_of_files(copy)))
+
+
+def put_in_force(settings: Settings, version: str, sequence: int, exposure: Sequence[Exposure]) -> None:
+    """Ensures that a version is in force, as far as its manifest says; it has no network to price rides with."""
+    digest = f"{sequence:064x}"
+    learned = tuple(Learned(**entry.model_dump()) for entry in exposure)
+    city = settings.city_facts
+    limits = Limits(city.longitude_range_deg, city.latitude_range_deg, 7, learned[0].first_pickup, datetime(2030, 1, 1))
+    manifest = Manifest(
+        format=FORMAT, model_name="taxifare", version=version, run_id="r", files_digest="d", target=settings.target,
+        unit=settings.target_facts.unit, city=settings.city, facts=asdict(city), limits=limits, correction_share=0.0,
+        features=feature_names(city), exposure=learned, rules=(), meter=settings.meter, libraries={}, files={},
+    )  # fmt: skip
+    folder = in_force.bundles_in(settings.lake) / digest
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    promoted = in_force.InForce(
+        sequence=sequence, version=version, digest=digest, city=settings.city, target=settings.target, by="Ada",
+        reason="a test", promoted_at=datetime(2015, 1, 1, tzinfo=UTC), replaced_version=None,
+    )  # fmt: skip
+    in_force.publish(settings.lake, promoted)

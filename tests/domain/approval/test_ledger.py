@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from taxifare.approval.comparisons import comparison_of
 from taxifare.approval.ledger import SCHEMA_REVISION, Ledger, LedgerError
 from taxifare.approval.records import (
+    Alarm,
     Delivery,
     Notice,
     Outcome,
@@ -91,6 +92,8 @@ def ledger(ledger_url: str) -> Ledger:
         entries.settle_standing(replace(make_outcome(), request_id="s"))
         entries.add_standing_use("a", "s")
         entries.end_standing(StandingEnd("s", "withdrawal", "Ada", "because", NOW))
+        entries.add_alarm(Alarm("alarm", 1, "2", "2015-02", "digest", NOW, NOW, "{}"))
+        entries.settle_alarm(replace(make_outcome(), request_id="alarm"))
     return ledger
 
 

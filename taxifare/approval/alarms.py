@@ -1,0 +1,264 @@
+"""Alarms: production errs more than it did, and a person is asked whether to retrain before the month is over.
+
+When an alarm is raised is said by `taxifare.monitoring.watch`; here is that it is raised once for a promotion, who
+answers it, and what overtakes it. The database keeps the latch: it has one alarm for each promotion, so that production
+that goes on to err is told of once, and the next promotion opens it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from taxifare.approval.errors import ApprovalError, SettledError, UnsignedError
+from taxifare.approval.ledger import Entries
+from taxifare.approval.records import Alarm, EvidenceUnreadableError, Outcome, RequestState, SpentToken
+from taxifare.trips.targets import Unit
+from taxifare.values import Frozen
+
+
+class WatchedDay(Frozen):
+    """A day of the watch.
+
+    Attributes:
+        day: Of the pickups.
+        rides: How many outcomes it has.
+        mae: How far production was off.
+        difficulty: How far a plain rate per km was off on the same rides.
+        score: What the days until then add up to, see `taxifare.monitoring.watch`.
+    """
+
+    day: date
+    rides: int
+    mae: float
+    difficulty: float
+    score: float
+
+
+class AlarmEvidence(Frozen):
+    """What speaks for retraining now.
+
+    Attributes:
+        unit: What errors are in.
+        month: The one that is not over, which would be learned so far.
+        usual_skill: What production's skill was on the days before.
+        recent_skill: What it is on the days since the score began to rise.
+        days: Those since the score began to rise, in order; the last one raised the alarm.
+        threshold: Of the score.
+        false_alarms_a_year: How often such an alarm is raised though nothing has changed, at most.
+        rules: Dated rules that production has not learned, in words.
+    """
+
+    unit: Unit
+    month: str
+    usual_skill: float
+    recent_skill: float
+    days: tuple[WatchedDay, ...]
+    threshold: float
+    false_alarms_a_year: float
+    rules: tuple[str, ...] = ()
+
+    @property
+    def rides(self) -> int:
+        """How many rides it rests on."""
+        return sum(day.rides for day in self.days)
+
+    @property
+    def mae(self) -> float:
+        """How far production was off on them."""
+        return sum(day.rides * day.mae for day in self.days) / self.rides
+
+    @property
+    def usual_mae(self) -> float:
+        """How far it would have been off on them at its usual skill."""
+        return (1 - self.usual_skill) * sum(day.rides * day.difficulty for day in self.days) / self.rides
+
+    @property
+    def as_json(self) -> str:
+        """What is kept of it."""
+        return json.dumps(self.model_dump(mode="json"))
+
+
+def digest_of(evidence_json: str) -> str:
+    """Returns the digest of evidence as it is kept, whatever release has written it.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    return hashlib.sha256(json.dumps(json.loads(evidence_json), sort_keys=True).encode()).hexdigest()
+
+
+def evidence_of(alarm: Alarm) -> AlarmEvidence:
+    """Returns the evidence as it was shown.
+
+    Raises:
+        EvidenceUnreadableError: Another release has written it in another shape.
+    """
+    try:
+        return AlarmEvidence.model_validate_json(alarm.evidence_json)
+    except ValueError as error:
+        raise EvidenceUnreadableError(
+            f"the evidence of {alarm.id} was written by another release of taxifare and cannot be read by this one: "
+            "use that release"
+        ) from error
+
+
+def is_readable(alarm: Alarm) -> bool:
+    """Whether this release can read the evidence of an alarm; one that it cannot is told by the release that can."""
+    try:
+        evidence_of(alarm)
+    except EvidenceUnreadableError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class AlarmRecord:
+    """What is on record about alarms.
+
+    Attributes:
+        alarms: Each, oldest first.
+        outcomes: How those that are not open ended, by their names.
+    """
+
+    alarms: Sequence[Alarm] = ()
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def open(self) -> Alarm | None:
+        """The one that waits for an answer, None where none does."""
+        return next((alarm for alarm in reversed(self.alarms) if alarm.id not in self.outcomes), None)
+
+    def of(self, sequence: int) -> Alarm | None:
+        """Returns the alarm about a promotion, None where none was raised: the latch is open."""
+        return next((alarm for alarm in self.alarms if alarm.sequence == sequence), None)
+
+    def agreed(self, sequence: int) -> Alarm | None:
+        """Returns the alarm about a promotion on which a person agreed to retrain, None where nobody did."""
+        alarm = self.of(sequence)
+        ended = None if alarm is None else self.outcomes.get(alarm.id)
+        return alarm if ended is not None and ended.state is RequestState.APPROVED else None
+
+    def state(self, alarm: Alarm) -> str:
+        """Returns where an alarm stands, in words."""
+        outcome = self.outcomes.get(alarm.id)
+        if outcome is None:
+            return "waits for an answer"
+        return f"{outcome.state} by {outcome.by}" if outcome.by else f"{outcome.state}: {outcome.reason}"
+
+
+def read(entries: Entries) -> AlarmRecord:
+    """Returns what is on record."""
+    return AlarmRecord(entries.alarms(), entries.alarm_outcomes())
+
+
+def raise_alarm(entries: Entries, evidence: AlarmEvidence, version: str, valid_for: timedelta, now: datetime) -> Alarm:
+    """Returns the alarm about what is in production, recorded; the one that was raised before, where one was.
+
+    Args:
+        entries: The ledger's.
+        evidence: What speaks for it.
+        version: The version that was watched.
+        valid_for: How long it can be answered.
+        now: When it is raised.
+
+    Raises:
+        ApprovalError: The version is not in production any more.
+    """
+    last = entries.last_promotion()
+    if last is None or last.version != version:
+        raise ApprovalError(
+            f"version {version} was watched, and {'nothing' if last is None else f'version {last.version}'} is in "
+            "production: nobody is asked"
+        )
+    known = read(entries).of(last.sequence)
+    if known is not None:
+        return known
+    digest = digest_of(evidence.as_json)
+    alarm = Alarm(
+        id=f"alarm-{evidence.month}-v{version}-{digest[:12]}",
+        sequence=last.sequence,
+        version=version,
+        month=evidence.month,
+        evidence_digest=digest,
+        requested_at=now,
+        valid_until=now + valid_for,
+        evidence_json=evidence.as_json,
+    )
+    entries.add_alarm(alarm)
+    return alarm
+
+
+def answer(entries: Entries, alarm: Alarm, state: RequestState, by: str, reason: str, now: datetime) -> Outcome:
+    """Returns the outcome, recorded. The same answer by the same person again is the same answer.
+
+    Args:
+        entries: The ledger's.
+        alarm: Which.
+        state: Approved or rejected.
+        by: Who decides.
+        reason: Why.
+        now: When.
+
+    Raises:
+        UnsignedError: Who or why is missing.
+        SettledError: It was answered already, has expired or is void.
+    """
+    if not by or not reason:
+        raise UnsignedError(f"an answer to {alarm.id} needs who decides (decided_by) and why (reason)")
+    settled = read(entries).outcomes.get(alarm.id)
+    if settled is not None:
+        if (settled.state, settled.by) == (state, by):
+            return settled
+        raise SettledError(settled)
+    if now > alarm.valid_until:
+        raise SettledError(_settled(entries, alarm, RequestState.EXPIRED, None, _EXPIRY.format(alarm), now))
+    return _settled(entries, alarm, state, by, reason, now)
+
+
+def expire(entries: Entries, now: datetime) -> None:
+    """Ensures that an alarm which nobody answered in time is no longer open."""
+    waiting = read(entries).open
+    if waiting is not None and now > waiting.valid_until:
+        _settled(entries, waiting, RequestState.EXPIRED, None, _EXPIRY.format(waiting), now)
+
+
+def void_overtaken(entries: Entries, now: datetime) -> None:
+    """Ensures that an alarm is void once production is another promotion's."""
+    waiting, last = read(entries).open, entries.last_promotion()
+    if waiting is not None and last is not None and last.sequence != waiting.sequence:
+        why = f"promotion {last.sequence} has changed production since"
+        _settled(entries, waiting, RequestState.VOID, None, why, now)
+
+
+def send_again(entries: Entries, alarm: Alarm, about: str, now: datetime) -> Alarm:
+    """Returns the alarm, which is told again with fresh links: those of before are dead.
+
+    Args:
+        entries: The ledger's.
+        alarm: Which.
+        about: What tokens and messages call it.
+        now: When.
+
+    Raises:
+        ApprovalError: It does not wait for an answer.
+    """
+    expire(entries, now)
+    record = read(entries)
+    if record.open != alarm:
+        raise ApprovalError(f"{alarm.id} does not wait for an answer, it is {record.state(alarm)}")
+    sent = [notice.message for notice in entries.notices(about)]
+    entries.add_spent_token(SpentToken(about, 1 + max(sent, default=-1), "asked again", now))
+    return alarm
+
+
+_EXPIRY = "nobody answered until {0.valid_until:%Y-%m-%d %H:%M} UTC"
+
+
+def _settled(
+    entries: Entries, alarm: Alarm, state: RequestState, by: str | None, reason: str, now: datetime
+) -> Outcome:
+    outcome = Outcome(alarm.id, state, by, reason, override=False, at=max(now, alarm.requested_at))
+    entries.settle_alarm(outcome)
+    return outcome

@@ -1,0 +1,239 @@
+"""The calendar: dated rules in force, or about to be, that the model which prices rides has learned nothing of.
+
+No method that looks at rides sees a fare rise coming, and none that looks at inputs sees it at all: the day is in the
+city's facts, and is told before the first ride under it is paid. What is learned after the day is what rides cost.
+
+Why the calendar comes first: docs/decisions.md, under monitoring.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from taxifare.approval.faults import Fault
+from taxifare.approval.ledger import Entries
+from taxifare.approval.records import EvidenceUnreadableError
+from taxifare.gate.staleness import Baseline
+from taxifare.serving import in_force
+from taxifare.serving.bundle import BundleError, Manifest, read_manifest
+from taxifare.serving.in_force import InForceError
+from taxifare.settings import Settings
+from taxifare.trips.cities import City, Rule
+from taxifare.trips.editions import BASE
+from taxifare.trips.targets import Unit
+
+LOOKS_AHEAD = timedelta(days=14)
+"""How long before its day a rule is named: enough to warn those who set prices, and to be there when rides are paid."""
+
+IS_NEWS = timedelta(days=31)
+"""How long after its day people are still told of a rule; afterwards it is only shown."""
+
+
+class Learned(Protocol):
+    """What a model has learned from, as far as the calendar asks."""
+
+    @property
+    def last_pickup(self) -> datetime:
+        """Of the trips that it has learned."""
+
+
+@dataclass(frozen=True)
+class UnlearnedRule:
+    """A dated rule that a model has learned nothing of.
+
+    Attributes:
+        rule: The rule.
+        days: Since it has been in force; negative before.
+        why: What the model lacks.
+    """
+
+    rule: Rule
+    days: int
+    why: str
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it is about to be in force, or has been for no more than a month or so."""
+        return self.days <= IS_NEWS.days
+
+    def __str__(self) -> str:
+        """Returns it in words."""
+        when = f"in force since {self.rule.since}" if self.days >= 0 else f"in {-self.days} days, on {self.rule.since}"
+        return f"{self.rule.name}, {when}: {self.rule.description}; {self.why}"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The error to expect of a model by how hard rides are: blind to rules, for it supposes that it keeps its skill.
+
+    Attributes:
+        then: How well it did where it was approved.
+        difficulty: How hard rides were in the last month that was compared.
+        month: That month.
+    """
+
+    then: Baseline
+    difficulty: float
+    month: str
+
+    @property
+    def mae(self) -> float:
+        """The error a ride to expect.
+
+        >>> round(Expectation(Baseline(mae=1.5, difficulty_mae=3.0), 3.4, "2012-08").mae, 6)
+        1.7
+        """
+        return (1 - self.then.skill) * self.difficulty
+
+    def told(self, unit: Unit) -> str:
+        """Returns it in words."""
+        return (
+            f"{self.mae:.2f} {unit} a ride at the difficulty of {self.month}, promised were {self.then.mae:.2f}; an "
+            "estimate that is blind to rules: under a rule that was not learned the error is larger, nobody can say by "
+            "how much before rides are paid"
+        )
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """What the calendar says of the model that prices rides.
+
+    Attributes:
+        version: Which one, None where none is in production.
+        today: On the city's clock.
+        unlearned: The rules that it has learned nothing of, oldest first.
+        expected: The error to expect, None where the ledger does not say what was promised.
+    """
+
+    version: str | None
+    today: date
+    unlearned: tuple[UnlearnedRule, ...] = ()
+    expected: Expectation | None = None
+
+    def told(self, unit: Unit) -> str:
+        """Returns it in words."""
+        if self.version is None:
+            return "no model is in force that could have learned them"
+        until = self.today + LOOKS_AHEAD
+        if not self.unlearned:
+            return f"version {self.version} has learned every dated rule in force until {until}"
+        named = "; ".join(map(str, self.unlearned))
+        expected = "" if self.expected is None else f". Error to expect: {self.expected.told(unit)}"
+        return f"version {self.version} has not learned {len(self.unlearned)} in force until {until}: {named}{expected}"
+
+
+def unlearned_rules(
+    city: City, exposure: Iterable[Learned], today: date, features: Sequence[str] | None = None
+) -> tuple[UnlearnedRule, ...]:
+    """Returns the dated rules in force, or within `LOOKS_AHEAD`, that a model has learned nothing of, oldest first.
+
+    It has where its exposure ends on the rule's day or later, and the rule is one of its features.
+
+    Args:
+        city: Gives the rules.
+        exposure: What the model has learned from.
+        today: On the city's clock.
+        features: What the model takes; None where that is not known.
+    """
+    last = max(entry.last_pickup for entry in exposure).date()
+    found = []
+    for rule in sorted(city.rules, key=lambda rule: rule.since):
+        lacks = [f"learned until {last}"] if last < rule.since else []
+        if features is not None and rule.name not in features:
+            lacks.append("it is none of its features")
+        if lacks and rule.since <= today + LOOKS_AHEAD:
+            found.append(UnlearnedRule(rule, (today - rule.since).days, ", ".join(lacks)))
+    return tuple(found)
+
+
+def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar:
+    """Returns what the calendar says of the model that prices rides, as it is published beside the bundles.
+
+    Args:
+        entries: The ledger's, which say what was promised.
+        settings: Name the lake and the city.
+        now: The moment.
+
+    Raises:
+        InForceError: What is in force cannot be told.
+        BundleError: Its bundle is not one.
+        OSError: The lake cannot be read.
+    """
+    today = now.astimezone(ZoneInfo(settings.time_zone)).date()
+    manifest = _manifest_in_force(settings)
+    if manifest is None:
+        return Calendar(None, today)
+    unlearned = unlearned_rules(settings.city_facts, manifest.exposure, today, manifest.features)
+    return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
+
+
+def rules_in_words(entries: Entries, settings: Settings, now: datetime) -> tuple[str, ...]:
+    """Returns the rules that the model which prices rides has not learned; none where that cannot be told."""
+    try:
+        return tuple(map(str, calendar_in(entries, settings, now).unlearned))
+    except (InForceError, BundleError, OSError):
+        return ()
+
+
+def expectation(entries: Entries, version: str) -> Expectation | None:
+    """Returns the error to expect of a version; None where the ledger does not say what was promised.
+
+    Args:
+        entries: The ledger's.
+        version: The version in production.
+    """
+    asked = entries.last_request_of(version)
+    months = [one for one in entries.comparisons().values() if one.subject != BASE]
+    latest = max(months, key=lambda one: one.subject, default=None)
+    if asked is None or latest is None:
+        return None
+    try:
+        then, now = asked.evidence, latest.evidence
+    except EvidenceUnreadableError:
+        return None
+    baseline = Baseline(mae=then.staging.scores.mae, difficulty_mae=then.difficulty_mae)
+    return Expectation(baseline, now.difficulty_mae, latest.subject)
+
+
+def faults_in(entries: Entries, settings: Settings, now: datetime, page: str) -> dict[str, Fault]:
+    """Returns what people are to be told of rules that are about to be in force, or have been of late, by its name.
+
+    Nothing where what is in force cannot be told: that is said elsewhere, and mended by the next command.
+
+    Args:
+        entries: The ledger's.
+        settings: Name the lake and the city.
+        now: The moment.
+        page: Where to look.
+    """
+    try:
+        calendar = calendar_in(entries, settings, now)
+    except (InForceError, BundleError, OSError):
+        return {}
+    news = (one for one in calendar.unlearned if one.is_news)
+    faults = [_fault(one, calendar, settings.target_facts.unit, page) for one in news]
+    return {fault.about: fault for fault in faults}
+
+
+def _fault(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str) -> Fault:
+    """Returns what is told of one rule, once for each version."""
+    expected = () if calendar.expected is None else (f"Error to expect: {calendar.expected.told(unit)}",)
+    lines = (
+        f"Not learned: {unlearned}",
+        f"Version {calendar.version}, which prices rides, was trained before",
+        *expected,
+        "What to do: nothing can be learned before rides are paid under the rule. A few days after it began the watch "
+        "asks whether to retrain on them, where quotes and outcomes are collected; until then, quote with the rule in "
+        "mind",
+    )
+    return Fault(f"rule {unlearned.rule.name} and version {calendar.version}", lines, page)
+
+
+def _manifest_in_force(settings: Settings) -> Manifest | None:
+    """Returns what the bundle in force is, None where nothing is in production."""
+    promotion = in_force.read(settings.lake)
+    if promotion is None or promotion.digest is None:
+        return None
+    return read_manifest(in_force.bundles_in(settings.lake) / promotion.digest)

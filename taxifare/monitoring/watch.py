@@ -1,0 +1,170 @@
+"""The watch on the days: whether production errs surely more than it did, told from what rides came to, day by day.
+
+A sequential test (Page 1954) on the daily skill, 1 - MAE / difficulty: a hard day is hard for the plain rate per km as
+well, and does not lower it. Each day is held against the usual ones before it, in robust standard deviations; what it
+lacks beyond `ALLOWANCE` adds up, and is forgiven by as much when days are better. No day counts more than `CLIP`: one
+day of snow raises no alarm, and takes no part in saying what is usual. At `THRESHOLD` a person is asked, once for a
+promotion.
+
+The numbers were chosen on months before July 2012 and tried on those after it: docs/monitoring.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from taxifare.approval.alarms import AlarmEvidence, WatchedDay
+from taxifare.trips.targets import Unit
+
+ALLOWANCE = 2.0
+"""Robust standard deviations that a day may lack without a trace."""
+
+CLIP = 6.0
+"""Most robust standard deviations that one day counts."""
+
+THRESHOLD = 10.0
+"""Of the score: three days as bad as a day can count, or more that are less bad."""
+
+REFERENCE_DAYS = 60
+"""The first days after the promotion, which say what is usual and how far usual days differ."""
+
+FEWEST_DAYS = 14
+"""Before so many days nothing is usual, and nothing is said."""
+
+FEWEST_RIDES = 10
+"""A day with fewer outcomes says nothing."""
+
+FALSE_ALARMS_A_YEAR = 0.1
+"""At most, where nothing has changed."""
+
+MAD_TO_SD = 1.4826
+"""Of a normal distribution, the standard deviation over the median absolute deviation."""
+
+_Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What the days of one version in production add up to.
+
+    Attributes:
+        days: As `outcomes.days_of`, those with enough rides, with `lack` – how far a day is below the usual ones, in
+            robust standard deviations, clipped; NaN while nothing is usual – and `score`.
+        usual_skill: The median of the usual days, NaN while there are too few.
+        alarm: The first day at which the score was `THRESHOLD`; None while it was not.
+    """
+
+    days: pd.DataFrame
+    usual_skill: float
+    alarm: date | None
+
+    @property
+    def says(self) -> str:
+        """What it comes to, in words."""
+        if len(self.days) <= FEWEST_DAYS:
+            return f"{len(self.days)} days are known; what is usual is told from {FEWEST_DAYS} days on"
+        score = float(self.days["score"].iloc[-1])
+        if self.alarm is None:
+            return f"the score is {score:.1f}; {THRESHOLD:g} raises the alarm"
+        return f"on {self.alarm} the score reached {THRESHOLD:g}: production errs more than it did"
+
+    @property
+    def rise(self) -> pd.DataFrame:
+        """The days over which the score rose to the alarm, from the first that is not 0; none without an alarm."""
+        if self.alarm is None:
+            return self.days.iloc[:0]
+        until = self.days.loc[: pd.Timestamp(self.alarm)]
+        at_rest = np.flatnonzero(until["score"].to_numpy() == 0)
+        return until.iloc[at_rest[-1] + 1 if len(at_rest) else 0 :]
+
+
+def watch(days: pd.DataFrame) -> Watched:
+    """Returns what the days add up to: those since a version came into production, one version's alone.
+
+    Args:
+        days: As `outcomes.days_of`, in order; days without a skill or with few rides are left out.
+    """
+    known = days[(days["rides"] >= FEWEST_RIDES) & days["skill"].notna()]
+    lack = lacks(known["skill"].to_numpy(np.float64), known["rides"].to_numpy(np.float64))
+    score = scores(lack)
+    reached = np.flatnonzero(score >= THRESHOLD)
+    alarm = pd.Timestamp(known.index[reached[0]]).date() if len(reached) else None
+    usual = known["skill"].iloc[:REFERENCE_DAYS].median() if len(known) >= FEWEST_DAYS else np.nan
+    if alarm is not None:
+        before = known["skill"].iloc[: min(REFERENCE_DAYS, int(reached[0]))]
+        usual = before.median()
+    return Watched(known.assign(lack=lack, score=score), float(usual), alarm)
+
+
+def lacks(skills: _Numbers, rides: _Numbers) -> _Numbers:
+    """Returns how far each day is below the usual ones before it, in robust standard deviations, at most `CLIP`.
+
+    Usual are the first `REFERENCE_DAYS` days, or those of them that are over. A day with fewer rides than they have is
+    less sure, and counts less.
+
+    Args:
+        skills: Of each day, in order, shape (n,).
+        rides: How many rides each has, shape (n,).
+
+    Returns:
+        Shape (n,); NaN for the first `FEWEST_DAYS`.
+    """
+    found = np.full(len(skills), np.nan)
+    for day in range(FEWEST_DAYS, len(skills)):
+        reference = slice(0, min(day, REFERENCE_DAYS))
+        many = np.median(rides[reference])
+        surely = np.sqrt(np.minimum(rides / many, 1.0))
+        centre = np.median(skills[reference])
+        spread = MAD_TO_SD * np.median(np.abs(skills[reference] - centre) * surely[reference])
+        found[day] = np.clip((centre - skills[day]) * surely[day] / max(spread, np.finfo(float).tiny), -CLIP, CLIP)
+    return found
+
+
+def scores(lacks: _Numbers) -> _Numbers:
+    """Returns what the days add up to: S = max(0, S before + lack - `ALLOWANCE`); a day that is not known adds nothing.
+
+    >>> scores(np.array([np.nan, 0.5, 3.0, 6.0, -4.0, 2.5])).tolist()
+    [0.0, 0.0, 1.0, 5.0, 0.0, 0.5]
+    """
+    found, score = np.zeros(len(lacks)), 0.0
+    for day, lack in enumerate(lacks):
+        score = score if np.isnan(lack) else max(0.0, score + lack - ALLOWANCE)
+        found[day] = score
+    return found
+
+
+def evidence_of(watched: Watched, unit: Unit, month: str, rules: Sequence[str] = ()) -> AlarmEvidence:
+    """Returns what speaks for retraining on the open month.
+
+    Args:
+        watched: Days with an alarm.
+        unit: Of the errors.
+        month: The one that is not over.
+        rules: Dated rules that production has not learned, in words.
+    """
+    rise = watched.rise
+    weights = rise["rides"].to_numpy(np.float64)
+    mae, difficulty = (float(np.average(rise[name], weights=weights)) for name in ("mae", "difficulty"))
+    return AlarmEvidence(
+        unit=unit,
+        month=month,
+        usual_skill=round(watched.usual_skill, 6),
+        recent_skill=round(1 - mae / difficulty, 6),
+        days=tuple(
+            WatchedDay(
+                day=pd.Timestamp(str(day)).date(),
+                rides=int(of_day["rides"]),
+                mae=round(float(of_day["mae"]), 6),
+                difficulty=round(float(of_day["difficulty"]), 6),
+                score=round(float(of_day["score"]), 4),
+            )
+            for day, of_day in rise.iterrows()
+        ),
+        threshold=THRESHOLD,
+        false_alarms_a_year=FALSE_ALARMS_A_YEAR,
+        rules=tuple(rules),
+    )

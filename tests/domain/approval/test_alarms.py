@@ -1,0 +1,146 @@
+"""An alarm asks a person once for a promotion, is answered like any question, and is over when production changes."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from taxifare.approval.alarms import AlarmEvidence, WatchedDay, evidence_of, is_readable
+from taxifare.approval.delivery import send_notice
+from taxifare.approval.due import Known, to_tell
+from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
+from taxifare.approval.records import Alarm, RequestState
+from taxifare.approval.tokens import about_alarm
+from taxifare.approval.verification import TamperedError, verify
+from taxifare.settings import Settings
+from tests.support.approvals import LINKS, PERSON, Office
+from tests.support.world import Chat
+
+DAYS = tuple(
+    WatchedDay(day=date(2012, 9, 4) + timedelta(days=n), rides=450, mae=2.6, difficulty=3.2, score=3.0 * (n + 1))
+    for n in range(4)
+)
+EVIDENCE = AlarmEvidence(
+    unit="USD",
+    month="2012-09",
+    usual_skill=0.5,
+    recent_skill=0.1875,
+    days=DAYS,
+    threshold=10,
+    false_alarms_a_year=0.1,
+    rules=("fares_2012_09",),
+)
+
+
+@pytest.fixture
+def office(ledger_url: str) -> Office:
+    """Version 1 is in production."""
+    return Office.open(ledger_url).with_first_model()
+
+
+def raised(office: Office) -> Alarm:
+    return office.approvals.raise_alarm(EVIDENCE, "1")
+
+
+def answer(office: Office, alarm: Alarm, decision: str = "approve", **changes: str) -> RequestState:
+    token = office.approvals.answer_tokens(alarm)[decision]  # type: ignore[index]
+    said = {"decided_by": "Ada", "reason": "the fares rose", "token": token} | changes
+    return office.approvals.decide(alarm.id, decision, **said).state  # type: ignore[arg-type]
+
+
+def told(office: Office, chat: Chat, settings: Settings = PERSON) -> list[str]:
+    """Sends what is to be told; what was sent."""
+    for about in to_tell(Known.of(office.approvals), [chat.channel]):
+        send_notice(office.approvals, chat, about, LINKS, settings)
+    return [message.text for message in chat.messages if message.key.startswith("Alarm")]
+
+
+def test_a_person_is_asked_once_with_evidence_and_tokens(office: Office) -> None:
+    chat, alarm = Chat(), raised(office)
+    (text,) = told(office, chat)
+    assert text.startswith("Production errs more than it did: retrain on the days of 2012-09 so far?")
+    assert "version 1 has been 2.60 USD off a ride on 1,800 rides; as good as it was, it would have been 1.60" in text
+    assert "fell from 50.0% to 18.8%" in text
+    assert "09-04 2.60 (3.0), 09-05 2.60 (6.0)" in text
+    assert "at most 0.1 times a year" in text
+    assert "fares_2012_09" in text
+    for decision, token in office.approvals.answer_tokens(alarm).items():
+        assert f"{decision.capitalize()}: https://pages/{decision}/{alarm.id}?{token}" in text
+    assert raised(office) == alarm, "the same promotion has one alarm"
+    assert office.approvals.raise_alarm(EVIDENCE.model_copy(update={"threshold": 9}), "1") == alarm
+    assert told(office, chat) == [text]
+    verify(office.approvals.ledger, [])
+
+
+def test_the_database_keeps_the_latch(office: Office) -> None:
+    alarm = raised(office)
+    for other in (replace(alarm, id="b"), replace(alarm, id="c", version="2", sequence=7)):
+        with pytest.raises(sa.exc.IntegrityError), office.approvals.ledger.writing() as entries:
+            entries.add_alarm(other)
+
+
+@pytest.mark.parametrize(("decision", "state"), [("approve", RequestState.APPROVED), ("reject", RequestState.REJECTED)])
+def test_it_is_answered_with_a_token_and_the_answer_stays(office: Office, decision: str, state: RequestState) -> None:
+    alarm = raised(office)
+    with pytest.raises(TokenError):
+        answer(office, alarm, decision, token="guessed")
+    with pytest.raises(UnsignedError):
+        answer(office, alarm, decision, reason=" ")
+    assert answer(office, alarm, decision) is state
+    assert answer(office, alarm, decision) is state, "a command that was killed can be repeated"
+    with pytest.raises(SettledError):
+        answer(office, alarm, "reject" if decision == "approve" else "approve")
+    record = Known.of(office.approvals).alarms
+    assert (record.open, record.agreed(1)) == (None, alarm if decision == "approve" else None)
+    assert [entry.version for entry in office.approvals.record.history()] == ["1"], "nothing is promoted by it"
+    assert raised(office) == alarm, "whatever the answer, nobody is asked again before production changes"
+
+
+def test_nobody_who_answers_in_time_and_the_latch_is_still_closed(office: Office) -> None:
+    chat, alarm = Chat(), raised(office)
+    office.clock.move(days=31)
+    office.approvals.expire()
+    assert Known.of(office.approvals).alarms.outcomes[alarm.id].state is RequestState.EXPIRED
+    assert told(office, chat) == []
+    with pytest.raises(SettledError):
+        answer(office, alarm)
+    assert raised(office) == alarm
+
+
+def test_a_promotion_makes_it_void_and_opens_the_latch(office: Office) -> None:
+    alarm = raised(office)
+    office.approve(office.ask("2012-09", "2", "1"))
+    record = Known.of(office.approvals).alarms
+    assert record.outcomes[alarm.id].state is RequestState.VOID
+    assert "promotion 2 has changed production since" in record.state(alarm)
+    with pytest.raises(ApprovalError, match="version 1 was watched, and version 2 is in production"):
+        raised(office)
+    assert office.approvals.raise_alarm(EVIDENCE, "2").sequence == 2
+
+
+def test_asked_again_its_links_are_fresh_and_those_of_before_dead(office: Office) -> None:
+    chat, alarm = Chat(), raised(office)
+    told(office, chat)
+    before = office.approvals.answer_tokens(alarm)["approve"]
+    assert office.approvals.ask_again(alarm.id) == alarm
+    with pytest.raises(TokenError):
+        answer(office, alarm, token=before)
+    first, second = told(office, chat)
+    assert second.splitlines()[-1] == f"Alarm {alarm.id}, message 1"
+    assert answer(office, alarm) is RequestState.APPROVED
+    assert first != second
+    assert about_alarm(alarm.id) not in to_tell(Known.of(office.approvals), ["another channel"])
+
+
+def test_evidence_that_was_changed_is_found_and_that_of_another_release_asks_nobody(office: Office) -> None:
+    alarm = raised(office)
+    assert evidence_of(alarm) == EVIDENCE
+    other = replace(alarm, evidence_json='{"of": "another release"}')
+    assert not is_readable(other)
+    office.approve(office.ask("2012-09", "2", "1"))
+    with office.approvals.ledger.writing() as entries:
+        entries.add_alarm(replace(other, id="forged", sequence=2, version="2"))
+    assert told(office, Chat()) == []
+    with pytest.raises(TamperedError, match=r"the evidence of alarms .2. does not have the digest"):
+        verify(office.approvals.ledger, [])

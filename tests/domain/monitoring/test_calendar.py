@@ -1,0 +1,66 @@
+"""The calendar names what production has not learned before rides are paid under it, and nothing else."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taxifare.gate.staleness import Baseline
+from taxifare.monitoring.calendar import LOOKS_AHEAD, Expectation, unlearned_rules
+from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.features import feature_names
+
+RISE = date(2012, 9, 4)
+
+
+@dataclass(frozen=True)
+class Until:
+    """What was learned, to its last pickup."""
+
+    last_pickup: datetime
+
+
+def named(learned: datetime, today: date, features: tuple[str, ...] | None = None) -> list[str]:
+    return [one.rule.name for one in unlearned_rules(NEW_YORK, [Until(learned)], today, features)]
+
+
+def test_the_fare_rise_is_named_two_weeks_before_its_day_and_until_it_is_learned() -> None:
+    august = datetime(2012, 8, 31, 23, 59)
+    assert named(august, RISE - LOOKS_AHEAD - timedelta(days=1)) == []
+    assert named(august, RISE - LOOKS_AHEAD) == ["fares_2012_09"]
+    assert named(august, RISE + timedelta(days=100)) == ["fares_2012_09"]
+    assert named(datetime(2012, 9, 4, 0, 1), RISE + timedelta(days=100)) == []
+
+
+def test_it_says_how_many_days_are_left_and_what_is_missing() -> None:
+    (rule,) = unlearned_rules(NEW_YORK, [Until(datetime(2012, 8, 31))], date(2012, 8, 30))
+    assert str(rule).startswith("fares_2012_09, in 5 days, on 2012-09-04: 0.40 to 0.50 USD a unit")
+    assert str(rule).endswith("learned until 2012-08-31")
+    assert rule.is_news
+    (years_ago,) = unlearned_rules(NEW_YORK, [Until(datetime(2015, 3, 21))], date(2026, 1, 1))
+    assert not years_ago.is_news
+
+
+def test_a_rule_that_is_none_of_the_features_is_not_learned_however_late_the_rides_were() -> None:
+    features = tuple(name for name in feature_names(NEW_YORK) if name != "tolls_2013_03")
+    assert named(datetime(2013, 6, 30), date(2013, 7, 1), features) == ["tolls_2013_03"]
+
+
+@given(
+    learned=st.datetimes(datetime(2010, 1, 1), datetime(2016, 1, 1)),
+    today=st.dates(date(2010, 1, 1), date(2016, 1, 1)),
+    later=st.integers(0, 400),
+)
+def test_time_only_adds_rules_and_learning_only_takes_them_away(learned: datetime, today: date, later: int) -> None:
+    now = set(named(learned, today))
+    assert now <= set(named(learned, today + timedelta(days=later)))
+    assert now >= set(named(learned + timedelta(days=later), today))
+
+
+def test_the_error_to_expect_keeps_the_skill_and_says_that_it_is_blind_to_rules() -> None:
+    expected = Expectation(Baseline(mae=1.5, difficulty_mae=3.0), 3.4, "2012-08")
+    assert expected.mae == pytest.approx(1.7)
+    assert expected.told("USD").startswith("1.70 USD a ride at the difficulty of 2012-08, promised were 1.50")
+    assert "blind to rules" in expected.told("USD")
