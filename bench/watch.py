@@ -26,12 +26,13 @@ from taxifare.monitoring.drift import psi
 from taxifare.monitoring.outcomes import days_of, expected
 from taxifare.settings import Settings
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
-from taxifare.trips.cities import NEW_YORK
+from taxifare.trips.city_files import shipped
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features
 from taxifare.trips.table import as_trip_table
 from taxifare.trips.targets import FARE
 
+NEW_YORK = shipped("new-york").facts
 REAL_TRIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "nyc_kaggle_format"
 SETTINGS = Settings(_env_file=None)
 ROWS = 110_000

@@ -164,7 +164,7 @@ def test_only_months_are_partitioned_and_production_is_made_by_decisions_only(de
 def test_every_asset_says_what_it_is_and_whose(definitions: dg.Definitions) -> None:
     for spec in definitions.resolve_all_asset_specs():
         name = spec.key.to_user_string()
-        assert spec.group_name in {"trips", "models", "serving", "replay"}, name
+        assert spec.group_name in {"trips", "models", "serving", "monitoring", "replay"}, name
         assert spec.owners == ["team:taxifare"], name
         assert spec.kinds, name
         assert len(spec.description or "") > 60, name

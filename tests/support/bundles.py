@@ -89,17 +89,20 @@ def put_in_force(settings: Settings, version: str, sequence: int, exposure: Sequ
     digest = f"{sequence:064x}"
     learned = tuple(Learned(**entry.model_dump()) for entry in exposure)
     city = settings.city_facts
-    limits = Limits(city.longitude_range_deg, city.latitude_range_deg, 7, learned[0].first_pickup, datetime(2030, 1, 1))
+    limits = Limits(
+        longitude_range_deg=city.longitude_range_deg, latitude_range_deg=city.latitude_range_deg, most_passengers=7,
+        earliest=learned[0].first_pickup, latest=datetime(2030, 1, 1),
+    )  # fmt: skip
     manifest = Manifest(
         format=FORMAT, model_name="taxifare", version=version, run_id="r", files_digest="d", target=settings.target,
-        unit=settings.target_facts.unit, city=settings.city, facts=asdict(city), limits=limits, correction_share=0.0,
+        unit=settings.target_facts.unit, city=settings.city.slug, facts=asdict(city), limits=limits, correction_share=0.0,
         features=feature_names(city), exposure=learned, rules=(), meter=settings.meter, libraries={}, files={},
     )  # fmt: skip
     folder = in_force.bundles_in(settings.lake) / digest
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     promoted = in_force.InForce(
-        sequence=sequence, version=version, digest=digest, city=settings.city, target=settings.target, by="Ada",
+        sequence=sequence, version=version, digest=digest, city=settings.city.slug, target=settings.target, by="Ada",
         reason="a test", promoted_at=datetime(2015, 1, 1, tzinfo=UTC), replaced_version=None,
     )  # fmt: skip
     in_force.publish(settings.lake, promoted)

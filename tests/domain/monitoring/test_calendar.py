@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from taxifare.gate.staleness import Baseline
 from taxifare.monitoring.calendar import LOOKS_AHEAD, Expectation, unlearned_rules
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.features import feature_names
+from tests.support.cities import NEW_YORK
 
 RISE = date(2012, 9, 4)
 
