@@ -95,7 +95,8 @@ def put_in_force(settings: Settings, version: str, sequence: int, exposure: Sequ
     )  # fmt: skip
     manifest = Manifest(
         format=FORMAT, model_name="taxifare", version=version, run_id="r", files_digest="d", target=settings.target,
-        unit=settings.target_facts.unit, city=settings.city.slug, facts=asdict(city), limits=limits, correction_share=0.0,
+        unit=settings.target_facts.unit, city=settings.city.slug, facts=asdict(city), limits=limits,
+        correction_share=0.0,
         features=feature_names(city), exposure=learned, rules=(), meter=settings.meter, libraries={}, files={},
     )  # fmt: skip
     folder = in_force.bundles_in(settings.lake) / digest
