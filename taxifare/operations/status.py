@@ -15,7 +15,9 @@ from taxifare.approval.due import Known, Why, months_due, to_ask, to_tell
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Promotion, Request, StandingRequest
+from taxifare.approval.records import Question as AnyQuestion
 from taxifare.errors import ToldError
+from taxifare.monitoring.calendar import calendar_in
 from taxifare.reports.months import MonthOnRecord, months_on_record, readable
 from taxifare.secrets import redacted
 from taxifare.serving import in_force
@@ -124,6 +126,7 @@ def status_of(settings: Settings, ledger: Ledger, source: Callable[[], TripSourc
         known = Known.read(entries)
         missing = ToldHeads(settings.home, ledger.place).missing(entries)
         promised = _promised(entries, known.promotion)
+        unlearned = list(_unlearned(entries, settings, now))
     channels = [one.channel for one in notifiers(settings)] or [WatchedLog.channel]
     found = Status(
         now,
@@ -137,6 +140,8 @@ def status_of(settings: Settings, ledger: Ledger, source: Callable[[], TripSourc
     alarms = [
         *([] if missing is None else [_behind_what_was_told(missing.told_at)]),
         *_service(known.promotion, settings),
+        *unlearned,
+        *_errs(known),
         *_months(found),
         *_messages(found),
     ]
@@ -157,6 +162,9 @@ def _questions(known: Known) -> Iterator[Question]:
     """Yields what waits for an answer, the oldest subject first."""
     if known.standing.open is not None:
         yield _about_standing(known.standing.open)
+    if (raised := known.alarms.open) is not None:
+        about = f"Version {raised.version} errs more than it did: retrain on the days of {raised.month} so far?"
+        yield Question(raised.id, about, raised.requested_at, raised.valid_until, _approve(raised))
     waiting = (request for request in known.requests if request.id not in known.ends)
     for request in sorted(waiting, key=requests.by_subject):
         before = "nothing" if request.production_version is None else f"version {request.production_version}"
@@ -172,8 +180,12 @@ def _about_standing(request: StandingRequest) -> Question:
 def _answer(request: Request | StandingRequest) -> str:
     """Returns the command that answers a question as its evidence says."""
     if isinstance(request, StandingRequest) or request.verdict in APPROVABLE:
-        return f'taxifare decide {request.id} --approve --by YOU --reason "WHY"'
+        return _approve(request)
     return f'taxifare decide {request.id} --reject --by YOU --reason "WHY"'
+
+
+def _approve(asked: AnyQuestion) -> str:
+    return f'taxifare decide {asked.id} --approve --by YOU --reason "WHY"'
 
 
 def _untold(known: Known, channels: Sequence[str], settings: Settings) -> Iterator[str]:
@@ -224,6 +236,25 @@ def _service(last: Promotion | None, settings: Settings) -> Iterator[Alarm]:
     if found is None or (found.sequence, found.version) != (last.sequence, last.version):
         instead = "nothing" if found is None else f"version {found.version or 'none'}"
         yield Alarm("service", f"rides are priced by {instead}, not by what is in production: taxifare bundle")
+
+
+def _unlearned(entries: Entries, settings: Settings, now: datetime) -> Iterator[Alarm]:
+    """Yields the dated rules, about to be in force or in force of late, that what prices rides has not learned."""
+    try:
+        calendar = calendar_in(entries, settings, now)
+    except (ToldError, OSError):  # said of the service already
+        return
+    for rule in calendar.unlearned:
+        if rule.is_news:
+            yield Alarm("calendar", f"version {calendar.version} has not learned {rule}")
+
+
+def _errs(known: Known) -> Iterator[Alarm]:
+    """Yields that what is in production errs more than it did, from the alarm until production changes."""
+    raised = None if known.promotion is None else known.alarms.of(known.promotion.sequence)
+    if raised is not None:
+        says = f"since {raised.requested_at:%Y-%m-%d} version {raised.version} is known to err more than it did"
+        yield Alarm("watch", f"{says}; the question whether to retrain: {known.alarms.state(raised)}")
 
 
 def _months(found: Status) -> Iterator[Alarm]:
