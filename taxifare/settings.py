@@ -51,6 +51,7 @@ from taxifare.environment import (
 )
 from taxifare.trips.meters import Meter
 from taxifare.trips.months import Month, parse_month
+from taxifare.trips.table import COLUMN_NAMES
 
 _log = logging.getLogger(__name__)
 
@@ -227,6 +228,37 @@ class SourceSettings(BaseYearsSettings, MonthSettings, ProblemSettings, HomeSett
             )
 
 
+def _column_names(value: object) -> object:
+    """Reads `pickup_datetime=tpep_pickup,fare_amount=price`: our names of columns, and those that files have."""
+    if not isinstance(value, str):
+        return value
+    pairs = [tuple(map(str.strip, one.split("=", 1))) for one in value.split(",") if one.strip()]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(f"expected pairs as in pickup_datetime=tpep_pickup,fare_amount=price, received {value!r}")
+        if pair[0] not in COLUMN_NAMES:
+            nearest = "".join(f"; the nearest is {found}" for found in get_close_matches(pair[0], COLUMN_NAMES, 1))
+            raise ValueError(
+                f"expected a column of the trip table before each = ({', '.join(COLUMN_NAMES)}), received "
+                f"{pair[0]!r}{nearest}"
+            )
+    for place, names in enumerate(zip(*pairs, strict=True)):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"expected each name once {'before' if place == 0 else 'after'} =, received {twice!r} twice"
+            )
+    return tuple(pairs)
+
+
+ColumnNames = Annotated[
+    tuple[tuple[str, str], ...],
+    NoDecode,
+    BeforeValidator(_column_names),
+    PlainSerializer(lambda pairs: ",".join("=".join(pair) for pair in pairs)),
+]
+
+
 class FolderSettings(SourceSettings):
     """A folder of trip files."""
 
@@ -238,6 +270,13 @@ class FolderSettings(SourceSettings):
     trip_folder_base: str = Field("taxi_base_*", description="Name of the base years' file in TRIP_FOLDER, a pattern")
     trip_folder_quiet_s: float = Field(
         10, description="A file in TRIP_FOLDER waits until it has been unchanged for so many seconds", ge=0
+    )
+
+    trip_columns: ColumnNames = Field(
+        (),
+        description=(
+            "Names of columns in TRIP_FOLDER's files, as in fare_amount=price,pickup_datetime=at; others are left out"
+        ),
     )
 
     @model_validator(mode="after")

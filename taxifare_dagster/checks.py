@@ -31,6 +31,7 @@ from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
 from taxifare.training.appraisal import change_since_approval
 from taxifare.training.base_trips import BaseTrips
+from taxifare.trips.cleaning import where_outside
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
@@ -60,7 +61,9 @@ def preprocessed_data_checks(
     """Whether enough of the month can be learned from."""
     needed = (*feature_names(settings.city_facts), "target")
     inspections = inspect_clean(preprocessed_data.frame, len(raw_new_data.frame), needed)
-    yield from _inspected("preprocessed_data", inspections)
+    where = where_outside(raw_new_data.frame, settings.city_facts, settings.city.told)
+    for result in _inspected("preprocessed_data", inspections):
+        yield result if result.passed or where is None else result._replace(description=where)
 
 
 def production_is_not_stale(

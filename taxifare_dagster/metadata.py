@@ -31,17 +31,16 @@ from taxifare.reports import figures, tables, watch_figures
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.batches import Receipt
 from taxifare.serving.in_force import InForce
-from taxifare.settings import Settings
+from taxifare.settings import ProblemSettings, Settings
 from taxifare.studies.results import TuningResult
 from taxifare.texts import one_line
 from taxifare.training.appraisal import quoted_mae
 from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import Standing
-from taxifare.trips.cities import City
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.table import TRIP_COLUMNS, Column
-from taxifare.trips.targets import Target, Unit
+from taxifare.trips.targets import Unit
 
 Metadata = Mapping[str, Any]
 
@@ -56,24 +55,25 @@ _IS_VALIDATION = dg.TableColumn(
 )
 
 
-def trip_schema() -> dg.TableSchema:
+def trip_schema(settings: ProblemSettings) -> dg.TableSchema:
     """Returns the columns of published trips for the Columns panel."""
-    return dg.TableSchema([*map(_trip_column, TRIP_COLUMNS), _IS_VALIDATION])
+    currency = settings.city.currency.name
+    return dg.TableSchema([*(_trip_column(column, currency) for column in TRIP_COLUMNS), _IS_VALIDATION])
 
 
-def preprocessed_schema(city: City, target: Target) -> dg.TableSchema:
+def preprocessed_schema(settings: ProblemSettings) -> dg.TableSchema:
     """Returns the columns of clean trips with their target and features for the Columns panel."""
-    features = [dg.TableColumn(name, "float32", description="Feature") for name in feature_names(city)]
+    target, published = settings.target_facts, trip_schema(settings)
+    features = [dg.TableColumn(name, "float32", description="Feature") for name in feature_names(settings.city_facts)]
     predicted = dg.TableColumn("target", "number", description=f"What is predicted: the {target.name} ({target.unit})")
-    return dg.TableSchema([*map(_trip_column, TRIP_COLUMNS), _IS_VALIDATION, predicted, *features])
+    return dg.TableSchema([*published.columns, predicted, *features])
 
 
-def _trip_column(column: Column) -> dg.TableColumn:
-    description = f"{column.description} ({column.unit})" if column.unit else column.description
+def _trip_column(column: Column, currency: str) -> dg.TableColumn:
     return dg.TableColumn(
         column.name,
         column.kind,
-        description=description,
+        description=column.described(currency),
         constraints=dg.TableColumnConstraints(nullable=column.nullable),
     )
 

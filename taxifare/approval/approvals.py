@@ -26,7 +26,7 @@ from taxifare.approval.errors import (
     UnknownRequestError,
 )
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.ledger import Entries, Ledger
+from taxifare.approval.ledger import Entries, Ledger, city_in_words
 from taxifare.approval.projection import Projection, Publisher, Registry
 from taxifare.approval.record import Record
 from taxifare.approval.records import (
@@ -172,11 +172,16 @@ class Approvals:
             NotAdoptedError: The registry's production version is unknown to the ledger.
             RegistryBehindError: The request is stored, the registry could not be told.
         """
-        unit = comparison.evidence.unit
-        if unit != self.ledger.unit:
+        evidence = comparison.evidence
+        if evidence.city != self.ledger.city:
             raise ApprovalError(
-                f"{comparison.subject}: expected evidence in {self.ledger.unit}, received it in {unit}: it was "
-                "gathered for another target. Set TARGET back, or use another TAXIFARE_HOME"
+                f"{comparison.subject}: expected evidence about {city_in_words(self.ledger.city)}, received it about "
+                f"{city_in_words(evidence.city)}. Set CITY back, or use another TAXIFARE_HOME"
+            )
+        if evidence.unit != self.ledger.unit:
+            raise ApprovalError(
+                f"{comparison.subject}: expected evidence in {self.ledger.unit}, received it in {evidence.unit}: it "
+                "was gathered for another target. Set TARGET back, or use another TAXIFARE_HOME"
             )
         if comparison.evidence.verdict is Verdict.UNCHANGED:
             raise ApprovalError(f"{comparison.subject}: nobody is asked, for {'; '.join(comparison.evidence.reasons)}")

@@ -63,6 +63,7 @@ from taxifare.errors import ToldError
 from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content
 from taxifare.secrets import private_folder, shown
+from taxifare.trips.city_files import MINUTES, SHIPPED
 from taxifare.trips.targets import Unit
 
 SCHEMA_REVISION = "0006"
@@ -440,13 +441,16 @@ class Ledger:
     Args:
         url: SQLAlchemy URL, `sqlite:///…` or `postgresql://…`.
         unit: Of the target: a ledger says which version of one model is production.
+        city: Whose rides that model prices, see `CityFile.on_record`.
 
     Raises:
-        LedgerError: On use: the database cannot be reached, was written by a newer release, or is another target's.
+        LedgerError: On use: the database cannot be reached, was written by a newer release, or is another target's or
+            city's.
     """
 
-    def __init__(self, url: str, unit: Unit) -> None:
+    def __init__(self, url: str, unit: Unit, city: str | None = None) -> None:
         self.unit: Unit = unit
+        self.city = city
         self._url = _read(url)
         if self._url.drivername in {"postgres", "postgresql"}:
             self._url = self._url.set(drivername="postgresql+psycopg")
@@ -562,21 +566,35 @@ class Ledger:
             ) from error
 
     def _ensure_target(self) -> None:
-        """Ensures that what has been asked so far was about this target."""
+        """Ensures that what has been asked so far was about this target, and this city."""
         last = sa.select(REQUESTS.c.evidence).order_by(REQUESTS.c.number.desc()).limit(1)
         with self._begin(exclusive=False) as connection:
             evidence = connection.execute(last).scalar()
+        if evidence is None:
+            return
         try:
-            unit = self.unit if evidence is None else json.loads(evidence).get("unit", "no unit, of an earlier release")
+            told = json.loads(evidence)
+            unit, city = told.get("unit", "no unit, of an earlier release"), told.get("city")
         except (ValueError, AttributeError) as error:
             raise LedgerError(
                 f"{self!r}: the evidence of its last request is not what taxifare wrote ({error}): restore a backup"
             ) from error
+        if city != self.city:
+            raise LedgerError(
+                f"{self!r} decides about another city: expected requests about {city_in_words(self.city)}, received "
+                f"one about {city_in_words(city)}. Set CITY back, or use another TAXIFARE_HOME or DATABASE_URL"
+            )
         if unit != self.unit:
+            what = "TARGET" if MINUTES in {unit, self.unit} else "the currency in CITY's file"
             raise LedgerError(
                 f"{self!r} decides about another model: expected requests in {self.unit}, received one in {unit}. Set "
-                "TARGET back, or use another TAXIFARE_HOME or DATABASE_URL"
+                f"{what} back, or use another TAXIFARE_HOME or DATABASE_URL"
             )
+
+
+def city_in_words(city: str | None) -> str:
+    """Returns what records call a city, in words."""
+    return " or ".join(SHIPPED) if city is None else city
 
 
 def upgrade(connection: Connection, revision: str = SCHEMA_REVISION) -> None:

@@ -36,4 +36,4 @@ def registry_of(settings: MlflowSettings) -> ModelRegistry:
 
 def ledger_of(settings: MlflowSettings) -> Ledger:
     """Returns the ledger the settings name; connects to nothing."""
-    return Ledger(settings.ledger_url, settings.target_facts.unit)
+    return Ledger(settings.ledger_url, settings.target_facts.unit, settings.city.on_record)

@@ -128,6 +128,7 @@ class Evidence(Frozen):
         subject: The month `YYYY-MM`, or `base` for the first model.
         revision: Revision of the trips both models were scored on.
         unit: What all its numbers are in.
+        city: Slug of a city of one's own, see `CityFile.on_record`; None for the others, and in evidence of before.
         staging: The version asked about.
         production_version: What was in production, None where nothing was.
         production: Its scores, None where there is no production or it cannot be scored.
@@ -146,6 +147,7 @@ class Evidence(Frozen):
     subject: str
     revision: str
     unit: Unit
+    city: str | None = None
     staging: Contender
     production_version: str | None
     production: Contender | None
@@ -160,8 +162,8 @@ class Evidence(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_missing_records(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Returns the fields; evidence of before, which knows no track record or hindsight, keeps its own digest so."""
-        return _without_none(_without_none(handler(self), "track_record"), "hindsight")
+        """Returns the fields; evidence of before, which knows nothing of some, keeps its own digest so."""
+        return _without_none(_without_none(_without_none(handler(self), "track_record"), "hindsight"), "city")
 
     @property
     def digest(self) -> str:

@@ -99,6 +99,7 @@ def judge(
         subject=trips.edition.subject,
         revision=trips.edition.revision,
         unit=settings.target_facts.unit,
+        city=settings.city.on_record,
         staging=staging.contender,
         production_version=production.version,
         production=production.contender,

@@ -171,7 +171,7 @@ def stored(place: UPath, schema: pa.Schema) -> list[pa.Table]:
 
 def _logged(collected: UPath, month: Month, settings: Settings, torn: list[bytes]) -> Iterator[pa.Table]:
     """Yields the month's quotes of the prediction log, in parts."""
-    decoder, zones, unit = msgspec.json.Decoder(_Quote), zones_of(settings.city), settings.target_facts.unit
+    decoder, zones, unit = msgspec.json.Decoder(_Quote), zones_of(settings.city.slug), settings.target_facts.unit
     # Other months' lines are not worth decoding: so is the field written, and in what a client told nowhere else.
     mark = f'"pickup_datetime":"{month}-'.encode()
     rows: list[tuple[Any, ...]] = []

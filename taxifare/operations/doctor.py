@@ -36,6 +36,7 @@ from taxifare.settings import AskingSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with, nothing_published
 from taxifare.sources.whole_months import why_waiting
+from taxifare.trips.city_files import CityFile
 
 _TIMEOUT_S = 5
 
@@ -67,6 +68,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     approvals = Approvals.from_settings(settings, registry)
     parts: dict[str, Callable[[], str]] = {
         "state folder": lambda: _home(settings.home),
+        "city": lambda: _city(settings.city),
         "lake": lambda: _writable(settings.lake),
         "trips": lambda: _published(settings, approvals),
         "ledger": lambda: _ledger(approvals),
@@ -100,6 +102,15 @@ def _home(home: Path) -> str:
             f"{shlex.quote(str(home))}"
         )
     return f"{says} by its owner only"
+
+
+def _city(city: CityFile) -> str:
+    """Returns which city is set, by which file, and what it says."""
+    facts, own = city.facts, "" if city.told == city.slug else f", by {city.path}"
+    return (
+        f"{facts.name} ({city.slug}){own}: {city.currency.name}, {city.time_zone}, {len(facts.airports)} airports, "
+        f"{len(facts.rules)} dated rules"
+    )
 
 
 def _writable(folder: UPath) -> str:

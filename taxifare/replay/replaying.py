@@ -97,10 +97,10 @@ def replay(
         SourceError: The source does not give its trips.
         TrainingError: A training gave no usable network.
     """
-    if "threshold" in policies and settings.target != "fare":
+    if "threshold" in policies and settings.target_facts.unit != "USD":
         raise ReplayError(
-            f"expected policies that TARGET={settings.target} allows, received threshold: the course's rule is about "
-            f"fares below {COURSE_THRESHOLD_USD} USD"
+            f"expected policies that TARGET={settings.target} in {settings.target_facts.unit} allows, received "
+            f"threshold: the course's rule is about fares below {COURSE_THRESHOLD_USD} USD"
         )
     base, months = replayed_months(AllMonths(source, first), first, last, settings)
     names = list(feature_names(settings.city_facts))

@@ -43,7 +43,10 @@ def trips_overview(trips: pd.DataFrame, target: Target) -> bytes:
     place.set_aspect(1 / np.cos(np.radians(drawn["pickup_latitude"].mean())))
     size.scatter(drawn["haversine_km"], drawn["target"], s=2, alpha=0.3, linewidths=0)
     size.set(
-        xlabel="distance as the crow flies, km", ylabel=f"{target.name}, {target.unit}", xlim=(0, 30), ylim=(0, 100)
+        xlabel="distance as the crow flies, km",
+        ylabel=f"{target.name}, {target.unit}",
+        xlim=(0, 30),
+        ylim=(0, max(100, target.most / 4)),
     )
     per_hour = trips["pickup_datetime"].dt.hour.value_counts(normalize=True).sort_index() * 100
     hours.bar(per_hour.index, per_hour.to_numpy())
@@ -89,7 +92,8 @@ def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) 
     by_hour.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     pairs.scatter(actual, predictions.reindex(actual.index), s=3, alpha=0.4, linewidths=0)
     pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
-    pairs.set(xlabel=f"{target.truth}, {target.unit}", ylabel=f"predicted, {target.unit}", xlim=(0, 80), ylim=(0, 80))
+    shown = (0, max(80, target.most / 5))
+    pairs.set(xlabel=f"{target.truth}, {target.unit}", ylabel=f"predicted, {target.unit}", xlim=shown, ylim=shown)
     return png(figure)
 
 

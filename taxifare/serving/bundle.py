@@ -40,6 +40,9 @@ FORMAT = 1
 CENT = 0.005
 """Answers that are less apart are the same to the cent, or to the hundredth of a minute."""
 
+_DIGITS = 1e-5
+"""So are those that are less apart by this share of them: of fares of thousands a network knows no cents."""
+
 _RANGES = ("longitude_range_deg", "latitude_range_deg", "night_hours", "rush_hours")
 """Pairs among a city's facts."""
 
@@ -337,7 +340,7 @@ def _ensure_golden(answers: Quotes, golden: Golden, folder: UPath) -> None:
             raise BundleError(
                 f"bundle {_shown(folder)}: expected an answer to each golden ride, received {expected.shape}"
             )
-        off = ~(np.abs(expected - received) < CENT)
+        off = ~(np.abs(expected - received) < np.maximum(CENT, _DIGITS * np.abs(expected)))
         if off.any():
             row = int(off.argmax())
             raise BundleError(

@@ -22,14 +22,12 @@ from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import FIELDS, PLACES, WALL_CLOCK, Fault, Limits, Numbers, Rides, shown, unfit
 from taxifare.trips.features import MISSING_PASSENGERS
+from taxifare.trips.targets import column_of
 
 Kind = Literal["csv", "parquet"]
 
 KINDS: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet"}
 """By the ending of a file's name."""
-
-VALUES = {"USD": "fare_usd", "min": "duration_min"}
-"""Name of the prediction's column, by the unit of the target."""
 
 VERSION, FAULT = "model_version", "fault"
 
@@ -88,7 +86,7 @@ def columns_of(unit: str) -> tuple[str, ...]:
     >>> columns_of("USD")
     ('fare_usd', 'upper_fare_usd', 'corrected_fare_usd', 'quoted_fare_usd', 'model_version', 'fault')
     """
-    value = VALUES[unit]
+    value = column_of(unit)
     return value, f"upper_{value}", f"corrected_{value}", f"quoted_{value}", VERSION, FAULT
 
 

@@ -91,7 +91,7 @@ def _schemas(ride: Mapping[str, Any], target: Target) -> dict[str, Any]:
                 "upper": {"type": "number", "description": "The upper prediction: long and dear rides pull it up"},
                 "corrected": {"type": "number", "description": "The prediction, corrected for its bias"},
                 "quoted": {"type": "number", "description": "The fare as the meter would show it"},
-                "unit": {"enum": ["USD", "min"]},
+                "unit": {"const": target.unit},
                 "model_version": {"type": "string"},
                 "sequence": {"type": ["integer", "null"], "description": "Of the promotion that is in force"},
                 "warnings": {"type": "array", "items": {"type": "string"}},

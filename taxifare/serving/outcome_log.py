@@ -30,7 +30,7 @@ class ToldOutcome(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ride_id: What the client called the ride when it asked for its price.
         truth: What it came to, in `unit`: the fare that was paid, or how long it took.
-        unit: USD, or min.
+        unit: The city's currency, or min.
         told_at: When that was told, UTC.
     """
 

@@ -30,7 +30,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         upper: The upper prediction.
         corrected: The prediction corrected for its bias.
         quoted: The fare as the meter would show it.
-        unit: USD, or min.
+        unit: The city's currency, or min.
         received_at: When the request was there, UTC.
         answered_at: When the answer was ready, UTC.
     """

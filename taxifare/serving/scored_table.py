@@ -62,12 +62,14 @@ class ScoredTable:
 
     Attributes:
         name: `project.dataset.table`; it is made where it is missing, its data set is not.
+        currency: Of the fares that were paid.
         maximum_bytes: Most bytes that a query may read.
         client: Opens a client of BigQuery.
         patience_s: How long passing faults of one call are tried again.
     """
 
     name: str
+    currency: str
     maximum_bytes: int
     client: OpenClient
     patience_s: float = PATIENCE_S
@@ -79,6 +81,7 @@ class ScoredTable:
             return None
         return cls(
             settings.scored_trips_table,
+            settings.city.currency.name,
             settings.bigquery_maximum_bytes,
             client or partial(connect, settings.bigquery_project, settings.bigquery_location),
         )
@@ -100,23 +103,16 @@ class ScoredTable:
             return _Replacement(self, client).made(file, month, promotion, unit)
 
 
-def fields_of(unit: str) -> tuple[Field, ...]:
+def fields_of(unit: str, currency: str) -> tuple[Field, ...]:
     """Returns the columns of a table of scored rides.
 
-    >>> [(field.name, field.kind) for field in fields_of("USD")][-7:-3]
+    >>> [(field.name, field.kind) for field in fields_of("USD", "USD")][-7:-3]
     [('fare_usd', 'FLOAT'), ('upper_fare_usd', 'FLOAT'), ('corrected_fare_usd', 'FLOAT'), ('quoted_fare_usd', 'FLOAT')]
     """
     value, upper, corrected, quoted, *_ = columns_of(unit)
     return (
         Field(MONTH, "DATE", "First day of the month that the ride is published in"),
-        *(
-            Field(
-                column.name,
-                _TYPES[column.kind],
-                f"{column.description} ({column.unit})" if column.unit else column.description,
-            )
-            for column in TRIP_COLUMNS
-        ),
+        *(Field(column.name, _TYPES[column.kind], column.described(currency)) for column in TRIP_COLUMNS),
         Field("is_validation", "BOOLEAN", "Whether models of the month are judged by the ride"),
         Field(value, "FLOAT", f"The prediction ({unit})"),
         Field(upper, "FLOAT", f"The upper prediction ({unit})"),
@@ -137,7 +133,7 @@ class _Replacement:
 
     def made(self, file: IO[bytes], month: Month, promotion: int, unit: str) -> int:
         """Returns how many rides the month has now."""
-        fields = {field.name: field for field in fields_of(unit)}
+        fields = {field.name: field for field in fields_of(unit, self.table.currency)}
         # In the order of the file, which has no drop-off times where rides were published without.
         ours = [fields[name] for name in pq.ParquetFile(file).schema_arrow.names if name in fields]
         kept = self._kept(tuple(fields.values()))

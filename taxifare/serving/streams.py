@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -40,7 +40,7 @@ from taxifare.serving.prediction_log import Answer, PredictionLog
 from taxifare.serving.problems import Problem, ProblemError
 from taxifare.serving.rides import Fault, shown
 from taxifare.serving.turns import Asked, answers, priced
-from taxifare.trips.targets import TARGETS
+from taxifare.trips.targets import TargetName, target_in
 
 _BATCH = 256
 """Rides that are priced together, at most; nobody waits for company."""
@@ -250,7 +250,7 @@ class Consumer:
         kept: list[ToldOutcome] = []
         for message in messages:
             try:
-                kept += _told(message, self._settings.target)
+                kept += _told(message, self._settings)
             except ProblemError as problem:
                 await self._refuse(message, problem)
         lost = self._outcomes.lost
@@ -403,16 +403,17 @@ def _came(message: Msg, served: Served) -> _Came:
         return _Came(message, entry if isinstance(entry, dict) else {}, None, problem)
 
 
-def _told(message: Msg, target: str) -> list[ToldOutcome]:
+def _told(message: Msg, settings: StreamSettings) -> list[ToldOutcome]:
     """Returns what a message says that a ride came to; nothing where that is what another target's consumers are told.
 
     Raises:
         ProblemError: It says none.
     """
     entry = decoded(message.data)
-    if isinstance(entry, dict) and entry.get("unit") in {t.unit for t in TARGETS.values() if t.name != target}:
+    others = {target_in(settings.city, name).unit for name in get_args(TargetName) if name != settings.target}
+    if isinstance(entry, dict) and entry.get("unit") in others:
         return []
-    return [outcome_of(entry, message.metadata.timestamp.astimezone(UTC), TARGETS[target])]
+    return [outcome_of(entry, message.metadata.timestamp.astimezone(UTC), settings.target_facts)]
 
 
 async def _connection(address: str, name: str, told: Callable[[Exception], Awaitable[None]]) -> Client:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -23,7 +23,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from taxifare.sources.base import SourceError, is_page
-from taxifare.trips.table import TRIP_COLUMNS
+from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS
+
+Names = Mapping[str, str]
+"""What columns of the trip table are called in a file that has names of its own."""
+
+_ITS_OWN: Names = {}
 
 FORMATS = (".parquet", ".csv", ".csv.gz")
 """Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
@@ -70,20 +75,21 @@ def _told(error: Exception, expected: str, received: str) -> str:
     return f"expected {expected}{received and ', received '}{received}: {str(error) or type(error).__name__}"
 
 
-def read_rows(content: bytes, origin: str) -> pd.DataFrame:
+def read_rows(content: bytes, origin: str, names: Names = _ITS_OWN) -> pd.DataFrame:
     """Returns the rows of a trip file as they stand there.
 
     Args:
         content: The whole file.
         origin: Its name or address, for messages; its ending says which of `FORMATS` it has.
+        names: Its columns' own names, see `_named`.
 
     Raises:
-        SourceError: The file is empty, damaged or of another format than its name says.
+        SourceError: The file is empty, damaged or of another format than its name says, or lacks a column named so.
     """
     if not content:
         raise SourceError(f"{origin}: expected trips, received an empty file")
     if not origin.endswith(".gz"):
-        return _rows(content, origin)
+        return _rows(content, origin, names)
     most = _most_unpacked(len(content))
     with (
         reading(origin, "gzip", _glimpse(content)),
@@ -91,15 +97,16 @@ def read_rows(content: bytes, origin: str) -> pd.DataFrame:
     ):
         plain = packed.read(most + 1)
     _ensure_bearable(len(plain), most, origin)
-    return _rows(plain, origin)
+    return _rows(plain, origin, names)
 
 
-def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
+def read_parts(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> Iterator[pd.DataFrame]:
     """Yields the rows of a trip file as they stand there, a few hundred thousand at a time.
 
     Args:
         file: Open at its beginning.
         origin: Its name, as for `read_rows`. A row of text is a line.
+        names: As for `read_rows`.
 
     Raises:
         SourceError: As `read_rows`, when the part that is at fault is reached.
@@ -114,7 +121,10 @@ def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                rows = _frame(pa.Table.from_batches([batch]))
+                table = pa.Table.from_batches([batch])
+            named = _named(table, origin, names)
+            with reading(origin, "parquet"):
+                rows = _frame(named)
             yield rows
     text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
     most, unpacked = _most_unpacked(os.fstat(file.fileno()).st_size), 0
@@ -128,19 +138,20 @@ def read_parts(file: IO[bytes], origin: str) -> Iterator[pd.DataFrame]:
     while lines:
         unpacked += len(lines)
         _ensure_bearable(unpacked, most, origin)
-        yield _rows(header + lines, origin)
+        yield _rows(header + lines, origin, names)
         with reading(origin, "gzip" if origin.endswith(".gz") else "CSV"):
             lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
 
 
-def latest_pickup(file: IO[bytes], origin: str) -> str | None:
+def latest_pickup(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> str | None:
     """Returns the latest pickup time of a trip file as text that begins `YYYY-MM`; None where it cannot be told so.
 
     Args:
         file: Open at its beginning.
         origin: Its name, as for `read_rows`.
+        names: As for `read_rows`.
     """
-    name = "pickup_datetime"
+    name = names.get("pickup_datetime", "pickup_datetime")
     found: list[str] = []
     try:
         if origin.endswith(".parquet"):
@@ -195,7 +206,7 @@ def _ensure_no_bomb(parquet: pa.parquet.ParquetFile, size_bytes: int, origin: st
     _ensure_bearable(max(claimed, meta.num_rows * meta.num_columns), _most_unpacked(size_bytes), origin)
 
 
-def _rows(plain: bytes, origin: str) -> pd.DataFrame:
+def _rows(plain: bytes, origin: str, names: Names) -> pd.DataFrame:
     """Returns the rows of a file that is not packed, or no longer."""
     if is_page(plain):
         raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
@@ -203,7 +214,10 @@ def _rows(plain: bytes, origin: str) -> pd.DataFrame:
     if kind == "CSV" and plain.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SourceError(f"{origin}: expected CSV in UTF-8, received UTF-16")
     with reading(origin, kind, _glimpse(plain)):
-        rows = _frame(_read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain))
+        table = _read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain, names)
+    named = _named(table, origin, names)
+    with reading(origin, kind, _glimpse(plain)):
+        rows = _frame(named)
     if kind == "CSV" and len(rows):
         ensure_last_line(plain[-2:], origin)
     return rows
@@ -241,6 +255,40 @@ def ensure_last_line(end: bytes, origin: str) -> None:
         )
 
 
+def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
+    """Returns the table with the columns of a trip table; as it is where it has no names of its own.
+
+    Of a table with names of its own whatever is no column of a trip table is left out.
+
+    Raises:
+        SourceError: A column that is named is not there, or twice.
+
+    >>> table = pa.table({"price": [7.5], "key": ["a"], "tip": [1.0]})
+    >>> _named(table, "trips.csv", {"fare_amount": "price"}).column_names
+    ['key', 'fare_amount']
+    >>> _named(table, "trips.csv", {"fare_amount": "fare"})
+    Traceback (most recent call last):
+    ...
+    taxifare.sources.base.SourceError: trips.csv: expected a column fare, which TRIP_COLUMNS names for fare_amount,
+    received the columns price, key, tip
+    """
+    if not names:
+        return table
+    for ours, theirs in names.items():
+        if (times := table.column_names.count(theirs)) != 1:
+            received = "it twice" if times else f"the columns {', '.join(table.column_names)}"
+            raise SourceError(
+                f"{origin}: expected a column {theirs}, which TRIP_COLUMNS names for {ours}, received {received}"
+            )
+    taken = set(names.values())
+    found = {
+        ours: names.get(ours, ours)
+        for ours in COLUMN_NAMES
+        if ours in names or (ours in table.column_names and ours not in taken)
+    }
+    return table.select(list(found.values())).rename_columns(list(found))
+
+
 def _frame(table: pa.Table) -> pd.DataFrame:
     text = pd.StringDtype("pyarrow")
     rows: pd.DataFrame = table.to_pandas(
@@ -255,13 +303,14 @@ def _read_parquet(content: bytes, origin: str) -> pa.Table:
         return parquet.read()
 
 
-def _read_csv(content: bytes) -> pa.Table:
+def _read_csv(content: bytes, names: Names) -> pa.Table:
     """Returns the rows of a CSV file, numbers as numbers; a column with anything else in it comes as text.
 
     The trip table then names the column and the value, which Arrow's own message does not.
     """
-    numbers = {c.name: pa.float64() for c in TRIP_COLUMNS if c.kind in {"number", "integer"}}
-    texts = {c.name: pa.string() for c in TRIP_COLUMNS}
+    columns = {names.get(column.name, column.name): column.kind for column in TRIP_COLUMNS}
+    numbers = {name: pa.float64() for name, kind in columns.items() if kind in {"number", "integer"}}
+    texts = dict.fromkeys(columns, pa.string())
     try:
         return _parse_csv(content, texts | numbers)
     except pa.ArrowInvalid:

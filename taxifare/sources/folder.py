@@ -57,6 +57,8 @@ class Folder(TripSource):
         last_month: The last one, None: the present one.
         time_zone: Of the city.
         quiet_s: A file that was changed less than so many seconds ago may still be written, and waits.
+        columns: What columns of the trip table are called in the files, by pairs of both names; they are part of the
+            revisions, because with other columns there are other trips.
 
     Raises:
         SourceError: A pattern has other fields or codes, or lacks the year or the month.
@@ -69,6 +71,7 @@ class Folder(TripSource):
     last_month: Month | None = None
     time_zone: str = "America/New_York"
     quiet_s: float = 0.0
+    columns: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _ = self._month_name
@@ -90,6 +93,7 @@ class Folder(TripSource):
             settings.last_month,
             settings.time_zone,
             settings.trip_folder_quiet_s,
+            settings.trip_columns,
         )
 
     def months(self) -> dict[Month, str]:
@@ -99,7 +103,7 @@ class Folder(TripSource):
             CannotTellError: A month has no file though a later one has, two of one format, or what is no file of trips.
             SourceError: The folder is missing.
         """
-        answers = {month: _answer(entries, month, self.quiet_s) for month, entries in self._entries_of_months().items()}
+        answers = {month: self._answer(entries, month) for month, entries in self._entries_of_months().items()}
         first = self.first_month or min(answers, default=None)
         return {} if first is None else told_apart(answers, first, self.last_month, str(self.path))
 
@@ -133,9 +137,9 @@ class Folder(TripSource):
             raise not_there(self, month, f"{self.path}: no file for month {month}: {_expected(name)}{self._others()}")
         file = _file(entries, f"month {month}")
         content = _content(file)
-        rows = read_rows(content, str(file))
-        trips = checked_month(rows, month, str(file), self.time_zone)
-        return Publication(trips, _sha256(content), str(file), dropped=untold_dropoffs(rows, trips))
+        rows = read_rows(content, str(file), dict(self.columns))
+        trips = checked_month(rows, month, f"{file}{self._by_names}", self.time_zone)
+        return Publication(trips, self._as_read(_sha256(content)), str(file), dropped=untold_dropoffs(rows, trips))
 
     def read_base(self) -> BasePublication:
         """Returns the trips of the base file before the first month, which is read a part at a time.
@@ -156,8 +160,8 @@ class Folder(TripSource):
         """
         file = self._base_file()
         _ensure_written(file, self.quiet_s)
-        revision = _revision(file)
-        if self.first_month is None or (_latest_pickup(file, _identity(file)) or "") < str(self.first_month):
+        revision, latest = self._as_read(_revision(file)), _latest_pickup(file, _identity(file), self.columns)
+        if self.first_month is None or (latest or "") < str(self.first_month):
             return revision
         return digest([revision, str(self.first_month)])
 
@@ -171,10 +175,10 @@ class Folder(TripSource):
         untold = Counter[str]()
         try:
             with file.open("rb") as opened:
-                for rows in read_parts(opened, origin):
+                for rows in read_parts(opened, origin, dict(self.columns)):
                     if rows.empty:  # blank lines at the end of a text
                         continue
-                    trips = checked_trips(rows, origin, self.time_zone, first_number=read)
+                    trips = checked_trips(rows, f"{origin}{self._by_names}", self.time_zone, first_number=read)
                     untold.update(untold_dropoffs(rows, trips))
                     read += len(trips)
                     if self.first_month is not None:
@@ -195,6 +199,24 @@ class Folder(TripSource):
         yield replace(latest, dropped=after | untold)
         if (now := _revision(file)) != content:
             raise SourceError(f"{origin}: expected revision {content}, received {now}: it changed while it was read")
+
+    def _answer(self, entries: "list[_Entry]", month: Month) -> Answer:
+        """Returns what there is of a month: the revision of its file, or why that cannot be told (yet)."""
+        try:
+            file = _file(entries, f"month {month}")
+            _ensure_written(file, self.quiet_s)
+            return self._as_read(_revision(file))
+        except SourceError as error:
+            return error
+
+    def _as_read(self, revision: str) -> str:
+        """Returns the revision of a file's trips, given that of the file."""
+        return digest([revision, *self.columns]) if self.columns else revision
+
+    @property
+    def _by_names(self) -> str:
+        """What is added to a file's name where one of its columns is not as it should be."""
+        return " (columns named by TRIP_COLUMNS)" if self.columns else ""
 
     def _base_file(self) -> Path:
         entries = [
@@ -317,16 +339,6 @@ class _Entry:
         return cls(path, None if is_named else "a name in other letters than TRIP_FOLDER_MONTHS or TRIP_FOLDER_BASE")
 
 
-def _answer(entries: "list[_Entry]", month: Month, quiet_s: float) -> Answer:
-    """Returns what there is of a month: the revision of its file, or why that cannot be told (yet)."""
-    try:
-        file = _file(entries, f"month {month}")
-        _ensure_written(file, quiet_s)
-        return _revision(file)
-    except SourceError as error:
-        return error
-
-
 def _file(entries: "list[_Entry]", what: str) -> Path:
     """Returns the file in the most preferred format.
 
@@ -413,10 +425,10 @@ def _rows_of(file: Path, _identity: tuple[int, ...]) -> int | None:
 
 
 @lru_cache(maxsize=16)
-def _latest_pickup(file: Path, _identity: tuple[int, ...]) -> str | None:
+def _latest_pickup(file: Path, _identity: tuple[int, ...], columns: tuple[tuple[str, str], ...]) -> str | None:
     try:
         with file.open("rb") as opened:
-            return latest_pickup(opened, str(file))
+            return latest_pickup(opened, str(file), dict(columns))
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
 

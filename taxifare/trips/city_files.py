@@ -105,6 +105,11 @@ class CityFile:
         return self.slug in SHIPPED
 
     @property
+    def on_record(self) -> str | None:
+        """What records call it; None for the project's own cities, which records of before do not name."""
+        return None if self.is_shipped else self.slug
+
+    @property
     def told(self) -> str:
         """What `CITY` is, for messages: the slug, and the file where it is one's own."""
         return self.slug if self.path == _shipped_path(self.slug) else f"{self.slug} ({self.path})"

@@ -45,7 +45,8 @@ def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
     1. `missing_value`: a coordinate is null, or what the target is made of. A null passenger count is no reason and
        stays null.
     2. `duplicate`: equal to an earlier trip in everything but its key, nulls counting as equal.
-    3. `zero_coordinate`: a coordinate is exactly 0, which is what a meter without a satellite fix writes.
+    3. `zero_coordinate`: a coordinate is exactly 0, which is what a meter without a satellite fix writes, and 0 is not
+       in the city.
     4. `outside_city`: an end lies outside the city's box, whose edges belong to it.
     5. `passenger_count`: not in 1 … `city.max_passengers`.
     6. `fare` or `duration`, the target: not strictly between 0 and `target.most`.
@@ -64,6 +65,7 @@ def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
     if missing:
         raise TripTableError(f"cleaning: missing columns {', '.join(missing)}; expected a trip table")
     coordinates = {name: trips[name].to_numpy(dtype=np.float64) for name in COORDINATES}
+    ranges = _ranges(city)
     values = target.of(trips).to_numpy(dtype=np.float64)
     passengers_known = trips["passenger_count"].notna().to_numpy()
     passengers = trips["passenger_count"].to_numpy(dtype=np.int64, na_value=0)
@@ -71,11 +73,10 @@ def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
     broken = {
         "missing_value": _any(np.isnan(column) for column in (*coordinates.values(), values)),
         "duplicate": is_duplicate(trips),
-        "zero_coordinate": _any(column == 0 for column in coordinates.values()),
-        "outside_city": _any(
-            ~_between(column, city.longitude_range_deg if "longitude" in name else city.latitude_range_deg)
-            for name, column in coordinates.items()
+        "zero_coordinate": _any(
+            column == 0 for name, column in coordinates.items() if not ranges[name][0] <= 0 <= ranges[name][1]
         ),
+        "outside_city": _any(~_between(column, ranges[name]) for name, column in coordinates.items()),
         "passenger_count": passengers_known & ~_between(passengers, (1, city.max_passengers)),
         target.name: ~((values > 0) & (values < target.most)),
     }
@@ -85,6 +86,43 @@ def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
         dropped[rule] = int(np.count_nonzero(kept & breaks))
         kept &= ~breaks
     return Cleaned(trips=trips[kept].reset_index(drop=True), dropped=dropped)
+
+
+def where_outside(trips: pd.DataFrame, city: City, told: str) -> str | None:
+    """Returns how many trips have an end outside the city's box, and where those lie; None where none has.
+
+    >>> ends = dict(zip(COORDINATES, [[-74.0, -87.6, 40.7], [40.7, 41.9, -74.0], [-74.0] * 3, [40.7] * 3]))
+    >>> city = City("New York", (-74.3, -73.7), (40.5, 40.9), 29.0, (), (), 7, (20, 6), (16, 20))
+    >>> where_outside(pd.DataFrame(ends), city, "new-york")
+    '2 of 3 trips have an end outside the box of CITY=new-york (longitude -74.3 to -73.7, latitude 40.5 to 40.9): most
+    of these ends lie at longitude -87.6 to 40.7, latitude -74 to 41.9'
+
+    Args:
+        trips: With coordinates; those that lack one play no part.
+        city: Gives the box.
+        told: What CITY is.
+    """
+    ranges = _ranges(city)
+    points = [trips[[f"{end}_longitude", f"{end}_latitude"]].to_numpy(np.float64) for end in ("pickup", "dropoff")]
+    (west, east), (south, north) = (ranges[name] for name in COORDINATES[:2])
+    low, high = np.array([west, south]), np.array([east, north])
+    is_outside = [np.isfinite(ends).all(axis=1) & ~((ends >= low) & (ends <= high)).all(axis=1) for ends in points]
+    if not (number := int(np.logical_or(*is_outside).sum())):
+        return None
+    outside = np.concatenate([ends[mask] for ends, mask in zip(points, is_outside, strict=True)])
+    # A few are nowhere, and say nothing of the others.
+    first, last = np.quantile(outside, [0.05, 0.95], axis=0, method="nearest")
+    turned = ((outside[:, ::-1] >= low) & (outside[:, ::-1] <= high)).all(axis=1).mean() > 1 / 2
+    return (
+        f"{number:,} of {len(trips):,} trips have an end outside the box of CITY={told} (longitude {west:g} to "
+        f"{east:g}, latitude {south:g} to {north:g}): most of these ends lie at longitude {first[0]:g} to {last[0]:g}, "
+        f"latitude {first[1]:g} to {last[1]:g}{'; longitude and latitude seem to be exchanged' if turned else ''}"
+    )
+
+
+def _ranges(city: City) -> dict[str, tuple[float, float]]:
+    """Returns the smallest and the largest value of each coordinate."""
+    return {name: city.longitude_range_deg if "longitude" in name else city.latitude_range_deg for name in COORDINATES}
 
 
 def _any(conditions: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:

@@ -46,6 +46,14 @@ class Column:
     required: bool = True
     known_at_pickup: bool = True
 
+    def described(self, currency: str) -> str:
+        """Returns what it means, with its unit, in a city of that currency."""
+        unit = currency if self.unit == MONEY else self.unit
+        return f"{self.description} ({unit})" if unit else self.description
+
+
+MONEY = "money"
+"""The unit of what is in the city's currency."""
 
 TRIP_COLUMNS: tuple[Column, ...] = (
     Column(
@@ -61,7 +69,7 @@ TRIP_COLUMNS: tuple[Column, ...] = (
     Column("dropoff_longitude", "number", "degrees", "Where the ride ended", nullable=True),
     Column("dropoff_latitude", "number", "degrees", "Where the ride ended", nullable=True),
     Column("passenger_count", "integer", "passengers", "How many rode", nullable=True),
-    Column("fare_amount", "number", "USD", "Meter fare plus tolls", nullable=True, known_at_pickup=False),
+    Column("fare_amount", "number", MONEY, "Meter fare plus tolls", nullable=True, known_at_pickup=False),
     Column(
         "dropoff_datetime",
         "timestamp",

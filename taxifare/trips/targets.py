@@ -121,6 +121,15 @@ def target_in(city: CityFile, name: TargetName) -> Target:
     return own if city.is_shipped else replace(own, model_name=f"{own.model_name}-{city.slug}")
 
 
+def column_of(unit: Unit) -> str:
+    """Returns how columns and fields of a target are called that is in that unit.
+
+    >>> column_of("USD"), column_of("EUR"), column_of("min")
+    ('fare_usd', 'fare_eur', 'duration_min')
+    """
+    return f"{'duration' if unit == MINUTES else 'fare'}_{unit.lower()}"
+
+
 def in_currency(name: TargetName, currency: Currency) -> Target:
     """Returns a target whose amounts, if it is one of money, are in that currency.
 

@@ -45,7 +45,7 @@ def raw_new_data(
         trips,
         metadata={
             "dagster/partition_row_count": len(trips.frame),
-            "dagster/column_schema": metadata.trip_schema(),
+            "dagster/column_schema": metadata.trip_schema(settings),
             "revision": published.revision,
             "source": published.origin,
             "left_out": metadata.dropped(published.dropped),
@@ -67,7 +67,7 @@ def preprocessed_data(raw_new_data: Trips, settings: dg.ResourceParam[Settings])
         done.trips,
         metadata={
             "dagster/partition_row_count": len(trips),
-            "dagster/column_schema": metadata.preprocessed_schema(settings.city_facts, settings.target_facts),
+            "dagster/column_schema": metadata.preprocessed_schema(settings),
             "revision": done.trips.edition.revision,
             "share_kept": len(trips) / len(raw_new_data.frame),
             "dropped": metadata.dropped(done.dropped),
@@ -90,7 +90,7 @@ def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[
         done.trips,
         metadata={
             "dagster/row_count": done.trips.training_trips + done.trips.validation_trips,
-            "dagster/column_schema": metadata.trip_schema(),
+            "dagster/column_schema": metadata.trip_schema(settings),
             "revision": published.revision,
             "source": published.origin,
             "published_trips": done.published_trips,

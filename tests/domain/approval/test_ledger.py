@@ -233,6 +233,12 @@ def test_a_ledger_of_another_target_says_what_to_do(ledger: Ledger, ledger_url: 
         assert entries.requests()
 
 
+def test_a_ledger_of_another_city_says_what_to_do(ledger: Ledger, ledger_url: str) -> None:
+    told = "expected requests about lisbon, received one about new-york or chicago. Set CITY back, or use another"
+    with pytest.raises(LedgerError, match=told), Ledger(ledger_url, "USD", "lisbon").reading():
+        pass
+
+
 def test_migrations_lead_to_the_tables_the_code_believes_in(ledger: Ledger) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.config import Config

@@ -92,6 +92,7 @@ CHANGES: dict[str, object] = {
     "difficulty_mae": 1.0,
     "gain": None,
     "slices": (),
+    "city": "lisbon",
     "track_record": TrackRecord(production="1"),
     "hindsight": Hindsight(replaced_version="0", gain=Interval(mean=0.1, low=0.0, high=0.2)),
     "verdict": Verdict.HOLD,

@@ -18,8 +18,8 @@ from taxifare.monitoring.realised import (
     realise,
 )
 from taxifare.reports import tables
-from taxifare.trips.cities import NEW_YORK
 from tests.support.approvals import evidence
+from tests.support.cities import NEW_YORK
 from tests.support.outcomes import priced_rides
 
 PROMISE = Promise(subject="2015-02", mae=Interval(mean=0.5, low=0.45, high=0.55), difficulty_mae=0.8)

@@ -16,8 +16,8 @@ from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.fitting import Epoch, TrainingHistory
 from taxifare.monitoring.realised import MonthErrors
 from taxifare.reports import figures
-from taxifare.trips.cities import NEW_YORK
 from taxifare.trips.targets import FARE
+from tests.support.cities import NEW_YORK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
