@@ -17,10 +17,15 @@ import pytest
 import requests
 from upath import UPath
 
+from taxifare.monitoring.gathering import gather
+from taxifare.monitoring.joining import join
 from taxifare.serving.bundle import NETWORK
+from taxifare.serving.collecting import collect_logs
 from taxifare.serving.zones import zones_of
+from taxifare.trips.months import parse_month
 from tests.support.bundles import ABSENT_WHERE_SERVED
 from tests.support.services import RIDE, Installation, fare_usd, installation, make_bundle
+from tests.support.small import small_settings
 
 pytestmark = pytest.mark.end_to_end
 
@@ -308,6 +313,20 @@ def test_a_rule_in_force_that_the_version_has_not_learned_is_a_warning(fresh: In
     assert fresh.price(pickup_datetime="2015-03-21 23:59").json()["warnings"] == []
     (warning,) = fresh.price(pickup_datetime="2015-03-22 00:00").json()["warnings"]
     assert warning.startswith("tolls_2015_03 ")
+    # What those rides came to is told before and after they are priced, twice, and of one that nobody has priced.
+    told = [{"ride_id": ride_id, "truth": 12.5, "unit": "USD"} for ride_id in ("first told", "never priced")]
+    for outcomes in (told, told, [told[0] | {"ride_id": "a ride"}]):
+        assert fresh.post("/outcomes", {"outcomes": outcomes}).ok
+    assert fresh.price("first told").ok
+    assert fresh.price("never told").ok
+    fresh.stop(signal.SIGTERM)
+    settings = small_settings(fresh.home)
+    for answers, outcomes in ((1, 1), (0, 0)):
+        found = collect_logs(settings)
+        assert (found[0].segments, found[1].segments) == (answers, outcomes)
+        place, joined = (settings.lake / f"{name}.parquet" for name in ("predictions", "outcomes"))
+        assert gather(place, parse_month("2015-03"), settings).rides == 3
+        assert join(place, joined, None, settings).fates == {"told": 2, "waiting": 1}
 
 
 def test_a_promotion_and_a_rollback_are_followed_within_seconds(fresh: Installation) -> None:

@@ -179,7 +179,7 @@ def test_checks_of_data_block_and_comparisons_do_not(definitions: dg.Definitions
         assert node.description, node.key
     assert found == (
         {(asset, True): names for asset, names in DATA_CHECKS.items()}
-        | {(asset, False): names for asset, names in COMPARISON_CHECKS.items()}
+        | {(asset, False): names for asset, names in (COMPARISON_CHECKS | OUTCOME_CHECKS).items()}
         | {("base_model", False): {"base_beats_reference"}, ("production_model", False): {"knows_the_rules"}}
     )
 
