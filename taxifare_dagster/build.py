@@ -64,6 +64,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             sensors.calendar_sensor,
             sensors.watch_sensor,
             sensors.inbox_sensor,
+            sensors.outcomes_sensor,
         ],
         schedules=[schedules.reminder_schedule, schedules.inbox_schedule, schedules.collect_schedule],
         resources={**make_resources(settings), **resources},

@@ -27,6 +27,12 @@ def editions(lake: UPath) -> dict[Month, str]:
     return dict(_editions(lake / _RAW_TRIPS))
 
 
+def whole_editions(lake: UPath) -> dict[Month, str]:
+    """Returns the months whose trips are in the lake, raw and clean, of one and the same revision."""
+    clean = dict(_editions(lake / _CLEAN_TRIPS))
+    return {month: revision for month, revision in editions(lake).items() if clean.get(month) == revision}
+
+
 def revision_of(schema: pa.Schema) -> str:
     """Returns the revision of the trips in a parquet file, which carries it beside its columns."""
     revision: str = json.loads((schema.metadata or {})[b"PANDAS_ATTRS"])["revision"]

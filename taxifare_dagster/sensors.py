@@ -30,6 +30,7 @@ from taxifare.approval.records import Comparison
 from taxifare.approval.tokens import about_request
 from taxifare.errors import ToldError
 from taxifare.monitoring.calendar import calendar_in, faults_in
+from taxifare.monitoring.due import months_due
 from taxifare.serving.batches import waiting
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
@@ -40,6 +41,7 @@ from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model, unshown_promotions
 from taxifare_dagster.assets.watch import OUTCOMES_ASSET
 from taxifare_dagster.failures import failed_runs
+from taxifare_dagster.io_managers import ParquetIOManager
 from taxifare_dagster.jobs import (
     approval_job,
     base_job,
@@ -48,6 +50,7 @@ from taxifare_dagster.jobs import (
     inbox_job,
     monthly_job,
     notice_job,
+    outcomes_job,
     renew_on_days_so_far,
     retrain_on_whole_month,
     score_inbox,
@@ -55,8 +58,9 @@ from taxifare_dagster.jobs import (
     watch_job,
     whole_month_job,
 )
+from taxifare_dagster.lake import whole_editions
 from taxifare_dagster.order import covered_months, covered_months_before, revisions_before
-from taxifare_dagster.partitions import partition_key
+from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
 
 RUNNING = [
     dg.DagsterRunStatus.QUEUED,
@@ -289,6 +293,32 @@ def _channels(notifiers: Sequence[Notifier]) -> list[str]:
     return [notifier.channel for notifier in notifiers]
 
 
+@dg.sensor(job=outcomes_job, minimum_interval_seconds=120, default_status=dg.DefaultSensorStatus.RUNNING)
+def outcomes_sensor(
+    context: dg.SensorEvaluationContext,
+    parquet_io: dg.ResourceParam[ParquetIOManager],
+    settings: dg.ResourceParam[Settings],
+) -> dg.SensorResult | dg.SkipReason:
+    """Requests that a month's quotes are joined with what the rides came to, when there is something new of either.
+
+    Quotes that were collected, outcomes that were told, a month that was published or restated: what a month lacks of
+    them is derived from the lake. A run that failed is tried again, after pauses that double up to an hour.
+    """
+    places = {
+        month_of_partition(key): (parquet_io.place("served_predictions", key), parquet_io.place("served_outcomes", key))
+        for key in months_of(settings).get_partition_keys()
+    }
+    due = months_due(whole_editions(settings.lake), places, settings)
+    tries = [
+        _next_try(context.instance, f"outcomes:{month}:{what}", outcomes_job.name, {}, partition_key(month))
+        for month, what in due.items()
+    ]
+    requests = [request for request in tries if request is not None]
+    if requests:
+        return dg.SensorResult(run_requests=requests)
+    return dg.SkipReason(f"{len(due)} months wait for another try" if due else "nothing new was quoted or told")
+
+
 def _config(op: dg.OpDefinition, **config: object) -> Mapping[str, object]:
     """Returns the config of a run with one op."""
     return {"ops": {op.name: {"config": config}}}
@@ -330,16 +360,20 @@ def _next_question(instance: dg.DagsterInstance, known: Known, comparison: Compa
 
 
 def _next_try(
-    instance: dg.DagsterInstance, key: str, job_name: str, config: Mapping[str, object]
+    instance: dg.DagsterInstance, key: str, job_name: str, config: Mapping[str, object], partition: str | None = None
 ) -> dg.RunRequest | None:
-    """Returns the request for the run that tells people, None while one is at work or too short ago."""
+    """Returns the request for a run that is tried until it succeeds, None while one is at work or too short ago."""
     earlier = instance.get_run_records(dg.RunsFilter(tags={"taxifare/asks": key}), limit=100)
     if any(record.dagster_run.status in RUNNING for record in earlier):
         return None
     if earlier and time.time() - (earlier[0].end_time or 0.0) < pause_before_try(len(earlier)):
         return None
     return dg.RunRequest(
-        run_key=f"{key}:{len(earlier)}", job_name=job_name, run_config=dict(config), tags={"taxifare/asks": key}
+        run_key=f"{key}:{len(earlier)}",
+        job_name=job_name,
+        run_config=dict(config),
+        partition_key=partition,
+        tags={"taxifare/asks": key},
     )
 
 

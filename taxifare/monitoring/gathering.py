@@ -35,6 +35,8 @@ from taxifare.whole_files import whole_file
 _ROWS = 65_536
 """Lines that are objects of Python at a time."""
 
+_SOURCES = b"taxifare_sources"
+
 KEY = ("ride_id", "version", "served_as")
 """What makes two rows the same quote."""
 
@@ -112,15 +114,31 @@ def gather(place: UPath, month: Month, settings: Settings) -> Gathered:
         OSError: The lake cannot be read or written.
     """
     torn: list[bytes] = []
+    sources: set[str] = set()
     found = [
         *stored(place, PREDICTIONS),
-        *_logged(prediction_log.collected_in(settings.lake), month, settings, torn),
-        *_priced(settings.inbox, month, settings),
+        *_logged(prediction_log.collected_in(settings.lake), month, settings, torn, sources),
+        *_priced(settings.inbox, month, settings, sources),
     ]
     table, repeated, contradicting = firsts(found)
+    marked = table.replace_schema_metadata({_SOURCES: msgspec.json.encode(sorted(sources))})
     with whole_file(place) as unfinished, unfinished.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(marked, file, compression="zstd")
     return Gathered(len(table), pc.count_distinct(table["ride_id"]).as_py(), repeated, contradicting, len(torn))
+
+
+def sources_of(place: UPath) -> tuple[str, ...] | None:
+    """Returns the segments and files that a month was gathered from last, None where it never was.
+
+    Raises:
+        OSError: The lake cannot be read.
+    """
+    try:
+        with place.open("rb") as file:
+            marks = pq.read_schema(file).metadata or {}
+    except FileNotFoundError:
+        return None
+    return msgspec.json.decode(marks.get(_SOURCES, b"[]"), type=tuple[str, ...])
 
 
 def firsts(found: Sequence[pa.Table]) -> tuple[pa.Table, int, int]:
@@ -169,15 +187,18 @@ def stored(place: UPath, schema: pa.Schema) -> list[pa.Table]:
         ) from None
 
 
-def _logged(collected: UPath, month: Month, settings: Settings, torn: list[bytes]) -> Iterator[pa.Table]:
-    """Yields the month's quotes of the prediction log, in parts."""
+def _logged(
+    collected: UPath, month: Month, settings: Settings, torn: list[bytes], sources: set[str]
+) -> Iterator[pa.Table]:
+    """Yields the month's quotes of the prediction log, in parts; notes torn lines, and the segments that have any."""
     decoder, zones, unit = msgspec.json.Decoder(_Quote), zones_of(settings.city.slug), settings.target_facts.unit
     # Other months' lines are not worth decoding: so is the field written, and in what a client told nowhere else.
     mark = f'"pickup_datetime":"{month}-'.encode()
     rows: list[tuple[Any, ...]] = []
-    for line in lines_in(collected):
+    for name, line in lines_in(collected):
         if mark not in line:
             continue
+        sources.add(name)
         try:
             row = _row(decoder.decode(line), zones, unit)
         except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, ValueError):
@@ -191,11 +212,15 @@ def _logged(collected: UPath, month: Month, settings: Settings, torn: list[bytes
     yield _table(rows)
 
 
-def lines_in(collected: UPath) -> Iterator[bytes]:
-    """Yields all lines that were collected; segments that go meanwhile are older than they are kept."""
+def lines_in(collected: UPath) -> Iterator[tuple[str, bytes]]:
+    """Yields all lines that were collected, each after the name of its segment.
+
+    Segments that go meanwhile are older than they are kept.
+    """
     for path in segments_in(collected):
         with suppress(FileNotFoundError):
-            yield from path.read_bytes().splitlines()
+            for line in path.read_bytes().splitlines():
+                yield path.name, line
 
 
 def _row(quote: _Quote, zones: Zones, unit: str) -> tuple[Any, ...] | None:
@@ -225,8 +250,8 @@ def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
     )
 
 
-def _priced(inbox: UPath | None, month: Month, settings: Settings) -> Iterator[pa.Table]:
-    """Yields the month's quotes of files whose rides have a `ride_id`, in parts.
+def _priced(inbox: UPath | None, month: Month, settings: Settings, sources: set[str]) -> Iterator[pa.Table]:
+    """Yields the month's quotes of files whose rides have a `ride_id`, in parts; notes the files that have any.
 
     Raises:
         MonitoringError: There is no such inbox, or a file of answers is none.
@@ -234,12 +259,22 @@ def _priced(inbox: UPath | None, month: Month, settings: Settings) -> Iterator[p
     if inbox is None:
         return
     try:
-        for answers, receipt in priced_files(inbox):
-            with answers.open("rb") as file:
+        files = list(priced_files(inbox))
+    except FileNotFoundError:
+        raise MonitoringError(
+            f"SCORING_INBOX: expected a folder, received {settings.scoring_inbox}, which is not there"
+        ) from None
+    for answers, receipt in files:
+        try:
+            with suppress(FileNotFoundError), answers.open("rb") as file:  # taken away meanwhile
                 for part in answered(file, kind_of(answers.name), settings.target_facts.unit):
-                    yield _of_file(part, receipt, month)
-    except (FileNotFoundError, RideFileError) as error:
-        raise MonitoringError(f"SCORING_INBOX={settings.scoring_inbox}: {error}") from None
+                    quotes = _of_file(part, receipt, month)
+                    sources |= {f"{answers.name}:{receipt.edition}"} if len(quotes) else set()
+                    yield quotes
+        except RideFileError as error:
+            raise MonitoringError(
+                f"SCORING_INBOX: {answers.name}: {error}. Remove it, or have it priced anew"
+            ) from None
 
 
 def _of_file(part: Answered, receipt: Receipt, month: Month) -> pa.Table:

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from taxifare.monitoring.gathering import lines_in, stored
+from taxifare.monitoring.gathering import lines_in, sources_of, stored
 from taxifare.monitoring.outcomes import OUTCOMES, PREDICTIONS, expected
 from taxifare.serving import outcome_log
 from taxifare.serving.outcome_log import ToldOutcome
+from taxifare.serving.segments import lines_of
 from taxifare.settings import Settings
 from taxifare.trips.table import COORDINATES
 from taxifare.whole_files import whole_file
@@ -42,7 +43,7 @@ _APART = pa.scalar(12 * 3_600_000_000, pa.duration("us"))
 
 _ROWS = 65_536
 
-_REVISION = b"taxifare_revision"
+_MARKS = b"taxifare_joined_with"
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,12 @@ def join(predictions: UPath, outcomes: UPath, published: Published | None, setti
         OSError: The lake cannot be read or written.
     """
     quotes = pa.concat_tables([PREDICTIONS.empty_table(), *stored(predictions, PREDICTIONS)])
-    told = [_told_before(outcomes), *_told_since(settings, quotes["ride_id"])]
+    segments: set[str] = set()
+    told = [_told_before(outcomes), *_told_since(settings, quotes["ride_id"], segments)]
     table = joined(quotes, published, pa.concat_tables(told))
     revision = None if published is None else published.revision
-    marked = table.replace_schema_metadata({_REVISION: revision or ""})
+    marks = JoinedWith(revision or "", tuple(sorted(segments)), str(sources_of(predictions)))
+    marked = table.replace_schema_metadata({_MARKS: msgspec.json.encode(marks)})
     with whole_file(outcomes) as unfinished, unfinished.open("wb") as file:
         pq.write_table(marked, file, compression="zstd")
     each = table.filter(_is_first(table["ride_id"]))
@@ -115,18 +118,41 @@ def join(predictions: UPath, outcomes: UPath, published: Published | None, setti
     return Joined(len(table), len(each), fates, differing, revision)
 
 
-def joined_revision(outcomes: UPath) -> str | None:
-    """Returns the revision of the trips that a month was joined with last, empty without trips; None before the first.
+class JoinedWith(msgspec.Struct, frozen=True):
+    """What a month was joined with last.
+
+    Attributes:
+        revision: Of the trips, empty without.
+        told: The outcome segments that there were.
+        gathered: What its quotes were gathered from, as one text.
+    """
+
+    revision: str = ""
+    told: tuple[str, ...] = ()
+    gathered: str = ""
+
+
+def joined_with(outcomes: UPath) -> JoinedWith | None:
+    """Returns what a month was joined with last, None before the first time.
 
     Raises:
         OSError: The lake cannot be read.
     """
     try:
         with outcomes.open("rb") as file:
-            marks: Mapping[bytes, bytes] = pq.read_schema(file).metadata or {}
+            marks = pq.read_schema(file).metadata or {}
     except FileNotFoundError:
         return None
-    return marks.get(_REVISION, b"").decode()
+    return msgspec.json.decode(marks.get(_MARKS, b"{}"), type=JoinedWith)
+
+
+def told_ids(segment: UPath) -> pa.Array:
+    """Returns the rides of which somebody told in a segment what they came to; none where it is gone by now."""
+    try:
+        content = segment.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    return pa.array([str(line.ride_id) for line in lines_of(content, ToldOutcome) if line is not None], pa.string())
 
 
 def joined(quotes: pa.Table, published: Published | None, told: pa.Table) -> pa.Table:
@@ -213,8 +239,8 @@ def _told_before(outcomes: UPath) -> pa.Table:
     return table.filter(pc.is_valid(table["told_least"]))
 
 
-def _told_since(settings: Settings, ids: pa.ChunkedArray) -> list[pa.Table]:
-    """Returns what the collected segments say of these rides, torn lines left out."""
+def _told_since(settings: Settings, ids: pa.ChunkedArray, segments: set[str]) -> list[pa.Table]:
+    """Returns what the collected segments say of these rides, torn lines left out; notes the segments."""
     asked, unit = pc.unique(ids), settings.target_facts.unit
     decoder = msgspec.json.Decoder(ToldOutcome)
     tables: list[pa.Table] = []
@@ -227,7 +253,8 @@ def _told_since(settings: Settings, ids: pa.ChunkedArray) -> list[pa.Table]:
         rows.clear()
 
     kinds = (pa.string(), pa.float64())
-    for line in lines_in(outcome_log.collected_in(settings.lake)):
+    for name, line in lines_in(outcome_log.collected_in(settings.lake)):
+        segments.add(name)
         try:
             told = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from upath import UPath
 
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
@@ -158,6 +159,22 @@ def answered(answers: IO[bytes], kind: Kind, unit: str) -> Iterator[Answered]:
         batch = whole.filter(is_priced)
         ids, versions = (_plain(batch.column(name)).cast(pa.string()) for name in (RIDE_ID, VERSION))
         yield Answered(ids, _rides(batch), versions, _numbers(batch.column(fare)), _numbers(batch.column(quoted)))
+
+
+def months_of_answers(answers: UPath) -> set[str]:
+    """Returns the months (`YYYY-MM`) in which rides of a file of answers begin, as far as they have ids.
+
+    Raises:
+        RideFileError: It is no file of rides.
+    """
+    found: set[str] = set()
+    with answers.open("rb") as file:
+        schema, batches = _opened(file, kind_of(answers.name))
+        if RIDE_ID in schema.names and "pickup_datetime" in schema.names:
+            for batch in batches:
+                months = np.unique(_moments(batch.column("pickup_datetime")).astype("datetime64[M]"))
+                found |= {str(month) for month in months if not np.isnat(month)}
+    return found
 
 
 def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:

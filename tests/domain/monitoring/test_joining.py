@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from upath import UPath
 
+from taxifare.monitoring.due import months_due
 from taxifare.monitoring.errors import MonitoringError
 from taxifare.monitoring.gathering import Gathered, gather
-from taxifare.monitoring.joining import Joined, Published, join, joined_revision
+from taxifare.monitoring.joining import Joined, Published, join, joined_with
 from taxifare.monitoring.outcomes import OUTCOMES
+from taxifare.serving.batches import score_in_inbox
+from taxifare.serving.bundle import Bundle
+from taxifare.serving.in_force import InForce
 from taxifare.trips.months import parse_month
-from tests.support.outcomes import outcome, published, quote, segment
-from tests.support.services import RIDE
+from tests.support.outcomes import ASKED_AT, outcome, published, quote, segment
+from tests.support.services import RIDE, fare_usd, make_bundle
 from tests.support.small import small_settings
 
 MARCH = parse_month("2015-03")
@@ -40,6 +44,13 @@ class Monitored:
     def join(self, trips: Published | None = None) -> Joined:
         self.gather()
         return join(self.predictions, self.outcomes, trips, self.settings)
+
+    def revision(self) -> str | None:
+        found = joined_with(self.outcomes)
+        return None if found is None else found.revision
+
+    def due(self, revision: str = "") -> bool:
+        return MARCH in months_due({MARCH: revision}, {MARCH: (self.predictions, self.outcomes)}, self.settings)
 
     def table(self) -> pd.DataFrame:
         with self.outcomes.open("rb") as file:
@@ -111,14 +122,65 @@ def test_quotes_and_outcomes_outlive_their_segments(monitored: Monitored) -> Non
 
 def test_a_restated_month_is_joined_anew(monitored: Monitored) -> None:
     segment(monitored.lake, [quote("a"), quote("b")])
-    assert joined_revision(monitored.outcomes) is None
+    assert joined_with(monitored.outcomes) is None
     assert monitored.join().revision is None
-    assert joined_revision(monitored.outcomes) == ""
+    assert monitored.revision() == ""
     monitored.join(published({"a": 12.0, "b": None}, "first"))
     assert monitored.table()["truth"].dropna().to_dict() == {"a": 12.0}
     monitored.join(published({"a": 13.0, "b": 8.0}, "second"))
     assert monitored.table()["truth"].to_dict() == {"a": 13.0, "b": 8.0}
-    assert joined_revision(monitored.outcomes) == "second"
+    assert monitored.revision() == "second"
+
+
+def test_a_month_is_due_when_there_is_something_new_and_not_again(monitored: Monitored) -> None:
+    assert not monitored.due("first"), "nobody has asked for a price"
+    segment(monitored.lake, [quote("a"), quote("b", pickup_datetime="2015-04-01 00:00")])
+    assert monitored.due()
+    monitored.gather()
+    assert monitored.due(), "a run that was killed in between"
+    monitored.join()
+    assert not monitored.due()
+    segment(monitored.lake, [quote("c", pickup_datetime="2015-04-01 00:00")], "20150314T230000-b")
+    segment(monitored.lake, [outcome("c"), outcome("nobody's")])
+    assert not monitored.due(), "another month's"
+    segment(monitored.lake, [outcome("a")], "20150314T230000-b")
+    assert monitored.due(), "late"
+    monitored.join()
+    assert monitored.due("first"), "published"
+    monitored.join(published({"a": 12.0}, "first"))
+    assert (monitored.due("first"), monitored.due("restated")) == (False, True)
+    for path in monitored.lake.glob("*/*.jsonl"):
+        path.unlink()
+    assert not monitored.due("first"), "segments are gone, what was gathered is there"
+
+
+def test_rides_of_files_take_part_where_they_have_an_id(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    monitored = Monitored(tmp_path / "home", scoring_inbox=str(inbox))
+    bundles = UPath(tmp_path / "bundles")
+    bundle = Bundle.read(bundles / make_bundle(bundles, "4"))
+    promotion = InForce(
+        sequence=7, version="4", digest=bundle.digest, city="new-york", target="fare", by="ada", reason="cheaper",
+        promoted_at=ASKED_AT, replaced_version=None,
+    )  # fmt: skip
+    rides = pd.DataFrame([RIDE | {"ride_id": name} for name in ("a", "b", None)])
+    rides = pd.concat([rides, pd.DataFrame([RIDE | {"ride_id": "far", "pickup_longitude": 0.0}])])
+    rides.to_csv(inbox / "march.csv", index=False)
+    rides.drop(columns="ride_id").to_parquet(inbox / "nameless.parquet")
+    for name in ("march.csv", "nameless.parquet"):
+        score_in_inbox(UPath(inbox / name), promotion, bundle, ASKED_AT)
+    assert monitored.due()
+    monitored.join(published({"a": 12.0}, "first"))
+    table = monitored.table()
+    assert table.index.tolist() == ["a", "b"]
+    assert (table["version"].unique().tolist(), table["sequence"].unique().tolist()) == (["4"], [7])
+    assert table.loc["a", "predicted"] == pytest.approx(fare_usd("4"), abs=0.005)
+    assert table["asked_at"].iloc[0] == pd.Timestamp(ASKED_AT)
+    assert not monitored.due("first")
+    (inbox / "march.quotes.csv").write_text("ride_id\n1\n")
+    with pytest.raises(MonitoringError, match=r"SCORING_INBOX: march.quotes.csv: expected"):
+        monitored.gather()
 
 
 def test_zones_stand_for_places_and_another_targets_lines_are_not_ours(monitored: Monitored) -> None:

@@ -1,0 +1,112 @@
+"""Which months are to be joined (again): derived each time from what is in the lake, never remembered.
+
+The files of a month carry what they were made of: the segments and files that quotes were gathered from, the outcome
+segments and the edition of the trips that they were joined with. What is there besides makes the month due.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from upath import UPath
+
+from taxifare.monitoring.gathering import sources_of
+from taxifare.monitoring.joining import joined_with, told_ids
+from taxifare.serving import outcome_log, prediction_log
+from taxifare.serving.batches import priced_files
+from taxifare.serving.files import RideFileError, months_of_answers
+from taxifare.serving.segments import segments_in
+from taxifare.settings import Settings
+from taxifare.trips.months import Month, parse_month
+
+_PICKUP = re.compile(rb'"pickup_datetime":"(\d{4}-\d{2})-')
+
+
+def months_due(
+    editions: Mapping[Month, str], places: Mapping[Month, tuple[UPath, UPath]], settings: Settings
+) -> dict[Month, str]:
+    """Returns the months for whose rides there is something new, oldest first, with a digest of what.
+
+    Args:
+        editions: The months that the lake has whole, clean and raw alike, and their revisions.
+        places: Of each month the files of its predictions and outcomes.
+        settings: Say where lake and inbox are.
+
+    Raises:
+        OSError: The lake cannot be read.
+    """
+    by_month: dict[Month, set[str]] = {}
+    for name, months in _quoted(settings):
+        for month in months:
+            by_month.setdefault(month, set()).add(name)
+    told = segments_in(outcome_log.collected_in(settings.lake))
+    due = {}
+    for month, (predictions, outcomes) in sorted(places.items()):
+        gathered = sources_of(predictions)
+        new = by_month.get(month, set()) - set(gathered or ())
+        if gathered is not None and not new:
+            new |= set(_new_truths(editions.get(month, ""), told, predictions, outcomes))
+        if new:
+            due[month] = hashlib.sha256("\n".join(sorted(new)).encode()).hexdigest()[:12]
+    return due
+
+
+def _new_truths(revision: str, told: list[UPath], predictions: UPath, outcomes: UPath) -> Iterator[str]:
+    """Yields the edition of the trips that a month lacks, and outcome segments, if some of them mention its rides."""
+    joined = joined_with(outcomes)
+    if joined is None:
+        yield "never joined"
+        return
+    if revision and revision != joined.revision:
+        yield revision
+    new = tuple(segment for segment in told if segment.name not in joined.told)
+    if new and _mention(new, predictions, joined.gathered):
+        yield from (segment.name for segment in new)
+
+
+def _quoted(settings: Settings) -> Iterator[tuple[str, frozenset[Month]]]:
+    """Yields the segments and files of answers, and the months that rides in them begin in."""
+    for segment in segments_in(prediction_log.collected_in(settings.lake)):
+        yield segment.name, _months_in(segment)
+    if settings.inbox is not None:
+        with suppress(FileNotFoundError):  # an inbox that is not there is `inbox_sensor`'s to tell
+            for answers, receipt in priced_files(settings.inbox):
+                yield f"{answers.name}:{receipt.edition}", _months_of(answers, receipt.edition)
+
+
+@lru_cache(maxsize=10_000)
+def _months_in(segment: UPath) -> frozenset[Month]:
+    """Returns the months of a segment, which never changes once it is collected."""
+    try:
+        content = segment.read_bytes()
+    except FileNotFoundError:  # older than it is kept
+        return frozenset()
+    return frozenset(
+        parse_month(found.decode()) for found in set(_PICKUP.findall(content)) if b"00" < found[-2:] < b"13"
+    )
+
+
+@lru_cache(maxsize=1_000)
+def _months_of(answers: UPath, edition: str) -> frozenset[Month]:
+    del edition  # the same place at another edition has other rides
+    try:
+        return frozenset(map(parse_month, months_of_answers(answers)))
+    except RideFileError:
+        return frozenset()
+
+
+@lru_cache(maxsize=1_000)
+def _mention(segments: tuple[UPath, ...], predictions: UPath, gathered: str) -> bool:
+    """Whether somebody told in segments what rides of a month came to, as it was gathered from these sources."""
+    del gathered  # gathered from others, it has other rides
+    with predictions.open("rb") as file:
+        ids = pq.read_table(file, columns=["ride_id"])["ride_id"]
+    return bool(pc.any(pc.is_in(ids, pa.concat_arrays(list(map(_ids, segments))))).as_py())
+
+
+_ids = lru_cache(maxsize=1_000)(told_ids)
