@@ -218,7 +218,7 @@ def test_the_prediction_log_is_collected_in_the_lake(serving: World) -> None:
 
 def quotes_of(world: World, trips: pd.DataFrame) -> list[Answer]:
     """What a service that has the version in force writes down of those rides, asked for five minutes before."""
-    promotion, bundle = in_force.model_in(world.settings.lake, "new-york", "fare")
+    promotion, bundle = in_force.model_in(world.settings.lake, world.settings.city, "fare")
     told = [
         {name: row[name] if isinstance(row[name], float) else None for name in FIELDS}
         | {"pickup_datetime": str(row["pickup_datetime"]), "passenger_count": int(row["passenger_count"])}
