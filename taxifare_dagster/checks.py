@@ -38,6 +38,7 @@ from taxifare.trips.preparation import Inspection, inspect_clean, inspect_publis
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
+from taxifare_dagster.lake import realised
 from taxifare_dagster.partitions import month_of_partition
 
 _log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def staging_model_checks(
     """The comparison of the two models on the same validation trips, which the request to a person is made from."""
     evidence = compare(preprocessed_data, production_eval_mae, staging_model, registry, settings)
     record(approvals.ledger, evidence, approvals.now())
-    renew_pages(approvals.ledger, settings)
+    renew_pages(approvals.ledger, settings, realised)
     worse = [objection.name for objection in evidence.objects("slice")]
     asset = "staging_model"
     yield _result(
@@ -159,7 +160,7 @@ def base_beats_reference(
     sample = base_trips.preprocessed(settings.city_facts)
     evidence = compare(sample, Appraisal(version=None), base_model, registry, settings)
     record(approvals.ledger, evidence, approvals.now())
-    renew_pages(approvals.ledger, settings)
+    renew_pages(approvals.ledger, settings, realised)
     return dg.AssetCheckResult(
         passed=evidence.staging.scores.mae < evidence.difficulty_mae,
         severity=dg.AssetCheckSeverity.WARN,

@@ -42,6 +42,7 @@ from taxifare_dagster.assets.watch import production_watch, renewed_so_far
 from taxifare_dagster.catalog import MONTHLY_ASSETS, OUTCOME_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.failures import failed_runs, failure_of
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
+from taxifare_dagster.lake import realised
 from taxifare_dagster.stored import base_trips, clean_trips, whole_month
 
 MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
@@ -115,7 +116,7 @@ def send_approval_message(
     if asked.decided is not None:
         context.log.info("%s: %s by %s", asked.request.id, asked.decided.state, asked.decided.by)
         _show_promotions(context, approvals, publisher)
-    renew_pages(approvals.ledger, settings)
+    renew_pages(approvals.ledger, settings, realised)
     if asked.faults:
         raise dg.Failure("; ".join(map(str, asked.faults)))
 
@@ -144,7 +145,7 @@ def keep_requests(
     """Closes requests that nobody answered in time, and reminds of those that have waited long."""
     for request in approvals.expire():
         context.log.warning("%s expired: nobody decided until %s", request.id, request.valid_until)
-    renew_pages(approvals.ledger, settings)
+    renew_pages(approvals.ledger, settings, realised)
     for request_id in send_reminders(approvals, notifiers, links, settings):
         context.log.info("reminded of %s", request_id)
 
@@ -180,7 +181,7 @@ def decide(
     )
     context.log.info("%s: %s by %s", outcome.request_id, outcome.state, outcome.by)
     _show_promotions(context, approvals, publisher)
-    renew_pages(approvals.ledger, settings)
+    renew_pages(approvals.ledger, settings, realised)
 
 
 @dg.job(description="Answer a request: approve or reject. Open it from the link in the message.")
@@ -210,7 +211,7 @@ def roll_back(
     promotion = approvals.rollback(config.to, by=config.decided_by, reason=config.reason, token=config.token)
     context.log.info("version %s is production, instead of %s", promotion.version, promotion.replaced_version)
     _show_promotions(context, approvals, publisher)
-    renew_pages(approvals.ledger, settings)
+    renew_pages(approvals.ledger, settings, realised)
 
 
 @dg.job(description="Go back to an earlier production version. Open it from the link in the message.")

@@ -68,6 +68,7 @@ def requests(
 
 @errors_told()
 def decide(
+    context: typer.Context,
     request: Annotated[str, typer.Argument(help="The request, as the message or `taxifare requests` names it.")],
     by: By,
     reason: Reason,
@@ -80,7 +81,7 @@ def decide(
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
     outcome = approvals.decide(request, decision, by, reason, override=override)
-    renew_pages(approvals.ledger, settings_in_force())
+    renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
     terminal().print(f"{request}: {outcome.state} by {outcome.by}. In production: {_in_production(approvals)}.")
 
 
@@ -114,6 +115,7 @@ def history(
 
 @errors_told()
 def rollback(
+    context: typer.Context,
     by: By,
     reason: Reason,
     to: Annotated[
@@ -124,7 +126,7 @@ def rollback(
     """Make an earlier production version production again, or take the model out of production."""
     approvals = approvals_in_force()
     promotion = approvals.rollback(to, by=by, reason=reason)
-    renew_pages(approvals.ledger, settings_in_force())
+    renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
     terminal().print(f"In production: {_named(promotion.version)}, instead of {_named(promotion.replaced_version)}.")
 
 

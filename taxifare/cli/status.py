@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from textwrap import wrap
 
+import typer
+
 from taxifare.approval.versions import ledger_of
 from taxifare.cli.shared import Terminal, errors_told
 from taxifare.operations.status import Question, Status, status_of
@@ -20,10 +22,11 @@ _MONTHS, _QUESTIONS, _ALARMS = 6, 2, 4
 
 
 @errors_told()
-def status() -> None:
+def status(context: typer.Context) -> None:
     """Show where things stand, on one screen: production, the last months, what waits, and what to type next."""
     settings = settings_in_force()
-    found = status_of(settings, ledger_of(settings), partial(make_source, settings), datetime.now(UTC))
+    ledger, source = ledger_of(settings), partial(make_source, settings)
+    found = status_of(settings, ledger, source, context.obj.realised, datetime.now(UTC))
     screen = Terminal()
     for line in lines_of(found, settings):
         screen.print(line, soft_wrap=True, highlight=False)
@@ -81,7 +84,16 @@ def _errors(found: Status, unit: str) -> list[str]:
     promised = "not on record"
     if found.promised is not None and found.promised_mae is not None:
         promised = f"off by {found.promised_mae:.2f} {unit} a ride (as shown on {found.promised.subject})"
-    return [f"promised: {promised}", "realised: no outcomes yet"]
+    return [f"promised: {promised}", *_wrapped(f"realised: {_realised(found, unit)}")]
+
+
+def _realised(found: Status, unit: str) -> str:
+    """Returns how far off quotes were of what was paid."""
+    if found.quotes is None:
+        return "no outcomes yet" if found.lost_quotes is None else "cannot be told"
+    month, error = found.quotes
+    expected = "" if error.expected is None else f"; promised at their difficulty: {error.expected.mean:.2f}"
+    return f"off by {error.mae:.2f} {unit} a ride on {error.rides:,} rides quoted in {month}{expected}"
 
 
 def _months(found: Status, unit: str) -> list[str]:

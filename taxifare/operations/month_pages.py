@@ -5,15 +5,20 @@ question and no decision from being made: the next time, the page is made.
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from upath import UPath
 
 from taxifare.approval.ledger import Ledger
+from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports.month_page import pages_of, render
 from taxifare.secrets import redacted
 from taxifare.settings import Settings
+from taxifare.trips.months import Month
 from taxifare.whole_files import whole_file
+
+Realised = Callable[[UPath], Mapping[Month, RealisedMonth]]
 
 _BEGINNING = 300
 """Bytes of a page in which it says what facts it shows."""
@@ -39,15 +44,20 @@ def address_of(page: UPath) -> str:
     return str(page)
 
 
-def renew_pages(ledger: Ledger, settings: Settings) -> list[str]:
-    """Returns the subjects whose pages were made just now: those that the ledger says more of than they show.
+def renew_pages(ledger: Ledger, settings: Settings, realised: Realised) -> list[str]:
+    """Returns the subjects whose pages were made just now: those of which more is known than they show.
 
-    Where the lake cannot be written, none are, and a warning says why.
+    Where the lake cannot be read or written, none are, and a warning says why.
+
+    Args:
+        ledger: Says what was compared, asked and decided.
+        settings: In force.
+        realised: Returns what the quotes of each month came to, as the lake has it.
     """
-    with ledger.reading() as entries:
-        pages = pages_of(entries, settings)
     made = []
     try:
+        with ledger.reading() as entries:
+            pages = pages_of(entries, settings, realised(settings.lake))
         for page in pages:
             path = page_in(settings.lake, page.month.subject)
             if page.facts.encode() in _beginning(path):

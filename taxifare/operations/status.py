@@ -18,6 +18,8 @@ from taxifare.approval.records import Promotion, Request, StandingRequest
 from taxifare.approval.records import Question as AnyQuestion
 from taxifare.errors import ToldError
 from taxifare.monitoring.calendar import calendar_in
+from taxifare.monitoring.realised import RealisedError
+from taxifare.operations.month_pages import Realised
 from taxifare.reports.months import MonthOnRecord, months_on_record, readable
 from taxifare.secrets import redacted
 from taxifare.serving import in_force
@@ -79,6 +81,8 @@ class Status:
         behind: The months that are published and have yet to be run, oldest first.
         waits: Why the first of them is not run yet; None where it may be.
         cannot_tell: Why it is not known what is published, None where it is.
+        quotes: The last month in which it is known what quotes of production came to; None where there is none.
+        lost_quotes: Why that cannot be told, None where it can.
         untold: What people should know and no message has told them in every channel.
         alarms: What is not as it should be.
         next_command: What to type next, None where nothing is to be done.
@@ -92,6 +96,8 @@ class Status:
     behind: tuple[Month, ...] = ()
     waits: str | None = None
     cannot_tell: str | None = None
+    quotes: tuple[str, RealisedError] | None = None
+    lost_quotes: str | None = None
     untold: tuple[str, ...] = ()
     alarms: tuple[Alarm, ...] = ()
     next_command: str | None = None
@@ -108,13 +114,16 @@ class Status:
         return None if evidence is None else evidence.staging.scores.mae
 
 
-def status_of(settings: Settings, ledger: Ledger, source: Callable[[], TripSource], now: datetime) -> Status:
+def status_of(
+    settings: Settings, ledger: Ledger, source: Callable[[], TripSource], realised: Realised, now: datetime
+) -> Status:
     """Returns where the installation stands; makes no state where there is none.
 
     Args:
         settings: In force.
         ledger: What is on record.
         source: Makes the source of trips; what it says of itself when it cannot be made is an alarm.
+        realised: Returns what the quotes of each month came to, as the lake has it.
         now: The moment.
 
     Raises:
@@ -136,13 +145,14 @@ def status_of(settings: Settings, ledger: Ledger, source: Callable[[], TripSourc
         tuple(_questions(known)),
         untold=tuple(_untold(known, channels, settings)),
     )
-    found = _with_months(found, known, source, settings)
+    found = _with_months(_with_quotes(found, realised, settings), known, source, settings)
     alarms = [
         *([] if missing is None else [_behind_what_was_told(missing.told_at)]),
         *_service(known.promotion, settings),
         *unlearned,
         *_errs(known),
         *_months(found),
+        *_quotes(found),
         *_messages(found),
     ]
     found = replace(found, alarms=tuple(alarms))
@@ -216,6 +226,20 @@ def _with_months(found: Status, known: Known, source: Callable[[], TripSource], 
     return replace(found, behind=tuple(one.month for one in due), waits=waits, cannot_tell=doubt)
 
 
+def _with_quotes(found: Status, realised: Realised, settings: Settings) -> Status:
+    """Returns the status with the last month of which it is known what quotes of production came to."""
+    try:
+        months = realised(settings.lake)
+    # Clients of buckets raise what they like.
+    except Exception as error:  # noqa: BLE001
+        return replace(found, lost_quotes=one_line(redacted(str(error))))
+    for month, quotes in sorted(months.items(), reverse=True):
+        for of_version in quotes.errors:
+            if (of_version.served_as, of_version.name) == ("production", found.production):
+                return replace(found, quotes=(str(month), of_version))
+    return found
+
+
 def _behind_what_was_told(told_at: datetime) -> Alarm:
     says = (
         f"the ledger lacks what people were told on {told_at:%Y-%m-%d %H:%M} UTC: it was restored from an older backup "
@@ -266,6 +290,15 @@ def _months(found: Status) -> Iterator[Alarm]:
     elif found.behind and found.production is not None:
         more = "" if len(found.behind) == 1 else f" to {found.behind[-1]}, {len(found.behind)} months,"
         yield Alarm("behind", f"{found.behind[0]}{more} published and not run yet: {WORKS} runs what is due")
+
+
+def _quotes(found: Status) -> Iterator[Alarm]:
+    """Yields that quotes were further off than was promised, or that it cannot be told."""
+    if found.lost_quotes is not None:
+        yield Alarm("outcomes", f"what quotes came to cannot be read: {found.lost_quotes}")
+    if found.quotes is not None and found.quotes[1].is_kept is False:
+        month, _ = found.quotes
+        yield Alarm("promise", f"quotes of {month} were surely further off than promised: taxifare outcomes {month}")
 
 
 def _messages(found: Status) -> Iterator[Alarm]:

@@ -6,6 +6,7 @@ the ledger and what was joined, so that the same facts give the same page.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from taxifare.approval.due import Known
@@ -17,7 +18,7 @@ from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.staleness import Baseline, Change
-from taxifare.monitoring.realised import errors_by_month
+from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
 from taxifare.reports.months import MonthOnRecord, months_on_record, readable
@@ -25,7 +26,7 @@ from taxifare.settings import Settings
 from taxifare.texts import one_line
 from taxifare.trips.cities import City, Rule
 from taxifare.trips.editions import BASE
-from taxifare.trips.months import parse_month
+from taxifare.trips.months import Month, parse_month
 from taxifare.trips.targets import Target
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class MonthPage:
         promised: The evidence on which production was approved; None where that is not on record.
         changes: The changes of production that were made on its evidence.
         promoted: The version that became production on a month's evidence, by month.
+        realised: What the quotes of months up to it came to, in order.
     """
 
     month: MonthOnRecord
@@ -106,6 +108,7 @@ class MonthPage:
     promised: Evidence | None
     changes: tuple[Promotion, ...]
     promoted: Mapping[str, str]
+    realised: tuple[RealisedMonth, ...] = ()
 
     @property
     def title(self) -> str:
@@ -123,7 +126,9 @@ class MonthPage:
         promised = None if self.promised is None else self.promised.digest
         changes = [change.sequence for change in self.changes]
         rules = [(str(rule.since), rule.description) for rule in self.rules]
-        return digest([_FORM, shown, asked, promised, changes, rules, self.target.name, self.city.name, self.tolerance])
+        paid = [month.model_dump(mode="json") for month in self.realised]
+        about = [self.target.name, self.target.unit, self.city.name, self.tolerance]
+        return digest([_FORM, shown, asked, promised, changes, rules, paid, about])
 
     @property
     def change(self) -> Change | None:
@@ -167,10 +172,10 @@ class MonthPage:
         if evidence.production is None or evidence.verdict is Verdict.LEAK:
             return Answer("bad", "It cannot be told", tuple(f"{_capital(reason)}." for reason in evidence.reasons))
         change = self.change
-        sentences = (
-            self._error(evidence.production_version, evidence.production.scores),
-            *self._against_promise(change),
-        )
+        error = self._error(evidence.production_version, evidence.production.scores)
+        sentences = (error, *self._against_promise(change), *self._paid())
+        if any(told.is_kept is False for told in self.told):
+            return Answer("bad", "Not as was promised", sentences)
         if change is not None and change.is_stale:
             return Answer("bad", "Not well enough any more", (*sentences, change.finding))
         return Answer("good", "Yes", sentences)
@@ -204,6 +209,31 @@ class MonthPage:
             f"That is {self.amount(abs(change.rise))} {more} than was shown when it was approved "
             f"({self.amount(change.then.mae)}, {self.promised.subject}): {self.signed(change.harder)} because the "
             f"month is {hardness} for anybody, {self.signed(change.staler)} because the model fits it {fit}.",
+        )
+
+    @property
+    def quotes(self) -> RealisedMonth | None:
+        """What the month's quotes came to; None where nothing is known."""
+        return next((found for found in self.realised if found.month == self.month.subject), None)
+
+    @property
+    def told(self) -> tuple[RealisedError, ...]:
+        """The errors of the versions whose quotes customers were told in the month."""
+        quotes = self.quotes
+        if quotes is None:
+            return ()
+        given = (error for error in quotes.errors if error.served_as == "production")
+        return tuple(error for error in given if error is not quotes.production)
+
+    def _paid(self) -> tuple[str, ...]:
+        """Returns how far off quotes were of what was paid, in a sentence."""
+        found = None if self.quotes is None else self.quotes.production
+        if found is None:
+            return ()
+        way = "too low" if found.bias < 0 else "too high"
+        return (
+            f"What customers were told was off by {self.amount(found.mae)} a ride, {self.amount(abs(found.bias))} "
+            f"{way} all together, on the {found.rides:,} rides of which it is known what they came to.",
         )
 
     @property
@@ -274,7 +304,7 @@ class MonthPage:
     def figure(self) -> "Figure | None":
         """The errors of the months up to this one; None before the first."""
         comparisons = [one.comparison for one in self.before]
-        errors = errors_by_month(comparisons, ())[-_DRAWN_MONTHS:]
+        errors = errors_by_month(comparisons, self.realised)[-_DRAWN_MONTHS:]
         if not errors:
             return None
         return drawn_over_time(errors, self.promoted, self.city.rules, self.target.unit)
@@ -287,17 +317,26 @@ class MonthPage:
         """Returns a difference with its sign and unit."""
         return f"{value:+.2f} {self.target.unit}".replace("-", "−", 1)
 
+    @staticmethod
+    def bounds(found: Interval | None) -> str:
+        """Returns an error with its bounds."""
+        if found is None:
+            return "–"
+        bounds = f" ({found.low:.2f} to {found.high:.2f})" if isfinite(found.high) else ""
+        return f"{found.mean:.2f}{bounds}"
+
     def between(self, gain: Interval) -> str:
         """Returns a gain with its bounds."""
         return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})".replace("-", "−")
 
 
-def pages_of(entries: Entries, settings: Settings) -> list[MonthPage]:
+def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, RealisedMonth]) -> list[MonthPage]:
     """Returns what the page of each subject that was compared shows, in order.
 
     Args:
         entries: One view of the ledger.
         settings: Give city, target and tolerance.
+        realised: What the quotes of each month came to.
     """
     months, history = months_on_record(Known.read(entries)), entries.promotions()
     subjects = {request.id: request.subject for request in entries.requests()}
@@ -320,9 +359,14 @@ def pages_of(entries: Entries, settings: Settings) -> list[MonthPage]:
                 promised=None if approved is None else readable(approved),
                 changes=tuple(changes.get(month.subject, ())),
                 promoted={subject: version for subject, version in promoted.items() if subject <= month.subject},
+                realised=() if month.subject == BASE else _until(month.subject, realised),
             )
         )
     return found
+
+
+def _until(subject: str, realised: Mapping[Month, RealisedMonth]) -> tuple[RealisedMonth, ...]:
+    return tuple(found for _, found in sorted(realised.items()) if found.month <= subject)
 
 
 def render(page: MonthPage) -> str:

@@ -11,12 +11,14 @@ from taxifare.approval.approvals import Approvals
 from taxifare.monitoring.gathering import gather
 from taxifare.monitoring.joining import join
 from taxifare.monitoring.realised import RealisedMonth, promises_of, read_outcomes, realise, versions_in
+from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.assets.serving import collected_predictions, scored_files
 from taxifare_dagster.catalog import MONITORING_GROUP, MONITORING_KINDS, OWNERS
 from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.lake import realised
 from taxifare_dagster.partitions import month_of_partition
 from taxifare_dagster.stored import published
 
@@ -73,6 +75,8 @@ def served_mae(
     promises = promises_of(versions_in(place), record.comparisons().values(), record.requests())
     unit = settings.target_facts.unit
     found = realise(read_outcomes(place), month, promises, settings.city_facts, unit)
+    of_now = {month_of_partition(context.partition_key): found}
+    renew_pages(approvals.ledger, settings, lambda lake: {**realised(lake), **of_now})
     return dg.Output(found, metadata=metadata.realised(found))
 
 

@@ -47,6 +47,7 @@ from taxifare.training.appraisal import appraise_production
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare_dagster.build import build_definitions
+from taxifare_dagster.command import surroundings
 from tests.support.approvals import LINKS, SECRET, Office, in_processes
 from tests.support.servers import Login, chat_server, free_port, mlflow_server, webhook_server
 from tests.support.small import run_tags, small_settings
@@ -174,7 +175,7 @@ def environment(settings: Settings, login: Login = ADMINISTRATOR) -> dict[str, s
 
 def taxifare(settings: Settings, *arguments: str, login: Login = ADMINISTRATOR) -> Result:
     """What the command does and says."""
-    return CliRunner().invoke(app, arguments, env=environment(settings, login))
+    return CliRunner().invoke(app, arguments, obj=surroundings(), env=environment(settings, login))
 
 
 def doctor(settings: Settings) -> str:

@@ -19,6 +19,7 @@ from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
+from taxifare_dagster.command import surroundings
 from tests.support.approvals import by_recorded_files, evidence
 from tests.support.registry import put_files
 
@@ -39,7 +40,7 @@ class Desk:
         return self.approvals.request(record(self.approvals.ledger, found, utc_now()))
 
     def run(self, *words: str) -> Result:
-        return CliRunner().invoke(app, list(words), env={"COLUMNS": "160"})
+        return CliRunner().invoke(app, list(words), obj=surroundings(), env={"COLUMNS": "160"})
 
 
 @pytest.fixture

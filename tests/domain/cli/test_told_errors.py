@@ -14,6 +14,7 @@ from taxifare.approval.ledger import Ledger
 from taxifare.cli.main import app
 from taxifare.environment import SettingsError
 from taxifare.settings import settings_in_force, unknown_names
+from taxifare_dagster.command import surroundings
 from tests.support.places import REPOSITORY
 
 READING = ["doctor", "mend", "requests", "requests --all", "history", "history --on 2015-03-14", "history --verify"]
@@ -33,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(command: str) -> Result:
-    result = CliRunner().invoke(app, command.split(), env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, command.split(), obj=surroundings(), env={"COLUMNS": "200"})
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result

@@ -19,7 +19,10 @@ from taxifare.serving.in_force import InForce
 from taxifare.sources import TripSource, make_source
 from taxifare.sources.base import CannotTellError, SourceError
 from taxifare.trips.months import Month, parse_month
+from taxifare_dagster.command import surroundings
+from taxifare_dagster.lake import realised
 from tests.support.approvals import Office
+from tests.support.quotes import put_quotes, quotes_of
 from tests.support.small import small_settings
 from tests.support.standing import month
 
@@ -51,7 +54,7 @@ class Installation:
 
     def status(self) -> Status:
         source: Callable[[], TripSource] = lambda: self.source  # type: ignore[assignment, return-value]  # noqa: E731
-        return status_of(self.settings, self.office.approvals.ledger, source, self.office.clock())
+        return status_of(self.settings, self.office.approvals.ledger, source, realised, self.office.clock())
 
     def screen(self) -> str:
         lines = lines_of(self.status(), self.settings)
@@ -85,6 +88,10 @@ class Installation:
         return self.office.ask(subject, staging, self.status().production, verdict=verdict)
 
 
+def words(screen: str) -> str:
+    return " ".join(screen.split())
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Installation:
     return Installation(tmp_path / "state")
@@ -95,7 +102,7 @@ def test_in_an_empty_folder_it_says_how_to_begin_and_makes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TAXIFARE_HOME", str(tmp_path / "state"))
-    shown = CliRunner().invoke(app, ["status"])
+    shown = CliRunner().invoke(app, ["status"], obj=surroundings())
     assert shown.exit_code == 0, shown.output
     assert shown.output.splitlines()[-1] == "Next        make demo"
     assert "nothing yet: no model was approved" in shown.output
@@ -171,7 +178,9 @@ def test_a_source_that_cannot_be_made_is_an_alarm(here: Installation) -> None:
     here.office.with_first_model()
     here.told()
     without = small_settings(here.settings.home, trip_source="folder", trip_folder=here.settings.home / "nowhere")
-    found = status_of(without, here.office.approvals.ledger, lambda: make_source(without), here.office.clock())
+    found = status_of(
+        without, here.office.approvals.ledger, lambda: make_source(without), realised, here.office.clock()
+    )
     assert [alarm.name for alarm in found.alarms] == ["source"]
 
 
@@ -194,6 +203,21 @@ def test_a_standing_approval_that_is_asked_for(tmp_path: Path) -> None:
     assert f"taxifare decide {asked.id} --approve" in here.screen()
 
 
+def test_the_error_that_was_realised_stands_beside_what_was_promised(here: Installation) -> None:
+    here.office.with_first_model()
+    here.told()
+    put_quotes(
+        here.settings.lake, {"2015-01": quotes_of("2015-01", {"1": 2.14}), "2015-02": quotes_of("2015-02", {"9": 3})}
+    )
+    assert "realised: off by 2.14 USD a ride on 900 rides quoted in 2015-01; promised at" in words(here.screen())
+    assert here.status().alarms == ()
+    put_quotes(here.settings.lake, {"2015-03": quotes_of("2015-03", {"1": 3.14})})
+    assert [alarm.name for alarm in here.status().alarms] == ["promise"]
+    (here.settings.lake / "served_mae" / "2015-04-01.json").write_text("{}")
+    assert [alarm.name for alarm in here.status().alarms] == ["outcomes"]
+    assert "realised: cannot be told" in here.screen()
+
+
 def test_errors_of_durations_are_in_minutes(tmp_path: Path) -> None:
     settings = small_settings(tmp_path / "state", target="duration")
     settings.home.mkdir()
@@ -201,7 +225,7 @@ def test_errors_of_durations_are_in_minutes(tmp_path: Path) -> None:
     office.approvals.ledger = Ledger(settings.ledger_url, "min")
     with office.approvals.ledger.writing():
         pass
-    found = status_of(settings, office.approvals.ledger, Published, office.clock())  # type: ignore[arg-type]
+    found = status_of(settings, office.approvals.ledger, Published, realised, office.clock())  # type: ignore[arg-type]
     assert lines_of(found, settings)[0].startswith("taxifare    New York, duration in min;")
 
 
@@ -234,7 +258,7 @@ def test_a_broken_ledger_is_told_in_a_line(here: Installation, monkeypatch: pyte
     monkeypatch.chdir(here.settings.home)
     monkeypatch.setenv("TAXIFARE_HOME", str(here.settings.home))
     (here.settings.home / "ledger.db").write_bytes(b"no database at all, " * 100)
-    shown = CliRunner().invoke(app, ["status"])
+    shown = CliRunner().invoke(app, ["status"], obj=surroundings())
     assert shown.exit_code == 1
     assert "LedgerError" in shown.output
     with pytest.raises(LedgerError):

@@ -26,6 +26,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.operations.doctor import examine
 from taxifare.settings import Settings
+from taxifare_dagster.command import surroundings
 from tests.support.approvals import LINKS, PERSON, by_recorded_files, evidence, record
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
@@ -58,7 +59,7 @@ def command(settings: Settings, line: str) -> str:
         "MODEL_NAME": settings.model_name or "",
         "MLFLOW_TRACKING_URI": "",
     }
-    result = CliRunner().invoke(app, line.split(), env=environment)
+    result = CliRunner().invoke(app, line.split(), obj=surroundings(), env=environment)
     assert result.exit_code == 0, result.output
     return result.output
 

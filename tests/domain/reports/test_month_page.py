@@ -9,10 +9,13 @@ from upath import UPath
 from taxifare.approval.records import Request
 from taxifare.gate.evidence import Objection, Verdict
 from taxifare.gate.scores import Interval
+from taxifare.monitoring.realised import Beside
 from taxifare.operations.month_pages import page_in, renew_pages
 from taxifare.reports.month_page import MonthPage, pages_of, render
 from taxifare.settings import Settings
+from taxifare_dagster.lake import realised
 from tests.support.approvals import Office, contender, evidence, scores
+from tests.support.quotes import put_quotes, quotes_of
 from tests.support.small import small_settings
 from tests.support.standing import month
 
@@ -30,7 +33,8 @@ def office(home: Settings) -> Office:
 
 def page(office: Office, settings: Settings, subject: str = "2015-01") -> MonthPage:
     with office.approvals.ledger.reading() as entries:
-        return next(one for one in pages_of(entries, settings) if one.month.subject == subject)
+        pages = pages_of(entries, settings, realised(settings.lake))
+        return next(one for one in pages if one.month.subject == subject)
 
 
 def words(html: str) -> str:
@@ -116,6 +120,25 @@ def test_the_first_model_has_a_page(office: Office, home: Settings) -> None:
     assert "Version 1 came into production" in shown
 
 
+def test_what_was_quoted_is_held_against_what_was_paid(office: Office, home: Settings) -> None:
+    office.ask("2015-02", "2", "1", mae=2.27)
+    assert "No outcomes are known yet" in words(render(page(office, home, "2015-02")))
+    gain = Interval(mean=0.05, low=0.01, high=0.09)
+    beside = Beside(production="1", shadow="2", gain=gain, rides=700)
+    put_quotes(home.lake, {"2015-02": quotes_of("2015-02", {"1": 2.15}, beside=(beside,))})
+    found = page(office, home, "2015-02")
+    assert found.was_right.short == "Yes"
+    assert found.was_right.sentences[-1].startswith("What customers were told was off by 2.15 USD a ride, 0.30 USD")
+    shown = words(render(found))
+    assert "1,000 rides were quoted; of 90.0 % it is known what they came to" in shown
+    assert "version 1 900 2.15 (2.05 to 2.25) 2.10 (2.00 to 2.20) −0.30 USD as promised" in shown
+    assert "version 2 would have been closer than version 1 by +0.050 (+0.010 to +0.090) USD a ride" in shown
+    put_quotes(home.lake, {"2015-02": quotes_of("2015-02", {"1": 3.15})})
+    told = page(office, home, "2015-02")
+    assert (told.was_right.tone, told.was_right.short) == ("bad", "Not as was promised")
+    assert told.facts != found.facts
+
+
 def test_slices_that_got_worse_come_first_and_are_marked(office: Office, home: Settings) -> None:
     worse = Objection(about="slice", name="airport", reason="airport trips get worse by a dollar")
     office.request(
@@ -164,17 +187,17 @@ class TestPagesInTheLake:
     def test_each_is_made_once_and_anew_when_there_is_more_to_say(self, office: Office, home: Settings) -> None:
         ledger = office.approvals.ledger
         request: Request = office.ask("2015-01", "2", "1")
-        assert renew_pages(ledger, home) == ["base", "2015-01"]
-        assert renew_pages(ledger, home) == []
+        assert renew_pages(ledger, home, realised) == ["base", "2015-01"]
+        assert renew_pages(ledger, home, realised) == []
         office.approve(request)
-        assert renew_pages(ledger, home) == ["2015-01"]
+        assert renew_pages(ledger, home, realised) == ["2015-01"]
         shown = page_in(home.lake, "2015-01").read_text()
         assert "Nothing any more" in shown
         again = evidence("2015-01", "3", "2", revision="r2").model_copy(
             update={"staging": contender("3", scores(1.5), run_id="run-t")}
         )
         office.request(again)
-        assert renew_pages(ledger, home) == ["2015-01"]
+        assert renew_pages(ledger, home, realised) == ["2015-01"]
         assert "version 3" in page_in(home.lake, "2015-01").read_text()
         assert [path.name for path in (home.home / "lake" / "reports").iterdir() if path.name.startswith(".")] == []
 
@@ -182,12 +205,12 @@ class TestPagesInTheLake:
         self, office: Office, home: Settings, caplog: pytest.LogCaptureFixture
     ) -> None:
         (home.home / "lake").write_text("a file in its place")
-        assert renew_pages(office.approvals.ledger, home) == []
+        assert renew_pages(office.approvals.ledger, home, realised) == []
         assert "pages of months are not made" in caplog.text
 
     def test_they_lie_in_a_bucket_as_well(self, office: Office, home: Settings, bucket: str) -> None:
         in_bucket = home.model_copy(update={"storage_uri": f"{bucket}/lake"})
         office.ask("2015-01", "2", "1")
-        assert renew_pages(office.approvals.ledger, in_bucket) == ["base", "2015-01"]
-        assert renew_pages(office.approvals.ledger, in_bucket) == []
+        assert renew_pages(office.approvals.ledger, in_bucket, realised) == ["base", "2015-01"]
+        assert renew_pages(office.approvals.ledger, in_bucket, realised) == []
         assert "2015-01" in UPath(f"{bucket}/lake/reports/2015-01.html").read_text()
