@@ -107,9 +107,11 @@ def _home(home: Path) -> str:
 def _city(city: CityFile) -> str:
     """Returns which city is set, by which file, and what it says."""
     facts, own = city.facts, "" if city.told == city.slug else f", by {city.path}"
+    airports = ", ".join(airport.code for airport in facts.airports) or "none"
+    rules = ", ".join(rule.name for rule in facts.rules) or "none"
     return (
-        f"{facts.name} ({city.slug}){own}: {city.currency.name}, {city.time_zone}, {len(facts.airports)} airports, "
-        f"{len(facts.rules)} dated rules"
+        f"{facts.name} ({city.slug}){own}: {city.currency.name}, {city.time_zone}; airports: {airports}; dated rules: "
+        f"{rules}"
     )
 
 

@@ -71,7 +71,8 @@ def preprocessed_data(raw_new_data: Trips, settings: dg.ResourceParam[Settings])
             "revision": done.trips.edition.revision,
             "share_kept": len(trips) / len(raw_new_data.frame),
             "dropped": metadata.dropped(done.dropped),
-            "overview": metadata.plot(figures.trips_overview(trips, settings.target_facts)),
+            # Of no trip there is nothing to draw, and a check says why none is left.
+            **({"overview": metadata.plot(figures.trips_overview(trips, settings.target_facts))} if len(trips) else {}),
         },
     )
 

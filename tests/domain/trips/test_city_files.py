@@ -1,6 +1,7 @@
 """City files: the project's own cities are what they were, one's own is read, and what is wrong with one is said."""
 
 import os
+import re
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -356,3 +357,10 @@ def test_facts_keep_their_types(tmp_path: Path) -> None:
     one, other = (read_city(written(tmp_path, street_angle_deg=angle)).facts for angle in (15, 15.0))
     assert asdict(one) == asdict(other)
     assert isinstance(one.grid_angle_deg, float)
+
+
+def test_the_example_of_the_documentation_is_a_city() -> None:
+    text = (REPOSITORY / "docs" / "your-city.md").read_text()
+    assert f"```yaml\n# saint-denis.yaml\n{SAINT_DENIS.read_text()}```" in text
+    named = set(re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE))
+    assert {name for names in named for name in re.findall(r"`(\w+)`", names)} == set(PLAIN)
