@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
 from taxifare import secrets
+from taxifare.buckets import EXTRAS, ensure_client
 from taxifare.errors import ToldError
 from taxifare.texts import EXPECTED
 from taxifare.trips.cities import City
@@ -162,7 +163,7 @@ class HomeSettings(Group):
         """
         if self.storage_uri is None:
             return UPath(self.home / "lake")
-        return _opened("STORAGE_URI", self.storage_uri)
+        return opened("STORAGE_URI", self.storage_uri)
 
     @property
     def inbox(self) -> UPath | None:
@@ -171,7 +172,7 @@ class HomeSettings(Group):
         Raises:
             SettingsError: What it takes to open SCORING_INBOX is not installed, or nobody knows its kind.
         """
-        return None if self.scoring_inbox is None else _opened("SCORING_INBOX", self.scoring_inbox)
+        return None if self.scoring_inbox is None else opened("SCORING_INBOX", self.scoring_inbox)
 
     @property
     def _ledger_file(self) -> Path:
@@ -190,12 +191,12 @@ class HomeSettings(Group):
         return self.database_url.get_secret_value()
 
 
-_EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
-"""What to install for the buckets that are tested."""
-
-
-def _opened(setting: str, address: str) -> UPath:
+def opened(setting: str, address: str) -> UPath:
     """Returns a folder or bucket; what is in a bucket is asked anew each time, for others write to it, too.
+
+    Args:
+        setting: Which names it, for what is told of it.
+        address: Where it is.
 
     Raises:
         SettingsError: What it takes to open it is not installed, or nobody knows its kind.
@@ -204,14 +205,16 @@ def _opened(setting: str, address: str) -> UPath:
     if not separator:
         return UPath(address)
     try:
+        ensure_client(protocol)
         get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
-        extra = f" (pip install 'taxifare[{_EXTRAS[protocol]}]')" if protocol in _EXTRAS else ""
+        extra = f" (pip install 'taxifare[{EXTRAS[protocol]}]')" if protocol in EXTRAS else ""
         raise SettingsError(
             f"{setting}: expected a folder, or a bucket whose client is installed{extra}, received {protocol}://…: "
             f"{error}"
         ) from None
-    return UPath(address, use_listings_cache=False)
+    ours = {"setting": setting} if protocol in EXTRAS else {}
+    return UPath(address, use_listings_cache=False, **ours)
 
 
 class SubjectSettings(Group):
@@ -269,7 +272,7 @@ class ServiceSettings(SubjectSettings, HomeSettings):
         Raises:
             SettingsError: What it takes to open SERVICE_MODEL_PATH is not installed, or nobody knows its kind.
         """
-        return None if self.service_model_path is None else _opened("SERVICE_MODEL_PATH", self.service_model_path)
+        return None if self.service_model_path is None else opened("SERVICE_MODEL_PATH", self.service_model_path)
 
     @model_validator(mode="after")
     def _service_is_not_open_to_all(self) -> Self:

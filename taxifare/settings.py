@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -29,8 +30,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from upath import UPath
 
 from taxifare import secrets
+from taxifare.buckets import EXTRAS, is_local
 from taxifare.environment import (
     ENV_FILE,
     Group,
@@ -46,6 +49,7 @@ from taxifare.environment import (
     SubjectSettings,
     empty_is_none,
     in_words,
+    opened,
     read_settings,
     remembered_address,
 )
@@ -80,6 +84,7 @@ OptionalInt = Annotated[int | None, BeforeValidator(empty_is_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(empty_is_none)]
 BigQueryTable = Annotated[str, Field(pattern=r"^[\w.:-]+\.\w+\.[\w-]+$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(empty_is_none)]
+PathOrPlace = Annotated[Place, BeforeValidator(lambda place: str(place) if isinstance(place, Path) else place)]
 OptionalWebAddress = Annotated[OptionalAddress, AfterValidator(_on_the_web)]
 WebAddress = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator(_on_the_web)]
 RowCount = Annotated[int | None, BeforeValidator(_row_count)]
@@ -153,6 +158,23 @@ class MlflowSettings(ProblemSettings, HomeSettings):
     def registered_model(self) -> str:
         """Name of the registered model: each target has its own."""
         return self.model_name or self.target_facts.model_name
+
+    @property
+    def artifacts(self) -> UPath | None:
+        """Where the files of a new experiment go, None where MLflow chooses.
+
+        Raises:
+            SettingsError: What it takes to open MLFLOW_ARTIFACT_LOCATION is not installed, or nobody knows its kind.
+        """
+        if self.mlflow_artifact_location is None:
+            return None
+        place = opened("MLFLOW_ARTIFACT_LOCATION", self.mlflow_artifact_location)
+        if EXTRAS.get(place.protocol) == "aws" and find_spec("boto3") is None:  # MLflow has a client of its own
+            raise SettingsError(
+                "MLFLOW_ARTIFACT_LOCATION: expected a folder, or a bucket whose client is installed (pip install "
+                "'taxifare[aws]'), received s3://…: there is no boto3"
+            )
+        return place
 
     @model_validator(mode="after")
     def _mlflow_login_is_whole(self) -> Self:
@@ -262,7 +284,9 @@ ColumnNames = Annotated[
 class FolderSettings(SourceSettings):
     """A folder of trip files."""
 
-    trip_folder: OptionalPath = Field(None, description="Folder of trip files, for TRIP_SOURCE=folder")
+    trip_folder: PathOrPlace = Field(
+        None, description="Folder or bucket (gs://…, s3://…) of trip files, for TRIP_SOURCE=folder"
+    )
     trip_folder_months: str = Field(
         "taxi_{month:%Y_%m}.*",
         description="Name of a month's file in TRIP_FOLDER, a pattern with %Y and %m of the month",
@@ -278,6 +302,18 @@ class FolderSettings(SourceSettings):
             "Names of columns in TRIP_FOLDER's files, as in fare_amount=price,pickup_datetime=at; others are left out"
         ),
     )
+
+    @property
+    def trips(self) -> UPath | None:
+        """Where the trip files are, None where nobody says.
+
+        Raises:
+            SettingsError: What it takes to open TRIP_FOLDER is not installed, or nobody knows its kind.
+        """
+        if self.trip_folder is None:
+            return None
+        place = opened("TRIP_FOLDER", self.trip_folder)
+        return UPath(Path(place.path).expanduser().absolute()) if is_local(place) else place
 
     @model_validator(mode="after")
     def _folder_is_named(self) -> Self:

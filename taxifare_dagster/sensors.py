@@ -276,7 +276,7 @@ def inbox_sensor(
         return dg.SkipReason("SCORING_INBOX is not set")
     try:
         seen, found = json.loads(context.cursor or "{}"), waiting(settings.inbox)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return dg.SkipReason(f"SCORING_INBOX: expected a folder, received {settings.scoring_inbox}, which is not there")
     grown = [name for name, edition in found.items() if seen.get(name) == edition]
     tries = [

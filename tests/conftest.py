@@ -22,6 +22,7 @@ from taxifare.secrets import private_folder
 from taxifare.settings import Settings
 from taxifare.trips.editions import Trips
 from tests.support.approvals import Office
+from tests.support.clouds import Cloud, Front, front_of, without_pauses
 from tests.support.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server
 from tests.support.places import REAL_TRIPS
 from tests.support.servers import postgres_programs, postgres_server
@@ -226,6 +227,23 @@ def s3_bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"taxifare-{next(_buckets)}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def front(cloud: Cloud, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    """A cloud whose server can be made to refuse, with an empty bucket; its clients do not pause between tries."""
+    bucket = request.getfixturevalue({"gs": "bucket", "s3": "s3_bucket"}[cloud])
+    variable = {"gs": "STORAGE_EMULATOR_HOST", "s3": "AWS_ENDPOINT_URL"}[cloud]
+    with without_pauses(monkeypatch), front_of(cloud, os.environ[variable]) as front:
+        monkeypatch.setenv(variable, front.url)
+        front.bucket = bucket
+        yield front
+
+
+@pytest.fixture(params=["gs", "s3"])
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    """Whose buckets."""
+    return request.param
 
 
 @pytest.fixture

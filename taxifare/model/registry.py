@@ -6,7 +6,7 @@ How a model is packed is the business of `packaging`, how MLflow is reached of `
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +14,19 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taxifare.buckets import EXTRAS
 from taxifare.digests import digest_of_files
 from taxifare.model.contents import Content, Contents, NotOnRecordError
 from taxifare.model.exposure import Exposure
 from taxifare.model.packaging import LoadedModel, VersionUnusableError, log_packed, unpacked
 from taxifare.model.runs import Runs
-from taxifare.model.store import MlflowStore, RegistryError, attempting, bucket_faults, unless_it_exists
+from taxifare.model.store import (
+    MlflowStore,
+    attempting,
+    bucket_faults,
+    ensure_bucket_answers,
+    unless_it_exists,
+)
 from taxifare.settings import MlflowSettings
 from taxifare.trips.cities import City
 
@@ -305,15 +312,31 @@ class ModelRegistry:
         """
         uri = self._model_uri(version, run_id)
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                path = self.store.mlflow.artifacts.download_artifacts(uri, dst_path=folder)
-            except Exception as error:
-                # Unless MLflow or the bucket has gone silent in between: an outage is no fault of the version.
-                self._model_uri(version, run_id)
-                if isinstance(error, bucket_faults()) and not _is_absence(error):
-                    raise RegistryError(f"MLflow could not download version {version}: {error}") from None
+            with attempting(f"download version {version}"):
+                path = self._downloaded(version, uri, folder, lambda: self._model_uri(version, run_id))
+            yield path
+
+    def _downloaded(self, version: str, uri: str, folder: str, ensure_registry_answers: Callable[[], object]) -> Path:
+        """Returns where the version's files have been downloaded into a folder.
+
+        Raises:
+            RegistryError: The bucket, or MLflow, does not answer: an outage is no fault of the version.
+            VersionUnusableError: They answer, and do not have its files.
+        """
+        download = self.store.mlflow.artifacts.download_artifacts
+        try:
+            return Path(download(uri, dst_path=folder))
+        except Exception as error:
+            ensure_registry_answers()
+            if isinstance(error, bucket_faults()) and not _is_absence(error):
+                raise
+            ensure_bucket_answers(uri)
+            if uri.partition("://")[0] not in EXTRAS:
                 raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
-            yield Path(path)
+        try:  # what MLflow says of a bucket's refusal does not tell it from a file that is not there
+            return Path(download(uri, dst_path=folder))
+        except Exception as error:
+            raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
 
     def _what_is_missing(self) -> str:
         """Returns what MLflow does not have of a version that it cannot find: the version, or the whole model."""
@@ -353,5 +376,7 @@ def _described(found: "ModelVersion") -> RegisteredVersion:
 
 
 def _is_absence(error: Exception) -> bool:
-    """Returns whether a bucket answered that there is no such file."""
-    return getattr(error, "code", None) == HTTPStatus.NOT_FOUND
+    """Returns whether a bucket answered that there is no such file; one that is not there itself says so, too."""
+    answer = getattr(error, "response", None)
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    return HTTPStatus.NOT_FOUND in {status, getattr(error, "code", None)}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from taxifare.model.provenance import code_tags
-from taxifare.model.store import MlflowStore, RegistryError, attempting
+from taxifare.model.store import MlflowStore, RegistryError, attempting, ensure_bucket_answers
 from taxifare.secrets import shown
 
 if TYPE_CHECKING:
@@ -122,7 +122,11 @@ class Runs:
     def read_predictions(self, run_id: str) -> pd.Series:
         """Returns the predictions kept with the run, indexed by trip key."""
         with attempting(f"read the predictions of run {run_id}"), tempfile.TemporaryDirectory() as folder:
-            path = self._store.client.download_artifacts(run_id, _PREDICTIONS_FILE, folder)
+            try:
+                path = self._store.client.download_artifacts(run_id, _PREDICTIONS_FILE, folder)
+            except Exception:  # of a bucket's refusal MLflow says no more than that the path may be wrong
+                ensure_bucket_answers(self._store.client.get_run(run_id).info.artifact_uri)
+                raise
             return pd.read_parquet(path)["predicted"]
 
     def url(self, run_id: str) -> str | None:

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from taxifare.buckets import EXTRAS, UnreachableError
+from taxifare.environment import SettingsError, opened
 from taxifare.errors import ToldError
 from taxifare.secrets import private_folder, shown
 from taxifare.settings import MlflowSettings
@@ -31,6 +33,10 @@ _ADDRESSES = (
     ("model_versions", "source"),
 )
 """Where an SQLite store keeps the absolute addresses of files: table and column."""
+
+
+_BUCKET_CLIENTS = {"boto3": "aws", "google.cloud.storage": "gcp", "google.cloud": "gcp", "google": "gcp"}
+"""What to install for the clients that MLflow has of buckets, by the module that is missing."""
 
 
 class RegistryError(ToldError, RuntimeError):
@@ -54,7 +60,12 @@ class MlflowStore:
 
     @classmethod
     def from_settings(cls, settings: MlflowSettings) -> "MlflowStore":
-        """Returns the store the settings name, logged in; connects to nothing."""
+        """Returns the store the settings name, logged in; connects to nothing.
+
+        Raises:
+            SettingsError: What it takes to open MLFLOW_ARTIFACT_LOCATION is not installed.
+        """
+        _ = settings.artifacts
         if settings.mlflow_login is not None:
             # In the environment MLflow does not show the login; in its address, which it repeats in errors, it would.
             os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.mlflow_login
@@ -204,6 +215,11 @@ def attempting(attempt: str) -> Iterator[None]:
         is_silent = any(isinstance(fault, requests.RequestException) for fault in (error, error.__context__))
         advice = "; is MLFLOW_TRACKING_URI right, and does the server run?" if is_silent else ""
         raise RegistryError(f"MLflow could not {attempt}: {error}{advice}") from None
+    except ModuleNotFoundError as error:
+        if error.name not in _BUCKET_CLIENTS:
+            raise
+        extra = f"pip install 'taxifare[{_BUCKET_CLIENTS[error.name]}]'"
+        raise RegistryError(f"MLflow could not {attempt}: its files are in a bucket: {extra}") from None
 
 
 @contextmanager
@@ -219,13 +235,36 @@ def unless_it_exists() -> Iterator[None]:
 
 
 def bucket_faults() -> tuple[type[Exception], ...]:
-    """Returns what Google's client raises where artifacts are in a bucket; nothing where it is not installed."""
-    try:
+    """Returns what clients raise where artifacts are in a bucket: Google's and Amazon's, those that are installed."""
+    faults: tuple[type[Exception], ...] = ()
+    with suppress(ImportError):
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
-    except ImportError:
-        return ()
-    return (GoogleAPIError, GoogleAuthError)
+
+        faults += (GoogleAPIError, GoogleAuthError)
+    with suppress(ImportError):
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        faults += (Boto3Error, BotoCoreError, ClientError)
+    return faults
+
+
+def ensure_bucket_answers(address: str) -> None:
+    """Ensures that a bucket lets us read whatever it has under an address; of other places nothing is known here.
+
+    Raises:
+        RegistryError: It does not: nothing is known about what is there.
+    """
+    if address.partition("://")[0] not in EXTRAS:
+        return
+    try:
+        for path in opened("MLFLOW_ARTIFACT_LOCATION", address).rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    file.read(1)
+    except (UnreachableError, SettingsError) as error:
+        raise RegistryError(f"MLflow's files cannot be read: {error}") from None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from taxifare.approval.records import Promotion, Request
 from taxifare.approval.tokens import KEPT_IN
 from taxifare.approval.verification import verify
 from taxifare.approval.versions import registry_of
+from taxifare.buckets import is_local
 from taxifare.errors import ToldError
 from taxifare.model.contents import NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
@@ -116,11 +117,13 @@ def _city(city: CityFile) -> str:
 
 
 def _writable(folder: UPath) -> str:
-    """Returns that the folder can be written to."""
-    if folder.protocol in {"", "file"}:  # a bucket needs no folders, and would be made where it is missing
+    """Returns that the folder can be written to, and says what is in it."""
+    if is_local(folder):  # a bucket needs no folders, and would be made where it is missing
         folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".doctor-{uuid4().hex}"
     probe.write_text("")
+    if probe.name not in {path.name for path in folder.iterdir()}:
+        raise DisorderError(f"{folder} does not list what was written to it a moment ago")
     probe.unlink()
     return f"{folder} can be written to"
 
@@ -253,7 +256,7 @@ def _artifacts(settings: MlflowSettings, registry: ModelRegistry) -> str:
             f"the files of experiment {settings.mlflow_experiment} are in {place}, MLFLOW_ARTIFACT_LOCATION says "
             f"{wanted}: an experiment keeps the place it was created with; name a new one in MLFLOW_EXPERIMENT"
         )
-    return f"in {place}" if wanted is None else _writable(UPath(wanted))
+    return f"in {place}" if settings.artifacts is None else _writable(settings.artifacts)
 
 
 def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:

@@ -50,13 +50,13 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     # A process prices on one thread: before numpy is imported, which asks how many there are.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from taxifare.buckets import UnreachableError
     from taxifare.serving.app import Service
     from taxifare.serving.bundle import BundleError
     from taxifare.serving.following import Follower
     from taxifare.serving.metrics import Metrics
     from taxifare.serving.outcome_log import OutcomeLog
     from taxifare.serving.outcome_log import folder_in as outcomes_in
-    from taxifare.serving.places import UnreachableError
     from taxifare.serving.prediction_log import PredictionLog, folder_in
     from taxifare.serving.shadow import StagingFollower
 

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from upath import UPath
 
+from taxifare.buckets import UnreachableError
 from taxifare.digests import digest_of_digests
 from taxifare.errors import ToldError
-from taxifare.serving.places import UnreachableError, content_of
 from taxifare.serving.rides import Limits, Moments, Rides
 from taxifare.trips.cities import Airport, City, Rule
 from taxifare.trips.city_files import CityFile
@@ -276,7 +276,7 @@ def _session(network: bytes) -> Any:
 
 def _content(folder: UPath, name: str) -> bytes:
     try:
-        return content_of(folder / name)
+        return (folder / name).read_bytes()
     except UnreachableError:
         raise
     except (FileNotFoundError, NotADirectoryError):

@@ -12,7 +12,6 @@ from upath import UPath
 
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.places import content_of
 from taxifare.trips.city_files import CityFile
 from taxifare.whole_files import whole_file
 
@@ -65,7 +64,7 @@ def read(lake: UPath) -> InForce | None:
 
     Raises:
         InForceError: The file says nothing that can be read.
-        OSError: It cannot be told whether there is one.
+        OSError, UnreachableError: It cannot be told whether there is one.
     """
     return published(lake, _FILE, InForce)
 
@@ -77,7 +76,7 @@ def model_in(lake: UPath, city: CityFile, target: str) -> tuple[InForce, Bundle]
         NothingInForceError: Nothing is.
         InForceError: What is in force cannot be told.
         BundleError: Its files are not what was promoted, or of another city or target.
-        OSError: The lake cannot be read.
+        OSError, UnreachableError: The lake cannot be read.
     """
     promotion = read(lake)
     if promotion is None or promotion.digest is None:
@@ -107,10 +106,10 @@ def published(lake: UPath, name: str, kind: type[_Published]) -> _Published | No
 
     Raises:
         InForceError: The file says nothing that can be read.
-        OSError: It cannot be told whether there is one.
+        OSError, UnreachableError: It cannot be told whether there is one.
     """
     try:
-        content = content_of(bundles_in(lake) / name)
+        content = (bundles_in(lake) / name).read_bytes()
     except FileNotFoundError:
         return None
     try:

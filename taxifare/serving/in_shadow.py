@@ -43,7 +43,7 @@ def read(lake: UPath) -> InShadow | None:
 
     Raises:
         InForceError: The file says nothing that can be read.
-        OSError: It cannot be told whether there is one.
+        OSError, UnreachableError: It cannot be told whether there is one.
     """
     return in_force.published(lake, _FILE, InShadow)
 

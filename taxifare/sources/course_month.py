@@ -5,11 +5,12 @@ fetched, and no others, are taken away again.
 """
 
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
+from taxifare.buckets import is_local
 from taxifare.settings import FolderSettings, Settings
 from taxifare.sources.base import SourceError
 from taxifare.sources.folder import Folder, month_name
@@ -21,25 +22,27 @@ from taxifare.whole_files import whole_file
 _MARK = {b"taxifare": b"new-data"}
 
 
-def fetch(month: Month, settings: Settings, on_download: OnDownload = log_download) -> Path:
+def fetch(month: Month, settings: Settings, on_download: OnDownload = log_download) -> UPath:
     """Returns the file in TRIP_FOLDER that the month has been fetched into; `on_download` is told how much has arrived.
 
     Raises:
         SourceError: Trips do not come from a folder, it has the month already, or the course's files do not.
     """
     folder = _folder(settings)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    if is_local(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     if folder.has(month):
         raise SourceError(f"{folder.path}: month {month} is there already; `taxifare delete-new-data` takes it away")
     file = folder.path / _file_name(folder.months_pattern, month)
     course = LeWagon.from_settings(settings, Web(settings.downloads, on_download=on_download))
     table = pa.Table.from_pandas(course.read_month(month).trips, preserve_index=False)
-    with whole_file(file) as unfinished:
-        pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | _MARK), unfinished)
+    marked = table.replace_schema_metadata((table.schema.metadata or {}) | _MARK)
+    with whole_file(file) as unfinished, unfinished.open("wb") as opened:
+        pq.write_table(marked, opened)
     return file
 
 
-def withdraw(settings: FolderSettings) -> list[Path]:
+def withdraw(settings: FolderSettings) -> list[UPath]:
     """Returns the files that `fetch` had put into TRIP_FOLDER and that are no longer there.
 
     Raises:
@@ -82,5 +85,6 @@ def _file_name(pattern: str, month: Month) -> str:
     return name
 
 
-def _is_marked(file: Path) -> bool:
-    return (pq.read_schema(file).metadata or {}).items() >= _MARK.items()
+def _is_marked(file: UPath) -> bool:
+    with file.open("rb") as opened:
+        return (pq.read_schema(opened).metadata or {}).items() >= _MARK.items()

@@ -8,7 +8,6 @@ import codecs
 import gzip
 import io
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -127,7 +126,8 @@ def read_parts(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> Iterato
                 rows = _frame(named)
             yield rows
     text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
-    most, unpacked = _most_unpacked(os.fstat(file.fileno()).st_size), 0
+    most, unpacked = _most_unpacked(file.seek(0, io.SEEK_END)), 0
+    file.seek(0)
     with reading(origin, "gzip" if origin.endswith(".gz") else "CSV"):
         header = _line(text, origin)
         lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)

@@ -1,28 +1,29 @@
-"""Trips from a folder of files: one of the base years and one a month, in Kaggle's columns.
+"""Trips from a folder of files, here or in a bucket: one of the base years and one a month, in Kaggle's columns.
 
-A file is chosen by its name. Where the same trips stand there in several formats the first of `FORMATS` is read. What
-has such a name and is no file of trips – a folder, a link to nothing, another ending or other letters – is nothing that
-is not there: whether there is such a month, or base years, cannot be told then.
+A file is chosen by its name. How a place is listed, and what is known of a file without reading it, is in `places`.
+Where the same trips stand there in several formats the first of `FORMATS` is read. What has such a name and is no file
+of trips – a folder, a link to nothing, another ending or other letters – is nothing that is not there: whether there is
+such a month, or base years, cannot be told then.
 """
 
 import fnmatch
 import hashlib
 import os
 import re
-import stat
 import string
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from taxifare.digests import digest
 from taxifare.settings import FolderSettings
@@ -38,6 +39,7 @@ from taxifare.sources.base import (
     untold_dropoffs,
 )
 from taxifare.sources.files import FORMATS, ensure_last_line, latest_pickup, read_parts, read_rows
+from taxifare.sources.places import Found, listed, looked_at, noted, opening
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
 
@@ -49,7 +51,7 @@ class Folder(TripSource):
     """Publishes the trip files of a folder; a month's revision is the SHA-256 of its file.
 
     Attributes:
-        path: The folder; files in folders below it are not read.
+        path: The folder, or a bucket with what the names in it begin with; files in folders below it are not read.
         months_pattern: Name of a month's file: `*` and `?` stand for any text and any character, `{month:%Y_%m}` for
             the month with the strftime codes `%Y` and `%m`.
         base_pattern: Name of the base years' file, with `*` and `?`.
@@ -59,12 +61,13 @@ class Folder(TripSource):
         quiet_s: A file that was changed less than so many seconds ago may still be written, and waits.
         columns: What columns of the trip table are called in the files, by pairs of both names; they are part of the
             revisions, because with other columns there are other trips.
+        notes: Folder in which it is noted what was found in files of a bucket, which are not fetched again for it.
 
     Raises:
         SourceError: A pattern has other fields or codes, or lacks the year or the month.
     """
 
-    path: Path
+    path: UPath
     months_pattern: str = "taxi_{month:%Y_%m}.*"
     base_pattern: str = "taxi_base_*"
     first_month: Month | None = None
@@ -72,6 +75,7 @@ class Folder(TripSource):
     time_zone: str = "America/New_York"
     quiet_s: float = 0.0
     columns: tuple[tuple[str, str], ...] = ()
+    notes: Path | None = None
 
     def __post_init__(self) -> None:
         _ = self._month_name
@@ -82,11 +86,12 @@ class Folder(TripSource):
 
         Raises:
             SourceError: It names none, or a pattern is not as it should be.
+            SettingsError: What it takes to open it is not installed.
         """
-        if settings.trip_folder is None:
+        if (trips := settings.trips) is None:
             raise SourceError("expected a folder of trip files, received none: set TRIP_FOLDER")
         return cls(
-            settings.trip_folder.expanduser().absolute(),
+            trips,
             settings.trip_folder_months,
             settings.trip_folder_base,
             settings.first_month,
@@ -94,6 +99,7 @@ class Folder(TripSource):
             settings.time_zone,
             settings.trip_folder_quiet_s,
             settings.trip_columns,
+            settings.downloads / "notes",
         )
 
     def months(self) -> dict[Month, str]:
@@ -121,7 +127,7 @@ class Folder(TripSource):
         for month, entries in self._entries_of_months().items():
             with suppress(SourceError):  # what is wrong with it is said where it is read
                 file = _file(entries, f"month {month}")
-                rides[month] = _rows_of(file, _identity(file))
+                rides[month] = noted(_rows_of, file, self.notes)
         return {month: rows for month, rows in rides.items() if rows is not None}
 
     def read_month(self, month: Month) -> Publication:
@@ -139,7 +145,8 @@ class Folder(TripSource):
         content = _content(file)
         rows = read_rows(content, str(file), dict(self.columns))
         trips = checked_month(rows, month, f"{file}{self._by_names}", self.time_zone)
-        return Publication(trips, self._as_read(_sha256(content)), str(file), dropped=untold_dropoffs(rows, trips))
+        revision = self._as_read(hashlib.sha256(content).hexdigest())
+        return Publication(trips, revision, str(file), dropped=untold_dropoffs(rows, trips))
 
     def read_base(self) -> BasePublication:
         """Returns the trips of the base file before the first month, which is read a part at a time.
@@ -149,7 +156,7 @@ class Folder(TripSource):
             SourceError: It cannot be read as trips, or is no file.
         """
         file = self._base_file()
-        return BasePublication(self._parts(file, _revision(file)), self.base_revision(), str(file))
+        return BasePublication(self._parts(file, self._revision(file)), self.base_revision(), str(file))
 
     def base_revision(self) -> str:
         """Returns the hash of the base file, and of the first month where that leaves some of its trips out.
@@ -160,12 +167,12 @@ class Folder(TripSource):
         """
         file = self._base_file()
         _ensure_written(file, self.quiet_s)
-        revision, latest = self._as_read(_revision(file)), _latest_pickup(file, _identity(file), self.columns)
+        revision, latest = self._as_read(self._revision(file)), noted(_latest_pickup, file, self.notes, self.columns)
         if self.first_month is None or (latest or "") < str(self.first_month):
             return revision
         return digest([revision, str(self.first_month)])
 
-    def _parts(self, file: Path, content: str) -> Iterator[Publication]:
+    def _parts(self, file: Found, content: str) -> Iterator[Publication]:
         """Yields the trips of the base file in parts; the last one says how many are not from before the first month.
 
         Raises:
@@ -173,23 +180,20 @@ class Folder(TripSource):
         """
         origin, revision, read, kept, latest = str(file), self.base_revision(), 0, 0, None
         untold = Counter[str]()
-        try:
-            with file.open("rb") as opened:
-                for rows in read_parts(opened, origin, dict(self.columns)):
-                    if rows.empty:  # blank lines at the end of a text
-                        continue
-                    trips = checked_trips(rows, f"{origin}{self._by_names}", self.time_zone, first_number=read)
-                    untold.update(untold_dropoffs(rows, trips))
-                    read += len(trips)
-                    if self.first_month is not None:
-                        is_before = trips["pickup_datetime"] < bounds(self.first_month)[0]
-                        trips = trips if is_before.all() else trips[is_before].reset_index(drop=True)
-                    kept += len(trips)
-                    if len(trips) and latest is not None:
-                        yield latest
-                    latest = Publication(trips, revision, origin) if len(trips) else latest
-        except OSError as error:
-            raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+        with opening(file) as opened:
+            for rows in read_parts(opened, origin, dict(self.columns)):
+                if rows.empty:  # blank lines at the end of a text
+                    continue
+                trips = checked_trips(rows, f"{origin}{self._by_names}", self.time_zone, first_number=read)
+                untold.update(untold_dropoffs(rows, trips))
+                read += len(trips)
+                if self.first_month is not None:
+                    is_before = trips["pickup_datetime"] < bounds(self.first_month)[0]
+                    trips = trips if is_before.all() else trips[is_before].reset_index(drop=True)
+                kept += len(trips)
+                if len(trips) and latest is not None:
+                    yield latest
+                latest = Publication(trips, revision, origin) if len(trips) else latest
         if latest is None:
             before = f" of before FIRST_MONTH={self.first_month}" if read else ""
             raise SourceError(
@@ -197,15 +201,23 @@ class Folder(TripSource):
             )
         after = {"not_before_first_month": read - kept} if read > kept else {}
         yield replace(latest, dropped=after | untold)
-        if (now := _revision(file)) != content:
+        if (now := self._revision(looked_at(file.path))) != content:
             raise SourceError(f"{origin}: expected revision {content}, received {now}: it changed while it was read")
+
+    def _revision(self, file: Found) -> str:
+        """Returns the SHA-256 of the file, which is read again only when it has changed.
+
+        Raises:
+            SourceError: The file cannot be read.
+        """
+        return noted(_sha256, file, self.notes)
 
     def _answer(self, entries: "list[_Entry]", month: Month) -> Answer:
         """Returns what there is of a month: the revision of its file, or why that cannot be told (yet)."""
         try:
             file = _file(entries, f"month {month}")
             _ensure_written(file, self.quiet_s)
-            return self._as_read(_revision(file))
+            return self._as_read(self._revision(file))
         except SourceError as error:
             return error
 
@@ -218,11 +230,11 @@ class Folder(TripSource):
         """What is added to a file's name where one of its columns is not as it should be."""
         return " (columns named by TRIP_COLUMNS)" if self.columns else ""
 
-    def _base_file(self) -> Path:
+    def _base_file(self) -> Found:
         entries = [
-            _Entry.of(path, is_named=fnmatch.fnmatchcase(path.name, self.base_pattern))
-            for path in self._visible()
-            if self._is_base(path)
+            _Entry.of(found, is_named=fnmatch.fnmatchcase(found.name, self.base_pattern))
+            for found in self._visible()
+            if self._is_base(found.name)
         ]
         if not entries:
             raise NoBaseError(f"{self.path}: no file of the base years: {_expected(self.base_pattern)}")
@@ -230,33 +242,30 @@ class Folder(TripSource):
 
     def _others(self) -> str:
         """Returns which files of trips have names of neither months nor base years, for messages."""
-        months = {entry.path for entries in self._entries_of_months().values() for entry in entries}
+        months = {entry.found.name for entries in self._entries_of_months().values() for entry in entries}
         others = [
-            path.name
-            for path in self._visible()
-            if _format(Path(path.name.lower())) and path not in months and not self._is_base(path)
+            found.name
+            for found in self._visible()
+            if _format(found.name.lower()) and found.name not in months and not self._is_base(found.name)
         ]
         return f"; {len(others):,} files are named otherwise, such as {others[0]}: TRIP_FOLDER_MONTHS" if others else ""
 
-    def _is_base(self, path: Path) -> bool:
-        return re.fullmatch(fnmatch.translate(self.base_pattern), path.name, re.IGNORECASE) is not None
+    def _is_base(self, name: str) -> bool:
+        return re.fullmatch(fnmatch.translate(self.base_pattern), name, re.IGNORECASE) is not None
 
-    def _visible(self) -> list[Path]:
+    def _visible(self) -> list[Found]:
         """Returns what is in the folder, by name; hidden files are being written, or some system's own."""
-        try:
-            return sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
-        except OSError as error:
-            raise SourceError(f"{self.path}: expected a folder of trip files, received {error.strerror}") from error
+        return [found for found in listed(self.path) if not found.name.startswith(".")]
 
     def _entries_of_months(self) -> dict[Month, "list[_Entry]"]:
         """Returns what has the name of a month's file, but for its letters, oldest month first."""
         any_case, entries = re.compile(self._month_name.pattern, re.DOTALL | re.IGNORECASE), dict[Month, list[_Entry]]()
-        for path in self._visible():
+        for found in self._visible():
             # Of a folder that a cluster has written, only the files in it have an ending.
-            found = next(filter(None, (any_case.fullmatch(path.name + ending) for ending in ("", *FORMATS))), None)
-            if found and pd.Timestamp.min.year < int(found["year"]) < pd.Timestamp.max.year:
-                month = parse_month(f"{found['year']}-{found['month']}")
-                entry = _Entry.of(path, is_named=self._month_name.fullmatch(path.name) is not None)
+            named = next(filter(None, (any_case.fullmatch(found.name + ending) for ending in ("", *FORMATS))), None)
+            if named and pd.Timestamp.min.year < int(named["year"]) < pd.Timestamp.max.year:
+                month = parse_month(f"{named['year']}-{named['month']}")
+                entry = _Entry.of(found, is_named=self._month_name.fullmatch(found.name) is not None)
                 entries.setdefault(month, []).append(entry)
         return dict(sorted(entries.items()))
 
@@ -301,9 +310,9 @@ def _expected(name: str) -> str:
     return f"expected a file named {name} that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 
 
-def _format(file: Path) -> str | None:
-    """Returns which of `FORMATS` the file's name ends in, if any."""
-    return next((ending for ending in FORMATS if file.name.endswith(ending)), None)
+def _format(name: str) -> str | None:
+    """Returns which of `FORMATS` a file's name ends in, if any."""
+    return next((ending for ending in FORMATS if name.endswith(ending)), None)
 
 
 @dataclass(frozen=True)
@@ -311,135 +320,94 @@ class _Entry:
     """What is in the folder under a month's name, or that of the base years.
 
     Attributes:
-        path: Where it is.
+        found: What is there.
         oddity: Why it is no file of trips; None if it is one.
         is_beside: Whether such a thing may well lie beside a file of trips: notes on it, its checksum.
     """
 
-    path: Path
+    found: Found
     oddity: str | None
     is_beside: bool = False
 
     @classmethod
-    def of(cls, path: Path, *, is_named: bool) -> Self:
+    def of(cls, found: Found, *, is_named: bool) -> Self:
         """Returns what is there; its name is as the pattern has it, or is so in other letters only."""
-        try:
-            is_file = stat.S_ISREG(path.stat().st_mode)
-        except FileNotFoundError:
-            return cls(path, "a link to nothing")
-        except OSError as error:
-            return cls(path, f"what cannot be looked at: {error.strerror}")
-        if not is_file:
-            return cls(path, "a folder" if path.is_dir() else "what is no file")
-        if not path.name.isprintable():
-            return cls(path, "a name that cannot be read")
-        if _format(Path(path.name.lower())) is None:
-            return cls(path, "another ending", is_beside=True)
-        is_named = is_named and _format(path) is not None
-        return cls(path, None if is_named else "a name in other letters than TRIP_FOLDER_MONTHS or TRIP_FOLDER_BASE")
+        if found.oddity is not None:
+            return cls(found, found.oddity)
+        if not found.name.isprintable():
+            return cls(found, "a name that cannot be read")
+        if _format(found.name.lower()) is None:
+            return cls(found, "another ending", is_beside=True)
+        is_named = is_named and _format(found.name) is not None
+        return cls(found, None if is_named else "a name in other letters than TRIP_FOLDER_MONTHS or TRIP_FOLDER_BASE")
 
 
-def _file(entries: "list[_Entry]", what: str) -> Path:
+def _file(entries: "list[_Entry]", what: str) -> Found:
     """Returns the file in the most preferred format.
 
     Raises:
         SourceError: Two have that format: to read one of them might be to read half the trips. Or something else has
             that name.
     """
-    files = [entry.path for entry in entries if entry.oddity is None]
+    files = [entry.found for entry in entries if entry.oddity is None]
     odd = [entry for entry in entries if entry.oddity is not None and not (entry.is_beside and files)]
     if odd:
         raise SourceError(
-            f"{odd[0].path}: expected a file with {what} that ends in {', '.join(FORMATS)}, received {odd[0].oddity}: "
+            f"{odd[0].found}: expected a file with {what} that ends in {', '.join(FORMATS)}, received {odd[0].oddity}: "
             "rename it, move it away, or put the file in its place"
         )
-    ranked = sorted(files, key=lambda file: (FORMATS.index(_format(file) or ""), file.name))
-    if len(ranked) > 1 and _format(ranked[0]) == _format(ranked[1]):
+    ranked = sorted(files, key=lambda file: (FORMATS.index(_format(file.name) or ""), file.name))
+    if len(ranked) > 1 and _format(ranked[0].name) == _format(ranked[1].name):
         raise SourceError(
-            f"{ranked[0].parent}: expected one {_format(ranked[0])} file for {what}, received {ranked[0].name} and "
-            f"{ranked[1].name}: keep one, or narrow the pattern"
+            f"{ranked[0].path.parent}: expected one {_format(ranked[0].name)} file for {what}, received "
+            f"{ranked[0].name} and {ranked[1].name}: keep one, or narrow the pattern"
         )
     return ranked[0]
 
 
-def _ensure_written(file: Path, quiet_s: float) -> None:
+def _ensure_written(file: Found, quiet_s: float) -> None:
     """Ensures that nobody seems to be writing a file: it has not just changed, and a text ends its last line.
 
     Raises:
         SourceError: Somebody may be; or the file cannot be read.
     """
-    size, *changed_ns, _ = _identity(file)
-    # The later of two: a copy that keeps the modification time sets it last, and a move changes only the other.
-    age_s = time.time() - max(changed_ns) / 1e9
+    age_s = time.time() - file.changed_s
     if abs(age_s) < quiet_s:  # of a file from the future, by another machine's clock, the clock is wrong
         raise SourceError(
             f"{file}: changed {max(age_s, 0.0):.0f} s ago and may still be written: it waits until it has been "
             f"unchanged for {quiet_s:g} s (TRIP_FOLDER_QUIET_S)"
         )
-    if size and file.name.endswith(".csv"):
-        try:
-            with file.open("rb") as opened:
-                opened.seek(-min(size, 2), os.SEEK_END)
-                ensure_last_line(opened.read(), str(file))
-        except OSError as error:
-            raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+    if file.size and file.name.endswith(".csv"):
+        with opening(file) as opened:
+            opened.seek(-min(file.size, 2), os.SEEK_END)
+            ensure_last_line(opened.read(), str(file))
 
 
-def _revision(file: Path) -> str:
-    """Returns the SHA-256 of the file, read again only when the file has changed.
-
-    Raises:
-        SourceError: The file cannot be read.
-    """
-    return _sha256_of_file(file, _identity(file))
-
-
-def _identity(file: Path) -> tuple[int, ...]:
-    """Returns what changes when the file does; the change time is not kept by a copy (`cp -p`, `touch -d`)."""
-    try:
-        status = file.stat()
-    except OSError as error:
-        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+def _sha256(file: Found) -> str:
+    found = hashlib.sha256()
+    with opening(file) as opened:
+        while part := opened.read(2**20):
+            found.update(part)
+    return found.hexdigest()
 
 
-@lru_cache(maxsize=4096)
-def _sha256_of_file(file: Path, _identity: tuple[int, ...]) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
-
-
-@lru_cache(maxsize=4096)
-def _rows_of(file: Path, _identity: tuple[int, ...]) -> int | None:
+def _rows_of(file: Found) -> int | None:
     """Returns how many rows a parquet file says that it has, None where it does not say so."""
     if not file.name.endswith(".parquet"):
         return None
     try:
-        with pq.ParquetFile(file) as parquet:
+        with opening(file) as opened, pq.ParquetFile(opened) as parquet:
             return int(parquet.metadata.num_rows)
     except (pa.ArrowException, OSError):
         return None
 
 
-@lru_cache(maxsize=16)
-def _latest_pickup(file: Path, _identity: tuple[int, ...], columns: tuple[tuple[str, str], ...]) -> str | None:
-    try:
-        with file.open("rb") as opened:
-            return latest_pickup(opened, str(file), dict(columns))
-    except OSError as error:
-        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+def _latest_pickup(file: Found, columns: tuple[tuple[str, str], ...]) -> str | None:
+    with opening(file) as opened:
+        return latest_pickup(opened, str(file), dict(columns))
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _content(file: Path) -> bytes:
+def _content(file: Found) -> bytes:
     """Returns the file's bytes: rows and revision come from the same ones, even while somebody replaces the file."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+    with opening(file) as opened:
+        return opened.read()

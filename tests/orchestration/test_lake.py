@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
+from taxifare.buckets import UnreachableError
 from taxifare.gate.evidence import Appraisal
 from taxifare.gate.scores import Scores
 from taxifare.model.exposure import Exposure
@@ -36,12 +37,12 @@ APPRAISAL = Appraisal(
 )
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", "bucket", pytest.param("s3_bucket", marks=pytest.mark.slow)])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
-    """A folder, and a bucket of Google Cloud Storage: no folders, no rename."""
+    """A folder, and buckets of Google and Amazon: no folders, no rename."""
     if request.param == "folder":
         return small_settings(tmp_path).lake
-    return small_settings(tmp_path, storage_uri=f"{request.getfixturevalue('bucket')}/taxifare").lake
+    return small_settings(tmp_path, storage_uri=f"{request.getfixturevalue(request.param)}/taxifare").lake
 
 
 @pytest.fixture
@@ -212,6 +213,6 @@ def test_a_bucket_that_is_missing_is_not_made(bucket: str, trips: Trips, tmp_pat
     from google.cloud import storage
 
     lake = small_settings(tmp_path, storage_uri=f"{bucket}-misspelt/lake").lake
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UnreachableError, match=r"-misspelt: there is no such bucket \(404\)"):
         write(ParquetIOManager(lake, "fare"), trips)
     assert f"{bucket}-misspelt" not in {f"gs://{found.name}" for found in storage.Client("wagoncab").list_buckets()}

@@ -36,7 +36,10 @@ def test_a_bucket_that_is_not_there_is_found(bucket: str, tmp_path: Path, open_r
     )
     open_registry(settings)
     found = findings(settings)
-    assert {part for part, finding in found.items() if not finding.is_well} == {"lake", "MLflow's files"}
+    # Which months wait is on record in the lake.
+    assert {part for part, finding in found.items() if not finding.is_well} == {"lake", "trips", "MLflow's files"}
+    assert f"STORAGE_URI: {bucket}-elsewhere: there is no such bucket (404)" in found["lake"].says
+    assert f"MLFLOW_ARTIFACT_LOCATION: {bucket}-elsewhere: there is no such bucket" in found["MLflow's files"].says
 
 
 def test_an_experiment_that_keeps_its_files_elsewhere_is_found(
