@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats
 
 from taxifare.monitoring import watch as rules
-from taxifare.monitoring.drift import psi
+from taxifare.monitoring.drift import input_drift, psi
 from taxifare.monitoring.outcomes import days_of, expected
 from taxifare.settings import Settings
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
@@ -181,12 +181,29 @@ def report(keep: Path) -> None:
         print(f"| {test} | {told} | {half} | {', '.join(map(str, moved_ones))} of 10 features |")
 
 
+def drift(_keep: Path) -> None:
+    """Prints the farthest feature of each month by the index of `input_drift`, held against the year before."""
+    months = rides()["pickup_datetime"].dt.to_period("M")
+    found: dict[str, list[float]] = {"before July 2012": [], "from October 2012 on": [], "September 2012": []}
+    for month in pd.period_range("2010-01", "2015-06", freq="M"):
+        now, before = rides()[months == month], rides()[(months < month) & (months >= month - 12)]
+        of_month = input_drift(now, now, before, NEW_YORK)
+        farthest = of_month.features[0]
+        print(f"{month}: {farthest.name} {farthest.index:.4f}, threshold {farthest.threshold:.4f}")
+        when = "before July 2012" if month < pd.Period("2012-07") else "from October 2012 on"
+        if pd.Period("2012-07") <= month < pd.Period("2012-10"):
+            when = "September 2012" if month == pd.Period("2012-09") else "July and August 2012"
+        found.setdefault(when, []).append(farthest.index)
+    for when, indices in found.items():
+        print(f"{when}: {len(indices)} months, the farthest {max(indices):.4f}, half below {np.median(indices):.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="report", choices=["choose", "report"])
+    parser.add_argument("what", nargs="?", default="report", choices=["choose", "report", "drift"])
     parser.add_argument("--keep", type=Path, default=Path("state/bench-watch"), help="where daily errors are kept")
     arguments = parser.parse_args()
-    {"choose": choose, "report": report}[arguments.what](arguments.keep)
+    {"choose": choose, "report": report, "drift": drift}[arguments.what](arguments.keep)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             serving.scored_files,
             serving.collected_predictions,
             *monitoring.build_assets(months),
-            *watch.build_assets(),
+            *watch.build_assets(months),
             *replay.build_assets(),
         ],
         asset_checks=checks.build_checks(months),

@@ -38,7 +38,7 @@ from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import unshown_promotions
 from taxifare_dagster.assets.serving import collected_predictions, scored_files, scored_trips
-from taxifare_dagster.assets.watch import production_watch, renewed_so_far
+from taxifare_dagster.assets.watch import input_drift, production_watch, renewed_so_far
 from taxifare_dagster.catalog import MONTHLY_ASSETS, OUTCOME_ASSETS, PRODUCTION_POOL, REPLAY_GROUP
 from taxifare_dagster.failures import failed_runs, failure_of
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -81,8 +81,8 @@ scoring_job = dg.define_asset_job(
 
 outcomes_job = dg.define_asset_job(
     "outcomes_job",
-    selection=dg.AssetSelection.assets(*OUTCOME_ASSETS),
-    description="A month's quotes joined with what the rides came to, and how far off they were.",
+    selection=dg.AssetSelection.assets(*OUTCOME_ASSETS, input_drift.__name__),
+    description="A month's quotes joined with what the rides came to, how far off they were, and whether rides drift.",
 )
 
 

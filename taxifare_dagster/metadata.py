@@ -22,6 +22,7 @@ from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import Calendar
+from taxifare.monitoring.drift import InputDrift
 from taxifare.monitoring.gathering import Gathered
 from taxifare.monitoring.joining import Joined
 from taxifare.monitoring.realised import RealisedMonth
@@ -429,6 +430,23 @@ def interval(gain: Interval, unit: Unit) -> Metadata:
     """Returns the gain and its bounds; bounds that are infinite are left out, for the UI draws numbers."""
     bounds = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
     return measured(unit, **{name: value for name, value in bounds.items() if math.isfinite(value)})
+
+
+def input_drift(found: InputDrift) -> Metadata:
+    """Returns what there is to see of a month's inputs: the picture, each feature, what is missing and outside."""
+    headings = (Heading("feature"), Heading("PSI", "float", 4), Heading("threshold", "float", 4))
+    features = tuple((feature.name, feature.index, feature.threshold) for feature in found.features)
+    columns = tuple((name, share, found.outside[name]) for name, share in found.missing.items())
+    shares = (Heading("column"), Heading("share missing", "float", 5), Heading("share outside the city", "float", 5))
+    return {
+        "says": found.says,
+        "rides": found.rides,
+        "held_against": found.reference_rides,
+        "farthest_psi": rounded(found.features[0].index),
+        "features": table(Table(headings, features)),
+        "published": table(Table(shares, columns)),
+        "picture": plot(watch_figures.inputs(found)),
+    }
 
 
 def watched(found: Watched, version: str, unit: Unit) -> dict[str, Any]:

@@ -1,12 +1,20 @@
 """Drift of the inputs: whether rides are others than those that production learned from. Shown; by itself no alarm.
 
-Rides are held against training rides of the same mix of calendar – the same weekdays and hours – so that a month of
-five Mondays, or a holiday at its end, is no drift. What inputs cannot say is whether prices have moved: at the largest
-fare rise on record no feature did, see docs/monitoring.md.
+Rides are held against earlier rides of the same mix of calendar – the same weekdays and times of day – so that a month
+of five Mondays is no drift. What inputs cannot say is whether prices have moved: at the largest fare rise on record no
+feature did, so nobody is alarmed by them (docs/monitoring.md).
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+
+from taxifare.trips.cities import City
+from taxifare.trips.features import feature_names
+from taxifare.trips.table import COORDINATES
 
 BINS = 10
 """Of the population stability index: tenths of the reference."""
@@ -14,9 +22,124 @@ BINS = 10
 LEAST_SHARE = 1e-4
 """What an empty bin counts as: a logarithm of nothing is no number."""
 
+THRESHOLD = 0.05
+"""Of a feature's index. Chosen on months before July 2012, of which none reached it."""
 
-def psi(reference: npt.NDArray[np.float64], now: npt.NDArray[np.float64], bins: int = BINS) -> float:
-    """Returns the population stability index: Σ (p - q) ln(p / q) over the reference's tenths.
+CHANCE = 27.9
+"""99.9 % quantile of chi-square with `BINS` - 1 degrees of freedom, what chance adds, times the number of rides."""
+
+FALSE_ALARMS = "of 33 quiet months from October 2012 to June 2015 none had a feature beyond it"
+"""What `THRESHOLD` was measured to do, see `bench/watch.py`."""
+
+_HOURS_A_PART = 3
+
+_CALENDAR = frozenset({"year_sin", "year_cos", "trend_years"})
+"""Features that say which day it is: they are others every day."""
+
+_Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureDrift:
+    """How far a feature's values are from those before.
+
+    Attributes:
+        name: The feature.
+        index: The population stability index.
+        threshold: `THRESHOLD`, and what chance alone adds to the index at so few rides.
+    """
+
+    name: str
+    index: float
+    threshold: float
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether it drifts by more than it ever did while nothing had changed."""
+        return self.index > self.threshold
+
+
+@dataclass(frozen=True)
+class InputDrift:
+    """What there is to see of a month's inputs.
+
+    Attributes:
+        rides: How many.
+        reference_rides: How many they are held against.
+        features: Each feature, the farthest first.
+        missing: The share of published trips without a value, by column.
+        outside: The share of published trips outside the city's box or with a count of passengers that is none.
+        by_hour: The share of rides that begin in each hour of the day, and of those before: columns `now`, `before`.
+    """
+
+    rides: int
+    reference_rides: int
+    features: tuple[FeatureDrift, ...]
+    missing: Mapping[str, float]
+    outside: Mapping[str, float]
+    by_hour: pd.DataFrame
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """The features that drift by more than they ever did while nothing had changed."""
+        return tuple(feature.name for feature in self.features if feature.is_beyond)
+
+    @property
+    def says(self) -> str:
+        """What it comes to, in words."""
+        farthest = self.features[0]
+        named = ", ".join(self.beyond) or "none"
+        return (
+            f"beyond the threshold: {named}. The farthest is {farthest.name}, PSI {farthest.index:.3f} of "
+            f"{farthest.threshold:.3f}; {FALSE_ALARMS}. Prices that move are not seen here: production_watch does"
+        )
+
+
+def input_drift(published: pd.DataFrame, rides: pd.DataFrame, before: pd.DataFrame, city: City) -> InputDrift:
+    """Returns how a month's rides differ from those that were learned from, and what is wrong with what was published.
+
+    Args:
+        published: The month's trips as published.
+        rides: The clean ones, with features.
+        before: Earlier ones, with features, see `rehearsal.reservoir`; at least one.
+        city: Gives features and limits.
+    """
+    weights = calendar_weights(rides, before)
+    names = [name for name in feature_names(city) if name not in _CALENDAR | {rule.name for rule in city.rules}]
+    noise = CHANCE * (1 / len(rides) + float((weights**2).sum()) / float(weights.sum()) ** 2)
+    found = []
+    for name in names:
+        then, now = (of_rides[name].to_numpy(np.float64) for of_rides in (before, rides))
+        found.append(FeatureDrift(name, psi(then, now, weights), THRESHOLD + noise))
+    return InputDrift(
+        rides=len(rides),
+        reference_rides=len(before),
+        features=tuple(sorted(found, key=lambda feature: -feature.index)),
+        missing={name: float(published[name].isna().mean()) for name in (*COORDINATES, "passenger_count")},
+        outside=_outside(published, city),
+        by_hour=pd.DataFrame({"now": _by_hour(rides), "before": _by_hour(before)}),
+    )
+
+
+def calendar_weights(rides: pd.DataFrame, before: pd.DataFrame) -> _Numbers:
+    """Returns how often each earlier ride counts, so that together they have the weekdays and hours of the rides.
+
+    Args:
+        rides: With `pickup_datetime`.
+        before: Earlier ones, n of them, likewise.
+
+    Returns:
+        Shape (n,), adding up to the number of rides whose weekday and time of day earlier rides have, too.
+    """
+    now, then = _parts_of_week(rides), _parts_of_week(before)
+    cells = 7 * 24 // _HOURS_A_PART
+    wanted, there = np.bincount(now, minlength=cells), np.bincount(then, minlength=cells)
+    weights: _Numbers = (wanted / np.maximum(there, 1))[then]
+    return weights
+
+
+def psi(before: _Numbers, now: _Numbers, weights: _Numbers | None = None, bins: int = BINS) -> float:
+    """Returns the population stability index: Σ (p - q) ln(p / q) over the tenths of the values before.
 
     Values that fill a tenth and more by themselves, such as one passenger, are a bin of their own.
 
@@ -27,15 +150,43 @@ def psi(reference: npt.NDArray[np.float64], now: npt.NDArray[np.float64], bins: 
     0.76
 
     Args:
-        reference: Values that production learned from, shape (n,).
-        now: Values to hold against them, shape (m,).
+        before: Values to hold the others against, shape (n,).
+        now: The others, shape (m,).
+        weights: How often each value before counts, shape (n,); None for once.
         bins: How many.
     """
-    edges = np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
+    edges = np.unique(np.quantile(before, np.linspace(0, 1, bins + 1)[1:-1]))
 
-    def shares(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
-        return np.maximum(counts / len(values), LEAST_SHARE)
+    def shares(values: _Numbers, counts: _Numbers | None = None) -> _Numbers:
+        found = np.bincount(np.searchsorted(edges, values, side="left"), weights=counts, minlength=len(edges) + 1)
+        share: _Numbers = np.maximum(found / found.sum(), LEAST_SHARE)
+        return share
 
-    was, is_now = shares(reference), shares(now)
+    was, is_now = shares(before, weights), shares(now)
     return float(((is_now - was) * np.log(is_now / was)).sum())
+
+
+def _parts_of_week(rides: pd.DataFrame) -> npt.NDArray[np.int64]:
+    times = rides["pickup_datetime"].dt
+    parts: npt.NDArray[np.int64] = np.asarray(
+        times.dayofweek * (24 // _HOURS_A_PART) + times.hour // _HOURS_A_PART, np.int64
+    )
+    return parts
+
+
+def _by_hour(rides: pd.DataFrame) -> pd.Series:
+    hours = np.asarray(rides["pickup_datetime"].dt.hour, np.int64)
+    return pd.Series(np.bincount(hours, minlength=24) / max(len(hours), 1), name="share")
+
+
+def _outside(published: pd.DataFrame, city: City) -> dict[str, float]:
+    """Returns the share of trips whose value is there, and none of the city's."""
+    ranges = {
+        name: city.longitude_range_deg if "longitude" in name else city.latitude_range_deg for name in COORDINATES
+    }
+    ranges["passenger_count"] = (1, city.max_passengers)
+    found = {}
+    for name, (least, most) in ranges.items():
+        values = published[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        found[name] = float(((values < least) | (values > most)).mean()) if len(values) else 0.0
+    return found

@@ -1,6 +1,7 @@
 """The watch: what the days since production came in add up to, and the renewal on the days so far that may follow."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 import dagster as dg
@@ -12,6 +13,7 @@ from taxifare.approval.records import Comparison, Promotion
 from taxifare.approval.track_records import record_before
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import rules_in_words
+from taxifare.monitoring.drift import input_drift as drift_of
 from taxifare.monitoring.outcomes import days_of
 from taxifare.monitoring.so_far import renew_so_far, trips_so_far
 from taxifare.monitoring.watch import evidence_of, watch
@@ -20,11 +22,12 @@ from taxifare.sources.base import TripSource
 from taxifare.training.rehearsal import editions_before, reservoir
 from taxifare.trips.editions import TripBatches, Trips, is_so_far
 from taxifare.trips.months import Month
+from taxifare.trips.preparation import with_features
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONITORING_GROUP, OWNERS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.order import covered_months_before
-from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
+from taxifare_dagster.partitions import months_of, partition_key
 from taxifare_dagster.provenance import run_tags
 from taxifare_dagster.stored import candidacy
 
@@ -47,7 +50,7 @@ def production_watch(
     if known.promotion is None or known.promotion.version is None:
         return dg.MaterializeResult(metadata={"says": "nothing is in production"})
     version = known.promotion.version
-    watched = watch(days_of(_outcomes_since(known.promotion, parquet_io, settings)))
+    watched = watch(_days_since(known.promotion, parquet_io, settings))
     shown = metadata.watched(watched, version, unit)
     month = None if watched.alarm is None else Month(watched.days.index[-1], freq="M")
     if month is not None and known.alarms.of(known.promotion.sequence) is None:
@@ -62,9 +65,24 @@ def production_watch(
     return dg.MaterializeResult(metadata=shown)
 
 
-def outcomes_of(month: Month, parquet_io: ParquetIOManager) -> pd.DataFrame | None:
-    """Returns what rides of the month came to, as far as it is known; None where nothing has been joined."""
-    return parquet_io.stored_frame(OUTCOMES_ASSET, partition_key(month))
+def input_drift(
+    context: dg.AssetExecutionContext,
+    parquet_io: dg.ResourceParam[ParquetIOManager],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult[None]:
+    """Whether the month's rides are others than those before, feature by feature. It is shown and alarms nobody.
+
+    The population stability index of each feature against earlier rides (`rehearsal_trips`) of the same weekdays and
+    times of day; the share of published trips with a value missing or outside the city; when rides begin. Inputs do not
+    say whether prices moved: the largest fare rise on record was seen in none of them, `production_watch` saw it.
+    """
+    key, city = context.partition_key, settings.city_facts
+    published, rides = (parquet_io.stored(asset, key) for asset in ("raw_new_data", "preprocessed_data"))
+    before = parquet_io.stored_frame("rehearsal_trips", key)
+    if published is None or rides is None or before is None or before.empty:
+        return dg.MaterializeResult(metadata={"says": "the month has not been run, or nothing is there before it"})
+    found = drift_of(published.frame, rides.frame, with_features(before, city), city)
+    return dg.MaterializeResult(metadata=metadata.input_drift(found))
 
 
 def renewed_so_far(
@@ -83,7 +101,7 @@ def renewed_so_far(
         dg.Failure: The month has no outcomes.
         TooFewSoFarError: It has too few.
     """
-    outcomes, known = outcomes_of(month, parquet_io), Known.of(approvals)
+    outcomes, known = parquet_io.stored_frame(OUTCOMES_ASSET, partition_key(month)), Known.of(approvals)
     if outcomes is None:
         raise dg.Failure(f"{month} has no outcomes in the lake: materialize {OUTCOMES_ASSET} first")
     trips = trips_so_far(outcomes, month, settings)
@@ -105,10 +123,12 @@ def renewed_so_far(
     return renew_so_far(trips, rehearsed, before, known, approvals, registry, settings, run_tags=tags)
 
 
-def build_assets() -> list[dg.AssetsDefinition]:
-    """Returns the assets of this module."""
+def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Returns the assets of this module, those of a month partitioned by the given months."""
     asset = dg.asset(group_name=MONITORING_GROUP, owners=OWNERS, kinds={"pandas"}, deps=[dg.AssetKey(OUTCOMES_ASSET)])
-    return [asset(production_watch)]
+    of_month = partial(dg.asset, group_name=MONITORING_GROUP, owners=OWNERS, kinds={"pandas"}, partitions_def=months)
+    trips = ["raw_new_data", "preprocessed_data", "rehearsal_trips"]
+    return [asset(production_watch), of_month(deps=trips)(input_drift)]
 
 
 def _is_over(comparison: Comparison | None) -> bool:
@@ -116,24 +136,27 @@ def _is_over(comparison: Comparison | None) -> bool:
     return comparison is not None and not is_so_far(comparison.revision)
 
 
-def _outcomes_since(promotion: Promotion, parquet_io: ParquetIOManager, settings: Settings) -> pd.DataFrame:
-    """Returns what came of the quotes that were given under a promotion."""
+def _days_since(promotion: Promotion, parquet_io: ParquetIOManager, settings: Settings) -> pd.DataFrame:
+    """Returns by day how far off the quotes were that were given under a promotion, see `outcomes.days_of`."""
     months = list(_months_since(promotion, parquet_io, settings))
-    return pd.concat(reversed(months), ignore_index=True) if months else pd.DataFrame(columns=_WATCHED)
+    none = pd.DataFrame(columns=["rides", "mae", "difficulty", "skill", "bias"], index=pd.DatetimeIndex([], name="day"))
+    return pd.concat(reversed(months)) if months else none.astype("float64")
 
 
 _WATCHED = ["pickup_datetime", "predicted", "truth", "reference"]
 
 
 def _months_since(promotion: Promotion, parquet_io: ParquetIOManager, settings: Settings) -> Iterator[pd.DataFrame]:
-    """Yields the quotes under a promotion month by month, the newest first, back to where there are none."""
+    """Yields the days under a promotion month by month, the newest first, back to where there are none."""
     is_found = False
     for key in reversed(months_of(settings).get_partition_keys()):
-        outcomes = outcomes_of(month_of_partition(key), parquet_io)
-        if outcomes is None:
+        try:
+            with parquet_io.place(OUTCOMES_ASSET, key).open("rb") as file:
+                outcomes = pd.read_parquet(file, columns=[*_WATCHED, "served_as", "sequence"])
+        except FileNotFoundError:
             continue
         under = (outcomes["served_as"] == "production") & (outcomes["sequence"] == promotion.sequence)
         if is_found and not under.any():
             return
         is_found = is_found or bool(under.any())
-        yield outcomes.loc[under, _WATCHED]
+        yield days_of(outcomes[under])

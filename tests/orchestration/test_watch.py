@@ -30,7 +30,8 @@ def outcomes(world: World, until: str, *, rise: float = 1.0, sequence: int = 1, 
         served_as="production", version=version, sequence=sequence, bundle="b", fate="matched",
         asked_at=pd.Timestamp("2015-01-01", tz="UTC"), predicted=predicted, quoted=predicted, truth=truth,
     )  # fmt: skip
-    return found.assign(reference=expected(found))[[field.name for field in OUTCOMES]]
+    found = found.assign(reference=expected(found))
+    return found[[field.name for field in OUTCOMES if field.name in found]]
 
 
 def known(world: World, found: pd.DataFrame) -> None:
