@@ -22,8 +22,8 @@ BINS = 10
 LEAST_SHARE = 1e-4
 """What an empty bin counts as: a logarithm of nothing is no number."""
 
-THRESHOLD = 0.05
-"""Of a feature's index. Chosen on months before July 2012, of which none reached it."""
+THRESHOLD = 0.02
+"""Of a feature's index. Chosen on months before July 2012, of which none reached a quarter of it."""
 
 CHANCE = 27.9
 """99.9 % quantile of chi-square with `BINS` - 1 degrees of freedom, what chance adds, times the number of rides."""
