@@ -1,6 +1,6 @@
 """A month of a million quotes, gathered and joined: expected within a minute of CPU and 2 GiB.
 
-    python -m bench.outcomes [quotes]
+    .venv/bin/python bench/outcomes.py [quotes]
 
 Quotes lie in segments as services leave them, three in four are of rides that the source publishes, one in eight is
 told to the service, and one in twenty is delivered twice.

@@ -263,7 +263,9 @@ class ServiceSettings(SubjectSettings, HomeSettings):
         description="Whether the version that a person is asked about prices rides, too, for the log alone, when "
         "nobody waits: on or off",
     )
-    prediction_log_days: int = Field(90, description="Days that the log of the prices given is kept", ge=1)
+    prediction_log_days: int = Field(
+        90, description="Days that the logs of prices given and of outcomes told are kept", ge=1
+    )
 
     @property
     def service_bundle(self) -> UPath | None:
