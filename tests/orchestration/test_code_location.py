@@ -21,7 +21,7 @@ COMPARISON_CHECKS = {
     "production_eval_mae": {"production_is_not_stale"},
     "staging_model": {"staging_beats_production", "keeps_every_slice", "keeps_bias", "has_no_leak"},
 }
-OUTCOMES = {"served_predictions", "served_outcomes", "served_mae"}
+OUTCOMES = {"served_predictions", "served_outcomes", "served_mae", "input_drift"}
 OUTCOME_CHECKS = {
     "served_predictions": {"knows_every_version", "predicts_again_the_same", "is_asked_in_time"},
     "served_outcomes": {"matches_rides", "clocks_agree"},
