@@ -147,7 +147,7 @@ def build_network(
             f"expected features (n, {len(names)}) and targets (n,) with n > 0, "
             f"received {features.shape} and {targets.shape}"
         )
-    shape = architecture or Architecture()
+    shape, unit = architecture or Architecture(), _unit_of(targets)
 
     inputs = keras.Input((len(names),), name="features")
     within, varies = _within(inputs, features)
@@ -174,7 +174,7 @@ def build_network(
         _outputs(
             [plain, *(part for table in tables for part in table[member])],
             varies[timeless],
-            targets,
+            targets / unit,
             shape,
             member,
             seed,
@@ -182,12 +182,26 @@ def build_network(
         for member in range(shape.members)
     ]
     plain_targets = ops.concatenate([*(both[:, :1] for both in outputs), *(both[:, 1:] for both in outputs)], axis=1)
-    network = keras.Model(inputs, _under_rules(plain_targets, inputs, scaled, features, city, shape), name="taxifare")
+    in_units = _under_rules(plain_targets, inputs, scaled, features, city, shape)
+    network = keras.Model(inputs, in_units if unit == 1 else in_units * unit, name="taxifare")
     # So that a saved network keeps its optimizer; `training.fit` has a loss of its own. Whoever loads it predicts
     # without XLA: on a month of trips compiling takes longer than it saves.
     network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mae", jit_compile=False)
     network.optimizer.build(network.trainable_variables)
     return network
+
+
+def _unit_of(targets: npt.NDArray[np.floating]) -> float:
+    """Returns what a network counts in: 1, or a power of ten where targets are of quite another size than some ten.
+
+    Steps of training are as large whatever the currency, and one in which a ride costs thousands would take thousands
+    of them to come near.
+
+    >>> [_unit_of(np.array([fare])) for fare in (0.6, 1.5, 9.0, 99.0, 150.0, 1500.0, 55_000.0)]
+    [0.1, 1.0, 1.0, 1.0, 10.0, 100.0, 10000.0]
+    """
+    middle = float(np.median(targets))
+    return 1.0 if middle <= 0 or 1 <= middle <= 100 else float(10.0 ** (round(np.log10(middle)) - 1))
 
 
 def _within(inputs: Any, features: Matrix) -> tuple[Any, npt.NDArray[np.bool_]]:
@@ -364,9 +378,12 @@ def _under_rules(
     import keras
 
     names, dated = feature_names(city), {rule.name for rule in city.rules}
-    rules = _columns(scaled, [column for column, name in enumerate(names) if name in dated])
-    factor = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
-    shift = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_shift")(rules)
+    factor: Any = 0.0
+    shift: Any = 0.0
+    if dated:
+        rules = _columns(scaled, [column for column, name in enumerate(names) if name in dated])
+        factor = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_factor")(rules)
+        shift = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="rules_shift")(rules)
 
     trend = names.index("trend_years")
     first_year, span_years = features[:, trend].min(), np.ptp(features[:, trend])

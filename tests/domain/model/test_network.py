@@ -80,6 +80,22 @@ def test_a_rule_that_came_after_the_training_rows_says_nothing(network, features
     assert np.array_equal(predict(network, features), predict(network, after))
 
 
+def test_fares_of_thousands_are_learned_as_well_as_those_of_tens(features, targets):
+    """As in yen or rupiah: the same rides in a currency of other size are priced the same."""
+    bare = replace(NEW_YORK, rules=(), airports=())
+    kept = [NAMES.index(name) for name in feature_names(bare)]
+    answers = []
+    for rate in (1, 10_000):
+        rows, fares = np.ascontiguousarray(features[:, kept]), targets * np.float32(rate)
+        network = build_network(rows, fares, bare, learning_rate=0.001, seed=1, architecture=SMALL)
+        answers.append(predict(network, rows) / rate)
+        network.get_layer("target_0").bias.assign_add([0.5, 0.5])
+        answers.append(predict(network, rows) / rate)
+    ours, ours_after, others, others_after = answers
+    np.testing.assert_allclose(others, ours, rtol=1e-3)
+    np.testing.assert_allclose(others_after - others, ours_after - ours, rtol=1e-2)
+
+
 def test_the_trend_stops_at_the_last_training_day(features, targets):
     network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=SMALL)
     levels = network.get_layer("levels")
