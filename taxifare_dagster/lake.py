@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from taxifare.monitoring.errors import MonitoringError
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.trips.months import Month, parse_month
 
@@ -40,10 +41,25 @@ def revision_of(schema: pa.Schema) -> str:
 
 
 def realised(lake: UPath) -> dict[Month, RealisedMonth]:
-    """Returns what quotes came to, by month, oldest first."""
+    """Returns what quotes came to, by month, oldest first.
+
+    Raises:
+        MonitoringError: One of the files cannot be read as that.
+    """
     folder = lake / _REALISED
     found = sorted(folder.glob("????-??-01.json"), key=str) if folder.exists() else []
-    return {_month_of(path): RealisedMonth.model_validate_json(path.read_text()) for path in found}
+    return {_month_of(path): _realised_in(path) for path in found}
+
+
+def _realised_in(path: UPath) -> RealisedMonth:
+    try:
+        return RealisedMonth.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        month = _month_of(path)
+        raise MonitoringError(
+            f"{path}: expected what the quotes of {month} came to, received something else: {error}. Materialize "
+            f"{_REALISED} of {month} again"
+        ) from None
 
 
 def month_with(key: str, lake: UPath) -> tuple[Month, pd.DataFrame] | None:

@@ -16,10 +16,14 @@ from taxifare.buckets import UnreachableError
 from taxifare.gate.evidence import Appraisal
 from taxifare.gate.scores import Scores
 from taxifare.model.exposure import Exposure
+from taxifare.monitoring.errors import MonitoringError
+from taxifare.monitoring.realised import RealisedMonth
 from taxifare.training.base_trips import BaseTrips
 from taxifare.trips.editions import Edition, Trips
+from taxifare.trips.months import parse_month
 from taxifare.trips.table import DTYPES, TRIP_COLUMNS
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, ParquetIOManager
+from taxifare_dagster.lake import realised
 from tests.support.approvals import contender
 from tests.support.small import base_file, raw_month, small_settings
 
@@ -216,3 +220,15 @@ def test_a_bucket_that_is_missing_is_not_made(bucket: str, trips: Trips, tmp_pat
     with pytest.raises(UnreachableError, match=r"-misspelt: there is no such bucket \(404\)"):
         write(ParquetIOManager(lake, "fare"), trips)
     assert f"{bucket}-misspelt" not in {f"gs://{found.name}" for found in storage.Client("wagoncab").list_buckets()}
+
+
+def test_what_quotes_came_to_is_read_by_month_and_a_damaged_file_is_told(tmp_path: Path) -> None:
+    lake = UPath(tmp_path)
+    assert realised(lake) == {}
+    (lake / "served_mae").mkdir()
+    found = RealisedMonth(month="2015-01", unit="USD", rides=0, share_matched=None, errors=(), beside=())
+    (lake / "served_mae" / "2015-01-01.json").write_text(found.model_dump_json())
+    assert realised(lake) == {parse_month("2015-01"): found}
+    (lake / "served_mae" / "2015-02-01.json").write_text("{")
+    with pytest.raises(MonitoringError, match="Materialize served_mae of 2015-02 again"):
+        realised(lake)
