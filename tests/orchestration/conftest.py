@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.support.small import plain_networks
 from tests.support.world import JANUARY, World, failures
 
 
@@ -30,6 +31,13 @@ def unhurried_disks() -> Iterator[None]:
     sa.event.listen(sa.engine.Engine, "connect", hurry)
     yield
     sa.event.remove(sa.engine.Engine, "connect", hurry)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks_without_tables() -> Iterator[None]:
+    """What a month does with a network does not depend on what the network is made of."""
+    with plain_networks():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,15 @@
-"""Months small enough to train on in a second: the simulated city with few trips, the real network with few epochs."""
+"""Months small enough to train on in a second: the simulated city with few trips, the network with few epochs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import pytest
 
+from taxifare.model.network import ARCHITECTURES
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources import make_source
@@ -19,6 +24,20 @@ from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess, split_month
 
 TRIPS = 1_500
+
+PLAIN_NETWORK = replace(
+    ARCHITECTURES[0], dense_widths=(16,), cell_width=0, way_width=0, week_width=0, learning_rate=0.03
+)
+"""The network without its tables of places and weeks, which learns as much from an epoch of a small month. Whoever
+trains, loads or asks a network traces it anew, which for this one takes half as long as for the real one."""
+
+
+@contextmanager
+def plain_networks() -> Iterator[None]:
+    """New networks of this process are plain ones, for tests of what is done with networks, not of networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("taxifare.training.from_random_weights.ARCHITECTURES", {0: PLAIN_NETWORK})
+        yield
 
 
 def small_settings(home: Path, **changes: object) -> Settings:
