@@ -209,7 +209,7 @@ def calendar_sensor(
         with approvals.ledger.reading() as entries:
             found = calendar_in(entries, settings, approvals.now())
             faults = faults_in(entries, settings, approvals.now(), links.production())
-    except ToldError as error:
+    except (ToldError, OSError) as error:
         return dg.SkipReason(f"the calendar cannot be held against what is in force: {error}")
     untold = [about for about in to_tell(Known.of(approvals), _channels(notifiers), faults) if about in faults]
     tries = [_next_try(context.instance, about, notice_job.name, {}) for about in untold]

@@ -151,7 +151,11 @@ def to_learn_so_far(known: Known) -> Alarm | None:
         known: What is on record.
     """
     alarm = known.agreed_alarm()
-    return alarm if alarm is not None and alarm.month not in known.comparisons else None
+    compared = None if alarm is None else known.comparisons.get(alarm.month)
+    if compared is None:
+        return alarm
+    # An earlier alarm of the same month has led to another production since: it is learned further.
+    return alarm if is_so_far(compared.revision) and compared.production_version != known.production else None
 
 
 class Why(StrEnum):

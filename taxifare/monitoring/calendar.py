@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 from taxifare.approval.faults import Fault
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import EvidenceUnreadableError
+from taxifare.errors import ToldError
 from taxifare.gate.staleness import Baseline
 from taxifare.serving import in_force
-from taxifare.serving.bundle import BundleError, Manifest, read_manifest
-from taxifare.serving.in_force import InForceError
+from taxifare.serving.bundle import Manifest, read_manifest
 from taxifare.settings import Settings
 from taxifare.trips.cities import City, Rule
 from taxifare.trips.editions import BASE
@@ -173,7 +173,7 @@ def rules_in_words(entries: Entries, settings: Settings, now: datetime) -> tuple
     """Returns the rules that the model which prices rides has not learned; none where that cannot be told."""
     try:
         return tuple(map(str, calendar_in(entries, settings, now).unlearned))
-    except (InForceError, BundleError, OSError):
+    except (ToldError, OSError):
         return ()
 
 
@@ -210,7 +210,7 @@ def faults_in(entries: Entries, settings: Settings, now: datetime, page: str) ->
     """
     try:
         calendar = calendar_in(entries, settings, now)
-    except (InForceError, BundleError, OSError):
+    except (ToldError, OSError):
         return {}
     news = (one for one in calendar.unlearned if one.is_news)
     faults = [_fault(one, calendar, settings.target_facts.unit, page) for one in news]
