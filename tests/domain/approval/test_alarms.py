@@ -8,12 +8,13 @@ import sqlalchemy as sa
 
 from taxifare.approval.alarms import AlarmEvidence, WatchedDay, evidence_of, is_readable
 from taxifare.approval.delivery import send_notice
-from taxifare.approval.due import Known, to_tell
+from taxifare.approval.due import Due, Known, Why, last_learned, months_due, to_learn_so_far, to_retrain, to_tell
 from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
 from taxifare.approval.records import Alarm, RequestState
 from taxifare.approval.tokens import about_alarm
 from taxifare.approval.verification import TamperedError, verify
 from taxifare.settings import Settings
+from taxifare.trips.months import parse_month
 from tests.support.approvals import LINKS, PERSON, Office
 from tests.support.world import Chat
 
@@ -144,3 +145,22 @@ def test_evidence_that_was_changed_is_found_and_that_of_another_release_asks_nob
     assert told(office, Chat()) == []
     with pytest.raises(TamperedError, match=r"the evidence of alarms .2. does not have the digest"):
         verify(office.approvals.ledger, [])
+
+
+def test_what_was_learned_so_far_leaves_the_whole_month_to_be_learned(office: Office) -> None:
+    """Approved on its days so far, production has learned the month before; the whole is new once it is published."""
+    answer(office, raised(office))
+    assert to_learn_so_far(Known.of(office.approvals)) is not None
+    request = office.ask("2012-09", "2", "1", revision="so-far-2012-09-08-a1b2")
+    assert to_learn_so_far(Known.of(office.approvals)) is None, "it is compared, and asked about"
+    office.approve(request)
+    record, september = Known.of(office.approvals), parse_month("2012-09")
+    assert last_learned(record) == september - 1
+    assert to_retrain(record, ["warm", "whole month"]) is None
+    assert list(months_due({september - 1: "r", september: "r1"}, record))[-1] == Due(september, Why.NEW, "2012-09:r1")
+    again = office.approvals.raise_alarm(EVIDENCE, "2")
+    answer(office, again)
+    assert to_learn_so_far(Known.of(office.approvals)) == again, "a second alarm of the month learns further"
+    whole = office.ask("2012-09", "3", "2", revision="r1")
+    assert to_learn_so_far(Known.of(office.approvals)) is None
+    assert office.approvals.record.decided_on_other_editions(whole) == (), "the days so far were not restated"
