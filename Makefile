@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo stream-demo dev serve guard test test-fast test-all mutants lint bench lock clean
+.PHONY: help demo stream-demo dev serve guard monitor test test-fast test-all mutants lint bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,15 @@ serve: .venv/installed  ## prices rides over HTTP with the model in production, 
 
 guard: .venv/installed  ## a login and a known host before Dagster's webserver, for shared installations; needs nginx
 	$(BIN)/python -m taxifare_dagster.guard
+
+MONITOR := 127.0.0.1:9090
+
+monitor: .venv/installed  ## Prometheus with the alerts of deploy/prometheus, at http://127.0.0.1:9090; needs prometheus
+	@command -v prometheus >/dev/null || { echo "Prometheus is not installed: apt-get install prometheus," \
+		"or https://prometheus.io/download. Its rules are in deploy/prometheus; taxifare metrics is what they are about."; exit 1; }
+	@$(BIN)/taxifare metrics --listen 127.0.0.1:9108 & exporter=$$!; trap "kill $$exporter" EXIT; \
+	prometheus --config.file=deploy/prometheus/prometheus.yml --web.listen-address=$(MONITOR) \
+		--storage.tsdb.path=.prometheus --storage.tsdb.retention.time=400d
 
 # Three processes on two cores, for those that start servers wait for them half of the time; a file in one of them, in
 # the order of tests/conftest.py: pytest-xdist 3.8 does not see groups under pytest 9.2.

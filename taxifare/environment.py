@@ -114,6 +114,7 @@ Place = Annotated[str | None, BeforeValidator(empty_is_none), AfterValidator(_ho
 Broker = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator(_broker)]
 Subject = Annotated[str, AfterValidator(_subject)]
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+OptionalHostAndPort = Annotated[HostAndPort | None, BeforeValidator(empty_is_none)]
 CitySetting = Annotated[CityFile, NoDecode, PlainValidator(city_named), PlainSerializer(str)]
 """Read from its file, and written as its slug: where the file lies is nobody's business but the reader's."""
 
@@ -323,6 +324,9 @@ class StreamSettings(ServiceSettings):
         7,
         description="Days that streams made here keep messages, and that the first quote of a ride is remembered",
         ge=0.01,
+    )
+    stream_metrics_listen: OptionalHostAndPort = Field(
+        None, description="Address and port at which Prometheus finds what a consumer counts; empty: none"
     )
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ import typer
 from taxifare.cli.bundles import bundle
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.explaining import explain_ride
+from taxifare.cli.metrics import metrics
 from taxifare.cli.monitoring import outcomes
 from taxifare.cli.months import delete_new_data, fetch_new_data, months, take
 from taxifare.cli.operations import doctor, mend
@@ -43,6 +44,7 @@ def taxifare(
 
 
 app.command()(status)
+app.command()(metrics)
 app.command()(requests)
 app.command()(decide)
 app.command()(history)

@@ -9,7 +9,7 @@ import signal
 import uvloop
 
 from taxifare.cli.alone import command_alone, errors_told
-from taxifare.environment import StreamSettings, StreamSettingsInForce, read_settings
+from taxifare.environment import SettingsError, StreamSettings, StreamSettingsInForce, read_settings
 
 app = command_alone()
 
@@ -38,6 +38,14 @@ async def _consume(settings: StreamSettings) -> None:
     from taxifare.serving.streams import Consumer
 
     metrics = Metrics()
+    if settings.stream_metrics_listen is not None:
+        try:
+            metrics.serve(settings.stream_metrics_listen)
+        except OSError as error:
+            raise SettingsError(
+                f"STREAM_METRICS_LISTEN: expected an address that is free, received {settings.stream_metrics_listen}: "
+                f"{error}"
+            ) from None
     follower = Follower(settings, metrics)
     await asyncio.to_thread(follower.start)
     log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)

@@ -7,6 +7,7 @@ Read from the ledger, the source's list of months and what those who price rides
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 
 from taxifare.approval import requests
 from taxifare.approval.channels import WatchedLog, notifiers
@@ -55,6 +56,11 @@ class Question:
     answer: str
 
 
+AlarmName = Literal[
+    "ledger", "service", "calendar", "watch", "source", "waiting", "behind", "outcomes", "promise", "messages"
+]
+
+
 @dataclass(frozen=True)
 class Alarm:
     """Something that is not as it should be.
@@ -64,7 +70,7 @@ class Alarm:
         says: What has happened, and the way out.
     """
 
-    name: str
+    name: AlarmName
     says: str
 
 

@@ -7,7 +7,15 @@ client does where PROMETHEUS_MULTIPROC_DIR names one (`server.Supervisor` sets i
 import os
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+    start_http_server,
+)
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -48,6 +56,15 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        self._again = Counter("taxifare_rides_again", "Rides that were delivered and quoted again", registry=registry)
+        self._messages_refused = Counter(
+            "taxifare_messages_refused", "Messages of a stream that cannot be priced or kept", registry=registry
+        )
+        self._stream_waiting = Gauge(
+            *("taxifare_stream_waiting_rides", "Rides in the stream that nobody has taken yet"),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self._by_request: dict[tuple[str, int], Counter] = {}
         self._by_path: dict[str, Histogram] = {}
 
@@ -79,6 +96,18 @@ class Metrics:
         """Counts rides whose outcome was told and is on the log."""
         self._outcomes.inc(rides)
 
+    def came_again(self, rides: int) -> None:
+        """Counts rides of a stream that had been quoted before."""
+        self._again.inc(rides)
+
+    def refused_messages(self, messages: int) -> None:
+        """Counts messages of a stream that were refused."""
+        self._messages_refused.inc(messages)
+
+    def left_in_stream(self, rides: int) -> None:
+        """Says how many rides nobody has taken yet."""
+        self._stream_waiting.set(rides)
+
     def follows(self, sequence: int | None, *, is_behind: bool) -> None:
         """Says which promotion is served, and whether that is what is in force as far as can be told."""
         self._sequence.set(-1 if sequence is None else sequence)
@@ -88,6 +117,10 @@ class Metrics:
         """Counts a bundle that was not fit to serve."""
         self._refused.inc()
 
+    def serve(self, host_and_port: str) -> None:
+        """Ensures that this process tells what it counts at an address, on a thread of its own; raises OSError."""
+        serve(self._registry, host_and_port)
+
     def told(self) -> bytes:
         """Returns what all processes have counted, in Prometheus's text format."""
         if FOLDER_VARIABLE not in os.environ:
@@ -95,3 +128,13 @@ class Metrics:
         everybody = CollectorRegistry()
         multiprocess.MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
         return generate_latest(everybody)
+
+
+def serve(registry: CollectorRegistry, host_and_port: str) -> None:
+    """Ensures that what a registry tells is answered at an address, on a thread of its own.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    host, _, port = host_and_port.rpartition(":")
+    start_http_server(int(port), host.strip("[]"), registry)

@@ -268,19 +268,22 @@ class Consumer:
         sequence = message.metadata.sequence.stream
         received = message.data.decode(errors="backslashreplace")[:_SHOWN]
         refused = Refused(ride_id=None, problem=problem.problem, received=received, sequence=sequence)
-        self.counts["refused"] += 1
+        self._count_refused()
         once = {"Nats-Msg-Id": f"{self._name}-outcome-{sequence}"}
         await self._said.publish(self._refusals, self._encode(refused), headers=once)
 
     async def _fetched(self) -> Sequence[Msg]:
         try:
-            return await self._rides.fetch(_BATCH, timeout=_FETCH_S)
+            messages = await self._rides.fetch(_BATCH, timeout=_FETCH_S)
         except TimeoutError:
+            self._metrics.left_in_stream(0)
             if time.monotonic() - self._looked_s > _LOOK_EVERY_S:
                 # A consumer that somebody has deleted gives nothing, and says nothing.
                 await self._rides.consumer_info()
                 self._looked_s = time.monotonic()
             return ()
+        self._metrics.left_in_stream(messages[-1].metadata.num_pending or 0)
+        return messages
 
     async def _answer(self, messages: Sequence[Msg], served: Served) -> None:
         """Ensures that each message is answered, with a quote or with why there is none, and then acknowledged."""
@@ -311,6 +314,7 @@ class Consumer:
             expected = "an id of its own, for another ride was told with it first"
             return came.problem or unfit([Fault("ride_id", expected, shown(came.entry["ride_id"]))])
         self.counts["again"] += not is_new
+        self._metrics.came_again(not is_new)
         return first
 
     def _write_down(self, lines: Sequence[Answer], served: Served) -> None:
@@ -326,13 +330,17 @@ class Consumer:
             self.counts["quoted"] += 1
             subject, body, once = self._quotes, self._encode(found.priced()), key_of(found.answer.ride_id)
         else:
-            self.counts["refused"] += 1
+            self._count_refused()
             received = came.message.data.decode(errors="backslashreplace")[:_SHOWN]
             refused = Refused(
                 ride_id=came.entry.get("ride_id"), problem=found.problem, received=received, sequence=sequence
             )
             subject, body, once = self._refusals, self._encode(refused), str(sequence)
         await self._stream.publish(subject, body, headers={"Nats-Msg-Id": f"{self._name}-{once}"})
+
+    def _count_refused(self) -> None:
+        self.counts["refused"] += 1
+        self._metrics.refused_messages(1)
 
     def _say_waiting(self) -> None:
         if not self._is_waiting:

@@ -24,6 +24,7 @@ from taxifare.serving.collecting import collect_logs
 from taxifare.serving.zones import zones_of
 from taxifare.trips.months import parse_month
 from tests.support.bundles import ABSENT_WHERE_SERVED
+from tests.support.prometheus import prometheus
 from tests.support.services import RIDE, Installation, fare_usd, installation, make_bundle
 from tests.support.small import small_settings
 
@@ -368,6 +369,23 @@ def test_a_bundle_that_is_not_fit_is_refused_and_the_old_one_goes_on(fresh: Inst
     fresh.promote("3")
     fresh.wait(lambda: fresh.serves("3"), FOLLOWS_WITHIN_S)
     assert fresh.get("/model").json()["behind"] is None
+
+
+def test_prometheus_sees_that_it_does_not_price_with_what_is_in_production(fresh: Installation) -> None:
+    fresh.promote("1")
+    fresh.start()
+    fresh.wait(lambda: fresh.serves("1"))
+    with prometheus(fresh.home / "prometheus", taxifare_service=f"127.0.0.1:{fresh.port}") as watching:
+        fresh.wait(watching.has_scraped, 60)
+        assert watching.firing() == {}
+        damaged = make_bundle(fresh.bundles, "2")
+        (fresh.bundles / damaged / NETWORK).unlink()
+        fresh.promote("2", digest=damaged)
+        fresh.wait(lambda: "TaxifareServiceBehind" in watching.firing(), 60)
+        told = watching.firing()["TaxifareServiceBehind"]
+        assert told == f"The service at 127.0.0.1:{fresh.port} does not price with what is in production"
+        fresh.promote("3")
+        fresh.wait(lambda: "TaxifareServiceBehind" not in watching.firing(), 60)
 
 
 def test_with_the_lake_away_the_last_good_one_goes_on_says_so_and_starts_again(fresh: Installation) -> None:

@@ -1,0 +1,48 @@
+"""Where things stand, for Prometheus: `metrics`."""
+
+import threading
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter
+
+from taxifare.approval.versions import ledger_of
+from taxifare.cli.shared import errors_told
+from taxifare.environment import HostAndPort
+from taxifare.operations.exposition import StatusCollector, registry_of, told
+from taxifare.operations.status import Status, status_of
+from taxifare.secrets import redacted
+from taxifare.serving.metrics import serve
+from taxifare.settings import settings_in_force
+from taxifare.sources import make_source
+
+
+@errors_told()
+def metrics(
+    context: typer.Context,
+    listen: Annotated[
+        str | None, typer.Option("--listen", help="HOST:PORT to serve them at until it is ended, as 127.0.0.1:9108.")
+    ] = None,
+) -> None:
+    """Show where things stand as Prometheus reads it, once (for a textfile collector), or serve it."""
+    settings = settings_in_force()
+    ledger, source = ledger_of(settings), partial(make_source, settings)
+
+    def look() -> Status:
+        return status_of(settings, ledger, source, context.obj.realised, datetime.now(UTC))
+
+    def say(error: Exception) -> None:
+        typer.echo(redacted(f"{type(error).__name__}: {error}"), err=True)
+
+    collector = StatusCollector(look, settings.target_facts.unit, say)
+    if listen is None:
+        typer.echo(told(collector), nl=False)
+        return
+    try:
+        serve(registry_of(collector), TypeAdapter(HostAndPort).validate_python(listen))
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(f"--listen: {error}") from None
+    typer.echo(f"http://{listen}/metrics", err=True)
+    threading.Event().wait()
