@@ -249,9 +249,14 @@ def is_page(content: bytes) -> bool:
     return content[:1024].lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml"))
 
 
+def now_in(time_zone: str) -> pd.Timestamp:
+    """Returns what the clocks show there."""
+    return pd.Timestamp.now(tz=time_zone).tz_localize(None)
+
+
 def new_york_now() -> pd.Timestamp:
     """Returns what the clocks in New York show."""
-    return pd.Timestamp.now(tz="America/New_York").tz_localize(None)
+    return now_in("America/New_York")
 
 
 def checked_trips(

@@ -27,8 +27,8 @@ from taxifare.sources.base import (
     TripSource,
     checked_month,
     checked_trips,
-    new_york_now,
     not_there,
+    now_in,
     told_apart,
     untold_dropoffs,
 )
@@ -126,7 +126,7 @@ class BigQuery(TripSource):
             SourceError: As `months`, or rows are not trips.
         """
         origin = f"BigQuery table {self.table}"
-        if not self.first_month <= month < new_york_now().to_period("M"):
+        if not self.first_month <= month < now_in(self.time_zone).to_period("M"):
             raise MonthNotPublishedError(f"{origin}: no month {month}: months are over and from {self.first_month} on")
         with self._opened() as asked:
             rows = asked.trips(*bounds(month), rows=None)
@@ -171,7 +171,7 @@ class BigQuery(TripSource):
         """Returns the revisions of the months from the first on that are over and have trips."""
         with self._opened() as asked:
             revisions = self._remembered("months", asked, lambda: asked.revisions(self.first_month))
-        this_month = new_york_now().to_period("M")
+        this_month = now_in(self.time_zone).to_period("M")
         return {month: revision for month, revision in revisions.items() if month < this_month}
 
     def _no_base(self) -> NoBaseError:

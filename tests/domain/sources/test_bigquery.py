@@ -272,7 +272,9 @@ class Warehouse:
 @pytest.fixture
 def warehouse(bigquery: BigQueryServer) -> Warehouse:
     """A table with a January of three rides and a February of two, by promotion 7."""
-    table = ScoredTable(f"{PROJECT}.taxifare.scored_{uuid4().hex}", 10**9, partial(connect, None, "EU"), patience_s=2.0)
+    table = ScoredTable(
+        f"{PROJECT}.taxifare.scored_{uuid4().hex}", "USD", 10**9, partial(connect, None, "EU"), patience_s=2.0
+    )
     bigquery.fill("exists", trips())
     return Warehouse(bigquery, table)
 

@@ -2,9 +2,11 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -293,6 +295,36 @@ def test_what_is_no_city_file_is_said_in_a_line(content: bytes, said: str, tmp_p
         read_city(path)
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
+
+
+def test_whatever_a_file_is_made_of_it_is_a_city_or_told(tmp_path: Path) -> None:
+    """Bytes, tokens of YAML and odd values at random places: never another error, and nothing that takes long."""
+    draws, path, plain = Random(1), tmp_path / "city.yaml", SAINT_DENIS.read_bytes()
+    odd = [
+        b"*a",
+        b"&a ",
+        b"!x ",
+        b"[",
+        b"}",
+        b": ",
+        b"- ",
+        b"|\n",
+        b"? ",
+        b"---\n",
+        b"%YAML 9\n",
+        b"\t",
+        b"\0",
+        b"\xff",
+    ]
+    odd += [b"~", b"1e999", b".nan", b"0x10", b"'", b'"', b"#", b"<<: ", b'"\\ud800"', b"9999-12-31", b"9" * 400]
+    for _ in range(400):
+        content = bytearray(plain)
+        for _ in range(draws.randint(1, 2)):
+            at = draws.randrange(len(content))
+            content[at : at + draws.choice([0, 0, 1, 20])] = draws.choice([*odd, b"", bytes([draws.randrange(256)])])
+        path.write_bytes(content)
+        with suppress(CityFileError):
+            assert read_city(path).slug
 
 
 def a_folder(path: Path) -> None:
