@@ -155,31 +155,23 @@ def worst_rides(predicted: npt.NDArray[np.floating], trips: pd.DataFrame, target
 
 
 def realised(months: Iterable[RealisedMonth], unit: Unit) -> Table:
-    """Returns what quotes came to, a row a month, role and version, beside what was promised of the version."""
-    headings = (
-        Heading("month", is_unbroken=True),
-        Heading("version", is_unbroken=True),
-        Heading("served as"),
-        Heading("rides", "int"),
-        Heading(f"MAE, {unit}", is_unbroken=True),
-        Heading(f"promised, {unit}", is_unbroken=True),
-        Heading("kept"),
-        Heading(f"difficulty, {unit}", is_unbroken=True),
-        Heading("skill"),
-        Heading(f"bias, {unit}", "float", 3),
-    )
+    """Returns what quotes came to, a row a month, role and version, beside what was promised of the version.
+
+    Errors and bias are in the unit; a terminal of 110 characters has room for all of a row.
+    """
+    names = ("month", "version", "rides", f"MAE, {unit}", "promised", "kept", "difficulty", "skill", "bias")
+    headings = tuple(Heading(name, is_unbroken=True) for name in names)
     rows = (
         (
             month.month,
-            error.name,
-            error.served_as,
-            error.rides,
+            error.name if error.served_as == "production" else f"{error.name} {error.served_as}",
+            f"{error.rides:,}",
             _with_bounds(error.interval),
             _with_bounds(error.expected),
             {None: "–", True: "yes", False: "no"}[error.is_kept],
             _or_dash(error.difficulty_mae),
             "–" if error.skill is None else f"{error.skill:.1%}",
-            error.bias,
+            f"{error.bias:+.2f}",
         )
         for month in months
         for error in month.errors
@@ -190,8 +182,8 @@ def realised(months: Iterable[RealisedMonth], unit: Unit) -> Table:
 
 def parts(found: Iterable[Part], of: str, unit: Unit) -> Table:
     """Returns the errors of parts of a month – weeks, slices – a row a part."""
-    numbers = (Heading("rides", "int"), Heading(f"MAE, {unit}", "float", 3))
-    told = (Heading(f"difficulty, {unit}"), Heading("skill"), Heading(f"bias, {unit}", "float", 3))
+    numbers = (Heading("rides", "int"), Heading(f"MAE, {unit}", "float", 2))
+    told = (Heading("difficulty"), Heading("skill"), Heading("bias", "float", 2))
     rows = (
         (
             part.name,
@@ -220,4 +212,4 @@ def _with_bounds(found: Interval | None) -> str:
 
 
 def _or_dash(number: float | None) -> str:
-    return "–" if number is None else f"{number:.3f}"
+    return "–" if number is None else f"{number:.2f}"

@@ -67,7 +67,10 @@ def test_what_was_in_shadow_is_held_against_production_on_the_same_rides() -> No
     (beside,) = found.beside
     assert (beside.production, beside.shadow, beside.rides) == ("1", "2", 1500)
     assert beside.gain.low > 0.3
-    assert [row[1:3] for row in tables.realised([found], "USD").texts()] == [("1", "production"), ("2", "shadow")]
+    table = tables.realised([found], "USD")
+    assert [row[1:3] for row in table.texts()] == [("1", "2,000"), ("2 shadow", "1,500")]
+    columns = zip([heading.name for heading in table.headings], *table.texts(), strict=True)
+    assert sum(max(map(len, column)) + 3 for column in columns) < 110, "all of a row is to be seen"
 
 
 def test_a_month_without_a_truth_or_without_a_ride_has_no_error() -> None:
