@@ -371,7 +371,9 @@ class TlcSettings(SourceSettings):
         description="Address of New York's Taxi and Limousine Commission's files, for TRIP_SOURCE=tlc",
     )
     tlc_color: TaxiColor = Field("yellow", description="Taxis of TRIP_SOURCE=tlc: yellow or green")
-    tlc_trips_per_month: int = Field(100_000, description="Trips drawn from a TLC month that has more", ge=1)
+    tlc_trips_per_month: RowCount = Field(
+        100_000, description="Trips drawn from a TLC month that has more: 1k, 100k, all or a number", ge=1
+    )
     tlc_base_months: int = Field(12, description="TLC months before FIRST_MONTH that are the base years", ge=1)
 
 

@@ -30,11 +30,12 @@ from taxifare.monitoring.guards import (
 from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
 from taxifare.training.appraisal import change_since_approval
-from taxifare.training.base_trips import BaseTrips
+from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
 from taxifare.trips.cleaning import where_outside
 from taxifare.trips.editions import Trips
-from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
+from taxifare.trips.stored import StoredTrips
+from taxifare.trips.table import COORDINATES
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
@@ -47,24 +48,25 @@ _OF_THE_PAST = "A later month has been compared since: see there how production 
 
 
 def raw_new_data_checks(
-    context: dg.AssetCheckExecutionContext, raw_new_data: Trips, settings: dg.ResourceParam[Settings]
+    context: dg.AssetCheckExecutionContext, raw_new_data: StoredTrips, settings: dg.ResourceParam[Settings]
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether what the source published is a month of trips."""
     month = month_of_partition(context.op_execution_context.partition_key)
-    yield from _inspected("raw_new_data", inspect_published(raw_new_data.frame, month, settings.minimum_trips))
+    trips = raw_new_data.in_memory().frame if raw_new_data.fits_in_memory else raw_new_data
+    yield from _inspected("raw_new_data", inspect_published(trips, month, settings.minimum_trips))
 
 
 def preprocessed_data_checks(
-    preprocessed_data: Trips,
-    raw_new_data: Trips,
-    settings: dg.ResourceParam[Settings],
+    preprocessed_data: StoredTrips, raw_new_data: StoredTrips, settings: dg.ResourceParam[Settings]
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether enough of the month can be learned from."""
-    needed = (*feature_names(settings.city_facts), "target")
-    inspections = inspect_clean(preprocessed_data.frame, len(raw_new_data.frame), needed)
-    where = where_outside(raw_new_data.frame, settings.city_facts, settings.city.told)
+    # Features are computed whenever they are read; they have no nulls where these columns have none.
+    inspections = inspect_clean(preprocessed_data, len(raw_new_data), (*COORDINATES, "pickup_datetime", "target"))
     for result in _inspected("preprocessed_data", inspections):
-        yield result if result.passed or where is None else result._replace(description=where)
+        where = None
+        if not result.passed:
+            where = where_outside(raw_new_data.every_so_many(SAMPLE_TRIPS), settings.city_facts, settings.city.told)
+        yield result if where is None else result._replace(description=where)
 
 
 def production_is_not_stale(

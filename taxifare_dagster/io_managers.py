@@ -5,6 +5,7 @@ domain. Why a bucket is asked each time: docs/decisions.md, under taxifare_dagst
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import dagster as dg
@@ -12,8 +13,15 @@ import pandas as pd
 from pydantic import BaseModel
 from upath import UPath
 
+from taxifare.gate.slices import judged_features
 from taxifare.training.base_trips import BaseTrips
-from taxifare.trips.editions import Edition, Trips
+from taxifare.training.large_months import drawn
+from taxifare.trips.cities import City
+from taxifare.trips.editions import Trips
+from taxifare.trips.features import feature_names
+from taxifare.trips.preparation import with_features
+from taxifare.trips.stored import StoredTrips, marks_of
+from taxifare.trips.table import TripTableError
 from taxifare.trips.targets import TargetName
 from taxifare.whole_files import whole_file
 
@@ -76,20 +84,42 @@ class LakeIOManager(dg.UPathIOManager, Generic[Value]):
         raise NotImplementedError
 
 
-class ParquetIOManager(LakeIOManager[Trips | pd.DataFrame]):
-    """Trips as parquet, with their edition and target in the file; frames as they are. Annotations say what to read."""
+class ParquetIOManager(LakeIOManager[Trips | StoredTrips | pd.DataFrame]):
+    """Trips as parquet, with their edition and target in the file; frames as they are. Annotations say what to read.
+
+    Features are not stored: they are computed when trips are read that were made ready. Files of before have them.
+
+    Args:
+        base_path: The lake.
+        target: What its trips are to be learned for.
+        city: Gives the features; None where trips are read as they were written.
+    """
 
     extension = ".parquet"
 
-    def write(self, value: Trips | pd.DataFrame, path: UPath) -> None:
-        """Writes the trips, marked, or the frame."""
-        frame = _marked(value) if isinstance(value, Trips) else value
-        with path.open("wb") as file:
-            frame.to_parquet(file, index=False)
+    def __init__(self, base_path: UPath, target: TargetName, city: City | None = None) -> None:
+        super().__init__(base_path, target)
+        self._city = city
 
-    def load_from_path(self, context: dg.InputContext, path: UPath) -> Trips | pd.DataFrame:
-        """Returns the trips, or the frame where the input is one."""
-        return self._frame(path) if context.dagster_type.typing_type is pd.DataFrame else self._trips(path)
+    def write(self, value: Trips | StoredTrips | pd.DataFrame, path: UPath) -> None:
+        """Writes the trips, marked, or the frame."""
+        with path.open("wb") as file:
+            if isinstance(value, StoredTrips):
+                value.copy_to(file)
+                return
+            (self._marked(value) if isinstance(value, Trips) else value).to_parquet(file, index=False)
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> Trips | StoredTrips | pd.DataFrame:
+        """Returns the trips, in memory or in their file, or the frame: as the input is annotated."""
+        kind = context.dagster_type.typing_type
+        if kind is pd.DataFrame:
+            return self._frame(path)
+        return self._open(path) if kind is StoredTrips else self._trips(path)
+
+    def month(self, asset: str, partition: str) -> Trips | StoredTrips | None:
+        """Returns what the lake holds of an asset's partition, in its file where it is large; None for nothing."""
+        found = self.if_there(self._open, f"{asset}/{partition}")
+        return found.in_memory() if found is not None and found.fits_in_memory else found
 
     def stored(self, asset: str, partition: str) -> Trips | None:
         """Returns the trips that the lake holds of an asset's partition; None where it holds nothing."""
@@ -104,32 +134,45 @@ class ParquetIOManager(LakeIOManager[Trips | pd.DataFrame]):
             return pd.read_parquet(file)
 
     def _trips(self, path: UPath) -> Trips:
+        """Returns the trips of a file, with features if they were made ready; of a large month, what is drawn of it.
+
+        Raises:
+            dg.Failure: As `_open`.
+        """
+        found = self._open(path)
+        if found.target is None or self._city is None:
+            return found.in_memory()
+        if not found.fits_in_memory:
+            return drawn(found, self._city, judged_features(self._city))
+        trips = found.in_memory()
+        if set(self._features_of(trips.target)) <= set(trips.frame.columns):
+            return trips
+        return replace(trips, frame=with_features(trips.frame, self._city))
+
+    def _open(self, path: UPath) -> StoredTrips:
         """Returns the trips of a file.
 
         Raises:
             dg.Failure: They were made for another target, or do not say which edition they are.
         """
-        frame = self._frame(path)
-        marks, frame.attrs = frame.attrs, {}
-        if not marks.keys() >= {"subject", "revision"}:
-            raise dg.Failure(
-                f"{path}: expected trips marked with their subject and revision, received {marks or 'no marks'}: "
-                "materialize them again",
-                allow_retries=False,
-            )
-        trips = Trips(Edition(marks["subject"], marks["revision"]), frame, marks.get("target"))
+        try:
+            trips = StoredTrips(path.open("rb"))
+        except TripTableError as error:
+            raise dg.Failure(f"{path}: {error}: materialize them again", allow_retries=False) from error
         if trips.target is not None:
             self.ensure_ours(trips.target, path)
         return trips
 
+    def _marked(self, trips: Trips) -> pd.DataFrame:
+        """Returns the trips without features, and what they are in `attrs`, which pandas writes into parquet files."""
+        frame = trips.frame.drop(columns=list(self._features_of(trips.target)), errors="ignore")
+        for name, value in marks_of(trips.edition, trips.target).items():
+            frame.attrs[name] = value
+        return frame
 
-def _marked(trips: Trips) -> pd.DataFrame:
-    """Returns the trips' frame with what they are in its `attrs`, which pandas writes into parquet files."""
-    frame = trips.frame.copy(deep=False)
-    frame.attrs = {"subject": trips.edition.subject, "revision": trips.edition.revision}
-    if trips.target is not None:
-        frame.attrs["target"] = trips.target
-    return frame
+    def _features_of(self, target: TargetName | None) -> tuple[str, ...]:
+        """Returns the names of the features that trips have: none before they were made ready."""
+        return () if target is None or self._city is None else feature_names(self._city)
 
 
 class BaseTripsIOManager(LakeIOManager[BaseTrips]):

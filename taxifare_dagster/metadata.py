@@ -15,7 +15,7 @@ from upath import UPath
 
 from taxifare.approval.records import Promotion
 from taxifare.gate.evidence import Appraisal, Evidence
-from taxifare.gate.scores import Interval, Scores, describe_gain
+from taxifare.gate.scores import Interval, Scores, describe_gain, predictions_of
 from taxifare.gate.slices import SliceComparison
 from taxifare.gate.staleness import Change, baseline_of
 from taxifare.gate.track_record import TrackRecord
@@ -202,7 +202,7 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
         return {"not_scored": found.fault or "nothing is in production"}
     run_id, target = found.contender.run_id, settings.target_facts
     predictions, validation = registry.runs.read_predictions(run_id), trips.validation
-    predicted, baseline = predictions.reindex(validation["key"]).to_numpy(), baseline_of(trips, found.contender)
+    predicted, baseline = predictions_of(validation, predictions), baseline_of(trips, found.contender)
     shown: dict[str, Any] = {
         **scores(found.contender.scores, target.unit),
         **measured(

@@ -6,12 +6,13 @@ Why dagster-mlflow's run is used in one process only: docs/decisions.md, under t
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from upath import UPath
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Notifier, WatchedLog, notifiers
@@ -23,6 +24,7 @@ from taxifare.serving.publishing import LakePublisher, approvals_of
 from taxifare.serving.scored_table import ScoredTable
 from taxifare.settings import BigQuerySettings, Settings
 from taxifare.sources import make_source
+from taxifare.trips.targets import TargetName
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, LakeIOManager, ParquetIOManager
 from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.run_guards import ensure_of_one_month
@@ -44,7 +46,7 @@ def make_resources(settings: Settings) -> Mapping[str, Any]:
         "publisher": LakePublisher(settings, registry_of(settings)),
         "notifiers": _notifiers_resource(settings),
         "links": DagsterLinks(settings.dagster_url, settings.lake),
-        "parquet_io": _lake_resource(ParquetIOManager, settings),
+        "parquet_io": _lake_resource(partial(ParquetIOManager, city=settings.city_facts), settings),
         "base_trips_io": _lake_resource(BaseTripsIOManager, settings),
         "json_io": _lake_resource(JsonIOManager, settings),
     }
@@ -58,7 +60,9 @@ def _bigquery_client(settings: BigQuerySettings) -> "AbstractContextManager[Clie
     return BigQueryResource(project=settings.bigquery_project, location=settings.bigquery_location).get_client()
 
 
-def _lake_resource(manager: type[LakeIOManager[Any]], settings: Settings) -> dg.IOManagerDefinition:
+def _lake_resource(
+    manager: Callable[[UPath, TargetName], LakeIOManager[Any]], settings: Settings
+) -> dg.IOManagerDefinition:
     """Returns the IO manager. Whatever is of a month opens one before its first step, so runs are refused here."""
 
     def io_manager(context: dg.InitResourceContext) -> LakeIOManager[Any]:

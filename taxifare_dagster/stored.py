@@ -66,7 +66,7 @@ def candidacy(
             month,
             base_trips_io.stored,
             source,
-            lambda earlier: parquet_io.stored("raw_new_data", partition_key(earlier)),
+            lambda earlier: parquet_io.month("raw_new_data", partition_key(earlier)),
             settings,
             after=last,
         )

@@ -132,6 +132,19 @@ def skill(mae: float, difficulty_mae: float) -> float:
     return 1 - mae / difficulty_mae
 
 
+def predictions_of(trips: pd.DataFrame, predictions: pd.Series) -> npt.NDArray[np.floating]:
+    """Returns predictions in the order of the trips, NaN where there is none of a trip.
+
+    Args:
+        trips: With `key`.
+        predictions: By trip key; mostly in that order already, which saves looking millions of keys up.
+    """
+    keys = pd.Index(trips["key"])
+    found = predictions if keys.equals(predictions.index) else predictions.reindex(keys)
+    values: npt.NDArray[np.floating] = found.to_numpy()
+    return values
+
+
 def paired_gains(production_predicted: FloatArray, staging_predicted: FloatArray, actual: FloatArray) -> FloatArray:
     """Returns per trip how much closer staging was than production: positive means staging is better.
 

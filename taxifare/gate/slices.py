@@ -32,6 +32,17 @@ class SliceComparison(Frozen):
     gain: Interval
 
 
+def judged_features(city: City) -> tuple[str, ...]:
+    """Returns the names of the features that trips need to be judged by.
+
+    >>> from taxifare.trips.cities import NEW_YORK
+    >>> judged_features(NEW_YORK)[:5]
+    ('haversine_km', 'is_night', 'is_rush', 'pickup_jfk_km', 'dropoff_jfk_km')
+    """
+    airports = (f"{end}_{airport.code.lower()}_km" for airport in city.airports for end in ("pickup", "dropoff"))
+    return ("haversine_km", "is_night", "is_rush", *airports)
+
+
 def slice_masks(trips: pd.DataFrame, city: City) -> dict[str, npt.NDArray[np.bool_]]:
     """Returns, for each kind of trips that carries much of the error, which trips belong to it.
 

@@ -18,6 +18,7 @@ from taxifare.gate.scores import (
     Interval,
     describe_gain,
     difficulty_of,
+    predictions_of,
     score,
 )
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS, SliceComparison, compare_slices, sliced_gains, tolerance_of
@@ -261,12 +262,15 @@ def _predictions(predictions: pd.Series, validation: pd.DataFrame, contender: Co
     """
     keys = pd.Index(validation["key"])
     predicted = pd.Index(predictions.index)
-    if len(keys) != len(predicted) or not keys.sort_values().equals(predicted.sort_values().astype(keys.dtype)):
+    is_same = keys.equals(predicted)
+    if not is_same and (
+        len(keys) != len(predicted) or not keys.sort_values().equals(predicted.sort_values().astype(keys.dtype))
+    ):
         raise EvaluationError(
             f"{whose} was scored on other trips: expected the {len(keys)} validation trips, received predictions "
             f"for {len(predicted)}, {len(keys.intersection(predicted))} of them the same"
         )
-    predicted = predictions.reindex(keys).to_numpy(np.float64)
+    predicted = predictions_of(validation, predictions).astype(np.float64)
     mae = score(predicted, validation["target"].to_numpy(np.float64)).mae
     if not math.isclose(mae, contender.scores.mae, rel_tol=1e-6, abs_tol=1e-6):
         raise EvaluationError(

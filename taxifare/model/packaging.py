@@ -26,6 +26,7 @@ import pandas as pd
 from taxifare.errors import ToldError
 from taxifare.model.contents import Content
 from taxifare.model.exposure import Exposure
+from taxifare.trips import stored
 from taxifare.trips.cities import City
 from taxifare.trips.features import check_computable, feature_names
 from taxifare.trips.table import KNOWN_AT_PICKUP
@@ -86,7 +87,7 @@ class LoadedModel:
         known_at_pickup = trips[list(KNOWN_AT_PICKUP)]
         check_computable(known_at_pickup)
         try:
-            predicted = np.asarray(self.model.predict(known_at_pickup, {"corrected": corrected}), dtype=np.float32)
+            predicted = self._predicted(known_at_pickup, corrected=corrected)
         except Exception as error:
             raise VersionUnusableError(f"version {self.version} does not predict: {error}") from error
         if predicted.shape != (len(trips),) or not np.isfinite(predicted).all():
@@ -95,6 +96,16 @@ class LoadedModel:
                 f"with {int((~np.isfinite(predicted)).sum())} that are not finite"
             )
         return predicted
+
+    def _predicted(self, trips: pd.DataFrame, *, corrected: bool) -> npt.NDArray[np.float32]:
+        """Returns what the model returns; of a month that is more than its features should be in memory, by parts."""
+        parts = [
+            np.asarray(
+                self.model.predict(trips[start : start + stored.BATCH_TRIPS], {"corrected": corrected}), np.float32
+            )
+            for start in range(0, max(len(trips), 1), stored.BATCH_TRIPS)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def log_packed(

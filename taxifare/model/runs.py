@@ -127,7 +127,8 @@ class Runs:
             except Exception:  # of a bucket's refusal MLflow says no more than that the path may be wrong
                 ensure_bucket_answers(self._store.client.get_run(run_id).info.artifact_uri)
                 raise
-            return pd.read_parquet(path)["predicted"]
+            with pd.option_context("mode.string_storage", "pyarrow"):
+                return pd.read_parquet(path)["predicted"]
 
     def url(self, run_id: str) -> str | None:
         """Returns the address of the run's page, None without a server."""

@@ -151,8 +151,9 @@ def _dropoffs(settings: Settings) -> str:
     """Returns how many trips of the latest month say when they ended; reads that month."""
     source, target = make_source(settings), settings.target_facts
     month = max(source.months())
-    known = month_with(target, source, month).trips[target.column].notna()
-    return f"{known.mean():.1%} of the trips of {month} have one"
+    published = month_with(target, source, month)
+    share = published.known(target.column) / len(published.pickups)
+    return f"{share:.1%} of the trips of {month} have one"
 
 
 def _ledger(approvals: Approvals) -> str:

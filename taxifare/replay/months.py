@@ -1,5 +1,6 @@
 """The months of a replay and the base years before them, as the monthly assets make them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,14 @@ from taxifare.digests import digest
 from taxifare.replay.errors import ReplayError
 from taxifare.settings import Settings
 from taxifare.sources.all_months import AllMonths
+from taxifare.sources.whole_months import taken
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.gathering import gather_base
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import Month, months_between
 from taxifare.trips.preparation import faults_of, preprocess, split_month
+from taxifare.trips.wholeness import Extent, extent_of, lacks_end, lacks_rides
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def replayed_months(
         settings: City, target, and what a sound month is.
 
     Raises:
-        ReplayError: A month has no trips, or the checks would stop it.
+        ReplayError: A month has no trips or is not whole, or the checks would stop it.
         SourceError: The source does not give its trips.
     """
     published = history.months()
@@ -63,14 +66,15 @@ def replayed_months(
             f"received none of {', '.join(missing) or 'them: the last month is before the first'}"
         )
     base = gather_base(history.read_base(), settings).trips
-    months: list[ReplayedMonth] = []
+    months, extents = list[ReplayedMonth](), dict[Month, Extent]()
     row, key = 0, key_of_base(base)
     for month in asked:
-        trips = _prepared(month, history, settings)
+        trips = _prepared(month, history, settings, extents)
         end = row + len(trips.validation)
         key = digest([key, digest([trips.edition.subject, trips.edition.revision, len(trips.frame), end - row])])
         months.append(ReplayedMonth(month, trips, slice(row, end), key))
         row = end
+    _ensure_whole(extents, published, settings)
     return base, months
 
 
@@ -79,9 +83,25 @@ def key_of_base(base: BaseTrips) -> str:
     return digest([base.edition.subject, base.edition.revision, base.training_trips, base.validation_trips])
 
 
-def _prepared(month: Month, history: AllMonths, settings: Settings) -> Trips:
-    """Returns a month's clean trips with features; one that is not sound is an error."""
+def _ensure_whole(extents: Mapping[Month, Extent], revisions: Mapping[Month, str], settings: Settings) -> None:
+    """Ensures that months are whole, each held against those beside it, or were taken anyway.
+
+    Raises:
+        ReplayError: One is not: its own run waits.
+    """
+    for month, extent in extents.items():
+        rides = {other: seen.rides for other, seen in extents.items() if other != month}
+        why = lacks_end(month, extent, settings.month_ends_within_hours) or lacks_rides(
+            month, extent.rides, rides, settings.month_least_share
+        )
+        if why is not None and taken(month, revisions[month], settings.lake) is None:
+            raise ReplayError(f"{month} is not whole, and its own run would wait: {why}")
+
+
+def _prepared(month: Month, history: AllMonths, settings: Settings, extents: dict[Month, Extent]) -> Trips:
+    """Returns a month's clean trips with features, and notes how far it goes; one that is not sound is an error."""
     published = history.read_month(month)
+    extents[month] = extent_of(published)
     raw = split_month(published, month, settings.validation_share)
     trips = preprocess(raw, settings.city_facts, settings.target_facts).trips
     needed = (*feature_names(settings.city_facts), "target")

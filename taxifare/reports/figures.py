@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.approval.records import Promotion
+from taxifare.gate.scores import predictions_of
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import TrainingHistory
 from taxifare.monitoring.realised import MonthErrors
@@ -78,19 +79,19 @@ def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) 
 
     Args:
         predictions: By trip key.
-        trips: The same trips, with `key`, `target` and `pickup_datetime`.
+        trips: The same trips, with `key`, `target` and `pickup_datetime`; of more than 20,000 some are drawn as points.
         target: What is predicted.
     """
-    actual = trips.set_index("key")["target"]
-    errors = predictions.reindex(actual.index) - actual
-    hour_of_day = trips.set_index("key")["pickup_datetime"].dt.hour
+    actual, predicted = trips["target"].to_numpy(), predictions_of(trips, predictions)
+    errors, hour_of_day = pd.Series(predicted - actual), trips["pickup_datetime"].dt.hour.to_numpy()
+    points = slice(None, None, -(-len(trips) // _DRAWN_TRIPS) or 1)
     figure, (by_hour, pairs) = side_by_side("When is the model wrong?", f"Predicted against {target.truth}")
     by_hour.bar(range(24), errors.abs().groupby(hour_of_day).mean().reindex(range(24)), label="mean absolute error")
     by_hour.plot(range(24), errors.groupby(hour_of_day).mean().reindex(range(24)), color="black", label="bias")
     by_hour.axhline(0, color="grey", linewidth=0.5)
     by_hour.set(xlabel="hour of the day", ylabel=f"{target.unit} a ride")
     by_hour.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
-    pairs.scatter(actual, predictions.reindex(actual.index), s=3, alpha=0.4, linewidths=0)
+    pairs.scatter(actual[points], predicted[points], s=3, alpha=0.4, linewidths=0)
     pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
     shown = (0, max(80, target.most / 5))
     pairs.set(xlabel=f"{target.truth}, {target.unit}", ylabel=f"predicted, {target.unit}", xlim=shown, ylim=shown)

@@ -6,14 +6,14 @@ never taken for the second: docs/decisions.md, under sources.
 """
 
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import pandas as pd
 
 from taxifare.errors import ToldError
 from taxifare.trips.clock import from_utc
 from taxifare.trips.months import Month, bounds, months_between
-from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.publication import BasePublication, LargePublication, Publication
 from taxifare.trips.table import TripTableError, as_trip_table
 from taxifare.trips.targets import Target
 
@@ -46,6 +46,8 @@ class CannotTellError(SourceError):
         self.month = month
         self.before = dict(before)
 
+
+Published = TypeVar("Published", Publication, LargePublication, Publication | LargePublication)
 
 Answer: TypeAlias = str | SourceError
 """What a source answers of one month: its revision; that it is not published (`MonthNotPublishedError`); or any other
@@ -80,6 +82,10 @@ class TripSource(Protocol):
             SourceError: The source cannot tell, or the month cannot be read as trips of that month.
         """
         ...
+
+    def open_month(self, month: Month) -> Publication | LargePublication:
+        """Returns one month of trips as `read_month` does, but not as a frame where that should not be in memory."""
+        return self.read_month(month)
 
     def read_base(self) -> BasePublication:
         """Returns the trips of the years before the first month, which are read when their parts are asked for.
@@ -182,7 +188,7 @@ def not_there(source: TripSource, month: Month, told: str) -> SourceError:
     return MonthNotPublishedError(told)
 
 
-def unchanged(publication: Publication, revision: str) -> Publication:
+def unchanged(publication: Published, revision: str) -> Published:
     """Returns a part of the base years, which has to be of the revision that was announced.
 
     Raises:
@@ -208,16 +214,16 @@ def base_revision_of(source: TripSource) -> str | None:
         return None
 
 
-def month_with(target: Target, source: TripSource, month: Month) -> Publication:
+def month_with(target: Target, source: TripSource, month: Month) -> Publication | LargePublication:
     """Returns a month as published, some of whose trips tell the target.
 
     Raises:
         MonthNotPublishedError: The source does not have this month.
         SourceError: It cannot be read as trips of that month, or none of them tells the target.
     """
-    published = source.read_month(month)
-    known = int(published.trips[target.column].count())
-    ensure_target(target, known, len(published.trips), f"{published.origin}: month {month}")
+    published = source.open_month(month)
+    origin = f"{published.origin}: month {month}"
+    ensure_target(target, published.known(target.column), len(published.pickups), origin)
     return published
 
 

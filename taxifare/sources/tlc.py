@@ -39,9 +39,10 @@ from taxifare.sources.base import (
 )
 from taxifare.sources.files import open_parquet, reading
 from taxifare.sources.web import Web, WebError, answers_of
+from taxifare.trips import stored
 from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
 from taxifare.trips.months import Month, bounds, months_between
-from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.publication import BasePublication, LargePublication, Publication
 from taxifare.trips.table import DTYPES
 
 Rows = dict[str, npt.NDArray[Any]]
@@ -54,6 +55,7 @@ USUAL_DELAY_MONTHS = 4
 
 _METER = {"yellow": "tpep", "green": "lpep"}
 _BATCH_ROWS = 1 << 18
+_SMALL_TYPES = {"from_zone": np.int16, "to_zone": np.int16, "passengers": np.float32, "row": np.int32}
 _MOST_BYTES_OF_ZONES = 1 << 27
 _HIGHEST_ZONE = 10_000
 """The city has 263, in a file of a megabyte; memory goes with the highest number."""
@@ -137,7 +139,7 @@ class Tlc(TripSource):
         web: Gets the files.
         url: Address that the folders `trip-data` and `misc` are under.
         color: Yellow taxis or green ones.
-        trips_per_month: Trips to draw from a month that has more.
+        trips_per_month: Trips to draw from a month that has more; None is all.
         base_months: How many months the base years are.
         first_month: First month.
         last_month: Last month, None: the present one, as soon as it is published.
@@ -147,7 +149,7 @@ class Tlc(TripSource):
     web: Web
     url: str = field(repr=False)
     color: TaxiColor
-    trips_per_month: int
+    trips_per_month: int | None
     base_months: int
     first_month: Month
     last_month: Month | None
@@ -192,6 +194,19 @@ class Tlc(TripSource):
             MonthNotPublishedError: The server has no such file (yet).
             SourceError: Whether it has one it cannot tell, or the file is not trips of that month with zones.
         """
+        return self._rides(month).in_memory()
+
+    def open_month(self, month: Month) -> Publication | LargePublication:
+        """Returns the month's trips, sampled; not as a frame where there are more than should be in memory.
+
+        Raises:
+            SourceError: As `read_month`.
+        """
+        rides = self._rides(month)
+        return rides.in_memory() if len(rides.columns["row"]) <= stored.MOST_IN_MEMORY else rides.by_parts()
+
+    def _rides(self, month: Month) -> "_Rides":
+        """Returns what the month's file has."""
         origin = shown(self._address(month))
         try:
             received = self.web.download(self._address(month), partial(_check_columns, origin=origin, color=self.color))
@@ -201,10 +216,8 @@ class Tlc(TripSource):
             raise
         zones = self.web.download(self._zones_address, self._check_zones)
         places = _zones(zones.path, shown(self._zones_address))
-        rows, dropped = read_trips(received.path, month, self.color, places, self.trips_per_month, origin=origin)
-        revision = self._digest(received.revision, zones.revision)
-        trips = checked_month(rows, month, origin, None, left_out=dropped)
-        return Publication(trips, revision, origin, dropped=dropped)
+        columns, dropped = _read_rides(received.path, month, self.color, places, self.trips_per_month, origin)
+        return _Rides(columns, dropped, month, places, self._digest(received.revision, zones.revision), origin)
 
     def read_base(self) -> BasePublication:
         """Returns the trips of the months before the first, month by month.
@@ -214,9 +227,20 @@ class Tlc(TripSource):
             SourceError: One of them cannot be had, is not trips with zones, or changes meanwhile.
         """
         revisions = self._base_revisions()
-        parts = (unchanged(self.read_month(month), revision) for month, revision in revisions.items())
+        parts = (part for month, revision in revisions.items() for part in self._parts(month, revision))
         ends = sorted({shown(self._address(month)) for month in (min(revisions), max(revisions))})
         return BasePublication(parts, digest(list(revisions.values())), " and ".join(ends))
+
+    def _parts(self, month: Month, revision: str) -> Iterator[Publication]:
+        """Yields a month of the base years, in parts where it is large."""
+        published = unchanged(self.open_month(month), revision)
+        if isinstance(published, Publication):
+            yield published
+            return
+        dropped = published.dropped
+        for trips in published.parts():
+            yield Publication(trips, revision, published.origin, dropped=dropped)
+            dropped = {}
 
     def base_revision(self) -> str:
         """Returns the revision of the base years.
@@ -285,7 +309,7 @@ def _ensure_small(archive: zipfile.ZipFile, origin: str) -> None:
 
 
 def read_trips(
-    file: Path, month: Month, color: TaxiColor, zones: Zones, limit: int, origin: str
+    file: Path, month: Month, color: TaxiColor, zones: Zones, limit: int | None, origin: str
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Returns at most `limit` rides of a month's file, drawn at random but always the same, and what was left out.
 
@@ -294,7 +318,7 @@ def read_trips(
         month: Rides of other months in it are left out as `outside_month`.
         color: Whose columns it has.
         zones: Rides that start or end in none of them are left out as `unknown_zone`.
-        limit: Further rides are left out as `not_drawn`.
+        limit: Further rides are left out as `not_drawn`; None is all.
         origin: What to call it in messages.
 
     Returns:
@@ -303,6 +327,14 @@ def read_trips(
     Raises:
         SourceError: It is damaged, or a column holds what it should not.
     """
+    rides, dropped = _read_rides(file, month, color, zones, limit, origin)
+    return _as_trips(rides, month, zones), dropped
+
+
+def _read_rides(
+    file: Path, month: Month, color: TaxiColor, zones: Zones, limit: int | None, origin: str
+) -> tuple[Rows, dict[str, int]]:
+    """Returns what `read_trips` makes trips of, in half of their room, and what was left out."""
     drawn, dropped, rows = _Drawn(limit, month), {"outside_month": 0, "unknown_zone": 0}, 0
     first, until = (instant.to_datetime64().astype("datetime64[us]") for instant in bounds(month))
     with reading(f"{origin}: month {month}", "taxi trips in parquet"):
@@ -317,11 +349,29 @@ def read_trips(
     if not rows:
         raise SourceError(f"{origin}: month {month}: expected taxi trips, received no rows")
     ride = drawn.result()
+    ride.pop("rank", None)
     dropped["not_drawn"] = rows - sum(dropped.values()) - len(ride["row"])
-    pickup, dropoff = (Clocked(ride[end], ride.get(f"{end}_in_utc")) for end in ("pickup", "dropoff"))
-    stopped = on_pickups_clock(pickup, dropoff, _TIME_ZONE)
-    if untold := int(np.count_nonzero(np.isnat(stopped) & ~np.isnat(dropoff.wall))):
+    if untold := _put_on_pickups_clock(ride):
         dropped["dropoff_at_clock_change"] = untold
+    return ride, dropped
+
+
+def _put_on_pickups_clock(ride: Rows) -> int:
+    """Ensures that drop-offs are by the clock that was right at the pickup; returns how many cannot be told."""
+    untold, in_utc = 0, {end: ride.pop(f"{end}_in_utc", None) for end in ("pickup", "dropoff")}
+    for start in range(0, len(ride["row"]), stored.BATCH_TRIPS):
+        part = slice(start, start + stored.BATCH_TRIPS)
+        pickup, dropoff = (
+            Clocked(ride[end][part], None if instants is None else instants[part]) for end, instants in in_utc.items()
+        )
+        stopped = on_pickups_clock(pickup, dropoff, _TIME_ZONE)
+        untold += int(np.count_nonzero(np.isnat(stopped) & ~np.isnat(dropoff.wall)))
+        ride["dropoff"][part] = stopped
+    return untold
+
+
+def _as_trips(ride: Rows, month: Month, zones: Zones) -> pd.DataFrame:
+    """Returns rides as a frame with the columns of the trip table."""
     number = pc.utf8_lpad(pa.array(ride["row"]).cast(pa.string()), 9, "0")
     columns = {
         "key": pd.Series(pc.binary_join_element_wise(f"{month}", number, "-"), dtype=DTYPES["text"]),
@@ -332,31 +382,75 @@ def read_trips(
         "dropoff_latitude": zones.latitude[ride["to_zone"]],
         "passenger_count": ride["passengers"],
         "fare_amount": np.round(ride["fare"] + ride["tolls"], 2),
-        "dropoff_datetime": stopped,
+        "dropoff_datetime": ride["dropoff"],
     }
-    return pd.DataFrame(columns, copy=False), dropped
+    return pd.DataFrame(columns, copy=False)
+
+
+@dataclass(frozen=True)
+class _Rides:
+    """The rides of a month's file, not yet trips.
+
+    Attributes:
+        columns: What they are made of, in the order of the file.
+        dropped: What was left out.
+        month: Which month.
+        zones: Where the zones are.
+        revision: Of the month.
+        origin: What to call it in messages.
+    """
+
+    columns: Rows
+    dropped: dict[str, int]
+    month: Month
+    zones: Zones
+    revision: str
+    origin: str
+
+    def in_memory(self) -> Publication:
+        """Returns the trips as a frame."""
+        rows = _as_trips(self.columns, self.month, self.zones)
+        trips = checked_month(rows, self.month, self.origin, None, left_out=self.dropped)
+        return Publication(trips, self.revision, self.origin, dropped=self.dropped)
+
+    def by_parts(self) -> LargePublication:
+        """Returns the trips, to be made a batch at a time."""
+        columns = self.columns
+        counts = {
+            "fare_amount": int(np.count_nonzero(~np.isnan(columns["fare"] + columns["tolls"]))),
+            "dropoff_datetime": int(np.count_nonzero(~np.isnat(columns["dropoff"]))),
+        }
+        return LargePublication(columns["pickup"], self._parts, self.revision, self.origin, self.dropped, counts)
+
+    def _parts(self) -> Iterator[pd.DataFrame]:
+        order = np.argsort(self.columns["pickup"], kind="stable").astype(np.int32)
+        for start in range(0, len(order), stored.BATCH_TRIPS):
+            some = order[start : start + stored.BATCH_TRIPS]
+            rows = _as_trips({name: column[some] for name, column in self.columns.items()}, self.month, self.zones)
+            yield checked_month(rows, self.month, self.origin, None)
 
 
 class _Drawn:
     """At most `limit` rows of all that are offered: each draws a rank, and the lowest ranks stay."""
 
-    def __init__(self, limit: int, month: Month) -> None:
+    def __init__(self, limit: int | None, month: Month) -> None:
         self._limit, self._cutoff, self._pieces = limit, np.uint64(2**64 - 1), list[Rows]()
         # Of numpy's generators these bits alone are the same in every version.
         self._bits = np.random.PCG64(np.random.SeedSequence([month.year, month.month]))
 
     def offer(self, rows: Rows, chosen: npt.NDArray[np.bool_]) -> None:
         """Takes the chosen rows into account."""
-        ranks = self._bits.random_raw(len(chosen))
-        chosen = chosen & (ranks <= self._cutoff)
-        self._pieces.append({name: values[chosen] for name, values in (rows | {"rank": ranks}).items()})
-        if sum(len(piece["rank"]) for piece in self._pieces) > 2 * self._limit:
+        if self._limit is not None:
+            rows = rows | {"rank": self._bits.random_raw(len(chosen))}
+            chosen = chosen & (rows["rank"] <= self._cutoff)
+        self._pieces.append({name: _in_little_room(name, values[chosen]) for name, values in rows.items()})
+        if self._limit is not None and sum(len(piece["rank"]) for piece in self._pieces) > 2 * self._limit:
             self._pieces = [self.result()]
 
     def result(self) -> Rows:
-        """Returns the rows drawn so far, in the order in which they were offered."""
-        rows = {name: np.concatenate([piece[name] for piece in self._pieces]) for name in self._pieces[0]}
-        if len(rows["rank"]) > self._limit:
+        """Returns the rows drawn so far, in the order in which they were offered, and keeps none."""
+        rows = {name: np.concatenate([piece.pop(name) for piece in self._pieces]) for name in list(self._pieces[0])}
+        if self._limit is not None and len(rows["rank"]) > self._limit:
             self._cutoff = np.partition(rows["rank"], self._limit - 1)[self._limit - 1]
             lowest = rows["rank"] <= self._cutoff
             rows = {name: values[lowest] for name, values in rows.items()}
@@ -409,6 +503,15 @@ def _times(column: pa.Array, name: str, there: str) -> Rows:
     if pa.types.is_timestamp(column.type):
         return {name: clocked.wall}
     return {name: clocked.wall, f"{name}_in_utc": np.full_like(clocked.wall, "NaT")}
+
+
+def _in_little_room(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns the values in the smallest type that holds each of these exactly: months have fifteen million rides."""
+    small = _SMALL_TYPES.get(name)
+    if small is None:
+        return values
+    fewer = values.astype(small)
+    return fewer if np.array_equal(fewer, values, equal_nan=values.dtype.kind == "f") else values
 
 
 def _check_columns(file: Path, origin: str, color: TaxiColor) -> None:

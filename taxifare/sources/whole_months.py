@@ -18,8 +18,8 @@ from taxifare.settings import SourceSettings
 from taxifare.sources.base import SourceError, TripSource, month_with, published_before
 from taxifare.texts import one_line
 from taxifare.trips.months import Month
-from taxifare.trips.publication import Publication
-from taxifare.trips.wholeness import NEIGHBOURS, Extent, lacks_end, lacks_rides
+from taxifare.trips.publication import LargePublication, Publication
+from taxifare.trips.wholeness import NEIGHBOURS, Extent, extent_of, lacks_end, lacks_rides
 from taxifare.whole_files import whole_file
 
 
@@ -40,7 +40,9 @@ class Taken:
     at: datetime
 
 
-def whole_month(source: TripSource, month: Month, settings: SourceSettings, lake: UPath) -> Publication:
+def whole_month(
+    source: TripSource, month: Month, settings: SourceSettings, lake: UPath
+) -> Publication | LargePublication:
     """Returns a month as published that is whole, or was taken anyway, some of whose trips tell the target.
 
     Raises:
@@ -49,15 +51,24 @@ def whole_month(source: TripSource, month: Month, settings: SourceSettings, lake
         SourceError: It cannot be read as trips of that month, or none of them tells the target.
     """
     published = month_with(settings.target_facts, source, month)
-    pickups = published.trips["pickup_datetime"]
-    rides = len(pickups) + published.dropped.get("not_drawn", 0)
-    seen = Extent(rides, pickups.iloc[0], pickups.iloc[-1])
+    ensure_whole(published, month, settings, lake)
+    return published
+
+
+def ensure_whole(
+    published: Publication | LargePublication, month: Month, settings: SourceSettings, lake: UPath
+) -> None:
+    """Ensures that a month that was read is whole, or was taken anyway; what was seen of it is on record.
+
+    Raises:
+        NotWholeError: It is not.
+    """
+    seen = extent_of(published)
     span = {"first": seen.first.isoformat(), "last": seen.last.isoformat()}
-    _write(_seen(lake, month), {"revision": published.revision, "rides": rides, **span})
+    _write(_seen(lake, month), {"revision": published.revision, "rides": seen.rides, **span})
     why = _lacks(month, seen, settings, lake)
     if why is not None and taken(month, published.revision, lake) is None:
         raise NotWholeError(f"{published.origin}: month {month} is not whole yet: {why}. {_way_out(month)}")
-    return published
 
 
 def why_waiting(

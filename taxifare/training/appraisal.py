@@ -163,9 +163,9 @@ def change_since_approval(
 def facts_of(trips: Trips) -> dict[str, object]:
     """Returns the params of the trips that every run of a month logs, by the course's names."""
     return {
-        "row_count": len(trips.frame),
-        "training_set_size": len(trips.training),
-        "val_set_size": len(trips.validation),
-        "dataset_timestamp": str(trips.frame["pickup_datetime"].max()),
+        "row_count": trips.rides,
+        "training_set_size": trips.training_trips,
+        "val_set_size": trips.validation_trips,
+        "dataset_timestamp": str(trips.last_pickup),
         "dataset_revision": trips.edition.revision,
     }

@@ -24,6 +24,7 @@ from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.preparation import with_features
+from taxifare.trips.stored import as_frame
 from taxifare.trips.table import TRIP_COLUMNS, Kind, TripTableError
 from taxifare.trips.targets import TARGETS, TargetName
 
@@ -42,8 +43,6 @@ _ARROW_TYPES: dict[Kind, pa.DataType] = {
 
 ARROW_SCHEMA = pa.schema([(column.name, _ARROW_TYPES[column.kind]) for column in TRIP_COLUMNS])
 """The columns of the trip table."""
-
-_PANDAS_TYPES = {pa.large_string(): pd.StringDtype("pyarrow"), pa.int32(): pd.Int32Dtype()}
 
 
 class BaseTrips:
@@ -177,9 +176,3 @@ def write_base_trips(
         writer.write_table(pa.concat_tables(waiting), GROUP_TRIPS)
         writer.write_table(pa.concat_tables(validation), GROUP_TRIPS)
     return BaseTrips(file)
-
-
-def as_frame(trips: pa.Table) -> pd.DataFrame:
-    """Returns trips with the types of the trip table."""
-    frame: pd.DataFrame = trips.to_pandas(types_mapper=_PANDAS_TYPES.get, ignore_metadata=True)
-    return frame

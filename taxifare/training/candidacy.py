@@ -15,18 +15,20 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from taxifare.gate.slices import sliced_gains
+from taxifare.gate.slices import judged_features, sliced_gains
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings, TrainingSettings
 from taxifare.sources.base import TripSource, published_before
 from taxifare.training.challengers import OnEpoch
+from taxifare.training.large_months import drawn
 from taxifare.training.rehearsal import Reservoir, clean_months_before
 from taxifare.training.renewal import renew
 from taxifare.trips.editions import Edition, TripBatches, Trips
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.preparation import with_target_and_features
+from taxifare.trips.stored import StoredTrips
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +132,7 @@ def months_before(
     month: Month,
     base: Callable[[], TripBatches | None],
     source: TripSource,
-    stored: Callable[[Month], Trips | None],
+    stored: Callable[[Month], Trips | StoredTrips | None],
     settings: Settings,
     after: Month | None,
 ) -> Iterator[EarlierMonth]:
@@ -160,6 +162,8 @@ def months_before(
             sample.draw_from(trips)
 
 
-def _ready(trips: Trips, settings: TrainingSettings) -> Trips:
+def _ready(trips: Trips | StoredTrips, settings: TrainingSettings) -> Trips:
     """Returns clean trips, preprocessed."""
+    if isinstance(trips, StoredTrips):
+        return drawn(trips, settings.city_facts, judged_features(settings.city_facts))
     return replace(trips, frame=with_target_and_features(trips.frame, settings.city_facts, settings.target_facts))

@@ -202,11 +202,13 @@ def training_inputs(
     trips: Trips, *, rehearsed: pd.DataFrame | None = None, parents: Sequence[str | None] = ()
 ) -> dict[str, object]:
     """Returns what a training learns from and starts from, as plain values; what else it depends on is its recipe."""
+    drawn, judged = trips.training_trips, trips.validation_trips
     return {
         "subject": trips.edition.subject,
         "revision": trips.edition.revision,
-        "trips": len(trips.frame),
-        "validation_trips": len(trips.validation),
+        "trips": trips.rides,
+        **({"drawn_trips": drawn} if drawn + judged < trips.rides else {}),
+        "validation_trips": judged,
         "rehearsed_trips": 0 if rehearsed is None else len(rehearsed),
         "rehearsed": [] if rehearsed is None else [entry.model_dump(mode="json") for entry in exposure_of(rehearsed)],
         "parents": parents,

@@ -32,7 +32,6 @@ from taxifare.training.from_random_weights import arrays_of, fit_from_scratch, h
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import with_target_and_features
-from taxifare.trips.table import COLUMN_NAMES
 
 if TYPE_CHECKING:
     import keras
@@ -75,7 +74,8 @@ class Lesson:
     """What challengers learn a month from.
 
     Attributes:
-        trips: The month's training trips and the rehearsed ones, with features, target, `subject` and `revision`.
+        trips: The month's training trips and the rehearsed ones: key, when they begin, features, target, `subject` and
+            `revision`.
         is_held: Which of them decide, and are not trained on; trips of the month only.
     """
 
@@ -188,12 +188,12 @@ def lesson_of(trips: Trips, rehearsed: pd.DataFrame | None, settings: TrainingSe
         rehearsed: Trips of `rehearsal.reservoir`, None for none.
         settings: City, target and seed.
     """
-    edition, columns = trips.edition, [*COLUMN_NAMES, "target", *feature_names(settings.city_facts)]
+    edition, columns = trips.edition, ["key", "pickup_datetime", "target", *feature_names(settings.city_facts)]
     month = trips.training[columns].assign(subject=edition.subject, revision=edition.revision)
     held = np.random.default_rng(settings.seed).random(len(month)) < HELD_SHARE
     if rehearsed is None or rehearsed.empty:
         return Lesson(month, held)
-    known = with_target_and_features(rehearsed, settings.city_facts, settings.target_facts)
+    known = with_target_and_features(rehearsed, settings.city_facts, settings.target_facts)[list(month.columns)]
     both = pd.concat([month, known], ignore_index=True)
     return Lesson(both, np.concatenate([held, np.zeros(len(rehearsed), dtype=bool)]))
 

@@ -223,5 +223,9 @@ def predict_trips(network: "keras.Model", trips: pd.DataFrame, settings: Trainin
 
 def arrays_of(trips: pd.DataFrame, settings: TrainingSettings) -> tuple[Matrix, Vector]:
     """Returns features (n, k) and targets (n,)."""
-    features = trips[list(feature_names(settings.city_facts))].to_numpy(np.float32)
+    names = feature_names(settings.city_facts)
+    features = np.empty((len(trips), len(names)), dtype=np.float32)
+    # Column by column, row by row in memory: whoever fits needs them so, and there is one copy of them.
+    for column, name in enumerate(names):
+        features[:, column] = trips[name].to_numpy(np.float32)
     return features, trips["target"].to_numpy(np.float32)

@@ -25,7 +25,17 @@ from taxifare.trips.targets import Target
 
 _REGISTRY = "taxifare.model.registry"
 
-_APART = frozenset({"taxifare.secrets", "taxifare.trips.city_files", "taxifare.trips.clock", "taxifare.trips.table"})
+_APART = frozenset(
+    {
+        "taxifare.secrets",
+        "taxifare.sources.whole_months",
+        "taxifare.trips.city_files",
+        "taxifare.trips.clock",
+        "taxifare.trips.stored",
+        "taxifare.trips.table",
+        "taxifare.trips.wholeness",
+    }
+)
 
 
 def recipe(settings: TrainingSettings) -> dict[str, Any]:
@@ -90,7 +100,7 @@ def _modules() -> frozenset[str]:
 
     What talks to the model registry trains nothing itself: how long MLflow is waited for changes no model. Nor does
     what settings keep secret, and how; what a city file may say is no fact of a city; and how published rows become
-    trips is part of their revision.
+    trips is part of their revision. Which months are whole, and what is drawn of a large one, is among the inputs.
     """
     own = (name for name in modules_behind(__package__) if name.startswith(__package__))
     behind = (modules_behind(name) for name in own)

@@ -4,6 +4,7 @@ Why it reads what is published, not what has been run: docs/decisions.md, under 
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -11,12 +12,16 @@ import pandas as pd
 
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource, published_before
+from taxifare.sources.whole_months import NotWholeError, ensure_whole
 from taxifare.trips.cleaning import clean, row_hashes
 from taxifare.trips.editions import Edition, TripBatches, Trips
 from taxifare.trips.months import Month
-from taxifare.trips.preparation import faults_of, split_month
+from taxifare.trips.preparation import faults_of, preprocess_large, split_opened_month
 from taxifare.trips.splitting import SplitError
+from taxifare.trips.stored import StoredTrips
 from taxifare.trips.table import COLUMN_NAMES, COORDINATES, DTYPES, TRIP_COLUMNS
+
+_log = logging.getLogger(__name__)
 
 HALF_LIFE_YEARS = 1.0
 """A trip a year older is half as likely to be kept: traffic drifts, and rare routes still have to be remembered."""
@@ -98,20 +103,21 @@ def _drawn_from(kept: pd.DataFrame, trips: TripBatches, size: int, seed: int) ->
 
 
 def editions_before(
-    month: Month, source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings
-) -> Iterator[Trips]:
+    month: Month, source: TripSource, stored: Callable[[Month], Trips | StoredTrips | None], settings: Settings
+) -> Iterator[Trips | StoredTrips]:
     """Yields the trips of `clean_months_before` of the months that are sound, oldest first."""
     months = clean_months_before(month, source, stored, settings)
     yield from (trips for _, trips in months if trips is not None)
 
 
 def clean_months_before(
-    month: Month, source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings
-) -> Iterator[tuple[Edition, Trips | None]]:
+    month: Month, source: TripSource, stored: Callable[[Month], Trips | StoredTrips | None], settings: Settings
+) -> Iterator[tuple[Edition, Trips | StoredTrips | None]]:
     """Yields each published month from `FIRST_MONTH` until before this one, oldest first, with its clean trips.
 
     What is yielded depends on what is published, not on which months have been run: months run in any order, or at
-    the same time, rehearse the same trips. A month that is not sound has None, see `preparation.faults_of`.
+    the same time, rehearse the same trips. A month that is not sound has None, see `preparation.faults_of`, and so
+    has one that waits until it is whole, see `whole_months`.
 
     Args:
         month: The month to be learned.
@@ -130,18 +136,25 @@ def clean_months_before(
             yield Edition(str(earlier), revision), None if raw is None else _clean(raw, earlier, settings)
 
 
-def _as_published(month: Month, source: TripSource, settings: Settings) -> Trips | None:
-    """Returns a month's raw trips from the source, None where they cannot be split."""
+def _as_published(month: Month, source: TripSource, settings: Settings) -> Trips | StoredTrips | None:
+    """Returns a month's raw trips from the source; None where they cannot be split, or the month is not whole yet."""
+    published = source.open_month(month)
     try:
-        return split_month(source.read_month(month), month, settings.validation_share)
-    except SplitError:
+        ensure_whole(published, month, settings, settings.lake)
+        return split_opened_month(published, month, settings.validation_share, settings.home)
+    except (SplitError, NotWholeError) as error:
+        _log.info("%s is not rehearsed: %s", month, error)
         return None
 
 
-def _clean(raw: Trips, month: Month, settings: Settings) -> Trips | None:
+def _clean(raw: Trips | StoredTrips, month: Month, settings: Settings) -> Trips | StoredTrips | None:
     """Returns a month's clean trips, None where it is not sound."""
-    cleaned = clean(raw.frame, settings.city_facts, settings.target_facts).trips
+    city, target = settings.city_facts, settings.target_facts
     # Features are computed of the few trips that are drawn; they have no nulls where these columns have none.
-    needed = (*COORDINATES, "pickup_datetime", settings.target_facts.column)
-    faults = faults_of(raw, cleaned, month, settings.minimum_trips, needed)
-    return None if faults else Trips(raw.edition, cleaned, settings.target)
+    needed = (*COORDINATES, "pickup_datetime", target.column)
+    if isinstance(raw, Trips):
+        cleaned = clean(raw.frame, city, target).trips
+        faults = faults_of(raw, cleaned, month, settings.minimum_trips, needed)
+        return None if faults else Trips(raw.edition, cleaned, settings.target)
+    stored = preprocess_large(raw, city, target, settings.home).trips
+    return None if faults_of(raw, stored, month, settings.minimum_trips, needed) else stored

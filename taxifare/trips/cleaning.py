@@ -1,6 +1,6 @@
 """Cleaning: which published trips are rides that can be learned from, and why the others are not."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class Cleaned:
     dropped: dict[str, int]
 
 
-def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
+def clean(trips: pd.DataFrame, city: City, target: Target, repeated: npt.NDArray[np.bool_] | None = None) -> Cleaned:
     """Returns the trips that can be learned from, and how many were dropped by which rule.
 
     The rules, in order (limits: the Le Wagon course's, in `cities.py` and `targets.py`):
@@ -57,6 +57,7 @@ def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
         trips: A trip table (`trips.as_trip_table`); further columns are carried along and play no part.
         city: Where the trips are.
         target: What is to be learned of them.
+        repeated: Which are duplicates, where the trips are a part of those that are told apart; None to look here.
 
     Raises:
         TripTableError: A column of the trip table is missing.
@@ -72,7 +73,7 @@ def clean(trips: pd.DataFrame, city: City, target: Target) -> Cleaned:
 
     broken = {
         "missing_value": _any(np.isnan(column) for column in (*coordinates.values(), values)),
-        "duplicate": is_duplicate(trips),
+        "duplicate": is_duplicate(trips) if repeated is None else repeated,
         "zero_coordinate": _any(
             column == 0 for name, column in coordinates.items() if not ranges[name][0] <= 0 <= ranges[name][1]
         ),
@@ -141,13 +142,35 @@ def is_duplicate(trips: pd.DataFrame) -> npt.NDArray[np.bool_]:
     Rows are hashed to 64 bits first; only rows that share a hash, which are few, are compared value by value.
     """
     hashes = row_hashes(trips)
-    ordered = np.sort(hashes)
-    shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    shared = _shared(hashes)
     duplicate = np.zeros(len(trips), dtype=np.bool_)
     if len(shared):
         candidates = np.flatnonzero(np.isin(hashes, shared))
         duplicate[candidates] = trips[list(_IDENTITY)].iloc[candidates].duplicated().to_numpy()
     return duplicate
+
+
+def duplicates_in(batches: Callable[[], Iterable[pd.DataFrame]]) -> npt.NDArray[np.bool_]:
+    """Returns what `is_duplicate` does of trips that are read batch by batch, in order; they are read twice."""
+    hashes = np.concatenate([row_hashes(batch) for batch in batches()])
+    shared = _shared(hashes)
+    duplicate = np.zeros(len(hashes), dtype=np.bool_)
+    if not len(shared):
+        return duplicate
+    candidates = np.flatnonzero(np.isin(hashes, shared))
+    rows, start = list[pd.DataFrame](), 0
+    for batch in batches():
+        of_batch = candidates[(candidates >= start) & (candidates < start + len(batch))] - start
+        rows.append(batch[list(_IDENTITY)].iloc[of_batch])
+        start += len(batch)
+    duplicate[candidates] = pd.concat(rows).duplicated().to_numpy()
+    return duplicate
+
+
+def _shared(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Returns the hashes that several rows have, each once."""
+    ordered = np.sort(hashes)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def row_hashes(trips: pd.DataFrame, seed: int = 0) -> npt.NDArray[np.uint64]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from taxifare.trips.targets import TargetName
@@ -67,14 +68,42 @@ class Trips:
     target: TargetName | None = None
 
     @property
+    def rides(self) -> int:
+        """How many trips there are."""
+        return len(self.frame)
+
+    @property
+    def training_trips(self) -> int:
+        """How many of them models learn from."""
+        return len(self.training)
+
+    @property
+    def validation_trips(self) -> int:
+        """How many of them are for validation."""
+        return len(self.validation)
+
+    @property
+    def last_pickup(self) -> pd.Timestamp:
+        """When the last trip begins."""
+        last: pd.Timestamp = self.frame["pickup_datetime"].max()
+        return last
+
+    @property
     def training(self) -> pd.DataFrame:
         """The trips that models learn from."""
-        return self.frame[~self.frame["is_validation"]]
+        return self._part(is_validation=False)
 
     @property
     def validation(self) -> pd.DataFrame:
         """The trips that models are judged by."""
-        return self.frame[self.frame["is_validation"]]
+        return self._part(is_validation=True)
+
+    def _part(self, *, is_validation: bool) -> pd.DataFrame:
+        """Returns one of the two parts; without a copy where it is one piece, which the latest trips mostly are."""
+        rows = np.flatnonzero(self.frame["is_validation"].to_numpy(bool) == is_validation)
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+            return self.frame.iloc[rows[0] : rows[-1] + 1]
+        return self.frame.iloc[rows]
 
     def batches(self) -> Iterator[pd.DataFrame]:
         """Yields the trips: all at once, for they are in memory."""

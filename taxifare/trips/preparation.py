@@ -6,27 +6,39 @@ out a month that has a fault, a replay names its faults. Which trips are dropped
 Why there is one definition: docs/decisions.md, under trips.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from taxifare.trips import stored
 from taxifare.trips.cities import City
-from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, clean
+from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, clean, duplicates_in
 from taxifare.trips.editions import Edition, Trips
-from taxifare.trips.features import compute_features
+from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.months import Month, bounds
-from taxifare.trips.publication import Publication
-from taxifare.trips.splitting import split_by_time
+from taxifare.trips.publication import LargePublication, Publication
+from taxifare.trips.splitting import last_training_time, split_by_time
+from taxifare.trips.stored import OnTrips, StoredTrips, store
 from taxifare.trips.table import DTYPES, TRIP_COLUMNS
 from taxifare.trips.targets import Target
 
+AnyTrips = TypeVar("AnyTrips", Trips, StoredTrips)
+
 
 @dataclass(frozen=True)
-class Preprocessed:
-    """Trips ready to learn from: clean, with target, features and `is_validation`; what cleaning dropped by rule."""
+class Preprocessed(Generic[AnyTrips]):
+    """Trips ready to learn from: clean, with target and `is_validation`; what cleaning dropped by rule.
 
-    trips: Trips
+    Those in memory have their features; of those in a file they are computed when they are read.
+    """
+
+    trips: AnyTrips
     dropped: Mapping[str, int]
 
 
@@ -65,7 +77,33 @@ def split_month(published: Publication, month: Month, validation_share: float) -
     return Trips(Edition(str(month), published.revision), published.trips.assign(is_validation=is_validation))
 
 
-def preprocess(raw: Trips, city: City, target: Target) -> Preprocessed:
+def split_opened_month(
+    published: Publication | LargePublication,
+    month: Month,
+    validation_share: float,
+    folder: Path,
+    on_trips: OnTrips | None = None,
+) -> Trips | StoredTrips:
+    """Returns a month as `split_month` does; a large one in a file without a name.
+
+    Args:
+        published: The month.
+        month: Which one.
+        validation_share: Share of the trips wanted for validation.
+        folder: Where the file of a large one is.
+        on_trips: Told of the progress of a large one.
+
+    Raises:
+        SplitError: There are too few trips to split.
+    """
+    if isinstance(published, Publication):
+        return split_month(published, month, validation_share)
+    moment = last_training_time(published.pickups, round(len(published.pickups) * validation_share))
+    marked = (trips.assign(is_validation=trips["pickup_datetime"] > moment) for trips in published.parts())
+    return store(marked, Edition(str(month), published.revision), None, folder, on_trips)
+
+
+def preprocess(raw: Trips, city: City, target: Target) -> Preprocessed[Trips]:
     """Returns the clean trips with target and features, one row a trip, and the number of trips dropped by each rule.
 
     Args:
@@ -78,6 +116,33 @@ def preprocess(raw: Trips, city: City, target: Target) -> Preprocessed:
     return Preprocessed(replace(raw, frame=frame, target=target.name), cleaned.dropped)
 
 
+def preprocess_large(
+    raw: StoredTrips, city: City, target: Target, folder: Path, on_trips: OnTrips | None = None
+) -> Preprocessed[StoredTrips]:
+    """Returns what `preprocess` does of a month that is too large for memory, in a file without a name.
+
+    It has the target, and no features: they are computed when trips are read that need them.
+
+    Args:
+        raw: A trip table with `is_validation`.
+        city: Gives the rules and the geometry.
+        target: What is to be learned of them.
+        folder: Where the file is.
+        on_trips: Told of the progress.
+    """
+    dropped, repeated = Counter[str](), duplicates_in(raw.batches)
+
+    def cleaned() -> Iterator[pd.DataFrame]:
+        start = 0
+        for batch in raw.batches():
+            part = clean(batch, city, target, repeated[start : start + len(batch)])
+            dropped.update(part.dropped)
+            start += len(batch)
+            yield part.trips.assign(target=target.of(part.trips))
+
+    return Preprocessed(store(cleaned(), raw.edition, target.name, folder, on_trips), dropped)
+
+
 def with_target_and_features(trips: pd.DataFrame, city: City, target: Target) -> pd.DataFrame:
     """Returns clean trips with the target and their features beside the columns they have."""
     return with_features(trips.assign(target=target.of(trips)), city)
@@ -85,10 +150,22 @@ def with_target_and_features(trips: pd.DataFrame, city: City, target: Target) ->
 
 def with_features(trips: pd.DataFrame, city: City) -> pd.DataFrame:
     """Returns clean trips with their features beside the columns they have."""
-    return pd.concat([trips, compute_features(trips, city)], axis=1)
+    names = feature_names(city)
+    features = pd.DataFrame(features_of(trips, city, names).T, columns=list(names), index=trips.index, copy=False)
+    return pd.concat([trips, features], axis=1, copy=False)
 
 
-def inspect_published(trips: pd.DataFrame, month: Month, minimum_trips: int) -> tuple[Inspection, ...]:
+def features_of(trips: pd.DataFrame, city: City, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Returns the named features of clean trips (k, n); what they are made of is in memory for some trips at a time."""
+    block = np.empty((len(names), len(trips)), dtype=np.float32)
+    for start in range(0, len(trips), stored.BATCH_TRIPS):
+        computed = compute_features(trips.iloc[start : start + stored.BATCH_TRIPS], city)
+        for row, name in zip(block, names, strict=True):
+            row[start : start + len(computed)] = computed[name].to_numpy()
+    return block
+
+
+def inspect_published(trips: pd.DataFrame | StoredTrips, month: Month, minimum_trips: int) -> tuple[Inspection, ...]:
     """Returns whether trips as published are a month of trips: columns and types, times, number, keys.
 
     Args:
@@ -96,15 +173,17 @@ def inspect_published(trips: pd.DataFrame, month: Month, minimum_trips: int) -> 
         month: Which month they should be of.
         minimum_trips: Fewest trips of a month.
     """
-    wrong = {
-        column.name: str(trips.get(column.name, pd.Series(dtype="object")).dtype)
-        for column in TRIP_COLUMNS
-        if column.name not in trips or trips[column.name].dtype != pd.api.types.pandas_dtype(DTYPES[column.kind])
-    }
-    first, end = bounds(month)
-    times = trips["pickup_datetime"]
-    outside = int((~((times >= first) & (times < end))).sum())
-    repeated = int(trips["key"].duplicated().sum())
+    wrong, outside = dict[str, str](), 0
+    for part in [trips] if isinstance(trips, pd.DataFrame) else trips.batches():
+        wrong |= {
+            column.name: str(part.get(column.name, pd.Series(dtype="object")).dtype)
+            for column in TRIP_COLUMNS
+            if column.name not in part or part[column.name].dtype != pd.api.types.pandas_dtype(DTYPES[column.kind])
+        }
+        first, end = bounds(month)
+        times = part["pickup_datetime"]
+        outside += int((~((times >= first) & (times < end))).sum())
+    repeated = _repeated_keys(trips)
     enough = {"trips": len(trips), "minimum_trips": minimum_trips}
     return (
         Inspection("has_trip_columns", not wrong, {"wrong_columns": wrong}),
@@ -114,7 +193,23 @@ def inspect_published(trips: pd.DataFrame, month: Month, minimum_trips: int) -> 
     )
 
 
-def inspect_clean(trips: pd.DataFrame, published_trips: int, needed: Sequence[str]) -> tuple[Inspection, ...]:
+def _repeated_keys(trips: pd.DataFrame | StoredTrips) -> int:
+    """Returns how many trips have a key that an earlier one has.
+
+    The keys of a file are told apart by hashes of 64 bits, of which fifteen million have two alike once in 160,000.
+    """
+    if isinstance(trips, pd.DataFrame):
+        return int(trips["key"].duplicated().sum())
+    hashes = [
+        pd.util.hash_pandas_object(batch["key"].astype(object), index=False, categorize=False).to_numpy()
+        for batch in trips.batches(["key"])
+    ]
+    return len(trips) - len(np.unique(np.concatenate(hashes)))
+
+
+def inspect_clean(
+    trips: pd.DataFrame | StoredTrips, published_trips: int, needed: Sequence[str]
+) -> tuple[Inspection, ...]:
     """Returns whether enough of a month can be learned from: the share that cleaning kept, and nulls.
 
     Args:
@@ -122,8 +217,10 @@ def inspect_clean(trips: pd.DataFrame, published_trips: int, needed: Sequence[st
         published_trips: How many were published.
         needed: Columns that have a value for every trip: features and target, or what these are made of.
     """
-    share_kept = len(trips) / published_trips
-    nulls = {name: int(count) for name, count in trips[list(needed)].isna().sum().items() if count}
+    share_kept, counts = len(trips) / published_trips, Counter[str]()
+    for part in [trips] if isinstance(trips, pd.DataFrame) else trips.batches(needed):
+        counts.update({name: int(part[name].isna().sum()) for name in needed})
+    nulls = {name: count for name, count in counts.items() if count}
     shares = {"share_kept": share_kept, "minimum_share_kept": MINIMUM_SHARE_KEPT}
     return (
         Inspection("keeps_most_trips", share_kept >= MINIMUM_SHARE_KEPT, shares),
@@ -132,7 +229,11 @@ def inspect_clean(trips: pd.DataFrame, published_trips: int, needed: Sequence[st
 
 
 def faults_of(
-    raw: Trips, cleaned: pd.DataFrame, month: Month, minimum_trips: int, needed: Sequence[str]
+    raw: Trips | StoredTrips,
+    cleaned: pd.DataFrame | StoredTrips,
+    month: Month,
+    minimum_trips: int,
+    needed: Sequence[str],
 ) -> tuple[Inspection, ...]:
     """Returns the inspections that a month does not pass; none where it is sound.
 
@@ -143,8 +244,9 @@ def faults_of(
         minimum_trips: See `inspect_published`.
         needed: See `inspect_clean`.
     """
+    published = raw.frame if isinstance(raw, Trips) else raw
     inspections = (
-        *inspect_published(raw.frame, month, minimum_trips),
-        *inspect_clean(cleaned, len(raw.frame), needed),
+        *inspect_published(published, month, minimum_trips),
+        *inspect_clean(cleaned, len(published), needed),
     )
     return tuple(inspection for inspection in inspections if not inspection.is_passed)

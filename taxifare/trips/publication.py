@@ -1,9 +1,11 @@
 """Trips as a source published them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 
@@ -24,6 +26,41 @@ class Publication:
     origin: str
     is_validation: pd.Series | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def pickups(self) -> npt.NDArray[np.datetime64]:
+        """When the trips begin."""
+        pickups: npt.NDArray[np.datetime64] = self.trips["pickup_datetime"].to_numpy()
+        return pickups
+
+    def known(self, column: str) -> int:
+        """Returns how many trips have a value in a column."""
+        return int(self.trips[column].count())
+
+
+@dataclass(frozen=True)
+class LargePublication:
+    """A month of more trips than a frame should hold, as a source published it.
+
+    Attributes:
+        pickups: When the trips begin, in any order.
+        parts: Yields the trips sorted by pickup time, some at a time, anew at each call.
+        revision: Identifies the content.
+        origin: Where it was read, for people.
+        dropped: Published rows that are no trips of the table or were not drawn, by reason.
+        counts: How many trips have a value, of columns that may lack it.
+    """
+
+    pickups: npt.NDArray[np.datetime64] = field(repr=False)
+    parts: Callable[[], Iterator[pd.DataFrame]] = field(repr=False)
+    revision: str
+    origin: str
+    dropped: Mapping[str, int]
+    counts: Mapping[str, int]
+
+    def known(self, column: str) -> int:
+        """Returns how many trips have a value in a column."""
+        return self.counts.get(column, len(self.pickups))
 
 
 @dataclass(frozen=True)

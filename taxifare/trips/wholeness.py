@@ -11,6 +11,7 @@ from statistics import median
 import pandas as pd
 
 from taxifare.trips.months import Month, bounds
+from taxifare.trips.publication import LargePublication, Publication
 
 NEIGHBOURS = 3
 """How many months on either side are compared with: demand has a season."""
@@ -32,6 +33,13 @@ class Extent:
     rides: int
     first: pd.Timestamp
     last: pd.Timestamp
+
+
+def extent_of(published: Publication | LargePublication) -> Extent:
+    """Returns how far a month goes that was read."""
+    pickups = published.pickups
+    rides = len(pickups) + published.dropped.get("not_drawn", 0)
+    return Extent(rides, pd.Timestamp(pickups.min()), pd.Timestamp(pickups.max()))
 
 
 def lacks_end(month: Month, extent: Extent, within_hours: float) -> str | None:

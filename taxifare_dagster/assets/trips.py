@@ -6,6 +6,7 @@ The functions are the assets: their docstrings are what the catalog shows, `buil
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -16,12 +17,19 @@ from taxifare.reports import figures
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.sources.whole_months import whole_month
-from taxifare.training.base_trips import BaseTrips
+from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
 from taxifare.training.gathering import gather_base
 from taxifare.training.rehearsal import editions_before, reservoir
 from taxifare.trips.editions import TripBatches, Trips
 from taxifare.trips.months import Month
-from taxifare.trips.preparation import preprocess, split_month
+from taxifare.trips.preparation import (
+    Preprocessed,
+    preprocess,
+    preprocess_large,
+    split_opened_month,
+    with_features,
+)
+from taxifare.trips.stored import OnTrips, StoredTrips
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -30,51 +38,76 @@ from taxifare_dagster.partitions import month_of_partition, partition_key
 
 def raw_new_data(
     context: dg.AssetExecutionContext, source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]
-) -> dg.Output[Trips]:
+) -> dg.Output[Any]:
     """The month's trips as published, sorted by pickup time.
 
     Split by time: `is_validation` marks the latest fifth, or what the source publishes for validation, which models are
     judged by and never trained on. The revision identifies the content at the source; when it changes, the month is run
     again. The table shows the published rows that are no trips of the month or were not drawn. A month that is not
-    whole fails here, and waits until it is or until somebody takes it anyway.
+    whole fails here, and waits until it is or until somebody takes it anyway. One of more than a million trips goes
+    through memory in batches; the run's log says how far it is.
     """
     month = month_of_partition(context.partition_key)
     published = whole_month(source, month, settings, settings.lake)
-    trips = split_month(published, month, settings.validation_share)
+    trips = split_opened_month(published, month, settings.validation_share, settings.home, _progress(context))
+    pickups = published.pickups
     return dg.Output(
         trips,
         metadata={
-            "dagster/partition_row_count": len(trips.frame),
+            "dagster/partition_row_count": len(pickups),
             "dagster/column_schema": metadata.trip_schema(settings),
             "revision": published.revision,
             "source": published.origin,
             "left_out": metadata.dropped(published.dropped),
-            "time_span": metadata.time_span(trips.frame),
-            "validation_trips": len(trips.validation),
+            "time_span": metadata.time_span(pd.DataFrame({"pickup_datetime": [pickups.min(), pickups.max()]})),
+            "validation_trips": trips.validation_trips,
         },
     )
 
 
-def preprocessed_data(raw_new_data: Trips, settings: dg.ResourceParam[Settings]) -> dg.Output[Trips]:
-    """Clean trips of the month with their features and the target, one row a trip.
+def preprocessed_data(
+    context: dg.AssetExecutionContext, raw_new_data: StoredTrips, settings: dg.ResourceParam[Settings]
+) -> dg.Output[Any]:
+    """Clean trips of the month with the target, one row a trip; their features are computed whenever they are read.
 
     Features use only what is known at pickup. The plots show where rides start, what they cost (or how long they take)
-    and when they start; the table shows how many trips each cleaning rule dropped.
+    and when they start; the table shows how many trips each cleaning rule dropped. A month of more than a million trips
+    goes through memory in batches; the run's log says how far it is.
     """
-    done = preprocess(raw_new_data, settings.city_facts, settings.target_facts)
-    trips = done.trips.frame
+    done, shown = _preprocessed(raw_new_data, settings, _progress(context))
     return dg.Output(
         done.trips,
         metadata={
-            "dagster/partition_row_count": len(trips),
+            "dagster/partition_row_count": done.trips.rides,
             "dagster/column_schema": metadata.preprocessed_schema(settings),
             "revision": done.trips.edition.revision,
-            "share_kept": len(trips) / len(raw_new_data.frame),
+            "share_kept": done.trips.rides / raw_new_data.rides,
             "dropped": metadata.dropped(done.dropped),
             # Of no trip there is nothing to draw, and a check says why none is left.
-            **({"overview": metadata.plot(figures.trips_overview(trips, settings.target_facts))} if len(trips) else {}),
+            **({"overview": metadata.plot(figures.trips_overview(shown, settings.target_facts))} if len(shown) else {}),
         },
     )
+
+
+def _preprocessed(
+    raw: StoredTrips, settings: Settings, on_trips: OnTrips
+) -> tuple[Preprocessed[Trips] | Preprocessed[StoredTrips], pd.DataFrame]:
+    """Returns the clean trips, and those that are shown of them, with features."""
+    city, target = settings.city_facts, settings.target_facts
+    if raw.fits_in_memory:
+        done = preprocess(raw.in_memory(), city, target)
+        return done, done.trips.frame
+    large = preprocess_large(raw, city, target, settings.home, on_trips)
+    return large, with_features(large.trips.every_so_many(SAMPLE_TRIPS), city)
+
+
+def _progress(context: dg.AssetExecutionContext) -> OnTrips:
+    """Returns what writes to the run's log how many trips of a large month have been worked on."""
+
+    def report(trips: int) -> None:
+        context.log.info("%s: %s trips so far", context.asset_key.to_user_string(), f"{trips:,}")
+
+    return report
 
 
 def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]) -> dg.Output[BaseTrips]:
@@ -119,8 +152,8 @@ def rehearsal_trips(
     """
     month, base = month_of_partition(context.partition_key), base_trips_io.stored()
 
-    def stored(earlier: Month) -> Trips | None:
-        return parquet_io.stored("raw_new_data", partition_key(earlier))
+    def stored(earlier: Month) -> Trips | StoredTrips | None:
+        return parquet_io.month("raw_new_data", partition_key(earlier))
 
     editions: Iterable[TripBatches] = chain(
         [] if base is None else [base], editions_before(month, source, stored, settings)

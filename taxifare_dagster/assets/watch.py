@@ -23,6 +23,7 @@ from taxifare.training.rehearsal import editions_before, reservoir
 from taxifare.trips.editions import TripBatches, Trips, is_so_far
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import with_features
+from taxifare.trips.stored import StoredTrips
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONITORING_GROUP, OWNERS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -77,11 +78,13 @@ def input_drift(
     say whether prices moved: the largest fare rise on record was seen in none of them, `production_watch` saw it.
     """
     key, city = context.partition_key, settings.city_facts
-    published, rides = (parquet_io.stored(asset, key) for asset in ("raw_new_data", "preprocessed_data"))
+    published, rides = parquet_io.month("raw_new_data", key), parquet_io.stored("preprocessed_data", key)
     before = parquet_io.stored_frame("rehearsal_trips", key)
     if published is None or rides is None or before is None or before.empty:
         return dg.MaterializeResult(metadata={"says": "the month has not been run, or nothing is there before it"})
-    found = drift_of(published.frame, rides.frame, with_features(before, city), city)
+    # Of a large month, as many as are learned of it.
+    shown = published.frame if isinstance(published, Trips) else published.every_so_many(rides.training_trips)
+    found = drift_of(shown, rides.frame, with_features(before, city), city)
     return dg.MaterializeResult(metadata=metadata.input_drift(found))
 
 
@@ -112,8 +115,8 @@ def renewed_so_far(
         else candidacy(month, record, last_learned(known), source, parquet_io, base_trips_io, settings)
     )
 
-    def stored(earlier: Month) -> Trips | None:
-        return parquet_io.stored("raw_new_data", partition_key(earlier))
+    def stored(earlier: Month) -> Trips | StoredTrips | None:
+        return parquet_io.month("raw_new_data", partition_key(earlier))
 
     base: list[TripBatches] = [] if (years := base_trips_io.stored()) is None else [years]
     rehearsed = reservoir(

@@ -279,6 +279,13 @@ def test_a_month_that_the_checks_would_stop_is_an_error(settings: Settings) -> N
         replayed(settings.model_copy(update={"minimum_trips": 100_000}))
 
 
+def test_a_month_that_is_not_whole_is_an_error(settings: Settings) -> None:
+    """As its own run would wait for it: here, one that has fewer rides than every other."""
+    told = r"2015-0\d is not whole, and its own run would wait: it has [\d,]+ rides, expected at least 100 % of"
+    with pytest.raises(ReplayError, match=told):
+        replayed(settings.model_copy(update={"month_least_share": 0.9999}))
+
+
 # The command
 
 

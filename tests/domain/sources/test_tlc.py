@@ -17,10 +17,12 @@ from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.tlc import Tlc, Zones, read_trips
 from taxifare.sources.web import Web, WebError
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
+from taxifare.trips import stored
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features, haversine_km
 from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess, split_month
+from taxifare.trips.publication import LargePublication, Publication
 from taxifare.trips.targets import DURATION, FARE
 from tests.support.cities import NEW_YORK
 from tests.support.places import DATA
@@ -206,6 +208,33 @@ def test_every_ride_has_the_same_chance(tmp_path: Path) -> None:
     per_tenth = np.bincount(np.array(row_numbers(trips)) // (rows // 10), minlength=10)
     assert np.abs(per_tenth - 1_000).max() < 5 * np.sqrt(1_000)
     assert trips["key"].is_monotonic_increasing
+
+
+def test_a_month_that_is_too_large_for_memory_is_made_by_parts(
+    commission: Tlc, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it, as `all` asks for: the same rides in the same order as at once, though the file is in none."""
+    mixed = pq.read_table(io.BytesIO(FILES[MARCH_FILE]))
+    content = io.BytesIO()
+    pq.write_table(mixed.take(np.random.default_rng(0).permutation(len(mixed))), content)
+    publisher.files[MARCH_FILE] = content.getvalue()
+    whole = replace(commission, trips_per_month=None)
+    once = whole.open_month(MARCH)
+    assert isinstance(once, Publication)
+    pd.testing.assert_frame_equal(once.trips, commission.read_month(MARCH).trips)
+    monkeypatch.setattr(stored, "MOST_IN_MEMORY", 100)
+    monkeypatch.setattr(stored, "BATCH_TRIPS", 64)
+    large = whole.open_month(MARCH)
+    assert isinstance(large, LargePublication)
+    parts = list(large.parts())
+    assert max(map(len, parts)) == 64
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), once.trips)
+    assert (large.dropped, large.revision) == (once.dropped, once.revision)
+    for column in ("fare_amount", "dropoff_datetime", "pickup_datetime"):
+        assert large.known(column) == once.known(column)
+    base = list(replace(whole, first_month=MARCH + 1).read_base().parts)
+    pd.testing.assert_frame_equal(pd.concat([part.trips for part in base], ignore_index=True), once.trips)
+    assert sum(sum(part.dropped.values()) for part in base) == sum(once.dropped.values())
 
 
 def test_another_number_to_draw_is_another_revision(commission: Tlc) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from taxifare.model.exposure import exposure_of
 from taxifare.settings import Settings
 from taxifare.sources import SourceError, TripSource, make_source
+from taxifare.sources.whole_months import take
 from taxifare.training.rehearsal import editions_before, reservoir
 from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.months import Month, parse_month
@@ -187,6 +188,16 @@ def test_months_before_the_first_month_are_the_base_years_business(
     found = list(editions_before(MARCH, published, nothing, later))
     assert [trips.edition.subject for trips in found] == ["2015-02"]
     assert published.read == ["2015-02"]
+
+
+def test_a_month_that_is_not_whole_is_not_rehearsed_until_somebody_takes_it(
+    published: Published, city_settings: Settings
+) -> None:
+    january = parse_month("2015-01")
+    published.restated[january] = ("half", lambda trips: trips[trips["pickup_datetime"] < "2015-01-15"])
+    assert set(drawn(published, nothing, city_settings)["subject"]) == {"2014-12", "2015-02"}
+    take(published, january, city_settings, city_settings.lake, by="Ada", reason="the publisher has lost the rest")
+    assert set(drawn(published, nothing, city_settings)["subject"]) == {"2014-12", "2015-01", "2015-02"}
 
 
 @pytest.mark.parametrize("run", [(), *combinations(("2014-12", "2015-01", "2015-02"), 1), ("2014-12", "2015-02")])
