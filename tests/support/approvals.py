@@ -5,18 +5,19 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from taxifare.approval.alarms import AlarmEvidence, WatchedDay
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.comparisons import record
 from taxifare.approval.decisions import Decision
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.projection import Registry
-from taxifare.approval.records import Outcome, Refusal, Request
+from taxifare.approval.records import Outcome, Question, Refusal, Request
 from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores
 from taxifare.gate.slices import SliceComparison
@@ -29,6 +30,22 @@ T = TypeVar("T")
 SECRET = b"a secret that only messages show"
 
 PERSON, GATE = (Settings(_env_file=None, approval_policy=policy) for policy in ("person", "gate"))
+
+
+ALARM_DAYS = tuple(
+    WatchedDay(day=date(2012, 9, 4) + timedelta(days=n), rides=450, mae=2.6, difficulty=3.2, score=3.0 * (n + 1))
+    for n in range(4)
+)
+ALARM = AlarmEvidence(
+    unit="USD",
+    month="2012-09",
+    usual_skill=0.5,
+    recent_skill=0.1875,
+    days=ALARM_DAYS,
+    threshold=10,
+    false_alarms_a_year=0.1,
+    rules=("fares_2012_09",),
+)
 
 
 def scores(mae: float, bias: float = -0.3) -> Scores:
@@ -209,7 +226,7 @@ class Office:
     def reject(self, request: Request, by: str = "Ada") -> Outcome:
         return self.decide(request, "reject", by)
 
-    def decide(self, request: Request, decision: Decision, by: str = "Ada", *, override: bool = False) -> Outcome:
+    def decide(self, request: Question, decision: Decision, by: str = "Ada", *, override: bool = False) -> Outcome:
         token = self.approvals.answer_tokens(request)[decision]
         return self.approvals.decide(request.id, decision, by, "I looked at the slices", token, override=override)
 

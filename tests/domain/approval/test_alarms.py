@@ -1,12 +1,11 @@
 """An alarm asks a person once for a promotion, is answered like any question, and is over when production changes."""
 
 from dataclasses import replace
-from datetime import date, timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from taxifare.approval.alarms import AlarmEvidence, WatchedDay, evidence_of, is_readable
+from taxifare.approval.alarms import evidence_of, is_readable
 from taxifare.approval.delivery import send_notice
 from taxifare.approval.due import Due, Known, Why, last_learned, months_due, to_learn_so_far, to_retrain, to_tell
 from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
@@ -15,23 +14,9 @@ from taxifare.approval.tokens import about_alarm
 from taxifare.approval.verification import TamperedError, verify
 from taxifare.settings import Settings
 from taxifare.trips.months import parse_month
+from tests.support.approvals import ALARM as EVIDENCE
 from tests.support.approvals import LINKS, PERSON, Office
 from tests.support.world import Chat
-
-DAYS = tuple(
-    WatchedDay(day=date(2012, 9, 4) + timedelta(days=n), rides=450, mae=2.6, difficulty=3.2, score=3.0 * (n + 1))
-    for n in range(4)
-)
-EVIDENCE = AlarmEvidence(
-    unit="USD",
-    month="2012-09",
-    usual_skill=0.5,
-    recent_skill=0.1875,
-    days=DAYS,
-    threshold=10,
-    false_alarms_a_year=0.1,
-    rules=("fares_2012_09",),
-)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from taxifare.approval.records import Delivery, Notice, Request
 from taxifare.cli.main import app
 from taxifare.cli.status import lines_of
 from taxifare.gate.evidence import Verdict
+from taxifare.model.exposure import Exposure
 from taxifare.operations.status import Status, status_of
 from taxifare.serving import in_force
 from taxifare.serving.in_force import InForce
@@ -21,7 +23,8 @@ from taxifare.sources.base import CannotTellError, SourceError
 from taxifare.trips.months import Month, parse_month
 from taxifare_dagster.command import surroundings
 from taxifare_dagster.lake import realised
-from tests.support.approvals import Office
+from tests.support.approvals import ALARM, Office
+from tests.support.bundles import put_in_force
 from tests.support.quotes import put_quotes, quotes_of
 from tests.support.small import small_settings
 from tests.support.standing import month
@@ -263,3 +266,23 @@ def test_a_broken_ledger_is_told_in_a_line(here: Installation, monkeypatch: pyte
     assert "LedgerError" in shown.output
     with pytest.raises(LedgerError):
         here.status()
+
+
+def test_an_alarm_of_the_watch_and_a_rule_that_was_not_learned(here: Installation) -> None:
+    """On 1 March 2015 production has learned 2014; bridge tolls rise on 22 March, and its errors have already."""
+    office = here.office.with_first_model()
+    office.clock.moment = datetime(2015, 3, 10, 9, tzinfo=UTC)
+    learned = Exposure(
+        subject="base", revision="r", first_pickup=datetime(2014, 1, 1), last_pickup=datetime(2014, 12, 31)
+    )
+    put_in_force(here.settings, "1", 1, [learned])
+    alarm = office.approvals.raise_alarm(ALARM.model_copy(update={"month": "2015-03"}), "1")
+    found = here.status()
+    assert found.questions[0].id == alarm.id
+    assert found.next_command == f'taxifare decide {alarm.id} --approve --by YOU --reason "WHY"'
+    said = {one.name: one.says for one in found.alarms}
+    assert said["calendar"].startswith("version 1 has not learned tolls_2015_03, in 12 days, on 2015-03-22")
+    assert said["watch"].endswith("the question whether to retrain: waits for an answer")
+    here.screen()
+    office.decide(alarm, "reject")
+    assert "rejected by Ada" in {one.name: one.says for one in here.status().alarms}["watch"]
