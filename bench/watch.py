@@ -1,6 +1,8 @@
 """How the watch on the days does on real rides, beside the presets that look at inputs.
 
     .venv/bin/python bench/watch.py choose      # months before July 2012: what the numbers of the watch were chosen by
+    .venv/bin/python bench/watch.py drift       # how far the inputs of each month are from the year before
+    .venv/bin/python bench/watch.py renewal     # what retraining on the first days of September 2012 is worth
     .venv/bin/python bench/watch.py             # July 2012 to June 2015: alarms, delays, false alarms, and input drift
 
 For each span a network of the smallest shape is trained on 110,000 rides from before it, and prices its rides as a
@@ -17,18 +19,24 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from taxifare.model.exposure import Exposure, exposure_of
 from taxifare.monitoring import watch as rules
 from taxifare.monitoring.drift import input_drift, psi
 from taxifare.monitoring.outcomes import days_of, expected
 from taxifare.settings import Settings
+from taxifare.training.challengers import RENEWAL, lesson_of, warm
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
+from taxifare.training.rehearsal import reservoir
 from taxifare.trips.city_files import shipped
 from taxifare.trips.cleaning import clean
+from taxifare.trips.editions import SO_FAR, Edition, Trips
 from taxifare.trips.features import compute_features
+from taxifare.trips.splitting import split_by_time
 from taxifare.trips.table import as_trip_table
 from taxifare.trips.targets import FARE
 
@@ -198,12 +206,44 @@ def drift(_keep: Path) -> None:
         print(f"{when}: {len(indices)} months, the farthest {max(indices):.4f}, half below {np.median(indices):.4f}")
 
 
+@dataclass
+class Learned:
+    """A network to start from, as `training.challengers` asks for it."""
+
+    network: keras.Model
+    exposure: tuple[Exposure, ...]
+    version: str = "1"
+
+
+def renewal(_keep: Path) -> None:
+    """Prints what a renewal on the first days of September 2012 is worth on the rides from the 11th on."""
+    times, end = rides()["pickup_datetime"], pd.Timestamp("2012-10-01")
+    before, later = rides()[times < "2012-09-01"], rides()[(times >= "2012-09-11") & (times < end)]
+    network, _ = fit_from_scratch(before.sample(ROWS, random_state=1), SETTINGS)
+    rehearsed = reservoir([Trips(Edition("base", "r"), before)], SETTINGS.rehearsal_trips, SETTINGS.seed)
+    print(f"learned until August: {off(network, later):.2f} USD a ride on {len(later):,} rides from 11 September on")
+    for until in ("2012-09-07", "2012-09-09", "2012-09-11"):
+        days = rides()[(times >= "2012-09-01") & (times < until)].reset_index(drop=True)
+        so_far = days.assign(is_validation=split_by_time(days, SETTINGS.validation_share))
+        copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))
+        copy.set_weights(network.get_weights())
+        copy.compile(optimizer=keras.optimizers.Adam(RENEWAL.learning_rate), loss=network.loss)
+        lesson = lesson_of(Trips(Edition("2012-09", f"{SO_FAR}{until}"), so_far), rehearsed, SETTINGS)
+        renewed = warm(lesson, Learned(copy, exposure_of(rehearsed)), SETTINGS, None)
+        print(f"renewed on {len(days):,} rides before {until}: {off(renewed.network, later):.2f}", flush=True)
+
+
+def off(network: keras.Model, trips: pd.DataFrame) -> float:
+    """Mean absolute error."""
+    return float(np.abs(predict_trips(network, trips, SETTINGS) - trips["target"].to_numpy()).mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="report", choices=["choose", "report", "drift"])
+    parser.add_argument("what", nargs="?", default="report", choices=["choose", "report", "drift", "renewal"])
     parser.add_argument("--keep", type=Path, default=Path("state/bench-watch"), help="where daily errors are kept")
     arguments = parser.parse_args()
-    {"choose": choose, "report": report, "drift": drift}[arguments.what](arguments.keep)
+    {"choose": choose, "report": report, "drift": drift, "renewal": renewal}[arguments.what](arguments.keep)
 
 
 if __name__ == "__main__":
