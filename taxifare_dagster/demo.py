@@ -186,12 +186,14 @@ def main() -> None:
 
 
 def _show_price(terminal: Terminal, settings: Settings, month: str) -> None:
-    """Prints what a ride costs from the city's first airport to its middle, and the command that asks for it."""
+    """Prints what a ride costs from the first airport, or a corner, to the city's middle, and the command that asks."""
     city, at = settings.city_facts, f"{parse_month(month) + 1}-01 18:05"
-    airport, middle = city.airports[0], (sum(city.longitude_range_deg) / 2, sum(city.latitude_range_deg) / 2)
-    start, end = f"{airport.longitude_deg},{airport.latitude_deg}", f"{middle[0]:.2f},{middle[1]:.2f}"
-    terminal.print(f'\nA ride from {airport.code}: taxifare predict --at "{at}" --from {start} --to {end}')
-    for line in price(at, start, end, 1)[0]:
+    middle = f"{sum(city.longitude_range_deg) / 2:.2f},{sum(city.latitude_range_deg) / 2:.2f}"
+    corner = ("the south-west", f"{city.longitude_range_deg[0]},{city.latitude_range_deg[0]}")
+    airports = [(airport.code, f"{airport.longitude_deg},{airport.latitude_deg}") for airport in city.airports]
+    place, start = (*airports, corner)[0]
+    terminal.print(f'\nA ride from {place}: taxifare predict --at "{at}" --from {start} --to {middle}')
+    for line in price(at, start, middle, 1)[0]:
         terminal.print(line, highlight=False)
 
 

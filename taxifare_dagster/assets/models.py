@@ -73,12 +73,13 @@ def production_eval_mae(
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
-    """Mean absolute error of the production model on the month's validation trips, in USD or minutes a ride.
+    """Mean absolute error of the production model on the month's validation trips, a ride.
 
-    Plotted over the months it shows how the model ages. Read it beside `difficulty_mae_usd` (or `_min`), the error of a
-    plain rate per km on the same trips: a hard month raises both, a stale model only the first. The value says so when
-    nothing is in production, or when what is cannot be scored. `over_time` draws all months with what would have
-    replaced it, what customers were really told (`served_mae`), promotions and dated rules.
+    Plotted over the months it shows how the model ages. It is in the city's currency, or minutes. Read it beside
+    `difficulty_mae_usd` (or `_eur`, `_min`), the error of a plain rate per km on the same trips: a hard month raises
+    both, a stale model only the first. The value says so when nothing is in production, or when what is cannot be
+    scored. `over_time` draws all months with what would have replaced it, what customers were really told
+    (`served_mae`), promotions and dated rules.
     """
     known = known_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(

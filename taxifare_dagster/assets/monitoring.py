@@ -65,7 +65,7 @@ def served_mae(
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[RealisedMonth]:
-    """How far off the quotes of the month were: mean absolute error by version, week and slice, in USD or minutes.
+    """How far off the quotes of the month were: mean absolute error by version, week and slice.
 
     Beside it stands what was promised: the error on the validation trips that the version was approved on, at the
     difficulty of the rides that were really asked for. What was in shadow is held against production on the same rides.
