@@ -171,6 +171,18 @@ def test_the_message_leads_to_what_it_is_about(
     assert not faults
 
 
+def test_the_message_leads_to_the_month_in_plain_words(question: Question, page: Page, faults: list[str]) -> None:
+    page.goto(question.link("In plain words"))
+    expect(page.get_by_role("heading", name=question.subject)).to_be_visible()
+    expect(page.get_by_text("One question, until")).to_be_visible()
+    size = page.viewport_size
+    page.set_viewport_size({"width": 375, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+    page.set_viewport_size(size or {"width": 1500, "height": 1100})
+    assert page.evaluate("performance.getEntriesByType('resource').length") == 0, "it fetches nothing"
+    assert not faults
+
+
 @pytest.mark.parametrize(("link", "decision"), [("Approve", "approve"), ("Reject", "reject")])
 def test_the_message_leads_to_the_launchpad_with_the_answer_filled_in(
     company: Company, question: Question, page: Page, faults: list[str], tmp_path: Path, link: str, decision: str

@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import requests
 from upath import UPath
 
 from taxifare.serving import in_force
 from taxifare.serving.prediction_log import Answer, PredictionLog, folder_in
 from tests.support.places import REPOSITORY
+from tests.support.servers import free_port
 from tests.support.services import RIDE, Installation, fare_usd, installation, make_bundle
 from tests.support.streams import Broker, broker, consumers, ride, wait
 
@@ -72,7 +74,8 @@ def test_a_ride_gets_its_first_quote_whatever_was_promoted_meanwhile(home: Insta
     shadow = PredictionLog(folder_in(home.home), 30)
     shadow.append([a_shadow_of("a"), a_shadow_of("b")])
     shadow.close()
-    with consumers(home.home, nats.url) as (consumer,):
+    metrics = f"127.0.0.1:{free_port()}"
+    with consumers(home.home, nats.url, STREAM_METRICS_LISTEN=metrics) as (consumer,):
         nats.send(ride("a"), ride(7))
         wait(lambda: len(nats.quotes()) == 2)
         first = nats.quotes()[0]
@@ -86,6 +89,9 @@ def test_a_ride_gets_its_first_quote_whatever_was_promoted_meanwhile(home: Insta
         wait(lambda: "version 5 is served" in log_of(home))
         nats.send(ride("b"), ride("too late for version 5"))
         wait(lambda: len(nats.refused()) == 1)
+        told = requests.get(f"http://{metrics}/metrics", timeout=10).text
+        for line in ("rides_again_total 3.0", "messages_refused_total 1.0", "stream_waiting_rides 0.0"):
+            assert f"taxifare_{line}" in told
         consumer.send_signal(signal.SIGTERM)
         assert consumer.wait(20) == 0
     assert "6 quoted, 3 of them again; 1 refused" in log_of(home)
