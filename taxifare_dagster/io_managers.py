@@ -107,7 +107,8 @@ class ParquetIOManager(LakeIOManager[Trips | StoredTrips | pd.DataFrame]):
             if isinstance(value, StoredTrips):
                 value.copy_to(file)
                 return
-            (self._marked(value) if isinstance(value, Trips) else value).to_parquet(file, index=False)
+            frame = self._marked(value) if isinstance(value, Trips) else value
+            frame.to_parquet(file, index=False, write_page_checksum=True)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Trips | StoredTrips | pd.DataFrame:
         """Returns the trips, in memory or in their file, or the frame: as the input is annotated."""
@@ -131,7 +132,7 @@ class ParquetIOManager(LakeIOManager[Trips | StoredTrips | pd.DataFrame]):
 
     def _frame(self, path: UPath) -> pd.DataFrame:
         with path.open("rb") as file, pd.option_context("mode.string_storage", "pyarrow"):
-            return pd.read_parquet(file)
+            return pd.read_parquet(file, page_checksum_verification=True)
 
     def _trips(self, path: UPath) -> Trips:
         """Returns the trips of a file, with features if they were made ready; of a large month, what is drawn of it.

@@ -184,45 +184,47 @@ def bigquery(
 
 
 @pytest.fixture(scope="session")
-def _storage() -> Iterator[str]:
+def _storage() -> Iterator[Front]:
     with FakeGCSServer() as server:
         del os.environ["STORAGE_EMULATOR_HOST"]
         # It logs every request into a pipe that its wrapper never reads, and stands still once that is full.
         assert server._process is not None
         Thread(target=shutil.copyfileobj, args=(server._process.stderr, io.BytesIO()), daemon=True).start()
-        yield server.url
+        with front_of("gs", server.url) as front:
+            yield front
 
 
 @pytest.fixture
-def bucket(_storage: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(_storage: Front, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of an empty bucket of a Google Cloud Storage that Google's clients find."""
     from google.cloud import storage
 
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", _storage)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", _storage.url)
     name = f"taxifare-{next(_buckets)}"
     storage.Client(PROJECT).create_bucket(name)
     return f"gs://{name}"
 
 
 @pytest.fixture(scope="session")
-def _s3() -> Iterator[str]:
+def _s3() -> Iterator[Front]:
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
+    with front_of("s3", f"http://{host}:{port}") as front:
+        yield front
     server.stop()
 
 
 @pytest.fixture
-def s3_bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3_bucket(_s3: Front, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of an empty bucket of an S3 that Amazon's clients find."""
     import boto3
 
     login = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_DEFAULT_REGION": "us-east-1"}
     # A dead server on loopback needs no second try.
-    for name, value in (login | {"AWS_ENDPOINT_URL": _s3, "AWS_MAX_ATTEMPTS": "1"}).items():
+    for name, value in (login | {"AWS_ENDPOINT_URL": _s3.url, "AWS_MAX_ATTEMPTS": "1"}).items():
         monkeypatch.setenv(name, value)
     name = f"taxifare-{next(_buckets)}"
     boto3.client("s3").create_bucket(Bucket=name)
@@ -232,12 +234,13 @@ def s3_bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def front(cloud: Cloud, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
     """A cloud whose server can be made to refuse, with an empty bucket; its clients do not pause between tries."""
-    bucket = request.getfixturevalue({"gs": "bucket", "s3": "s3_bucket"}[cloud])
-    variable = {"gs": "STORAGE_EMULATOR_HOST", "s3": "AWS_ENDPOINT_URL"}[cloud]
-    with without_pauses(monkeypatch), front_of(cloud, os.environ[variable]) as front:
-        monkeypatch.setenv(variable, front.url)
-        front.bucket = bucket
-        yield front
+    bucket: str = request.getfixturevalue({"gs": "bucket", "s3": "s3_bucket"}[cloud])
+    front: Front = request.getfixturevalue({"gs": "_storage", "s3": "_s3"}[cloud])
+    without_pauses(monkeypatch)
+    front.bucket = bucket
+    front.asked.clear()
+    yield front
+    front.well_again()
 
 
 @pytest.fixture(params=["gs", "s3"])

@@ -290,6 +290,12 @@ def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
+    """Returns the rows as a frame.
+
+    Raises:
+        pa.ArrowInvalid: A text is none; parquet files without checksums are read without a look at that.
+    """
+    table.validate(full=True)
     text = pd.StringDtype("pyarrow")
     rows: pd.DataFrame = table.to_pandas(
         types_mapper={pa.string(): text, pa.large_string(): text}.get, ignore_metadata=True

@@ -64,7 +64,7 @@ class BaseTrips:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         finalize(self, file.close)
-        self._parquet = pq.ParquetFile(file)
+        self._parquet = pq.ParquetFile(file, page_checksum_verification=True)
         marks = self._parquet.schema_arrow.metadata or {}
         if b"target" not in marks or "is_validation" not in self._parquet.schema_arrow.names:
             raise TripTableError("the file of the base trips is of an earlier version: materialize base_trips again")
@@ -161,7 +161,7 @@ def write_base_trips(
     """
     schema = ARROW_SCHEMA.append(pa.field("is_validation", pa.bool_()))
     marks = {"subject": edition.subject, "revision": edition.revision, "target": target}
-    with pq.ParquetWriter(file, schema.with_metadata(marks)) as writer:
+    with pq.ParquetWriter(file, schema.with_metadata(marks), write_page_checksum=True) as writer:
         waiting, validation = [], []
         for table in trips:
             later = pc.greater(table["pickup_datetime"], pa.scalar(moment))

@@ -60,7 +60,7 @@ class StoredTrips:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         finalize(self, file.close)
-        self._parquet = pq.ParquetFile(file)
+        self._parquet = pq.ParquetFile(file, page_checksum_verification=True)
         marks = json.loads((self._parquet.schema_arrow.metadata or {}).get(_MARKS, b"{}"))
         if not marks.keys() >= {"subject", "revision"}:
             raise TripTableError(

@@ -108,6 +108,20 @@ def test_trips_say_in_their_file_which_edition_they_are_and_what_they_were_made_
     assert trips.frame.attrs == {}
 
 
+def test_a_file_that_was_damaged_is_told_and_never_read_as_other_values(lake: UPath, trips: Trips) -> None:
+    manager, path = ParquetIOManager(lake, "fare"), lake / "trips" / "2015-01-01.parquet"
+    write(manager, trips)
+    content, refused = path.read_bytes(), 0
+    for at in range(100, len(content) - 100, len(content) // 40):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        try:
+            pd.testing.assert_frame_equal(read(manager, Trips).frame, trips.frame)
+        except dg.Failure as told:
+            assert f"{path} is damaged: " in str(told.description)  # noqa: PT017
+            refused += 1
+    assert refused > 20
+
+
 def test_a_frame_is_not_taken_for_trips(lake: UPath, trips: Trips) -> None:
     """A rehearsal is of many editions, and has no marks: it comes back as the frame that it is."""
     manager = ParquetIOManager(lake, "fare")

@@ -51,13 +51,10 @@ ELSEWHERE = Refusal(
 )
 
 
-@contextmanager
-def without_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What passes is tried again at once, and each client asks where the environment says now."""
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ensures that what passes is tried again at once."""
     from gcsfs import retry
     from s3fs import core
-
-    from taxifare.buckets import amazon, google
 
     async def sleep(_: float) -> None:
         await asyncio.sleep(0)
@@ -65,6 +62,13 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NO_GCE_CHECK", "true")  # which takes seconds where there is none
     for module in (retry, core):
         monkeypatch.setattr(module, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
+
+
+@contextmanager
+def new_clients() -> Iterator[None]:
+    """Has clients read the environment anew, and once more at the end; they do so once."""
+    from taxifare.buckets import amazon, google
+
     for client in (amazon.Bucket, google.Bucket):
         client.clear_instance_cache()
     yield

@@ -9,7 +9,7 @@ from upath import UPath
 from taxifare.buckets import UnreachableError
 from taxifare.environment import opened
 from taxifare.whole_files import whole_file
-from tests.support.clouds import ELSEWHERE, FORBIDDEN, STRANGER, THROTTLED, Cloud, Front
+from tests.support.clouds import ELSEWHERE, FORBIDDEN, STRANGER, THROTTLED, Cloud, Front, new_clients
 
 
 @pytest.fixture
@@ -97,13 +97,13 @@ def test_what_throttles_for_a_moment_is_asked_again(
     front: Front, cloud: Cloud, lake: UPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
-    lake.fs.clear_instance_cache()
-    lake = opened("STORAGE_URI", front.bucket) / "lake"
-    for name, act in ACTS.items():
-        (lake / "there.json").write_text("{}")
-        front.refusals = [THROTTLED[cloud]]
-        answer = act(lake)
-        assert (front.refusals, answer) != ([THROTTLED[cloud]], False), name
+    with new_clients():
+        lake = opened("STORAGE_URI", front.bucket) / "lake"
+        for name, act in ACTS.items():
+            (lake / "there.json").write_text("{}")
+            front.refusals = [THROTTLED[cloud]]
+            answer = act(lake)
+            assert (front.refusals, answer) != ([THROTTLED[cloud]], False), name
 
 
 def test_a_bucket_in_another_region_says_which(lake: UPath, front: Front, cloud: Cloud) -> None:
@@ -120,8 +120,8 @@ def test_a_cloud_that_is_away_is_not_empty(
 ) -> None:
     variable = {"gs": "STORAGE_EMULATOR_HOST", "s3": "AWS_ENDPOINT_URL"}[cloud]
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    lake.fs.clear_instance_cache()
-    assert_told(opened("STORAGE_URI", front.bucket) / "lake", "does not answer, also after several tries", variable)
+    with new_clients():
+        assert_told(opened("STORAGE_URI", front.bucket) / "lake", "does not answer, also after several tries", variable)
 
 
 @pytest.mark.parametrize("cloud", ["s3"])

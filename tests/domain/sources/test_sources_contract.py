@@ -1,5 +1,6 @@
 """What every source promises, held against each: the simulator, folders and publishers of its trips, real trips."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -8,7 +9,10 @@ from typing import get_args
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
+from upath import UPath
 
+from taxifare.environment import opened
 from taxifare.settings import Settings, SourceSettings
 from taxifare.sources import (
     CannotTellError,
@@ -16,13 +20,17 @@ from taxifare.sources import (
     NoBaseError,
     SourceError,
     TripSource,
+    chicago,
     make_source,
     web,
 )
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
+from taxifare.sources.whole_months import NotWholeError, whole_month
 from taxifare.trips.months import bounds, parse_month
 from taxifare.trips.table import COLUMN_NAMES, as_trip_table
+from tests.support.cities import SAINT_DENIS
+from tests.support.clouds import FORBIDDEN, THROTTLED, Cloud, Front
 from tests.support.google_cloud import PROJECT, BigQueryServer
 from tests.support.places import REAL_TRIPS
 from tests.support.publisher import Publisher, lewagon_files, publisher_server, tlc_files
@@ -257,6 +265,7 @@ class Troubled:
         holed: Takes February away.
         partial: Takes a part of the base years away, or what they are under.
         page: Puts a web page in place of February, or of everything; a folder, where nobody serves pages.
+        february: Publishes February anew, with these trips.
         all_at_once: Whether it refuses everything where it refuses something.
         cut: What it says of trips of the base years that are not from before the first month.
     """
@@ -267,6 +276,7 @@ class Troubled:
     holed: Callable[[], object]
     partial: Callable[[], object]
     page: Callable[[], object]
+    february: Callable[[pd.DataFrame], object] = lambda _: None
     all_at_once: bool = False
     cut: Mapping[str, int] = field(default_factory=dict)
 
@@ -296,6 +306,39 @@ def folder_in_trouble(folder: Path, beyond: pd.DataFrame) -> Troubled:
         holed=february.unlink,
         partial=lambda: replaced(base, lambda: base.symlink_to("/nowhere")),
         page=lambda: replaced(february, february.mkdir),
+        february=lambda trips: trips.to_csv(february, index=False),
+        cut={"not_before_first_month": 9},
+    )
+
+
+def bucket_in_trouble(front: Front, folder: Path, beyond: pd.DataFrame) -> Troubled:
+    """The folder in a bucket, of which a file may be refused, or all."""
+    written(folder, CITY, ".csv")
+    beyond.to_csv(folder / "taxi_base_2009_2014.csv", index=False)
+    place = opened("TRIP_FOLDER", f"{front.bucket}/trips")
+    for file in folder.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    february = place / "taxi_2015_02.csv"
+
+    def throttle() -> None:
+        front.refusals = [THROTTLED["s3"]] if front.cloud == "s3" else [THROTTLED["gs"]] * 2
+        front.only = "GET"  # of which Amazon's answers say that they throttle
+
+    def refuse(only: str) -> None:
+        front.refuses, front.only = FORBIDDEN[front.cloud], only
+
+    def folder_in_place() -> None:
+        february.unlink()
+        (february / "part-0").write_bytes(b"x")
+
+    return Troubled(
+        Folder(place, first_month=parse_month("2015-01")),
+        throttled=throttle,
+        forbidden=lambda: refuse("taxi_2015_02"),
+        holed=february.unlink,
+        partial=lambda: refuse("taxi_base"),
+        page=folder_in_place,
+        february=lambda trips: february.write_bytes(trips.to_csv(index=False).encode()),
         cut={"not_before_first_month": 9},
     )
 
@@ -314,6 +357,10 @@ def files_in_trouble(publisher: Publisher, source: str, downloads: Path, beyond:
         publisher.files |= tlc_files({first: pd.concat([december, beyond[-9:]])})
         cut = {"outside_month": 9}
 
+    def publish(trips: pd.DataFrame) -> None:
+        made = lewagon_files({"feb": trips}, beyond) if source == "lewagon" else tlc_files({FEBRUARY: trips})
+        publisher.files |= {file: made[file] for file in february}
+
     def always(*faults: str) -> None:
         publisher.in_trouble = {file: list(faults) for file in february}
 
@@ -324,13 +371,21 @@ def files_in_trouble(publisher: Publisher, source: str, downloads: Path, beyond:
         holed=lambda: [publisher.files.pop(file) for file in february],
         partial=lambda: publisher.files.pop(base),
         page=lambda: always("page"),
+        february=publish,
         cut=cut,
     )
 
 
+def by_the_portal(trips: pd.DataFrame, subject: str) -> pd.DataFrame:
+    """The trips in the portal's form; their ids, in the order of which trips are drawn, tell nothing of their times."""
+    ids = trips["key"].map(lambda key: hashlib.sha256(f"{subject}{key}".encode()).hexdigest())
+    return from_trip_table(trips.assign(key=ids), "")
+
+
 def portal_in_trouble(portal: Portal, beyond: pd.DataFrame) -> Troubled:
     on_portal(portal, CITY)
-    rows = portal.data_sets["wrvz-psew"]
+    rows = pd.concat([by_the_portal(trips, subject) for subject, trips in trips_of(CITY).items()])
+    portal.data_sets["wrvz-psew"] = rows
 
     def fault(kind: str, times: int) -> None:
         portal.faults = [kind] * times
@@ -339,12 +394,18 @@ def portal_in_trouble(portal: Portal, beyond: pd.DataFrame) -> Troubled:
         is_february = rows["trip_start_timestamp"].str.startswith("2015-02")
         portal.data_sets["wrvz-psew"] = rows[~is_february]
 
+    def publish(trips: pd.DataFrame) -> None:
+        without_february()
+        others = portal.data_sets["wrvz-psew"]
+        portal.data_sets["wrvz-psew"] = pd.concat([others, by_the_portal(trips, "2015-02")])
+
     return Troubled(
         asked_of_portal(portal),
         throttled=lambda: fault("403", 2),
         forbidden=lambda: fault("403", 99),
         holed=without_february,
         partial=lambda: portal.missing.add("wrvz-psew"),
+        february=publish,
         page=lambda: fault("page", 99),
         all_at_once=True,
     )
@@ -357,8 +418,11 @@ def table_in_trouble(server: BigQueryServer) -> Troubled:
         server.faults[:] = [(status, reason)] * times
 
     def without_february() -> None:
-        later = [trips for subject, trips in trips_of(CITY).items() if subject != str(FEBRUARY)]
-        rows = pd.concat(later, ignore_index=True).drop(columns=["key", "dropoff_datetime"])
+        publish(trips_of(CITY)[str(FEBRUARY)][:0])
+
+    def publish(february: pd.DataFrame) -> None:
+        others = [trips for subject, trips in trips_of(CITY).items() if subject != str(FEBRUARY)]
+        rows = pd.concat([*others, february], ignore_index=True).drop(columns=["key", "dropoff_datetime"])
         server.fill("contract", rows.assign(pickup_datetime=rows["pickup_datetime"].dt.tz_localize("UTC")))
 
     return Troubled(
@@ -367,13 +431,25 @@ def table_in_trouble(server: BigQueryServer) -> Troubled:
         forbidden=lambda: fault(403, "accessDenied", 99),
         holed=without_february,
         partial=lambda: fault(503, "backendError", 99),
+        february=publish,
         page=lambda: fault(200, "page", 99),
         all_at_once=True,
     )
 
 
+@pytest.fixture
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    """Whose bucket the folder is in."""
+    name: Cloud = request.node.callspec.params["troubled"]
+    return name
+
+
 @pytest.fixture(
-    params=["simulator", "folder", "lewagon", "tlc", "chicago", pytest.param("bigquery", marks=pytest.mark.end_to_end)]
+    params=[
+        *("simulator", "folder", "s3", "lewagon", "tlc", "chicago"),
+        pytest.param("gs", marks=pytest.mark.slow),
+        pytest.param("bigquery", marks=pytest.mark.end_to_end),
+    ]
 )
 def troubled(
     request: pytest.FixtureRequest,
@@ -388,7 +464,10 @@ def troubled(
             yield Troubled(CITY, *[lambda: None] * 5)
         case "folder":
             yield folder_in_trouble(tmp_path / "trips", beyond)
+        case "gs" | "s3":
+            yield bucket_in_trouble(request.getfixturevalue("front"), tmp_path / "trips", beyond)
         case "chicago":
+            monkeypatch.setattr(chicago, "BELIEVED_S", 0.0)
             yield portal_in_trouble(request.getfixturevalue("portal"), beyond)
         case "bigquery":
             server: BigQueryServer = request.getfixturevalue("bigquery")
@@ -453,7 +532,7 @@ def test_base_years_of_which_a_part_cannot_be_had_are_not_no_base(troubled: Trou
         assert source.base_revision()
         return
     for ask in (source.base_revision, lambda: source.read_base().whole()):
-        with pytest.raises(SourceError, match=r"404|link to nothing|backendError") as refused:
+        with pytest.raises(SourceError, match=r"404|403|link to nothing|backendError") as refused:
             ask()
         assert not isinstance(refused.value, NoBaseError)
 
@@ -471,13 +550,94 @@ def test_the_base_ends_before_the_first_month_and_what_is_cut_is_said(troubled: 
     assert whole.dropped.items() >= troubled.cut.items()
 
 
+def as_spilled(trips: pd.DataFrame) -> pd.DataFrame:
+    """What the last update of January has spilled into February."""
+    return trips.head(6).assign(pickup_datetime=pd.Timestamp("2015-02-01") + pd.to_timedelta(range(6), "min"))
+
+
+def test_what_was_spilled_over_into_a_month_is_no_month(troubled: Troubled, tmp_path: Path) -> None:
+    troubled.february(as_spilled(trips_of(CITY)[str(FEBRUARY)]))
+    source, settings, lake = troubled.source, Settings(taxifare_home=tmp_path), UPath(tmp_path / "lake")
+    assert len(whole_month(source, parse_month("2015-01"), settings, lake).trips) > 100
+    if isinstance(source, Simulator):
+        assert len(whole_month(source, FEBRUARY, settings, lake).trips) > 100
+        return
+    with pytest.raises(NotWholeError, match="2015-02 is not whole yet"):
+        whole_month(source, FEBRUARY, settings, lake)
+
+
+def test_a_month_that_grows_waits_until_it_is_whole(troubled: Troubled, tmp_path: Path) -> None:
+    trips = trips_of(CITY)[str(FEBRUARY)]
+    troubled.february(trips[trips["pickup_datetime"].dt.day <= 14])
+    source, settings, lake = troubled.source, Settings(taxifare_home=tmp_path), UPath(tmp_path / "lake")
+    before = source.months()
+    if isinstance(source, Simulator):
+        assert len(whole_month(source, FEBRUARY, settings, lake).trips) == len(trips)
+        return
+    with pytest.raises(NotWholeError, match="2015-02 is not whole yet"):
+        whole_month(source, FEBRUARY, settings, lake)
+    if isinstance(source, Folder):
+        with pytest.raises(CannotTellError, match="may still be written"):
+            replace(source, quiet_s=3_600).months()
+    troubled.february(trips)
+    grown = whole_month(source, FEBRUARY, settings, lake)
+    after = source.months()
+    assert [str(month) for month in after if after[month] != before[month]] == ["2015-02"]
+    assert grown.revision == after[FEBRUARY]
+    assert len(grown.trips) + grown.dropped.get("not_drawn", 0) == len(trips)
+    assert grown.trips["pickup_datetime"].max().day == 28
+
+
+def test_a_month_that_was_restated_is_another_edition_and_no_other_is(troubled: Troubled) -> None:
+    source, before = troubled.source, troubled.source.months()
+    earlier = source.read_month(FEBRUARY)
+    dearer = trips_of(CITY)[str(FEBRUARY)].assign(fare_amount=lambda trips: trips["fare_amount"] + 1)
+    troubled.february(dearer)
+    later, after = source.read_month(FEBRUARY), source.months()  # what is known of a file is believed for a while
+    changed = [] if isinstance(source, Simulator) else ["2015-02"]
+    assert [str(month) for month in after if after[month] != before[month]] == changed
+    assert later.revision == after[FEBRUARY]
+    risen = later.trips["fare_amount"].sum() - earlier.trips["fare_amount"].sum()
+    assert risen == pytest.approx(len(later.trips) if changed else 0, abs=0.01 * len(later.trips))
+
+
+@pytest.mark.parametrize("name", ["simulator", "lewagon", "tlc", "chicago"])
+def test_a_source_of_one_city_is_asked_for_no_other(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=rf"TRIP_SOURCE={name} (has trips of|needs) CITY="):
+        Settings(trip_source=name, city=str(SAINT_DENIS), taxifare_home=tmp_path)
+
+
+@pytest.mark.parametrize("troubled", ["folder", "gs", "s3"], indirect=True)
+def test_trips_of_another_city_are_by_its_clock(troubled: Troubled, tmp_path: Path) -> None:
+    """Half past three by a clock that is five hours ahead of UTC is half past two on La Réunion."""
+    trips = trips_of(CITY)[str(FEBRUARY)][:1].assign(pickup_datetime="2015-02-01T03:30:00+05:00", dropoff_datetime=None)
+    troubled.february(trips)
+    assert isinstance(troubled.source, Folder)
+    settings = Settings(trip_source="folder", trip_folder=str(troubled.source.path), city=str(SAINT_DENIS))
+    read = make_source(settings).read_month(FEBRUARY).trips
+    assert read["pickup_datetime"].tolist() == [pd.Timestamp("2015-02-01 02:30")]
+
+
+@pytest.mark.end_to_end
+def test_a_table_may_have_the_trips_of_another_city(bigquery: BigQueryServer, tmp_path: Path) -> None:
+    """Without zones, its times are by the city's clock."""
+    in_bigquery(bigquery, CITY)
+    settings = Settings(trip_source="bigquery", bigquery_table=TABLE, city=str(SAINT_DENIS), taxifare_home=tmp_path)
+    read = make_source(settings).read_month(FEBRUARY).trips
+    expected = trips_of(CITY)[str(FEBRUARY)]["pickup_datetime"]
+    assert read["pickup_datetime"].tolist() == expected.sort_values().tolist()
+
+
 def test_the_settings_choose_the_source(tmp_path: Path) -> None:
     simulator = make_source(Settings(simulator_trips_per_month=50, last_month=parse_month("2015-02")))
     assert isinstance(simulator, Simulator)
     assert [str(month) for month in simulator.months()] == ["2015-01", "2015-02"]
     folder = make_source(Settings(trip_source="folder", trip_folder=tmp_path))
+    assert isinstance(folder, Folder)
     first, last = parse_month("2015-01"), parse_month("2015-06")
-    assert folder == Folder(tmp_path, "taxi_{month:%Y_%m}.*", "taxi_base_*", first, last, quiet_s=10)
+    assert folder == Folder(
+        tmp_path, "taxi_{month:%Y_%m}.*", "taxi_base_*", first, last, quiet_s=10, notes=folder.notes
+    )
 
 
 @pytest.mark.parametrize("source", get_args(SourceSettings.model_fields["trip_source"].annotation))
