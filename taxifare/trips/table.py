@@ -227,13 +227,17 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
         converted = _converted(values, column.kind)
     except _FAULTS as error:
         raise _not_converted(values, column, origin, error) from error
-    unfit = values[converted.isna() & values.notna()]
+    is_null = converted.isna()
+    nulls = int(is_null.sum())
+    if not nulls:
+        return converted
+    unfit = values[is_null & values.notna()]
     if len(unfit):
         raise TripTableError(
             f"{origin}: column {column.name}: expected {column.kind}, received {unfit.head(1).tolist()[0]!r} "
             f"(the first of {len(unfit):,} such values)"
         )
-    _ensure_no_nulls(int(converted.isna().sum()), column, origin)
+    _ensure_no_nulls(nulls, column, origin)
     return converted
 
 
