@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from taxifare.environment import opened
 from taxifare.settings import Settings
 from taxifare.sources import SourceError, TripSource, make_source
 from taxifare.trips.city_files import shipped
@@ -122,6 +123,16 @@ def in_folder(ending: str) -> Callable[[pd.DataFrame, Month, Path, pytest.Fixtur
     return publish
 
 
+def in_bucket(fixture: str) -> Callable[[pd.DataFrame, Month, Path, pytest.FixtureRequest], TripSource]:
+    def publish(rides: pd.DataFrame, month: Month, folder: Path, request: pytest.FixtureRequest) -> TripSource:
+        place = f"{request.getfixturevalue(fixture)}/trips"
+        file = opened("TRIP_FOLDER", place) / f"taxi_{month.start_time:%Y_%m}.csv"
+        file.write_bytes(rides.to_csv(index=False).encode())
+        return make_source(Settings(trip_source="folder", trip_folder=place, taxifare_home=folder))
+
+    return publish
+
+
 def by_the_course(rides: pd.DataFrame, month: Month, folder: Path, request: pytest.FixtureRequest) -> TripSource:
     assert month == MARCH
     publisher: Publisher = request.getfixturevalue("publisher")
@@ -167,6 +178,8 @@ SOURCES = {
     "parquet": Published(in_folder(".parquet"), WITHOUT_OFFSETS + WITH_OFFSETS + TYPED_WITHOUT + TYPED_WITH),
     "csv": Published(in_folder(".csv"), WITHOUT_OFFSETS + WITH_OFFSETS + TYPED_WITHOUT + TYPED_WITH),
     "csv.gz": Published(in_folder(".csv.gz"), WITHOUT_OFFSETS + WITH_OFFSETS),
+    "csv in gs": Published(in_bucket("bucket"), (naive, mixed_with_z)),
+    "csv in s3": Published(in_bucket("s3_bucket"), (naive, mixed_with_z)),
     "lewagon": Published(by_the_course, WITHOUT_OFFSETS + WITH_OFFSETS, tells_ends=False),
     "tlc": Published(by_the_commission, WITHOUT_OFFSETS + WITH_OFFSETS + TYPED_WITHOUT + TYPED_WITH),
     "chicago": Published(by_the_portal, (naive, with_offsets), "chicago", tells_ends=False),
