@@ -251,6 +251,7 @@ class Approvals:
         elif requests.is_open(entries, request, production, self.now()):
             spend(to_answer(request, "approve"), "asked again", entries, self.now())
             return request
+        requests.expire(entries, self.now())
         again = requests.next_round(requests.repeatable(entries, request, production), self.now(), self._valid_for)
         self._ensure_as_shown(again, entries)
         requests.ask(entries, again, production)

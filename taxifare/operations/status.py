@@ -148,7 +148,7 @@ def status_of(
         known.promotion,
         promised,
         tuple(months_on_record(known)),
-        tuple(_questions(known)),
+        tuple(_in_time(question, now) for question in _questions(known)),
         untold=tuple(_untold(known, channels, settings)),
     )
     found = _with_months(_with_quotes(found, realised, settings), known, source, settings)
@@ -186,6 +186,14 @@ def _questions(known: Known) -> Iterator[Question]:
         before = "nothing" if request.production_version is None else f"version {request.production_version}"
         about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
         yield Question(request.id, about, request.requested_at, request.valid_until, _answer(request))
+
+
+def _in_time(question: Question, now: datetime) -> Question:
+    """Returns the question, or how it is asked again where nobody has answered it in time."""
+    if now <= question.valid_until:
+        return question
+    again = "taxifare standing ask" if question.id.startswith("standing-") else f"taxifare ask-again {question.id}"
+    return replace(question, about=f"{question.about}; nobody answered in time", answer=again)
 
 
 def _about_standing(request: StandingRequest) -> Question:

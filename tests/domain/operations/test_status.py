@@ -147,6 +147,18 @@ def test_open_questions_are_answered_in_the_order_of_their_months(here: Installa
     assert shown.splitlines()[-1] == f"Next        {found.next_command}"
 
 
+def test_a_question_that_nobody_answered_in_time_is_asked_again(here: Installation) -> None:
+    here.office.with_first_model()
+    asked = here.ask("2015-01", "2")
+    here.told()
+    here.office.clock.move(days=31)
+    found = here.status()
+    assert found.next_command == f"taxifare ask-again {asked.id}"
+    assert "nobody answered in time" in words(here.screen())
+    again = here.office.approvals.ask_again(asked.id)
+    assert here.status().next_command == f'taxifare decide {again.id} --approve --by YOU --reason "WHY"'
+
+
 def test_a_production_that_was_rolled_back_and_one_that_was_taken_out(here: Installation) -> None:
     here.office.with_first_model()
     here.office.approve(here.ask("2015-01", "2"))
