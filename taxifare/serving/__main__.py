@@ -64,10 +64,10 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     follower = Follower(settings, metrics)
     try:
         follower.start()
-    except (BundleError, UnreachableError) as error:
+    except BundleError as error:
         _log.error("SERVICE_MODEL_PATH: %s", error)
         return CANNOT_START
-    except SettingsError as error:
+    except (SettingsError, UnreachableError) as error:
         _log.error("%s", error)
         return CANNOT_START
     staging = None

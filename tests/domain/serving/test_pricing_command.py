@@ -74,8 +74,8 @@ def test_a_bucket_that_is_away_is_told_in_a_line(setting: str, kind: str) -> Non
     done = predict(*ONE, **login, **addresses)
     assert done.returncode == 1
     said, _ = done.stderr.splitlines()
-    assert said.startswith(f"UnreachableError: {kind}://bucket/lake/")
-    assert "cannot be read: C" in said
+    assert said.startswith(f"UnreachableError: {setting.upper()}: {kind}://bucket/lake")
+    assert "the bucket does not answer, also after several tries" in said
 
 
 def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
