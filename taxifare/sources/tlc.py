@@ -443,7 +443,10 @@ class _Drawn:
         if self._limit is not None:
             rows = rows | {"rank": self._bits.random_raw(len(chosen))}
             chosen = chosen & (rows["rank"] <= self._cutoff)
-        self._pieces.append({name: _in_little_room(name, values[chosen]) for name, values in rows.items()})
+        piece = {name: values[chosen] for name, values in rows.items()}
+        if self._limit is None or self._limit > stored.MOST_IN_MEMORY:
+            piece = {name: _in_little_room(name, values) for name, values in piece.items()}
+        self._pieces.append(piece)
         if self._limit is not None and sum(len(piece["rank"]) for piece in self._pieces) > 2 * self._limit:
             self._pieces = [self.result()]
 
