@@ -26,7 +26,7 @@ from tests.support.clouds import Cloud, Front, front_of, without_pauses
 from tests.support.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server
 from tests.support.places import REAL_TRIPS
 from tests.support.servers import postgres_programs, postgres_server
-from tests.support.small import clean_month, small_settings
+from tests.support.small import clean_month, plain_networks, small_settings
 
 # The pauses of a machine that others use are not slowness of the code.
 hypothesis_settings.register_profile("taxifare", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,6 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("killed_at_any_step") and "[postgresql]" in item.name:
             item.add_marker("slow")
     items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+
+
+@pytest.fixture(scope="module")
+def networks_without_tables() -> Iterator[None]:
+    """What is done with a network does not depend on what it is made of."""
+    with plain_networks():
+        yield
 
 
 @pytest.fixture(autouse=True)

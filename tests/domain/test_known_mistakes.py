@@ -21,7 +21,7 @@ from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Appraisal, Evidence, Verdict
 from taxifare.gate.scores import EvaluationError, score
 from taxifare.gate.verdict import judge
-from taxifare.model.network import Architecture, build_network
+from taxifare.model.network import build_network
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, checked_month
@@ -33,7 +33,7 @@ from tests.support.approvals import LINKS, MemoryRegistry, Office, contender
 from tests.support.approvals import evidence as evidence_on
 from tests.support.cities import NEW_YORK
 from tests.support.places import REPOSITORY
-from tests.support.small import raw_month, small_settings
+from tests.support.small import PLAIN_NETWORK, raw_month, small_settings
 
 A_MOMENT = pd.Timedelta(1, "us")
 
@@ -237,9 +237,7 @@ def registered(registry: ModelRegistry, january: pd.DataFrame, *names: str) -> l
     """Versions of a network nobody has trained."""
     features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
     fares = january["target"].to_numpy(np.float32)
-    network = build_network(
-        features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,))
-    )
+    network = build_network(features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=PLAIN_NETWORK)
     versions = []
     for name in names:
         with registry.runs.open("a test", {"name": name}) as run_id:

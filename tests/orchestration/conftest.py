@@ -33,11 +33,9 @@ def unhurried_disks() -> Iterator[None]:
     sa.event.remove(sa.engine.Engine, "connect", hurry)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def networks_without_tables() -> Iterator[None]:
-    """What a month does with a network does not depend on what the network is made of."""
-    with plain_networks():
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def in_every_module(networks_without_tables: None) -> None:
+    """Each module trains plain networks, and so do the states below, which last longer than one."""
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +46,8 @@ def _empty(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Wo
 @pytest.fixture(scope="session")
 def _trained(_empty: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     world = _empty.copy(tmp_path_factory.mktemp("trained") / "state")
-    assert failures(world.run("base_job")) == {}
+    with plain_networks():
+        assert failures(world.run("base_job")) == {}
     return world
 
 
@@ -63,7 +62,8 @@ def _started(_trained: World, tmp_path_factory: pytest.TempPathFactory) -> World
 @pytest.fixture(scope="session")
 def _compared(_started: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     world = _started.copy(tmp_path_factory.mktemp("compared") / "state")
-    assert failures(world.run_month(JANUARY)) == {}
+    with plain_networks():
+        assert failures(world.run_month(JANUARY)) == {}
     return world
 
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from taxifare.digests import digest_of_files
 from taxifare.model.contents import NotOnRecordError
-from taxifare.model.network import Architecture, build_network
+from taxifare.model.network import build_network
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.trips.features import feature_names
 from tests.support.approvals import MemoryContents
 from tests.support.cities import NEW_YORK
+from tests.support.small import PLAIN_NETWORK
 
 TAGS = {"asset": "staging_model", "month": "2015-01"}
 
@@ -35,7 +36,7 @@ def two(registry: ModelRegistry, january: pd.DataFrame) -> ModelRegistry:
             NEW_YORK,
             learning_rate=0.001,
             seed=1,
-            architecture=Architecture(dense_widths=(4, 4)),
+            architecture=PLAIN_NETWORK,
         )
         with registry.runs.open("a test", {**TAGS, "number": str(number)}) as run_id:
             registry.register(network, NEW_YORK, (), run_id=run_id, fingerprint=f"f{number}", tags={})

@@ -29,7 +29,12 @@ def trips(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def new_network(features: np.ndarray, fares: np.ndarray, seed: int = 1) -> keras.Model:
     return build_network(
-        features, fares, NEW_YORK, learning_rate=0.005, seed=seed, architecture=Architecture(dense_widths=(16, 8))
+        features,
+        fares,
+        NEW_YORK,
+        learning_rate=0.005,
+        seed=seed,
+        architecture=Architecture(members=2, dense_widths=(16, 8)),
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from taxifare.environment import opened
-from taxifare.model.network import Architecture, build_network
+from taxifare.model.network import build_network
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
@@ -16,7 +16,7 @@ from taxifare.settings import Settings
 from taxifare.trips.features import feature_names
 from tests.support.cities import NEW_YORK
 from tests.support.clouds import FORBIDDEN, THROTTLED, Cloud, Front
-from tests.support.small import small_settings
+from tests.support.small import PLAIN_NETWORK, small_settings
 
 pytestmark = pytest.mark.end_to_end
 
@@ -31,9 +31,7 @@ def registered(registry: ModelRegistry, january: pd.DataFrame) -> str:
     names = feature_names(NEW_YORK)
     features = january[list(names)].to_numpy(np.float32)
     targets = january["fare_amount"].to_numpy(np.float32)
-    network = build_network(
-        features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=Architecture(dense_widths=(4,))
-    )
+    network = build_network(features, targets, NEW_YORK, learning_rate=0.001, seed=1, architecture=PLAIN_NETWORK)
     with registry.runs.open("a test", {"asset": "staging_model"}) as run_id:
         registry.runs.log_predictions(run_id, pd.Series([7.5], index=["a"]))
         return registry.register(network, NEW_YORK, (), run_id=run_id, fingerprint="f", tags={})

@@ -10,7 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from taxifare.gate.slices import slice_masks
 from taxifare.model.fitting import predict
-from taxifare.model.network import Architecture, build_network
+from taxifare.model.network import build_network
 from taxifare.settings import Settings
 from taxifare.sources import MonthNotPublishedError, SourceError, make_source
 from taxifare.sources import chicago as module
@@ -23,6 +23,7 @@ from taxifare.trips.months import parse_month
 from taxifare.trips.targets import FARE
 from tests.support.cities import CHICAGO
 from tests.support.places import DATA
+from tests.support.small import PLAIN_NETWORK
 from tests.support.socrata import Portal, from_tfx, portal_server, published
 
 TRIPS_FILE = DATA / "chicago" / "tfx_chicago_taxi_data.csv"
@@ -314,7 +315,5 @@ class TestTheCity:
         assert len(kept.trips) > 0.95 * len(base.trips)
         features = compute_features(kept.trips, CHICAGO).to_numpy()
         targets = kept.trips["fare_amount"].to_numpy(np.float32)
-        network = build_network(
-            features, targets, CHICAGO, learning_rate=0.005, seed=1, architecture=Architecture(dense_widths=(16,))
-        )
+        network = build_network(features, targets, CHICAGO, learning_rate=0.005, seed=1, architecture=PLAIN_NETWORK)
         assert np.isfinite(predict(network, features)).all()

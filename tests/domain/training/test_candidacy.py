@@ -27,6 +27,8 @@ from tests.support.published import Published
 from tests.support.registry import all_versions
 from tests.support.small import base_file, run_tags, small_settings, train, version_of
 
+pytestmark = pytest.mark.usefixtures("networks_without_tables")
+
 JANUARY, FEBRUARY, MARCH = (parse_month(f"2015-0{number}") for number in range(1, 4))
 
 FEW: dict[str, Any] = {"simulator_trips_per_month": 500, "simulator_base_trips": 1_000, "rehearsal_trips": 300}

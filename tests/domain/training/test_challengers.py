@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     import keras
     from mlflow.entities import Run
 
+pytestmark = pytest.mark.usefixtures("networks_without_tables")
+
 ALL = ("warm", "whole month", "recent", "since rule")
 
 
