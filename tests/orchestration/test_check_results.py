@@ -63,7 +63,8 @@ def test_what_an_earlier_release_left_in_the_log_is_taken_over(
     report(world, {"evidence": "nonsense"})
     with world.approvals.ledger._begin(exclusive=True) as connection:
         standing = ("standing_uses", "standing_ends", "standing_outcomes", "standing_requests")
-        for made_since in ("comparisons", "chain", "versions", "spent_tokens", "notices", *standing):
+        alarms = ("alarm_outcomes", "alarms")
+        for made_since in ("comparisons", "chain", "versions", "spent_tokens", "notices", *standing, *alarms):
             connection.exec_driver_sql(f"DROP TABLE {made_since}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with caplog.at_level(logging.WARNING), dg.build_init_resource_context(instance=world.instance) as context:
