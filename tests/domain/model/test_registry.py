@@ -24,7 +24,7 @@ import requests
 
 from taxifare.model.exposure import Exposure
 from taxifare.model.fitting import InMemory, fit, predict, quantile_loss
-from taxifare.model.network import build_network
+from taxifare.model.network import ARCHITECTURES, build_network
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import FINGERPRINT_TAG, ModelRegistry
 from taxifare.model.runs import Runs
@@ -36,7 +36,7 @@ from tests.support.approvals import content_of
 from tests.support.cities import NEW_YORK
 from tests.support.registry import all_runs, registry_at
 from tests.support.servers import free_port, mlflow_server
-from tests.support.small import PLAIN_NETWORK, small_settings
+from tests.support.small import small_settings
 
 if TYPE_CHECKING:
     import keras
@@ -105,7 +105,7 @@ class Trained:
 def trained(january: pd.DataFrame) -> Trained:
     features = january[list(feature_names(NEW_YORK))].to_numpy(np.float32)
     fares = january["fare_amount"].to_numpy(np.float32)
-    network = build_network(features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=PLAIN_NETWORK)
+    network = build_network(features, fares, NEW_YORK, learning_rate=0.001, seed=1, architecture=ARCHITECTURES[0])
     fit(network, InMemory(features, fares), features, fares, **HYPERPARAMETERS)
     return Trained(network, features, fares)
 

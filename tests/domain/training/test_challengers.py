@@ -431,9 +431,8 @@ def test_warm_starts_at_its_parents_error_and_its_optimizer_goes_on(year: Year) 
 
 
 def test_the_loss_of_the_first_step_is_the_parents(year: Year, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step with all trips in it: its loss is measured before its weights move."""
+    """One step with all trips in it: its loss is measured before its weights move. No layer of this network draws."""
     parent = year.registry.load(version_of(year.base))
-    parent.network.get_layer("jitter").stddev = 0.0  # so that the loss depends on nothing but weights and trips
     shown = year.lesson.trips[~year.lesson.is_held]
     actual = shown["target"].to_numpy(np.float32)[:, None]
     expected = quantile_loss(actual, member_fares(parent.network, shown, year.settings))
