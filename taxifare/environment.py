@@ -209,7 +209,7 @@ def opened(setting: str, address: str) -> UPath:
         ensure_client(protocol)
         get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
-        extra = f" (pip install 'taxifare[{EXTRAS[protocol]}]')" if protocol in EXTRAS else ""
+        extra = f" (pip install -e '.[{EXTRAS[protocol]}]')" if protocol in EXTRAS else ""
         raise SettingsError(
             f"{setting}: expected a folder, or a bucket whose client is installed{extra}, received {protocol}://…: "
             f"{error}"

@@ -172,7 +172,7 @@ class MlflowSettings(ProblemSettings, HomeSettings):
         if EXTRAS.get(place.protocol) == "aws" and find_spec("boto3") is None:  # MLflow has a client of its own
             raise SettingsError(
                 "MLFLOW_ARTIFACT_LOCATION: expected a folder, or a bucket whose client is installed (pip install "
-                "'taxifare[aws]'), received s3://…: there is no boto3"
+                "-e '.[aws]'), received s3://…: there is no boto3"
             )
         return place
 

@@ -218,7 +218,7 @@ def attempting(attempt: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in _BUCKET_CLIENTS:
             raise
-        extra = f"pip install 'taxifare[{_BUCKET_CLIENTS[error.name]}]'"
+        extra = f"pip install -e '.[{_BUCKET_CLIENTS[error.name]}]'"
         raise RegistryError(f"MLflow could not {attempt}: its files are in a bucket: {extra}") from None
 
 

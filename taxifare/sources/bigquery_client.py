@@ -52,7 +52,7 @@ def in_our_words(table: str, raised: type[ToldError], advice: Mapping[str, str])
         from google.api_core import exceptions as api
         from google.auth.exceptions import GoogleAuthError, TransportError
     except ImportError:
-        raise raised(f"BigQuery table {table} needs Google's client: pip install 'taxifare[gcp]'") from None
+        raise raised(f"BigQuery table {table} needs Google's client: pip install -e '.[gcp]'") from None
     hints: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
         (api.NotFound, advice["missing"]),
         (api.Unauthorized, "check GOOGLE_APPLICATION_CREDENTIALS"),

@@ -77,7 +77,7 @@ def test_what_is_not_installed_is_named_with_the_line_that_installs_it(
         "TRIP_FOLDER": lambda: settings.trips,
         "MLFLOW_ARTIFACT_LOCATION": lambda: settings.artifacts,
     }[setting]
-    with pytest.raises(SettingsError, match=rf"^{setting}: .*pip install 'taxifare\[{extra}\]'"):
+    with pytest.raises(SettingsError, match=rf"^{setting}: .*pip install -e '\.\[{extra}\]'"):
         open_it()
 
 
@@ -86,5 +86,5 @@ def test_mlflow_takes_a_client_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setitem(sys.modules, "boto3", None)
     settings = Settings(taxifare_home=tmp_path, mlflow_artifact_location="s3://taxi/mlflow")
-    with pytest.raises(SettingsError, match=r"^MLFLOW_ARTIFACT_LOCATION: .*pip install 'taxifare\[aws\]'.*no boto3"):
+    with pytest.raises(SettingsError, match=r"^MLFLOW_ARTIFACT_LOCATION: .*pip install -e '\.\[aws\]'.*no boto3"):
         _ = settings.artifacts
