@@ -1,7 +1,7 @@
 """What is learned from a month that is too large for memory, and what models are judged by there.
 
-Of its training trips 800,000 are drawn evenly, always the same of an edition; of its validation trips every one is
-scored, with the features that judging asks for. Why that many: docs/decisions.md, under training.
+Of its training trips and of its validation trips 800,000 each are drawn evenly, always the same of an edition. Why that
+many: docs/decisions.md, under training.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ class DrawnTrips(Trips):
         city: Gives the features.
         judged_by: The names of those that judging asks for, see `slices.judged_features`.
         learned: Which trips were drawn to be learned from.
-        judged: Which trips are for validation.
-        also: Which of these are drawn as well when the whole month is learned.
+        judged: Which trips were drawn to judge by.
+        also: Which trips for validation were drawn to be learned as well, when the whole month is.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class DrawnTrips(Trips):
 
     @property
     def validation(self) -> pd.DataFrame:
-        """The trips that models are judged by: all of them, with the features that judging asks for."""
+        """The trips that models are judged by: those that were drawn, with the features that judging asks for."""
         frame = self._in_use.get("validation")
         if frame is None:
             trips, names = _chosen(self._stored, self._judged, _JUDGED), list(self._judged_by)
@@ -125,10 +125,11 @@ def drawn(trips: StoredTrips, city: City, judged_by: Sequence[str]) -> DrawnTrip
         judged_by: The names of those that judging asks for, see `slices.judged_features`.
     """
     marks = (batch["is_validation"].to_numpy(bool) for batch in trips.batches(["is_validation"]))
-    judged = np.concatenate(list(marks))
+    validation = np.concatenate(list(marks))
     draws = np.random.default_rng(_seed(trips.edition))
-    share = min(stored.MOST_LEARNED / np.count_nonzero(~judged), 1.0)
-    learned, also = (_drawn_from(part, share, draws) for part in (~judged, judged))
+    share = min(stored.MOST_LEARNED / np.count_nonzero(~validation), 1.0)
+    learned, also = (_drawn_from(part, share, draws) for part in (~validation, validation))
+    judged = _drawn_from(validation, min(stored.MOST_JUDGED / np.count_nonzero(validation), 1.0), draws)
     return DrawnTrips(trips, city, judged_by, learned=learned, judged=judged, also=also)
 
 

@@ -157,13 +157,13 @@ def duplicates_in(batches: Callable[[], Iterable[pd.DataFrame]]) -> npt.NDArray[
     duplicate = np.zeros(len(hashes), dtype=np.bool_)
     if not len(shared):
         return duplicate
-    candidates = np.flatnonzero(np.isin(hashes, shared))
-    rows, start = list[pd.DataFrame](), 0
+    rows, candidates, start = list[pd.DataFrame](), list[npt.NDArray[np.intp]](), 0
     for batch in batches():
-        of_batch = candidates[(candidates >= start) & (candidates < start + len(batch))] - start
+        of_batch = np.flatnonzero(np.isin(hashes[start : start + len(batch)], shared))
         rows.append(batch[list(_IDENTITY)].iloc[of_batch])
+        candidates.append(start + of_batch)
         start += len(batch)
-    duplicate[candidates] = pd.concat(rows).duplicated().to_numpy()
+    duplicate[np.concatenate(candidates)] = pd.concat(rows).duplicated().to_numpy()
     return duplicate
 
 

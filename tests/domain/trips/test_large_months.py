@@ -153,13 +153,28 @@ class TestWhatIsDrawn:
         found, again = (drawn(clean, own.city_facts, names) for _ in range(2))
         pd.testing.assert_frame_equal(found.training, again.training)
         assert len(found.training) == 400
-        assert len(found.validation) == len(whole.validation), "all are judged by"
+        assert len(found.validation) == len(whole.validation), "so few are all judged by"
         share = 400 / len(whole.training)
         assert len(found.without_validation().training) == 400 + round(share * len(whole.validation))
         place = np.flatnonzero(whole.training["key"].isin(found.training["key"]).to_numpy())
         assert place.mean() == pytest.approx(len(whole.training) / 2, rel=0.1), "early and late alike"
         inputs = training_inputs(found)
         assert (inputs["trips"], inputs["drawn_trips"]) == (whole.rides, 400)
+
+    def test_of_many_for_validation_some_judge_and_as_many_are_learned(
+        self, clean: StoredTrips, whole: Trips, own: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = judged_features(own.city_facts)
+        all_judge = drawn(clean, own.city_facts, names)
+        monkeypatch.setattr(stored, "MOST_JUDGED", 100)
+        found, again = (drawn(clean, own.city_facts, names) for _ in range(2))
+        pd.testing.assert_frame_equal(found.validation, again.validation)
+        assert found.validation_trips == len(found.validation) == 100
+        place = np.flatnonzero(whole.validation["key"].isin(found.validation["key"]).to_numpy())
+        assert len(place) == 100
+        assert place.mean() == pytest.approx(len(whole.validation) / 2, rel=0.2), "early and late alike"
+        pd.testing.assert_frame_equal(found.training, all_judge.training)
+        pd.testing.assert_frame_equal(found.without_validation().training, all_judge.without_validation().training)
 
     def test_what_is_shown_is_spread_over_the_month(self, clean: StoredTrips) -> None:
         shown, frame = clean.every_so_many(100), clean.in_memory().frame
