@@ -18,9 +18,8 @@ from taxifare.training.base_trips import BaseTrips
 from taxifare.training.large_months import drawn
 from taxifare.trips.cities import City
 from taxifare.trips.editions import Trips
-from taxifare.trips.features import feature_names
 from taxifare.trips.preparation import with_features
-from taxifare.trips.stored import StoredTrips, marks_of
+from taxifare.trips.stored import STORED, StoredTrips, marks_of
 from taxifare.trips.table import TripTableError
 from taxifare.trips.targets import TargetName
 from taxifare.whole_files import whole_file
@@ -87,7 +86,7 @@ class LakeIOManager(dg.UPathIOManager, Generic[Value]):
 class ParquetIOManager(LakeIOManager[Trips | StoredTrips | pd.DataFrame]):
     """Trips as parquet, with their edition and target in the file; frames as they are. Annotations say what to read.
 
-    Features are not stored: they are computed when trips are read that were made ready. Files of before have them.
+    Features are not stored: they are computed when trips are read that were made ready.
 
     Args:
         base_path: The lake.
@@ -146,8 +145,6 @@ class ParquetIOManager(LakeIOManager[Trips | StoredTrips | pd.DataFrame]):
         if not found.fits_in_memory:
             return drawn(found, self._city, judged_features(self._city))
         trips = found.in_memory()
-        if set(self._features_of(trips.target)) <= set(trips.frame.columns):
-            return trips
         return replace(trips, frame=with_features(trips.frame, self._city))
 
     def _open(self, path: UPath) -> StoredTrips:
@@ -166,14 +163,10 @@ class ParquetIOManager(LakeIOManager[Trips | StoredTrips | pd.DataFrame]):
 
     def _marked(self, trips: Trips) -> pd.DataFrame:
         """Returns the trips without features, and what they are in `attrs`, which pandas writes into parquet files."""
-        frame = trips.frame.drop(columns=list(self._features_of(trips.target)), errors="ignore")
+        frame = trips.frame[[name for name in trips.frame if name in STORED]]
         for name, value in marks_of(trips.edition, trips.target).items():
             frame.attrs[name] = value
         return frame
-
-    def _features_of(self, target: TargetName | None) -> tuple[str, ...]:
-        """Returns the names of the features that trips have: none before they were made ready."""
-        return () if target is None or self._city is None else feature_names(self._city)
 
 
 class BaseTripsIOManager(LakeIOManager[BaseTrips]):

@@ -15,6 +15,7 @@ from upath import UPath
 from taxifare.monitoring.errors import MonitoringError
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.trips.months import Month, parse_month
+from taxifare.trips.stored import StoredTrips
 
 _RAW_TRIPS = "raw_new_data"
 
@@ -63,16 +64,14 @@ def _realised_in(path: UPath) -> RealisedMonth:
 
 
 def month_with(key: str, lake: UPath) -> tuple[Month, pd.DataFrame] | None:
-    """Returns the month in which there is a clean trip with that key, and its clean trips; None where none has it.
+    """Returns the month in which there is a clean trip with that key, and its trips as stored; None where none has it.
 
     Of months without it only their keys are read.
     """
     for path in _months(lake / _CLEAN_TRIPS):
         with path.open("rb") as file:
             if pc.any(pc.equal(pq.read_table(file, columns=["key"])["key"], key)).as_py():
-                file.seek(0)
-                with pd.option_context("mode.string_storage", "pyarrow"):
-                    return _month_of(path), pd.read_parquet(file)
+                return _month_of(path), StoredTrips(file).in_memory().frame
     return None
 
 

@@ -32,7 +32,7 @@ def explain_ride(
             "it. The page of production_eval_mae lists the keys of its worst rides; taxifare months lists the months"
         )
     month, trips = found
-    trips = trips if "haversine_km" in trips else with_features(trips, settings.city_facts)
+    trips = with_features(trips, settings.city_facts)
     told = explain(key, str(month), trips, _versions(str(month), approvals, settings), settings)
     unit = settings.target_facts.unit
     out.print(f"{key}, {told.part} ride of {told.month}", highlight=False)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxifare.trips.editions import Edition, Trips
-from taxifare.trips.table import TripTableError
+from taxifare.trips.table import COLUMN_NAMES, TripTableError
 from taxifare.trips.targets import TargetName
 
 MOST_IN_MEMORY = 1_000_000
@@ -32,6 +32,9 @@ MOST_JUDGED = 800_000
 
 BATCH_TRIPS = 2**18
 """Trips that are in memory at a time, and in a row group."""
+
+STORED = frozenset({*COLUMN_NAMES, "is_validation", "target"})
+"""Columns of files of trips. Features of other facts of the city may stand there of earlier releases: none are read."""
 
 _MARKS = b"PANDAS_ATTRS"
 """Where pandas keeps a frame's `attrs` in parquet files: subject, revision and target."""
@@ -47,7 +50,7 @@ OnTrips = Callable[[int], None]
 
 
 class StoredTrips:
-    """Trips of one edition in an open parquet file.
+    """Trips of one edition in an open parquet file: their columns in `STORED`.
 
     Args:
         file: What `store` wrote, or a frame with marks that pandas wrote; closed when nobody has the trips any more.
@@ -64,7 +67,9 @@ class StoredTrips:
         self._file = file
         finalize(self, file.close)
         self._parquet = pq.ParquetFile(file, page_checksum_verification=True)
-        marks = json.loads((self._parquet.schema_arrow.metadata or {}).get(_MARKS, b"{}"))
+        schema = self._parquet.schema_arrow
+        self._columns = [name for name in schema.names if name in STORED]
+        marks = json.loads((schema.metadata or {}).get(_MARKS, b"{}"))
         if not marks.keys() >= {"subject", "revision"}:
             raise TripTableError(
                 f"expected trips marked with their subject and revision, received {marks or 'no marks'}"
@@ -96,7 +101,8 @@ class StoredTrips:
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yields what `batches` does, in Arrow's form."""
-        for batch in self._parquet.iter_batches(BATCH_TRIPS, columns=columns, use_threads=False):
+        wanted = self._columns if columns is None else columns
+        for batch in self._parquet.iter_batches(BATCH_TRIPS, columns=wanted, use_threads=False):
             yield pa.Table.from_batches([batch])
 
     @property
@@ -116,7 +122,7 @@ class StoredTrips:
         """Returns the trips in memory."""
         self._file.seek(0)
         with pd.option_context("mode.string_storage", "pyarrow"):
-            frame = pd.read_parquet(self._file, page_checksum_verification=True)
+            frame = pd.read_parquet(self._file, columns=self._columns, page_checksum_verification=True)
         frame.attrs = {}
         return Trips(self.edition, frame, self.target)
 

@@ -20,8 +20,12 @@ from taxifare.model.exposure import Exposure
 from taxifare.monitoring.errors import MonitoringError
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.training.base_trips import BaseTrips
+from taxifare.trips import stored
+from taxifare.trips.cities import Rule
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import parse_month
+from taxifare.trips.preparation import preprocess
+from taxifare.trips.stored import marks_of
 from taxifare.trips.table import DTYPES, TRIP_COLUMNS
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, ParquetIOManager
 from taxifare_dagster.lake import realised
@@ -107,6 +111,27 @@ def test_trips_say_in_their_file_which_edition_they_are_and_what_they_were_made_
         found = read(manager, Trips)
         assert (found.edition, found.target, found.frame.attrs) == (trips.edition, written.target, {})
     assert trips.frame.attrs == {}
+
+
+@pytest.mark.parametrize("most_in_memory", [1_000, 50])
+def test_features_that_an_earlier_release_stored_are_not_read(
+    tmp_path: Path, trips: Trips, most_in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are of the city as it was: since then a rule came in, and an airport was moved."""
+    monkeypatch.setattr(stored, "MOST_IN_MEMORY", most_in_memory)
+    settings = small_settings(tmp_path)
+    before = settings.city_facts
+    moved = replace(before.airports[0], latitude_deg=40.75)
+    rules = (*before.rules, Rule("fares_2022_12", dt.date(2022, 12, 19), "A fare rise"))
+    for city in (before, replace(before, airports=(moved, *before.airports[1:]), rules=rules)):
+        old = preprocess(trips, before, settings.target_facts).trips.frame
+        old.attrs.update(marks_of(trips.edition, "fare"))
+        folder = settings.lake / "trips"
+        folder.mkdir(parents=True, exist_ok=True)
+        old.to_parquet(folder / "2015-01-01.parquet", index=False)
+        found = read(ParquetIOManager(settings.lake, "fare", city), Trips)
+        made_now = preprocess(trips, city, settings.target_facts).trips
+        pd.testing.assert_frame_equal(found.training.reset_index(drop=True), made_now.training, check_like=True)
 
 
 def test_a_file_that_was_damaged_is_never_read_as_other_values(lake: UPath, trips: Trips) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from taxifare.operations.explaining import explain
 from taxifare.reports.tables import worst_rides
-from taxifare.trips.editions import Trips
+from taxifare.trips.editions import Edition, Trips
+from taxifare.trips.stored import STORED, marks_of
 from taxifare.trips.targets import FARE
 from taxifare_dagster.lake import month_with
 from tests.support.small import small_settings
@@ -39,12 +40,14 @@ def test_the_month_of_a_key_is_found_in_the_lake(january: pd.DataFrame, tmp_path
     assert month_with("a key", lake) is None
     folder = lake / "preprocessed_data"
     folder.mkdir(parents=True)
-    january.iloc[:100].to_parquet(str(folder / "2015-01-01.parquet"))
-    january.iloc[100:200].to_parquet(str(folder / "2015-02-01.parquet"))
+    for month, rides in (("2015-01", january.iloc[:100]), ("2015-02", january.iloc[100:200])):
+        rides.attrs.update(marks_of(Edition(month, "a1b2"), "fare"))
+        rides.to_parquet(str(folder / f"{month}-01.parquet"))
     found = month_with(january["key"].iloc[150], lake)
     assert found is not None
     assert str(found[0]) == "2015-02"
     assert len(found[1]) == 100
+    assert set(found[1]) == STORED, "features of an earlier release are not of today's city"
     assert month_with("a key", lake) is None
 
 
