@@ -31,15 +31,20 @@ class UnreachableError(ToldError, RuntimeError):
     """
 
 
-Trouble: TypeAlias = Literal["missing", "forbidden", "login", "throttled", "away", "region", "changed", "other"]
+Trouble: TypeAlias = Literal[
+    "missing", "forbidden", "login", "throttled", "away", "region", "clock", "changed", "other"
+]
 
 _MEANINGS: Mapping[Trouble, str] = {
-    "missing": "there is no such bucket ({said}): make it, or correct {setting}",
-    "forbidden": "the account may not do this ({said}): let it list, read and write there, or use another one: {login}",
+    "missing": "there is no such bucket ({said}): make it, or correct {setting}; {server}",
+    "forbidden": (
+        "the account may not do this ({said}): let it list, read, write and remove there, or use another one: {login}"
+    ),
     "login": "who asks is not accepted ({said}): {login}",
     "throttled": "the bucket refuses for the moment, also after several tries ({said}): try again later",
     "away": "the bucket does not answer, also after several tries ({said}): try again when it does; {server}",
     "region": "the bucket is not asked where it is ({said}): {server}",
+    "clock": "the clock of this machine is wrong, and the bucket refuses what is signed by it ({said}): set it",
     "changed": "it changed while it was read ({said}): try again",
     "other": "the bucket did not do what it was asked ({said})",
 }
@@ -70,7 +75,8 @@ def unreachable(setting: str, address: str, trouble: Trouble, said: str, hints: 
 
     >>> hints = Hints("AWS_PROFILE says who asks", "AWS_DEFAULT_REGION says where it is")
     >>> print(unreachable("STORAGE_URI", "s3://taxi/lake", "missing", "404 NoSuchBucket", hints))
-    STORAGE_URI: s3://taxi/lake: there is no such bucket (404 NoSuchBucket): make it, or correct STORAGE_URI
+    STORAGE_URI: s3://taxi/lake: there is no such bucket (404 NoSuchBucket): make it, or correct STORAGE_URI;
+    AWS_DEFAULT_REGION says where it is
     """
     meaning = _MEANINGS[trouble].format(said=said, setting=setting, login=hints.login, server=hints.server)
     return UnreachableError(f"{setting}: {address}: {meaning}")

@@ -1,6 +1,6 @@
 """S3, and what speaks its language: s3fs, whose refusals are told. Needs the extra `aws`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +13,16 @@ from s3fs import S3FileSystem
 from taxifare.buckets import Hints, Looking, Trouble, UnreachableError, unreachable
 
 HINTS = Hints(
-    login="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, say who asks",
+    login=(
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, say who asks, in the environment; .env is not "
+        "enough"
+    ),
     server="AWS_DEFAULT_REGION and AWS_ENDPOINT_URL say where it is",
 )
 
 _LOGINS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+# To these a 404 cannot mean that a file is not there, whatever the server says with it.
+_OF_BUCKETS = {"HeadBucket", "ListObjects", "ListObjectsV2", "PutObject", "CreateMultipartUpload", "DeleteObjects"}
 _REGIONS = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"}
 _NO_LOGIN = (
     botocore.NoCredentialsError,
@@ -48,14 +53,17 @@ def trouble_of(error: BaseException) -> tuple[Trouble, str] | None:
 
 def _answer(error: ClientError) -> tuple[Trouble, str] | None:
     answer = error.response
-    code, message = answer.get("Error", {}).get("Code", ""), answer.get("Error", {}).get("Message", "")
+    told = answer.get("Error", {})
+    code, message = told.get("Code") or "", told.get("Message") or ""  # None where the element is empty
     facts = answer.get("ResponseMetadata", {})
     status = int(facts.get("HTTPStatusCode", 0)) or (int(code) if code.isdigit() else 0)
-    region = facts.get("HTTPHeaders", {}).get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
+    region = facts.get("HTTPHeaders", {}).get("x-amz-bucket-region") or told.get("Region")
     named = [str(status)] if code.isdigit() else [str(status), code]
     said = f"{' '.join(named)}: {message}" + (f", it is in {region}" if region else "")
-    if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
+    if code == "NoSuchBucket" or (status == 404 and error.operation_name in _OF_BUCKETS):
         return "missing", said
+    if code == "RequestTimeTooSkewed":
+        return "clock", said
     if code in _REGIONS or status in {301, 307}:
         return "region", said
     if code in _LOGINS or status == 401:
@@ -66,7 +74,9 @@ def _answer(error: ClientError) -> tuple[Trouble, str] | None:
         return "throttled", said
     if status == 412:
         return "changed", said
-    return None if status == 404 else ("other", said)
+    # To "HEAD" nobody can say more than the status; other pages that are not there are not the bucket's answer.
+    is_absent = code in {"NoSuchKey", "NoSuchVersion"} or (status == 404 and error.operation_name == "HeadObject")
+    return None if is_absent else ("other", said)
 
 
 class Bucket(Looking, S3FileSystem):  # type: ignore[misc]  # s3fs has no types
@@ -107,6 +117,12 @@ class Bucket(Looking, S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         bucket, key, _ = self.split_path(path)
         with self._told(bucket, key):
             return await super()._cat_file(path, *args, **kwargs)
+
+    async def _bulk_delete(self, pathlist: Sequence[str], **kwargs: Any) -> Sequence[str]:
+        """One by one: of many in one request, each that is refused would be a text within an answer."""
+        for path in pathlist:
+            await self._rm_file(path, **kwargs)
+        return pathlist
 
     def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
         """The answer may be cut off while it is read, which is no request any more."""

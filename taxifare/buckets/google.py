@@ -17,8 +17,11 @@ from taxifare.buckets import Hints, Looking, Trouble, unreachable
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 HINTS = Hints(
-    login="GOOGLE_APPLICATION_CREDENTIALS names the key file of the account, or: gcloud auth application-default login",
-    server="is the network up, and STORAGE_EMULATOR_HOST not set?",
+    login=(
+        "GOOGLE_APPLICATION_CREDENTIALS names the key file of the account, in the environment; .env is not enough; or: "
+        "gcloud auth application-default login"
+    ),
+    server="STORAGE_EMULATOR_HOST names another server where it is set",
 )
 
 

@@ -9,7 +9,7 @@ from upath import UPath
 from taxifare.buckets import UnreachableError
 from taxifare.environment import opened
 from taxifare.whole_files import whole_file
-from tests.support.clouds import ELSEWHERE, FORBIDDEN, STRANGER, THROTTLED, Cloud, Front, new_clients
+from tests.support.clouds import ELSEWHERE, FORBIDDEN, STRANGER, THROTTLED, Cloud, Front, Refusal, new_clients
 
 
 @pytest.fixture
@@ -78,7 +78,9 @@ def test_a_bucket_that_is_not_there_is_not_an_empty_one(front: Front) -> None:
 
 def test_a_bucket_that_lets_nobody_in_is_not_an_empty_one(lake: UPath, front: Front, cloud: Cloud) -> None:
     front.refuses = FORBIDDEN[cloud]
-    assert_told(lake, "the account may not do this (403: ".removesuffix(": "), "let it list, read and write there")
+    assert_told(
+        lake, "the account may not do this (403: ".removesuffix(": "), "let it list, read, write and remove there"
+    )
 
 
 def test_who_is_not_known_is_told_what_says_who_asks(lake: UPath, front: Front, cloud: Cloud) -> None:
@@ -122,6 +124,35 @@ def test_a_cloud_that_is_away_is_not_empty(
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with new_clients():
         assert_told(opened("STORAGE_URI", front.bucket) / "lake", "does not answer, also after several tries", variable)
+
+
+@pytest.mark.parametrize("cloud", ["s3"])
+@pytest.mark.parametrize("code", ["NoSuchKey", ""])
+def test_a_server_that_has_no_buckets_has_no_empty_ones(lake: UPath, front: Front, code: str) -> None:
+    """It knows no path at all, or the address of the endpoint has the bucket's name in it already."""
+    front.refuses = Refusal(404, code, "Not Found")
+    assert_told(lake, "there is no such bucket (404", "AWS_ENDPOINT_URL")
+
+
+@pytest.mark.parametrize("cloud", ["s3"])
+def test_a_removal_that_is_refused_is_told(lake: UPath, front: Front, cloud: Cloud) -> None:
+    front.refuses, front.only = FORBIDDEN[cloud], "DELETE "
+    removals = (
+        (lake / "there.json").unlink,
+        lambda: lake.rmdir(recursive=True),
+    )
+    for remove in removals:
+        with pytest.raises(UnreachableError, match=r"may not do this \(403.*list, read, write and remove"):
+            remove()
+        assert (lake / "there.json").exists()
+    assert not [request for request in front.asked if request.startswith("POST") and "delete" in request]
+
+
+@pytest.mark.parametrize("cloud", ["s3"])
+def test_a_wrong_clock_is_told_as_one(lake: UPath, front: Front) -> None:
+    front.refuses = Refusal(403, "RequestTimeTooSkewed", "The difference between the times is too large.")
+    with pytest.raises(UnreachableError, match="clock of this machine is wrong"):
+        lake.joinpath("there.json").write_text("{}")
 
 
 @pytest.mark.parametrize("cloud", ["s3"])
