@@ -124,18 +124,23 @@ def drawn(trips: StoredTrips, city: City, judged_by: Sequence[str]) -> DrawnTrip
         city: Gives the features.
         judged_by: The names of those that judging asks for, see `slices.judged_features`.
     """
-    marks = (batch["is_validation"].to_numpy(bool) for batch in trips.batches(["is_validation"]))
-    validation = np.concatenate(list(marks))
+    marks = [batch["is_validation"].to_numpy(bool) for batch in trips.batches(["is_validation"])]
+    validation = np.concatenate([np.empty(0, dtype=np.bool_), *marks])
     draws = np.random.default_rng(_seed(trips.edition))
-    share = min(stored.MOST_LEARNED / np.count_nonzero(~validation), 1.0)
+    share = _share_of(~validation, stored.MOST_LEARNED)
     learned, also = (_drawn_from(part, share, draws) for part in (~validation, validation))
-    judged = _drawn_from(validation, min(stored.MOST_JUDGED / np.count_nonzero(validation), 1.0), draws)
+    judged = _drawn_from(validation, _share_of(validation, stored.MOST_JUDGED), draws)
     return DrawnTrips(trips, city, judged_by, learned=learned, judged=judged, also=also)
 
 
 def _seed(edition: Edition) -> int:
     """Returns what an edition's draws depend on: the same edition has the same."""
     return int.from_bytes(hashlib.sha256(f"{edition.subject}:{edition.revision}".encode()).digest()[:8])
+
+
+def _share_of(part: Chosen, most: int) -> float:
+    """Returns which share of the chosen rows at most so many are."""
+    return min(most / max(int(np.count_nonzero(part)), 1), 1.0)
 
 
 def _drawn_from(part: Chosen, share: float, draws: np.random.Generator) -> Chosen:

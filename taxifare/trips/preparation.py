@@ -84,7 +84,7 @@ def split_opened_month(
     folder: Path,
     on_trips: OnTrips | None = None,
 ) -> Trips | StoredTrips:
-    """Returns a month as `split_month` does; a large one in a file without a name.
+    """Returns a month as `split_month` does; a large one in a file without a name, however the source gives it.
 
     Args:
         published: The month.
@@ -97,7 +97,12 @@ def split_opened_month(
         SplitError: There are too few trips to split.
     """
     if isinstance(published, Publication):
-        return split_month(published, month, validation_share)
+        whole = split_month(published, month, validation_share)
+        if whole.rides <= stored.MOST_IN_MEMORY:
+            return whole
+        starts = range(0, whole.rides, stored.BATCH_TRIPS)
+        parts = (whole.frame.iloc[start : start + stored.BATCH_TRIPS] for start in starts)
+        return store(parts, whole.edition, None, folder, on_trips)
     moment = last_training_time(published.pickups, round(len(published.pickups) * validation_share))
     marked = (trips.assign(is_validation=trips["pickup_datetime"] > moment) for trips in published.parts())
     return store(marked, Edition(str(month), published.revision), None, folder, on_trips)

@@ -112,10 +112,12 @@ class StoredTrips:
 
     def every_so_many(self, most: int) -> pd.DataFrame:
         """Returns at most so many trips, evenly spread over the file."""
-        step, start, parts = -(-len(self) // most), 0, list[pd.DataFrame]()
+        step, start, parts = max(-(-len(self) // most), 1), 0, list[pd.DataFrame]()
         for batch in self.batches():
             parts.append(batch.iloc[-start % step :: step])
             start += len(batch)
+        if not parts:
+            return as_frame(self._parquet.schema_arrow.empty_table().select(self._columns))
         return pd.concat(parts, ignore_index=True)
 
     def in_memory(self) -> Trips:

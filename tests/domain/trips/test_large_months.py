@@ -27,9 +27,10 @@ from taxifare.trips.preparation import (
     preprocess_large,
     split_month,
     split_opened_month,
+    with_features,
 )
 from taxifare.trips.publication import LargePublication, Publication
-from taxifare.trips.stored import StoredTrips
+from taxifare.trips.stored import STORED, StoredTrips
 from taxifare.trips.table import COORDINATES
 from tests.support.small import small_settings
 
@@ -111,6 +112,30 @@ def test_the_same_speaks_against_it(large: StoredTrips, in_memory: Trips, own: S
     assert told(inspect_clean(clean, large.rides, NEEDED)) == told(
         inspect_clean(clean.in_memory().frame, large.rides, NEEDED)
     )
+
+
+def test_of_a_month_without_one_clean_trip_there_is_nothing(large: StoredTrips, own: Settings) -> None:
+    """Its checks say why, and stop it."""
+    far = replace(own.city_facts, longitude_range_deg=(10.0, 10.1))
+    none = preprocess_large(large, far, own.target_facts, own.home).trips
+    shown = with_features(none.every_so_many(100), far)
+    assert (none.rides, len(shown), set(shown)) == (0, 0, {*STORED, *feature_names(far)})
+    found = drawn(none, far, judged_features(far))
+    assert (found.rides, found.training_trips, found.validation_trips) == (0, 0, 0)
+    inspections = {inspection.name: inspection for inspection in inspect_clean(none, large.rides, NEEDED)}
+    assert not inspections["keeps_most_trips"].is_passed
+
+
+def test_it_is_large_however_the_source_gives_it(
+    large: StoredTrips, in_memory: Trips, published: Publication, own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is learned of a month depends on how many trips it has, not on who keeps them."""
+    split = split_opened_month(published, JANUARY, own.validation_share, own.home)
+    assert isinstance(split, StoredTrips)
+    assert split.edition == large.edition
+    pd.testing.assert_frame_equal(split.in_memory().frame, in_memory.frame)
+    monkeypatch.setattr(stored, "MOST_IN_MEMORY", len(published.trips))
+    assert isinstance(split_opened_month(published, JANUARY, own.validation_share, own.home), Trips)
 
 
 def test_it_is_rehearsed_alike(large: StoredTrips, in_memory: Trips, own: Settings) -> None:
