@@ -23,7 +23,7 @@ from taxifare.training.rehearsal import editions_before, reservoir
 from taxifare.trips.editions import TripBatches, Trips, is_so_far
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import with_features
-from taxifare.trips.stored import StoredTrips
+from taxifare.trips.stored import MOST_LEARNED, StoredTrips
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONITORING_GROUP, OWNERS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
@@ -78,14 +78,17 @@ def input_drift(
     say whether prices moved: the largest fare rise on record was seen in none of them, `production_watch` saw it.
     """
     key, city = context.partition_key, settings.city_facts
-    published, rides = parquet_io.month("raw_new_data", key), parquet_io.stored("preprocessed_data", key)
+    published, clean = parquet_io.month("raw_new_data", key), parquet_io.month("preprocessed_data", key)
     before = parquet_io.stored_frame("rehearsal_trips", key)
-    if published is None or rides is None or before is None or before.empty:
+    if published is None or clean is None or before is None or before.empty:
         return dg.MaterializeResult(metadata={"says": "the month has not been run, or nothing is there before it"})
-    # Of a large month, as many as are learned of it.
-    shown = published.frame if isinstance(published, Trips) else published.every_so_many(rides.training_trips)
-    found = drift_of(shown, rides.frame, with_features(before, city), city)
+    found = drift_of(_shown(published), with_features(_shown(clean), city), with_features(before, city), city)
     return dg.MaterializeResult(metadata=metadata.input_drift(found))
+
+
+def _shown(trips: Trips | StoredTrips) -> pd.DataFrame:
+    """Returns a month's trips; of a large one as many as are learned of it, spread over all of its days."""
+    return trips.frame if isinstance(trips, Trips) else trips.every_so_many(MOST_LEARNED)
 
 
 def renewed_so_far(
