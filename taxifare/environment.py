@@ -200,9 +200,11 @@ def opened(setting: str, address: str) -> UPath:
         address: Where it is.
 
     Raises:
-        SettingsError: What it takes to open it is not installed, or nobody knows its kind.
+        SettingsError: What it takes to open it is not installed, or nobody knows its kind, or it names no bucket.
     """
     protocol, separator, _ = address.partition("://")
+    if found := re.match(rf"({'|'.join(EXTRAS)}):(?!//[^/])", address):
+        raise SettingsError(f"{setting}: expected {found[1]}://bucket/…, received {address}")
     if not separator:
         return UPath(address)
     try:

@@ -135,7 +135,11 @@ class MlflowSettings(ProblemSettings, HomeSettings):
     )
     mlflow_experiment: str = Field("taxifare", description="MLflow experiment of every run", min_length=1)
     model_name: OptionalText = Field(
-        None, description="Name of the registered model; empty: taxifare, or taxifare-duration for TARGET=duration"
+        None,
+        description=(
+            "Name of the registered model; empty: taxifare, or taxifare-duration for TARGET=duration, with -SLUG of a "
+            "city of one's own"
+        ),
     )
 
     @property
@@ -319,6 +323,11 @@ class FolderSettings(SourceSettings):
     def _folder_is_named(self) -> Self:
         if self.trip_source == "folder" and self.trip_folder is None:
             raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
+        if self.trip_source != "folder" and self.trip_columns:
+            raise ValueError(
+                f"TRIP_COLUMNS is for TRIP_SOURCE=folder, received TRIP_SOURCE={self.trip_source}; in BigQuery, a view "
+                "names columns"
+            )
         return self
 
 

@@ -1,9 +1,9 @@
 """How a network travels: packed as a pyfunc that needs no line of this repository, and what comes of unpacking one.
 
-A packed model takes raw trips and returns the target: fares in USD, or durations in minutes. Its feature code is
-pickled by value, so a version always computes the features it was trained with, whatever this repository has become
-since, and loads in a process that has no `taxifare` at all. The Keras network lies beside it with its optimizer, so
-that training can go on.
+A packed model takes raw trips and returns the target: fares in the city's currency, or durations in minutes. Its
+feature code is pickled by value, so a version always computes the features it was trained with, whatever this
+repository has become since, and loads in a process that has no `taxifare` at all. The Keras network lies beside it with
+its optimizer, so that training can go on.
 
 Where packed models are kept is the business of `registry`.
 

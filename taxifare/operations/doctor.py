@@ -84,6 +84,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "calendar": lambda: _calendar(approvals, settings),
         "chat": lambda: _chat(settings),
     }
+    if settings.scoring_inbox is not None:
+        parts["inbox"] = lambda: _inbox(settings)
     if settings.target == "duration":
         parts["drop-off times"] = lambda: _dropoffs(settings)
     for part, says in parts.items():
@@ -126,6 +128,14 @@ def _writable(folder: UPath) -> str:
         raise DisorderError(f"{folder} does not list what was written to it a moment ago")
     probe.unlink()
     return f"{folder} can be written to"
+
+
+def _inbox(settings: Settings) -> str:
+    """Returns that files of rides can be had from their folder, and receipts be put there."""
+    inbox = settings.inbox
+    if inbox is None or (is_local(inbox) and not inbox.is_dir()):
+        raise DisorderError(f"SCORING_INBOX: expected a folder, received {inbox}: make it, or correct SCORING_INBOX")
+    return _writable(inbox)
 
 
 def _published(settings: Settings, approvals: Approvals) -> str:

@@ -261,7 +261,7 @@ def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
     Of a table with names of its own whatever is no column of a trip table is left out.
 
     Raises:
-        SourceError: A column that is named is not there, or twice.
+        SourceError: A column that is named is not there, or one that is wanted is there twice.
 
     >>> table = pa.table({"price": [7.5], "key": ["a"], "tip": [1.0]})
     >>> _named(table, "trips.csv", {"fare_amount": "price"}).column_names
@@ -274,18 +274,17 @@ def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
     """
     if not names:
         return table
-    for ours, theirs in names.items():
-        if (times := table.column_names.count(theirs)) != 1:
-            received = "it twice" if times else f"the columns {', '.join(table.column_names)}"
-            raise SourceError(
-                f"{origin}: expected a column {theirs}, which TRIP_COLUMNS names for {ours}, received {received}"
-            )
     taken = set(names.values())
     found = {
         ours: names.get(ours, ours)
         for ours in COLUMN_NAMES
         if ours in names or (ours in table.column_names and ours not in taken)
     }
+    for ours, theirs in found.items():
+        if (times := table.column_names.count(theirs)) != 1:
+            why = f", which TRIP_COLUMNS names for {ours}" if ours in names else ""
+            received = "it twice" if times else f"the columns {', '.join(table.column_names)}"
+            raise SourceError(f"{origin}: expected a column {theirs}{why}, received {received}")
     return table.select(list(found.values())).rename_columns(list(found))
 
 

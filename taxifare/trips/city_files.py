@@ -10,14 +10,15 @@ number, and a quoted date a date. What YAML offers beyond that – aliases, tags
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import available_timezones
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -51,6 +52,9 @@ _MOST_SHOWN = 60
 _MOST_DEGREES = 4.0
 
 _YEARS = (1900, 2199)
+
+_NO_PLACES = {"localtime", "Factory"}
+"""Names of time zones that are another one on each machine, or none."""
 
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -291,24 +295,26 @@ def _shown(value: object) -> str:
 
 def _day(value: object) -> object:
     """Reads a day as it is written, and no other number as one."""
-    try:
+    day = None
+    with suppress(ValueError):
         day = date.fromisoformat(str(value))
-    except ValueError:
-        raise ValueError(f"expected a day as in 2015-03-22, received {_shown(value)}") from None
+    if day is None or day.isoformat() != str(value):
+        raise ValueError(f"expected a day as in 2015-03-22, received {_shown(value)}")
     first, last = _YEARS
     if not first <= day.year <= last:
         raise ValueError(f"expected a day of the years {first} to {last}, received {day}")
     return day
 
 
+_zones = cache(available_timezones)
+
+
 def _existing_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    if name not in _zones() - _NO_PLACES:
         raise ValueError(
             f"expected the name of a time zone as in America/New_York (https://en.wikipedia.org/wiki/"
             f"List_of_tz_database_time_zones), received {_shown(name)}"
-        ) from None
+        )
     return name
 
 
@@ -419,9 +425,20 @@ class _CityForm(_Form):
         _ensure_once("airports", [airport.code for airport in self.airports])
         _ensure_once("rules", [rule.name for rule in self.rules])
         _ensure_once("meter", [str(step.since) for step in self.meter])
-        # Airports and rules are features, and two of one name would be one.
-        _ensure_once("airports", list(feature_names(self._facts())))
+        self._ensure_features_of_their_own()
         return self
+
+    def _ensure_features_of_their_own(self) -> None:
+        """Ensures that no airport is called as something else: two features of one name would be one."""
+        facts = self._facts()
+        for number, airport in enumerate(facts.airports, 1):
+            names = feature_names(replace(facts, airports=(airport,)))
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ValueError(
+                    f"airports[{number}].code: expected another one, received {airport.code}: its code makes a feature "
+                    f"that is there already, {twice[0]}"
+                )
 
     def as_city(self, path: Path) -> CityFile:
         """Returns what the file says; rules and steps oldest first, in whatever order they stand there."""

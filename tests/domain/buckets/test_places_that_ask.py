@@ -81,6 +81,13 @@ def test_what_is_not_installed_is_named_with_the_line_that_installs_it(
         open_it()
 
 
+@pytest.mark.parametrize("address", ["s3:/taxi/lake", "s3:taxi/lake", "s3a:///taxi/lake", "gs:/taxi", "gcs:", "gs://"])
+def test_an_address_without_a_bucket_is_no_folder(address: str, tmp_path: Path) -> None:
+    settings = Settings(taxifare_home=tmp_path, storage_uri=address)
+    with pytest.raises(SettingsError, match=rf"^STORAGE_URI: expected \w+://bucket/…, received {address}$"):
+        _ = settings.lake
+
+
 def test_mlflow_takes_a_client_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -22,12 +22,14 @@ def findings(settings: Settings) -> dict[str, Finding]:
 
 
 def test_an_installation_in_buckets_is_well(bucket: str, tmp_path: Path, open_registry: Open) -> None:
-    settings = small_settings(tmp_path, storage_uri=f"{bucket}/lake", mlflow_artifact_location=f"{bucket}/mlflow")
+    places = {"storage_uri": "lake", "mlflow_artifact_location": "mlflow", "scoring_inbox": "inbox"}
+    settings = small_settings(tmp_path, **{setting: f"{bucket}/{place}" for setting, place in places.items()})
     open_registry(settings)
     found = findings(settings)
     assert [part for part, finding in found.items() if not finding.is_well] == []
     assert found["lake"].says == f"{bucket}/lake can be written to"
     assert found["MLflow's files"].says == f"{bucket}/mlflow can be written to"
+    assert found["inbox"].says == f"{bucket}/inbox can be written to"
 
 
 def test_a_bucket_that_is_not_there_is_found(bucket: str, tmp_path: Path, open_registry: Open) -> None:
@@ -40,6 +42,17 @@ def test_a_bucket_that_is_not_there_is_found(bucket: str, tmp_path: Path, open_r
     assert {part for part, finding in found.items() if not finding.is_well} == {"lake", "trips", "MLflow's files"}
     assert f"STORAGE_URI: {bucket}-elsewhere: there is no such bucket (404)" in found["lake"].says
     assert f"MLFLOW_ARTIFACT_LOCATION: {bucket}-elsewhere: there is no such bucket" in found["MLflow's files"].says
+
+
+def test_an_inbox_that_is_not_there_is_found_and_not_made(tmp_path: Path, open_registry: Open) -> None:
+    settings = small_settings(tmp_path, scoring_inbox=str(tmp_path / "inbox"))
+    open_registry(settings)
+    found = findings(settings)["inbox"]
+    assert not found.is_well
+    assert f"SCORING_INBOX: expected a folder, received {tmp_path / 'inbox'}: make it" in found.says
+    (tmp_path / "inbox").mkdir()
+    assert findings(settings)["inbox"].is_well
+    assert not [*(tmp_path / "inbox").iterdir()]
 
 
 def test_an_experiment_that_keeps_its_files_elsewhere_is_found(

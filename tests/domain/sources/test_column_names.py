@@ -117,6 +117,21 @@ def test_a_named_column_that_is_there_twice_is_said(tmp_path: Path) -> None:
         make_source(settings_of(tmp_path, "fare_amount=prix")).read_month(FEBRUARY)
 
 
+@pytest.mark.parametrize("write", [to_csv, to_csv_gz])
+def test_a_column_of_ours_that_is_there_twice_is_said(write: Writer, tmp_path: Path) -> None:
+    """No setting names it, and only one of the two can be it."""
+    write(TRIPS.rename(columns={"fare_amount": "prix", "passenger_count": "key"}), tmp_path)
+    with pytest.raises(SourceError, match="expected a column key, received it twice"):
+        make_source(settings_of(tmp_path, "fare_amount=prix")).read_month(FEBRUARY)
+
+
+def test_names_for_other_sources_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIP_COLUMNS", "fare_amount=price")
+    monkeypatch.setenv("TRIP_SOURCE", "bigquery")
+    with pytest.raises(SettingsError, match=r"TRIP_COLUMNS is for TRIP_SOURCE=folder, .* a view names columns"):
+        read_settings(Settings)
+
+
 def test_a_column_that_holds_something_else_is_said_with_the_setting(tmp_path: Path) -> None:
     to_csv(TRIPS.assign(prix="free"), tmp_path)
     with pytest.raises(SourceError, match=r"\(columns named by TRIP_COLUMNS\).*column fare_amount: expected number"):
@@ -143,6 +158,8 @@ def test_what_is_no_mapping_is_said_as_a_setting(written: str, said: str, monkey
 
 @pytest.mark.parametrize("written", ["", " ", ",", "fare_amount=a=b", " fare_amount = the price , "])
 def test_what_is_a_mapping_is_read_and_written_back(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIP_SOURCE", "folder")
+    monkeypatch.setenv("TRIP_FOLDER", "trips")
     monkeypatch.setenv("TRIP_COLUMNS", written)
     pairs = dict(read_settings(Settings).trip_columns)
     assert set(pairs.values()) <= {"a=b", "the price"}
