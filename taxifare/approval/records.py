@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from taxifare.gate.evidence import Evidence, Verdict
-from taxifare.trips.editions import BASE
+from taxifare.trips.editions import BASE, is_so_far
 
 
 class RequestState(StrEnum):
@@ -71,6 +71,11 @@ class Comparison:
     schema: int
     evidence_json: str = field(repr=False)
     compared_at: datetime
+
+    @property
+    def is_of_month(self) -> bool:
+        """Whether it is of a month as it was published: neither of the base years nor of a month's days so far."""
+        return self.subject != BASE and not is_so_far(self.revision)
 
     @cached_property
     def evidence(self) -> Evidence:

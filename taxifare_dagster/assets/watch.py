@@ -9,7 +9,7 @@ import pandas as pd
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import Known, last_learned
-from taxifare.approval.records import Comparison, Promotion
+from taxifare.approval.records import Comparison
 from taxifare.approval.track_records import record_before
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import rules_in_words
@@ -20,7 +20,7 @@ from taxifare.monitoring.watch import evidence_of, watch
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.training.rehearsal import editions_before, reservoir
-from taxifare.trips.editions import TripBatches, Trips, is_so_far
+from taxifare.trips.editions import TripBatches, Trips
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import with_features
 from taxifare.trips.stored import MOST_LEARNED, StoredTrips
@@ -28,7 +28,7 @@ from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MONITORING_GROUP, OWNERS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.order import covered_months_before
-from taxifare_dagster.partitions import months_of, partition_key
+from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
 from taxifare_dagster.provenance import run_tags
 from taxifare_dagster.stored import candidacy
 
@@ -44,18 +44,19 @@ def production_watch(
     """Whether production errs surely more than it did, day by day since it came in, from what rides came to.
 
     A hard day is hard for a plain rate per km, too, and raises no alarm; a fare rise does within days. The score adds
-    up what days lack beyond one robust standard deviation of the usual ones. At its threshold a person is asked, once
+    up what days lack beyond two robust standard deviations of the usual ones. At its threshold a person is asked, once
     until production changes, whether to retrain on the days of the open month so far.
     """
     known, unit = Known.of(approvals), settings.target_facts.unit
     if known.promotion is None or known.promotion.version is None:
         return dg.MaterializeResult(metadata={"says": "nothing is in production"})
     version = known.promotion.version
-    watched = watch(_days_since(known.promotion, parquet_io, settings))
+    watched = watch(days_under(known.promotion.sequence, last_learned(known), parquet_io, settings))
     shown = metadata.watched(watched, version, unit)
     month = None if watched.alarm is None else Month(watched.days.index[-1], freq="M")
     if month is not None and known.alarms.of(known.promotion.sequence) is None:
-        if _is_over(known.comparisons.get(str(month))):
+        compared = known.comparisons.get(str(month))
+        if compared is not None and compared.is_of_month:
             shown |= {"nobody_is_asked": f"{month} is over, and compared: its own question is about that"}
         else:
             with approvals.ledger.reading() as entries:
@@ -137,14 +138,17 @@ def build_assets(months: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     return [asset(production_watch), of_month(deps=trips)(input_drift)]
 
 
-def _is_over(comparison: Comparison | None) -> bool:
-    """Returns whether a month has been compared as it was published."""
-    return comparison is not None and not is_so_far(comparison.revision)
+def days_under(sequence: int, learned: Month | None, parquet_io: ParquetIOManager, settings: Settings) -> pd.DataFrame:
+    """Returns by day how far off the quotes were that were given under a promotion, see `outcomes.days_of`.
 
-
-def _days_since(promotion: Promotion, parquet_io: ParquetIOManager, settings: Settings) -> pd.DataFrame:
-    """Returns by day how far off the quotes were that were given under a promotion, see `outcomes.days_of`."""
-    months = list(_months_since(promotion, parquet_io, settings))
+    Args:
+        sequence: Of the promotion.
+        learned: The month up to which its version has learned, None where that is not known. A file of rides of months
+            until then may have been priced since: how far off they are says nothing of days to come.
+        parquet_io: Has the outcomes.
+        settings: Say which months there are.
+    """
+    months = list(_months_under(sequence, learned, parquet_io, settings))
     none = pd.DataFrame(columns=["rides", "mae", "difficulty", "skill", "bias"], index=pd.DatetimeIndex([], name="day"))
     return pd.concat(reversed(months)) if months else none.astype("float64")
 
@@ -152,16 +156,20 @@ def _days_since(promotion: Promotion, parquet_io: ParquetIOManager, settings: Se
 _WATCHED = ["pickup_datetime", "predicted", "truth", "reference"]
 
 
-def _months_since(promotion: Promotion, parquet_io: ParquetIOManager, settings: Settings) -> Iterator[pd.DataFrame]:
+def _months_under(
+    sequence: int, learned: Month | None, parquet_io: ParquetIOManager, settings: Settings
+) -> Iterator[pd.DataFrame]:
     """Yields the days under a promotion month by month, the newest first, back to where there are none."""
     is_found = False
     for key in reversed(months_of(settings).get_partition_keys()):
+        if learned is not None and month_of_partition(key) <= learned:
+            return
         try:
             with parquet_io.place(OUTCOMES_ASSET, key).open("rb") as file:
                 outcomes = pd.read_parquet(file, columns=[*_WATCHED, "served_as", "sequence"])
         except FileNotFoundError:
             continue
-        under = (outcomes["served_as"] == "production") & (outcomes["sequence"] == promotion.sequence)
+        under = (outcomes["served_as"] == "production") & (outcomes["sequence"] == sequence)
         if is_found and not under.any():
             return
         is_found = is_found or bool(under.any())

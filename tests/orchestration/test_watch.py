@@ -1,6 +1,7 @@
 """From outcomes to a renewal: the watch sees a rise, a person is asked once, and the days so far are learned."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -13,6 +14,10 @@ from taxifare.gate.evidence import Verdict
 from taxifare.monitoring.outcomes import OUTCOMES, expected
 from taxifare.monitoring.so_far import trips_so_far
 from taxifare.trips.editions import is_so_far
+from taxifare_dagster.assets.watch import days_under
+from taxifare_dagster.io_managers import ParquetIOManager
+from tests.support.outcomes import priced_rides
+from tests.support.small import small_settings
 from tests.support.world import JANUARY, World, failures
 
 RISE = pd.Timestamp("2015-01-19")
@@ -81,6 +86,23 @@ def test_quiet_days_ask_nobody_and_a_rise_asks_once(started: World) -> None:
     )
 
 
+def test_rides_of_months_that_production_has_learned_are_not_watched(tmp_path: Path) -> None:
+    """A file of them that is priced is production's, under the promotion in force, as that of an open month is."""
+    settings = small_settings(tmp_path)
+    folder = settings.lake / "served_outcomes"
+    folder.mkdir(parents=True)
+    for month in ("2015-01", "2015-03", "2015-04"):
+        day = pd.Timestamp(f"{month}-10 12:00")
+        priced_rides(50, days=1).assign(sequence=3, pickup_datetime=day).to_parquet(folder / f"{month}-01.parquet")
+    lake = ParquetIOManager(settings.lake, "fare")
+    found = [
+        days_under(3, learned, lake, settings).index.strftime("%Y-%m").tolist()
+        for learned in (None, JANUARY + 2, JANUARY + 3)
+    ]
+    assert found == [["2015-01", "2015-03", "2015-04"], ["2015-04"], []]
+    assert days_under(2, None, lake, settings).empty
+
+
 def test_the_rides_so_far_are_an_edition_of_their_own(started: World) -> None:
     found = outcomes(started, "2015-01-24")
     twice = pd.concat([found, found.assign(served_as="shadow", version="2")])
@@ -117,7 +139,7 @@ def test_agreed_to_the_days_so_far_are_learned_promoted_and_the_whole_month_is_j
     assert record.promotion is not None
     assert record.promotion.sequence == 2
     assert record.alarms.of(2) is None, "the latch is open"
-    assert last_learned(record) == JANUARY - 1, "the whole month is yet to be learned"
+    assert last_learned(record) is None, "the whole month is yet to be learned"
     published = started.publisher.months()
     assert [(due.month, due.why) for due in months_due(published, record)] == [(JANUARY, Why.NEW)]
     assert failures(started.run_month(JANUARY)) == {}
