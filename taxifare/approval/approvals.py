@@ -57,7 +57,6 @@ from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content, NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.settings import Settings
-from taxifare.trips.editions import BASE
 
 
 def utc_now() -> datetime:
@@ -319,7 +318,7 @@ class Approvals:
         with self.ledger.writing() as entries:
             production = promotions.production(entries)
             comparisons = entries.comparisons().values()
-            months = [one for one in comparisons if one.subject != BASE and one.production_version == production]
+            months = [one for one in comparisons if one.is_of_month and one.production_version == production]
             if production is None or not months:
                 raise ApprovalError(
                     "expected a month that was compared with what is in production, received none: there is nothing "

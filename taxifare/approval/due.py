@@ -388,7 +388,7 @@ def standing_due_after(known: Known, settings: Settings) -> str | None:
     """
     if settings.approval_policy != "standing" or known.production is None:
         return None
-    months = [one for one in known.comparisons.values() if one.subject != BASE]
+    months = [one for one in known.comparisons.values() if one.is_of_month]
     latest = max(months, key=lambda one: one.subject, default=None)
     if latest is None or latest.production_version != known.production or not _speaks_for_standing(latest):
         return None
@@ -422,7 +422,7 @@ def pause_before_try(tries: int) -> float:
 
 def is_past(month: Month, known: Known) -> bool:
     """Whether a later month has been compared: how things stand is said of that one then."""
-    return any(subject != BASE and parse_month(subject) > month for subject in known.comparisons)
+    return any(one.is_of_month and parse_month(one.subject) > month for one in known.comparisons.values())
 
 
 def _is_question(comparison: Comparison) -> bool:
@@ -439,12 +439,16 @@ def last_learned(known: Known) -> Month | None:
 
     That is the month it was approved on: the lessons between what it knows and that month were not worth keeping. What
     a rollback returns to has no request of its own; the first question about it was on the month that it learned. A
-    month that was learned so far is yet to be learned: it is the one before.
+    month that was learned so far is yet to be learned: it is the last one that had been compared whole by then, for
+    the month before may not have been published, and be yet to be learned as well.
     """
     about = [request for request in known.requests if request.staging_version == known.production]
     approved = [request for request in about if known.promotion and request.id == known.promotion.request_id]
     request = next(iter([*approved, *about]), None)
     if request is None or request.subject == BASE:
         return None
-    month = parse_month(request.subject)
-    return month - 1 if is_so_far(request.revision) else month
+    if not is_so_far(request.revision):
+        return parse_month(request.subject)
+    before = (one for one in known.comparisons.values() if one.is_of_month and one.subject < request.subject)
+    by_then = (parse_month(one.subject) for one in before if one.compared_at <= request.requested_at)
+    return max(by_then, default=None)

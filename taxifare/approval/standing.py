@@ -29,7 +29,6 @@ from taxifare.gate.evidence import Verdict
 from taxifare.gate.scores import Interval
 from taxifare.gate.verdict import StandingAnswer, under_standing_approval
 from taxifare.settings import GateSettings, Settings
-from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
@@ -225,7 +224,7 @@ def who_decides(entries: Entries, settings: Settings) -> str:
     if settings.approval_policy != "standing":
         idle = "" if record.in_force is None else f", under which {record.in_force.id} decides nothing"
         return f"APPROVAL_POLICY={settings.approval_policy}{idle}"
-    latest = max((subject for subject in entries.comparisons() if subject != BASE), default=None)
+    latest = max((one.subject for one in entries.comparisons().values() if one.is_of_month), default=None)
     return record.said_of(None if latest is None else str(parse_month(latest) + 1), terms_of(settings))
 
 
@@ -240,7 +239,7 @@ def review(latest: Comparison, comparisons: Collection[Comparison], settings: Ga
     Raises:
         EvidenceUnreadableError: That month's evidence cannot be read.
     """
-    before = (one for one in comparisons if one.subject != BASE and one.subject <= latest.subject)
+    before = (one for one in comparisons if one.is_of_month and one.subject <= latest.subject)
     months = sorted(before, key=lambda one: one.subject)
     record = latest.evidence.track_record
     return StandingEvidence(

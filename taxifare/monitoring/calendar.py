@@ -21,7 +21,6 @@ from taxifare.serving import in_force
 from taxifare.serving.bundle import Manifest, read_manifest
 from taxifare.settings import Settings
 from taxifare.trips.cities import City, Rule
-from taxifare.trips.editions import BASE
 from taxifare.trips.targets import Unit
 
 LOOKS_AHEAD = timedelta(days=14)
@@ -185,7 +184,7 @@ def expectation(entries: Entries, version: str) -> Expectation | None:
         version: The version in production.
     """
     asked = entries.last_request_of(version)
-    months = [one for one in entries.comparisons().values() if one.subject != BASE]
+    months = [one for one in entries.comparisons().values() if one.is_of_month]
     latest = max(months, key=lambda one: one.subject, default=None)
     if asked is None or latest is None:
         return None

@@ -18,14 +18,14 @@ from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.staleness import Baseline, Change
-from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month
+from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
 from taxifare.reports.months import MonthOnRecord, months_on_record, readable
 from taxifare.settings import Settings
 from taxifare.texts import one_line
 from taxifare.trips.cities import City, Rule
-from taxifare.trips.editions import BASE
+from taxifare.trips.editions import BASE, is_so_far
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.targets import Target
 
@@ -189,9 +189,11 @@ class MonthPage:
 
     def _error(self, version: str, scores: Scores) -> str:
         way = "too low" if scores.bias < 0 else "too high"
+        comparison = self.month.comparison
+        latest = "of the latest of the days so far" if is_so_far(comparison.revision) else "at the month’s end"
         return (
             f"Version {version} was off by {self.amount(scores.mae)} a ride, on {scores.trips:,} "
-            f"rides at the month’s end that it had not seen; all together {self.amount(abs(scores.bias))} a ride {way}."
+            f"rides {latest} that it had not seen; all together {self.amount(abs(scores.bias))} a ride {way}."
         )
 
     def _against_promise(self, change: Change | None) -> tuple[str, ...]:
@@ -338,13 +340,13 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
         settings: Give city, target and tolerance.
         realised: What the quotes of each month came to.
     """
-    months, history = months_on_record(Known.read(entries)), entries.promotions()
-    subjects = {request.id: request.subject for request in entries.requests()}
+    months, history, asked = months_on_record(Known.read(entries)), entries.promotions(), entries.requests()
+    subjects = {request.id: request.subject for request in asked}
     changes: dict[str, list[Promotion]] = {}
     for change in history:
         if change.request_id is not None:
             changes.setdefault(subjects[change.request_id], []).append(change)
-    promoted = {subject: str(made[-1].version) for subject, made in changes.items() if subject != BASE}
+    promoted = promoted_on(history, asked)
     found = []
     for place, month in enumerate(months):
         production = month.comparison.production_version

@@ -7,9 +7,20 @@ import sqlalchemy as sa
 
 from taxifare.approval.alarms import evidence_of, is_readable
 from taxifare.approval.delivery import send_notice
-from taxifare.approval.due import Due, Known, Why, last_learned, months_due, to_learn_so_far, to_retrain, to_tell
+from taxifare.approval.due import (
+    Due,
+    Known,
+    Why,
+    is_past,
+    last_learned,
+    months_due,
+    to_learn_so_far,
+    to_retrain,
+    to_tell,
+)
 from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
 from taxifare.approval.records import Alarm, RequestState
+from taxifare.approval.standing import evidence_of as standing_evidence
 from taxifare.approval.tokens import about_alarm
 from taxifare.approval.verification import TamperedError, verify
 from taxifare.settings import Settings
@@ -133,19 +144,40 @@ def test_evidence_that_was_changed_is_found_and_that_of_another_release_asks_nob
 
 
 def test_what_was_learned_so_far_leaves_the_whole_month_to_be_learned(office: Office) -> None:
-    """Approved on its days so far, production has learned the month before; the whole is new once it is published."""
+    """Approved on its days so far, production has yet to learn the whole month, and what was not published by then."""
     answer(office, raised(office))
     assert to_learn_so_far(Known.of(office.approvals)) is not None
     request = office.ask("2012-09", "2", "1", revision="so-far-2012-09-08-a1b2")
     assert to_learn_so_far(Known.of(office.approvals)) is None, "it is compared, and asked about"
     office.approve(request)
     record, september = Known.of(office.approvals), parse_month("2012-09")
-    assert last_learned(record) == september - 1
+    assert last_learned(record) is None, "no month had been compared by then"
     assert to_retrain(record, ["warm", "whole month"]) is None
-    assert list(months_due({september - 1: "r", september: "r1"}, record))[-1] == Due(september, Why.NEW, "2012-09:r1")
+    late = {september - 2: "r", september - 1: "r", september: "r1"}
+    assert [one.month for one in months_due(late, record)] == sorted(late)
+    assert list(months_due(late, record))[-1] == Due(september, Why.NEW, "2012-09:r1")
     again = office.approvals.raise_alarm(EVIDENCE, "2")
     answer(office, again)
     assert to_learn_so_far(Known.of(office.approvals)) == again, "a second alarm of the month learns further"
     whole = office.ask("2012-09", "3", "2", revision="r1")
     assert to_learn_so_far(Known.of(office.approvals)) is None
     assert office.approvals.record.decided_on_other_editions(whole) == (), "the days so far were not restated"
+
+
+def test_days_so_far_are_no_month(office: Office) -> None:
+    """Who asks for the last month that was compared is told of August, whatever September's days so far have shown."""
+    office.reject(office.ask("2012-07", "2", "1"))
+    office.clock.move(days=1)
+    office.approve(office.ask("2012-09", "3", "1", revision="so-far-2012-09-08-a1b2"))
+    record, august = Known.of(office.approvals), parse_month("2012-08")
+    assert last_learned(record) == august - 1, "August was not published by then"
+    assert [one.month for one in months_due({august - 1: "r1", august: "r1"}, record)] == [august]
+    office.clock.move(days=1)
+    office.reject(office.ask("2012-08", "4", "3"))
+    record = Known.of(office.approvals)
+    assert last_learned(record) == august - 1, "August was learned by others since"
+    assert (is_past(august, record), is_past(august - 1, record)) == (False, True)
+    standing = Settings(_env_file=None, approval_policy="standing")
+    asked = office.approvals.ask_standing(standing)
+    assert (asked.subject, asked.first_month) == ("2012-08", "2012-09")
+    assert [one.month for one in standing_evidence(asked).months] == ["2012-07", "2012-08"]
