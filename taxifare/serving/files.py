@@ -153,16 +153,14 @@ def answered(answers: IO[bytes], kind: Kind, unit: str) -> Iterator[Answered]:
         return
     if missing := [name for name in names if name not in schema.names]:
         raise RideFileError(f"expected a file of answers in {unit}, received one without {missing[0]}")
-    fare, _, _, quoted, _, fault = columns_of(unit)
-    for whole in batches:
-        is_priced = pc.and_(pc.is_null(whole.column(fault)), pc.is_valid(whole.column(RIDE_ID)))
-        batch = whole.filter(is_priced)
+    fare, _, _, quoted, *_ = columns_of(unit)
+    for batch in map(_named, batches):
         ids, versions = (_plain(batch.column(name)).cast(pa.string()) for name in (RIDE_ID, VERSION))
         yield Answered(ids, _rides(batch), versions, _numbers(batch.column(fare)), _numbers(batch.column(quoted)))
 
 
 def months_of_answers(answers: UPath) -> set[str]:
-    """Returns the months (`YYYY-MM`) in which rides of a file of answers begin, as far as they have ids.
+    """Returns the months (`YYYY-MM`) in which rides of a file of answers begin that have an id and were priced.
 
     Raises:
         RideFileError: It is no file of rides.
@@ -170,11 +168,16 @@ def months_of_answers(answers: UPath) -> set[str]:
     found: set[str] = set()
     with answers.open("rb") as file:
         schema, batches = _opened(file, kind_of(answers.name))
-        if RIDE_ID in schema.names and "pickup_datetime" in schema.names:
-            for batch in batches:
+        if {RIDE_ID, FAULT, "pickup_datetime"} <= set(schema.names):
+            for batch in map(_named, batches):
                 months = np.unique(_moments(batch.column("pickup_datetime")).astype("datetime64[M]"))
                 found |= {str(month) for month in months if not np.isnat(month)}
     return found
+
+
+def _named(answers: Batch) -> Batch:
+    """Returns the rows of a file of answers whose rides have an id and were priced."""
+    return answers.filter(pc.and_(pc.is_null(answers.column(FAULT)), pc.is_valid(answers.column(RIDE_ID))))
 
 
 def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
