@@ -57,15 +57,17 @@ def months_due(
 
 
 def _new_truths(revision: str, told: list[UPath], predictions: UPath, outcomes: UPath) -> Iterator[str]:
-    """Yields the edition of the trips that a month lacks, and outcome segments, if some of them mention its rides."""
-    joined = joined_with(outcomes)
+    """Yields what a month was not joined with: its quotes, the trips' edition, segments that mention its rides."""
+    joined, gathered = joined_with(outcomes), str(sources_of(predictions))
     if joined is None:
         yield "never joined"
         return
+    if joined.gathered != gathered:
+        yield gathered
     if revision and revision != joined.revision:
         yield revision
     new = tuple(segment for segment in told if segment.name not in joined.told)
-    if new and _mention(new, predictions, joined.gathered):
+    if new and _mention(new, predictions, gathered):
         yield from (segment.name for segment in new)
 
 

@@ -128,7 +128,9 @@ def gather(place: UPath, month: Month, settings: Settings) -> Gathered:
 
 
 def sources_of(place: UPath) -> tuple[str, ...] | None:
-    """Returns the segments and files that a month was gathered from last, None where it never was.
+    """Returns the segments and files that a month was gathered from last.
+
+    None where it never was, or the file is no parquet: gathering it says so, and other months do not wait.
 
     Raises:
         OSError: The lake cannot be read.
@@ -136,7 +138,7 @@ def sources_of(place: UPath) -> tuple[str, ...] | None:
     try:
         with place.open("rb") as file:
             marks = pq.read_schema(file).metadata or {}
-    except FileNotFoundError:
+    except (FileNotFoundError, pa.ArrowInvalid):
         return None
     return msgspec.json.decode(marks.get(_SOURCES, b"[]"), type=tuple[str, ...])
 

@@ -133,7 +133,9 @@ class JoinedWith(msgspec.Struct, frozen=True):
 
 
 def joined_with(outcomes: UPath) -> JoinedWith | None:
-    """Returns what a month was joined with last, None before the first time.
+    """Returns what a month was joined with last.
+
+    None before the first time, or where the file is no parquet: joining it says so, and other months do not wait.
 
     Raises:
         OSError: The lake cannot be read.
@@ -141,7 +143,7 @@ def joined_with(outcomes: UPath) -> JoinedWith | None:
     try:
         with outcomes.open("rb") as file:
             marks = pq.read_schema(file).metadata or {}
-    except FileNotFoundError:
+    except (FileNotFoundError, pa.ArrowInvalid):
         return None
     return msgspec.json.decode(marks.get(_MARKS, b"{}"), type=JoinedWith)
 

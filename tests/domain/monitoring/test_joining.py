@@ -149,6 +149,11 @@ def test_a_month_is_due_when_there_is_something_new_and_not_again(monitored: Mon
     assert monitored.due("first"), "published"
     monitored.join(published({"a": 12.0}, "first"))
     assert (monitored.due("first"), monitored.due("restated")) == (False, True)
+    segment(monitored.lake, [quote("d")], "20150314T230000-c")
+    monitored.gather()
+    assert monitored.due("first"), "gathered anew, and the run was killed before it joined"
+    monitored.join(published({"a": 12.0}, "first"))
+    assert not monitored.due("first")
     for path in monitored.lake.glob("*/*.jsonl"):
         path.unlink()
     assert not monitored.due("first"), "segments are gone, what was gathered is there"
@@ -165,12 +170,15 @@ def test_rides_of_files_take_part_where_they_have_an_id(tmp_path: Path) -> None:
         promoted_at=ASKED_AT, replaced_version=None,
     )  # fmt: skip
     rides = pd.DataFrame([RIDE | {"ride_id": name} for name in ("a", "b", None)])
-    rides = pd.concat([rides, pd.DataFrame([RIDE | {"ride_id": "far", "pickup_longitude": 0.0}])])
+    others = {"pickup_longitude": 0.0, "pickup_datetime": "2015-04-01 00:00"}
+    rides = pd.concat([rides, pd.DataFrame([RIDE | {"ride_id": "far"} | others])])
     rides.to_csv(inbox / "march.csv", index=False)
     rides.drop(columns="ride_id").to_parquet(inbox / "nameless.parquet")
     for name in ("march.csv", "nameless.parquet"):
         score_in_inbox(UPath(inbox / name), promotion, bundle, ASKED_AT)
-    assert monitored.due()
+    april = (monitored.lake / "no predictions", monitored.lake / "no outcomes")
+    places = {MARCH: (monitored.predictions, monitored.outcomes), MARCH + 1: april}
+    assert list(months_due({}, places, monitored.settings)) == [MARCH], "none of April was priced"
     monitored.join(published({"a": 12.0}, "first"))
     table = monitored.table()
     assert table.index.tolist() == ["a", "b"]
@@ -201,6 +209,18 @@ def test_a_file_that_is_no_table_is_told_and_left_as_it_is(monitored: Monitored)
     with pytest.raises(MonitoringError, match="expected the quotes of a month"):
         monitored.gather()
     assert monitored.predictions.read_bytes() == b"what nobody can read"
+
+
+def test_one_damaged_month_keeps_no_other_from_being_joined(monitored: Monitored) -> None:
+    segment(monitored.lake, [quote("a"), quote("b", pickup_datetime="2015-04-01 00:00")])
+    april = (monitored.lake / "no predictions", monitored.lake / "no outcomes")
+    places = {MARCH: (monitored.predictions, monitored.outcomes), MARCH + 1: april}
+    monitored.join()
+    for damaged in (monitored.outcomes, monitored.predictions):
+        damaged.write_bytes(damaged.read_bytes()[:-20])
+        assert list(months_due({}, places, monitored.settings)) == [MARCH, MARCH + 1], damaged
+        with pytest.raises(MonitoringError, match="expected the quotes of a month"):
+            monitored.join()
 
 
 @pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
