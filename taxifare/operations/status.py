@@ -148,7 +148,7 @@ def status_of(
         known.promotion,
         promised,
         tuple(months_on_record(known)),
-        tuple(_in_time(question, now) for question in _questions(known)),
+        tuple(_in_time(question, now) for question in _questions(known, now)),
         untold=tuple(_untold(known, channels, settings)),
     )
     found = _with_months(_with_quotes(found, realised, settings), known, source, settings)
@@ -156,7 +156,7 @@ def status_of(
         *([] if missing is None else [_behind_what_was_told(missing.told_at)]),
         *_service(known.promotion, settings),
         *unlearned,
-        *_errs(known),
+        *_errs(known, now),
         *_months(found),
         *_quotes(found),
         *_messages(found),
@@ -174,11 +174,11 @@ def _promised(entries: Entries, promotion: Promotion | None) -> Request | None:
     return entries.last_request_of(promotion.version)
 
 
-def _questions(known: Known) -> Iterator[Question]:
-    """Yields what waits for an answer, the oldest subject first."""
+def _questions(known: Known, now: datetime) -> Iterator[Question]:
+    """Yields what waits for an answer, the oldest subject first; an alarm only in time, for it is not asked again."""
     if known.standing.open is not None:
         yield _about_standing(known.standing.open)
-    if (raised := known.alarms.open) is not None:
+    if (raised := known.alarms.open) is not None and now <= raised.valid_until:
         about = f"Version {raised.version} errs more than it did: retrain on the days of {raised.month} so far?"
         yield Question(raised.id, about, raised.requested_at, raised.valid_until, _approve(raised))
     waiting = (request for request in known.requests if request.id not in known.ends)
@@ -287,12 +287,16 @@ def _unlearned(entries: Entries, settings: Settings, now: datetime) -> Iterator[
             yield Alarm("calendar", f"version {calendar.version} has not learned {rule}")
 
 
-def _errs(known: Known) -> Iterator[Alarm]:
+def _errs(known: Known, now: datetime) -> Iterator[Alarm]:
     """Yields that what is in production errs more than it did, from the alarm until production changes."""
     raised = None if known.promotion is None else known.alarms.of(known.promotion.sequence)
     if raised is not None:
         says = f"since {raised.requested_at:%Y-%m-%d} version {raised.version} is known to err more than it did"
-        yield Alarm("watch", f"{says}; the question whether to retrain: {known.alarms.state(raised)}")
+        is_late = raised == known.alarms.open and now > raised.valid_until
+        late = f"nobody answered; {raised.month} is compared when it is published"
+        yield Alarm(
+            "watch", f"{says}; the question whether to retrain: {late if is_late else known.alarms.state(raised)}"
+        )
 
 
 def _months(found: Status) -> Iterator[Alarm]:

@@ -296,5 +296,11 @@ def test_an_alarm_of_the_watch_and_a_rule_that_was_not_learned(here: Installatio
     assert said["calendar"].startswith("version 1 has not learned tolls_2015_03, in 12 days, on 2015-03-22")
     assert said["watch"].endswith("the question whether to retrain: waits for an answer")
     here.screen()
+    office.clock.move(days=31)
+    late = here.status()
+    assert late.questions == ()
+    assert "nobody answered; 2015-03 is compared when it is published" in words(here.screen())
+    assert "ask-again" not in str(late.next_command)
+    office.clock.move(days=-31)
     office.decide(alarm, "reject")
     assert "rejected by Ada" in {one.name: one.says for one in here.status().alarms}["watch"]
