@@ -119,6 +119,11 @@ def test_clocks_that_are_hours_off_are_told(asked_at: str, is_passed: bool, said
     told = priced_rides(20, days=1).assign(asked_at=pd.Timestamp(asked_at, tz="UTC"))
     found = asked_in_time(told, "America/New_York")
     assert (found.is_passed, said in found.said) == (is_passed, True), found.said
+    nightly = told.assign(bundle=None, asked_at=pd.Timestamp("2015-03-03 06:00", tz="UTC"))
+    assert asked_in_time(pd.concat([told, nightly, nightly]), "America/New_York") == found, (
+        "files tell nothing of clocks"
+    )
+    assert asked_in_time(nightly, "America/New_York").is_passed
 
 
 def test_a_source_by_another_clock_than_its_clients_is_told() -> None:
