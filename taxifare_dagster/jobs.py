@@ -15,7 +15,7 @@ from taxifare.approval.asking import ask
 from taxifare.approval.channels import DeliveryError, Notifier
 from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_notice, send_reminders
-from taxifare.approval.due import Known, standing_due_after, to_tell
+from taxifare.approval.due import Known, standing_due_after, to_learn_so_far, to_tell
 from taxifare.approval.faults import Fault, damage
 from taxifare.approval.message import Links
 from taxifare.approval.texts import one_line
@@ -359,10 +359,11 @@ def renew_on_days_so_far(
 
     Days that are too few are no failure: more of them come, and the sensor asks again.
     """
-    alarm = Known.of(approvals).agreed_alarm()
+    alarm = to_learn_so_far(Known.of(approvals))
     if alarm is None or alarm.id != one_line(config.alarm):
         raise dg.Failure(
-            f"nothing is retrained: nobody has agreed to {one_line(config.alarm)}, or production has changed since",
+            f"nothing is retrained: nobody has agreed to {one_line(config.alarm)}, or production has changed since, or "
+            "its month has been compared",
             allow_retries=False,
         )
     month = parse_month(alarm.month)
