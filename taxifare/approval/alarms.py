@@ -5,7 +5,6 @@ answers it, and what overtakes it. The database keeps the latch: it has one alar
 that goes on to err is told of once, and the next promotion opens it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 from taxifare.approval.errors import ApprovalError, SettledError, UnsignedError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Alarm, EvidenceUnreadableError, Outcome, RequestState, SpentToken
+from taxifare.approval.records import Alarm, EvidenceUnreadableError, Outcome, RequestState, SpentToken, digest_of
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
 
@@ -78,15 +77,6 @@ class AlarmEvidence(Frozen):
     def as_json(self) -> str:
         """What is kept of it."""
         return json.dumps(self.model_dump(mode="json"))
-
-
-def digest_of(evidence_json: str) -> str:
-    """Returns the digest of evidence as it is kept, whatever release has written it.
-
-    Raises:
-        ValueError: It is no JSON.
-    """
-    return hashlib.sha256(json.dumps(json.loads(evidence_json), sort_keys=True).encode()).hexdigest()
 
 
 def evidence_of(alarm: Alarm) -> AlarmEvidence:

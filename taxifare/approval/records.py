@@ -1,5 +1,6 @@
 """What the ledger records, as plain values."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -44,6 +45,15 @@ def read_evidence(evidence_json: str, about: str) -> Evidence:
             f"the evidence of {about} was written by another release of taxifare and cannot be read by this one: "
             f"{why}. Use that release, or run the month again"
         ) from error
+
+
+def digest_of(evidence_json: str) -> str:
+    """Returns the digest of a standing approval's or an alarm's evidence as it is kept, by whatever release.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    return hashlib.sha256(json.dumps(json.loads(evidence_json), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ terms that are no longer those which the person saw. Rules over the ledger's ent
 it is `approvals`.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from taxifare.approval.records import (
     RequestState,
     StandingEnd,
     StandingRequest,
+    digest_of,
 )
 from taxifare.approval.tokens import spend, to_answer
 from taxifare.gate.evidence import Verdict
@@ -79,15 +79,6 @@ class StandingEvidence(Frozen):
     def digest(self) -> str:
         """SHA-256 of all that."""
         return digest_of(json.dumps(self.model_dump(mode="json")))
-
-
-def digest_of(evidence_json: str) -> str:
-    """Returns the digest of evidence as it is kept, whatever release has written it.
-
-    Raises:
-        ValueError: It is no JSON.
-    """
-    return hashlib.sha256(json.dumps(json.loads(evidence_json), sort_keys=True).encode()).hexdigest()
 
 
 def evidence_of(request: StandingRequest) -> StandingEvidence:

@@ -15,8 +15,7 @@ from taxifare.approval.errors import ApprovalError
 from taxifare.approval.heads import ToldHead
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.promises import broken_promise
-from taxifare.approval.records import EvidenceUnreadableError, read_evidence
-from taxifare.approval.standing import digest_of
+from taxifare.approval.records import EvidenceUnreadableError, digest_of, read_evidence
 from taxifare.approval.tables import ALARMS, COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
 
 RowsByTable = Mapping[str, Mapping[str, Row]]

@@ -96,8 +96,8 @@ class RealisedError(Part):
 
     @property
     def expected(self) -> Interval | None:
-        """What was promised, at the difficulty of these rides; None where either is not known."""
-        if self.promise is None or self.difficulty_mae is None:
+        """What was promised, at the difficulty of these rides; None where either is not known, or there is none."""
+        if self.promise is None or not self.difficulty_mae:
             return None
         return self.promise.at(self.difficulty_mae)
 

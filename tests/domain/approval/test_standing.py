@@ -16,7 +16,7 @@ from taxifare.approval.comparisons import record
 from taxifare.approval.delivery import send_notice, send_request
 from taxifare.approval.due import Known, standing_due_after, to_ask, to_tell, undecided_before
 from taxifare.approval.errors import ApprovalError, LedgerBehindError, SettledError, TokenError, UnsignedError
-from taxifare.approval.records import Outcome, RequestState, StandingEnd, StandingRequest
+from taxifare.approval.records import Outcome, RequestState, StandingEnd, StandingRequest, digest_of
 from taxifare.approval.verification import TamperedError, verify
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.settings import Settings
@@ -321,7 +321,7 @@ def test_an_approval_of_before_the_city_was_one_of_the_terms_covers_nothing(firm
     known = json.loads(asked.evidence_json)
     del known["terms"]["city"]
     written = json.dumps(known)
-    before = replace(asked, id="of-before", evidence_json=written, evidence_digest=standing.digest_of(written))
+    before = replace(asked, id="of-before", evidence_json=written, evidence_digest=digest_of(written))
     with firm.office.approvals.ledger.writing() as entries:
         entries.add_standing_request(before)
     firm.answer(before)

@@ -45,6 +45,7 @@ def test_the_error_is_held_against_the_promise_at_the_difficulty_of_the_rides() 
     worse = priced_rides(3000, days=20).assign(predicted=lambda told: told["predicted"] + 0.3)
     assert month_of(worse, v1=PROMISE).errors[1].is_kept is False
     assert found.errors[0].is_kept is None, "no promise was made of all versions together"
+    assert one.model_copy(update={"difficulty_mae": 0.0}).is_kept is None, "nothing was hard"
     assert RealisedMonth.model_validate_json(found.model_dump_json()) == found
 
 
