@@ -69,6 +69,11 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
     assert not any(token in shown for token in office.approvals.answer_tokens(request).values())
 
 
+def test_days_so_far_are_not_told_as_a_month_s_end(office: Office, home: Settings) -> None:
+    office.ask("2015-01", "2", "1", revision="so-far-2015-01-08-a1b2")
+    assert "on 4,000 rides of the latest of the days so far that" in page(office, home).was_right.sentences[0]
+
+
 def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(office: Office, home: Settings) -> None:
     other = office.ask("2015-02", "3", "1")
     office.approve(office.ask("2015-01", "2", "1"))
