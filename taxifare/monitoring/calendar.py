@@ -46,11 +46,13 @@ class UnlearnedRule:
         rule: The rule.
         days: Since it has been in force; negative before.
         why: What the model lacks.
+        is_ahead: Whether its day is after all rides that the model has learned; else it is but none of its features.
     """
 
     rule: Rule
     days: int
     why: str
+    is_ahead: bool
 
     @property
     def is_news(self) -> bool:
@@ -111,6 +113,11 @@ class Calendar:
     unlearned: tuple[UnlearnedRule, ...] = ()
     expected: Expectation | None = None
 
+    @property
+    def state(self) -> str:
+        """A text that changes when the model, or what it lacks, does, and not with the days."""
+        return "; ".join([f"version {self.version}", *(f"{one.rule.name}: {one.why}" for one in self.unlearned)])
+
     def told(self, unit: Unit) -> str:
         """Returns it in words."""
         if self.version is None:
@@ -119,7 +126,8 @@ class Calendar:
         if not self.unlearned:
             return f"version {self.version} has learned every dated rule in force until {until}"
         named = "; ".join(map(str, self.unlearned))
-        expected = "" if self.expected is None else f". Error to expect: {self.expected.told(unit)}"
+        is_known = self.expected is not None and any(one.is_ahead for one in self.unlearned)
+        expected = f". Error to expect: {self.expected.told(unit)}" if self.expected is not None and is_known else ""
         return f"version {self.version} has not learned {len(self.unlearned)} in force until {until}: {named}{expected}"
 
 
@@ -143,7 +151,7 @@ def unlearned_rules(
         if features is not None and rule.name not in features:
             lacks.append("it is none of its features")
         if lacks and rule.since <= today + LOOKS_AHEAD:
-            found.append(UnlearnedRule(rule, (today - rule.since).days, ", ".join(lacks)))
+            found.append(UnlearnedRule(rule, (today - rule.since).days, ", ".join(lacks), is_ahead=last < rule.since))
     return tuple(found)
 
 
@@ -212,22 +220,26 @@ def faults_in(entries: Entries, settings: Settings, now: datetime, page: str) ->
     except (ToldError, OSError):
         return {}
     news = (one for one in calendar.unlearned if one.is_news)
-    faults = [_fault(one, calendar, settings.target_facts.unit, page) for one in news]
+    faults = [fault_of(one, calendar, settings.target_facts.unit, page) for one in news]
     return {fault.about: fault for fault in faults}
 
 
-def _fault(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str) -> Fault:
+def fault_of(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str) -> Fault:
     """Returns what is told of one rule, once for each version."""
+    about = f"rule {unlearned.rule.name} and version {calendar.version}"
+    said = f"Not learned: {unlearned}"
+    if not unlearned.is_ahead:
+        return Fault(about, (said, f"Version {calendar.version}, which prices rides, does not know of its day"), page)
     expected = () if calendar.expected is None else (f"Error to expect: {calendar.expected.told(unit)}",)
     lines = (
-        f"Not learned: {unlearned}",
+        said,
         f"Version {calendar.version}, which prices rides, was trained before",
         *expected,
         "What to do: nothing can be learned before rides are paid under the rule. A few days after it began the watch "
         "asks whether to retrain on them, where quotes and outcomes are collected; until then, quote with the rule in "
         "mind",
     )
-    return Fault(f"rule {unlearned.rule.name} and version {calendar.version}", lines, page)
+    return Fault(about, lines, page)
 
 
 def _manifest_in_force(settings: Settings) -> Manifest | None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxifare.gate.staleness import Baseline
-from taxifare.monitoring.calendar import LOOKS_AHEAD, Expectation, unlearned_rules
+from taxifare.monitoring.calendar import LOOKS_AHEAD, Calendar, Expectation, fault_of, unlearned_rules
 from taxifare.trips.features import feature_names
 from tests.support.cities import NEW_YORK
 
@@ -46,6 +46,29 @@ def test_it_says_how_many_days_are_left_and_what_is_missing() -> None:
 def test_a_rule_that_is_none_of_the_features_is_not_learned_however_late_the_rides_were() -> None:
     features = tuple(name for name in feature_names(NEW_YORK) if name != "tolls_2013_03")
     assert named(datetime(2013, 6, 30), date(2013, 7, 1), features) == ["tolls_2013_03"]
+
+
+def test_people_read_the_same_each_day_and_of_a_missing_feature_no_more_than_that() -> None:
+    """The way out – wait for rides under the rule – is that of a model which has seen none."""
+    expected = Expectation(Baseline(mae=1.5, difficulty_mae=3.0), 3.4, "2012-08")
+
+    def on(today: date, learned: datetime, features: tuple[str, ...] | None = None) -> Calendar:
+        return Calendar("7", today, unlearned_rules(NEW_YORK, [Until(learned)], today, features), expected)
+
+    before, later = (on(RISE - timedelta(days=days), datetime(2012, 8, 20)) for days in (9, 8))
+    assert before.state == later.state
+    assert before.told("USD") != later.told("USD")
+    assert "Error to expect" in before.told("USD")
+    (rule,) = before.unlearned
+    assert "Version 7, which prices rides, was trained before" in fault_of(rule, before, "USD", "page").lines
+    features = tuple(name for name in feature_names(NEW_YORK) if name != "fares_2012_09")
+    lacking = on(RISE + timedelta(days=9), datetime(2012, 9, 10), features)
+    assert lacking.state != before.state
+    (rule,) = lacking.unlearned
+    lines = " ".join(fault_of(rule, lacking, "USD", "page").lines)
+    assert "it is none of its features" in lines
+    for untrue in ("trained before", "nothing can be learned before", "Error to expect"):
+        assert untrue not in lines + lacking.told("USD")
 
 
 @given(
