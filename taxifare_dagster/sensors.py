@@ -70,6 +70,9 @@ RUNNING = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
+_LATEST_RUNS = 200
+"""Of a job, to know how its last run of each month ended."""
+
 
 @dg.sensor(
     jobs=[base_job, monthly_job, whole_month_job],
@@ -214,7 +217,7 @@ def calendar_sensor(
     untold = [about for about in to_tell(Known.of(approvals), _channels(notifiers), faults) if about in faults]
     tries = [_next_try(context.instance, about, notice_job.name, {}) for about in untold]
     says = found.told(settings.target_facts.unit)
-    is_new = found.version is not None and says != context.cursor
+    is_new = found.version is not None and found.state != context.cursor
     unlearned = dg.AssetCheckEvaluation(
         asset_key=production_model.key,
         check_name="knows_the_rules",
@@ -227,7 +230,7 @@ def calendar_sensor(
     return dg.SensorResult(
         run_requests=requests,
         asset_events=[unlearned] if is_new else [],
-        cursor=says,
+        cursor=found.state,
         skip_reason=None if requests else dg.SkipReason(says),
     )
 
@@ -241,6 +244,7 @@ def watch_sensor(
     """Requests the watch when more is known of what rides came to, and a renewal on the days so far once agreed to.
 
     The renewal waits for its turn like a month, and is requested again with every day until there are enough of them.
+    A run that failed is tried again, after pauses that double up to an hour.
     """
     known, latest = Known.of(approvals), _latest_outcomes(context.instance)
     if known.production is None or latest is None:
@@ -248,14 +252,16 @@ def watch_sensor(
     alarm = to_learn_so_far(known)
     if alarm is not None and (busy := _busy(context.instance)) is not None:
         return dg.SkipReason(f"run {busy} is at work; {alarm.month} so far is learned after it")
-    if alarm is not None and not _requested(context.instance, key := f"{alarm.id}:{latest}"):
+    if alarm is not None and not _is_done(context.instance, key := f"{alarm.id}:{latest}"):
         config = _config(renew_on_days_so_far, alarm=alarm.id)
-        return dg.RunRequest(key, dict(config), job_name=days_so_far_job.name)
+        if (renewal := _next_try(context.instance, key, days_so_far_job.name, config)) is not None:
+            return renewal
     promotion = None if known.promotion is None else known.promotion.sequence
     key = f"watch:{promotion}:{latest}"
-    if _requested(context.instance, key):
+    if _is_done(context.instance, key):
         return dg.SkipReason("the watch has seen all that is known")
-    return dg.RunRequest(key, job_name=watch_job.name)
+    watch = _next_try(context.instance, key, watch_job.name, {})
+    return watch or dg.SkipReason("the watch is at work, or waits for another try")
 
 
 def _latest_outcomes(instance: dg.DagsterInstance) -> int | None:
@@ -308,15 +314,31 @@ def outcomes_sensor(
         month_of_partition(key): (parquet_io.place("served_predictions", key), parquet_io.place("served_outcomes", key))
         for key in months_of(settings).get_partition_keys()
     }
-    due = months_due(whole_editions(settings.lake), places, settings)
-    tries = [
-        _next_try(context.instance, f"outcomes:{month}:{what}", outcomes_job.name, {}, partition_key(month))
-        for month, what in due.items()
-    ]
+    due = {
+        partition_key(month): f"outcomes:{month}:{what}"
+        for month, what in months_due(whole_editions(settings.lake), places, settings).items()
+    }
+    failed = _failed_last(context.instance, outcomes_job.name)
+    due |= {
+        partition: failed[partition] for partition in map(partition_key, places) if partition in failed.keys() - due
+    }
+    tries = [_next_try(context.instance, key, outcomes_job.name, {}, partition) for partition, key in due.items()]
     requests = [request for request in tries if request is not None]
     if requests:
         return dg.SensorResult(run_requests=requests)
     return dg.SkipReason(f"{len(due)} months wait for another try" if due else "nothing new was quoted or told")
+
+
+def _failed_last(instance: dg.DagsterInstance, job_name: str) -> Mapping[str, str]:
+    """Returns the partitions of which a job's last run failed or was stopped, and what the sensor had asked it for."""
+    last: dict[str, dg.DagsterRun] = {}
+    for run in instance.get_runs(dg.RunsFilter(job_name=job_name), limit=_LATEST_RUNS):
+        last.setdefault(run.tags.get("dagster/partition", ""), run)
+    return {
+        partition: run.tags["taxifare/asks"]
+        for partition, run in sorted(last.items())
+        if run.status in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED} and "taxifare/asks" in run.tags
+    }
 
 
 def _config(op: dg.OpDefinition, **config: object) -> Mapping[str, object]:
@@ -375,6 +397,12 @@ def _next_try(
         partition_key=partition,
         tags={"taxifare/asks": key},
     )
+
+
+def _is_done(instance: dg.DagsterInstance, key: str) -> bool:
+    """Returns whether one of the tries at it has succeeded."""
+    succeeded = dg.RunsFilter(tags={"taxifare/asks": key}, statuses=[dg.DagsterRunStatus.SUCCESS])
+    return bool(instance.get_runs(succeeded, limit=1))
 
 
 def _requested(instance: dg.DagsterInstance, run_key: str) -> Sequence[dg.DagsterRun]:

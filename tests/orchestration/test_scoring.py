@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from dagster._core.test_utils import create_run_for_test
 from msgspec import structs
 from typer.testing import CliRunner
 from upath import UPath
@@ -24,6 +26,7 @@ from taxifare.serving.outcome_log import folder_in as outcomes_in
 from taxifare.serving.prediction_log import Answer, PredictionLog, collected_in, folder_in, read
 from taxifare.serving.publishing import LakePublisher
 from taxifare.serving.rides import FIELDS, checked, packed
+from taxifare_dagster import sensors
 from taxifare_dagster.command import surroundings
 from tests.support.predictions import answer
 from tests.support.world import JANUARY, World, checks_of, failed_checks, failures
@@ -261,6 +264,17 @@ def test_what_was_quoted_is_held_against_what_was_paid(serving: World) -> None:
     found = serving.launch(request, "outcomes_job")
     assert failures(found) == {}
     assert not [each for each in serving.tick("outcomes_sensor").run_requests or () if "2015-01" in str(each)], "once"
+    stopped = create_run_for_test(
+        serving.instance, "outcomes_job", tags=dict(request.tags) | {"dagster/partition": "2015-01-01"}
+    )
+    serving.instance.report_run_canceled(stopped)
+    now = sensors.time.time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensors, "time", SimpleNamespace(time=lambda: now() + 120))
+        again = [each for each in serving.tick("outcomes_sensor").run_requests or () if "2015-01" in str(each)]
+    assert [(each.partition_key, each.tags["taxifare/asks"]) for each in again] == [
+        ("2015-01-01", request.tags["taxifare/asks"])
+    ], "joined, and stopped before its errors were there"
     assert failed_checks(found) == set(), [check.description for check in checks_of(found).values()]
     said = str(checks_of(found)["predicts_again_the_same"].description)
     assert said == "200 rides predicted again by the registered versions, each equal to the cent"

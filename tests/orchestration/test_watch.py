@@ -2,20 +2,25 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
-from taxifare.approval.due import Known, Why, last_learned, months_due
+from taxifare.approval.due import Known, Why, last_learned, months_due, to_learn_so_far
 from taxifare.approval.records import Alarm
 from taxifare.gate.evidence import Verdict
 from taxifare.monitoring.outcomes import OUTCOMES, expected
 from taxifare.monitoring.so_far import trips_so_far
 from taxifare.trips.editions import is_so_far
+from taxifare_dagster import sensors
 from taxifare_dagster.assets.watch import days_under
 from taxifare_dagster.io_managers import ParquetIOManager
+from taxifare_dagster.jobs import Agreed, renew_on_days_so_far
+from tests.support.approvals import ALARM, Office
 from tests.support.outcomes import priced_rides
 from tests.support.small import small_settings
 from tests.support.world import JANUARY, World, failures
@@ -65,7 +70,15 @@ def asked(world: World) -> Iterator[str]:
 
 def test_quiet_days_ask_nobody_and_a_rise_asks_once(started: World) -> None:
     known(started, outcomes(started, "2015-01-19"))
-    assert watch(started) is None
+    (first,) = started.tick("watch_sensor").run_requests
+    stopped = create_run_for_test(started.instance, "watch_job", tags=first.tags)
+    assert not started.tick("watch_sensor").run_requests, "it is at work"
+    started.instance.report_run_failed(stopped)
+    assert not started.tick("watch_sensor").run_requests, "too short ago"
+    now = sensors.time.time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensors, "time", SimpleNamespace(time=lambda: now() + 60))
+        assert watch(started) is None
     shown = started.metadata("production_watch")
     assert (shown["production_version"], shown["days"]) == ("1", 18)
     assert shown["says"].startswith("the score is ")
@@ -84,6 +97,19 @@ def test_quiet_days_ask_nobody_and_a_rise_asks_once(started: World) -> None:
     assert "nobody has agreed to" in next(
         iter(failures(started.run("days_so_far_job", ops={"renew_on_days_so_far": {"alarm": alarm.id}})).values())
     )
+
+
+def test_a_run_that_is_executed_again_learns_no_days_of_a_month_that_is_over(tmp_path: Path) -> None:
+    office = Office.open(f"sqlite:///{tmp_path / 'ledger.db'}").with_first_model()
+    alarm = office.approvals.raise_alarm(ALARM, "1")
+    office.decide(alarm, "approve")
+    assert to_learn_so_far(Known.of(office.approvals)) == alarm
+    office.ask(alarm.month, "2", "1")
+    nothing = dict.fromkeys(("source", "registry", "parquet_io", "base_trips_io", "settings"))
+    with pytest.raises(dg.Failure, match="its month has been compared"):
+        renew_on_days_so_far(
+            dg.build_op_context(), config=Agreed(alarm=alarm.id), approvals=office.approvals, **nothing
+        )
 
 
 def test_rides_of_months_that_production_has_learned_are_not_watched(tmp_path: Path) -> None:
