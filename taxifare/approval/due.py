@@ -449,6 +449,12 @@ def last_learned(known: Known) -> Month | None:
         return None
     if not is_so_far(request.revision):
         return parse_month(request.subject)
-    before = (one for one in known.comparisons.values() if one.is_of_month and one.subject < request.subject)
-    by_then = (parse_month(one.subject) for one in before if one.compared_at <= request.requested_at)
-    return max(by_then, default=None)
+    # A month that was restated since has been compared later as well, and asked about before.
+    told = [(one.subject, one.revision, one.compared_at) for one in known.comparisons.values()]
+    told += [(one.subject, one.revision, one.requested_at) for one in known.requests]
+    by_then = {
+        subject
+        for subject, revision, at in told
+        if subject < request.subject and at <= request.requested_at and not is_so_far(revision)
+    }
+    return max(map(parse_month, by_then), default=None)
