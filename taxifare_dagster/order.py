@@ -15,7 +15,7 @@ from taxifare.settings import MonthSettings, Settings
 from taxifare.sources.base import TripSource, base_revision_of, published_before
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month
-from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
+from taxifare_dagster.partitions import is_over, month_of_partition, months_of, partition_key
 
 TRIES, PAUSE_S = 30, 10
 """How often a month asks whether the policy has decided on the one before it, and the seconds between: five minutes,
@@ -49,7 +49,7 @@ def known_in_turn(
 
 
 def covered_months(source: TripSource, settings: MonthSettings) -> dict[Month, str]:
-    """Returns the published months that are partitions, with their revisions.
+    """Returns the published months that are partitions and over, with their revisions.
 
     Raises:
         SourceError: The source cannot tell which are published; `CannotTellError` where those before a month are known.
@@ -74,4 +74,4 @@ def revisions_before(month: Month, source: TripSource, known: Known, settings: M
 
 def _covered(published: Mapping[Month, str], settings: MonthSettings) -> dict[Month, str]:
     keys = set(months_of(settings).get_partition_keys())
-    return {month: revision for month, revision in published.items() if partition_key(month) in keys}
+    return {month: revision for month, revision in published.items() if partition_key(month) in keys and is_over(month)}

@@ -10,6 +10,9 @@ import dagster as dg
 from taxifare.settings import MonthSettings
 from taxifare.trips.months import Month, parse_month
 
+_PRESENT = 1
+"""Months after the last that is over."""
+
 
 def partition_key(month: Month) -> str:
     """Returns the month's Dagster partition key, its first day.
@@ -32,14 +35,20 @@ def month_of_partition(key: str) -> Month:
 def months_of(settings: MonthSettings) -> dg.MonthlyPartitionsDefinition:
     """Returns the partitions of all monthly assets and checks: FIRST_MONTH to LAST_MONTH, both included.
 
-    Without a LAST_MONTH every month up to now is one. Dagster's own end date is the first day that is out.
+    Without a LAST_MONTH every month up to now is one. So is the present month, which nobody has published: its rides
+    are quoted and paid, and the watch looks at its days. Dagster's own end date is the first day that is out.
     """
     start = partition_key(settings.first_month)
     if settings.last_month is None:
-        return dg.MonthlyPartitionsDefinition(start)
+        return dg.MonthlyPartitionsDefinition(start, end_offset=_PRESENT)
     end = partition_key(settings.last_month + 1)
     after = _months_after(datetime.fromisoformat(end).replace(tzinfo=UTC))
-    return dg.MonthlyPartitionsDefinition(start, end, exclusions=after or None)
+    return dg.MonthlyPartitionsDefinition(start, end, exclusions=after or None, end_offset=_PRESENT)
+
+
+def is_over(month: Month) -> bool:
+    """Whether a month is past, in UTC: only then it is run, whatever a source has of it."""
+    return month < parse_month(f"{datetime.now(UTC):%Y-%m}")
 
 
 def _months_after(end: datetime) -> list[datetime]:
