@@ -77,5 +77,5 @@ def test_trips_of_which_none_tells_the_target_are_named() -> None:
 def test_the_courses_threshold_is_about_fares(settings: Settings) -> None:
     own = small_settings(settings.home, target="duration")
     january = parse_month("2015-01")
-    with pytest.raises(ReplayError, match=r"TARGET=duration allows, received threshold: .* fares below 2\.5 USD"):
+    with pytest.raises(ReplayError, match=r"TARGET=duration in min allows, .* threshold: .* fares below 2\.5 USD"):
         replay(make_source(own), own, first=january, last=january, policies=policies_of(["gate", "threshold"]))
