@@ -276,6 +276,8 @@ class Consumer:
         try:
             messages = await self._rides.fetch(_BATCH, timeout=_FETCH_S)
         except TimeoutError:
+            messages = []
+        if not messages:  # the client says so in either way
             self._metrics.left_in_stream(0)
             if time.monotonic() - self._looked_s > _LOOK_EVERY_S:
                 # A consumer that somebody has deleted gives nothing, and says nothing.
