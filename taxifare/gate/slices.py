@@ -35,8 +35,8 @@ class SliceComparison(Frozen):
 def judged_features(city: City) -> tuple[str, ...]:
     """Returns the names of the features that trips need to be judged by.
 
-    >>> from taxifare.trips.cities import NEW_YORK
-    >>> judged_features(NEW_YORK)[:5]
+    >>> from taxifare.trips.city_files import shipped
+    >>> judged_features(shipped("new-york").facts)[:5]
     ('haversine_km', 'is_night', 'is_rush', 'pickup_jfk_km', 'dropoff_jfk_km')
     """
     airports = (f"{end}_{airport.code.lower()}_km" for airport in city.airports for end in ("pickup", "dropoff"))

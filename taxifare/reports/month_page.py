@@ -21,7 +21,7 @@ from taxifare.gate.staleness import Baseline, Change
 from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
-from taxifare.reports.months import MonthOnRecord, months_on_record, readable
+from taxifare.reports.months import TO_BE_ASKED, MonthOnRecord, months_on_record, readable
 from taxifare.settings import Settings
 from taxifare.texts import one_line
 from taxifare.trips.cities import City, Rule
@@ -265,7 +265,8 @@ class MonthPage:
         """What a person has to decide, or has decided."""
         asked, outcome = self.month.asked, self.month.outcome
         if asked is None:
-            return Answer("plain", "Nothing", (f"{_capital(self.month.decision)}.",))
+            title = "A question is on its way" if self.month.decision == TO_BE_ASKED else "Nothing"
+            return Answer("plain", title, (f"{_capital(self.month.decision)}.",))
         question = (
             f"Shall version {asked.staging_version} replace {_version(asked.production_version)}? The verdict is "
             f"{asked.verdict}: {VERDICT_IN_WORDS[asked.verdict]}."

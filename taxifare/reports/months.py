@@ -8,6 +8,9 @@ from taxifare.approval.records import Comparison, EvidenceUnreadableError, Outco
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.texts import one_line
 
+TO_BE_ASKED = "to be asked"
+"""What came of a comparison that a question is due about."""
+
 
 @dataclass(frozen=True)
 class MonthOnRecord:
@@ -82,4 +85,4 @@ def _decision(
         return "waits for an answer"
     if evidence is not None and evidence.verdict is Verdict.UNCHANGED:
         return "nothing to decide"
-    return "to be asked" if requests.makes_sense(comparison, production) else "overtaken"
+    return TO_BE_ASKED if requests.makes_sense(comparison, production) else "overtaken"

@@ -176,9 +176,13 @@ def test_the_message_leads_to_what_it_is_about(
 
 
 def test_the_message_leads_to_the_month_in_plain_words(question: Question, page: Page, faults: list[str]) -> None:
-    page.goto(question.link("In plain words"))
+    def says_what_to_decide() -> bool:
+        page.goto(question.link("In plain words"))
+        return page.get_by_text("One question, until").is_visible()
+
+    # The message leaves first, and the page is made anew right after it.
+    eventually(says_what_to_decide, "the question on the page", 60)
     expect(page.get_by_role("heading", name=question.subject)).to_be_visible()
-    expect(page.get_by_text("One question, until")).to_be_visible()
     size = page.viewport_size
     page.set_viewport_size({"width": 375, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 375
