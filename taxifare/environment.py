@@ -18,13 +18,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
+    GetPydanticSchema,
     SecretStr,
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, core_schema
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
@@ -115,7 +114,13 @@ Broker = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator
 Subject = Annotated[str, AfterValidator(_subject)]
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 OptionalHostAndPort = Annotated[HostAndPort | None, BeforeValidator(empty_is_none)]
-CitySetting = Annotated[CityFile, NoDecode, PlainValidator(city_named), PlainSerializer(str)]
+_CITY = core_schema.no_info_plain_validator_function(
+    city_named, serialization=core_schema.plain_serializer_function_ser_schema(str)
+)
+
+# A schema of its own keeps pydantic out of `City`: a model brings that class along, and once one was loaded, its fields
+# are none that pydantic can read ("cannot specify both default and default_factory").
+CitySetting = Annotated[CityFile, NoDecode, GetPydanticSchema(lambda _kind, _handler: _CITY)]
 """Read from its file, and written as its slug: where the file lies is nobody's business but the reader's."""
 
 

@@ -1,11 +1,13 @@
 """The settings: what `.env.sample` promises, what is refused, and what stays secret."""
 
+import pickle
 import traceback
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pandas as pd
 import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
@@ -13,6 +15,8 @@ from pydantic_settings import SettingsConfigDict
 
 from taxifare.environment import SettingsError
 from taxifare.settings import Settings, settings_in_force
+from taxifare.trips import cities
+from taxifare.trips.city_files import shipped
 from tests.support.places import REPOSITORY
 
 SAMPLE = REPOSITORY / ".env.sample"
@@ -56,6 +60,16 @@ def test_a_copy_of_the_sample_changes_nothing() -> None:
         model_config = SettingsConfigDict(env_file=SAMPLE)
 
     assert Copied().model_dump() == Defaults().model_dump()
+
+
+def test_settings_are_read_after_a_model_has_brought_its_city_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", {cities.__name__})
+    pickle.loads(cloudpickle.dumps(shipped("chicago").facts))
+
+    class Afterwards(Defaults):
+        pass
+
+    assert Afterwards(city="new-york").model_dump()["city"] == "new-york"
 
 
 def test_a_variable_goes_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
