@@ -113,7 +113,7 @@ def read_parts(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> Iterato
     if origin.endswith(".parquet"):
         with reading(origin, "parquet"):
             parquet = open_parquet(file, 2**20)
-            _ensure_no_bomb(parquet, file.seek(0, io.SEEK_END), origin)
+            ensure_no_bomb(parquet, file.seek(0, io.SEEK_END), origin)
             batches = parquet.iter_batches(_ROWS_AT_ONCE)
         while True:
             with reading(origin, "parquet"):
@@ -199,7 +199,7 @@ def _ensure_bearable(unpacked_bytes: int, most: int, origin: str) -> None:
         )
 
 
-def _ensure_no_bomb(parquet: pa.parquet.ParquetFile, size_bytes: int, origin: str) -> None:
+def ensure_no_bomb(parquet: pa.parquet.ParquetFile, size_bytes: int, origin: str) -> None:
     """Ensures that a parquet file does not claim to hold what no file of its size does."""
     meta = parquet.metadata
     claimed = sum(meta.row_group(number).total_byte_size for number in range(meta.num_row_groups))
@@ -304,7 +304,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 def _read_parquet(content: bytes, origin: str) -> pa.Table:
     with open_parquet(pa.BufferReader(content)) as parquet:
-        _ensure_no_bomb(parquet, len(content), origin)
+        ensure_no_bomb(parquet, len(content), origin)
         return parquet.read()
 
 

@@ -37,7 +37,7 @@ from taxifare.sources.base import (
     told_apart,
     unchanged,
 )
-from taxifare.sources.files import open_parquet, reading
+from taxifare.sources.files import ensure_no_bomb, open_parquet, reading
 from taxifare.sources.web import Web, WebError, answers_of
 from taxifare.trips import stored
 from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
@@ -55,7 +55,9 @@ USUAL_DELAY_MONTHS = 4
 
 _METER = {"yellow": "tpep", "green": "lpep"}
 _BATCH_ROWS = 1 << 18
-_SMALL_TYPES = {"from_zone": np.int16, "to_zone": np.int16, "passengers": np.float32, "row": np.int32}
+_SMALL_TYPES = {"from_zone": np.int16, "to_zone": np.int16, "row": np.int32}
+"""Of columns whose values fit there: rides of zones that are known, and numbers of rows."""
+
 _MOST_BYTES_OF_ZONES = 1 << 27
 _HIGHEST_ZONE = 10_000
 """The city has 263, in a file of a megabyte; memory goes with the highest number."""
@@ -335,10 +337,12 @@ def _read_rides(
     file: Path, month: Month, color: TaxiColor, zones: Zones, limit: int | None, origin: str
 ) -> tuple[Rows, dict[str, int]]:
     """Returns what `read_trips` makes trips of, in half of their room, and what was left out."""
-    drawn, dropped, rows = _Drawn(limit, month), {"outside_month": 0, "unknown_zone": 0}, 0
+    dropped, rows = {"outside_month": 0, "unknown_zone": 0}, 0
     first, until = (instant.to_datetime64().astype("datetime64[us]") for instant in bounds(month))
-    with reading(f"{origin}: month {month}", "taxi trips in parquet"):
-        for batch in _batches(file, color, f"{origin}: month {month}"):
+    with reading(f"{origin}: month {month}", "taxi trips in parquet"), open_parquet(file) as parquet:
+        ensure_no_bomb(parquet, file.stat().st_size, origin)
+        drawn = _Drawn(limit, month, parquet.metadata.num_rows)
+        for batch in _batches(parquet, color, f"{origin}: month {month}"):
             in_month = (batch["pickup"] >= first) & (batch["pickup"] < until)
             placed = zones.known(batch["from_zone"]) & zones.known(batch["to_zone"])
             dropped["outside_month"] += int(np.count_nonzero(~in_month))
@@ -381,7 +385,7 @@ def _as_trips(ride: Rows, month: Month, zones: Zones) -> pd.DataFrame:
         "dropoff_longitude": zones.longitude[ride["to_zone"]],
         "dropoff_latitude": zones.latitude[ride["to_zone"]],
         "passenger_count": ride["passengers"],
-        "fare_amount": np.round(ride["fare"] + ride["tolls"], 2),
+        "fare_amount": ride["fare"],
         "dropoff_datetime": ride["dropoff"],
     }
     return pd.DataFrame(columns, copy=False)
@@ -417,7 +421,7 @@ class _Rides:
         """Returns the trips, to be made a batch at a time."""
         columns = self.columns
         counts = {
-            "fare_amount": int(np.count_nonzero(~np.isnan(columns["fare"] + columns["tolls"]))),
+            "fare_amount": int(np.count_nonzero(~np.isnan(columns["fare"]))),
             "dropoff_datetime": int(np.count_nonzero(~np.isnat(columns["dropoff"]))),
         }
         return LargePublication(columns["pickup"], self._parts, self.revision, self.origin, self.dropped, counts)
@@ -431,33 +435,52 @@ class _Rides:
 
 
 class _Drawn:
-    """At most `limit` rows of all that are offered: each draws a rank, and the lowest ranks stay."""
+    """At most `limit` rows of all that are offered: each draws a rank, and the lowest ranks stay.
 
-    def __init__(self, limit: int | None, month: Month) -> None:
-        self._limit, self._cutoff, self._pieces = limit, np.uint64(2**64 - 1), list[Rows]()
+    The room for them is taken once, for pieces that are put together leave as much memory behind as they took.
+
+    Args:
+        limit: None is all.
+        month: Decides the ranks.
+        offered: How many rows at most are to be offered.
+    """
+
+    def __init__(self, limit: int | None, month: Month, offered: int) -> None:
+        self._limit, self._cutoff = limit, np.uint64(2**64 - 1)
+        self._room = offered if limit is None else min(offered, 2 * limit + _BATCH_ROWS)
+        self._columns, self._rows = Rows(), 0
         # Of numpy's generators these bits alone are the same in every version.
         self._bits = np.random.PCG64(np.random.SeedSequence([month.year, month.month]))
 
     def offer(self, rows: Rows, chosen: npt.NDArray[np.bool_]) -> None:
-        """Takes the chosen rows into account."""
+        """Takes the chosen rows into account, a batch of them at most."""
         if self._limit is not None:
             rows = rows | {"rank": self._bits.random_raw(len(chosen))}
             chosen = chosen & (rows["rank"] <= self._cutoff)
-        piece = {name: values[chosen] for name, values in rows.items()}
-        if self._limit is None or self._limit > stored.MOST_IN_MEMORY:
-            piece = {name: _in_little_room(name, values) for name, values in piece.items()}
-        self._pieces.append(piece)
-        if self._limit is not None and sum(len(piece["rank"]) for piece in self._pieces) > 2 * self._limit:
-            self._pieces = [self.result()]
+        until = self._rows + int(np.count_nonzero(chosen))
+        if until > self._room:
+            self._draw()
+            until = self._rows + int(np.count_nonzero(chosen))
+        for name, values in rows.items():
+            if name not in self._columns:
+                self._columns[name] = np.empty(self._room, _SMALL_TYPES.get(name, values.dtype))
+            self._columns[name][self._rows : until] = values[chosen]
+        self._rows = until
 
     def result(self) -> Rows:
-        """Returns the rows drawn so far, in the order in which they were offered, and keeps none."""
-        rows = {name: np.concatenate([piece.pop(name) for piece in self._pieces]) for name in list(self._pieces[0])}
-        if self._limit is not None and len(rows["rank"]) > self._limit:
-            self._cutoff = np.partition(rows["rank"], self._limit - 1)[self._limit - 1]
-            lowest = rows["rank"] <= self._cutoff
-            rows = {name: values[lowest] for name, values in rows.items()}
-        return rows
+        """Returns the rows drawn so far, in the order in which they were offered."""
+        if self._limit is not None and self._rows > self._limit:
+            self._draw()
+        return {name: column[: self._rows] for name, column in self._columns.items()}
+
+    def _draw(self) -> None:
+        """Keeps the `limit` rows of the lowest ranks."""
+        ranks = self._columns["rank"][: self._rows]
+        self._cutoff = np.partition(ranks, self._limit - 1)[self._limit - 1]
+        lowest = np.flatnonzero(ranks <= self._cutoff)
+        for column in self._columns.values():
+            column[: len(lowest)] = column[lowest]
+        self._rows = len(lowest)
 
 
 def _columns(color: TaxiColor) -> dict[str, tuple[str, pa.DataType]]:
@@ -474,21 +497,22 @@ def _columns(color: TaxiColor) -> dict[str, tuple[str, pa.DataType]]:
     }
 
 
-def _batches(file: Path, color: TaxiColor, origin: str) -> Iterator[Rows]:
+def _batches(parquet: pq.ParquetFile, color: TaxiColor, origin: str) -> Iterator[Rows]:
     """Yields the columns of the file piece by piece; a null zone is 0, any other null NaN or NaT."""
     columns = _columns(color)
-    with open_parquet(file) as parquet:
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=[name for name, _ in columns.values()]):
-            times, values = Rows(), {}
-            for name, (there, kind) in columns.items():
-                if pa.types.is_timestamp(kind):
-                    times |= _times(batch.column(there), name, there)
-                    continue
-                with reading(f"{origin}: column {there}", str(kind), str(batch.column(there).type)):
-                    values[name] = batch.column(there).cast(kind)
-            for zone in ("from_zone", "to_zone"):
-                values[zone] = values[zone].fill_null(0)
-            yield times | {name: column.to_numpy(zero_copy_only=False) for name, column in values.items()}
+    for batch in parquet.iter_batches(_BATCH_ROWS, columns=[name for name, _ in columns.values()]):
+        times, values = Rows(), {}
+        for name, (there, kind) in columns.items():
+            if pa.types.is_timestamp(kind):
+                times |= _times(batch.column(there), name, there)
+                continue
+            with reading(f"{origin}: column {there}", str(kind), str(batch.column(there).type)):
+                values[name] = batch.column(there).cast(kind)
+        for zone in ("from_zone", "to_zone"):
+            values[zone] = values[zone].fill_null(0)
+        rows = times | {name: column.to_numpy(zero_copy_only=False) for name, column in values.items()}
+        rows["fare"] = np.round(rows["fare"] + rows.pop("tolls"), 2)
+        yield rows
 
 
 def _times(column: pa.Array, name: str, there: str) -> Rows:
@@ -506,15 +530,6 @@ def _times(column: pa.Array, name: str, there: str) -> Rows:
     if pa.types.is_timestamp(column.type):
         return {name: clocked.wall}
     return {name: clocked.wall, f"{name}_in_utc": np.full_like(clocked.wall, "NaT")}
-
-
-def _in_little_room(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns the values in the smallest type that holds each of these exactly: months have fifteen million rides."""
-    small = _SMALL_TYPES.get(name)
-    if small is None:
-        return values
-    fewer = values.astype(small)
-    return fewer if np.array_equal(fewer, values, equal_nan=values.dtype.kind == "f") else values
 
 
 def _check_columns(file: Path, origin: str, color: TaxiColor) -> None:

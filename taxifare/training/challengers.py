@@ -87,10 +87,13 @@ class Lesson:
         """The held trips."""
         return self.trips[self.is_held]
 
-    def since(self, first: pd.Timestamp) -> "Lesson":
-        """Returns the lesson without the trips before a moment; held trips stay, so that all are judged by the same."""
-        stays = self.is_held | (self.trips["pickup_datetime"] >= first).to_numpy()
-        return Lesson(self.trips[stays], self.is_held[stays])
+    def since(self, first: pd.Timestamp) -> npt.NDArray[np.bool_]:
+        """Returns which trips stay without those before a moment: held ones do, so that all are judged by the same."""
+        return self.is_held | (self.trips["pickup_datetime"] >= first).to_numpy(bool)
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> "Lesson":
+        """Returns the lesson of some of its trips, as a copy."""
+        return Lesson(self.trips[chosen], self.is_held[chosen])
 
 
 class Parent(Protocol):
@@ -237,7 +240,7 @@ def ways(
             names.append("whole month")
     for name, window in _windows(lesson, settings).items():
         is_worth_it = may_begin_anew or not has_parent
-        if is_worth_it and name in settings.challengers and (~window.is_held).sum() >= FEWEST_TRIPS:
+        if is_worth_it and name in settings.challengers and (window & ~lesson.is_held).sum() >= FEWEST_TRIPS:
             names.append(name)
     return tuple(names) or ("recent",)
 
@@ -282,7 +285,8 @@ def renewed(
         return _as_it_is(lesson, whole_month, settings)
     if name in {"warm", "whole month"}:
         raise ValueError(f"{name}: expected a model to start from, received none")
-    return _from_scratch(name, _windows(lesson, settings).get(name, lesson), settings, on_epoch)
+    window = _windows(lesson, settings).get(name)
+    return _from_scratch(name, lesson if window is None else lesson.only(window), settings, on_epoch)
 
 
 def choose(challengers: Sequence[Chosen]) -> tuple[Chosen, list[Standing]]:
@@ -311,14 +315,14 @@ def choose(challengers: Sequence[Chosen]) -> tuple[Chosen, list[Standing]]:
     return chosen, standings
 
 
-def _windows(lesson: Lesson, settings: TrainingSettings) -> Mapping[ChallengerName, Lesson]:
-    """Returns what each challenger from random weights learns from; windows of the same trips count once."""
+def _windows(lesson: Lesson, settings: TrainingSettings) -> Mapping[ChallengerName, npt.NDArray[np.bool_]]:
+    """Returns which trips each challenger from random weights learns from; windows of the same trips count once."""
     last = lesson.held["pickup_datetime"].max()
     recent = last - pd.DateOffset(months=RECENT_MONTHS)
     dated = [pd.Timestamp(rule.since) for rule in settings.city_facts.rules if pd.Timestamp(rule.since) <= last]
-    windows: dict[ChallengerName, Lesson] = {"recent": lesson.since(recent)}
+    windows: dict[ChallengerName, npt.NDArray[np.bool_]] = {"recent": lesson.since(recent)}
     since_rule = lesson.since(max(dated, default=recent))
-    if len(since_rule.trips) != len(windows["recent"].trips):
+    if since_rule.sum() != windows["recent"].sum():
         windows["since rule"] = since_rule
     return windows
 

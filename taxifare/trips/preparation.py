@@ -205,11 +205,14 @@ def _repeated_keys(trips: pd.DataFrame | StoredTrips) -> int:
     """
     if isinstance(trips, pd.DataFrame):
         return int(trips["key"].duplicated().sum())
-    hashes = [
-        pd.util.hash_pandas_object(batch["key"].astype(object), index=False, categorize=False).to_numpy()
-        for batch in trips.batches(["key"])
-    ]
-    return len(trips) - len(np.unique(np.concatenate(hashes)))
+    hashes, start = np.empty(len(trips), dtype=np.uint64), 0
+    for batch in trips.batches(["key"]):
+        keys = batch["key"].astype(object)
+        hashes[start : start + len(keys)] = pd.util.hash_pandas_object(keys, index=False, categorize=False)
+        start += len(keys)
+    # Sorted where they are: np.unique keeps a table of them, which takes several times their memory.
+    hashes.sort()
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
 
 
 def inspect_clean(

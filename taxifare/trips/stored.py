@@ -112,13 +112,13 @@ class StoredTrips:
 
     def every_so_many(self, most: int) -> pd.DataFrame:
         """Returns at most so many trips, evenly spread over the file."""
-        step, start, parts = max(-(-len(self) // most), 1), 0, list[pd.DataFrame]()
-        for batch in self.batches():
-            parts.append(batch.iloc[-start % step :: step])
-            start += len(batch)
-        if not parts:
-            return as_frame(self._parquet.schema_arrow.empty_table().select(self._columns))
-        return pd.concat(parts, ignore_index=True)
+        step, start = max(-(-len(self) // most), 1), 0
+        parts = [self._parquet.schema_arrow.empty_table().select(self._columns)]
+        for table in self.tables():
+            # Rows are taken, not sliced: a slice would keep its whole batch in memory.
+            parts.append(table.take(pa.array(range(-start % step, len(table), step), pa.int64())))
+            start += len(table)
+        return as_frame(pa.concat_tables(parts))
 
     def in_memory(self) -> Trips:
         """Returns the trips in memory."""
