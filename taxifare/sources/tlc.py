@@ -341,7 +341,8 @@ def _read_rides(
     first, until = (instant.to_datetime64().astype("datetime64[us]") for instant in bounds(month))
     with reading(f"{origin}: month {month}", "taxi trips in parquet"), open_parquet(file) as parquet:
         ensure_no_bomb(parquet, file.stat().st_size, origin)
-        drawn = _Drawn(limit, month, parquet.metadata.num_rows)
+        groups = map(parquet.metadata.row_group, range(parquet.metadata.num_row_groups))
+        drawn = _Drawn(limit, month, sum(group.num_rows for group in groups))
         for batch in _batches(parquet, color, f"{origin}: month {month}"):
             in_month = (batch["pickup"] >= first) & (batch["pickup"] < until)
             placed = zones.known(batch["from_zone"]) & zones.known(batch["to_zone"])
