@@ -459,8 +459,8 @@ class _Drawn:
             rows = rows | {"rank": self._bits.random_raw(len(chosen))}
             chosen = chosen & (rows["rank"] <= self._cutoff)
         until = self._rows + int(np.count_nonzero(chosen))
-        if until > self._room:
-            self._draw()
+        if self._limit is not None and until > self._room:
+            self._draw(self._limit)
             until = self._rows + int(np.count_nonzero(chosen))
         for name, values in rows.items():
             if name not in self._columns:
@@ -471,13 +471,13 @@ class _Drawn:
     def result(self) -> Rows:
         """Returns the rows drawn so far, in the order in which they were offered."""
         if self._limit is not None and self._rows > self._limit:
-            self._draw()
+            self._draw(self._limit)
         return {name: column[: self._rows] for name, column in self._columns.items()}
 
-    def _draw(self) -> None:
-        """Keeps the `limit` rows of the lowest ranks."""
+    def _draw(self, number: int) -> None:
+        """Ensures that of more rows than so many those of the lowest ranks stay."""
         ranks = self._columns["rank"][: self._rows]
-        self._cutoff = np.partition(ranks, self._limit - 1)[self._limit - 1]
+        self._cutoff = np.partition(ranks, number - 1)[number - 1]
         lowest = np.flatnonzero(ranks <= self._cutoff)
         for column in self._columns.values():
             column[: len(lowest)] = column[lowest]
