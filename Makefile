@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo stream-demo dev serve guard monitor test test-fast test-all mutants lint bench lock clean
+.PHONY: help demo stream-demo dev mlflow serve guard monitor test test-fast test-all mutants lint bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ stream-demo: .venv/installed  ## after make demo: a day of simulated rides quote
 
 dev: .venv/installed  ## Dagster's UI and daemon on the same state; ARGS="--port 3001" goes to dagster dev
 	$(BIN)/python -m taxifare_dagster.dev $(ARGS)
+
+mlflow: .venv/installed  ## MLflow's pages on http://127.0.0.1:5000: training runs, and what became of each version
+	$(BIN)/taxifare mlflow
 
 serve: .venv/installed  ## prices rides over HTTP with the model in production, at SERVICE_LISTEN; /docs says how
 	$(BIN)/python -m taxifare.serving

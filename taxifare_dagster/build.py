@@ -66,7 +66,12 @@ def build_definitions(settings: Settings, **resources: object) -> dg.Definitions
             sensors.inbox_sensor,
             sensors.outcomes_sensor,
         ],
-        schedules=[schedules.reminder_schedule, schedules.inbox_schedule, schedules.collect_schedule],
+        schedules=[
+            schedules.monthly_schedule,
+            schedules.reminder_schedule,
+            schedules.inbox_schedule,
+            schedules.collect_schedule,
+        ],
         resources={**make_resources(settings), **resources},
         executor=executor_of(settings),
     )

@@ -4,9 +4,11 @@ What is due, and how long to wait before another try, is said by `taxifare.appro
 Dagster knows: which runs there were and how they ended.
 """
 
+import inspect
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -74,10 +76,19 @@ _LATEST_RUNS = 200
 """Of a job, to know how its last run of each month ended."""
 
 
-@dg.sensor(
+def _sensor(**options: Any) -> Callable[[Callable[..., Any]], dg.SensorDefinition]:
+    """Returns Dagster's decorator of sensors that start running, and whose page shows the docstring."""
+
+    def described(function: Callable[..., Any]) -> dg.SensorDefinition:
+        running = dg.DefaultSensorStatus.RUNNING
+        return dg.sensor(default_status=running, description=inspect.getdoc(function), **options)(function)
+
+    return described
+
+
+@_sensor(
     jobs=[base_job, monthly_job, whole_month_job],
     minimum_interval_seconds=15,
-    default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def new_month_sensor(
     context: dg.SensorEvaluationContext,
@@ -85,16 +96,16 @@ def new_month_sensor(
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.RunRequest | dg.SkipReason:
-    """Requests the oldest month that is new, restated or to be compared anew; first of all the base model.
+    """Runs the oldest month that is new, restated or to be compared again; the base model comes first.
 
-    A model that has just been approved is retrained on its whole month before the next month is run: it competes there.
+    A model that was approved is first retrained on its whole month, so that it can compete in the next one.
 
-    One run at a time, oldest month first; a month that failed holds the later ones back until it has been run. Where
-    a policy decides, so does one that it has not decided on; and where nothing is in production, a start that waits
-    for its answer. So does a month of which the source cannot tell whether it is published, and base years; and a
-    month that is not whole yet, unless somebody takes it anyway.
+    One run at a time, oldest month first. Later months wait while a month has failed, while it cannot be told whether
+    an earlier one is published, or while an earlier one is incomplete and nobody has accepted it as it is. With a
+    policy that decides, each month also waits for the decision on the one before; with nothing in production, for the
+    answer to the first question.
     """
-    busy = _busy(context.instance)
+    busy = run_at_work(context.instance)
     if busy is not None:
         return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
     known = Known.of(approvals)
@@ -118,6 +129,17 @@ def _next_start(
     """
     if known.is_blank and (revision := base_revision_of(source)) is not None:
         return _request(instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
+    return next_month_run(instance, known, source, settings)
+
+
+def next_month_run(
+    instance: dg.DagsterInstance, known: Known, source: TripSource, settings: Settings
+) -> dg.RunRequest | dg.SkipReason:
+    """Returns the request for the oldest month that is due, or why there is none.
+
+    Raises:
+        SourceError: Which is due is not known, because the source cannot tell what is published.
+    """
     doubt = None
     try:
         published = covered_months(source, settings)
@@ -142,18 +164,18 @@ def _next_start(
     return _request(instance, key, monthly_job.name, partition_key(due.month), reason)
 
 
-@dg.sensor(jobs=[approval_job, notice_job], minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+@_sensor(jobs=[approval_job, notice_job], minimum_interval_seconds=10)
 def approval_sensor(
     context: dg.SensorEvaluationContext,
     approvals: dg.ResourceParam[Approvals],
     notifiers: dg.ResourceParam[Sequence[Notifier]],
     settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests the message for each comparison nobody has been told of, however its month was run.
+    """Sends the question about each comparison that nobody has been told of, however its month was run.
 
-    So it does where a standing approval is to be asked for, and where people have to be told of something that needs no
-    answer: of a change of production, with the link back, of a question that expired, or of a run that failed. A
-    message that could not be delivered is tried again, after pauses that double up to an hour.
+    It also asks for a standing approval where one is due, and sends messages that need no answer: a change of
+    production with the link back, an expired question, a failed run. A message that could not be delivered is tried
+    again, after pauses that double up to an hour.
     """
     known, channels = Known.of(approvals), _channels(notifiers)
     untold, notices = to_ask(known, channels, settings), to_tell(known, channels, failed_runs(context.instance))
@@ -165,38 +187,41 @@ def approval_sensor(
     run_requests = [request for request in tries if request is not None]
     if run_requests:
         return dg.SensorResult(run_requests=run_requests)
-    return dg.SkipReason(f"{len(tries)} messages wait for another try" if tries else "people know all there is to know")
+    return dg.SkipReason(_waiting(len(tries), "message") if tries else "everybody has been told")
 
 
-@dg.sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+@_sensor(minimum_interval_seconds=10)
 def production_sensor(
     context: dg.SensorEvaluationContext,
     approvals: dg.ResourceParam[Approvals],
     publisher: dg.ResourceParam[LakePublisher],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Shows promotions and rollbacks that were made outside Dagster, and what is served, on production_model."""
+    """Shows promotions and rollbacks made outside Dagster on `production_model`, and what is being served."""
     new = unshown_promotions(context.instance, approvals, publisher)
-    return dg.SensorResult(asset_events=new) if new else dg.SkipReason("production_model shows the whole history")
+    return dg.SensorResult(asset_events=new) if new else dg.SkipReason("production_model is up to date")
 
 
-@dg.sensor(job=notice_job, minimum_interval_seconds=600, default_status=dg.DefaultSensorStatus.RUNNING)
+@_sensor(job=notice_job, minimum_interval_seconds=600)
 def damage_sensor(
     context: dg.SensorEvaluationContext,
     approvals: dg.ResourceParam[Approvals],
     notifiers: dg.ResourceParam[Sequence[Notifier]],
     links: dg.ResourceParam[Links],
 ) -> dg.RunRequest | dg.SkipReason:
-    """Requests the message about a production version that is not what was registered; it reads all its files."""
+    """Sends a message when the files of the production version are not those that were registered.
+
+    It reads all of them, every ten minutes.
+    """
     damaged = damage_of(approvals, links)
     told = to_tell(Known.of(approvals), _channels(notifiers), damaged)
     untold = [about for about in told if about in damaged]
     if not damaged:
-        return dg.SkipReason("production is what was registered")
+        return dg.SkipReason("the files of production are those that were registered")
     requested = _next_try(context.instance, untold[0], notice_job.name, {}) if untold else None
-    return requested or dg.SkipReason("people know, or are being told")
+    return requested or dg.SkipReason("the message has been sent, or is being sent")
 
 
-@dg.sensor(job=notice_job, minimum_interval_seconds=600, default_status=dg.DefaultSensorStatus.RUNNING)
+@_sensor(job=notice_job, minimum_interval_seconds=600)
 def calendar_sensor(
     context: dg.SensorEvaluationContext,
     approvals: dg.ResourceParam[Approvals],
@@ -204,9 +229,9 @@ def calendar_sensor(
     links: dg.ResourceParam[Links],
     settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests the message about a dated rule which production has not learned, before rides are paid under it.
+    """Sends a message about a dated fare rule that production has not learned, before rides are paid under it.
 
-    What the calendar says is evaluated at each tick, and shown as production_model's check when it changes.
+    Every tick compares the calendar with what is in production; a change is shown as a check of `production_model`.
     """
     try:
         with approvals.ledger.reading() as entries:
@@ -235,22 +260,20 @@ def calendar_sensor(
     )
 
 
-@dg.sensor(
-    jobs=[watch_job, days_so_far_job], minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING
-)
+@_sensor(jobs=[watch_job, days_so_far_job], minimum_interval_seconds=60)
 def watch_sensor(
     context: dg.SensorEvaluationContext, approvals: dg.ResourceParam[Approvals]
 ) -> dg.RunRequest | dg.SkipReason:
-    """Requests the watch when more is known of what rides came to, and a renewal on the days so far once agreed to.
+    """Runs the watch whenever new outcomes are known, and retrains on the days so far once a person has agreed.
 
-    The renewal waits for its turn like a month, and is requested again with every day until there are enough of them.
-    A run that failed is tried again, after pauses that double up to an hour.
+    Retraining waits for its turn like a month, and is tried again each day until there are enough days. A run that
+    failed is tried again, after pauses that double up to an hour.
     """
     known, latest = Known.of(approvals), _latest_outcomes(context.instance)
     if known.production is None or latest is None:
-        return dg.SkipReason("nothing is known of what rides came to under what is in production")
+        return dg.SkipReason("no outcomes are known yet of rides priced by the model in production")
     alarm = to_learn_so_far(known)
-    if alarm is not None and (busy := _busy(context.instance)) is not None:
+    if alarm is not None and (busy := run_at_work(context.instance)) is not None:
         return dg.SkipReason(f"run {busy} is at work; {alarm.month} so far is learned after it")
     if alarm is not None and not _is_done(context.instance, key := f"{alarm.id}:{latest}"):
         config = _config(renew_on_days_so_far, alarm=alarm.id)
@@ -259,9 +282,9 @@ def watch_sensor(
     promotion = None if known.promotion is None else known.promotion.sequence
     key = f"watch:{promotion}:{latest}"
     if _is_done(context.instance, key):
-        return dg.SkipReason("the watch has seen all that is known")
+        return dg.SkipReason("no new outcomes since the watch ran last")
     watch = _next_try(context.instance, key, watch_job.name, {})
-    return watch or dg.SkipReason("the watch is at work, or waits for another try")
+    return watch or dg.SkipReason("the watch is running, or waits for another try")
 
 
 def _latest_outcomes(instance: dg.DagsterInstance) -> int | None:
@@ -270,13 +293,13 @@ def _latest_outcomes(instance: dg.DagsterInstance) -> int | None:
     return records[0].storage_id if records else None
 
 
-@dg.sensor(job=inbox_job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@_sensor(job=inbox_job, minimum_interval_seconds=30)
 def inbox_sensor(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests that each file of rides which appears in SCORING_INBOX is priced, once it has stopped growing.
+    """Prices each file of rides that appears in SCORING_INBOX, once it has stopped growing.
 
-    A run that was killed, or met a lake that was away, is tried again after pauses that double up to an hour.
+    A run that was killed, or could not reach the lake, is tried again, after pauses that double up to an hour.
     """
     if settings.inbox is None:
         return dg.SkipReason("SCORING_INBOX is not set")
@@ -290,8 +313,17 @@ def inbox_sensor(
         for name in grown
     ]
     requests = [request for request in tries if request is not None]
-    reason = None if requests else dg.SkipReason(f"{len(found)} files wait: they grow, or for another try")
+    reason = None if requests else dg.SkipReason(_waiting(len(found), "file"))
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(found), skip_reason=reason)
+
+
+def _waiting(number: int, what: str) -> str:
+    """Returns that some of the tries are at work, or came too short ago.
+
+    >>> _waiting(2, "message")
+    '2 messages: being worked on, or waiting for another try'
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}: being worked on, or waiting for another try"
 
 
 def _channels(notifiers: Sequence[Notifier]) -> list[str]:
@@ -299,16 +331,16 @@ def _channels(notifiers: Sequence[Notifier]) -> list[str]:
     return [notifier.channel for notifier in notifiers]
 
 
-@dg.sensor(job=outcomes_job, minimum_interval_seconds=120, default_status=dg.DefaultSensorStatus.RUNNING)
+@_sensor(job=outcomes_job, minimum_interval_seconds=120)
 def outcomes_sensor(
     context: dg.SensorEvaluationContext,
     parquet_io: dg.ResourceParam[ParquetIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests that a month's quotes are joined with what the rides came to, when there is something new of either.
+    """Joins a month's quotes with what the rides came to, whenever something new is known of either.
 
-    Quotes that were collected, outcomes that were told, a month that was published or restated: what a month lacks of
-    them is derived from the lake. A run that failed is tried again, after pauses that double up to an hour.
+    New quotes, new outcomes, a month that was published or restated: what is missing is derived from the lake. A run
+    that failed is tried again, after pauses that double up to an hour.
     """
     places = {
         month_of_partition(key): (parquet_io.place("served_predictions", key), parquet_io.place("served_outcomes", key))
@@ -326,7 +358,7 @@ def outcomes_sensor(
     requests = [request for request in tries if request is not None]
     if requests:
         return dg.SensorResult(run_requests=requests)
-    return dg.SkipReason(f"{len(due)} months wait for another try" if due else "nothing new was quoted or told")
+    return dg.SkipReason(_waiting(len(due), "month") if due else "no new quotes or outcomes")
 
 
 def _failed_last(instance: dg.DagsterInstance, job_name: str) -> Mapping[str, str]:
@@ -346,7 +378,7 @@ def _config(op: dg.OpDefinition, **config: object) -> Mapping[str, object]:
     return {"ops": {op.name: {"config": config}}}
 
 
-def _busy(instance: dg.DagsterInstance) -> str | None:
+def run_at_work(instance: dg.DagsterInstance) -> str | None:
     """Returns the id of an unfinished run that trains a model, None where there is none."""
     trained = {dg.AssetKey("staging_model"), dg.AssetKey("base_model")}
     for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):

@@ -9,6 +9,7 @@ from taxifare.cli.bundles import bundle
 from taxifare.cli.decisions import adopt, ask_again, decide, history, requests, rollback
 from taxifare.cli.explaining import explain_ride
 from taxifare.cli.metrics import metrics
+from taxifare.cli.mlflow_pages import mlflow
 from taxifare.cli.monitoring import outcomes
 from taxifare.cli.months import delete_new_data, fetch_new_data, months, take
 from taxifare.cli.operations import doctor, mend
@@ -22,7 +23,6 @@ from taxifare.cli.studies import show_learning_curve, tuned
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -66,5 +66,6 @@ app.command()(bundle)
 app.command()(collect)
 app.command()(shadow)
 app.command()(outcomes)
+app.command()(mlflow)
 app.command()(doctor)
 app.command()(mend)

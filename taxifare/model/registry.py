@@ -27,6 +27,7 @@ from taxifare.model.store import (
     ensure_bucket_answers,
     unless_it_exists,
 )
+from taxifare.model.story import story
 from taxifare.settings import MlflowSettings
 from taxifare.trips.cities import City
 
@@ -45,6 +46,12 @@ SUBJECT_TAG = "month"
 
 WHOLE_MONTH_TAG = "whole_month_of"
 """On a version that was retrained on the whole of a month after approval: the version that was approved."""
+
+_DESCRIPTION = (
+    "Prices taxi rides. The alias `production` is the version that a person, or a stated policy, approved; `staging` "
+    "is the newest candidate. The description of a version says what it learned and what was decided about it. The "
+    "ledger is what counts: `taxifare history`."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -98,9 +105,15 @@ class ModelRegistry:
         return client
 
     def prepare(self) -> None:
-        """Ensures that the store, the experiment and the registered model exist; migrates an SQLite store."""
+        """Ensures that the store, the experiment and the registered model exist and say what they are.
+
+        Migrates an SQLite store.
+        """
         with attempting("prepare the MLflow store"):
-            _ = self._client
+            self.store.describe_experiment()
+            (model,) = self._client.search_registered_models(f"name = '{self.model_name}'")
+            if not model.description:
+                self._client.update_registered_model(self.model_name, _DESCRIPTION)
 
     # Versions and aliases
 
@@ -126,12 +139,17 @@ class ModelRegistry:
             self._client.set_registered_model_alias(self.model_name, STAGING_ALIAS, version)
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
-        """Sets tags on the version: those it does not have yet, for a server with a login takes its time for each."""
+        """Sets tags on the version, and the description that they come to.
+
+        Only what it does not have yet, for a server with a login takes its time for each.
+        """
         with attempting(f"tag version {version}"):
-            known = self._client.get_model_version(self.model_name, version).tags
+            found = self._client.get_model_version(self.model_name, version)
             for name, value in tags.items():
-                if known.get(name) != value:
+                if found.tags.get(name) != value:
                     self._client.set_model_version_tag(self.model_name, version, name, value)
+            if (told := story({**found.tags, **tags})) != found.description:
+                self._client.update_model_version(self.model_name, version, told)
 
     def describe(self, version: str) -> RegisteredVersion:
         """Returns what the registry knows of the version."""

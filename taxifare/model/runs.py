@@ -18,6 +18,9 @@ from taxifare.secrets import shown
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+PAGES_ADDRESS = "http://127.0.0.1:5000"
+"""Where `taxifare mlflow` serves the pages of a store that has no server."""
+
 _PREDICTIONS_FILE = "validation_predictions.parquet"
 
 
@@ -130,10 +133,8 @@ class Runs:
             with pd.option_context("mode.string_storage", "pyarrow"):
                 return pd.read_parquet(path)["predicted"]
 
-    def url(self, run_id: str) -> str | None:
-        """Returns the address of the run's page, None without a server."""
-        if not self._store.is_server:
-            return None
+    def url(self, run_id: str) -> str:
+        """Returns the address of the run's page; without a server that at which `taxifare mlflow` shows it."""
         with attempting(f"read run {run_id}"):
             experiment_id = self._store.client.get_run(run_id).info.experiment_id
         return self._page(f"experiments/{experiment_id}/runs/{run_id}")
@@ -147,12 +148,18 @@ class Runs:
         runs, experiments = (quote(json.dumps(ids)) for ids in (list(run_ids), [experiment_id]))
         return self._page(f"compare-runs?runs={runs}&experiments={experiments}")
 
+    def pages(self) -> str:
+        """Returns the address of the page with the training runs."""
+        with attempting("find the experiment"):
+            return self._page(f"experiments/{self._store.experiment_id}/runs")
+
     def _newest(self, query: str) -> "Run | None":
         found: Sequence[Run] = self._store.client.search_runs([self._store.experiment_id], query, max_results=1)
         return found[0] if found else None
 
     def _page(self, path: str) -> str:
-        return f"{shown(self._store.tracking_uri).rstrip('/')}/#/{path}"
+        root = shown(self._store.tracking_uri).rstrip("/") if self._store.is_server else PAGES_ADDRESS
+        return f"{root}/#/{path}"
 
 
 def _with_all(tags: Mapping[str, str]) -> str:

@@ -35,6 +35,15 @@ _ADDRESSES = (
 """Where an SQLite store keeps the absolute addresses of files: table and column."""
 
 
+_ABOUT_EXPERIMENT = {
+    # MLflow's pages are those of training where an experiment says so, and those of agents where it does not.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "A run for each asset of each month: `production_eval_mae` scores the model in production, `staging_model` "
+        "trains the candidate. The tag `month` says of which month it is."
+    ),
+}
+
 _BUCKET_CLIENTS = {"boto3": "aws", "google.cloud.storage": "gcp", "google.cloud": "gcp", "google": "gcp"}
 """What to install for the clients that MLflow has of buckets, by the module that is missing."""
 
@@ -99,6 +108,14 @@ class MlflowStore:
             if (fault := self._fault_of(client)) is not None:
                 raise RegistryError(f"{fault}: nothing can be run or decided until it is put right: taxifare mend")
         return client
+
+    def describe_experiment(self) -> None:
+        """Ensures that MLflow opens on its training runs and says what they are; what people wrote there stays."""
+        with attempting("describe the experiment"):
+            experiment = self.client.get_experiment_by_name(self.experiment)
+            for name, value in _ABOUT_EXPERIMENT.items():
+                if name not in experiment.tags:
+                    self.client.set_experiment_tag(experiment.experiment_id, name, value)
 
     def mend(self) -> tuple[str, ...]:
         """Returns what was wrong with the experiment and is put right; nothing that a model is, or was, is changed.

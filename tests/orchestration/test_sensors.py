@@ -164,6 +164,35 @@ class TestNewMonthSensor:
             world.tick("new_month_sensor")
 
 
+class TestMonthlySchedule:
+    """For those who want one run a month at a known hour: what the sensor would request, and never twice."""
+
+    def test_is_off_by_default(self, empty: World) -> None:
+        schedule = empty.definitions.get_repository_def().get_schedule_def("monthly_schedule")
+        assert (schedule.default_status, schedule.job_name) == (dg.DefaultScheduleStatus.STOPPED, "monthly_job")
+
+    def test_requests_what_the_sensor_would(self, started: World) -> None:
+        started.publisher.out = (JANUARY, FEBRUARY)
+        (by_date,) = started.tick_of("monthly_schedule").run_requests
+        (by_sensor,) = started.tick("new_month_sensor").run_requests
+        assert (by_date.run_key, by_date.partition_key) == (by_sensor.run_key, "2015-01-01")
+
+    def test_the_base_model_comes_first(self, empty: World) -> None:
+        assert empty.tick_of("monthly_schedule").skip_message == (
+            "the base model comes before the first month: launch base_job"
+        )
+
+    def test_says_why_it_requests_nothing(self, started: World) -> None:
+        started.publisher.fault = SourceError("503 Service Unavailable; given up after 5 attempts")
+        assert started.tick_of("monthly_schedule").skip_message == (
+            "the source of trips cannot tell: 503 Service Unavailable; given up after 5 attempts"
+        )
+        run = create_run_for_test(started.instance, "monthly_job", status=dg.DagsterRunStatus.STARTED)
+        assert started.tick_of("monthly_schedule").skip_message == (
+            f"run {run.run_id} is at work; one month is run at a time"
+        )
+
+
 class TestApprovalSensor:
     def test_asks_about_the_base_model_once(self, trained: World) -> None:
         (requested,) = trained.tick("approval_sensor").run_requests
@@ -173,7 +202,7 @@ class TestApprovalSensor:
 
         tick = trained.tick("approval_sensor")
         assert not tick.run_requests
-        assert tick.skip_message == "people know all there is to know"
+        assert tick.skip_message == "everybody has been told"
 
     def test_asks_about_a_month_once(self, compared_january: World) -> None:
         (requested,) = compared_january.tick("approval_sensor").run_requests
@@ -212,7 +241,7 @@ class TestApprovalSensor:
         )
         tick = compared_january.tick("approval_sensor")
         assert not tick.run_requests
-        assert tick.skip_message == "1 messages wait for another try"
+        assert tick.skip_message == "1 message: being worked on, or waiting for another try"
 
     def test_tries_again_after_growing_pauses_until_it_arrives(
         self, compared_january: World, monkeypatch: pytest.MonkeyPatch
@@ -307,7 +336,9 @@ class TestCalendarSensor:
         assert failures(started.launch(requested, "notice_job")) == {}
         (told,) = [message for message in started.chat.messages if message.text.startswith("Not learned")]
         assert told.key == "Rule tolls_2015_03 and version 1"
-        assert "blind to rules" not in told.text  # no month has been compared: nothing says how hard rides are
+        assert (
+            "does not account for rules" not in told.text
+        )  # no month has been compared: nothing says how hard rides are
         again = started.tick("calendar_sensor")
         assert not again.run_requests
 
@@ -316,4 +347,4 @@ class TestCalendarSensor:
         started.clock_ahead_days = (date(2015, 2, 1) - datetime.now(UTC).date()).days
         tick = started.tick("calendar_sensor")
         assert not tick.run_requests
-        assert tick.skip_message == "version 1 has learned every dated rule in force until 2015-02-15"
+        assert tick.skip_message == "version 1 has learned every dated rule in force by 2015-02-15"

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from taxifare.approval.approvals import Approvals
@@ -211,6 +212,14 @@ class World:
         definition, resources = repository.get_sensor_def(sensor), repository.get_top_level_resources()
         needed = {name: resources[name] for name in definition.required_resource_keys}
         with dg.build_sensor_context(self.instance, repository_def=repository, resources=needed) as context:
+            return definition.evaluate_tick(context)
+
+    def tick_of(self, schedule: str) -> ScheduleExecutionData:
+        """Evaluates a schedule as the daemon does."""
+        repository = self.definitions.get_repository_def()
+        definition, resources = repository.get_schedule_def(schedule), repository.get_top_level_resources()
+        needed = {name: resources[name] for name in definition.required_resource_keys}
+        with dg.build_schedule_context(self.instance, repository_def=repository, resources=needed) as context:
             return definition.evaluate_tick(context)
 
     def launch(self, requested: dg.RunRequest, job: str) -> dg.ExecuteInProcessResult:

@@ -27,7 +27,7 @@ from taxifare.model.fitting import InMemory, fit, predict, quantile_loss
 from taxifare.model.network import ARCHITECTURES, build_network
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import FINGERPRINT_TAG, ModelRegistry
-from taxifare.model.runs import Runs
+from taxifare.model.runs import PAGES_ADDRESS, Runs
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
 from taxifare.trips.features import InputError, compute_features, feature_names
@@ -345,6 +345,22 @@ def test_versions_are_text_and_found_by_what_they_were_made_from(registry: Model
     assert registry.find("f") is None, "a fingerprint is not a prefix"
 
 
+def test_versions_and_experiment_say_what_they_are_and_keep_what_people_wrote(
+    registry: ModelRegistry, trained: Trained
+) -> None:
+    client = registry.store.client
+    client.set_experiment_tag(registry.store.experiment_id, "mlflow.note.content", "Ada's")
+    registry.prepare()
+    experiment = client.get_experiment_by_name(registry.store.experiment)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment.tags["mlflow.note.content"] == "Ada's"
+    assert "`production` is the version that a person" in client.get_registered_model("taxifare").description
+    version = put(registry, trained.network)
+    registry.tag(version, {"month": "base", "skill": "0.2"})
+    described = client.get_model_version("taxifare", version).description
+    assert described == "Learned the base years, starting from random weights."
+
+
 def test_aliases_point_at_one_version_each(registry: ModelRegistry, trained: Trained) -> None:
     assert registry.production_version() is None
     assert registry.staging_version() is None
@@ -502,6 +518,8 @@ EVERY_METHOD: dict[str, Callable[[ModelRegistry], object]] = {
     "log_predictions": lambda registry: registry.runs.log_predictions("r", pd.Series([1.0], index=["k"])),
     "read_predictions": lambda registry: registry.runs.read_predictions("r"),
     "url": lambda registry: registry.runs.url("r"),
+    "pages": lambda registry: registry.runs.pages(),
+    "describe_experiment": lambda registry: registry.store.describe_experiment(),
     "comparison_url": lambda registry: registry.runs.comparison_url(["r"]),
     "newest_of": lambda registry: registry.newest_of("base"),
     "newest_whole_month_of": lambda registry: registry.newest_whole_month_of("1"),
@@ -625,7 +643,7 @@ def test_predictions_come_back_ride_by_ride(registry: ModelRegistry, january: pd
     back = registry.runs.read_predictions(run_id)
     assert back.tolist() == [1, 2, 3, 4, 5]
     assert back.index.tolist() == january["key"].head(5).tolist()
-    assert registry.runs.url(run_id) is None, "SQLite has no pages"
+    assert registry.runs.url(run_id).startswith(f"{PAGES_ADDRESS}/#/experiments/"), "taxifare mlflow shows SQLite's"
 
 
 # A store on SQLite
@@ -697,7 +715,6 @@ def test_a_server_has_a_page_for_each_run_and_keeps_its_predictions(served: Mode
         served.runs.log_predictions(run_id, pd.Series([7.0], index=["k"]))
     assert served.runs.read_predictions(run_id).to_dict() == {"k": 7.0}
     url = served.runs.url(run_id)
-    assert url is not None
     assert url.endswith(run_id)
     assert requests.get(url, timeout=30).status_code == 200
     runs = all_runs(served)

@@ -1,0 +1,25 @@
+"""MLflow's pages: `mlflow` serves those of a store that has no server of its own."""
+
+import os
+import sys
+
+from taxifare.approval.versions import registry_of
+from taxifare.cli.shared import approvals_in_force, errors_told, terminal
+from taxifare.model.runs import PAGES_ADDRESS
+from taxifare.settings import settings_in_force
+
+
+@errors_told()
+def mlflow() -> None:
+    """Open MLflow's pages: training runs, and what became of each version of the model."""
+    approvals_in_force()
+    settings = settings_in_force()
+    registry = registry_of(settings)
+    registry.prepare()
+    if registry.store.is_server:
+        terminal().print(f"MLflow is a server, see {registry.runs.pages()}", soft_wrap=True)
+        return
+    terminal().print(f"Training runs: {registry.runs.pages()}\nStop with Ctrl-C.", soft_wrap=True)
+    host, port = PAGES_ADDRESS.removeprefix("http://").split(":")
+    server = ["mlflow", "server", "--backend-store-uri", settings.tracking_uri, "--host", host, "--port", port]
+    os.execv(sys.executable, [sys.executable, "-m", *server, "--workers", "1"])  # noqa: S606 - the arguments are ours
