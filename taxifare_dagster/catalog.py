@@ -24,5 +24,8 @@ PRODUCTION_POOL = "production_model"
 MONTHLY_ASSETS = ("raw_new_data", "preprocessed_data", "rehearsal_trips", "production_eval_mae", "staging_model")
 """The assets of a month, in their order."""
 
+BEATS_PRODUCTION = "staging_beats_production"
+"""The check that holds the comparison of a month."""
+
 OUTCOME_ASSETS = ("served_predictions", "served_outcomes", "served_mae")
 """What becomes of a month's quotes, in their order."""

@@ -38,13 +38,14 @@ from taxifare.trips.stored import StoredTrips
 from taxifare.trips.table import COORDINATES
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model
+from taxifare_dagster.catalog import BEATS_PRODUCTION
 from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
 from taxifare_dagster.lake import realised
 from taxifare_dagster.partitions import month_of_partition
 
 _log = logging.getLogger(__name__)
 
-_OF_THE_PAST = "A later month has been compared since: see there how production stands today. Of this month:"
+_OF_THE_PAST = "A later month has been compared since; see there how production stands today. For this month:"
 
 
 def raw_new_data_checks(
@@ -78,11 +79,11 @@ def production_is_not_stale(
     json_io: dg.ResourceParam[JsonIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.AssetCheckResult:
-    """On the same trips, a model that has learned the month is not surely better than production by more than a little.
+    """On the same trips, a model that has learned the month is not better than production by more than the tolerance.
 
-    A hard month or another season raises the error of both; a stale model errs where the month's candidate does not.
-    `why` says how much of the change is which, and which dated rules production has not learned. Of a month that is
-    past – a later one has been compared – it is said, too, but the check passes: it says how production stands today.
+    A hard month or another season raises the error of both models; a stale model is wrong where the month's candidate
+    is not. `why` says how much of the change is due to which, and which dated fare rules production has not learned.
+    Once a later month has been compared, this month's check passes: the latest one says how production stands today.
     """
     if production_eval_mae.contender is None:
         nothing = production_eval_mae.version is None
@@ -132,10 +133,11 @@ def staging_model_checks(
     asset = "staging_model"
     yield _result(
         asset,
-        "staging_beats_production",
+        BEATS_PRODUCTION,
         passed=evidence.verdict in {Verdict.PROMOTE, Verdict.COLD_START},
         shown={**metadata.comparison(evidence), **metadata.report(evidence.subject, settings.lake)},
         warn=True,
+        says=metadata.answer(evidence),
     )
     yield _result(asset, "keeps_every_slice", passed=not worse, shown={"slices_worse": ", ".join(worse)}, warn=True)
     yield _result(
@@ -158,7 +160,7 @@ def base_beats_reference(
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.AssetCheckResult:
-    """The first model is better than a plain rate per km; the request to put it in production is made from this."""
+    """The first model is better than a flat per-km rate. The request to put it into production rests on this."""
     sample = base_trips.preprocessed(settings.city_facts)
     evidence = compare(sample, Appraisal(version=None), base_model, registry, settings)
     record(approvals.ledger, evidence, approvals.now())
@@ -166,6 +168,7 @@ def base_beats_reference(
     return dg.AssetCheckResult(
         passed=evidence.staging.scores.mae < evidence.difficulty_mae,
         severity=dg.AssetCheckSeverity.WARN,
+        description=metadata.answer(evidence),
         metadata={**metadata.comparison(evidence), **metadata.report(evidence.subject, settings.lake)},
     )
 
@@ -213,10 +216,10 @@ def _found(asset: str, name: str, finding: Finding, *, warn: bool = False) -> dg
 def knows_the_rules(
     approvals: dg.ResourceParam[Approvals], settings: dg.ResourceParam[Settings]
 ) -> dg.AssetCheckResult:
-    """Every dated rule in force, or in force within two weeks, is one that the model which prices rides has learned.
+    """The model in production has learned every dated fare rule that is in force, or will be within two weeks.
 
-    The calendar knows before any ride does. `error_to_expect` goes by how hard rides are and is blind to rules.
-    `calendar_sensor` evaluates it as well, whenever its answer changes.
+    The calendar knows of a rule before any ride is paid under it. `error_to_expect` accounts for how hard rides are,
+    not for rules. `calendar_sensor` evaluates this check as well, whenever its answer changes.
     """
     with approvals.ledger.reading() as entries:
         found = calendar_in(entries, settings, approvals.now())
@@ -252,7 +255,7 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
 
     published = {
         "has_trip_columns": "Columns and types are those of the trip table",
-        "is_within_month": "Every pickup is in the month, the next midnight excluded",
+        "is_within_month": "Every pickup is within the month, up to but not including the next midnight",
         "has_enough_trips": "There are at least MINIMUM_TRIPS trips",
         "has_unique_keys": "No two trips share a key",
     }
@@ -261,19 +264,19 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
         "has_no_nulls": "Features and targets have no nulls",
     }
     compared = {
-        "staging_beats_production": "Staging is better than production, surely and by enough to matter",
-        "keeps_every_slice": "No slice (airports, long rides, same point, night, rush hour) gets worse",
-        "keeps_bias": "The mean error does not grow beyond its tolerance",
-        "has_no_leak": "Neither model was trained on trips of the validation's time",
+        BEATS_PRODUCTION: "Staging is better than production, with confidence and by at least the minimum gain",
+        "keeps_every_slice": "No slice (airports, long rides, night, rush hour, …) gets worse beyond its tolerance",
+        "keeps_bias": "The bias (mean signed error) does not grow beyond its tolerance",
+        "has_no_leak": "Neither model was trained on trips from the validation period",
     }
     quoted = {
-        "knows_every_version": "What was served was in production by the ledger, what was in shadow was asked about",
-        "predicts_again_the_same": "A sample of the rides, predicted again by what is registered, equal to the cent",
-        "is_asked_in_time": "Prices were asked for before the rides began: the clocks of service and clients agree",
+        "knows_every_version": "What was served was in production, and what ran in shadow was asked about",
+        "predicts_again_the_same": "The registered versions predict a sample of the rides again, to the cent",
+        "is_asked_in_time": "Prices were asked for before rides began: the clocks of the service and its clients agree",
     }
     outcomes = {
-        "matches_rides": "Some of the rides that were quoted are among those that were published or told of",
-        "clocks_agree": "Rides began, as published, about when their prices were asked for",
+        "matches_rides": "Some of the quoted rides are among the published trips or the reported outcomes",
+        "clocks_agree": "Published pickups are close to the times at which prices were asked for",
     }
     trips = {"preprocessed_data": dg.AssetIn("preprocessed_data")}
     base_trips = {"base_trips": dg.AssetIn("base_trips")}
@@ -298,8 +301,14 @@ def _inspected(asset: str, inspections: Iterable[Inspection]) -> Iterator[dg.Ass
 
 
 def _result(
-    asset: str, name: str, *, passed: bool, shown: Mapping[str, Any], warn: bool = False
+    asset: str, name: str, *, passed: bool, shown: Mapping[str, Any], warn: bool = False, says: str | None = None
 ) -> dg.AssetCheckResult:
     """Returns the result of one check of an asset."""
-    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
-    return dg.AssetCheckResult(asset_key=asset, check_name=name, passed=passed, severity=severity, metadata=dict(shown))
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=name,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
+        description=says,
+        metadata=dict(shown),
+    )

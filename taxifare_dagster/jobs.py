@@ -68,21 +68,21 @@ replay_job = dg.define_asset_job(
     "replay_job",
     selection=dg.AssetSelection.groups(REPLAY_GROUP),
     tags=STUDY_TAG,
-    description="What if: replay months under several policies, write the report. Killed, it goes on when run again.",
+    description="Replay months under several policies and write the report. Stopped, it resumes when launched again.",
 )
 
 
 scoring_job = dg.define_asset_job(
     "scoring_job",
     selection=dg.AssetSelection.assets(scored_trips.__name__),
-    description="Every ride of a month, priced by the model in production.",
+    description="Price every ride of a month with the model in production.",
 )
 
 
 outcomes_job = dg.define_asset_job(
     "outcomes_job",
     selection=dg.AssetSelection.assets(*OUTCOME_ASSETS, input_drift.__name__),
-    description="A month's quotes joined with what the rides came to, how far off they were, and whether rides drift.",
+    description="Join a month's quotes with what the rides came to; measure their error, and the drift of rides.",
 )
 
 
@@ -150,7 +150,7 @@ def keep_requests(
         context.log.info("reminded of %s", request_id)
 
 
-@dg.job(description="Expire and remind: what happens to requests that nobody answers.")
+@dg.job(description="Expire unanswered requests and send reminders.")
 def reminder_job() -> None:
     """Expires and reminds."""
     keep_requests()
@@ -159,12 +159,12 @@ def reminder_job() -> None:
 class Answer(dg.Config):
     """A person's answer to a request. The message fills in all but who and why."""
 
-    request: str = Field(description="The request, as the message names it")
-    token: str = Field(description="The token that the message shows: it proves that the answer is to that message")
+    request: str = Field(description="The request's id, as in the message")
+    token: str = Field(description="The token in the message; it proves that this answers that message")
     decision: Decision = Field(description="approve or reject")
     decided_by: str = Field(description="Who decides")
     reason: str = Field(description="Why")
-    override: bool = Field(default=False, description="Approve although the verdict is neither PROMOTE nor COLD_START")
+    override: bool = Field(default=False, description="true: approve although the verdict is not PROMOTE or COLD_START")
 
 
 @dg.op
@@ -184,7 +184,7 @@ def decide(
     renew_pages(approvals.ledger, settings, realised)
 
 
-@dg.job(description="Answer a request: approve or reject. Open it from the link in the message.")
+@dg.job(description="Approve or reject a request. Open this from the link in the message.")
 def decision_job() -> None:
     """Records a person's decision and acts on it."""
     decide()
@@ -193,8 +193,8 @@ def decision_job() -> None:
 class Return(dg.Config):
     """Which version to go back to. The message that told of the promotion fills in all but who and why."""
 
-    token: str = Field(description="The token that the message shows: it proves that somebody has read that message")
-    to: str | None = Field(default=None, description="Version; empty: the one that the present version replaced")
+    token: str = Field(description="The token in the message; it proves that somebody has read it")
+    to: str | None = Field(default=None, description="Version to go back to; empty: the one that was replaced last")
     decided_by: str = Field(description="Who decides")
     reason: str = Field(description="Why")
 
@@ -214,7 +214,7 @@ def roll_back(
     renew_pages(approvals.ledger, settings, realised)
 
 
-@dg.job(description="Go back to an earlier production version. Open it from the link in the message.")
+@dg.job(description="Go back to an earlier production version. Open this from the link in the message.")
 def rollback_job() -> None:
     """Goes back to an earlier production version."""
     roll_back()
@@ -223,8 +223,8 @@ def rollback_job() -> None:
 class Repetition(dg.Config):
     """What to ask again. The message that told of the expiry fills it in."""
 
-    request: str = Field(description="The request that nobody answered, as the message names it")
-    token: str = Field(description="The token that the message shows: it proves that somebody has read that message")
+    request: str = Field(description="The id of the request that nobody answered, as in the message")
+    token: str = Field(description="The token in the message; it proves that somebody has read it")
 
 
 @dg.op
@@ -234,7 +234,7 @@ def ask_again(context: dg.OpExecutionContext, config: Repetition, approvals: dg.
     context.log.info("%s waits for an answer until %s", again.id, again.valid_until)
 
 
-@dg.job(description="Ask again what nobody answered in time. Open it from the link in the message.")
+@dg.job(description="Ask again about a request that nobody answered in time. Open this from the link in the message.")
 def ask_again_job() -> None:
     """Asks again what nobody answered in time."""
     ask_again()
@@ -281,7 +281,7 @@ def damage_of(approvals: Approvals, links: Links) -> Mapping[str, Fault]:
     return {fault.about: fault}
 
 
-@dg.job(description="Tell people of changes of production, of questions that nobody answered in time, and of faults.")
+@dg.job(description="Send messages about changes of production, expired questions and faults.")
 def notice_job() -> None:
     """Tells people of what needs no answer."""
     send_notices()
@@ -324,7 +324,7 @@ def retrain_on_whole_month(
 
 @dg.job(
     tags=MONTHLY_TAG,
-    description="Train the approved model on with its whole month, for the next month to judge.",
+    description="Continue training the approved model on the whole month; the next month judges the result.",
 )
 def whole_month_job() -> None:
     """Retrains an approved model on its whole month."""
@@ -334,14 +334,14 @@ def whole_month_job() -> None:
 watch_job = dg.define_asset_job(
     "watch_job",
     selection=dg.AssetSelection.assets(production_watch.__name__),
-    description="Whether production errs more than it did, from what rides came to; asks a person where it does.",
+    description="Look for a growing error of production in the outcomes of rides; ask a person if there is one.",
 )
 
 
 class Agreed(dg.Config):
     """Which alarm."""
 
-    alarm: str = Field(description="The alarm, as its message names it; somebody has agreed to it")
+    alarm: str = Field(description="The id of an alarm that somebody has agreed to, as in its message")
 
 
 @dg.op(pool=PRODUCTION_POOL)
@@ -400,7 +400,7 @@ def search_settings(
     parquet_io: dg.ResourceParam[ParquetIOManager],
     base_trips_io: dg.ResourceParam[BaseTripsIOManager],
 ) -> None:
-    """Searches better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
+    """Searches for better hyperparameters; a person may then adopt them with `taxifare tuned --write`."""
     if config.subject == BASE:
         trips = base_trips(base_trips_io).preprocessed(settings.city_facts)
     else:
@@ -414,7 +414,7 @@ def search_settings(
 
 @dg.job(
     tags=STUDY_TAG,
-    description="Search better hyperparameters, for a person to adopt. Killed or stopped, it goes on when run again.",
+    description="Search for better hyperparameters, for a person to adopt. Stopped, it resumes when launched again.",
 )
 def tuning_job() -> None:
     """Searches better hyperparameters."""
@@ -424,7 +424,7 @@ def tuning_job() -> None:
 class RideFile(dg.Config):
     """Which file of SCORING_INBOX."""
 
-    file: str | None = Field(default=None, description="Its name; empty: all that wait")
+    file: str | None = Field(default=None, description="The file's name; empty: all files that wait")
 
 
 @dg.op
@@ -450,7 +450,7 @@ def score_inbox(context: dg.OpExecutionContext, config: RideFile, settings: dg.R
         raise dg.Failure("; ".join(faults), allow_retries=False)
 
 
-@dg.job(description="Price the files of rides that wait in SCORING_INBOX; answers and a receipt lie beside each.")
+@dg.job(description="Price the files of rides waiting in SCORING_INBOX; prices and a receipt appear beside each file.")
 def inbox_job() -> None:
     """Prices the files that wait."""
     score_inbox()

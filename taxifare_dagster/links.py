@@ -14,10 +14,9 @@ from taxifare.approval.decisions import Decision
 from taxifare.approval.records import Question, Request
 from taxifare.operations.month_pages import address_of, page_in
 from taxifare.trips.editions import BASE
-from taxifare.trips.months import parse_month
 from taxifare_dagster.assets.models import base_model, staging_model
 from taxifare_dagster.assets.production import production_model
-from taxifare_dagster.catalog import CODE_LOCATION
+from taxifare_dagster.catalog import BEATS_PRODUCTION, CODE_LOCATION
 from taxifare_dagster.jobs import (
     Answer,
     Repetition,
@@ -29,7 +28,6 @@ from taxifare_dagster.jobs import (
     roll_back,
     rollback_job,
 )
-from taxifare_dagster.partitions import partition_key
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,12 @@ class DagsterLinks:
         return f"{self._root}/assets/{name}"
 
     def subject(self, subject: str) -> str:
-        """Returns the address of the model that may replace production: of a month, or of `base`."""
-        if subject == BASE:
-            return self.asset(base_model.__name__)
-        month = partition_key(parse_month(subject))
-        return f"{self.asset(staging_model.__name__)}?view=partitions&partition={month}"
+        """Returns the address of the check that holds the comparison: of a month, or of `base`.
+
+        It opens on the latest month that was compared, whose name its first line begins with.
+        """
+        asset, check = (base_model, "base_beats_reference") if subject == BASE else (staging_model, BEATS_PRODUCTION)
+        return f"{self.asset(asset.__name__)}?view=checks&checkDetail={check}"
 
     def report(self, subject: str) -> str:
         """Returns the address of the page of a month, or of `base`, in the lake."""

@@ -6,18 +6,18 @@ No decisions here, and no pictures of its own: figures and tables are drawn by `
 import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 from upath import UPath
 
+from taxifare.approval.message import VERDICT_IN_WORDS
 from taxifare.approval.records import Promotion
-from taxifare.gate.evidence import Appraisal, Evidence
+from taxifare.gate.evidence import Appraisal, Contender, Evidence
 from taxifare.gate.scores import Interval, Scores, describe_gain, predictions_of
 from taxifare.gate.slices import SliceComparison
-from taxifare.gate.staleness import Change, baseline_of
+from taxifare.gate.staleness import Baseline, Change, baseline_of
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
@@ -29,6 +29,7 @@ from taxifare.monitoring.realised import RealisedMonth
 from taxifare.monitoring.watch import Watched
 from taxifare.operations.month_pages import page_in
 from taxifare.reports import figures, tables, watch_figures
+from taxifare.reports.columns import meaning_of_feature
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.batches import Receipt
 from taxifare.serving.in_force import InForce
@@ -48,11 +49,8 @@ Metadata = Mapping[str, Any]
 AGREES = "served_as_in_the_ledger"
 """Whether what is served is what the ledger says, or why that cannot be told."""
 
-_TIMELINE_MARGIN = timedelta(days=1)
-"""How far the present version is drawn; the picture is made when it is promoted."""
-
 _IS_VALIDATION = dg.TableColumn(
-    "is_validation", "bool", description="Whether the trip is one of the latest, kept to judge models by"
+    "is_validation", "bool", description="Whether the trip is held out for validation (true or false)"
 )
 
 
@@ -65,8 +63,9 @@ def trip_schema(settings: ProblemSettings) -> dg.TableSchema:
 def preprocessed_schema(settings: ProblemSettings) -> dg.TableSchema:
     """Returns the columns of clean trips with their target and features for the Columns panel."""
     target, published = settings.target_facts, trip_schema(settings)
-    features = [dg.TableColumn(name, "float32", description="Feature") for name in feature_names(settings.city_facts)]
-    predicted = dg.TableColumn("target", "number", description=f"What is predicted: the {target.name} ({target.unit})")
+    meanings = {name: meaning_of_feature(name, settings.city_facts) for name in feature_names(settings.city_facts)}
+    features = [dg.TableColumn(name, "float32", description=meaning) for name, meaning in meanings.items()]
+    predicted = dg.TableColumn("target", "number", description=f"The {target.name} to be predicted ({target.unit})")
     return dg.TableSchema([*published.columns, predicted, *features])
 
 
@@ -154,14 +153,14 @@ def scores(found: Scores, unit: Unit) -> Metadata:
 
 
 def standings(found: Iterable[Standing], unit: Unit) -> dg.TableMetadataValue:
-    """Returns the challengers of a month as a table."""
+    """Returns the challengers of a month as a table; errors and gains are on training trips that none learned from."""
     headings = (
         Heading("challenger"),
         Heading("staged", "bool"),
         Heading("trips", "int"),
         Heading("seconds", "float", 1),
-        Heading(f"MAE on held trips, {unit}", "float", 3),
-        Heading(f"gain, {unit}"),
+        Heading(f"MAE, {unit}", "float", 3),
+        *_gain_headings(unit),
     )
     rows = (
         (
@@ -170,7 +169,7 @@ def standings(found: Iterable[Standing], unit: Unit) -> dg.TableMetadataValue:
             standing.learned_trips,
             standing.seconds,
             standing.mae,
-            "" if standing.gain is None else describe_gain(standing.gain, unit),
+            *((None, None, None) if standing.gain is None else _bounds(standing.gain)),
         )
         for standing in found
     )
@@ -179,21 +178,28 @@ def standings(found: Iterable[Standing], unit: Unit) -> dg.TableMetadataValue:
 
 def slices(parts: Iterable[SliceComparison], unit: Unit) -> dg.TableMetadataValue:
     """Returns the comparison on each slice as a table."""
-    numbers = (f"production MAE, {unit}", f"staging MAE, {unit}", f"gain, {unit}", "from", "to")
+    errors = (Heading(f"{name} MAE, {unit}", "float", 3) for name in ("production", "staging"))
     rows = (
         (
             part.name,
             part.staging.trips,
             part.production.mae,
             part.staging.mae,
-            part.gain.mean,
-            part.gain.low,
-            part.gain.high,
+            *_bounds(part.gain),
         )
         for part in parts
     )
-    headings = (Heading("slice"), Heading("trips", "int"), *(Heading(name, "float", 3) for name in numbers))
-    return table(Table(headings, tuple(rows)))
+    return table(Table((Heading("slice"), Heading("trips", "int"), *errors, *_gain_headings(unit)), tuple(rows)))
+
+
+def _gain_headings(unit: Unit) -> tuple[Heading, ...]:
+    """Returns what stands above a gain and the ends of its 95 % interval."""
+    return tuple(Heading(name, "float", 3) for name in (f"gain, {unit}", "from (95 %)", "to (95 %)"))
+
+
+def _bounds(gain: Interval) -> tuple[float | None, ...]:
+    """Returns a gain and the ends of its interval; none for one that is infinite, which a page cannot draw."""
+    return tuple(value if math.isfinite(value) else None for value in (gain.mean, gain.low, gain.high))
 
 
 def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings: Settings) -> Metadata:
@@ -203,7 +209,9 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
     run_id, target = found.contender.run_id, settings.target_facts
     predictions, validation = registry.runs.read_predictions(run_id), trips.validation
     predicted, baseline = predictions_of(validation, predictions), baseline_of(trips, found.contender)
+    quoted = quoted_mae(predicted, validation, settings.meter)
     shown: dict[str, Any] = {
+        "all_numbers": table(_numbers(found.contender, baseline, quoted, target.unit)),
         **scores(found.contender.scores, target.unit),
         **measured(
             target.unit,
@@ -211,16 +219,28 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
             corrected_mae=found.contender.corrected.mae,
             corrected_bias=found.contender.corrected.bias,
             difficulty_mae=baseline.difficulty_mae,
-            **quoted_mae(predicted, validation, settings.meter),
+            **quoted,
         ),
         "skill": rounded(baseline.skill),
-        "mlflow_run": run_id,
+        "mlflow_page": dg.MetadataValue.url(registry.runs.url(run_id)),
         "errors": plot(figures.errors_by_hour(predictions, validation, target)),
         "worst_rides": table(tables.worst_rides(predicted, validation, target)),
     }
-    if (url := registry.runs.url(run_id)) is not None:
-        shown["mlflow_page"] = dg.MetadataValue.url(url)
     return shown
+
+
+def _numbers(found: Contender, baseline: Baseline, quoted: Mapping[str, float], unit: Unit) -> Table:
+    """Returns the numbers of a scored version in groups; the UI draws them under other names."""
+    rows = (
+        ("prediction: MAE", found.scores.mae),
+        ("prediction: RMSE", found.scores.rmse),
+        ("prediction: bias", found.scores.bias),
+        *(("quote on the meter: MAE", value) for value in quoted.values()),
+        ("corrected: MAE", found.corrected.mae),
+        ("corrected: bias", found.corrected.bias),
+        ("flat per-km rate: MAE", baseline.difficulty_mae),
+    )
+    return Table((Heading("of what"), Heading(f"{unit} a ride", "float", 4)), rows)
 
 
 def candidate(found: Candidate, trips: Trips, registry: ModelRegistry, settings: Settings) -> Metadata:
@@ -357,11 +377,17 @@ def biases(evidence: Evidence) -> Metadata:
     }
 
 
+def answer(evidence: Evidence) -> str:
+    """Returns the verdict and its reasons as a sentence; pages of checks sort by name, and it comes first there."""
+    reasons = "; ".join(evidence.reasons)
+    return f"{evidence.subject}: {evidence.verdict.value}, {VERDICT_IN_WORDS[evidence.verdict]} ({reasons})"
+
+
 def comparison(evidence: Evidence) -> Metadata:
     """Returns the evidence as metadata: what a person reads first, and the whole of it as JSON."""
     numbers: dict[str, Any] = {
+        "answer": answer(evidence),
         "verdict": evidence.verdict.value,
-        "reasons": "; ".join(evidence.reasons),
         "staging_version": evidence.staging.version,
         "production_version": evidence.production_version or "none",
         **measured(evidence.unit, staging_mae=evidence.staging.scores.mae, difficulty_mae=evidence.difficulty_mae),
@@ -408,7 +434,7 @@ def promotion(entry: Promotion, entries: Sequence[Promotion]) -> Metadata:
         "promoted_at": entry.promoted_at.isoformat(timespec="seconds"),
         "sequence": entry.sequence,
         "history": table(tables.history(reversed(entries))),
-        "timeline": plot(figures.production_timeline(entries, entry.promoted_at + _TIMELINE_MARGIN)),
+        "timeline": plot(figures.production_timeline(entries)),
     }
 
 

@@ -24,7 +24,7 @@ class WatchedDay(Frozen):
         day: Of the pickups.
         rides: How many outcomes it has.
         mae: How far production was off.
-        difficulty: How far a plain rate per km was off on the same rides.
+        difficulty: How far a flat per-km rate was off on the same rides.
         score: What the days until then add up to, see `taxifare.monitoring.watch`.
     """
 

@@ -52,19 +52,19 @@ def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_bac
     >>> print("\n".join(told.lines))
     Failed: monthly_job, 2015-03
     Why: no trips
-    What to do: mend the cause and re-execute it from its page; later months wait until then
+    What to do: fix the cause and re-execute the run from its page; later months wait until then
     """
     said = one_line(redacted(why))
     cut = said if len(said) <= MOST_CHARACTERS else f"{said[:MOST_CHARACTERS]}…"
     wait = "; later months wait until then" if holds_back else ""
-    way_out = f"What to do: mend the cause and re-execute it from its page{wait}"
+    way_out = f"What to do: fix the cause and re-execute the run from its page{wait}"
     return Fault(about_failure(name), (f"{ending.capitalize()}: {what}", f"Why: {cut or 'unknown'}", way_out), page)
 
 
 def damage(version: str, why: str, page: str) -> Fault:
     """Returns what is told of a production version that is not what was approved, or cannot be found."""
     way_out = (
-        "What to do: restore it from a backup, or go back: taxifare rollback --to VERSION (or none) --by YOU "
+        "What to do: restore it from a backup, or roll back: taxifare rollback --to VERSION (or none) --by YOU "
         "--reason WHY; taxifare doctor says more"
     )
     lines = (f"Damaged: version {version}, which is in production", f"Why: {one_line(redacted(why))}", way_out)

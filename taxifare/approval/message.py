@@ -100,16 +100,16 @@ def message(
         *_so_far(request),
         *_warnings(request, dead_links, other_starts),
         *(
-            f"Restated: that {earlier.request_id} was {earlier.state} by {one_line(str(earlier.by))}, "
-            f"{_moment(earlier.at)}, rests on an earlier edition of these trips"
+            f"Restated: {earlier.request_id} was {earlier.state} by {one_line(str(earlier.by))} on "
+            f"{_moment(earlier.at)}, on the basis of an earlier edition of these trips"
             for earlier in restated
         ),
     ]
     lines += [
         *_gains(evidence),
         f"Bias: production {_signed(production.bias if production else None)}, staging {_signed(staging.bias)}",
-        f"With its correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
-        f"Difficulty: a plain rate per km is {_amount(evidence.difficulty_mae)} off on these trips",
+        f"Bias after correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
+        f"Difficulty: a flat per-km rate has an MAE of {_amount(evidence.difficulty_mae)} on these trips",
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
     ]
@@ -121,7 +121,7 @@ def message(
     else:
         lines.append(f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}")
         if request.verdict not in APPROVABLE:
-            lines.append("Approving is against the verdict: it takes override: true, and a reason that says why")
+            lines.append("Approving would go against the verdict: set override: true and explain why in the reason")
         pages += [
             ("Approve", links.decision(request, tokens["approve"], "approve")),
             ("Reject", links.decision(request, tokens["reject"], "reject")),
@@ -134,8 +134,8 @@ def _so_far(request: Request) -> list[str]:
     if not is_so_far(request.revision):
         return []
     return [
-        f"On the days of {request.subject} so far, from what rides came to that were quoted: a few days decide, and "
-        "the whole month is compared when it is published"
+        f"Based on the outcomes of the days of {request.subject} so far. That is only a few days; the whole month is "
+        "compared once it is published"
     ]
 
 
@@ -145,15 +145,15 @@ def _gains(evidence: Evidence) -> list[str]:
     if evidence.track_record is not None:
         so_far = evidence.track_record.gains.all
         lines.append(
-            f"Saved so far: {_interval(so_far.interval, unit)} a ride, {so_far.total:+,.0f} {unit} in all, on the "
-            f"{so_far.rides:,} rides since version {evidence.production_version} came in"
+            f"Saved so far: {_interval(so_far.interval, unit)} a ride, {so_far.total:+,.0f} {unit} in total, on the "
+            f"{so_far.rides:,} rides since version {evidence.production_version} went into production"
         )
     if evidence.gain is not None:
         rides = evidence.staging.scores.trips
         lines.append(f"On the month's last days: {_interval(evidence.gain, unit)} a ride, on {rides:,} rides")
         lines.append(
-            "How to read this: + means closer to the truth. Had other days like these been taken, the mean would lie "
-            "between the two bounds 19 times in 20: it speaks of these rides, those of next month may differ"
+            "How to read this: + means closer to the truth. With other days like these, the mean would fall within the "
+            "interval 19 times out of 20. It describes these rides; next month's may differ"
         )
     if evidence.hindsight is not None:
         before = evidence.hindsight.replaced_version
@@ -185,13 +185,13 @@ def _warnings(request: Request, dead_links: str | None, other_starts: Sequence[R
     """Returns what has to be known before answering, beside the numbers."""
     lines = []
     if dead_links is not None:
-        lines.append(f"Links of earlier messages about this are dead: {dead_links}. Answer by the links below")
+        lines.append(f"The links in earlier messages about this no longer work: {dead_links}. Use the links below")
     if other_starts:
         first = min([request, *other_starts], key=by_subject)
         waiting = sorted({request.subject, *(start.subject for start in other_starts)})
         lines.append(
-            f"{len(waiting)} starts wait for an answer: {', '.join(waiting)}. Take {first.subject} first: the others "
-            "are then compared with it"
+            f"{len(waiting)} first models are waiting for an answer: {', '.join(waiting)}. Decide on {first.subject} "
+            "first; the others are then compared with it"
         )
     return lines
 
@@ -214,7 +214,7 @@ def promotion_notice(
     if before is not None and way_back is not None:
         pages.append((f"Back to version {before}", links.way_back(before, way_back)))
     lines = [
-        f"In production: {_version(promotion.version)}, instead of {_version(before)}",
+        f"In production: {_version(promotion.version)}, in place of {_version(before)}",
         f"By {promotion.kind}, {promotion.by}, {_moment(promotion.promoted_at)}: {promotion.reason}",
     ]
     return _message(key, lines, pages, head)
@@ -234,7 +234,7 @@ def expiry_notice(request: Request, links: Links, token: str, number: int, head:
     pages = [("See", links.subject(request.subject)), ("Ask again", links.asking_again(request, token))]
     before = _version(request.production_version)
     lines = [
-        f"Expired: {request.subject}, {request.verdict}: nobody answered until {_moment(request.valid_until)}",
+        f"Expired: {request.subject}, {request.verdict}: nobody answered by {_moment(request.valid_until)}",
         f"Its evidence still stands: version {request.staging_version} to replace {before}",
     ]
     return _message(key, lines, pages, head)
@@ -269,18 +269,18 @@ def standing_question(
     if evidence.so_far is not None:
         so_far.append(f"Saved so far: {_interval(evidence.so_far, terms.unit)} a ride, on {evidence.rides:,} rides")
     lines = [
-        f"May the candidate's lessons become production by themselves from {request.first_month} to "
-        f"{request.last_month}?",
-        f"Promoted by itself, and told at once: a candidate surely more than {terms.minimum_gain:g} {terms.unit} a "
-        f"ride better on the month's last days; or surely better since production came in, by more than "
-        f"{terms.minimum_gain * RECORD_SHARE:g} {terms.unit} a ride on average, while the last days agree",
-        f"Asked of a person: where one kind of trip is surely more than {terms.slice_tolerance:g} {terms.unit} worse, "
-        f"or the bias grows by more than {terms.bias_tolerance:g} {terms.unit}; where production cannot be scored",
+        f"May candidates be promoted automatically from {request.first_month} to {request.last_month}?",
+        f"Promoted automatically, with a message: a candidate that is better, with 95 % confidence, by more than "
+        f"{terms.minimum_gain:g} {terms.unit} a ride on the month's last days; or better since production came in, by "
+        f"more than {terms.minimum_gain * RECORD_SHARE:g} {terms.unit} a ride on average, while the last days agree",
+        f"Still asked: where one kind of trip is worse, with 95 % confidence, by more than {terms.slice_tolerance:g} "
+        f"{terms.unit}, or the bias grows by more than {terms.bias_tolerance:g} {terms.unit}; where production cannot "
+        "be scored",
         "Left as it is, without a question: everything else",
         _reviewed(evidence),
         *so_far,
-        "It ends with the last month; before that with any rollback, with a promotion under it that the next month "
-        "shows to be worse than what it replaced, with changed settings, or by hand: taxifare standing end",
+        "It ends after the last month. It ends earlier with any rollback, when the next month shows that a promotion "
+        "under it made things worse, when the settings change, or by hand: taxifare standing end",
         f"In production: version {request.production_version}, which prices rides of {terms.city}",
         f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}",
     ]
@@ -307,19 +307,19 @@ def alarm_question(
     """
     key = f"Alarm {alarm.id}" + (f", message {number}" if number else "")
     first, last, unit = evidence.days[0].day, evidence.days[-1].day, evidence.unit
-    rules = evidence.rules or ("none that the city's facts know: somebody who knows the prices should look",)
+    rules = evidence.rules or ("none on file for this city; ask somebody who knows the prices",)
     lines = [
-        f"Production errs more than it did: retrain on the days of {alarm.month} so far?",
-        f"Since {first} version {alarm.version} has been {evidence.mae:.2f} {unit} off a ride on {evidence.rides:,} "
-        f"rides; as good as it was, it would have been {evidence.usual_mae:.2f}",
-        f"Its skill, the error taken off that of a plain rate per km, fell from {evidence.usual_skill:.1%} to "
-        f"{evidence.recent_skill:.1%}; a month that is hard for anybody does not lower it",
+        f"The error of production has grown: retrain on the days of {alarm.month} so far?",
+        f"Since {first} the MAE of version {alarm.version} has been {evidence.mae:.2f} {unit} on {evidence.rides:,} "
+        f"rides; at its usual skill it would have been {evidence.usual_mae:.2f}",
+        f"Its skill, the share of a flat per-km rate's error that it avoids, fell from {evidence.usual_skill:.1%} to "
+        f"{evidence.recent_skill:.1%}; a month that is hard for any model does not lower it",
         "Day by day: " + ", ".join(f"{day.day:%m-%d} {day.mae:.2f} ({day.score:.1f})" for day in evidence.days[-10:]),
-        f"How to read this: the number in brackets adds up how far days were below the usual; {evidence.threshold:g} "
-        f"raises the alarm, which happens without a cause at most {evidence.false_alarms_a_year:g} times a year",
+        f"How to read this: the number in brackets adds up how far below the usual the days were. The alarm is raised "
+        f"at {evidence.threshold:g}; expect at most {evidence.false_alarms_a_year:g} false alarms a year",
         f"Dated rules not learned: {'; '.join(rules)}",
-        f"Approving trains a candidate on the outcomes until {last} and later; whether it becomes production is asked "
-        "then, with a comparison. Rejecting leaves all as it is. This is asked once, until production changes",
+        f"Approving trains a candidate on the outcomes up to {last} and later. Whether it goes into production is a "
+        "second question, with a comparison. Rejecting changes nothing. This is asked once until production changes",
         f"Decide before {_moment(alarm.valid_until)}; asked {_moment(alarm.requested_at)}",
     ]
     pages = [
@@ -336,9 +336,8 @@ def _reviewed(evidence: StandingEvidence) -> str:
     for one in evidence.months:
         months[one.answer].append(one.month)
     return (
-        f"Of the months on record, the last {len(evidence.months)}, it would have promoted "
-        f"{_some(months['promote'])}, asked a person about {_some(months['ask'])}, and left {len(months['keep'])} as "
-        "they were"
+        f"In the last {len(evidence.months)} months on record it would have promoted {_some(months['promote'])}, asked "
+        f"a person about {_some(months['ask'])}, and changed nothing in {len(months['keep'])}"
     )
 
 
@@ -359,7 +358,7 @@ def standing_end_notice(end: StandingEnd, used: Sequence[str], links: Links, hea
     lines = [
         f"The standing approval {end.standing_id} is over: by {end.cause}, {who}, {_moment(end.at)}: {end.reason}",
         f"Approved under it: {', '.join(used) or 'nothing'}",
-        "From now on a person is asked about each month; a new standing approval is asked for after the next one",
+        "From now on a person is asked about each month. A new standing approval is asked for after the next month",
     ]
     if end.cause == "regret":
         lines.append("To go back: taxifare rollback, or the link in the message of the promotion")
@@ -369,8 +368,8 @@ def standing_end_notice(end: StandingEnd, used: Sequence[str], links: Links, hea
 def _deciding(by_policy: PolicyDecision) -> str:
     """Returns who decides in a person's place, and what."""
     if by_policy.standing_id is None:
-        return f"The policy decides to {by_policy.decision}"
-    return f"Under {by_policy.by} the answer is to {by_policy.decision}: {by_policy.reason}"
+        return f"Decided by policy: {by_policy.decision}"
+    return f"Decided under {by_policy.by}: {by_policy.decision}, because {by_policy.reason}"
 
 
 def _message(key: str, lines: Sequence[str], pages: Sequence[tuple[str, str]], head: Head | None) -> Message:
@@ -396,7 +395,7 @@ def _corrected(contender: Contender | None) -> str:
     """Bias and error of the predictions that a version raises against its bias."""
     if contender is None:
         return "none"
-    return f"{_signed(contender.corrected.bias)} at an MAE of {_amount(contender.corrected.mae)}"
+    return f"{_signed(contender.corrected.bias)} (MAE {_amount(contender.corrected.mae)})"
 
 
 def _interval(interval: Interval, unit: Unit) -> str:

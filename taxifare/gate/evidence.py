@@ -132,7 +132,7 @@ class Evidence(Frozen):
         staging: The version asked about.
         production_version: What was in production, None where nothing was.
         production: Its scores, None where there is no production or it cannot be scored.
-        difficulty_mae: Error of a plain rate per km on the same trips: how hard they are for anybody.
+        difficulty_mae: Error of a flat per-km rate on the same trips: how hard they are for anybody.
         gain: Paired difference on the validation trips, None where there is nothing to compare with.
         slices: The same on kinds of trips.
         track_record: What the candidate saved since production came in, validation trips included; None where there is

@@ -83,12 +83,12 @@ class Change(Frozen):
         """Whether it is stale, in words."""
         if self.attainable is None:
             return (
-                "Whether the model is stale cannot be told: the month's candidate was not scored on these trips. "
+                "It is unknown whether the model is stale: the month's candidate was not scored on these trips. "
                 "Materialize staging_model, then run this check again."
             )
         return (
             f"The model is {'' if self.is_stale else 'not '}stale: on the same trips the month's candidate saves "
-            f"{describe_gain(self.attainable, self.unit)}; tolerated is surely up to {self.tolerated:.3f}."
+            f"{describe_gain(self.attainable, self.unit)}; tolerance: {self.tolerated:.3f}."
         )
 
     @property
@@ -98,12 +98,12 @@ class Change(Frozen):
         fit = "less well" if self.staler >= 0 else "better"
         parts = (
             f"The error went from {self.then.mae:.2f} to {self.now.mae:.2f} {self.unit} a ride ({self.rise:+.2f}): "
-            f"{self.harder:+.2f} because the month is {hardness} for anybody (a rate per km errs by "
-            f"{self.now.difficulty_mae:.2f} {self.unit} instead of {self.then.difficulty_mae:.2f}), "
+            f"{self.harder:+.2f} because the month is {hardness} for any model (a flat per-km rate is off by "
+            f"{self.now.difficulty_mae:.2f} {self.unit}, was {self.then.difficulty_mae:.2f}), "
             f"{self.staler:+.2f} because the model fits it {fit} "
-            f"(skill {self.now.skill:.1%} instead of {self.then.skill:.1%}).",
+            f"(skill {self.now.skill:.1%}, was {self.then.skill:.1%}).",
             self.finding,
-            f"In force since it was trained: {'; '.join(self.rules)}." if self.rules else "",
+            f"Fare rules that changed since training: {'; '.join(self.rules)}." if self.rules else "",
         )
         return " ".join(part for part in parts if part)
 

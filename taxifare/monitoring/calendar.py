@@ -91,9 +91,9 @@ class Expectation:
     def told(self, unit: Unit) -> str:
         """Returns it in words."""
         return (
-            f"{self.mae:.2f} {unit} a ride at the difficulty of {self.month}, promised were {self.then.mae:.2f}; an "
-            "estimate that is blind to rules: under a rule that was not learned the error is larger, nobody can say by "
-            "how much before rides are paid"
+            f"{self.mae:.2f} {unit} a ride at the difficulty of {self.month} (promised: {self.then.mae:.2f}). This "
+            "estimate does not account for rules: under one that was not learned the error is larger, nobody can say "
+            "by how much before rides are paid"
         )
 
 
@@ -121,14 +121,15 @@ class Calendar:
     def told(self, unit: Unit) -> str:
         """Returns it in words."""
         if self.version is None:
-            return "no model is in force that could have learned them"
+            return "no model is in production"
         until = self.today + LOOKS_AHEAD
         if not self.unlearned:
-            return f"version {self.version} has learned every dated rule in force until {until}"
+            return f"version {self.version} has learned every dated rule in force by {until}"
         named = "; ".join(map(str, self.unlearned))
         is_known = self.expected is not None and any(one.is_ahead for one in self.unlearned)
         expected = f". Error to expect: {self.expected.told(unit)}" if self.expected is not None and is_known else ""
-        return f"version {self.version} has not learned {len(self.unlearned)} in force until {until}: {named}{expected}"
+        lacks = f"{len(self.unlearned)} of the rules in force by {until}"
+        return f"version {self.version} has not learned {lacks}: {named}{expected}"
 
 
 def unlearned_rules(
@@ -229,15 +230,15 @@ def fault_of(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str
     about = f"rule {unlearned.rule.name} and version {calendar.version}"
     said = f"Not learned: {unlearned}"
     if not unlearned.is_ahead:
-        return Fault(about, (said, f"Version {calendar.version}, which prices rides, does not know of its day"), page)
+        return Fault(about, (said, f"Version {calendar.version}, which prices rides, knows nothing of this rule"), page)
     expected = () if calendar.expected is None else (f"Error to expect: {calendar.expected.told(unit)}",)
     lines = (
         said,
-        f"Version {calendar.version}, which prices rides, was trained before",
+        f"Version {calendar.version}, which prices rides, was trained before it",
         *expected,
-        "What to do: nothing can be learned before rides are paid under the rule. A few days after it began the watch "
-        "asks whether to retrain on them, where quotes and outcomes are collected; until then, quote with the rule in "
-        "mind",
+        "What to do: nothing can be learned before rides are paid under the rule. Where quotes and outcomes are "
+        "collected, the watch asks whether to retrain a few days after it began; until then, allow for the rule when "
+        "quoting",
     )
     return Fault(about, lines, page)
 

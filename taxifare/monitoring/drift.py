@@ -91,7 +91,7 @@ class InputDrift:
         named = ", ".join(self.beyond) or "none"
         return (
             f"beyond the threshold: {named}. The farthest is {farthest.name}, PSI {farthest.index:.3f} of "
-            f"{farthest.threshold:.3f}; {FALSE_ALARMS}. Prices that move are not seen here: production_watch does"
+            f"{farthest.threshold:.3f}; {FALSE_ALARMS}. Price changes do not show here; see production_watch"
         )
 
 

@@ -60,7 +60,7 @@ class Part(Frozen):
         rides: How many.
         mae: Mean absolute error.
         bias: Mean of predicted minus truth.
-        difficulty_mae: Error of a plain rate per km on the same rides, None where that cannot be told.
+        difficulty_mae: Error of a flat per-km rate on the same rides, None where that cannot be told.
     """
 
     name: str
@@ -296,7 +296,7 @@ class MonthErrors(Frozen):
         month: YYYY-MM.
         production: Of production on the month's validation trips.
         staging: Of what might have replaced it, on the same.
-        difficulty: Of a plain rate per km, on the same.
+        difficulty: Of a flat per-km rate, on the same.
         realised: Of what customers were told.
     """
 

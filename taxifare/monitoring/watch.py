@@ -1,6 +1,6 @@
 """The watch on the days: whether production errs surely more than it did, told from what rides came to, day by day.
 
-A sequential test (Page 1954) on the daily skill, 1 - MAE / difficulty: a hard day is hard for the plain rate per km as
+A sequential test (Page 1954) on the daily skill, 1 - MAE / difficulty: a hard day is hard for the flat per-km rate as
 well, and does not lower it. Each day is held against the usual ones before it, in robust standard deviations; what it
 lacks beyond `ALLOWANCE` adds up, and is forgiven by as much when days are better. No day counts more than `CLIP`: one
 day of snow raises no alarm, and takes no part in saying what is usual. At `THRESHOLD` a person is asked, once for a
@@ -66,11 +66,11 @@ class Watched:
     def says(self) -> str:
         """What it comes to, in words."""
         if len(self.days) <= FEWEST_DAYS:
-            return f"{len(self.days)} days are known; what is usual is told from {FEWEST_DAYS} days on"
+            return f"{len(self.days)} days are known; it takes more than {FEWEST_DAYS} to know what is usual"
         score = float(self.days["score"].iloc[-1])
         if self.alarm is None:
-            return f"the score is {score:.1f}; {THRESHOLD:g} raises the alarm"
-        return f"on {self.alarm} the score reached {THRESHOLD:g}: production errs more than it did"
+            return f"the score is {score:.1f}; the alarm is raised at {THRESHOLD:g}"
+        return f"on {self.alarm} the score reached {THRESHOLD:g}: the error of production has grown"
 
     @property
     def rise(self) -> pd.DataFrame:

@@ -63,7 +63,7 @@ class Explanation:
         haversine_km: How long it is as the crow flies.
         passengers: How many rode, None where that is not known.
         actual: What was paid, or how long it took.
-        at_rate: The same at the month's plain rate per km, which difficulty is measured by.
+        at_rate: The same at the month's flat per-km rate, which difficulty is measured by.
         predicted: What the versions of the month predict.
         slices: Which kinds of trips it belongs to.
         rules: The dated rules in force.

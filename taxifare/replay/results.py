@@ -38,7 +38,7 @@ class Model(Frozen):
 
 
 class MonthFacts(Frozen):
-    """A month: its clean trips, those that models are judged by, and the error of a plain rate per km on them."""
+    """A month: its clean trips, those that models are judged by, and the error of a flat per-km rate on them."""
 
     month: str
     trips: int

@@ -1,7 +1,6 @@
 """Figures as PNG bytes. Every axis carries its unit; a figure answers the question in its title."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -57,6 +56,8 @@ def trips_overview(trips: pd.DataFrame, target: Target) -> bytes:
 
 def training_curve(history: TrainingHistory, unit: Unit) -> bytes:
     """Returns a PNG of the loss and the early-stopping error by epoch, with the epoch whose weights were kept."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (curve,) = side_by_side("Did training help, and when was it stopped?")
     trained = [epoch for epoch in history.epochs if epoch.number]
     curve.plot(
@@ -70,6 +71,7 @@ def training_curve(history: TrainingHistory, unit: Unit) -> bytes:
     )
     curve.axvline(history.best_epoch, color="grey", linestyle=":", label=f"weights kept: epoch {history.best_epoch}")
     curve.set(xlabel="epoch", ylabel=f"mean absolute error, {unit}")
+    curve.xaxis.set_major_locator(MaxNLocator(integer=True))
     curve.legend()
     return png(figure)
 
@@ -90,7 +92,8 @@ def errors_by_hour(predictions: pd.Series, trips: pd.DataFrame, target: Target) 
     by_hour.plot(range(24), errors.groupby(hour_of_day).mean().reindex(range(24)), color="black", label="bias")
     by_hour.axhline(0, color="grey", linewidth=0.5)
     by_hour.set(xlabel="hour of the day", ylabel=f"{target.unit} a ride")
-    by_hour.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
+    _make_room_for_legend(by_hour)
+    by_hour.legend(loc="upper left", ncols=2, frameon=False)
     pairs.scatter(actual[points], predicted[points], s=3, alpha=0.4, linewidths=0)
     pairs.plot([0, 80], [0, 80], color="grey", linewidth=0.8)
     shown = (0, max(80, target.most / 5))
@@ -147,7 +150,7 @@ def drawn_over_time(
     figure.set_size_inches(WIDTH_IN, 5.2)
     places = np.array([_month_number(month.month) for month in months])
     series = (
-        ("difficulty", "a plain rate per km (difficulty)", "#9ca3af", "--", "."),
+        ("difficulty", "flat per-km rate (difficulty)", "#9ca3af", "--", "."),
         ("production", "production, validation trips", "tab:blue", "-", "o"),
         ("staging", "staging, the same trips", "tab:orange", "-", "o"),
     )
@@ -186,8 +189,14 @@ def drawn_over_time(
     errors.set(ylabel=f"mean absolute error, {unit} a ride", xlim=(first, last))
     bottom, top = errors.get_ylim()
     errors.set_ylim(min(bottom, 0.9 * bottom), top + 0.3 * (top - bottom))
-    errors.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
+    figure.legend(*errors.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _make_room_for_legend(panel: "Axes") -> None:
+    """Leaves the upper fifth of a panel to its legend."""
+    bottom, top = panel.get_ylim()
+    panel.set_ylim(bottom, top + 0.2 * (top - bottom))
 
 
 def _month_number(month: str) -> int:
@@ -211,32 +220,38 @@ def _tell_at_top(panel: "Axes", place: float, what: str, color: str) -> None:
     )
 
 
-def production_timeline(history: Sequence[Promotion], now: datetime) -> bytes:
-    """Returns a PNG of which version was production when; a rollback is drawn in another colour.
+def production_timeline(history: Sequence[Promotion]) -> bytes:
+    """Returns a PNG of which version was production when; a rollback is drawn in another color.
+
+    The last bar is still growing: it is drawn as long as a sixth of all before it, and at least an hour.
 
     Args:
         history: Every promotion and rollback, in order.
-        now: Where the last bar ends.
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+    from matplotlib.patches import Patch
 
-    figure, (axis,) = side_by_side("Which version was production when?")
+    figure, (axis,) = below_each_other("Which version was production when, and by whose decision?")
     names = [f"version {entry.version}" if entry.version else "none" for entry in history]
     rows = sorted(set(names), key=lambda name: (len(name), name))
     begins = date2num([entry.promoted_at for entry in history])
-    ends = np.append(begins[1:], date2num(now))
-    for entry, name, begin, end in zip(history, names, begins, ends, strict=True):
+    end = begins.max() + max((begins.max() - begins.min()) / 6, 1 / 24)
+    shortest = (end - begins.min()) / 150
+    middle = (begins.min() + end) / 2
+    colors = {"promotion": "tab:blue", "rollback": "tab:orange"}
+    for entry, name, begin, after in zip(history, names, begins, np.append(begins[1:], end), strict=True):
         row = rows.index(name)
-        # A clock that went backwards would give a bar of negative length.
-        axis.barh(
-            row, max(end - begin, 0.0), left=begin, color="tab:orange" if entry.kind == "rollback" else "tab:blue"
-        )
-        axis.annotate(f" {entry.by}", (begin, row), va="center", fontsize=8, parse_math=False)
+        # One that was short, or of a clock that went backwards, is to be seen all the same.
+        axis.barh(row, max(after - begin, shortest), left=begin, height=0.3, color=colors[entry.kind])
+        side = "left" if begin < middle else "right"
+        axis.annotate(entry.by, (begin, row + 0.22), ha=side, va="bottom", fontsize=8, parse_math=False)
     locator = AutoDateLocator()
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axis.set_yticks(range(len(rows)), rows)
-    axis.set_xlabel("UTC; blue: promotion, orange: rollback; the name is who decided")
+    axis.set(xlabel="time, UTC", ylim=(-0.5, len(rows) - 0.2))
+    patches = [Patch(color=color, label=kind) for kind, color in colors.items()]
+    figure.legend(handles=patches, loc="outside upper right", ncols=len(patches), frameon=False)
     return png(figure)
 
 
@@ -273,7 +288,7 @@ def tuning(trials: Sequence[Trial], importances: Mapping[str, float], unit: Unit
 
 
 def learning_curve(levels: Sequence[Level], unit: Unit) -> bytes:
-    """Returns a PNG of the error against the training size, its 95 % interval, and that of a plain rate per km.
+    """Returns a PNG of the error against the training size, its 95 % interval, and that of a flat per-km rate.
 
     Args:
         levels: At least one size, smallest first.

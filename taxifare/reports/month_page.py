@@ -32,7 +32,7 @@ from taxifare.trips.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORM = 1
+_FORM = 2
 """Of the page: one of another form is made anew."""
 
 _ALIKE = 0.005
@@ -166,34 +166,34 @@ class MonthPage:
         """Whether the model in production was right this month."""
         evidence = self.month.evidence
         if evidence is None:
-            return Answer("plain", "Cannot be shown", ("Its evidence was written by another release of taxifare.",))
+            return Answer("plain", "Cannot be shown", ("The evidence was written by another release of taxifare.",))
         if evidence.production_version is None:
-            return Answer("plain", "There was none yet", (self._of_the_first(evidence),))
+            return Answer("plain", "There was no model yet", (self._of_the_first(evidence),))
         if evidence.production is None or evidence.verdict is Verdict.LEAK:
-            return Answer("bad", "It cannot be told", tuple(f"{_capital(reason)}." for reason in evidence.reasons))
+            return Answer("bad", "Unknown", tuple(f"{_capital(reason)}." for reason in evidence.reasons))
         change = self.change
         error = self._error(evidence.production_version, evidence.production.scores)
         sentences = (error, *self._against_promise(change), *self._paid())
         if any(told.is_kept is False for told in self.told):
-            return Answer("bad", "Not as was promised", sentences)
+            return Answer("bad", "Worse than promised", sentences)
         if change is not None and change.is_stale:
-            return Answer("bad", "Not well enough any more", (*sentences, change.finding))
+            return Answer("bad", "No longer well enough", (*sentences, change.finding))
         return Answer("good", "Yes", sentences)
 
     def _of_the_first(self, evidence: Evidence) -> str:
         return (
             f"Nothing was in production. The candidate, version {evidence.staging.version}, is off by "
-            f"{self.amount(evidence.staging.scores.mae)} a ride; a plain rate per km by "
+            f"{self.amount(evidence.staging.scores.mae)} a ride; a flat per-km rate by "
             f"{self.amount(evidence.difficulty_mae)}."
         )
 
     def _error(self, version: str, scores: Scores) -> str:
         way = "too low" if scores.bias < 0 else "too high"
         comparison = self.month.comparison
-        latest = "of the latest of the days so far" if is_so_far(comparison.revision) else "at the month’s end"
+        latest = "of the latest days so far" if is_so_far(comparison.revision) else "at the end of the month"
         return (
-            f"Version {version} was off by {self.amount(scores.mae)} a ride, on {scores.trips:,} "
-            f"rides {latest} that it had not seen; all together {self.amount(abs(scores.bias))} a ride {way}."
+            f"Version {version} was off by {self.amount(scores.mae)} a ride on average, on {scores.trips:,} rides "
+            f"{latest} that it had not seen. Overall its predictions were {self.amount(abs(scores.bias))} a ride {way}."
         )
 
     def _against_promise(self, change: Change | None) -> tuple[str, ...]:
@@ -203,14 +203,14 @@ class MonthPage:
         if self.promised.subject == self.month.subject:
             return ()
         if abs(change.rise) < _ALIKE:
-            return (f"That is what was shown when it was approved ({self.promised.subject}).",)
+            return (f"That is the error shown when it was approved ({self.promised.subject}).",)
         hardness = "harder" if change.harder >= 0 else "easier"
         fit = "less well" if change.staler >= 0 else "better"
         more = "more" if change.rise >= 0 else "less"
         return (
-            f"That is {self.amount(abs(change.rise))} {more} than was shown when it was approved "
+            f"That is {self.amount(abs(change.rise))} {more} than when it was approved "
             f"({self.amount(change.then.mae)}, {self.promised.subject}): {self.signed(change.harder)} because the "
-            f"month is {hardness} for anybody, {self.signed(change.staler)} because the model fits it {fit}.",
+            f"month is {hardness} for any model, {self.signed(change.staler)} because the model fits it {fit}.",
         )
 
     @property
@@ -234,8 +234,8 @@ class MonthPage:
             return ()
         way = "too low" if found.bias < 0 else "too high"
         return (
-            f"What customers were told was off by {self.amount(found.mae)} a ride, {self.amount(abs(found.bias))} "
-            f"{way} all together, on the {found.rides:,} rides of which it is known what they came to.",
+            f"What customers were told was off by {self.amount(found.mae)} a ride on average, and overall "
+            f"{self.amount(abs(found.bias))} {way}, on the {found.rides:,} rides whose outcome is known.",
         )
 
     @property
@@ -254,9 +254,9 @@ class MonthPage:
                 f"{self.amount(abs(found.gain.mean))} a ride than version {found.replaced_version}, which it replaced.",
             )
         if made:
-            return Answer("plain", f"Version {self.changes[-1].version} came into production", (*made, *rules, *back))
+            return Answer("plain", f"Version {self.changes[-1].version} went into production", (*made, *rules, *back))
         if evidence is None or evidence.production_version is None:
-            return Answer("plain", "Nothing in production", (*rules, *back))
+            return Answer("plain", "Nothing is in production", (*rules, *back))
         stays = f"Version {evidence.production_version} stayed in production"
         return Answer("plain", "New rules" if rules else "Nothing", (f"{stays}.", *rules, *back))
 
@@ -268,17 +268,17 @@ class MonthPage:
             title = "A question is on its way" if self.month.decision == TO_BE_ASKED else "Nothing"
             return Answer("plain", title, (f"{_capital(self.month.decision)}.",))
         question = (
-            f"Shall version {asked.staging_version} replace {_version(asked.production_version)}? The verdict is "
+            f"Should version {asked.staging_version} replace {_version(asked.production_version)}? The verdict is "
             f"{asked.verdict}: {VERDICT_IN_WORDS[asked.verdict]}."
         )
         if outcome is None:
             until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
-            way = "Answer by the links of the message, or type"
+            way = "Answer with the links in the message, or type:"
             command = f'taxifare decide {asked.id} --approve (or --reject) --by YOU --reason "WHY"'
             return Answer("bad", f"One question, until {until}", (question, way), command)
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
         ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
-        return Answer("plain", "Nothing any more", (question, ended))
+        return Answer("plain", "Nothing: it was decided", (question, ended))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -410,13 +410,13 @@ def _says(gain: Interval, *, is_objection: bool) -> str:
     if is_objection:
         return "gets worse"
     if gain.low > 0:
-        return "surely better"
-    return "surely worse, within its tolerance" if gain.high < 0 else "no sure difference"
+        return "better"
+    return "worse, within tolerance" if gain.high < 0 else "no clear difference"
 
 
 def _told(change: Promotion) -> str:
     return (
-        f"{_capital(_version(change.version))} took the place of {_version(change.replaced_version)} on "
+        f"{_capital(_version(change.version))} replaced {_version(change.replaced_version)} on "
         f"{change.promoted_at:%Y-%m-%d}, by {one_line(change.by)}: {one_line(change.reason)}"
     )
 

@@ -59,11 +59,11 @@ def _errors(replay: Replay) -> "Figure":
 def _staleness(replay: Replay) -> "Figure":
     """Returns how hard each month was for anybody, and the skill of what each policy had in production."""
     figure, (hard, skills) = below_each_other(
-        "How hard is the month for anybody?", "How much of that does production avoid? A fall is staleness"
+        "How hard is the month for any model?", "How much of that does production avoid? A fall is staleness"
     )
     dates, difficulties = _dates(replay), np.array([facts.difficulty_mae for facts in replay.months])
     hard.plot(dates, difficulties, color="#111827", linewidth=1.6)
-    hard.set(ylabel=f"error of a plain rate per km, {replay.target_facts.unit}")
+    hard.set(ylabel=f"error of a flat per-km rate, {replay.target_facts.unit}")
     for policy in replay.policies:
         shares = [
             100 * skill(mae, difficulty)
@@ -106,11 +106,11 @@ def _matrix(replay: Replay) -> "Figure":
     shown = list(range(0, len(order), max(1, len(order) // 12)))
     axes.set_xticks(shown, [replay.months[number].month for number in shown], rotation=45, ha="right")
     shown = list(range(0, len(learned), max(1, len(learned) // 20)))
-    axes.set_yticks(shown, [replay.models[number].subject for number in shown])
+    axes.set_yticks(shown, [replay.models[number].name for number in shown])
     axes.set(
         title="Which model was good when? Pale: months that it had learned by then, or that had passed",
         xlabel="month that is scored",
-        ylabel="month that the model learned last",
+        ylabel="model",
     )
     axes.legend(loc="lower left", framealpha=0.9)
     figure.colorbar(image, ax=axes, label=f"{target.small_unit} a ride above the month’s best", extend="max", pad=0.01)

@@ -18,7 +18,7 @@ from taxifare.replay.results import Replay
 from taxifare.texts import one_line
 from taxifare.trips.targets import Target, Unit
 
-Value: TypeAlias = str | int | float
+Value: TypeAlias = str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class Heading:
         '1,234'
         >>> Heading("mean MAE, USD", "float", 3).text(1.8303)
         '1.830'
+        >>> Heading("gain").text(None)
+        '–'
         """
+        if value is None:
+            return "–"
         return f"{value:,.{self.digits}f}" if self.is_number else str(value)
 
 

@@ -13,7 +13,7 @@ def days(watched: Watched, version: str, unit: Unit) -> bytes:
     of_days = watched.days
     titles = (f"How far off has version {version} been, and how hard were the rides?", "What does that add up to?")
     figure, (errors, score) = below_each_other(*titles)
-    errors.plot(of_days.index, of_days["difficulty"], color="grey", label="a plain rate per km")
+    errors.plot(of_days.index, of_days["difficulty"], color="grey", label="a flat per-km rate")
     errors.plot(of_days.index, of_days["mae"], marker=".", label=f"version {version}")
     errors.set_ylabel(f"mean absolute error, {unit} a ride")
     errors.legend()

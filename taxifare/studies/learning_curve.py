@@ -38,7 +38,7 @@ class Level:
         trips: Training trips of each fit, those that decide when to stop included.
         maes: Error of each repeat on the test trips.
         interval: Mean of the repeats with its 95 % interval by Student's t; infinite bounds from a single one.
-        reference_mae: Mean error of a plain rate per km fitted to the same samples.
+        reference_mae: Mean error of a flat per-km rate fitted to the same samples.
     """
 
     trips: int

@@ -68,7 +68,7 @@ TRIP_COLUMNS: tuple[Column, ...] = (
     Column("pickup_latitude", "number", "degrees", "Where the ride started", nullable=True),
     Column("dropoff_longitude", "number", "degrees", "Where the ride ended", nullable=True),
     Column("dropoff_latitude", "number", "degrees", "Where the ride ended", nullable=True),
-    Column("passenger_count", "integer", "passengers", "How many rode", nullable=True),
+    Column("passenger_count", "integer", "", "Number of passengers", nullable=True),
     Column("fare_amount", "number", MONEY, "Meter fare plus tolls", nullable=True, known_at_pickup=False),
     Column(
         "dropoff_datetime",

@@ -51,8 +51,8 @@ def base_model(
 ) -> dg.Output[Appraisal]:
     """The first model: trained from random weights on the years before the first month.
 
-    The trips stream from their file, so that memory does not grow with them. Nothing is in production before it, so its
-    request asks for a start, not for a replacement.
+    The trips are streamed from their file, so memory does not grow with their number. Nothing is in production before
+    it: its request asks to start, not to replace.
     """
     sample = base_trips.preprocessed(settings.city_facts)
     candidate = train_base(
@@ -73,13 +73,13 @@ def production_eval_mae(
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
-    """Mean absolute error of the production model on the month's validation trips, a ride.
+    """Mean absolute error of the production model on the month's validation trips, per ride.
 
-    Plotted over the months it shows how the model ages. It is in the city's currency, or minutes. Read it beside
-    `difficulty_mae_usd` (or `_eur`, `_min`), the error of a plain rate per km on the same trips: a hard month raises
-    both, a stale model only the first. The value says so when nothing is in production, or when what is cannot be
-    scored. `over_time` draws all months with what would have replaced it, what customers were really told
-    (`served_mae`), promotions and dated rules.
+    `all_months` shows every month: production, the candidate, what customers were actually told (`served_mae`),
+    promotions and dated fare rules. Compare the error with `difficulty_mae_usd` (or `_eur`, `_min`), the error of a
+    flat per-km rate on the same trips: a hard month raises both, a stale model only the first. `all_numbers` lists
+    what was measured; the single numbers below it are for plots. When nothing is in production, or the model cannot
+    be scored, the value says so.
     """
     known = known_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(
@@ -93,10 +93,10 @@ def production_eval_mae(
     return dg.Output(
         appraisal,
         metadata={
+            "all_months": _all_months(appraisal, preprocessed_data, approvals, settings),
+            **metadata.appraisal(appraisal, preprocessed_data, registry, settings),
             "production_version": known.production or "none",
             "revision": preprocessed_data.edition.revision,
-            "over_time": _over_time(appraisal, preprocessed_data, approvals, settings),
-            **metadata.appraisal(appraisal, preprocessed_data, registry, settings),
         },
     )
 
@@ -112,15 +112,17 @@ def staging_model(
     base_trips_io: dg.ResourceParam[BaseTripsIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Appraisal]:
-    """The candidate: the model that may replace production, and learns every month on top of what it knows.
+    """The candidate: the model that may replace production. It learns every month on top of what it knows.
 
-    Each month several challengers start from it and compete on training trips that none of them has learned from; the
-    table shows how they stand. It keeps the best one's lesson only if that makes it better on the validation trips.
-    Before it learns from a ride, it and production both price it: `track_record` draws what it would have saved since
-    production came in. Its error is that of the registered version, loaded back, on the validation trips that
-    production was scored on. Run again on the same trips from the same production, it is the same version, in whatever
-    order months are run. Where nothing is in production yet, or its files are damaged, training starts from the base
-    model: the verdict is then COLD_START or UNSCORABLE, and a person decides.
+    Its check `staging_beats_production` holds the comparison and the verdict. Each month several challengers start from
+    the candidate and compete on training trips that none of them has learned from (`challengers`). The winner's lesson
+    is kept only if it makes the candidate better on the validation trips. Before the candidate learns from a ride, it
+    and production both price it: `track_record` shows what it would have saved since production came in.
+
+    The error is that of the registered version, loaded back, on the validation trips that production was scored on.
+    The same trips and the same production give the same version, in whatever order months are run. If nothing is in
+    production yet, or its files are damaged, training starts from the base model; the verdict is then COLD_START or
+    UNSCORABLE, and a person decides.
     """
     known = known_in_turn(context, source, approvals, settings)
     before = _candidacy(context, known, source, parquet_io, base_trips_io, settings)
@@ -181,7 +183,7 @@ def _whole_month(
     return whole_month(parse_month(approved.subject), approved.staging_version, parquet_io, context.run)
 
 
-def _over_time(
+def _all_months(
     appraisal: Appraisal, trips: Trips, approvals: Approvals, settings: Settings
 ) -> dg.MarkdownMetadataValue:
     """Returns the picture of all months so far: this one's comparison is to come."""

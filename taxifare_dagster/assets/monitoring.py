@@ -28,11 +28,11 @@ def served_predictions(
     parquet_io: dg.ResourceParam[ParquetIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult[None]:
-    """What was quoted for the rides of the month, by the service, streams and files of rides, and what shadow said.
+    """Quotes for the rides of the month, from the service, streams and files, and the prices of the shadow model.
 
-    One row for each ride, version and role, by the pickup's month: of several quotes by one version the first that was
-    asked for. The prediction log goes after PREDICTION_LOG_DAYS, these rows stay: materialized again, the month has
-    what it had and what was collected since. Rides of files are among them where the file has a column `ride_id`.
+    One row for each ride, version and role, by month of pickup; of several quotes by one version, the first. The
+    prediction log is deleted after PREDICTION_LOG_DAYS, these rows are kept: materializing again adds what was
+    collected since. Rides from files are included if the file has a column `ride_id`.
     """
     place = parquet_io.place(context.asset_key.to_user_string(), context.partition_key)
     parquet_io.make_directory(place.parent)
@@ -45,12 +45,12 @@ def served_outcomes(
     parquet_io: dg.ResourceParam[ParquetIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult[None]:
-    """What the rides that were quoted came to: joined by the ride's id with the month's trips, and with what was told.
+    """What the quoted rides came to: quotes joined by ride id with the month's trips and with reported outcomes.
 
-    The same rows as `served_predictions`, each with its truth, or with why there is none: `fates` counts them, and
-    docs/monitoring.md says what each means. Where the month is restated, or outcomes come late, materialize it again:
-    it does not matter what came first. TLC numbers its rides itself: there only outcomes that are told (`POST
-    /outcomes`, STREAM_OUTCOMES) meet a quote.
+    The same rows as `served_predictions`, each with its true value or the reason why there is none: `fates` counts the
+    reasons, and docs/monitoring.md explains them. If the month is restated, or outcomes arrive late, materialize it
+    again; the order of arrival does not matter. TLC uses ride ids of its own: for its trips only reported outcomes
+    (`POST /outcomes`, STREAM_OUTCOMES) can match a quote.
     """
     key = context.partition_key
     quotes, place = (parquet_io.place(asset, key) for asset in ("served_predictions", "served_outcomes"))
@@ -65,10 +65,11 @@ def served_mae(
     approvals: dg.ResourceParam[Approvals],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[RealisedMonth]:
-    """How far off the quotes of the month were: mean absolute error by version, week and slice.
+    """The error of the month's quotes: mean absolute error by version, week and slice.
 
-    Beside it stands what was promised: the error on the validation trips that the version was approved on, at the
-    difficulty of the rides that were really asked for. What was in shadow is held against production on the same rides.
+    It is shown next to the promise: the error on the validation trips on which the version was approved, adjusted to
+    the difficulty of the rides that customers actually asked for. The shadow model is compared with production on the
+    same rides.
     """
     place = parquet_io.place("served_outcomes", context.partition_key)
     record, month = approvals.record, str(month_of_partition(context.partition_key))

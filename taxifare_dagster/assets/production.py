@@ -24,9 +24,9 @@ production_model = dg.AssetSpec(
     owners=OWNERS,
     kinds=MODEL_KINDS,
     description=(
-        "The model that prices rides: the version a person approved last. It is materialised by promotions and "
-        "rollbacks only; each of its materialisations says which version, who decided and why. The last one says what "
-        "is served, too, and is shown once more where that has changed since."
+        "The model that prices rides: the version that was approved last. Only promotions and rollbacks materialize "
+        "it; each materialization says which version, who decided and why. The latest one also says what is being "
+        "served, and is repeated when that changes."
     ),
 )
 

@@ -47,9 +47,10 @@ def replayed_months(
     source: dg.ResourceParam[TripSource],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Replay]:
-    """What would have happened had each policy decided: every model on every month, production and decision by month.
+    """What would have happened under each policy: every model on every month, with production and decision by month.
 
-    Policies share trainings, which stay under TAXIFARE_HOME: a run that was killed goes on when it is launched again.
+    Policies share trained models, which are kept under TAXIFARE_HOME: a run that was stopped resumes when it is
+    launched again.
     """
     policies, challengers = read_as(_POLICIES, config.policies), read_as(_CHALLENGERS, config.challengers)
     found = replay(
@@ -71,7 +72,7 @@ def replayed_months(
 
 
 def replay_report(replayed_months: Replay, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-    """The replay as a page for people: TAXIFARE_HOME/replay/report.html, which needs nothing beside itself."""
+    """The replay as a page for people: TAXIFARE_HOME/replay/report.html, one self-contained file."""
     path = private_folder(settings.home / "replay") / "report.html"
     with whole_file(path) as unfinished:
         unfinished.write_text(render(replayed_months), encoding="utf-8")

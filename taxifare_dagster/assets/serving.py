@@ -22,8 +22,8 @@ scored_files = dg.AssetSpec(
     owners=OWNERS,
     kinds={"onnx"},
     description=(
-        "Files of rides in SCORING_INBOX, priced by the model in production as they appear: the answers and a receipt "
-        "lie beside each. Each materialization is one file."
+        "Files of rides in SCORING_INBOX, priced by the model in production as they arrive: the prices and a receipt "
+        "appear beside each file. Each materialization is one file."
     ),
 )
 
@@ -33,8 +33,8 @@ collected_predictions = dg.AssetSpec(
     owners=OWNERS,
     kinds={"json"},
     description=(
-        "The prediction log of this machine's service, moved to the lake under quotes/: each ride, version and role "
-        "once. Each materialization is one collection."
+        "The prediction log of this machine's service, moved to the lake under quotes/: one row for each ride, version "
+        "and role. Each materialization is one collection."
     ),
 )
 
@@ -47,10 +47,10 @@ def scored_trips(
 ) -> dg.MaterializeResult[None]:
     """Every ride of the month as published, priced by the model in production: its columns, the fare, the version.
 
-    Not only the validation fifth, and not only clean trips: a row that is no ride that can be priced keeps its place,
-    with the reason in `fault`. Rides stream from file to file, so that memory does not grow with the month. Materialize
-    it again after a promotion, and the month is priced by the new version. In the BigQuery table SCORED_TRIPS_TABLE,
-    where one is named, the month's rows are replaced as well: all of them, or, where that fails, none.
+    These are all rides, not only the validation fifth and not only clean ones: a row that cannot be priced keeps its
+    place, with the reason in `fault`. Rides are streamed from file to file, so memory does not grow with the month.
+    Materialize it again after a promotion to price the month with the new version. If SCORED_TRIPS_TABLE names a
+    BigQuery table, the month's rows are replaced there as well: all of them or, if that fails, none.
     """
     promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
     rides, answers = (

@@ -41,11 +41,11 @@ def raw_new_data(
 ) -> dg.Output[Any]:
     """The month's trips as published, sorted by pickup time.
 
-    Split by time: `is_validation` marks the latest fifth, or what the source publishes for validation, which models are
-    judged by and never trained on. The revision identifies the content at the source; when it changes, the month is run
-    again. The table shows the published rows that are no trips of the month or were not drawn. A month that is not
-    whole fails here, and waits until it is or until somebody takes it anyway. One of more than a million trips goes
-    through memory in batches; the run's log says how far it is.
+    Split by time: `is_validation` marks the latest fifth, or what the source publishes for validation. Models are
+    judged by these trips and never trained on them. The revision identifies the content at the source; when it changes,
+    the month is run again. `left_out` counts published rows that are not trips of the month, or were not sampled. An
+    incomplete month fails here and waits until it is complete, or until somebody accepts it as it is. A month of more
+    than a million trips is processed in batches; the run's log shows the progress.
     """
     month = month_of_partition(context.partition_key)
     published = whole_month(source, month, settings, settings.lake)
@@ -68,11 +68,11 @@ def raw_new_data(
 def preprocessed_data(
     context: dg.AssetExecutionContext, raw_new_data: StoredTrips, settings: dg.ResourceParam[Settings]
 ) -> dg.Output[Any]:
-    """Clean trips of the month with the target, one row a trip; their features are computed whenever they are read.
+    """Clean trips of the month with the target, one row per trip. Features are computed whenever trips are read.
 
-    Features use only what is known at pickup. The plots show where rides start, what they cost (or how long they take)
-    and when they start; the table shows how many trips each cleaning rule dropped. A month of more than a million trips
-    goes through memory in batches; the run's log says how far it is.
+    Features use only what is known at pickup. `overview` shows where rides start, what they cost (or how long they
+    take) and when they start; `dropped` counts the trips that each cleaning rule removed. A month of more than a
+    million trips is processed in batches; the run's log shows the progress.
     """
     done, shown = _preprocessed(raw_new_data, settings, _progress(context))
     return dg.Output(
@@ -113,9 +113,9 @@ def _progress(context: dg.AssetExecutionContext) -> OnTrips:
 def base_trips(source: dg.ResourceParam[TripSource], settings: dg.ResourceParam[Settings]) -> dg.Output[BaseTrips]:
     """Clean trips of the years before the first month, shuffled: what the first model learns from.
 
-    At most DATASET_SIZE trips, drawn at random over the years; the latest twentieth, at most 100,000, is for
-    validation. They stream from the source into the file, so that memory does not grow with them. Features are computed
-    when they are read. The plots show a sample.
+    At most DATASET_SIZE trips, sampled at random over the years; the latest twentieth, at most 100,000, is held out for
+    validation. They are streamed from the source to the file, so memory does not grow with their number. Features are
+    computed when trips are read. The plots show a sample.
     """
     published = source.read_base()
     done = gather_base(published, settings)
@@ -145,10 +145,10 @@ def rehearsal_trips(
     base_trips_io: dg.ResourceParam[BaseTripsIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[pd.DataFrame]:
-    """A sample of the trips before the month, for renewals to rehearse: learning a month must not forget the years.
+    """A sample of the trips before the month, mixed into training so that learning a month does not forget the years.
 
-    At most REHEARSAL_TRIPS, drawn from the base years and from every earlier month that is published, newer trips
-    likelier. It does not matter which of those months have been run: a backfill in any order draws the same.
+    At most REHEARSAL_TRIPS, sampled from the base years and every earlier published month, with newer trips more
+    likely. It does not matter which of those months have been run: a backfill in any order samples the same trips.
     """
     month, base = month_of_partition(context.partition_key), base_trips_io.stored()
 

@@ -41,11 +41,12 @@ def production_watch(
     parquet_io: dg.ResourceParam[ParquetIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult[None]:
-    """Whether production errs surely more than it did, day by day since it came in, from what rides came to.
+    """Whether the error of production has grown, day by day since it came in, judged by the outcomes of rides.
 
-    A hard day is hard for a plain rate per km, too, and raises no alarm; a fare rise does within days. The score adds
-    up what days lack beyond two robust standard deviations of the usual ones. At its threshold a person is asked, once
-    until production changes, whether to retrain on the days of the open month so far.
+    A hard day is hard for a flat per-km rate too, and raises no alarm; a fare rise does, within days. The score adds up
+    by how much days fall short of the usual skill, beyond two robust standard deviations. When it reaches the
+    threshold, a person is asked whether to retrain on the days of the current month so far, once until production
+    changes.
     """
     known, unit = Known.of(approvals), settings.target_facts.unit
     if known.promotion is None or known.promotion.version is None:
@@ -72,11 +73,12 @@ def input_drift(
     parquet_io: dg.ResourceParam[ParquetIOManager],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult[None]:
-    """Whether the month's rides are others than those before, feature by feature. It is shown and alarms nobody.
+    """Whether the month's rides differ from earlier ones, feature by feature. For information; it raises no alarm.
 
-    The population stability index of each feature against earlier rides (`rehearsal_trips`) of the same weekdays and
-    times of day; the share of published trips with a value missing or outside the city; when rides begin. Inputs do not
-    say whether prices moved: the largest fare rise on record was seen in none of them, `production_watch` saw it.
+    It shows the population stability index of each feature against earlier rides (`rehearsal_trips`) on the same
+    weekdays and at the same times of day, the share of published trips with missing values or outside the city, and
+    when rides start. Inputs do not show whether prices moved: the largest fare rise on record appeared in none of them,
+    but in `production_watch`.
     """
     key, city = context.partition_key, settings.city_facts
     published, clean = parquet_io.month("raw_new_data", key), parquet_io.month("preprocessed_data", key)

@@ -140,6 +140,17 @@ def test_the_asset_graph_shows_every_asset(
     assert not faults
 
 
+def test_the_picture_of_all_months_comes_first(
+    company: Company, question: Question, page: Page, faults: list[str]
+) -> None:
+    page.goto(f"{company.ui.url}/assets/production_eval_mae")
+    expect(page.get_by_text("mae_usd", exact=True)).to_be_visible()
+    names = ["all_months", "all_numbers", "mae_usd", "production_version"]
+    heights = [page.get_by_text(name, exact=True).first.bounding_box() or {} for name in names]
+    assert [place["y"] for place in heights] == sorted(place["y"] for place in heights)
+    assert not faults
+
+
 def test_the_error_of_production_is_drawn_over_the_months(
     company: Company, question: Question, page: Page, faults: list[str], tmp_path: Path
 ) -> None:
@@ -169,8 +180,8 @@ def test_the_message_leads_to_what_it_is_about(
     company: Company, question: Question, page: Page, faults: list[str], tmp_path: Path
 ) -> None:
     page.goto(question.link("See"))
-    expect(page.get_by_text(f"{question.subject}-01").first).to_be_visible()
-    expect(page.get_by_text("parent_version", exact=True)).to_be_visible()
+    expect(page.get_by_text(f"{question.subject}: {question.verdict}, ").first).to_be_visible()
+    expect(page.get_by_text("answer", exact=True)).to_be_visible()
     page.screenshot(path=tmp_path / "see.png")
     assert not faults
 

@@ -215,7 +215,7 @@ class Taxis:
     def questions_whether_to_retrain(self) -> list[Question]:
         """The messages in the chat that ask whether to retrain."""
         texts = self.company.chat.contents(CHANNEL)
-        return [Question(text) for text in texts if text.startswith("Production errs more than it did")]
+        return [Question(text) for text in texts if text.startswith("The error of production has grown")]
 
 
 def _first(entry: Mapping[str, Any], *names: str) -> Any:
@@ -295,7 +295,7 @@ def test_fares_rise_and_the_days_so_far_are_learned(taxis: Taxis) -> None:
 
         # The calendar knows before anybody pays.
         says = taxis.calendar_says(within_s=60, passed=False)
-        assert f"version {stale} has not learned 1 in force" in says
+        assert f"version {stale} has not learned 1 of the rules in force" in says
         assert "fares_2014_04, in force since 2014-04-01" in says
 
         # April: the first five days are quoted as if nothing had happened, and paid dearer.

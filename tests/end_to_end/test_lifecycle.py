@@ -63,8 +63,8 @@ def test_a_second_start_says_which_to_take_first(company: Company, first_questio
     run = company.ui.finished(company.ui.runs("monthly_job", "2015-01-01")[0].id)
     assert run.status == "SUCCESS"
     assert question.verdict == Verdict.COLD_START
-    assert "2 starts wait for an answer: 2015-01, base. Take base first" in question.text
-    assert "starts wait" not in first_questions["base"].text
+    assert "2 first models are waiting for an answer: 2015-01, base. Decide on base first" in question.text
+    assert "first models are waiting" not in first_questions["base"].text
     assert float(question.errors[1]) == pytest.approx(
         metadata_of(company, "staging_model", run)["mae_usd"], abs=HALF_A_CENT
     )

@@ -188,7 +188,7 @@ def test_an_answer_in_vain_spends_its_link_and_the_question_comes_with_fresh_one
     (again,) = asked.tick("approval_sensor").run_requests
     assert failures(asked.launch(again, "approval_job")) == {}
     (message,) = asked.chat.messages[before:]
-    assert "Links of earlier messages about this are dead: a decision on" in message.text
+    assert "The links in earlier messages about this no longer work: a decision on" in message.text
     assert not asked.tick("approval_sensor").run_requests
     fresh = yaml.safe_load(config_of(dict(message.links)["Approve"]))["ops"]["decide"]["config"]
     signed = fresh | {"decided_by": "Ada", "reason": "I looked"}

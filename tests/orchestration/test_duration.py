@@ -47,7 +47,7 @@ class TestJanuaryInMinutes:
         took = (trips["dropoff_datetime"] - trips["pickup_datetime"]).dt.total_seconds() / 60
         assert trips["target"].tolist() == pytest.approx(took.tolist())
         column = next(column for column in shown["dagster/column_schema"].columns if column.name == "target")
-        assert column.description == "What is predicted: the duration (min)"
+        assert column.description == "The duration to be predicted (min)"
 
     def test_all_that_is_measured_is_in_minutes(self, minutes: World) -> None:
         evidence = minutes.evidence(JANUARY)
@@ -60,7 +60,7 @@ class TestJanuaryInMinutes:
             assert {"mae_min", "rmse_min", "bias_min", "corrected_mae_min"} <= set(shown)
         assert minutes.metadata("staging_model", JANUARY)["mae_min"] == round(evidence.staging.scores.mae, 4)
         columns = [column.name for column in minutes.metadata("staging_model", JANUARY)["challengers"].schema.columns]
-        assert columns[-2:] == ["MAE on held trips, min", "gain, min"]
+        assert columns[-4:] == ["MAE, min", "gain, min", "from (95 %)", "to (95 %)"]
 
     def test_the_message_and_the_reasons_speak_of_minutes(self, minutes: World) -> None:
         evidence, text = minutes.evidence(JANUARY), minutes.chat.messages[-1].text

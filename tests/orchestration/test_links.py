@@ -32,10 +32,12 @@ def test_the_address_of_a_decision_is_that_of_messages_sent_before(office: Offic
     )
 
 
-def test_the_address_of_a_subject_is_that_of_messages_sent_before() -> None:
-    month = "http://127.0.0.1:3000/assets/staging_model?view=partitions&partition=2015-03-01"
+def test_a_subject_leads_to_the_check_that_holds_its_comparison() -> None:
+    month = "http://127.0.0.1:3000/assets/staging_model?view=checks&checkDetail=staging_beats_production"
     assert LINKS.subject("2015-03") == month
-    assert LINKS.subject("base") == "http://127.0.0.1:3000/assets/base_model"
+    assert (
+        LINKS.subject("base") == "http://127.0.0.1:3000/assets/base_model?view=checks&checkDetail=base_beats_reference"
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ class TestFaults:
         lines = started.chat.messages[-1].text.splitlines()
         assert lines[0] == "Failed: monthly_job, 2015-01"
         assert lines[1].startswith("Why: raw_new_data_checks: 1 blocking asset check failed")
-        assert lines[2] == "What to do: mend the cause and re-execute it from its page; later months wait until then"
+        assert (
+            lines[2] == "What to do: fix the cause and re-execute the run from its page; later months wait until then"
+        )
         assert f"See: {started.settings.dagster_url}/runs/{failed.run_id}" in lines
         assert lines[-1] == f"Failure of run {failed.run_id}"
         assert not started.tick("approval_sensor").run_requests
@@ -91,7 +93,7 @@ class TestFaults:
         assert not started.tick("approval_sensor").run_requests
 
     def test_a_damaged_production_is_told_once_with_the_way_out(self, started: World) -> None:
-        assert started.tick("damage_sensor").skip_message == "production is what was registered"
+        assert started.tick("damage_sensor").skip_message == "the files of production are those that were registered"
         for file in (started.settings.home / "mlflow").rglob("*.keras"):
             file.write_bytes(b"somebody else's")
         (requested,) = started.tick("damage_sensor").run_requests
@@ -101,7 +103,7 @@ class TestFaults:
             "Damaged: version 1, which is in production\nWhy: version 1 cannot be loaded: its files"
         )
         assert "taxifare rollback --to VERSION (or none)" in told.text
-        assert started.tick("damage_sensor").skip_message == "people know, or are being told"
+        assert started.tick("damage_sensor").skip_message == "the message has been sent, or is being sent"
 
 
 def tell_what_is_due(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from taxifare.gate.evidence import Verdict
 from taxifare.training.challengers import Renewal
+from taxifare.trips.features import feature_names
 from tests.support.world import FEBRUARY, JANUARY, World, checks_of, failed_checks, failures
 
 ALL_CHECKS = {
@@ -93,7 +94,8 @@ class TestJanuaryAsItWas:
         lake = january.settings.home / "lake"
         clean = pd.read_parquet(lake / "preprocessed_data" / "2015-01-01.parquet")
         schema = january.metadata("preprocessed_data", JANUARY)["dagster/column_schema"]
-        assert set(clean.columns) == {column.name for column in schema.columns if column.description != "Feature"}
+        features = set(feature_names(january.settings.city_facts))
+        assert set(clean.columns) == {column.name for column in schema.columns} - features
         revision = january.publisher.months()[JANUARY]
         assert clean.attrs == {"subject": "2015-01", "revision": revision, "target": "fare"}
         assert len(clean) == january.metadata("preprocessed_data", JANUARY)["dagster/partition_row_count"]
@@ -109,9 +111,13 @@ class TestJanuaryAsItWas:
         assert staging["version"] == evidence.staging.version == "2"
         assert production["difficulty_mae_usd"] == staging["difficulty_mae_usd"]
         assert production["difficulty_mae_usd"] == round(evidence.difficulty_mae, 4)
+        numbers = {record.data["of what"]: record.data["USD a ride"] for record in production["all_numbers"].records}
+        assert numbers["prediction: MAE"] == production["mae_usd"]
+        assert numbers["flat per-km rate: MAE"] == production["difficulty_mae_usd"]
+        assert list(production)[:2] == ["all_months", "all_numbers"], "pages of assets show the order given"
         assert 1 <= staging["epochs"] <= 2
         assert [entry["subject"] for entry in staging["exposure"]] == ["base", "2015-01"]
-        for picture in (production["errors"], staging["errors"], staging["loss_curve"]):
+        for picture in (production["all_months"], production["errors"], staging["errors"], staging["loss_curve"]):
             assert picture.startswith("![plot](data:image/png;base64,iVBOR")
 
     def test_every_check_is_recorded_for_the_month(self, january: World, run: dg.DagsterRun) -> None:
@@ -138,6 +144,7 @@ class TestJanuaryAsItWas:
         for asset in ("production_eval_mae", "staging_model"):
             tags = runs[asset].data.tags
             assert (tags["asset"], tags["month"], tags["dagster_run"]) == (asset, "2015-01", run.run_id)
+            assert january.metadata(asset, JANUARY)["mlflow_page"].endswith(f"/runs/{runs[asset].info.run_id}")
             assert tags["mlflow.parentRunId"] == runs["parent"].info.run_id
             assert round(runs[asset].data.metrics["mae"], 4) == january.metadata(asset, JANUARY)["mae_usd"]
             assert {"row_count", "training_set_size", "val_set_size", "model_version"} <= set(runs[asset].data.params)
@@ -155,6 +162,11 @@ class TestEveryVerdictIsAnAnswer:
         check = checks_of(result)["staging_beats_production"]
         assert check.severity is dg.AssetCheckSeverity.WARN
         assert check.metadata["verdict"].value == "HOLD"
+        assert check.description == check.metadata["answer"].value
+        assert check.description.startswith(
+            "2015-01: HOLD, no difference worth a promotion (a gain of at least 100.00 "
+        )
+        assert min(check.metadata) == "answer", "pages of checks sort by name"
         assert world.evidence(JANUARY).verdict is Verdict.HOLD
 
     def test_unchanged(self, started: World) -> None:

@@ -88,7 +88,7 @@ def test_quiet_days_ask_nobody_and_a_rise_asks_once(started: World) -> None:
     assert alarm is not None
     assert (alarm.sequence, alarm.version, alarm.month) == (1, "1", "2015-01")
     (question,) = asked(started)
-    assert question.startswith("Production errs more than it did: retrain on the days of 2015-01 so far?")
+    assert question.startswith("The error of production has grown: retrain on the days of 2015-01 so far?")
     known(started, outcomes(started, "2015-01-26", rise=1.5))
     assert watch(started) == alarm
     assert len(list(asked(started))) == 1, "once, until production changes"

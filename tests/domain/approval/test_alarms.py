@@ -56,11 +56,11 @@ def told(office: Office, chat: Chat, settings: Settings = PERSON) -> list[str]:
 def test_a_person_is_asked_once_with_evidence_and_tokens(office: Office) -> None:
     chat, alarm = Chat(), raised(office)
     (text,) = told(office, chat)
-    assert text.startswith("Production errs more than it did: retrain on the days of 2012-09 so far?")
-    assert "version 1 has been 2.60 USD off a ride on 1,800 rides; as good as it was, it would have been 1.60" in text
+    assert text.startswith("The error of production has grown: retrain on the days of 2012-09 so far?")
+    assert "the MAE of version 1 has been 2.60 USD on 1,800 rides; at its usual skill it would have been 1.60" in text
     assert "fell from 50.0% to 18.8%" in text
     assert "09-04 2.60 (3.0), 09-05 2.60 (6.0)" in text
-    assert "at most 0.1 times a year" in text
+    assert "expect at most 0.1 false alarms a year" in text
     assert "fares_2012_09" in text
     for decision, token in office.approvals.answer_tokens(alarm).items():
         assert f"{decision.capitalize()}: https://pages/{decision}/{alarm.id}?{token}" in text

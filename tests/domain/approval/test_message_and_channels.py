@@ -67,7 +67,7 @@ TOKENS: dict[Decision, str] = {"approve": "TOKEN OF YES", "reject": "TOKEN OF NO
 def test_where_a_policy_decides_the_message_says_what_it_does_and_asks_nobody(office: Office) -> None:
     request = office.ask("2015-03", "2", "1")
     told = message(request, TOKENS, LINKS, PolicyDecision("approve", "policy gate", "the verdict is PROMOTE"))
-    assert "The policy decides to approve; asked " in told.text
+    assert "Decided by policy: approve; asked " in told.text
     assert "TOKEN" not in told.text
     assert [name for name, _ in told.links] == ["See", "In plain words"]
     assert told.text.splitlines()[-1] == f"Request {request.id}"
@@ -81,12 +81,12 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
         "2015-03: PROMOTE, the new model is better",
         "- the gain exceeds 0.01 USD",
         "On the month's last days: +0.210 USD (95 % interval +0.170 to +0.250) a ride, on 4,000 rides",
-        "How to read this: + means closer to the truth. Had other days like these been taken, the mean would lie "
-        "between the two bounds 19 times in 20: it speaks of these rides, those of next month may differ",
+        "How to read this: + means closer to the truth. With other days like these, the mean would fall within the "
+        "interval 19 times out of 20. It describes these rides; next month's may differ",
         "Worst slice: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 trips",
         "Bias: production -0.45, staging -0.25",
-        "With its correction: production -0.05 at an MAE of 2.31, staging -0.05 at an MAE of 2.10",
-        "Difficulty: a plain rate per km is 2.48 off on these trips",
+        "Bias after correction: production -0.05 (MAE 2.31), staging -0.05 (MAE 2.10)",
+        "Difficulty: a flat per-km rate has an MAE of 2.48 on these trips",
         f"Versions: 2 to replace 1, evidence {request.evidence_digest[:12]}",
         "Decide before 2015-03-03 09:00 UTC; asked 2015-02-01 09:00 UTC",
     ]
@@ -111,7 +111,7 @@ def test_the_track_record_is_one_figure_in_the_message(office: Office) -> None:
         update={"track_record": TrackRecord(production="1", months=months)}
     )
     text = message(office.request(found), TOKENS, LINKS).text
-    saved = "Saved so far: +0.021 USD (95 % interval +0.021 to +0.021) a ride, +252 USD in all, on the 12,000 rides"
+    saved = "Saved so far: +0.021 USD (95 % interval +0.021 to +0.021) a ride, +252 USD in total, on the 12,000 rides"
     assert saved in text
     assert "Worst slice: JFK, gain -0.100 USD (95 % interval -0.100 to -0.100), on 120 trips" in text
 
@@ -123,7 +123,7 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
         "Evaluation MAE: none - New training MAE: 2.10\nbase: COLD_START, nothing is in production yet\n"
     )
     assert "Bias: production none, staging -0.25" in text
-    assert "With its correction: production none, staging -0.05 at an MAE of 2.10" in text
+    assert "Bias after correction: production none, staging -0.05 (MAE 2.10)" in text
     assert "Versions: 1 to replace nothing" in text
     assert "See: https://pages/base\n" in text
     assert "How to read this" not in text
@@ -133,7 +133,7 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verdict", [Verdict.HOLD, Verdict.REJECT, Verdict.UNSCORABLE, Verdict.LEAK])
 def test_who_may_approve_against_the_verdict_only_is_told_how(office: Office, verdict: Verdict) -> None:
     text = message(office.ask("2015-03", "2", "1", verdict=verdict), TOKENS, LINKS).text
-    assert "Approving is against the verdict: it takes override: true" in text
+    assert "Approving would go against the verdict: set override: true" in text
 
 
 # How it is sent

@@ -114,9 +114,9 @@ def test_a_person_is_asked_once_with_terms_evidence_and_tokens(firm: Firm) -> No
     request = firm.open
     assert (request.first_month, request.last_month, request.production_version) == ("2015-02", "2016-01", "1")
     text = firm.said()
-    assert text.startswith("May the candidate's lessons become production by themselves from 2015-02 to 2016-01?")
-    assert "surely more than 0.01 USD a ride better" in text
-    assert "it would have promoted none, asked a person about none, and left 1 as they were" in text
+    assert text.startswith("May candidates be promoted automatically from 2015-02 to 2016-01?")
+    assert "better, with 95 % confidence, by more than 0.01 USD a ride" in text
+    assert "it would have promoted none, asked a person about none, and changed nothing in 1" in text
     assert text.splitlines()[-1] == f"Standing approval {request.id}"
     tokens = firm.office.approvals.answer_tokens(request)
     assert [tokens[decision] in text for decision in ("approve", "reject")] == [True, True]
@@ -161,7 +161,7 @@ def test_what_is_surely_better_becomes_production_under_it_and_is_told(agreed: F
     with agreed.office.approvals.ledger.reading() as entries:
         assert entries.standing_uses() == {asked.request.id: name}
     question = next(sent.text for sent in agreed.chat.messages if sent.key == f"Request {asked.request.id}")
-    assert f"Under standing approval {name} the answer is to approve" in question
+    assert f"Decided under standing approval {name}: approve, because " in question
     assert "Approve:" not in question
     assert f"By promotion, standing approval {name}" in agreed.said()
     verify(agreed.office.approvals.ledger, [])

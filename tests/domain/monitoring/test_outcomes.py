@@ -1,4 +1,4 @@
-"""Outcomes: how far off predictions were, day by day, against what a plain rate per km expects."""
+"""Outcomes: how far off predictions were, day by day, against what a flat per-km rate expects."""
 
 import numpy as np
 import pandas as pd

@@ -29,7 +29,7 @@ def test_a_ride_is_told_with_its_kinds_rules_and_neighbours(january_trips: Trips
     apart = [like.apart_km for like in told.similar]
     assert len(apart) == 5
     assert max(apart) < float(np.median(trips["pickup_jfk_km"]))
-    # The plain rate is that of the month's difficulty: a constant and a price per km.
+    # The flat rate is that of the month's difficulty: a constant and a price per km.
     training = trips[~trips["is_validation"]]
     per_km, constant = np.polyfit(training["haversine_km"].astype(float), training["target"].astype(float), 1)
     assert told.at_rate == pytest.approx(constant + per_km * float(ride["haversine_km"]), rel=1e-6)

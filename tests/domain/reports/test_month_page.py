@@ -57,10 +57,10 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
     found = page(office, home)
     assert found.was_right.short == "Yes"
     assert found.was_right.sentences[0] == (
-        "Version 1 was off by 2.31 USD a ride, on 4,000 rides at the month’s end that it had not seen; all together "
-        "0.45 USD a ride too low."
+        "Version 1 was off by 2.31 USD a ride on average, on 4,000 rides at the end of the month that it had not seen. "
+        "Overall its predictions were 0.45 USD a ride too low."
     )
-    assert "That is 0.21 USD more than was shown when it was approved (2.10 USD, base)" in found.was_right.sentences[1]
+    assert "That is 0.21 USD more than when it was approved (2.10 USD, base)" in found.was_right.sentences[1]
     assert found.what_changed.short == "Nothing"
     assert found.to_decide.short == "One question, until 2015-03-03 09:00 UTC"
     assert found.to_decide.command == f'taxifare decide {request.id} --approve (or --reject) --by YOU --reason "WHY"'
@@ -71,16 +71,16 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
 
 def test_days_so_far_are_not_told_as_a_month_s_end(office: Office, home: Settings) -> None:
     office.ask("2015-01", "2", "1", revision="so-far-2015-01-08-a1b2")
-    assert "on 4,000 rides of the latest of the days so far that" in page(office, home).was_right.sentences[0]
+    assert "on 4,000 rides of the latest days so far that" in page(office, home).was_right.sentences[0]
 
 
 def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(office: Office, home: Settings) -> None:
     other = office.ask("2015-02", "3", "1")
     office.approve(office.ask("2015-01", "2", "1"))
     found = page(office, home)
-    assert found.what_changed.short == "Version 2 came into production"
+    assert found.what_changed.short == "Version 2 went into production"
     assert "by Ada: I looked at the slices" in found.what_changed.sentences[0]
-    assert found.to_decide.short == "Nothing any more"
+    assert found.to_decide.short == "Nothing: it was decided"
     void = page(office, home, "2015-02")
     assert void.to_decide.sentences[1].startswith("Void on 2015-02-01: ")
     assert void.month.asked is not None
@@ -93,17 +93,17 @@ def test_a_stale_model_is_told_as_one(office: Office, home: Settings) -> None:
     found = evidence("2015-01", "2", "1").model_copy(update={"gain": gain})
     office.request(found)
     told = page(office, home).was_right
-    assert (told.tone, told.short) == ("bad", "Not well enough any more")
+    assert (told.tone, told.short) == ("bad", "No longer well enough")
     assert told.sentences[-1].startswith("The model is stale:")
 
 
 @pytest.mark.parametrize(
     ("changes", "short", "sentence"),
     [
-        ({"verdict": Verdict.LEAK, "reasons": ("it was trained on them",)}, "It cannot be told", "It was trained"),
+        ({"verdict": Verdict.LEAK, "reasons": ("it was trained on them",)}, "Unknown", "It was trained"),
         (
             {"verdict": Verdict.UNSCORABLE, "production": None, "gain": None, "reasons": ("its files are gone",)},
-            "It cannot be told",
+            "Unknown",
             "Its files are gone.",
         ),
     ],
@@ -121,26 +121,28 @@ def test_what_cannot_be_told_is_not_called_right(
 def test_the_first_model_has_a_page(office: Office, home: Settings) -> None:
     shown = words(render(page(office, home, "base")))
     assert "The first model" in shown
-    assert "There was none yet" in shown
-    assert "Version 1 came into production" in shown
+    assert "There was no model yet" in shown
+    assert "Version 1 went into production" in shown
 
 
 def test_what_was_quoted_is_held_against_what_was_paid(office: Office, home: Settings) -> None:
     office.ask("2015-02", "2", "1", mae=2.27)
-    assert "No outcomes are known yet" in words(render(page(office, home, "2015-02")))
+    assert "No outcomes of this month’s quotes are known yet" in words(render(page(office, home, "2015-02")))
     gain = Interval(mean=0.05, low=0.01, high=0.09)
     beside = Beside(production="1", shadow="2", gain=gain, rides=700)
     put_quotes(home.lake, {"2015-02": quotes_of("2015-02", {"1": 2.15}, beside=(beside,))})
     found = page(office, home, "2015-02")
     assert found.was_right.short == "Yes"
-    assert found.was_right.sentences[-1].startswith("What customers were told was off by 2.15 USD a ride, 0.30 USD")
+    assert found.was_right.sentences[-1].startswith(
+        "What customers were told was off by 2.15 USD a ride on average, and overall 0.30 USD"
+    )
     shown = words(render(found))
-    assert "1,000 rides were quoted; of 90.0 % it is known what they came to" in shown
+    assert "1,000 rides were quoted; the outcome of 90.0 % is known" in shown
     assert "version 1 900 2.15 (2.05 to 2.25) 2.10 (2.00 to 2.20) −0.30 USD as promised" in shown
     assert "version 2 would have been closer than version 1 by +0.050 (+0.010 to +0.090) USD a ride" in shown
     put_quotes(home.lake, {"2015-02": quotes_of("2015-02", {"1": 3.15})})
     told = page(office, home, "2015-02")
-    assert (told.was_right.tone, told.was_right.short) == ("bad", "Not as was promised")
+    assert (told.was_right.tone, told.was_right.short) == ("bad", "Worse than promised")
     assert told.facts != found.facts
 
 
@@ -155,7 +157,7 @@ def test_slices_that_got_worse_come_first_and_are_marked(office: Office, home: S
     assert '<tr class="worse"><td>airport</td>' in shown
     assert "airport trips get worse by a dollar" in shown
     assert "is surely further off by 0.50 USD a ride than version 1" in words(shown)
-    assert "on all 300 rides since production came in" in words(shown).replace("On all", "on all")
+    assert "on all 300 rides since the present version went into production" in words(shown).replace("On all", "on all")
 
 
 def test_rules_of_the_month_are_new(office: Office, home: Settings) -> None:
@@ -197,7 +199,7 @@ class TestPagesInTheLake:
         office.approve(request)
         assert renew_pages(ledger, home, realised) == ["2015-01"]
         shown = page_in(home.lake, "2015-01").read_text()
-        assert "Nothing any more" in shown
+        assert "Nothing: it was decided" in shown
         again = evidence("2015-01", "3", "2", revision="r2").model_copy(
             update={"staging": contender("3", scores(1.5), run_id="run-t")}
         )
