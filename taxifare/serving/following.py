@@ -90,13 +90,30 @@ class Follower:
             BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
             SettingsError: It cannot be opened.
         """
+        if self.begin():
+            threading.Thread(target=self._look_on, name="follower", daemon=True).start()
+            self._first_look.wait(_FIRST_LOOK_S)
+
+    def begin(self) -> bool:
+        """Returns whether approvals are followed; what there is to serve before anybody looked is served.
+
+        Raises:
+            BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
+            SettingsError: It cannot be opened.
+        """
         if (bundle := self._settings.service_bundle) is not None:
             self.current = Served(self._loaded(bundle), None)
-            return
+            return False
         with suppress(FileNotFoundError):
             self._start_from_copy()
-        threading.Thread(target=self._look_on, name="follower", daemon=True).start()
-        self._first_look.wait(_FIRST_LOOK_S)
+        return True
+
+    def look(self) -> None:
+        """Ensures that what is in force is served, or that it is said why not."""
+        try:
+            self._look()
+        except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and who looks has to live
+            self._say(f"what is in force cannot be told or fetched: {error}")
 
     def stop(self) -> None:
         """Ensures that nobody looks any more."""
@@ -120,15 +137,11 @@ class Follower:
 
     def _look_on(self) -> None:
         while not self._ended.is_set():
-            try:
-                self._look()
-            except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and who looks has to live
-                self._say(f"what is in force cannot be told or fetched: {error}")
+            self.look()
             self._first_look.set()
             self._ended.wait(LOOK_EVERY_S)
 
     def _look(self) -> None:
-        """Ensures that what is in force is served, or that it is said why not."""
         found = in_force.read(self._settings.lake)
         known = None if self._in_force is None else self._in_force.sequence
         if found is None:

@@ -197,18 +197,24 @@ def collect(folder: Path, collected: UPath, keep_days: int, kind: type[msgspec.S
     """
     with _alone_in(folder):
         tidy(folder, keep_days)
-        segments, lines, torn = 0, 0, 0
-        collected.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob(f"*{_SEALED}")):
-            content = path.read_bytes()
-            found = list(lines_of(content, kind))
-            with whole_file(collected / path.name) as unfinished:
-                unfinished.write_bytes(content)
-            path.unlink(missing_ok=True)
-            segments += 1
-            lines += len(found)
-            torn += sum(line is None for line in found)
+        found = move(folder, collected, kind)
         _remove_old(collected, keep_days)
+    return found
+
+
+def move(folder: Path, collected: UPath, kind: type[msgspec.Struct]) -> Collected:
+    """Ensures that sealed segments are in the lake, whole, each once; nobody else moves those of the folder."""
+    segments, lines, torn = 0, 0, 0
+    collected.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.glob(f"*{_SEALED}")):
+        content = path.read_bytes()
+        found = list(lines_of(content, kind))
+        with whole_file(collected / path.name) as unfinished:
+            unfinished.write_bytes(content)
+        path.unlink(missing_ok=True)
+        segments += 1
+        lines += len(found)
+        torn += sum(line is None for line in found)
     return Collected(segments, lines - torn, torn)
 
 

@@ -1,0 +1,73 @@
+"""The service as a function of AWS Lambda behind an HTTP API of API Gateway: the same application, asked by events.
+
+A function lives only while it is asked, and its disk goes with it. So it looks before each event what is in force, with
+no thread that would be stopped half-way, and what it has answered is in the lake before the answer leaves. Who may ask
+is the gateway's business (deploy/terraform/aws); SERVICE_TOKEN is asked for besides, where it is set.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from mangum import Mangum
+
+from taxifare.environment import ServiceSettings, ServiceSettingsInForce, read_settings
+from taxifare.serving import outcome_log, prediction_log, problems
+from taxifare.serving.app import Service
+from taxifare.serving.following import Follower
+from taxifare.serving.metrics import Metrics
+from taxifare.serving.outcome_log import OutcomeLog, ToldOutcome
+from taxifare.serving.prediction_log import Answer, PredictionLog
+from taxifare.serving.segments import move
+
+Event = Mapping[str, Any]
+"""A request as API Gateway hands it over, payload format 2.0, or what it answers."""
+
+_TEXTS = ["text/", "application/json", problems.MEDIA_TYPE.decode()]
+"""What need not be told in base64."""
+
+_log = logging.getLogger(__name__)
+
+
+def handler(event: Event, context: Any) -> Event:
+    """Returns the answer to a request; what Lambda calls."""
+    return _function()(event, context)
+
+
+@cache
+def _function() -> Callable[[Event, Any], Event]:
+    return function_of(read_settings(ServiceSettingsInForce))
+
+
+def function_of(settings: ServiceSettings) -> Callable[[Event, Any], Event]:
+    """Returns a function that answers requests with these settings.
+
+    Raises:
+        BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
+        SettingsError: It cannot be opened.
+    """
+    metrics = Metrics()
+    follower = Follower(settings, metrics)
+    follows = follower.begin()
+    answers = PredictionLog(prediction_log.folder_in(settings.home), settings.prediction_log_days)
+    outcomes = OutcomeLog(outcome_log.folder_in(settings.home), settings.prediction_log_days)
+    token = None if settings.service_token is None else settings.service_token.get_secret_value()
+    service = Service(follower, answers, outcomes, settings.target_facts, metrics, token)
+    # Its life is not that of the application: each event would end it.
+    gateway = Mangum(service, lifespan="off", text_mime_types=_TEXTS)
+
+    def answer(event: Event, context: Any) -> Event:
+        if follows:
+            follower.look()
+        answered: Event = gateway(dict(event), context)
+        answers.close()
+        outcomes.close()
+        try:
+            move(prediction_log.folder_in(settings.home), prediction_log.collected_in(settings.lake), Answer)
+            move(outcome_log.folder_in(settings.home), outcome_log.collected_in(settings.lake), ToldOutcome)
+        except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like; the next event tries again
+            _log.error("what was answered is not in the lake yet: %s", error)
+        return answered
+
+    return answer

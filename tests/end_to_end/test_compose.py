@@ -1,0 +1,110 @@
+"""The whole of compose.yaml: its commands, run here as compose would run them, and a month in them."""
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tests.end_to_end.conftest import SMALL
+from tests.support.composed import Composition, can_be_composed, composed
+from tests.support.services import RIDE
+from tests.support.ui import Ui, eventually
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(can_be_composed() is not None, reason=str(can_be_composed())),
+]
+
+VARIABLES = {
+    "TAXIFARE_IMAGE": f"registry.example/taxifare@sha256:{'0' * 64}",
+    "POSTGRES_HOST": "postgres",
+    "LEDGER_OWNER_PASSWORD": "owns-tables",
+    "LEDGER_PASSWORD": "adds-entries",
+    "DAGSTER_PASSWORD": "keeps-runs",
+    "MLFLOW_PASSWORD": "keeps-models",
+    "APPROVAL_SECRET": "signs-links-of-messages-and-nothing-else",
+    "DAGSTER_URL": "http://127.0.0.1:8080",
+    "GUARD_USER": "ops",
+    "GUARD_PASSWORD": "lets-in",
+    "SERVICE_TOKEN": "asks-for-prices",
+    "STREAM_TOKEN": "sends-rides",
+}
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[Composition]:
+    """All parts, healthy."""
+    settings = {**SMALL, "LAST_MONTH": "2015-01"}
+    with composed(VARIABLES, settings) as composition:
+        composition.up(*composition.services)
+        yield composition
+
+
+@pytest.fixture(scope="module")
+def smoke(parts: Composition) -> str:
+    """What the smoke month of a release says, as the workflow runs it."""
+    step = ("python", "-m", "taxifare_dagster.release", "--patience", "400", "smoke")
+    return parts.run("code", *step, "webserver:3000", "http://service:9696", within_s=1200)
+
+
+def test_a_month_runs_and_what_it_made_prices_rides(parts: Composition, smoke: str) -> None:
+    # Given what the smoke month of a release has left: a first model, approved, and a month compared with it
+    assert "2015-01: " in smoke
+    # When a ride's price is asked for
+    answer = requests.post(
+        "http://127.0.0.1:9696/predict",
+        json={"ride_id": 1, "ride": RIDE},
+        headers={"Authorization": "Bearer asks-for-prices"},
+        timeout=30,
+    )
+    # Then it is priced by that model, and nobody is told without the token
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model_version"] == "1"
+    assert requests.post("http://127.0.0.1:9696/predict", json={}, timeout=30).status_code == 401
+    # And a second smoke month is refused: this ledger is somebody's by now
+    with pytest.raises(AssertionError, match="an empty ledger; received 1 decision"):
+        parts.run("code", "python", "-m", "taxifare_dagster.release", "smoke", "webserver:3000", "http://service:9696")
+
+
+def test_people_get_in_by_the_guard_alone(parts: Composition, smoke: str) -> None:
+    assert requests.get("http://127.0.0.1:8080/", timeout=30).status_code == 401
+    page = requests.get("http://127.0.0.1:8080/", auth=("ops", "lets-in"), timeout=30)
+    assert page.status_code == 200
+    assert "Dagster" in page.text
+
+
+def test_the_application_cannot_change_what_is_recorded(parts: Composition, smoke: str) -> None:
+    import psycopg
+
+    with (
+        psycopg.connect("postgresql://taxifare:adds-entries@127.0.0.1:5432/taxifare") as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute("DELETE FROM promotions")
+
+
+def test_prometheus_finds_every_part_that_it_is_told_of(parts: Composition, smoke: str) -> None:
+    def up() -> dict[str, str]:
+        answer = requests.get("http://127.0.0.1:9090/api/v1/query", params={"query": "up"}, timeout=30).json()
+        return {found["metric"]["job"]: found["value"][1] for found in answer["data"]["result"]}
+
+    jobs = {"taxifare-service", "taxifare-lifecycle", "taxifare-consumer"}
+    eventually(lambda: up() == dict.fromkeys(jobs, "1"), "Prometheus to reach all three", 120)
+
+
+def test_a_code_server_is_replaced_while_sensors_pause(parts: Composition, smoke: str) -> None:
+    """The steps of deploy/switch, without docker's part in them."""
+    # Given a stopped daemon, and no run at work
+    assert parts.stop("daemon") in {0, -15}
+    parts.run("code", "python", "-m", "taxifare_dagster.release", "idle")
+    # When another code server takes the place of the one before
+    parts.stop("code")
+    parts.up("code")
+    parts.run("code", "python", "-m", "taxifare_dagster.release", "load", "webserver:3000")
+    # Then the page shows what it has, and sensors go on where the daemon starts again
+    assert "staging_model" in Ui("http://127.0.0.1:3000").assets()
+    before = len(Ui("http://127.0.0.1:3000").ticks("new_month_sensor"))
+    parts.up("daemon")
+    eventually(lambda: len(Ui("http://127.0.0.1:3000").ticks("new_month_sensor")) > before, "a tick", 120)
