@@ -133,7 +133,8 @@ def job_of_a_run() -> dict[str, Any]:
             env_secrets=[each["name"] for each in chosen["envSecrets"]],
             labels=chosen["labels"],
             resources=chosen["resources"],
-            run_k8s_config=chosen["runK8sConfig"],
+            # As the chart writes them into dagster.yaml.
+            run_k8s_config={_with_underscores(key): value for key, value in chosen["runK8sConfig"].items()},
         )
     context = K8sContainerContext.create_for_run(DagsterRun("monthly_job"), launcher, include_run_tags=False)
     job = construct_dagster_k8s_job(
@@ -145,6 +146,10 @@ def job_of_a_run() -> dict[str, Any]:
     )
     rendered: dict[str, Any] = ApiClient().sanitize_for_serialization(job)
     return rendered
+
+
+def _with_underscores(name: str) -> str:
+    return re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", name)
 
 
 def job_of_migration() -> dict[str, Any]:

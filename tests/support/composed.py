@@ -74,7 +74,7 @@ def can_be_composed() -> str | None:
 
 @dataclass
 class Composition:
-    """The parts, started one after the other, with what each needs before it.
+    """The parts, each started after what it needs.
 
     Attributes:
         folder: Of volumes and logs.
@@ -86,23 +86,35 @@ class Composition:
     services: Mapping[str, Any]
     settings: Mapping[str, str]
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set)
     _up: set[str] = field(default_factory=set)
 
     def up(self, *names: str) -> None:
-        """Starts these parts after those that they depend on, and waits until all are healthy."""
+        """Starts these parts, each after those that it depends on, and waits until all are healthy or have done."""
         for name in names:
-            if name in self._up:
-                continue
-            self._up.add(name)
-            self.up(*(found for found in self.services[name].get("depends_on", {})))
-            if name == "postgres":
-                self._make_databases()
-                continue
-            self._running[name] = self.start(name, self.services[name]["command"])
-            if self.services[name].get("restart") == "no":
-                assert self._running[name].wait(600) == 0, self.log(name)
-            else:
-                self.wait_until_healthy(name)
+            self._begin(name)
+        for name in names:
+            self._wait_for(name)
+
+    def _begin(self, name: str) -> None:
+        if name in self._begun:
+            return
+        self._begun.add(name)
+        self.up(*self.services[name].get("depends_on", {}))
+        if name == "postgres":
+            self._make_databases()
+        else:
+            service = self.services[name]
+            self._running[name] = self.start(name, [*service.get("entrypoint", ()), *service["command"]])
+
+    def _wait_for(self, name: str) -> None:
+        if name in self._up:
+            return
+        if self.services[name].get("restart") == "no":
+            assert self._running[name].wait(600) == 0, self.log(name)
+        elif name in self._running:
+            self.wait_until_healthy(name)
+        self._up.add(name)
 
     def start(self, name: str, command: Sequence[str], log: str | None = None) -> subprocess.Popen[bytes]:
         """A process in the place of a part: with its variables, volumes, network."""
@@ -136,9 +148,10 @@ class Composition:
             assert time.monotonic() < until, f"{name} is not healthy:\n{self.log(f'{name}-health')}{self.log(name)}"
             time.sleep(0.5)
 
-    def stop(self, name: str, patience_s: float = 30) -> int:
+    def stop(self, name: str, patience_s: float = 120) -> int:
         """The exit code of a part that was told to end."""
         process = self._running.pop(name)
+        self._begun.remove(name)
         self._up.remove(name)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
