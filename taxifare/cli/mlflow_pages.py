@@ -3,8 +3,10 @@
 import os
 import sys
 
+import typer
+
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import approvals_in_force, errors_told, terminal
+from taxifare.cli.shared import approvals_in_force, errors_told
 from taxifare.model.runs import PAGES_ADDRESS
 from taxifare.settings import settings_in_force
 
@@ -17,9 +19,9 @@ def mlflow() -> None:
     registry = registry_of(settings)
     registry.prepare()
     if registry.store.is_server:
-        terminal().print(f"MLflow is a server, see {registry.runs.pages()}", soft_wrap=True)
+        typer.echo(f"MLflow is a server, see {registry.runs.pages()}")
         return
-    terminal().print(f"Training runs: {registry.runs.pages()}\nStop with Ctrl-C.", soft_wrap=True)
+    typer.echo(f"Training runs: {registry.runs.pages()}\nStop with Ctrl-C.")
     host, port = PAGES_ADDRESS.removeprefix("http://").split(":")
     server = ["mlflow", "server", "--backend-store-uri", settings.tracking_uri, "--host", host, "--port", port]
     os.execv(sys.executable, [sys.executable, "-m", *server, "--workers", "1"])  # noqa: S606 - the arguments are ours

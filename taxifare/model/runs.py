@@ -149,9 +149,9 @@ class Runs:
         return self._page(f"compare-runs?runs={runs}&experiments={experiments}")
 
     def pages(self) -> str:
-        """Returns the address of the page with the training runs."""
+        """Returns the address of the page with the training runs, among the pages of training and not of agents."""
         with attempting("find the experiment"):
-            return self._page(f"experiments/{self._store.experiment_id}/runs")
+            return self._page(f"experiments/{self._store.experiment_id}/runs?workflowType=machine_learning")
 
     def _newest(self, query: str) -> "Run | None":
         found: Sequence[Run] = self._store.client.search_runs([self._store.experiment_id], query, max_results=1)

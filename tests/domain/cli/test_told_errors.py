@@ -17,7 +17,16 @@ from taxifare.settings import settings_in_force, unknown_names
 from taxifare_dagster.command import surroundings
 from tests.support.places import REPOSITORY
 
-READING = ["doctor", "mend", "requests", "requests --all", "history", "history --on 2015-03-14", "history --verify"]
+READING = [
+    "doctor",
+    "mend",
+    "requests",
+    "requests --all",
+    "history",
+    "history --on 2015-03-14",
+    "history --verify",
+    "mlflow",
+]
 CHANGING = [
     "decide 2015-01-v2-0 --approve --by Ada --reason why",
     "ask-again 2015-01-v2-0",
