@@ -31,7 +31,7 @@ from taxifare.monitoring.outcomes import days_of, expected
 from taxifare.settings import Settings
 from taxifare.training.challengers import RENEWAL, lesson_of, warm
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
-from taxifare.training.rehearsal import reservoir
+from taxifare.training.reservoir import Reservoir
 from taxifare.trips.city_files import shipped
 from taxifare.trips.cleaning import clean
 from taxifare.trips.editions import SO_FAR, Edition, Trips
@@ -220,7 +220,9 @@ def renewal(_keep: Path) -> None:
     times, end = rides()["pickup_datetime"], pd.Timestamp("2012-10-01")
     before, later = rides()[times < "2012-09-01"], rides()[(times >= "2012-09-11") & (times < end)]
     network, _ = fit_from_scratch(before.sample(ROWS, random_state=1), SETTINGS)
-    rehearsed = reservoir([Trips(Edition("base", "r"), before)], SETTINGS.rehearsal_trips, SETTINGS.seed)
+    sample = Reservoir(SETTINGS.rehearsal_trips, SETTINGS.seed)
+    sample.draw_from(Trips(Edition("base", "r"), before))
+    rehearsed = sample.drawn
     print(f"learned until August: {off(network, later):.2f} USD a ride on {len(later):,} rides from 11 September on")
     for until in ("2012-09-07", "2012-09-09", "2012-09-11"):
         days = rides()[(times >= "2012-09-01") & (times < until)].reset_index(drop=True)

@@ -118,8 +118,12 @@ class ParquetIOManager(LakeIOManager[Trips | StoredTrips | pd.DataFrame]):
 
     def month(self, asset: str, partition: str) -> Trips | StoredTrips | None:
         """Returns what the lake holds of an asset's partition, in its file where it is large; None for nothing."""
-        found = self.if_there(self._open, f"{asset}/{partition}")
+        found = self.opened(asset, partition)
         return found.in_memory() if found is not None and found.fits_in_memory else found
+
+    def opened(self, asset: str, partition: str) -> StoredTrips | None:
+        """Returns what the lake holds of an asset's partition, in its file; None for nothing."""
+        return self.if_there(self._open, f"{asset}/{partition}")
 
     def stored(self, asset: str, partition: str) -> Trips | None:
         """Returns the trips that the lake holds of an asset's partition; None where it holds nothing."""

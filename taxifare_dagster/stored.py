@@ -1,6 +1,5 @@
 """What the lake holds of assets, for those that do not have it as an input. How it is kept stands in `io_managers`."""
 
-from collections.abc import Iterator
 from typing import TypeVar
 
 import dagster as dg
@@ -9,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from taxifare.gate.track_record import TrackRecord
 from taxifare.monitoring.joining import Published
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
-from taxifare.training.candidacy import Candidacy, EarlierMonth, months_before
+from taxifare.training.rehearsal import Past
 from taxifare.training.whole_month import WholeMonth
 from taxifare.trips.editions import BASE, Trips
 from taxifare.trips.months import Month
+from taxifare.trips.stored import StoredTrips
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.lake import revision_of
 from taxifare_dagster.partitions import partition_key
@@ -50,28 +49,15 @@ def _there(found: Found | None, subject: str, asset: str) -> Found:
     return found
 
 
-def candidacy(
-    month: Month,
-    record: TrackRecord,
-    learned: Month | None,
-    source: TripSource,
-    parquet_io: ParquetIOManager,
-    base_trips_io: BaseTripsIOManager,
-    settings: Settings,
-) -> Candidacy:
-    """Returns how the candidate stands before a month; months it has not learned yet are read when they are needed."""
+def past(
+    source: TripSource, parquet_io: ParquetIOManager, base_trips_io: BaseTripsIOManager, settings: Settings
+) -> Past:
+    """Returns where the trips before a month are."""
 
-    def after(last: Month | None) -> Iterator[EarlierMonth]:
-        return months_before(
-            month,
-            base_trips_io.stored,
-            source,
-            lambda earlier: parquet_io.month("raw_new_data", partition_key(earlier)),
-            settings,
-            after=last,
-        )
+    def raw(month: Month) -> StoredTrips | None:
+        return parquet_io.opened("raw_new_data", partition_key(month))
 
-    return Candidacy(record, learned, after)
+    return Past(source, base_trips_io.stored, raw, settings)
 
 
 def whole_month(month: Month, version: str, parquet_io: ParquetIOManager, run: dg.DagsterRun) -> WholeMonth:

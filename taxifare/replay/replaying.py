@@ -32,7 +32,7 @@ from taxifare.sources.all_months import AllMonths
 from taxifare.sources.base import TripSource
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Lesson, lesson_of, may_win_anew, ways
-from taxifare.training.rehearsal import Reservoir
+from taxifare.training.reservoir import Reservoir
 from taxifare.trips.editions import BASE, TripBatches
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import Month

@@ -6,7 +6,8 @@ are in `trips.wholeness`; why months wait: docs/decisions.md, under sources.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,9 @@ from taxifare.trips.months import Month
 from taxifare.trips.publication import LargePublication, Publication
 from taxifare.trips.wholeness import NEIGHBOURS, Extent, extent_of, lacks_end, lacks_rides
 from taxifare.whole_files import whole_file
+
+LOOKS_AT_ONCE = 8
+"""Files that are looked at at the same time: in a bucket each is a request."""
 
 
 class NotWholeError(SourceError):
@@ -66,7 +70,7 @@ def ensure_whole(
     seen = extent_of(published)
     span = {"first": seen.first.isoformat(), "last": seen.last.isoformat()}
     _write(_seen(lake, month), {"revision": published.revision, "rides": seen.rides, **span})
-    why = _lacks(month, seen, settings, lake)
+    why = _lacks(month, seen, settings, lambda other: _read(_seen(lake, other)))
     if why is not None and taken(month, published.revision, lake) is None:
         raise NotWholeError(f"{published.origin}: month {month} is not whole yet: {why}. {_way_out(month)}")
 
@@ -90,6 +94,23 @@ def why_waiting(
         return None
     why = _known_to_lack(month, revision, rides, settings, lake)
     return None if why is None else f"month {month} is not whole yet: {why}. {_way_out(month)}"
+
+
+def known_to_wait(published: Mapping[Month, str], settings: SourceSettings, lake: UPath) -> dict[Month, bool | None]:
+    """Returns of each month whether it waits, as was seen when it was read; None where it was not at its revision."""
+    beside = {month + distance for month in published for distance in range(-NEIGHBOURS, NEIGHBOURS + 1)}
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        seen = dict(zip(beside, pool.map(lambda month: _read(_seen(lake, month)), beside), strict=True))
+    return {month: _waits(month, revision, seen, settings, lake) for month, revision in published.items()}
+
+
+def _waits(
+    month: Month, revision: str, seen: Mapping[Month, dict[str, Any] | None], settings: SourceSettings, lake: UPath
+) -> bool | None:
+    found = seen[month]
+    if found is None or found["revision"] != revision:
+        return None
+    return _lacks(month, _extent(found), settings, seen.get) is not None and taken(month, revision, lake) is None
 
 
 def take(source: TripSource, month: Month, settings: SourceSettings, lake: UPath, *, by: str, reason: str) -> str:
@@ -127,17 +148,22 @@ def _known_to_lack(
     """Returns in what a month is not whole: as seen when it was read, or else by what the source counts."""
     found = _read(_seen(lake, month))
     if found is not None and found["revision"] == revision:
-        seen = Extent(int(found["rides"]), pd.Timestamp(found["first"]), pd.Timestamp(found["last"]))
-        return _lacks(month, seen, settings, lake)
+        return _lacks(month, _extent(found), settings, lambda other: _read(_seen(lake, other)))
     return None if month not in rides else lacks_rides(month, rides[month], rides, settings.month_least_share)
 
 
-def _lacks(month: Month, seen: Extent, settings: SourceSettings, lake: UPath) -> str | None:
+def _extent(found: Mapping[str, Any]) -> Extent:
+    return Extent(int(found["rides"]), pd.Timestamp(found["first"]), pd.Timestamp(found["last"]))
+
+
+def _lacks(
+    month: Month, seen: Extent, settings: SourceSettings, look: Callable[[Month], dict[str, Any] | None]
+) -> str | None:
     """Returns in what a month that was read is not whole; its number is held against those of months that were read."""
     if (why := lacks_end(month, seen, settings.month_ends_within_hours)) is not None:
         return why
     beside = (month + distance for distance in range(-NEIGHBOURS, NEIGHBOURS + 1) if distance)
-    found = {other: _read(_seen(lake, other)) for other in beside}
+    found = {other: look(other) for other in beside}
     rides = {other: int(facts["rides"]) for other, facts in found.items() if facts is not None}
     return lacks_rides(month, seen.rides, rides, settings.month_least_share)
 

@@ -7,8 +7,10 @@ Which trips are in it, and in what order, is not decided here.
 Why they stream: docs/decisions.md, under training.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from hashlib import sha256
 from itertools import accumulate
 from shutil import copyfileobj
 from typing import IO
@@ -75,6 +77,14 @@ class BaseTrips:
         """Writes the file into another one."""
         self._file.seek(0)
         copyfileobj(self._file, file)
+
+    @cached_property
+    def content(self) -> str:
+        """A digest of the end of the file, which has sizes, numbers and extremes of every column of every part."""
+        self._file.seek(-8, os.SEEK_END)
+        length = int.from_bytes(self._file.read(4), "little")
+        self._file.seek(-8 - length, os.SEEK_END)
+        return sha256(self._file.read(length)).hexdigest()[:16]
 
     @cached_property
     def training_counts(self) -> tuple[int, ...]:

@@ -19,13 +19,12 @@ from taxifare.gate.slices import judged_features, sliced_gains
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
-from taxifare.settings import Settings, TrainingSettings
-from taxifare.sources.base import TripSource, published_before
+from taxifare.settings import TrainingSettings
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.large_months import drawn
-from taxifare.training.rehearsal import Reservoir, clean_months_before
+from taxifare.training.rehearsal import Past
 from taxifare.training.renewal import renew
-from taxifare.trips.editions import Edition, TripBatches, Trips
+from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.preparation import with_target_and_features
 from taxifare.trips.stored import StoredTrips
@@ -128,38 +127,24 @@ def _with_month(
     return renewed.record.with_gains(sliced_gains(production, candidate, validation, settings.city_facts))
 
 
-def months_before(
-    month: Month,
-    base: Callable[[], TripBatches | None],
-    source: TripSource,
-    stored: Callable[[Month], Trips | StoredTrips | None],
-    settings: Settings,
-    after: Month | None,
-) -> Iterator[EarlierMonth]:
+def months_before(month: Month, past: Past, after: Month | None) -> Iterator[EarlierMonth]:
     """Yields the published months before a month that are later than another, oldest first, as they are learned from.
 
     Args:
         month: The month before which.
-        base: Opens the base years, which are rehearsed with every month; None where there are none.
-        source: Where months are that have not been run, or have been restated since.
-        stored: Gives a month's raw trips where it has been run, None otherwise.
-        settings: City, target, first month, and what a sound month is.
+        past: Where trips are.
         after: The month after which, None for all.
 
     Raises:
         SourceError: A published month cannot be read, or the source cannot tell which are published.
     """
-    first = settings.first_month if after is None else max(settings.first_month, after + 1)
-    if not any(first <= earlier for earlier in published_before(source, month)):
-        return
-    sample = Reservoir(settings.rehearsal_trips, settings.seed)
-    if (years := base()) is not None:
-        sample.draw_from(years)
-    for edition, trips in clean_months_before(month, source, stored, settings):
-        if parse_month(edition.subject) >= first:
-            yield EarlierMonth(edition, None if trips is None else _ready(trips, settings), sample.drawn)
-        if trips is not None:
-            sample.draw_from(trips)
+    published = past.published_before(month)
+    for earlier, revision in published.items():
+        if after is None or earlier > after:
+            before = {other: published[other] for other in published if other < earlier}
+            rehearsed, trips = past.rehearsed(before), past.clean(earlier, revision)
+            ready = None if trips is None else _ready(trips, past.settings)
+            yield EarlierMonth(Edition(str(earlier), revision), ready, rehearsed)
 
 
 def _ready(trips: Trips | StoredTrips, settings: TrainingSettings) -> Trips:

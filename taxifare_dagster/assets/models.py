@@ -24,7 +24,7 @@ from taxifare.sources.base import TripSource
 from taxifare.training.appraisal import appraise_production
 from taxifare.training.base_model import train_base
 from taxifare.training.base_trips import BaseTrips
-from taxifare.training.candidacy import Candidacy
+from taxifare.training.candidacy import Candidacy, months_before
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.staging import stage
 from taxifare.training.whole_month import WholeMonth
@@ -38,7 +38,7 @@ from taxifare_dagster.lake import realised
 from taxifare_dagster.order import covered_months_before, known_in_turn
 from taxifare_dagster.partitions import month_of_partition
 from taxifare_dagster.provenance import run_tags
-from taxifare_dagster.stored import candidacy, whole_month
+from taxifare_dagster.stored import past, whole_month
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +170,8 @@ def _candidacy(
     record = record_before(month, covered_months_before(month, source, settings), known)
     if record is None:
         return None
-    return candidacy(month, record, last_learned(known), source, parquet_io, base_trips_io, settings)
+    trips = past(source, parquet_io, base_trips_io, settings)
+    return Candidacy(record, last_learned(known), partial(months_before, month, trips))
 
 
 def _whole_month(

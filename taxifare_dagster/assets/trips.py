@@ -3,9 +3,7 @@
 The functions are the assets: their docstrings are what the catalog shows, `build_assets` says how each is stored.
 """
 
-from collections.abc import Iterable
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import dagster as dg
@@ -19,9 +17,7 @@ from taxifare.sources.base import TripSource
 from taxifare.sources.whole_months import whole_month
 from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
 from taxifare.training.gathering import gather_base
-from taxifare.training.rehearsal import editions_before, reservoir
-from taxifare.trips.editions import TripBatches, Trips
-from taxifare.trips.months import Month
+from taxifare.trips.editions import Trips
 from taxifare.trips.preparation import (
     Preprocessed,
     preprocess,
@@ -33,7 +29,8 @@ from taxifare.trips.stored import OnTrips, StoredTrips
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import OWNERS, TRIPS_GROUP, TRIPS_KINDS
 from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
-from taxifare_dagster.partitions import month_of_partition, partition_key
+from taxifare_dagster.partitions import month_of_partition
+from taxifare_dagster.stored import past
 
 
 def raw_new_data(
@@ -148,17 +145,11 @@ def rehearsal_trips(
     """A sample of the trips before the month, mixed into training so that learning a month does not forget the years.
 
     At most REHEARSAL_TRIPS, sampled from the base years and every earlier published month, with newer trips more
-    likely. It does not matter which of those months have been run: a backfill in any order samples the same trips.
+    likely. It does not matter which of those months have been run: a backfill in any order samples the same trips. The
+    sample of each edition is kept in the lake (`rehearsal_samples`), so the 200th month reads no more than the second.
     """
-    month, base = month_of_partition(context.partition_key), base_trips_io.stored()
-
-    def stored(earlier: Month) -> Trips | StoredTrips | None:
-        return parquet_io.month("raw_new_data", partition_key(earlier))
-
-    editions: Iterable[TripBatches] = chain(
-        [] if base is None else [base], editions_before(month, source, stored, settings)
-    )
-    rehearsed = reservoir(editions, settings.rehearsal_trips, settings.seed)
+    trips, base = past(source, parquet_io, base_trips_io, settings), base_trips_io.stored()
+    rehearsed = trips.rehearsed(trips.published_before(month_of_partition(context.partition_key)))
     years = rehearsed["pickup_datetime"].dt.year.value_counts().sort_index()
     return dg.Output(
         rehearsed,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 
 import dagster as dg
 import pandas as pd
@@ -19,8 +18,8 @@ from taxifare.monitoring.so_far import renew_so_far, trips_so_far
 from taxifare.monitoring.watch import evidence_of, watch
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
-from taxifare.training.rehearsal import editions_before, reservoir
-from taxifare.trips.editions import TripBatches, Trips
+from taxifare.training.candidacy import Candidacy, months_before
+from taxifare.trips.editions import Trips
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import with_features
 from taxifare.trips.stored import MOST_LEARNED, StoredTrips
@@ -30,7 +29,7 @@ from taxifare_dagster.io_managers import BaseTripsIOManager, ParquetIOManager
 from taxifare_dagster.order import covered_months_before
 from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
 from taxifare_dagster.provenance import run_tags
-from taxifare_dagster.stored import candidacy
+from taxifare_dagster.stored import past
 
 OUTCOMES_ASSET = "served_outcomes"
 
@@ -115,19 +114,9 @@ def renewed_so_far(
         raise dg.Failure(f"{month} has no outcomes in the lake: materialize {OUTCOMES_ASSET} first")
     trips = trips_so_far(outcomes, month, settings)
     record = record_before(month, covered_months_before(month, source, settings), known)
-    before = (
-        None
-        if record is None
-        else candidacy(month, record, last_learned(known), source, parquet_io, base_trips_io, settings)
-    )
-
-    def stored(earlier: Month) -> Trips | StoredTrips | None:
-        return parquet_io.month("raw_new_data", partition_key(earlier))
-
-    base: list[TripBatches] = [] if (years := base_trips_io.stored()) is None else [years]
-    rehearsed = reservoir(
-        chain(base, editions_before(month, source, stored, settings)), settings.rehearsal_trips, settings.seed
-    )
+    earlier = past(source, parquet_io, base_trips_io, settings)
+    before = None if record is None else Candidacy(record, last_learned(known), partial(months_before, month, earlier))
+    rehearsed = earlier.rehearsed(earlier.published_before(month))
     tags = run_tags(context.run, asset="staging_model", month=str(month))
     return renew_so_far(trips, rehearsed, before, known, approvals, registry, settings, run_tags=tags)
 

@@ -21,6 +21,7 @@ from taxifare.training.base_trips import BaseTrips
 from taxifare.training.candidacy import Candidacy, EarlierMonth, months_before
 from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import Renewal
+from taxifare.training.rehearsal import Past
 from taxifare.training.renewal import renew
 from taxifare.trips.months import Month, parse_month
 from tests.support.published import Published
@@ -57,7 +58,8 @@ class World:
 
     def months(self, month: Month, after: Month | None = None) -> Iterator[EarlierMonth]:
         """The months before one that are later than another."""
-        return months_before(month, lambda: self.base, self.source, lambda _month: None, self.settings, after)
+        past = Past(self.source, lambda: self.base, lambda _month: None, self.settings)
+        return months_before(month, past, after)
 
     def before(self, month: Month, record: TrackRecord | None = None) -> TrackRecord:
         """The candidate's record before a month, with what is on record already."""

@@ -41,11 +41,11 @@ from taxifare.training.challengers import (
     ways,
 )
 from taxifare.training.from_random_weights import predict_trips
-from taxifare.training.rehearsal import reservoir
 from taxifare.training.whole_month import retrain_whole_month
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import compute_features, feature_names
 from tests.support.registry import all_versions
+from tests.support.rehearsals import reservoir
 from tests.support.small import base_file, clean_base, clean_month, run_tags, small_settings, train, version_of
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from taxifare.model.fitting import quote, restore, state_of
 from taxifare.settings import Settings
 from taxifare.training.challengers import lesson_of, warm
 from taxifare.training.from_random_weights import fit_from_scratch, predict_trips
-from taxifare.training.rehearsal import reservoir
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import bounds, months_between, parse_month
 from taxifare.trips.preparation import preprocess
 from taxifare.trips.splitting import split_by_time
 from taxifare.trips.table import as_trip_table
+from tests.support.rehearsals import reservoir
 from tests.support.small import small_settings
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ def test_every_number_of_a_renewal_is_in_it(name: str, monkeypatch: pytest.Monke
         "training.challengers.RECENT_MONTHS",
         "training.from_random_weights.EARLY_STOPPING_SHARE",
         "training.from_random_weights.EARLY_STOPPING_TRIPS",
-        "training.rehearsal.HALF_LIFE_YEARS",
+        "training.reservoir.HALF_LIFE_YEARS",
         "trips.features.MISSING_PASSENGERS",
     ],
 )
@@ -123,7 +123,7 @@ def test_a_changed_constant_is_another_training(constant: str, monkeypatch: pyte
     assert fingerprint(PLAIN) != before
 
 
-@pytest.mark.parametrize("module", ["training.challengers", "training.rehearsal", "model.fitting", "trips.cleaning"])
+@pytest.mark.parametrize("module", ["training.challengers", "training.reservoir", "model.fitting", "trips.cleaning"])
 def test_a_new_constant_belongs_to_it_without_being_named_anywhere(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +187,7 @@ def test_what_that_release_could_not_be_told_it_has_not_trained(override: str) -
 
 
 @pytest.mark.parametrize(
-    "constant", ["taxifare.training.challengers.HELD_SHARE", "taxifare.training.rehearsal.HALF_LIFE_YEARS"]
+    "constant", ["taxifare.training.challengers.HELD_SHARE", "taxifare.training.reservoir.HALF_LIFE_YEARS"]
 )
 def test_what_is_trained_otherwise_since_is_not_that_releases(constant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constant, 0.123)

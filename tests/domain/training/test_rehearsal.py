@@ -14,11 +14,12 @@ from taxifare.model.exposure import exposure_of
 from taxifare.settings import Settings
 from taxifare.sources import SourceError, TripSource, make_source
 from taxifare.sources.whole_months import take
-from taxifare.training.rehearsal import editions_before, reservoir
+from taxifare.training.rehearsal import Past
 from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.table import COLUMN_NAMES, DTYPES, TRIP_COLUMNS, as_trip_table
 from tests.support.published import Published
+from tests.support.rehearsals import reservoir, sound_months_before
 from tests.support.small import raw_month, small_settings
 
 MARCH = parse_month("2015-03")
@@ -154,9 +155,9 @@ def test_exposure_has_an_entry_for_each_edition_with_its_span() -> None:
 # Which trips it is drawn from
 
 
-@pytest.fixture(scope="module")
-def city_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return small_settings(tmp_path_factory.mktemp("rehearsal"), simulator_trips_per_month=400, first_month="2014-12")
+@pytest.fixture
+def city_settings(tmp_path: Path) -> Settings:
+    return small_settings(tmp_path, simulator_trips_per_month=400, first_month="2014-12", rehearsal_trips=500)
 
 
 @pytest.fixture
@@ -168,25 +169,34 @@ def nothing(_month: Month) -> None:
     """A lake without a month."""
 
 
-def drawn(source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings) -> pd.DataFrame:
-    return reservoir(editions_before(MARCH, source, stored, settings), 500, settings.seed)
+def drawn(
+    source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings, month: Month = MARCH
+) -> pd.DataFrame:
+    past = Past(source, lambda: None, stored, settings)
+    return past.rehearsed(past.published_before(month))
+
+
+def as_before(source: TripSource, stored: Callable[[Month], Trips | None], settings: Settings) -> pd.DataFrame:
+    """What is rehearsed when no sample is kept."""
+    sound = sound_months_before(MARCH, source, stored, settings)
+    return reservoir(sound, settings.rehearsal_trips, settings.seed)
 
 
 def test_months_from_the_first_until_before_this_one_oldest_first(
     published: Published, city_settings: Settings
 ) -> None:
-    found = list(editions_before(MARCH, published, nothing, city_settings))
-    assert [trips.edition.subject for trips in found] == ["2014-12", "2015-01", "2015-02"]
-    assert [trips.edition.revision for trips in found] == list(published.months().values())[:3]
-    assert all(trips.frame["fare_amount"].gt(0).all() for trips in found), "clean"
+    found = drawn(published, nothing, city_settings)
+    assert published.read == ["2014-12", "2015-01", "2015-02"]
+    entries = {entry.subject: entry.revision for entry in exposure_of(found)}
+    assert entries == {str(month): revision for month, revision in list(published.months().items())[:3]}
+    assert found["fare_amount"].gt(0).all(), "clean"
 
 
 def test_months_before_the_first_month_are_the_base_years_business(
     published: Published, city_settings: Settings
 ) -> None:
     later = city_settings.model_copy(update={"first_month": parse_month("2015-02")})
-    found = list(editions_before(MARCH, published, nothing, later))
-    assert [trips.edition.subject for trips in found] == ["2015-02"]
+    assert set(drawn(published, nothing, later)["subject"]) == {"2015-02"}
     assert published.read == ["2015-02"]
 
 
@@ -207,7 +217,7 @@ def test_it_does_not_matter_which_months_have_been_run(
     def stored(month: Month) -> Trips | None:
         return raw_month(city_settings, str(month)) if str(month) in run else None
 
-    expected = drawn(make_source(city_settings), nothing, city_settings)
+    expected = as_before(make_source(city_settings), nothing, city_settings)
     pd.testing.assert_frame_equal(drawn(published, stored, city_settings), expected)
     assert set(published.read) == {"2014-12", "2015-01", "2015-02"} - set(run), "what is in the lake is not fetched"
 
@@ -219,7 +229,7 @@ def test_an_outdated_edition_in_the_lake_is_not_rehearsed(published: Published, 
     sample = drawn(published, lambda month: kept[str(month)], city_settings)
     assert published.read == ["2015-01"]
     assert set(sample.loc[sample["subject"] == "2015-01", "revision"]) == {"dearer"}
-    pd.testing.assert_frame_equal(sample, drawn(published, nothing, city_settings))
+    pd.testing.assert_frame_equal(sample, as_before(published, nothing, city_settings))
 
 
 @pytest.mark.parametrize(
@@ -242,8 +252,7 @@ def test_a_month_that_its_checks_would_stop_is_left_out(
     published: Published, city_settings: Settings, fault: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
     published.restated[parse_month("2015-01")] = ("unsound", fault)
-    found = editions_before(MARCH, published, nothing, city_settings)
-    assert [trips.edition.subject for trips in found] == ["2014-12", "2015-02"]
+    assert set(drawn(published, nothing, city_settings)["subject"]) == {"2014-12", "2015-02"}
 
 
 def test_a_source_that_cannot_be_read_is_an_error_not_a_smaller_sample(

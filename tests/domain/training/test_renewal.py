@@ -24,12 +24,12 @@ from taxifare.training.candidates import Candidate, known_version, training_inpu
 from taxifare.training.challengers import HELD_SHARE, RENEWAL
 from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
 from taxifare.training.recipe import fingerprint
-from taxifare.training.rehearsal import reservoir
 from taxifare.trips.city_files import shipped
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.meters import quoted
 from tests.support.registry import all_versions, registry_at
+from tests.support.rehearsals import reservoir
 from tests.support.servers import free_port
 from tests.support.small import base_file, run_tags, small_settings, train, version_of
 

@@ -14,7 +14,6 @@ from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.training.candidates import training_inputs
 from taxifare.training.large_months import drawn
-from taxifare.training.rehearsal import reservoir
 from taxifare.trips import stored
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
@@ -32,6 +31,7 @@ from taxifare.trips.preparation import (
 from taxifare.trips.publication import LargePublication, Publication
 from taxifare.trips.stored import STORED, StoredTrips
 from taxifare.trips.table import COORDINATES
+from tests.support.rehearsals import reservoir
 from tests.support.small import small_settings
 
 JANUARY = parse_month("2015-01")
