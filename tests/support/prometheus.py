@@ -1,18 +1,19 @@
 """A real Prometheus on loopback that scrapes a server and evaluates the alerts of `deploy/prometheus` at once."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, Popen
+from typing import Any
 
 import pytest
 import requests
 
 from tests.support.places import REPOSITORY
-from tests.support.servers import free_port
+from tests.support.servers import free_port, server_process
 
 DEPLOYED = REPOSITORY / "deploy" / "prometheus"
 
@@ -33,20 +34,19 @@ class Prometheus:
 
     def has_scraped(self) -> bool:
         """Whether every target was reached."""
-        try:
-            found = requests.get(f"{self.url}/api/v1/targets", timeout=5).json()["data"]["activeTargets"]
-        except requests.ConnectionError:
-            return False
+        found = self._asked("targets", "activeTargets")
         return bool(found) and all(target["health"] == "up" for target in found)
 
     def firing(self) -> dict[str, str]:
         """The alerts that fire, with their summaries."""
-        try:
-            found = requests.get(f"{self.url}/api/v1/alerts", timeout=5).json()["data"]["alerts"]
-        except requests.ConnectionError:
-            return {}
-        firing = (alert for alert in found if alert["state"] == "firing")
+        firing = (alert for alert in self._asked("alerts", "alerts") if alert["state"] == "firing")
         return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in firing}
+
+    def _asked(self, address: str, name: str) -> list[dict[str, Any]]:
+        answer = requests.get(f"{self.url}/api/v1/{address}", timeout=5)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["data"][name]
+        return found
 
 
 @contextmanager
@@ -62,9 +62,9 @@ def prometheus(folder: Path, **targets: str) -> Iterator[Prometheus]:
     )
     every = "global: { scrape_interval: 500ms, scrape_timeout: 500ms }"
     (folder / "prometheus.yml").write_text(f"{every}\nrule_files: [alerts.yml]\nscrape_configs:\n{jobs}")
-    arguments = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
-    with Popen([started, *arguments, f"--web.listen-address=127.0.0.1:{port}"], stdout=DEVNULL, stderr=DEVNULL) as run:
-        try:
-            yield Prometheus(f"http://127.0.0.1:{port}")
-        finally:
-            run.terminate()
+    url = f"http://127.0.0.1:{port}"
+    arguments = [started, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    arguments.append(f"--web.listen-address=127.0.0.1:{port}")
+    # Until it has read its own log of samples, it answers 503 without JSON.
+    with server_process(arguments, f"{url}/-/ready", folder / "prometheus.log", os.environ):
+        yield Prometheus(url)

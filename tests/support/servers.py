@@ -312,5 +312,5 @@ def dagster_dev(folder: Path, settings: Mapping[str, str], *, port: int | None =
     url = f"http://127.0.0.1:{(port := port or free_port())}"
     environment = {**_environment(), "TAXIFARE_HOME": str(folder / "state"), "DAGSTER_URL": url, **settings}
     arguments = [sys.executable, "-m", "taxifare_dagster.dev", "--port", str(port)]
-    with server_process(arguments, f"{url}/server_info", folder / "dagster.log", environment):
+    with server_process(arguments, f"{url}/server_info", folder / "dagster.log", environment, ready_within_s=300):
         yield url
