@@ -8,7 +8,9 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 # Installing again only when the lock changes. pip compiles nothing: of 20,000 modules a third is ever imported, and
-# Python compiles these then.
+# Python compiles these then, once – unless a container's usual setting keeps it from writing down what it has compiled:
+# then each process that needs TensorFlow would take twice to three times as long to start.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --no-deps --no-compile
 
 .venv/installed: requirements.lock pyproject.toml
