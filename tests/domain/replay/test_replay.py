@@ -28,6 +28,8 @@ from taxifare.trips.months import parse_month
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
 
+pytestmark = pytest.mark.usefixtures("networks_without_tables")
+
 POLICIES: list[PolicyName] = ["gate", "standing", "always", "never", "naive", "threshold"]
 FIRST = parse_month("2015-01")
 

@@ -30,6 +30,8 @@ from tests.support.small import clean_base, small_settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+pytestmark = pytest.mark.usefixtures("networks_without_tables")
+
 DIES = """
 import os, signal, sys
 from pathlib import Path

@@ -21,7 +21,6 @@ import taxifare.training.from_random_weights
 from taxifare.cli.main import app
 from taxifare.gate.scores import mean_interval
 from taxifare.model.fitting import TrainingHistory, fit
-from taxifare.model.network import ARCHITECTURES
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.studies.adopting import adopt
@@ -33,7 +32,9 @@ from taxifare.training.from_random_weights import architecture_of, fit_from_scra
 from taxifare.trips.editions import Trips
 from tests.support.places import REPOSITORY
 from tests.support.registry import runs_by_name
-from tests.support.small import clean_base, small_settings
+from tests.support.small import PLAIN_NETWORK, clean_base, small_settings
+
+pytestmark = pytest.mark.usefixtures("networks_without_tables")
 
 DIES = """
 import os, signal, sys
@@ -42,7 +43,7 @@ import taxifare.studies.trials
 from taxifare.model.registry import ModelRegistry
 from taxifare.studies.tuning import tune
 from taxifare.training.from_random_weights import fit_from_scratch
-from tests.support.small import clean_base, small_settings
+from tests.support.small import PLAIN_NETWORK, clean_base, small_settings
 
 settings, fits = small_settings(Path(sys.argv[1])), []
 
@@ -121,11 +122,10 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_present_settings_are_the_first_trial(found: Found) -> None:
     first = found.search.trials[0]
     assert first.number == 0
-    of_shape = ARCHITECTURES[0]
     assert found.settings.learning_rate is None
     assert first.settings == found.search.result.present
     assert first.settings == {
-        "learning_rate": of_shape.learning_rate,
+        "learning_rate": PLAIN_NETWORK.learning_rate,
         "batch_size": found.settings.batch_size,
         "patience": found.settings.patience,
         "max_epochs": found.settings.max_epochs,

@@ -214,6 +214,7 @@ def test_base_years_without_drop_off_times_are_an_error_that_names_them(
         gather_base(in_parts(published.assign(dropoff_datetime=pd.NaT), 500), own)
 
 
+@pytest.mark.usefixtures("networks_without_tables")
 class TestTraining:
     def test_is_the_same_for_the_same_seed(self, published: pd.DataFrame, settings: Settings) -> None:
         trips = gather_base(in_parts(published, TRIPS), settings).trips

@@ -9,7 +9,6 @@ import pytest
 
 import taxifare.training.from_random_weights
 from taxifare.model.fitting import Epoch
-from taxifare.model.network import ARCHITECTURES
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare.studies.learning_curve import learning_curve
@@ -17,7 +16,7 @@ from taxifare.studies.tuning import tune
 from taxifare.training.from_random_weights import fit_from_scratch
 from taxifare.trips.editions import Trips
 from tests.support.registry import all_runs
-from tests.support.small import clean_base, small_settings
+from tests.support.small import PLAIN_NETWORK, clean_base, small_settings
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def base(settings: Settings) -> Trips:
 @pytest.fixture(autouse=True)
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every network is one that many trips get, but for its size: twice the epochs, twice as large steps."""
-    large = replace(ARCHITECTURES[0], learning_rate=0.02, batch_size=256, epochs=4)
+    large = replace(PLAIN_NETWORK, learning_rate=0.02, batch_size=256, epochs=4)
     monkeypatch.setattr(taxifare.training.from_random_weights, "ARCHITECTURES", {0: large})
 
 

@@ -14,7 +14,6 @@ from taxifare.gate.scores import difficulty_of
 from taxifare.gate.staleness import baseline_of
 from taxifare.gate.verdict import judge
 from taxifare.model.fitting import Epoch, TrainingHistory, TrainingRows, fit, predict
-from taxifare.model.network import ARCHITECTURES
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry, RegisteredVersion
 from taxifare.model.store import RegistryError
@@ -31,10 +30,12 @@ from taxifare.trips.meters import quoted
 from tests.support.registry import all_versions, registry_at
 from tests.support.rehearsals import reservoir
 from tests.support.servers import free_port
-from tests.support.small import base_file, run_tags, small_settings, train, version_of
+from tests.support.small import PLAIN_NETWORK, base_file, run_tags, small_settings, train, version_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+pytestmark = pytest.mark.usefixtures("networks_without_tables")
 
 Rows = npt.NDArray[np.float32]
 
@@ -174,7 +175,7 @@ def test_stopping_is_decided_on_training_rides(month: Month) -> None:
 
 def test_a_renewal_starts_from_its_parent_with_small_steps(month: Month) -> None:
     first, renewal = month.fitted
-    assert first.learning_rate == ARCHITECTURES[0].learning_rate
+    assert first.learning_rate == PLAIN_NETWORK.learning_rate
     assert renewal.learning_rate == RENEWAL.learning_rate <= first.learning_rate / 10
     assert month.base.parent_version is None
     assert month.candidate.parent_version == version_of(month.base)
