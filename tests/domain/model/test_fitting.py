@@ -19,6 +19,12 @@ KM = NAMES.index("grid_km")
 FAST = {"learning_rate": 0.005, "batch_size": 128, "patience": 3, "max_epochs": 6, "seed": 1}
 
 
+SMALL = Architecture(
+    members=2, dense_widths=(16, 8), cells_km=(0.8,), way_width=0, distance_width=0, hour_width=0, week_width=0
+)
+"""Two members with a table each, and a layer that draws; more tables would only take longer to trace."""
+
+
 def trips(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns features without meaning but for the grid distance, and fares of 2.50 USD and 2 USD a km."""
     rng = np.random.default_rng(seed)
@@ -34,7 +40,7 @@ def new_network(features: np.ndarray, fares: np.ndarray, seed: int = 1) -> keras
         NEW_YORK,
         learning_rate=0.005,
         seed=seed,
-        architecture=Architecture(members=2, dense_widths=(16, 8)),
+        architecture=SMALL,
     )
 
 
