@@ -48,9 +48,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ensures the tests' order: servers first, for they take longest; kills in PostgreSQL are for `make test-all`."""
+    """Ensures the tests' order: servers first, for they take longest; some repeats are for `make test-all`."""
     for item in items:
-        if item.get_closest_marker("killed_at_any_step") and "[postgresql]" in item.name:
+        asked, case = item.get_closest_marker("databases"), getattr(item, "callspec", None)
+        if asked and case and case.params.get("ledger_url", "sqlite") not in asked.args:
             item.add_marker("slow")
     items.sort(key=lambda item: "end_to_end" not in item.path.parts)
 
@@ -249,6 +250,14 @@ def cloud(request: pytest.FixtureRequest) -> Cloud:
 
 
 @pytest.fixture
-def office(ledger_url: str) -> Office:
+def empty_ledger_url(ledger_url: str, migrated_ledger: Path) -> str:
+    """The same, with the tables of a ledger: in SQLite copying one takes no time."""
+    if ledger_url.startswith("sqlite"):
+        shutil.copy(migrated_ledger, ledger_url.removeprefix("sqlite:///"))
+    return ledger_url
+
+
+@pytest.fixture
+def office(empty_ledger_url: str) -> Office:
     """Approvals in which version 1 is production."""
-    return Office.open(ledger_url).with_first_model()
+    return Office.open(empty_ledger_url).with_first_model()

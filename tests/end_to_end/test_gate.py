@@ -50,7 +50,7 @@ from taxifare_dagster.build import build_definitions
 from taxifare_dagster.command import surroundings
 from tests.support.approvals import LINKS, SECRET, Office, in_processes
 from tests.support.servers import Login, chat_server, free_port, mlflow_server, webhook_server
-from tests.support.small import run_tags, small_settings
+from tests.support.small import PLAIN_NETWORK, run_tags, small_settings
 
 if TYPE_CHECKING:
     import keras
@@ -119,27 +119,51 @@ def gate_settings(tracking: Tracking, ledger_url: str, tmp_path: Path) -> Settin
     )
 
 
+@dataclass(frozen=True)
+class Files:
+    """Files that are no model, and where they are in MLflow."""
+
+    run_id: str
+    address: str
+    digest: str
+
+
+@pytest.fixture(scope="module")
+def files(tracking: Tracking, tmp_path_factory: pytest.TempPathFactory) -> list[Files]:
+    """The files of four versions, uploaded once: each test registers them in a model of its own."""
+    settings = small_settings(
+        tmp_path_factory.mktemp("files"),
+        mlflow_tracking_uri=tracking.url,
+        mlflow_tracking_username=ADMINISTRATOR.user,
+        mlflow_tracking_password=ADMINISTRATOR.password,
+        model_name="files",
+    )
+    registry = registry_of(settings)
+    registry.prepare()
+    client, found = registry.store.client, []
+    for _ in range(VERSIONS):
+        run = client.create_run(registry.store.experiment_id).info
+        client.log_text(run.run_id, f"weights of {run.run_id}", "model/weights")
+        version = created(registry, run.run_id, address := f"{run.artifact_uri}/model")
+        found.append(Files(run.run_id, address, registry._digest_of(version)))
+    return found
+
+
+def created(registry: ModelRegistry, run_id: str, address: str) -> str:
+    """A new version of the registered model."""
+    client = registry.store.client
+    return str(client.create_model_version(registry.model_name, address, run_id, await_creation_for=0).version)
+
+
 @pytest.fixture
-def office(gate_settings: Settings) -> Office:
+def office(gate_settings: Settings, files: list[Files]) -> Office:
     """Approvals over four registered versions, of which the first is production."""
     registry = registry_of(gate_settings)
-    for _ in range(VERSIONS):
-        add_version(registry)
-    return Office.open(gate_settings.ledger_url, registry).with_first_model()
-
-
-def add_version(registry: ModelRegistry) -> str:
-    """A registered version without a model behind it, whose files are on record."""
     registry.prepare()
-    client = registry.store.client
-    run = client.create_run(registry.store.experiment_id).info
-    client.log_text(run.run_id, f"weights of {run.run_id}", "model/weights")
-    created = client.create_model_version(
-        registry.model_name, f"{run.artifact_uri}/model", run.run_id, await_creation_for=0
-    )
-    version = str(created.version)
-    registry.contents.record(Content(version, run.run_id, registry._digest_of(version)))
-    return version
+    for of_version in files:
+        version = created(registry, of_version.run_id, of_version.address)
+        registry.contents.record(Content(version, of_version.run_id, of_version.digest))
+    return Office.open(gate_settings.ledger_url, registry).with_first_model()
 
 
 def today(office: Office) -> Office:
@@ -266,7 +290,9 @@ def network(trips: pd.DataFrame, settings: Settings, dearer: float) -> "keras.Mo
     names = feature_names(settings.city_facts)
     targets = trips["fare_amount"].to_numpy("float32")
     features = trips[list(names)].to_numpy("float32")
-    return build_network(features, targets + dearer, settings.city_facts, learning_rate=0.001, seed=1)
+    return build_network(
+        features, targets + dearer, settings.city_facts, learning_rate=0.001, seed=1, architecture=PLAIN_NETWORK
+    )
 
 
 @pytest.fixture
@@ -297,6 +323,7 @@ def version(garage: Garage, name: str) -> str:
     return found
 
 
+@pytest.mark.databases("sqlite")
 def test_a_planted_worse_model_is_rejected_and_passes_only_with_an_override(showroom: Office, garage: Garage) -> None:
     evidence = garage.evidence("good", "dear")
     assert evidence.verdict is Verdict.REJECT
@@ -313,6 +340,7 @@ def test_a_planted_worse_model_is_rejected_and_passes_only_with_an_override(show
     assert story(showroom, version(garage, "dear"))["verdict"] == "REJECT"
 
 
+@pytest.mark.databases("sqlite")
 def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage, gate_settings: Settings) -> None:
     """The same two models the other way round: had the sign been lost, one of the two tests would promote the worse."""
     evidence, reverse = garage.evidence("dear", "good"), garage.evidence("good", "dear")
@@ -331,6 +359,7 @@ def test_the_sign_the_wrong_way_round_is_caught(showroom: Office, garage: Garage
     assert "On the month's last days: -" in text
 
 
+@pytest.mark.databases("sqlite")
 def test_nobody_is_asked_to_replace_a_model_by_its_twin_or_by_itself(showroom: Office, garage: Garage) -> None:
     for twin, reason in (("equal", "predict the same"), ("good", "the candidate is the version in production")):
         evidence = garage.evidence("good", twin)
@@ -340,6 +369,7 @@ def test_nobody_is_asked_to_replace_a_model_by_its_twin_or_by_itself(showroom: O
     assert agree(showroom) == version(garage, "good")
 
 
+@pytest.mark.databases("sqlite")
 def test_a_model_that_has_seen_the_month_is_no_better_for_it(showroom: Office, garage: Garage) -> None:
     evidence = garage.evidence("good", "leaked")
     assert evidence.verdict is Verdict.LEAK
@@ -351,6 +381,7 @@ def test_a_model_that_has_seen_the_month_is_no_better_for_it(showroom: Office, g
 # Answers that come too late, twice, at once, or with somebody else's proof
 
 
+@pytest.mark.databases("sqlite")
 def test_mlflow_tells_the_story_of_the_ledger(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
     asked = story(office, "2")
@@ -381,6 +412,7 @@ def test_mlflow_tells_the_story_of_the_ledger(office: Office) -> None:
     assert agree(office) == "1"
 
 
+@pytest.mark.databases("sqlite")
 def test_an_approval_that_time_has_overtaken_is_void(office: Office) -> None:
     late, stale = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     office.approve(late)
@@ -396,6 +428,7 @@ def test_an_approval_that_time_has_overtaken_is_void(office: Office) -> None:
     assert agree(office) == "2"
 
 
+@pytest.mark.databases("sqlite")
 def test_the_token_of_another_version_opens_nothing(office: Office) -> None:
     shown, other = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
     with pytest.raises(TokenError):
@@ -407,6 +440,7 @@ def test_the_token_of_another_version_opens_nothing(office: Office) -> None:
         assert [refusal.by for refusal in entries.refusals()] == ["Mallory"]
 
 
+@pytest.mark.databases("sqlite")
 def test_a_request_decided_twice_is_decided_once(office: Office) -> None:
     request = office.ask("2015-01", "2", "1")
     first = office.approve(request, "Ada")
@@ -442,6 +476,7 @@ def test_of_promotions_racing_one_wins_and_the_others_are_void(office: Office) -
     assert decisions == {number: "approved" if number == winner else "void" for number in decisions}
 
 
+@pytest.mark.databases("sqlite")
 def test_a_clock_that_goes_backwards_does_not_turn_history_round(office: Office) -> None:
     office.clock.move(days=-400)
     office.approve(office.ask("2015-01", "2", "1"))
@@ -450,6 +485,7 @@ def test_a_clock_that_goes_backwards_does_not_turn_history_round(office: Office)
     assert office.approvals.rollback(by="Ada", reason="back").version == agree(office) == "1"
 
 
+@pytest.mark.databases("sqlite")
 def test_an_alias_moved_by_hand_is_reported_and_put_back(office: Office, gate_settings: Settings) -> None:
     office.registry.set_production("4")
     assert "the ledger says version 1 is production, MLflow says 4" in doctor(gate_settings)
@@ -541,7 +577,14 @@ def roll_back(office: Office, step: int) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("command", [ask, approve, pytest.param(roll_back, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(ask, marks=pytest.mark.databases("sqlite")),
+        approve,
+        pytest.param(roll_back, marks=pytest.mark.slow),
+    ],
+)
 def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
     gate_settings: Settings, office: Office, command: Callable[[Office, int], Callable[[], object]], stride: int
 ) -> None:
@@ -639,6 +682,7 @@ def test_a_decision_killed_before_the_alias_is_reported_by_the_doctor_and_finish
 # Who may only read
 
 
+@pytest.mark.databases("sqlite")
 def test_whoever_may_only_read_mlflow_decides_and_somebody_who_may_write_tells_it(
     office: Office, gate_settings: Settings
 ) -> None:
@@ -658,6 +702,7 @@ def test_whoever_may_only_read_mlflow_decides_and_somebody_who_may_write_tells_i
     assert story(office, "2")["decided_by"] == "Rea"
 
 
+@pytest.mark.databases("sqlite")
 def test_a_wrong_password_is_no_cold_start(office: Office, gate_settings: Settings) -> None:
     told = taxifare(
         gate_settings, "rollback", "--by", "Ada", "--reason", "x", "--to", "1", login=Login("ops", "not the password")
@@ -672,6 +717,7 @@ def test_a_wrong_password_is_no_cold_start(office: Office, gate_settings: Settin
 # The message
 
 
+@pytest.mark.databases("sqlite")
 def test_a_chat_that_is_down_slow_or_fails_after_accepting_asks_once_and_fails_nothing(
     office: Office, gate_settings: Settings
 ) -> None:

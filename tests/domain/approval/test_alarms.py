@@ -31,9 +31,9 @@ from tests.support.world import Chat
 
 
 @pytest.fixture
-def office(ledger_url: str) -> Office:
+def office(empty_ledger_url: str) -> Office:
     """Version 1 is in production."""
-    return Office.open(ledger_url).with_first_model()
+    return Office.open(empty_ledger_url).with_first_model()
 
 
 def raised(office: Office) -> Alarm:

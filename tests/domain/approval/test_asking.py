@@ -12,6 +12,8 @@ from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings
 from tests.support.approvals import LINKS, Office, evidence
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 @dataclass
 class Channel:

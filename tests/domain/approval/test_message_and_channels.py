@@ -32,6 +32,8 @@ from taxifare.settings import Settings
 from tests.support.approvals import LINKS, Office, evidence, in_processes
 from tests.support.servers import Chat, Webhook, chat_server, webhook_server
 
+pytestmark = pytest.mark.databases("sqlite")
+
 SETTINGS = Settings(chat_base_url=None, chat_channel=None)
 
 
@@ -254,6 +256,7 @@ def test_a_chat_that_is_not_there_is_a_passing_fault(office: Office, pauses: lis
     assert len(pauses) == ATTEMPTS - 1
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 def test_of_processes_sending_at_once_one_sends(ledger_url: str, chat: Chat, wagon: WagonChat) -> None:
     office = Office.open(ledger_url).with_first_model()
     request = office.ask("2015-03", "2", "1")

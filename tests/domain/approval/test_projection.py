@@ -57,7 +57,7 @@ def killed_at(step: int, url: str, registry: Path, command: Callable[[Office], o
     return process.exitcode != 0
 
 
-@pytest.mark.killed_at_any_step
+@pytest.mark.databases("sqlite")
 def test_an_approval_killed_at_any_step_is_finished_by_whatever_comes_next(ledger_url: str, tmp_path: Path) -> None:
     path = tmp_path / "registry.json"
     office = Office.open(ledger_url, FileRegistry(path=path)).with_first_model()
@@ -85,7 +85,7 @@ def test_an_approval_killed_at_any_step_is_finished_by_whatever_comes_next(ledge
     assert 10 < step < 199
 
 
-@pytest.mark.killed_at_any_step
+@pytest.mark.databases("sqlite")
 def test_a_rollback_killed_at_any_step_and_repeated_goes_back_one_step(ledger_url: str, tmp_path: Path) -> None:
     path = tmp_path / "registry.json"
     office = Office.open(ledger_url, FileRegistry(path=path)).with_first_model()
@@ -104,7 +104,7 @@ def test_a_rollback_killed_at_any_step_and_repeated_goes_back_one_step(ledger_ur
     assert 10 < step < 199
 
 
-@pytest.mark.killed_at_any_step
+@pytest.mark.databases("sqlite")
 def test_a_request_killed_at_any_step_is_made_once(ledger_url: str, tmp_path: Path) -> None:
     path = tmp_path / "registry.json"
     office = Office.open(ledger_url, FileRegistry(path=path)).with_first_model()

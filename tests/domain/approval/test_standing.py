@@ -25,6 +25,8 @@ from taxifare.trips.months import parse_month
 from tests.support.approvals import LINKS, PERSON, FileRegistry, Office, in_processes
 from tests.support.standing import STANDING, WORSE_AIRPORT, month
 
+pytestmark = pytest.mark.databases("sqlite")
+
 FIRST, SECOND, THIRD = (parse_month(f"2015-0{number}") for number in (1, 2, 3))
 CHANNELS = ("chat",)
 
@@ -146,6 +148,7 @@ def test_the_month_it_rests_on_stays_a_person_s_to_decide(firm: Firm) -> None:
     assert [request.subject for request in firm.office.approvals.record.open_requests()] == ["2015-01"]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 def test_what_is_surely_better_becomes_production_under_it_and_is_told(agreed: Firm) -> None:
     agreed.run(month("2015-02", "3", "1"))
     (asked,) = agreed.tick()
@@ -330,6 +333,7 @@ def test_an_approval_of_before_the_city_was_one_of_the_terms_covers_nothing(firm
     verify(firm.office.approvals.ledger, [])
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 def test_a_refusal_holds_for_the_months_it_was_asked_about(firm: Firm) -> None:
     firm.answer(firm.open, "reject")
     firm.run(month("2015-02", "3", "1"))
@@ -429,6 +433,7 @@ def test_a_ledger_whose_newer_entries_are_lost_promotes_nothing_by_itself(tmp_pa
     assert office.versions() == ["1"]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 def test_an_approval_and_its_end_at_once_are_one_after_the_other(tmp_path: Path, chat: Chat, ledger_url: str) -> None:
     """Three processes at once: two that decide under it, on two months, and a person who ends it."""
     firm = Firm(Office.open(ledger_url, FileRegistry(path=tmp_path / "registry.json")).with_first_model(), chat)
@@ -467,6 +472,7 @@ def test_tokens_of_other_questions_and_other_answers_open_nothing(firm: Firm) ->
     assert [refusal.by for refusal in firm.office.refusals()] == ["Eve"] * 5
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 def test_an_answer_is_signed_and_counts_once(firm: Firm) -> None:
     request, approvals = firm.open, firm.office.approvals
     token = approvals.answer_tokens(request)["approve"]
@@ -510,6 +516,7 @@ def test_ending_what_is_not_there_or_without_a_name_is_refused(firm: Firm) -> No
         firm.office.approvals.withdraw_standing(by=" ", reason="because")
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 def test_the_database_lets_nothing_be_approved_under_what_nobody_agreed_to(firm: Firm) -> None:
     january = firm.office.approvals.record.open_requests()[0]
     firm.office.approve(january, override=True)

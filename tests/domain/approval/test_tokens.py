@@ -16,6 +16,8 @@ from taxifare.approval.tokens import approval_secret, to_go_back
 from taxifare.settings import Settings
 from tests.support.approvals import MemoryRegistry, Office, in_processes
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 def test_a_token_opens_one_request_only(office: Office) -> None:
     january, february = office.ask("2015-01", "2", "1"), office.ask("2015-02", "3", "1")
