@@ -214,7 +214,7 @@ def free_port() -> int:
 
 @contextmanager
 def server_process(
-    arguments: Sequence[str], url: str, log: Path, environment: Mapping[str, str], *, ready_within_s: float = 120
+    arguments: Sequence[str], url: str, log: Path, environment: Mapping[str, str], *, ready_within_s: float = 300
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server that answers at its URL, with all its children; gone at the end, whatever happened."""
     with log.open("ab") as output:
@@ -312,5 +312,5 @@ def dagster_dev(folder: Path, settings: Mapping[str, str], *, port: int | None =
     url = f"http://127.0.0.1:{(port := port or free_port())}"
     environment = {**_environment(), "TAXIFARE_HOME": str(folder / "state"), "DAGSTER_URL": url, **settings}
     arguments = [sys.executable, "-m", "taxifare_dagster.dev", "--port", str(port)]
-    with server_process(arguments, f"{url}/server_info", folder / "dagster.log", environment, ready_within_s=300):
+    with server_process(arguments, f"{url}/server_info", folder / "dagster.log", environment):
         yield url

@@ -14,6 +14,7 @@ from taxifare.gate.scores import difficulty_of
 from taxifare.gate.staleness import baseline_of
 from taxifare.gate.verdict import judge
 from taxifare.model.fitting import Epoch, TrainingHistory, TrainingRows, fit, predict
+from taxifare.model.network import ARCHITECTURES
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry, RegisteredVersion
 from taxifare.model.store import RegistryError
@@ -264,6 +265,7 @@ def test_other_trips_or_parents_are_another_training(month: Month) -> None:
 
 def test_a_version_of_the_release_before_is_found(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
     """A month that was compared keeps its version; one that the newer release has trained goes before."""
+    monkeypatch.setattr("taxifare.training.from_random_weights.ARCHITECTURES", ARCHITECTURES)  # by fingerprint
     inputs = training_inputs(month.trips, parents=("1", "elsewhere"))
     earlier = RegisteredVersion("7", "run", {})
     plain = small_settings(month.settings.home, max_epochs=None, batch_size=None)
