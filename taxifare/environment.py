@@ -392,7 +392,7 @@ def _fault(details: ErrorDetails, kind: type[BaseModel]) -> str:
         expected = EXPECTED.get(details["type"], details["msg"]).format(**context)
         said = (
             f"expected {expected}"
-            if _is_secret(details, kind)
+            if isinstance(details["input"], dict) or (details["loc"] and is_secret(kind, str(details["loc"][0])))
             else f"expected {expected}, received {details['input']!r}"
         )
     # Where a value is a list, its place in there follows; rules about several settings and options have no name.
@@ -400,8 +400,8 @@ def _fault(details: ErrorDetails, kind: type[BaseModel]) -> str:
     return ": ".join([*names, said])
 
 
-def _is_secret(details: ErrorDetails, kind: type[BaseModel]) -> bool:
-    """Whether a fault is of a secret, or of more than one setting: what was received may be a secret then."""
-    field = kind.model_fields.get(str(details["loc"][0])) if details["loc"] else None
+def is_secret(kind: type[BaseModel], name: str) -> bool:
+    """Returns whether a setting, or what an address of it may hold, is shown to nobody."""
+    field = kind.model_fields.get(name.lower())
     annotation = None if field is None else field.annotation
-    return isinstance(details["input"], dict) or SecretStr in {annotation, *get_args(annotation)}
+    return SecretStr in {annotation, *get_args(annotation)}

@@ -1,26 +1,33 @@
 """`make demo`: the whole story in a few minutes, through Dagster, on the state folder that `make dev` opens.
 
 The base model, its request and the decision; then every month in order: all assets and checks, the message, a decision.
-The demo plays the person: it answers each message by its verdict, as `demo policy`. Run again, it goes on where it
-stopped. What is done belongs to the jobs; here is the order in which a visitor sees them, and what the terminal shows.
+The demo plays the person, but for the last month: it answers each message by its verdict, as `demo policy`, and leaves
+the last one open, for whoever ran it. Run again, it goes on where it stopped. What is done belongs to the jobs; here is
+the order in which a visitor sees them, and what the terminal shows.
 """
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from shlex import quote
+from typing import Literal
 
 import dagster as dg
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from taxifare.approval import promotions
+from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import notifiers
-from taxifare.approval.decisions import BY_VERDICT, by_verdict
+from taxifare.approval.decisions import BY_VERDICT, by_verdict, command
 from taxifare.approval.message import message
 from taxifare.approval.records import Outcome, Request
+from taxifare.approval.requests import overtaken
 from taxifare.cli.pricing import price
-from taxifare.cli.shared import Terminal, ending_told
+from taxifare.cli.shared import Terminal, ending_told, typed
+from taxifare.environment import is_secret
 from taxifare.gate.evidence import Verdict
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
@@ -28,15 +35,25 @@ from taxifare.sources import make_source
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster.build import build_definitions
+from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.home import prepare_home
 from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.order import covered_months
 from taxifare_dagster.partitions import partition_key
 
 DECIDED_BY = "demo policy"
-_TABLE_WIDTH = 126
-_WORK_ON_BASE = "learning from the base years, asking, deciding"
-_WORK_ON_MONTH = "fetching, scoring production, training staging, comparing, asking, deciding"
+_COLUMNS: Mapping[str, Literal["left", "right"]] = {
+    "month": "left",
+    "trips": "right",
+    "prod.": "right",
+    "staging": "right",
+    "gain [95 % interval]": "left",
+    "so far": "right",
+    "verdict": "left",
+    "decision": "left",
+}
+_WORK_ON_BASE = "learning from the base years, asking"
+_WORK_ON_MONTH = "fetching, scoring, training, comparing, asking"
 
 
 class Demo:
@@ -54,24 +71,39 @@ class Demo:
         self._definitions = build_definitions(settings, notifiers=notifiers(settings))
         self.approvals = approvals_of(settings)
 
-    def run(self, subject: str) -> float:
-        """Returns the seconds that it took to compare the subject, ask and decide; 0 where all that was done before."""
-        started = time.perf_counter()
-        if self.is_settled(subject):
-            return 0.0
+    def run(self, subject: str, *, is_answered: bool = True) -> bool:
+        """Ensures that the subject is compared and asked about, and returns whether that was done before.
+
+        Args:
+            subject: A month, or `base`.
+            is_answered: Whether the question is answered as well, as the policy has it.
+        """
+        asked = self.open_question(subject)
+        was_compared = self.is_settled(subject) or asked is not None
+        if not was_compared:
+            self._compare(subject)
+            if not self.is_settled(subject):
+                self._execute("approval_job", {"send_approval_message": {"subject": subject}})
+                asked = self.open_question(subject)
+        if is_answered and asked is not None:
+            self._answer(asked)
+        return was_compared
+
+    def open_question(self, subject: str) -> Request | None:
+        """Returns the question about the subject that can be answered, None where there is none."""
+        with self.approvals.ledger.reading() as entries:
+            production, now = promotions.production(entries), self.approvals.now()
+            waiting = (asked for asked in entries.open_requests() if asked.subject == subject)
+            return next((asked for asked in waiting if overtaken(asked, production, now) is None), None)
+
+    def _compare(self, subject: str) -> None:
         if subject == BASE:
             self._execute("base_job")
         else:
             self._execute("monthly_job", partition=partition_key(parse_month(subject)))
-        if not self.is_settled(subject):
-            self._execute("approval_job", {"send_approval_message": {"subject": subject}})
-        if not self.is_settled(subject):
-            self._answer(subject)
-        return time.perf_counter() - started
 
-    def _answer(self, subject: str) -> None:
-        """Ensures that the open question about the subject is answered, as the policy has it."""
-        request = next(asked for asked in self.approvals.record.open_requests() if asked.subject == subject)
+    def _answer(self, request: Request) -> None:
+        """Ensures that the question is answered, as the policy has it."""
         decision = by_verdict(request.verdict)
         self._execute(
             "decision_job",
@@ -138,7 +170,7 @@ class Demo:
 
     def _execute(self, job: str, config: dict[str, object] | None = None, partition: str | None = None) -> None:
         """Ensures that the job has run; its log goes to the instance, where the UI shows it."""
-        self._definitions.resolve_job_def(job).execute_in_process(
+        done = self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             partition_key=partition,
             run_config={
@@ -146,19 +178,26 @@ class Demo:
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
         )
+        # A run in this process has no code location, and the UI's timeline shows only those of one.
+        origin = RemoteRepositoryOrigin(
+            RegisteredCodeLocationOrigin(CODE_LOCATION), self._definitions.get_repository_def().name
+        )
+        self._instance.run_storage.replace_job_origin(done.dagster_run, origin.get_job_origin(job))
 
 
 def main() -> None:
-    """Runs the demo and prints its table."""
+    """Runs the demo, prints its table, and leaves the last question to whoever runs it."""
     settings, terminal = settings_in_force(), Terminal()
+    # Before MLflow, which sets a variable of its own.
+    given = {name.upper(): os.environ[name.upper()] for name in Settings.model_fields if name.upper() in os.environ}
     links = DagsterLinks(settings.dagster_url, settings.lake)
-    terminal.width = max(terminal.width, _TABLE_WIDTH)
     source = make_source(settings)
     subjects = [BASE, *map(str, covered_months(source, settings))]
     if len(subjects) == 1:
         raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
-    terminal.print(f"Trips: {settings.trip_source}. Decisions: {BY_VERDICT}. State: {settings.home}\n")
-    table = _table(settings)
+    last = subjects[-1]
+    terminal.print(f"Trips: {settings.trip_source}. State: {settings.home}", soft_wrap=True, highlight=False)
+    terminal.print(f"Decisions: {BY_VERDICT}; {last} is left to you.\n", soft_wrap=True, highlight=False)
     with _progress(terminal, len(subjects) + 2) as step:
         step("preparing the state folder (Dagster, MLflow, ledger)")
         prepare_home(settings)
@@ -169,56 +208,80 @@ def main() -> None:
             demo.check_trips(source.base_revision())
             for subject in subjects:
                 step(f"{subject}: {_WORK_ON_BASE if subject == BASE else _WORK_ON_MONTH}")
-                seconds = demo.run(subject)
-                _add_row(table, demo, subject, seconds)
+                if demo.run(subject, is_answered=subject != last):
+                    terminal.print(f"{subject}: done before")
             step("done")
-            last, head = demo.approvals.record.requests()[-1], demo.approvals.record.head()
-            text = message(last, demo.approvals.answer_tokens(last), links, head=head).text
-            production = demo.approvals.production()
-    terminal.rule("The last message, as the person gets it")
-    terminal.print(text, soft_wrap=True, markup=False, highlight=False)
-    terminal.rule()
-    terminal.print(table)
-    _show_price(terminal, settings, subjects[-1])
-    terminal.print(
-        f"\nIn production: version {production}. Open it all: make dev, then {links.asset('production_eval_mae')}"
-    )
+            rows = [_row(demo, subject) for subject in subjects]
+            asked, production = demo.open_question(last), demo.approvals.production()
+            text = None if asked is None else _message(demo.approvals, asked, links)
+    _show_table(terminal, rows, settings)
+    _show_price(terminal, settings, last, production)
+    if asked is not None and text is not None:
+        terminal.rule("The last message, as the person gets it: you")
+        terminal.print(text, soft_wrap=True, highlight=False)
+        terminal.rule()
+        _show_question(terminal, asked, given)
+    terminal.print(f"Open it all: make dev, then {links.asset('production_eval_mae')}", soft_wrap=True, highlight=False)
 
 
-def _show_price(terminal: Terminal, settings: Settings, month: str) -> None:
+def _message(approvals: Approvals, asked: Request, links: DagsterLinks) -> str:
+    """Returns the message that asks the question."""
+    return message(asked, approvals.answer_tokens(asked), links, head=approvals.record.head()).text
+
+
+def _show_question(terminal: Terminal, asked: Request, given: Mapping[str, str]) -> None:
+    """Prints how to answer what was left open; given are the settings that the environment has."""
+    lines = [f"Your turn: shall version {asked.staging_version} price rides? {asked.subject} says {asked.verdict}."]
+    if given:
+        shown = (f"{name}={'…' if is_secret(Settings, name) else quote(value)}" for name, value in given.items())
+        lines.append(f"In another terminal first: export {' '.join(shown)}")
+    lines += [
+        f"Approve: {typed(command(asked, 'approve'))}",
+        f"Reject:  {typed(command(asked, 'reject'))}",
+        "Or by the links Approve and Reject of the message, while make dev runs. Then ask for the price again.",
+    ]
+    for line in lines:
+        terminal.print(line, soft_wrap=True, highlight=False)
+
+
+def _show_price(terminal: Terminal, settings: Settings, month: str, production: str | None) -> None:
     """Prints what a ride costs from the first airport, or a corner, to the city's middle, and the command that asks."""
     city, at = settings.city_facts, f"{parse_month(month) + 1}-01 18:05"
     middle = f"{sum(city.longitude_range_deg) / 2:.2f},{sum(city.latitude_range_deg) / 2:.2f}"
     corner = ("the south-west", f"{city.longitude_range_deg[0]},{city.latitude_range_deg[0]}")
     airports = [(airport.code, f"{airport.longitude_deg},{airport.latitude_deg}") for airport in city.airports]
     place, start = (*airports, corner)[0]
-    terminal.print(f'\nA ride from {place}: taxifare predict --at "{at}" --from {start} --to {middle}')
+    if production is None:
+        terminal.print("\nNothing is in production yet: no ride has a price.\n")
+        return
+    asks = typed(f'taxifare predict --at "{at}" --from {start} --to {middle}')
+    terminal.print(f"\nA ride from {place}: {asks}", soft_wrap=True, highlight=False)
     for line in price(at, start, middle, 1)[0]:
         terminal.print(line, highlight=False)
+    terminal.print()
 
 
-def _table(settings: Settings) -> Table:
-    """Returns the empty table of months."""
-    table = Table(
-        title=(
-            f"Errors in {settings.target_facts.unit} a ride. Gain: how much closer staging is on the last days; "
-            "so far: on all rides since production came in"
-        )
-    )
-    for name, justify in {
-        "month": "left", "trips": "right", "production MAE": "right", "staging MAE": "right",
-        "gain [95 % interval]": "left", "so far": "right", "verdict": "left", "decision": "left", "seconds": "right",
-    }.items():  # fmt: skip
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
-    return table
+def _show_table(terminal: Terminal, rows: Sequence[Sequence[str]], settings: Settings) -> None:
+    """Prints the table of months; it fits 80 columns."""
+    unit = settings.target_facts.unit
+    terminal.print(f"Errors of production and staging (MAE), {unit} a ride. Gain: how much closer staging is")
+    terminal.print("on the month's last days; so far: on all rides since production came in.")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, justify in _COLUMNS.items():
+        table.add_column(name, justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    terminal.width = max(terminal.width, 80)
+    terminal.print(table, highlight=False)
 
 
-def _add_row(table: Table, demo: Demo, subject: str, seconds: float) -> None:
-    """Adds the subject's evidence and decision to the table: the evidence that was decided on, where it was."""
+def _row(demo: Demo, subject: str) -> tuple[str, ...]:
+    """Returns the subject's evidence and decision, a cell a column: the evidence that was decided on, where it was."""
     answered = demo.answered(subject)
     evidence = (answered[0] if answered else demo.approvals.record.comparisons()[subject]).evidence
     gain = evidence.gain
-    table.add_row(
+    open_or_none = "–" if demo.open_question(subject) is None else "open"
+    return (
         subject,
         f"{demo.trips_of(subject):,}",
         "–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}",
@@ -226,8 +289,7 @@ def _add_row(table: Table, demo: Demo, subject: str, seconds: float) -> None:
         "–" if gain is None else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
         "–" if evidence.track_record is None else f"{evidence.track_record.gains.all.mean:+.3f}",
         evidence.verdict,
-        "–" if answered is None else answered[1].state,
-        f"{seconds:.1f}" if seconds else "before",
+        open_or_none if answered is None else answered[1].state,
     )
 
 

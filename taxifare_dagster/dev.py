@@ -2,9 +2,13 @@
 
 import argparse
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
 from taxifare.approval.channels import notifiers
@@ -19,6 +23,11 @@ class AddressError(ToldError, RuntimeError):
     """The address of the UI is taken, or cannot be one."""
 
 
+_FIRST_PAGE = "/assets/production_eval_mae"
+_QUIET = "ignore:Function `dev_command` is superseded"
+"""`dg dev` is the same with a project file of its own; whoever types `make dev` chose neither."""
+
+
 def main() -> None:
     """Prepares the state folder and becomes `dagster dev`; further arguments go to it, such as `--port 3001`."""
     settings = settings_in_force()
@@ -27,10 +36,54 @@ def main() -> None:
     home = prepare_home(settings)
     asked = "in the channels that are set" if notifiers(settings) else "here"
     print(f"State: {home.parent}. Sensors start by themselves; questions appear {asked}.", flush=True)
-    if urlsplit(settings.dagster_url).port != port and urlsplit(settings.dagster_url).hostname in {host, "localhost"}:
-        print(f"Links in messages lead to {settings.dagster_url}: set DAGSTER_URL=http://{host}:{port}", flush=True)
-    arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, *sys.argv[1:]]
+    here = address(host, port)
+    if "dagster_url" not in settings.model_fields_set:
+        os.environ["DAGSTER_URL"] = here
+    elif urlsplit(settings.dagster_url).port != port and urlsplit(settings.dagster_url).hostname in {host, "localhost"}:
+        print(f"Links in messages lead to {settings.dagster_url}: set DAGSTER_URL={here}", flush=True)
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _QUIET]))
+    announce_once_ready(here)
+    arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, "--log-level", "warning", *sys.argv[1:]]
     os.execv(sys.executable, arguments)  # noqa: S606 - the arguments are ours
+
+
+def address(host: str, port: int) -> str:
+    """Returns the address at which a browser on this machine finds what listens there.
+
+    >>> address("0.0.0.0", 3001), address("::1", 3000)
+    ('http://127.0.0.1:3001', 'http://[::1]:3000')
+    """
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing listens here
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
+
+def announce_once_ready(url: str) -> None:
+    """Ensures that the address is the last that is printed of the start: once it answers, while this process lives.
+
+    A process of its own waits for that, for this one becomes `dagster dev`; it is nobody's child, so nobody has to reap
+    it.
+    """
+    waited_for, place = os.getpid(), urlsplit(url).netloc
+    if (child := os.fork()) != 0:
+        os.waitpid(child, 0)
+        return
+    if os.fork() == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        while _is_alive(waited_for):
+            with suppress(OSError, HTTPException):
+                HTTPConnection(place, timeout=5).request("GET", "/server_info")
+                print(f"\nDagster is at {url}{_FIRST_PAGE}    Ctrl-C ends it.", flush=True)
+                break
+            time.sleep(0.5)
+    os._exit(0)
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def listening(arguments: Sequence[str]) -> tuple[str, int]:
@@ -62,7 +115,7 @@ def ensure_free(host: str, port: int) -> None:
     except OSError as error:
         raise AddressError(
             f"{host}:{port} cannot be listened on ({error.strerror}): does another `make dev` run? Stop it, or take "
-            f'another port: make dev ARGS="--port {port + 1}", with DAGSTER_URL=http://{host}:{port + 1} for the links'
+            f'another port: make dev ARGS="--port {port + 1}"'
         ) from error
 
 

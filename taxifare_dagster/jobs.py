@@ -49,6 +49,9 @@ MONTHLY_TAG = {"taxifare/pipeline": "monthly"}
 STUDY_TAG = {"taxifare/pipeline": "study"}
 """Runs with the same of these tags are run one at a time (`dagster.yaml`); a study takes minutes to hours."""
 
+_SUBJECT_TAG = "taxifare/subject"
+"""Tells, in the UI's list of runs, which month a run without a partition is about, or `base`."""
+
 base_job = dg.define_asset_job(
     "base_job",
     selection=dg.AssetSelection.assets("base_trips", "base_model"),
@@ -107,6 +110,7 @@ def send_approval_message(
     Where a policy decides, the message tells what it does, and it does so although a channel is down.
     """
     subject = one_line(config.subject)
+    _tag(context, subject)
     comparison = approvals.record.comparisons().get(subject)
     if comparison is None:
         raise dg.Failure(f"{subject} has not been compared yet: materialize its assets first", allow_retries=False)
@@ -176,6 +180,10 @@ def decide(
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Records the decision; when it approves, exactly the version that was shown becomes production."""
+    with approvals.ledger.reading() as entries:
+        asked = entries.request(config.request)
+    if asked is not None:
+        _tag(context, asked.subject)
     outcome = approvals.decide(
         config.request, config.decision, config.decided_by, config.reason, config.token, override=config.override
     )
@@ -314,6 +322,7 @@ def retrain_on_whole_month(
         )
     approved = whole_month(parse_month(config.month), config.version, parquet_io, context.run)
     version = approved.retrain(registry, settings)
+    _tag(context, config.month)
     context.log.info(
         "version %s is version %s trained on with the whole of %s; the next month judges it",
         version,
@@ -470,6 +479,11 @@ def collect_predictions(context: dg.OpExecutionContext, settings: dg.ResourcePar
 def collect_job() -> None:
     """Collects the prediction log."""
     collect_predictions()
+
+
+def _tag(context: dg.OpExecutionContext, subject: str) -> None:
+    """Ensures that the list of runs shows what the run is about."""
+    context.instance.add_run_tags(context.run_id, {_SUBJECT_TAG: subject})
 
 
 def _show_promotions(context: dg.OpExecutionContext, approvals: Approvals, publisher: LakePublisher) -> None:

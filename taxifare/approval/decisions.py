@@ -9,7 +9,7 @@ from typing import Literal
 from taxifare.approval import promotions, requests
 from taxifare.approval.errors import AgainstVerdictError, SettledError, UnsignedError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Outcome, Request, RequestState
+from taxifare.approval.records import Outcome, Question, Request, RequestState
 from taxifare.gate.evidence import Verdict
 
 Decision = Literal["approve", "reject"]
@@ -27,6 +27,13 @@ def by_verdict(verdict: Verdict) -> Decision:
     ('approve', 'reject')
     """
     return "approve" if verdict in APPROVABLE else "reject"
+
+
+def command(asked: Question, decision: Decision) -> str:
+    """Returns what to type to answer a question so; approving against the verdict takes an override."""
+    is_against = decision == "approve" and isinstance(asked, Request) and asked.verdict not in APPROVABLE
+    override = " --override" if is_against else ""
+    return f'taxifare decide {asked.id} --{decision}{override} --by YOU --reason "WHY"'
 
 
 def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:

@@ -3,11 +3,13 @@
 What concerns one subject only is in the module of that subject.
 """
 
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pandas as pd
@@ -162,6 +164,15 @@ def download_bar(address: str, arrived_bytes: int, total_bytes: int | None) -> I
     ) as bar:
         task = bar.add_task(PurePosixPath(address).name, total=total_bytes, completed=arrived_bytes)
         yield partial(bar.advance, task)
+
+
+def typed(command: str) -> str:
+    """Returns a command as the shell finds it from here: with its folder where that is not on the path."""
+    name, _, words = command.partition(" ")
+    program = Path(sys.executable).with_name(name)
+    if shutil.which(name) is not None or not program.exists():
+        return command
+    return f"{program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program} {words}"
 
 
 def approvals_in_force() -> Approvals:

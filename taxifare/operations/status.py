@@ -11,12 +11,11 @@ from typing import Literal
 
 from taxifare.approval import requests
 from taxifare.approval.channels import WatchedLog, notifiers
-from taxifare.approval.decisions import APPROVABLE
+from taxifare.approval.decisions import by_verdict, command
 from taxifare.approval.due import Known, Why, months_due, to_ask, to_tell
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Promotion, Request, StandingRequest
-from taxifare.approval.records import Question as AnyQuestion
 from taxifare.errors import ToldError
 from taxifare.monitoring.calendar import calendar_in
 from taxifare.monitoring.realised import RealisedError
@@ -180,12 +179,13 @@ def _questions(known: Known, now: datetime) -> Iterator[Question]:
         yield _about_standing(known.standing.open)
     if (raised := known.alarms.open) is not None and now <= raised.valid_until:
         about = f"Version {raised.version} errs more than it did: retrain on the days of {raised.month} so far?"
-        yield Question(raised.id, about, raised.requested_at, raised.valid_until, _approve(raised))
+        yield Question(raised.id, about, raised.requested_at, raised.valid_until, command(raised, "approve"))
     waiting = (request for request in known.requests if request.id not in known.ends)
     for request in sorted(waiting, key=requests.by_subject):
         before = "nothing" if request.production_version is None else f"version {request.production_version}"
         about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
-        yield Question(request.id, about, request.requested_at, request.valid_until, _answer(request))
+        answer = command(request, by_verdict(request.verdict))
+        yield Question(request.id, about, request.requested_at, request.valid_until, answer)
 
 
 def _in_time(question: Question, now: datetime) -> Question:
@@ -198,18 +198,7 @@ def _in_time(question: Question, now: datetime) -> Question:
 
 def _about_standing(request: StandingRequest) -> Question:
     about = f"Standing approval of {request.first_month} to {request.last_month}"
-    return Question(request.id, about, request.requested_at, request.valid_until, _answer(request))
-
-
-def _answer(request: Request | StandingRequest) -> str:
-    """Returns the command that answers a question as its evidence says."""
-    if isinstance(request, StandingRequest) or request.verdict in APPROVABLE:
-        return _approve(request)
-    return f'taxifare decide {request.id} --reject --by YOU --reason "WHY"'
-
-
-def _approve(asked: AnyQuestion) -> str:
-    return f'taxifare decide {asked.id} --approve --by YOU --reason "WHY"'
+    return Question(request.id, about, request.requested_at, request.valid_until, command(request, "approve"))
 
 
 def _untold(known: Known, channels: Sequence[str], settings: Settings) -> Iterator[str]:

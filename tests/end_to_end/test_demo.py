@@ -1,8 +1,10 @@
 """`make demo` as a command: killed in the middle, run again, and run once more when there is nothing left to do."""
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +14,18 @@ import pytest
 
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import RequestState
-from taxifare_dagster.catalog import PRODUCTION_POOL
+from taxifare_dagster.catalog import CODE_LOCATION, PRODUCTION_POOL
 from tests.end_to_end.conftest import SMALL, Books
 from tests.support.ui import eventually
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-m", "taxifare_dagster.demo"]
+MONTHS = ["2015-01-01", "2015-02-01", "2015-03-01"]
 SUBJECTS = ["base", "2015-01", "2015-02", "2015-03"]
+ROW = re.compile(
+    r"^(base|[0-9]{4}-[0-9]{2}) +([0-9,]+) +(\S+) +(\S+) +(–|\S+ \[\S+ \S+\]) +(\S+) +([A-Z_]+) +(\S+) *$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -104,17 +110,39 @@ def read(folder: Path) -> Books:
         return Books(entries.requests(), outcomes, entries.deliveries(), entries.promotions(), entries.refusals())
 
 
-def rows(output: str) -> dict[str, list[str]]:
+def rows(output: str) -> dict[str, tuple[str, ...]]:
     """The cells of the table's rows by their first."""
-    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "│" in line]
-    return {row[0]: row[1:] for row in cells}
+    return {found[0]: found[1:] for found in ROW.findall(output)}
+
+
+def typed(command: str, story: Story) -> str:
+    """What a command that the demo has printed prints, typed as it stands."""
+    environment = {**os.environ, "TAXIFARE_HOME": str(story.folder / "state")}
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        env=environment,
+        cwd=story.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def printed(begin: str, story: Story) -> str:
+    """What the demo has printed on the line that begins so."""
+    return next(line.removeprefix(begin) for line in story.second.stdout.splitlines() if line.startswith(begin))
 
 
 def test_a_killed_demo_goes_on_and_completes(story: Story) -> None:
     assert [request.subject for request in story.at_death.requests] == ["base", "2015-01"]
     assert story.second.returncode == 0, story.second.stderr[-3000:]
     assert list(rows(story.second.stdout)) == SUBJECTS
-    assert [row[-1] for row in rows(story.second.stdout).values()][:2] == ["before", "before"]
+    assert "\nbase: done before\n" in story.second.stdout
+    assert "\n2015-01: done before\n" in story.second.stdout
+    assert "\n2015-02: done before\n" not in story.second.stdout
 
 
 def test_what_the_killed_demo_had_begun_is_closed(story: Story) -> None:
@@ -126,33 +154,75 @@ def test_what_the_killed_demo_had_begun_is_closed(story: Story) -> None:
         assert turns(instance) == 0
 
 
-def test_every_month_is_asked_about_and_decided_once_by_the_policy(story: Story) -> None:
+def test_every_month_but_the_last_is_decided_once_by_the_policy(story: Story) -> None:
     assert [request.subject for request in story.books.requests] == SUBJECTS
-    for request in story.books.requests:
+    *decided, left = story.books.requests
+    for request in decided:
         outcome = story.books.outcomes[request.id]
         assert outcome.by == "demo policy"
         assert (outcome.state is RequestState.APPROVED) == (request.verdict in {"PROMOTE", "COLD_START"})
+    assert left.id not in story.books.outcomes
 
 
 def test_the_table_tells_what_the_ledger_has(story: Story) -> None:
     for request in story.books.requests:
-        _trips, production, staging, _gain, _so_far, verdict, decision, _seconds = rows(story.second.stdout)[
-            request.subject
-        ]
-        evidence = request.evidence
+        _trips, production, staging, _gain, _so_far, verdict, decision = rows(story.second.stdout)[request.subject]
+        evidence, outcome = request.evidence, story.books.outcomes.get(request.id)
         assert staging == f"{evidence.staging.scores.mae:.3f}"
         assert production == ("–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}")
-        assert (verdict, decision) == (request.verdict, story.books.outcomes[request.id].state)
+        assert (verdict, decision) == (request.verdict, "open" if outcome is None else outcome.state)
+
+
+def test_what_it_prints_fits_a_terminal_but_for_what_is_copied(story: Story) -> None:
+    copied = ("Trips: ", "In another terminal", "Approve: ", "Reject: ", "A ride from ", "Open it all: ")
+    before, _, rest = story.second.stdout.partition("The last message")
+    lines = [*before.splitlines()[:-1], *rest.rpartition("─\n")[2].splitlines()]
+    assert len(lines) > 20
+    assert not [line for line in lines if len(line) > 80 and not line.startswith(copied)]
 
 
 def test_run_again_it_repeats_nothing(story: Story) -> None:
     assert story.third.returncode == 0, story.third.stderr[-3000:]
-    assert {row[-1] for row in rows(story.third.stdout).values()} == {"before"}
+    assert [line for line in story.third.stdout.splitlines() if line.endswith(": done before")] == [
+        f"{subject}: done before" for subject in SUBJECTS
+    ]
     assert story.at_the_end == story.books
+    assert rows(story.third.stdout) == rows(story.second.stdout)
 
 
-def test_it_prints_the_message_and_says_what_to_open_next(story: Story) -> None:
-    assert "\nEvaluation MAE: " in story.second.stdout
-    assert "A ride from JFK: taxifare predict --at" in story.second.stdout
-    assert "make dev" in story.second.stdout
-    assert "/assets/production_eval_mae" in story.second.stdout
+def test_it_ends_with_the_message_the_commands_that_answer_it_and_what_to_open(story: Story) -> None:
+    request = story.books.requests[-1]
+    table, message, end = (
+        story.second.stdout.index(f"\n{begin}") for begin in ("base ", "Evaluation MAE: ", "Your turn")
+    )
+    assert table < message < end
+    assert f"Your turn: shall version {request.staging_version} price rides?" in story.second.stdout
+    assert f"taxifare decide {request.id} --approve" in printed("Approve: ", story)
+    assert f"taxifare decide {request.id} --reject" in printed("Reject:  ", story)
+    assert story.second.stdout.splitlines()[-1].endswith("/assets/production_eval_mae")
+
+
+def test_every_run_says_where_it_belongs_and_what_it_is_about(story: Story) -> None:
+    """Dagster's timeline shows runs of a code location; the list of runs shows their tags."""
+    with dagster_of(story.folder) as instance:
+        done = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+    assert {run.job_name for run in done} == {"base_job", "monthly_job", "approval_job", "decision_job"}
+    assert {run.remote_job_origin.location_name for run in done if run.remote_job_origin} == {CODE_LOCATION}
+    assert all(run.remote_job_origin for run in done)
+    about = Counter(run.tags.get("dagster/partition", run.tags.get("taxifare/subject", "")) for run in done)
+    assert about == {"base": 2, "2015-01": 2, "2015-02": 2, "2015-03": 1, "": 1} | dict.fromkeys(MONTHS, 1)
+
+
+@pytest.fixture(scope="module")
+def answered(story: Story) -> Story:
+    """The same, after the person has typed what the demo prints."""
+    typed(printed("Approve: ", story), story)
+    return story
+
+
+def test_after_the_answer_the_model_just_approved_prices_the_ride(answered: Story) -> None:
+    left = answered.books.requests[-1]
+    assert f"version             {answered.books.promotions[-1].version}, promotion" in answered.second.stdout
+    priced = typed(printed("A ride from JFK: ", answered), answered)
+    assert re.search(rf"^version +{left.staging_version}, promotion", priced, re.MULTILINE)
+    assert read(answered.folder).outcomes[left.id].by == "YOU"
