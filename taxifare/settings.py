@@ -573,13 +573,40 @@ class Settings(
     """The settings in force: environment variables first, then a `.env` in the working folder, then the defaults.
 
     The groups stand from last to first, because pydantic lists the fields of the last base first; `.env.sample` has
-    that order.
+    that order, but for the ten that matter first.
 
     Raises:
         pydantic.ValidationError: A value is not of its type or out of range; `settings_in_force` says so in words.
     """
 
     model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=False, extra="ignore")
+
+
+MATTER_FIRST = (
+    "taxifare_home", "trip_source", "trip_folder", "city", "first_month", "last_month", "mlflow_tracking_uri",
+    "minimum_gain", "approval_policy", "slack_webhook_url",
+)  # fmt: skip
+"""What somebody sets who makes the project their own."""
+
+
+def sections() -> dict[str, tuple[str, ...]]:
+    """Returns the names of all settings under what they serve, each once: those that matter first, then by group."""
+    groups = [group for group in reversed(Settings.__mro__) if issubclass(group, Group) and group is not Settings]
+    rest = {name: None for name in Settings.model_fields if name not in MATTER_FIRST}
+    by_group = {group: tuple(name for name in rest if name in group.__annotations__) for group in groups}
+    found = {(group.__doc__ or "").partition(".")[0]: names for group, names in by_group.items() if names}
+    return {"Start here: the ten that matter first": MATTER_FIRST, **found}
+
+
+def written(value: object) -> str:
+    """Returns the value of a setting as it is written in `.env`.
+
+    >>> written(None), written(("warm", "recent"))
+    ('', 'warm,recent')
+    """
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return "" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def settings_in_force() -> Settings:

@@ -16,6 +16,7 @@ from taxifare.cli.operations import doctor, mend
 from taxifare.cli.predictions import collect, shadow
 from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
+from taxifare.cli.settings import show_settings
 from taxifare.cli.standing import app as standing
 from taxifare.cli.status import status
 from taxifare.cli.streams import consume
@@ -34,7 +35,13 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused, or something is not well; 2 the command or a setting is not as expected; 3 some "
+    "rides of a file have no price; 130 interrupted."
+)
+
+
+@app.callback(epilog=_EXIT_CODES)
 def taxifare(
     _: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
@@ -67,5 +74,6 @@ app.command()(collect)
 app.command()(shadow)
 app.command()(outcomes)
 app.command()(mlflow)
+app.command("settings")(show_settings)
 app.command()(doctor)
 app.command()(mend)

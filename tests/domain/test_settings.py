@@ -1,6 +1,7 @@
 """The settings: what `.env.sample` promises, what is refused, and what stays secret."""
 
 import pickle
+import re
 import traceback
 from collections import Counter
 from itertools import chain
@@ -10,11 +11,12 @@ from typing import Any
 import cloudpickle
 import pandas as pd
 import pytest
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from taxifare.environment import SettingsError
-from taxifare.settings import Settings, settings_in_force
+from taxifare.settings import MATTER_FIRST, Settings, sections, settings_in_force, written
 from taxifare.trips import cities
 from taxifare.trips.city_files import shipped
 from tests.support.places import REPOSITORY
@@ -34,19 +36,21 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def sample_of(settings: type[Settings]) -> str:
-    """The text `.env.sample` must have: each variable with its description above and its default."""
+def sample() -> str:
+    """The text `.env.sample` must have: in sections, each variable with its description and its default."""
     blocks = []
-    for name, field in settings.model_fields.items():
-        default = "" if field.default is None else field.default
-        default = ",".join(default) if isinstance(default, tuple) else default
-        default = default.get_secret_value() if isinstance(default, SecretStr) else default
-        blocks.append(f"# {field.description}\n{name.upper()}={default}\n")
+    for section, names in sections().items():
+        blocks.append(f"# {'-' * 4} {section} {'-' * (110 - len(section))}\n")
+        for name in names:
+            field = Settings.model_fields[name]
+            blocks.append(f"# {field.description}\n#{name.upper()}={written(field.default)}\n")
     return "\n".join(blocks)
 
 
-def test_the_sample_lists_every_setting_with_its_description_and_default() -> None:
-    assert SAMPLE.read_text() == sample_of(Settings)
+def test_the_sample_lists_every_setting_once_in_sections_with_its_description_and_default() -> None:
+    assert SAMPLE.read_text() == sample()
+    assert sorted(chain.from_iterable(sections().values())) == sorted(Settings.model_fields)
+    assert len(MATTER_FIRST) == 10
 
 
 def test_every_setting_says_what_it_is_in_one_line() -> None:
@@ -55,10 +59,15 @@ def test_every_setting_says_what_it_is_in_one_line() -> None:
         assert "\n" not in field.description, name
 
 
-def test_a_copy_of_the_sample_changes_nothing() -> None:
-    class Copied(Settings):
-        model_config = SettingsConfigDict(env_file=SAMPLE)
+@pytest.mark.parametrize("is_in_force", [False, True])
+def test_a_copy_of_the_sample_changes_nothing_nor_do_its_defaults(tmp_path: Path, is_in_force: bool) -> None:
+    copy = tmp_path / ".env"
+    copy.write_text(re.sub(r"^#(?=\w+=)", "" if is_in_force else "#", SAMPLE.read_text(), flags=re.MULTILINE))
 
+    class Copied(Settings):
+        model_config = SettingsConfigDict(env_file=copy)
+
+    assert len(dotenv_values(copy)) == (len(Settings.model_fields) if is_in_force else 0)
     assert Copied().model_dump() == Defaults().model_dump()
 
 

@@ -1,0 +1,46 @@
+"""The settings in force: `settings`."""
+
+import os
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from dotenv import dotenv_values
+
+from taxifare.cli.shared import AsJson, errors_told, say, show, show_json, typed
+from taxifare.environment import ENV_FILE
+from taxifare.operations.origins import KnownSetting, known_settings
+from taxifare.reports.tables import Heading, Table
+from taxifare.settings import MATTER_FIRST, settings_in_force
+
+
+@errors_told()
+def show_settings(
+    everything: Annotated[bool, typer.Option("--all", help="Show those at their defaults, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in force, from where, and what differs from the defaults; a secret is never shown.
+
+    Without --all: the ten settings that matter first, and whatever is set.
+    """
+    found = known_settings(settings_in_force(), os.environ, dotenv_values(ENV_FILE))
+    if as_json:
+        show_json([asdict(setting) for setting in found])
+        return
+    shown = [one for one in found if everything or one.origin != "default" or one.name.lower() in MATTER_FIRST]
+    show(_table(shown))
+    changed = sum(one.differs for one in found)
+    say(f"{changed} of {len(found)} differ from their defaults. What each is for: .env.sample")
+    if not everything:
+        say(f"Next: {typed('taxifare settings --all')}")
+
+
+def _table(shown: list[KnownSetting]) -> Table:
+    headings = (Heading("setting", is_unbroken=True), Heading("in force"), Heading("from"), Heading("default"))
+    rows = ((one.name, one.value or None, one.origin, _default(one)) for one in shown)
+    return Table(headings, tuple(rows))
+
+
+def _default(one: KnownSetting) -> str:
+    """Returns the default where another value is in force."""
+    return (one.default or "empty") if one.differs else ""
