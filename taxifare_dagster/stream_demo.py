@@ -27,7 +27,7 @@ from rich.progress import TextColumn
 from rich.table import Table
 from upath import UPath
 
-from taxifare.cli.shared import ending_told, progress_bar, terminal
+from taxifare.cli.shared import Terminal, ending_told, progress_bar
 from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
 from taxifare.serving import in_force
@@ -201,7 +201,7 @@ def _show(scene: Scene, sent: Counter[bytes], answers: Answers) -> None:
     other = sum(len(set(quotes)) > 1 for quotes in answers.quotes.values())
     table.add_row("quoted again, as at first", str(again), "")
     table.add_row("quoted again, otherwise", str(other), "")
-    terminal().print(table)
+    Terminal().print(table)
 
 
 def _manifests(bundles: UPath) -> dict[str, Manifest]:

@@ -99,3 +99,13 @@ class Record:
             key=lambda entry: entry.sequence,
             default=None,
         )
+
+    def production_at(self, subject: str) -> Promotion | None:
+        """Returns the entry in force when a subject was last compared; None where nothing was, or it never was."""
+        with self._ledger.reading() as entries:
+            compared, promoted = entries.comparisons().get(subject), entries.promotions()
+        if compared is None:
+            return None
+        # Months are run in any order: the comparison names what it was compared with.
+        before = [entry for entry in promoted if entry.promoted_at <= compared.compared_at]
+        return next((entry for entry in reversed(before) if entry.version == compared.production_version), None)

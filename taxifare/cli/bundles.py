@@ -6,7 +6,7 @@ import typer
 
 from taxifare.approval.promotions import in_use
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import approvals_in_force, errors_told, terminal
+from taxifare.cli.shared import Terminal, approvals_in_force, errors_told
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import settings_in_force
 
@@ -21,7 +21,7 @@ def bundle(
     ] = None,
 ) -> None:
     """Make the files that price rides, for versions that have none, and publish what is in production and in shadow."""
-    approvals, settings, out = approvals_in_force(), settings_in_force(), terminal()
+    approvals, settings, out = approvals_in_force(), settings_in_force(), Terminal()
     publisher = LakePublisher(settings, registry_of(settings))
     with approvals.ledger.reading() as entries:
         promoted = dict.fromkeys(entry.version for entry in entries.promotions() if entry.version is not None)

@@ -4,19 +4,28 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 
 from taxifare.approval import alarms, standing, verification
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
-from taxifare.approval.decisions import APPROVABLE, Decision
+from taxifare.approval.decisions import Decision, command
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.records import EvidenceUnreadableError, Outcome, Request, RequestState
+from taxifare.approval.records import EvidenceUnreadableError, Outcome, Question, Request, RequestState
 from taxifare.approval.requests import by_subject
-from taxifare.cli.shared import approvals_in_force, drawn, errors_told, terminal
-from taxifare.gate.scores import describe_gain
+from taxifare.cli.shared import (
+    AsJson,
+    approvals_in_force,
+    errors_told,
+    month_of,
+    say,
+    show,
+    show_json,
+    typed,
+    working,
+)
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import tables
+from taxifare.reports.tables import Heading
 from taxifare.settings import settings_in_force
 
 By = Annotated[str, typer.Option("--by", help="Who decides.")]
@@ -30,40 +39,59 @@ def requests(
         bool, typer.Option("--all", help="Show those that are answered, expired or void, too.")
     ] = False,
     newest: Annotated[int, typer.Option("--newest", min=1, help="With --all: how many, the newest ones.")] = 200,
+    as_json: AsJson = False,
 ) -> None:
     """Show the requests that wait for an answer."""
     approvals = approvals_in_force()
     found = approvals.record.requests() if everything else approvals.record.open_requests()
     shown = found[-newest:] if everything else found
     outcomes = approvals.record.outcomes() if everything else {}
-    table = Table(Column("request", overflow="fold"), "verdict", "gain", "replaces", "state", "valid until")
-    for request in shown:
-        table.add_row(
-            request.id,
-            request.verdict,
-            _gain(request),
-            request.production_version or "nothing",
-            _state(outcomes.get(request.id)),
-            f"{request.valid_until:%Y-%m-%d}",
-        )
-    terminal().print(table if shown else "No request waits for an answer.")
+    last = Heading("state" if everything else "valid until", is_unbroken=not everything)
+    rows = tuple(_row(request, outcomes.get(request.id), last.name) for request in shown)
+    table = tables.Table((*_ASKED, last), rows)
+    if as_json:
+        show_json(table.records())
+        return
+    if shown:
+        show(table)
+    else:
+        say("No request waits for an answer.")
     if len(shown) < len(found):
         earlier = len(found) - len(shown)
-        terminal().print(f"{earlier:,} earlier ones are not shown: --newest {len(found)} shows them all.")
+        say(f"{earlier:,} earlier ones are not shown: --newest {len(found)} shows them all.")
     waiting = [request for request in shown if request.id not in outcomes]
     if waiting:
-        terminal().print(_how_to_answer(min(waiting, key=by_subject)), soft_wrap=True, highlight=False)
+        say_how_to_answer(min(waiting, key=by_subject))
     with approvals.ledger.reading() as entries:
         agreement, alarm = standing.read(entries).open, alarms.read(entries).open
     if agreement is not None:
-        told = f"A standing approval waits for an answer, {agreement.id}: taxifare standing"
-        terminal().print(told, soft_wrap=True, highlight=False)
+        say(f"A standing approval waits for an answer, {agreement.id}: {typed('taxifare standing')}")
     if alarm is not None:
-        told = (
-            f"An alarm waits for an answer: retrain on the days of {alarm.month} so far? "
-            f'taxifare decide {alarm.id} --approve (or --reject) --by YOU --reason "WHY"'
-        )
-        terminal().print(told, soft_wrap=True, highlight=False)
+        say(f"An alarm waits for an answer: retrain on the days of {alarm.month} so far?")
+        say_how_to_answer(alarm)
+    if not waiting and agreement is None and alarm is None:
+        say(f"Next: {typed('taxifare status' if everything else 'taxifare requests --all')}")
+
+
+_ASKED = (
+    Heading("request", is_unbroken=True),
+    Heading("verdict", is_unbroken=True),
+    Heading("production", "float", 3),
+    Heading("staging", "float", 3),
+    Heading("gain"),
+)
+
+
+def _row(request: Request, outcome: Outcome | None, last: str) -> tuple[tables.Value, ...]:
+    """Returns a request as it is listed; evidence of another release may be unreadable, it is listed all the same."""
+    end = _state(outcome) if last == "state" else f"{request.valid_until:%Y-%m-%d}"
+    try:
+        evidence = request.evidence
+    except EvidenceUnreadableError:
+        return request.id, request.verdict, None, None, "written by another release", end
+    production = None if evidence.production is None else evidence.production.scores.mae
+    gain = None if evidence.gain is None else f"{evidence.gain.mean:+.3f}"
+    return request.id, request.verdict, production, evidence.staging.scores.mae, gain, end
 
 
 @errors_told()
@@ -80,9 +108,10 @@ def decide(
         raise typer.BadParameter("say --approve or --reject")
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
-    outcome = approvals.decide(request, decision, by, reason, override=override)
-    renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
-    terminal().print(f"{request}: {outcome.state} by {outcome.by}. In production: {_in_production(approvals)}.")
+    with working("deciding"):
+        outcome = approvals.decide(request, decision, by, reason, override=override)
+        renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
+    say(f"{request}: {outcome.state} by {outcome.by}. In production: {_in_production(approvals)}.")
 
 
 @errors_told()
@@ -90,27 +119,51 @@ def history(
     on: Annotated[
         datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="Only who was production then.")
     ] = None,
+    month: Annotated[
+        str | None, typer.Option("--month", help="YYYY-MM: only who was production when that month was compared.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check that the ledger is what was written into it; exit code 1 if not.")
     ] = False,
     head: Annotated[
         str | None, typer.Option("--head", help="With --verify: what a message shows after 'Ledger:', to be checked.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show which version was production when, who decided it and why; or check the whole ledger."""
     approvals = approvals_in_force()
     if verify:
         told = ToldHeads(settings_in_force().home, approvals.ledger.place)
-        verified = verification.verify(approvals.ledger, told.read(), _head(head))
-        terminal().print(str(verified), soft_wrap=True, highlight=False)
+        with working("reading the ledger"):
+            verified = verification.verify(approvals.ledger, told.read(), _head(head))
+        say(str(verified))
         return
     if head is not None:
         raise typer.BadParameter("--head is checked with --verify")
+    if on is not None and month is not None:
+        raise typer.BadParameter("expected --on or --month, received both")
     entries = approvals.record.history()
+    nothing = "Nothing was in production"
     if on is not None:
+        nothing += f" on {on:%Y-%m-%d}"
         entry = approvals.record.production_on(on.date())
+    if month is not None:
+        nothing += f" when {month} was compared"
+        entry = approvals.record.production_at(str(month_of(month)))
+    if on is not None or month is not None:
+        first = entries[:1]
         entries = () if entry is None else (entry,)
-    terminal().print(drawn(tables.history(entries)) if entries else "Nothing was in production.")
+        if first and not entries:
+            nothing += f"; the first version came in on {first[0].promoted_at:%Y-%m-%d}"
+    if as_json:
+        show_json(tables.history(entries).records())
+        return
+    if not entries:
+        say(f"{nothing}.")
+        return
+    show(tables.history(entries))
+    back = typed('taxifare rollback --by YOU --reason "WHY"')
+    say(f"Back to the one before: {back}")
 
 
 @errors_told()
@@ -125,9 +178,10 @@ def rollback(
 ) -> None:
     """Make an earlier production version production again, or take the model out of production."""
     approvals = approvals_in_force()
-    promotion = approvals.rollback(to, by=by, reason=reason)
-    renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
-    terminal().print(f"In production: {_named(promotion.version)}, instead of {_named(promotion.replaced_version)}.")
+    with working("going back"):
+        promotion = approvals.rollback(to, by=by, reason=reason)
+        renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
+    say(f"In production: {_named(promotion.version)}, instead of {_named(promotion.replaced_version)}.")
 
 
 @errors_told()
@@ -136,19 +190,25 @@ def ask_again(
 ) -> None:
     """Ask again what nobody answered in time; of what is still open, the message is sent again with fresh links."""
     again = approvals_in_force().ask_again(request)
-    terminal().print(f"{again.id} waits for an answer until {again.valid_until:%Y-%m-%d %H:%M} UTC.")
+    say(f"{again.id} waits for an answer until {again.valid_until:%Y-%m-%d %H:%M} UTC.")
 
 
 @errors_told()
 def adopt(by: By, reason: Reason) -> None:
     """Put versions on record that an earlier release registered: from now on their files are checked against that."""
     approvals = approvals_in_force()
-    table = Table("version", "MLflow run", "digest of its files")
-    adopted = approvals.adopt(by=by, reason=reason)
-    for content in adopted:
-        table.add_row(content.version, content.run_id, content.files_digest[:12])
-    terminal().print(table if adopted else "Every version that MLflow has is on record.")
-    terminal().print(f"In production: {_in_production(approvals)}.")
+    with working("reading the files of versions"):
+        adopted = approvals.adopt(by=by, reason=reason)
+    headings = (
+        Heading("version"),
+        *(Heading(name, is_unbroken=True) for name in ("MLflow run", "digest of its files")),
+    )
+    if adopted:
+        rows = tuple((content.version, content.run_id, content.files_digest[:12]) for content in adopted)
+        show(tables.Table(tuple(headings), rows))
+    else:
+        say("Every version that MLflow has is on record.")
+    say(f"In production: {_in_production(approvals)}.")
 
 
 def _head(written: str | None) -> Head | None:
@@ -159,20 +219,10 @@ def _head(written: str | None) -> Head | None:
         raise typer.BadParameter(str(error)) from error
 
 
-def _how_to_answer(request: Request) -> str:
-    """Returns the command that answers a request, and what approving against the verdict takes."""
-    command = f'Answer: taxifare decide {request.id} --approve (or --reject) --by YOU --reason "WHY"'
-    against = f"; approving is against {request.verdict}: it takes --override"
-    return command if request.verdict in APPROVABLE else command + against
-
-
-def _gain(request: Request) -> str:
-    """Returns the gain in words; evidence of another release may be unreadable, the request is listed all the same."""
-    try:
-        evidence = request.evidence
-    except EvidenceUnreadableError:
-        return "written by another release"
-    return "–" if evidence.gain is None else describe_gain(evidence.gain, evidence.unit)
+def say_how_to_answer(asked: Question) -> None:
+    """Prints the commands that answer a question."""
+    say(f"Approve: {typed(command(asked, 'approve'))}")
+    say(f"Reject:  {typed(command(asked, 'reject'))}")
 
 
 def _state(outcome: Outcome | None) -> str:

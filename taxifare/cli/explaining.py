@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Surroundings, approvals_in_force, errors_told, terminal
+from taxifare.cli.shared import Surroundings, Terminal, approvals_in_force, errors_told, show
 from taxifare.operations.explaining import Explanation, explain
+from taxifare.reports.tables import Heading, Table
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.in_force import bundles_in
 from taxifare.serving.publishing import LakePublisher
@@ -22,7 +22,7 @@ def explain_ride(
     context: typer.Context, key: Annotated[str, typer.Argument(help="Key of a ride of a prepared month.")]
 ) -> None:
     """Tell what was paid for a ride, what production and staging predict of it, why, and rides like it."""
-    settings, out = settings_in_force(), terminal()
+    settings, out = settings_in_force(), Terminal()
     approvals = approvals_in_force()
     surroundings: Surroundings = context.obj
     found = surroundings.month_with(key, settings.lake)
@@ -38,11 +38,16 @@ def explain_ride(
     out.print(f"{key}, {told.part} ride of {told.month}", highlight=False)
     for name, words in _facts(told, settings.target_facts.truth, unit):
         out.print(f"{name:24}{words}", highlight=False)
-    table = Table("ride like it", "pickup", "apart, km", "km", f"{settings.target_facts.truth}, {unit}")
-    for like in told.similar:
-        numbers = (f"{value:.2f}" for value in (like.apart_km, like.haversine_km, like.actual))
-        table.add_row(like.key, f"{like.pickup:%Y-%m-%d %H:%M}", *numbers)
-    out.print(table)
+    headings = (
+        Heading("ride like it", is_unbroken=True),
+        Heading("pickup", is_unbroken=True),
+        *(Heading(name, "float", 2) for name in ("apart, km", "km", f"{settings.target_facts.truth}, {unit}")),
+    )
+    rows = (
+        (like.key, f"{like.pickup:%Y-%m-%d %H:%M}", like.apart_km, like.haversine_km, like.actual)
+        for like in told.similar
+    )
+    show(Table(headings, tuple(rows)))
 
 
 def _facts(told: Explanation, truth: str, unit: str) -> Iterator[tuple[str, str]]:

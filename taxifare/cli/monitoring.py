@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from taxifare.cli.shared import drawn, errors_told, month_of, terminal
+from taxifare.cli.shared import AsJson, errors_told, month_of, say, show, show_json, typed
 from taxifare.gate.scores import describe_gain
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports import tables
@@ -15,6 +15,7 @@ from taxifare.settings import settings_in_force
 def outcomes(
     context: typer.Context,
     month: Annotated[str | None, typer.Argument(help="YYYY-MM, for its weeks and slices; without: all months.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show how far off quotes were of what rides came to, beside what was promised of each version."""
     settings = settings_in_force()
@@ -26,24 +27,30 @@ def outcomes(
             "(outcomes_job)"
         )
     shown = list(found.values()) if wanted is None else [found[wanted]]
-    if not shown:
-        terminal().print("No month was joined with what its rides came to yet (outcomes_job).")
+    table = tables.realised(shown, settings.target_facts.unit)
+    if as_json:
+        show_json(table.records())
         return
-    terminal().print(drawn(tables.realised(shown, settings.target_facts.unit)))
+    if not shown:
+        say("No month was joined with what its rides came to yet (outcomes_job).")
+        return
+    show(table)
     if wanted is not None:
         _show_month(found[wanted])
+    else:
+        say(f"A month by week and kind of ride: {typed(f'taxifare outcomes {shown[-1].month}')}")
 
 
 def _show_month(found: RealisedMonth) -> None:
     """Prints the weeks and slices of what customers were told, and what was in shadow beside it."""
     share = "–" if found.share_matched is None else f"{found.share_matched:.1%}"
-    terminal().print(f"{found.rides:,} rides were quoted; of {share} it is known what they came to.", highlight=False)
+    say(f"{found.rides:,} rides were quoted; of {share} it is known what they came to.")
     for beside in found.beside:
         gain = describe_gain(beside.gain, found.unit)
         told = (
             f"Version {beside.shadow} in shadow saves {gain} over version {beside.production}, {beside.rides:,} rides."
         )
-        terminal().print(told, highlight=False, soft_wrap=True)
+        say(told)
     if found.production is not None:
-        terminal().print(drawn(tables.parts(found.production.weeks, "week from", found.unit)))
-        terminal().print(drawn(tables.parts(found.production.slices, "slice", found.unit)))
+        show(tables.parts(found.production.weeks, "week from", found.unit))
+        show(tables.parts(found.production.slices, "slice", found.unit))

@@ -1,12 +1,23 @@
 """Months of trips: `months` shows them, `take` takes one that waits, `new-data` makes the course's come and go."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from taxifare.cli.shared import approvals_in_force, download_bar, errors_told, month_of, terminal
-from taxifare.operations.inventory import known_months
+from taxifare.cli.shared import (
+    AsJson,
+    approvals_in_force,
+    download_bar,
+    errors_told,
+    month_of,
+    say,
+    show,
+    show_json,
+    typed,
+)
+from taxifare.operations.inventory import KnownMonth, known_months
+from taxifare.reports.tables import Heading, Table
 from taxifare.settings import settings_in_force
 from taxifare.sources import CannotTellError, course_month, make_source, whole_months
 from taxifare.sources.base import nothing_published
@@ -14,28 +25,45 @@ from taxifare.texts import one_line
 
 
 @errors_told()
-def months(context: typer.Context) -> None:
+def months(context: typer.Context, as_json: AsJson = False) -> None:
     """Show what the source has of each month, and what has become of it here."""
     settings = settings_in_force()
-    table = Table("month", "at the source", "in the lake", "state", "decided")
     in_lake = context.obj.editions_in_lake(settings.lake)
     approvals = approvals_in_force() if settings.has_ledger else None
-    source, waiting = make_source(settings), []
+    source, known, doubt = make_source(settings), list[KnownMonth](), None
     try:
-        for entry in known_months(source, approvals, in_lake, settings):
-            waiting += [entry.waits] if entry.waits else []
-            revisions = [(revision or "–")[:16] for revision in (entry.published, entry.in_lake)]
-            table.add_row(str(entry.month), *revisions, entry.state, entry.decided or "–")
-    except CannotTellError:
-        terminal().print(table)
-        raise
-    if not table.rows:
-        told = nothing_published(source, settings.first_month)
-        terminal().print(f"{settings.trip_source} has no month of trips: {told}.", soft_wrap=True)
-        return
-    terminal().print(table)
-    for why in waiting:
-        terminal().print(one_line(why), highlight=False, markup=False, soft_wrap=True)
+        known.extend(known_months(source, approvals, in_lake, settings))
+    except CannotTellError as error:
+        doubt = error
+    table = _table(known)
+    if as_json:
+        show_json(table.records())
+    elif known or doubt is not None:
+        show(table)
+    else:
+        say(f"{settings.trip_source} has no month of trips: {nothing_published(source, settings.first_month)}.")
+    if doubt is not None:
+        raise doubt
+    if not as_json:
+        for entry in known:
+            if entry.waits:
+                say(one_line(entry.waits))
+        say(f"Next: {typed('taxifare status')}")
+
+
+def _table(known: Sequence[KnownMonth]) -> Table:
+    """Returns the months, a row each."""
+    names = ("month", "at the source", "in the lake")
+    headings = (*(Heading(name, is_unbroken=True) for name in names), Heading("state"), Heading("decided"))
+    rows = (
+        (str(entry.month), _beginning(entry.published), _beginning(entry.in_lake), entry.state, entry.decided or None)
+        for entry in known
+    )
+    return Table(headings, tuple(rows))
+
+
+def _beginning(revision: str | None) -> str | None:
+    return None if revision is None else revision[:16]
 
 
 @errors_told()
@@ -48,18 +76,18 @@ def take(
     settings = settings_in_force()
     taken = month_of(month)
     lacks = whole_months.take(make_source(settings), taken, settings, settings.lake, by=by, reason=reason)
-    terminal().print(one_line(f"{taken} is taken as it is, though {lacks}."), highlight=False, soft_wrap=True)
+    say(one_line(f"{taken} is taken as it is, though {lacks}."))
 
 
 @errors_told()
 def fetch_new_data(month: Annotated[str, typer.Argument(help="YYYY-MM, 2015-01 to 2015-06.")]) -> None:
     """Fetch a month of the Le Wagon course into TRIP_FOLDER, where the workflow finds it."""
     file = course_month.fetch(month_of(month), settings_in_force(), download_bar)
-    terminal().print(f"{file} is there.", soft_wrap=True)
+    say(f"{file} is there.")
 
 
 @errors_told()
 def delete_new_data() -> None:
     """Take away from TRIP_FOLDER what new-data fetched; the lake, models and decisions stay as they are."""
     files = course_month.withdraw(settings_in_force())
-    terminal().print(f"{len(files)} files are gone: {', '.join(file.name for file in files) or 'none was fetched'}.")
+    say(f"{len(files)} files are gone: {', '.join(file.name for file in files) or 'none was fetched'}.")

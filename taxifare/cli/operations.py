@@ -4,7 +4,7 @@ import typer
 from rich.text import Text
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import approvals_in_force, errors_told, terminal
+from taxifare.cli.shared import Terminal, approvals_in_force, errors_told, say, typed, working
 from taxifare.operations.doctor import examine
 from taxifare.settings import settings_in_force
 from taxifare.texts import one_line
@@ -13,12 +13,13 @@ from taxifare.texts import one_line
 @errors_told()
 def doctor() -> None:
     """Examine every outside part: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one is not well."""
-    console, well = terminal(), True
+    console, well = Terminal(), True
     for finding in examine(settings_in_force()):
         well &= finding.is_well
         mark = ("well", "green") if finding.is_well else ("ill ", "red")
         told = Text.assemble(mark, f"  {finding.part:18} {one_line(finding.says)}")
         console.print(told, highlight=False, soft_wrap=True)
+    say(f"Next: {typed('taxifare status')}")
     if not well:
         raise typer.Exit(1)
 
@@ -27,9 +28,10 @@ def doctor() -> None:
 def mend() -> None:
     """Put MLflow right where its experiment was deleted or the state folder moved; decides nothing."""
     approvals = approvals_in_force()
-    mended = registry_of(settings_in_force()).store.mend()
-    approvals.repair()
+    with working("putting MLflow right"):
+        mended = registry_of(settings_in_force()).store.mend()
+        approvals.repair()
     for what in mended:
-        terminal().print(f"Put right: {one_line(what)}.", highlight=False, soft_wrap=True)
+        say(f"Put right: {one_line(what)}.")
     if not mended:
-        terminal().print("There is nothing to put right; taxifare doctor examines every part.")
+        say("There is nothing to put right; taxifare doctor examines every part.")

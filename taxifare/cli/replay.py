@@ -7,7 +7,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn
 
-from taxifare.cli.shared import download_bar, drawn, errors_told, month_of, progress_bar, terminal
+from taxifare.cli.shared import download_bar, errors_told, month_of, progress_bar, say, show
 from taxifare.replay.policies import PolicyName, policies_of
 from taxifare.replay.replaying import replay
 from taxifare.reports import tables
@@ -50,4 +50,6 @@ def show_replay(
             ),
         )
     output.write_text(render(found), encoding="utf-8")
-    terminal().print(drawn(tables.policies(found)), headline(found), f"The report is in {output}.", highlight=False)
+    show(tables.policies(found))
+    say(headline(found))
+    say(f"The report is in {output}.")

@@ -3,6 +3,7 @@
 What concerns one subject only is in the module of that subject.
 """
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -26,6 +28,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 from upath import UPath
@@ -48,9 +51,6 @@ from taxifare.texts import plain
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.splitting import SplitError
 from taxifare.trips.table import TripTableError
-
-_MINIMUM_WIDTH = 110
-"""Characters of a line where the terminal is narrower, or a pipe: tables are read by programs, too."""
 
 _MENDABLE = (
     ToldError,
@@ -130,22 +130,47 @@ class Terminal(Console):
         return super().render_str(plain(text), **options)
 
 
-def terminal() -> Terminal:
-    """Returns the terminal, wide enough for a table when it is a pipe."""
-    console = Terminal()
-    console.width = max(console.width, _MINIMUM_WIDTH)
-    return console
+_NARROW, _WIDEST = 100, 1_000
+"""Characters of a line below which a table leaves out what is detail (`--json` never does), and of the longest."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")]
 
 
-def drawn(table: tables.Table) -> Table:
-    """Returns a table for the terminal."""
-    shown = Table()
-    for heading in table.headings:
+def drawn(table: tables.Table, width: int) -> Table:
+    """Returns a table for a terminal of so many characters; what can be copied is never folded."""
+    kept = [place for place, heading in enumerate(table.headings) if width >= _NARROW or not heading.is_detail]
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place in kept:
+        heading = table.headings[place]
         justify: Literal["left", "right"] = "right" if heading.is_number else "left"
-        shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken)
+        shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken, overflow="fold")
     for row in table.texts():
-        shown.add_row(*row)
+        shown.add_row(*(row[place] for place in kept))
     return shown
+
+
+def show(table: tables.Table) -> None:
+    """Prints a table as wide as the terminal has room for."""
+    out = Terminal()
+    shown = drawn(table, out.width)
+    least = Measurement.get(out, out.options.update(max_width=_WIDEST), shown).minimum
+    out.width = max(out.width, least)
+    out.print(shown, highlight=False)
+
+
+def show_json(value: object) -> None:
+    """Prints a value for programs; what JSON does not know stands there as text."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def say(line: str) -> None:
+    """Prints a line that can be copied as a whole, however narrow the terminal is."""
+    Terminal().print(line, highlight=False, soft_wrap=True)
+
+
+def working(what: str) -> Status:
+    """Shows, while its context lasts, that something is being done; where nobody looks, nothing."""
+    return Console(stderr=True).status(what)
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:

@@ -1,11 +1,12 @@
 """Standing approvals: whether one is in force, what was approved under it; to ask for one, and to end it."""
 
 import typer
-from rich.table import Column, Table
 
 from taxifare.approval import standing as rules
-from taxifare.cli.decisions import By, Reason
-from taxifare.cli.shared import approvals_in_force, errors_told, terminal
+from taxifare.cli import shared
+from taxifare.cli.decisions import By, Reason, say_how_to_answer
+from taxifare.cli.shared import approvals_in_force, errors_told, say
+from taxifare.reports.tables import Heading, Table
 from taxifare.settings import settings_in_force
 
 app = typer.Typer(
@@ -26,17 +27,23 @@ def show(context: typer.Context) -> None:
         record, uses = rules.read(entries), entries.standing_uses()
         decides = rules.who_decides(entries, settings_in_force())
     if not record.requests:
-        terminal().print("No standing approval was ever asked for.")
+        say("No standing approval was ever asked for.")
         return
-    table = Table(Column("standing approval", overflow="fold"), "months", "state", "approved under it")
-    for request in record.requests:
-        used = sum(under == request.id for under in uses.values())
-        table.add_row(request.id, f"{request.first_month} to {request.last_month}", record.state(request), str(used))
-    terminal().print(table)
-    terminal().print(f"Who decides: {decides}.", soft_wrap=True, highlight=False)
-    if (waiting := record.open) is not None:
-        how = f'Answer: taxifare decide {waiting.id} --approve (or --reject) --by YOU --reason "WHY"'
-        terminal().print(how, soft_wrap=True, highlight=False)
+    names = ("standing approval", "months", "state")
+    headings = (*(Heading(name, is_unbroken=True) for name in names), Heading("approved under it", "int"))
+    rows = (
+        (
+            request.id,
+            f"{request.first_month} to {request.last_month}",
+            record.state(request),
+            sum(under == request.id for under in uses.values()),
+        )
+        for request in record.requests
+    )
+    shared.show(Table(headings, tuple(rows)))
+    say(f"Who decides: {decides}.")
+    if record.open is not None:
+        say_how_to_answer(record.open)
 
 
 @app.command()
@@ -44,9 +51,7 @@ def show(context: typer.Context) -> None:
 def ask() -> None:
     """Ask for a standing approval of the next months; its message follows."""
     waiting = approvals_in_force().ask_standing(settings_in_force())
-    terminal().print(
-        f"{waiting.id} waits for an answer until {waiting.valid_until:%Y-%m-%d %H:%M} UTC.", soft_wrap=True
-    )
+    say(f"{waiting.id} waits for an answer until {waiting.valid_until:%Y-%m-%d %H:%M} UTC.")
 
 
 @app.command()
@@ -54,4 +59,4 @@ def ask() -> None:
 def end(by: By, reason: Reason) -> None:
     """End the standing approval in force: from now on a person is asked about each month."""
     over = approvals_in_force().withdraw_standing(by=by, reason=reason)
-    terminal().print(f"{over.standing_id} is over.", soft_wrap=True)
+    say(f"{over.standing_id} is over.")

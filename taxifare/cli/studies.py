@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import download_bar, errors_told, progress_bar, terminal
+from taxifare.cli.shared import Terminal, download_bar, errors_told, progress_bar, say, show
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import figures
+from taxifare.reports.tables import Heading, Table
 from taxifare.settings import RowCount, Settings, read_as, settings_in_force
 from taxifare.sources import make_source
 from taxifare.studies.adopting import adopt
@@ -34,11 +34,12 @@ def tuned(
     reason: Annotated[str | None, typer.Option("--reason", help="Why, with --write.")] = None,
 ) -> None:
     """Show what the latest tuning found, and on what evidence; --write makes it the settings of the next fit."""
-    settings, console = settings_in_force(), terminal()
+    settings, console = settings_in_force(), Terminal()
     result = latest_result(settings)
     if result is None:
         raise typer.BadParameter("nothing has been tuned yet: launch tuning_job in Dagster's UI")
-    console.print(_tuning_table(result, settings), _tuning_evidence(result), highlight=False)
+    show(_tuning_table(result, settings))
+    console.print(_tuning_evidence(result), highlight=False)
     if not write:
         console.print("\nTo adopt them: --write --by … --reason …, or these lines in .env:\n")
         console.print("\n".join(result.env_lines), highlight=False, markup=False)
@@ -84,33 +85,45 @@ def show_learning_curve(
     unit = settings.target_facts.unit
     png = figures.learning_curve(curve.levels, unit)
     registry.runs.log_figure(curve.run_id, "learning_curve", png)
-    terminal().print(_curve_table(curve, unit))
+    show(_curve_table(curve, unit))
     if output is not None:
         output.write_bytes(png)
-        terminal().print(f"The curve is in {output}.")
+        say(f"The curve is in {output}.")
 
 
 def _curve_table(curve: LearningCurve, unit: Unit) -> Table:
     """Returns the sizes and the errors that they leave."""
-    table = Table("training trips", f"MAE, {unit}", "95 % interval", f"linear on distance, {unit}")
-    for level in curve.levels:
-        interval = level.interval
-        table.add_row(
-            f"{level.trips:,}",
-            f"{interval.mean:.3f}",
-            f"{interval.low:.3f} to {interval.high:.3f}" if len(level.maes) > 1 else "–",
-            f"{level.reference_mae:.3f}",
+    headings = (
+        Heading("training trips", "int"),
+        Heading(f"MAE, {unit}", "float", 3),
+        Heading("95 % interval", is_unbroken=True),
+        Heading(f"linear on distance, {unit}", "float", 3),
+    )
+    rows = (
+        (
+            level.trips,
+            level.interval.mean,
+            f"{level.interval.low:.3f} to {level.interval.high:.3f}" if len(level.maes) > 1 else None,
+            level.reference_mae,
         )
-    return table
+        for level in curve.levels
+    )
+    return Table(headings, tuple(rows))
 
 
 def _tuning_table(result: TuningResult, settings: Settings) -> Table:
     """Returns the settings that were searched: now in force, at the time of the search, and the winner's."""
-    table = Table("setting", "in force", "when searched", "tuned")
-    for name, value in searched_settings(settings).items():
-        in_force = "the network's own" if value is None else f"{value:.5g}"
-        table.add_row(name.upper(), in_force, f"{result.present[name]:.5g}", f"{result.winner[name]:.5g}")
-    return table
+    headings = (Heading("setting", is_unbroken=True), *map(Heading, ("in force", "when searched", "tuned")))
+    rows = (
+        (
+            name.upper(),
+            "the network's own" if value is None else f"{value:.5g}",
+            f"{result.present[name]:.5g}",
+            f"{result.winner[name]:.5g}",
+        )
+        for name, value in searched_settings(settings).items()
+    )
+    return Table(headings, tuple(rows))
 
 
 def _tuning_evidence(result: TuningResult) -> str:

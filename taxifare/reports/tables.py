@@ -3,6 +3,7 @@
 What only one of these shows is made where it is shown.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -30,12 +31,23 @@ class Heading:
         kind: Of which kind they are.
         digits: How many a person reads after the point, of numbers.
         is_unbroken: Whether they stay on one line, so that they can be copied.
+        is_detail: Whether a narrow terminal does without them.
     """
 
     name: str
     kind: Literal["string", "bool", "int", "float"] = "string"
     digits: int = 0
     is_unbroken: bool = False
+    is_detail: bool = False
+
+    @property
+    def key(self) -> str:
+        """What programs call them.
+
+        >>> Heading("since (UTC)").key
+        'since_utc'
+        """
+        return "_".join(re.findall(r"\w+", self.name.lower()))
 
     @property
     def is_number(self) -> bool:
@@ -68,6 +80,10 @@ class Table:
         """Yields the rows as people read them."""
         for row in self.rows:
             yield tuple(heading.text(value) for heading, value in zip(self.headings, row, strict=True))
+
+    def records(self) -> list[dict[str, Value]]:
+        """Returns the rows as programs read them."""
+        return [{heading.key: value for heading, value in zip(self.headings, row, strict=True)} for row in self.rows]
 
 
 def policies(replay: Replay) -> Table:
@@ -104,8 +120,11 @@ def policies(replay: Replay) -> Table:
 def history(entries: Iterable[Promotion]) -> Table:
     """Returns who was production when, a row a promotion or rollback, in the order given."""
     headings = (
-        *map(Heading, ("since (UTC)", "version", "replaced", "how", "by", "why")),
-        Heading("request", is_unbroken=True),
+        Heading("since (UTC)", is_unbroken=True),
+        *map(Heading, ("version", "replaced")),
+        Heading("how", is_detail=True),
+        *map(Heading, ("by", "why")),
+        Heading("request", is_unbroken=True, is_detail=True),
     )
     rows = (
         (
@@ -161,10 +180,11 @@ def worst_rides(predicted: npt.NDArray[np.floating], trips: pd.DataFrame, target
 def realised(months: Iterable[RealisedMonth], unit: Unit) -> Table:
     """Returns what quotes came to, a row a month, role and version, beside what was promised of the version.
 
-    Errors and bias are in the unit; a terminal of 110 characters has room for all of a row.
+    Errors and bias are in the unit.
     """
     names = ("month", "version", "rides", f"MAE, {unit}", "promised", "kept", "difficulty", "skill", "bias")
-    headings = tuple(Heading(name, is_unbroken=True) for name in names)
+    details = {"difficulty", "skill", "bias"}
+    headings = tuple(Heading(name, is_unbroken=True, is_detail=name in details) for name in names)
     rows = (
         (
             month.month,

@@ -1,5 +1,6 @@
 """The `taxifare` command, as a person meets it: real ledger, real MLflow store, the exit code and the words."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,8 +40,8 @@ class Desk:
         found = by_recorded_files(found, self.approvals.ledger)
         return self.approvals.request(record(self.approvals.ledger, found, utc_now()))
 
-    def run(self, *words: str) -> Result:
-        return CliRunner().invoke(app, list(words), obj=surroundings(), env={"COLUMNS": "160"})
+    def run(self, *words: str, columns: int = 160) -> Result:
+        return CliRunner().invoke(app, list(words), obj=surroundings(), env={"COLUMNS": str(columns)})
 
 
 @pytest.fixture
@@ -70,8 +71,9 @@ def test_a_request_of_a_later_release_is_listed(desk: Desk) -> None:
 
 def test_a_request_is_listed_answered_and_gone(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
-    last = desk.run("requests").output.splitlines()[-1]
-    assert last == f'Answer: taxifare decide {request.id} --approve (or --reject) --by YOU --reason "WHY"'
+    approve, reject = desk.run("requests").output.splitlines()[-2:]
+    assert approve.endswith(f'taxifare decide {request.id} --approve --by YOU --reason "WHY"')
+    assert reject.endswith(f'taxifare decide {request.id} --reject --by YOU --reason "WHY"')
 
     answer = desk.run("decide", request.id, "--approve", "--by", "Ada", "--reason", "airports")
 
@@ -84,9 +86,53 @@ def test_a_request_is_listed_answered_and_gone(desk: Desk) -> None:
 
 def test_how_to_answer_says_what_approving_against_the_verdict_takes(desk: Desk) -> None:
     held = desk.ask("2015-02", "3", "1", verdict=Verdict.HOLD)
-    assert desk.run("requests").output.splitlines()[-1].endswith("; approving is against HOLD: it takes --override")
+    assert f"taxifare decide {held.id} --approve --override --by" in desk.run("requests").output
     first = desk.ask("2015-01", "2", "1")
-    assert f"taxifare decide {first.id} --approve" in desk.run("requests", "--all").output.splitlines()[-1], held.id
+    approve = desk.run("requests", "--all").output.splitlines()[-2]
+    assert f"taxifare decide {first.id} --approve --by" in approve, held.id
+
+
+def test_a_listing_fits_a_narrow_terminal_and_folds_no_id(desk: Desk) -> None:
+    words = "a long reason that nobody would want to see cut off, and which has to go on in the next line"
+    first = desk.ask("2015-01", "2", "1")
+    desk.run("decide", first.id, "--approve", "--by", "Ada Lovelace of the pricing team", "--reason", words)
+    second = desk.ask("2015-02", "3", "2")
+    for listing in ("requests", "requests --all", "history"):
+        table = [line for line in desk.run(*listing.split(), columns=80).output.splitlines() if "taxifare " not in line]
+        assert not [line for line in table if len(line) > 80], listing
+        assert "…" not in "".join(table)
+    shown = desk.run("requests", "--all", columns=80).output
+    assert first.id in shown
+    assert second.id in shown
+    assert " ".join(words.split()[-3:]) in " ".join(desk.run("history", columns=160).output.split())
+    assert first.id in desk.run("requests", "--all", columns=30).output, "even where there is no room for it"
+
+
+def test_listings_are_read_by_programs(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    (listed,) = json.loads(desk.run("requests", "--json").output)
+    assert (listed["request"], listed["verdict"]) == (request.id, "PROMOTE")
+    assert listed["staging"] == request.evidence.staging.scores.mae
+    (promoted,) = json.loads(desk.run("history", "--json").output)
+    assert (promoted["version"], promoted["by"]) == ("1", "Ada")
+    assert json.loads(desk.run("requests", "--json").output)[0].keys() == listed.keys()
+    assert json.loads(desk.run("outcomes", "--json").output) == []
+
+
+def test_who_was_production_when_a_month_was_compared(desk: Desk) -> None:
+    january = desk.ask("2015-01", "2", "1")
+    desk.run("decide", january.id, "--approve", "--by", "Ada", "--reason", "airports")
+    desk.ask("2015-02", "3", "2")
+    desk.run("rollback", "--by", "Ben", "--reason", "complaints")
+
+    def version(month: str) -> str:
+        (entry,) = json.loads(desk.run("history", "--month", month, "--json").output)
+        return str(entry["version"])
+
+    assert [version(month) for month in ("2015-01", "2015-02")] == ["1", "2"]
+    base = desk.run("history", "--month", "2014-12").output
+    assert base.startswith("Nothing was in production when 2014-12 was compared; the first version came in on 20")
+    assert desk.run("history", "--month", "January").exit_code == 2
 
 
 def test_a_longer_list_asks_the_ledger_no_more_often(desk: Desk) -> None:
