@@ -238,7 +238,7 @@ def _show_question(terminal: Terminal, asked: Request, given: Mapping[str, str])
     lines += [
         f"Approve: {typed(command(asked, 'approve'))}",
         f"Reject:  {typed(command(asked, 'reject'))}",
-        "Or by the links Approve and Reject of the message, while make dev runs. Then ask for the price again.",
+        "Or use the message's links while make dev runs. Then ask for the price again.",
     ]
     for line in lines:
         terminal.print(line, soft_wrap=True, highlight=False)
@@ -264,8 +264,8 @@ def _show_price(terminal: Terminal, settings: Settings, month: str, production: 
 def _show_table(terminal: Terminal, rows: Sequence[Sequence[str]], settings: Settings) -> None:
     """Prints the table of months; it fits 80 columns."""
     unit = settings.target_facts.unit
-    terminal.print(f"Errors of production and staging (MAE), {unit} a ride. Gain: how much closer staging is")
-    terminal.print("on the month's last days; so far: on all rides since production came in.")
+    terminal.print(f"Errors (MAE) in {unit} a ride. Gain: how much closer staging is on the last days;")
+    terminal.print("so far: on all rides since production came in.")
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name, justify in _COLUMNS.items():
         table.add_column(name, justify=justify, no_wrap=True)

@@ -71,7 +71,9 @@ def announce_once_ready(url: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         while _is_alive(waited_for):
             with suppress(OSError, HTTPException):
-                HTTPConnection(place, timeout=5).request("GET", "/server_info")
+                asked = HTTPConnection(place, timeout=5)
+                asked.request("GET", "/server_info")
+                asked.getresponse().read()
                 print(f"\nDagster is at {url}{_FIRST_PAGE}    Ctrl-C ends it.", flush=True)
                 break
             time.sleep(0.5)

@@ -132,8 +132,9 @@ def typed(command: str, story: Story) -> str:
 
 
 def printed(begin: str, story: Story) -> str:
-    """What the demo has printed on the line that begins so."""
-    return next(line.removeprefix(begin) for line in story.second.stdout.splitlines() if line.startswith(begin))
+    """What the demo has printed on the last line that begins so; the message has links of the same names."""
+    lines = reversed(story.second.stdout.splitlines())
+    return next(line.removeprefix(begin) for line in lines if line.startswith(begin))
 
 
 def test_a_killed_demo_goes_on_and_completes(story: Story) -> None:

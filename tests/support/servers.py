@@ -310,7 +310,7 @@ def _login_environment(folder: Path, login: Login) -> dict[str, str]:
 def dagster_dev(folder: Path, settings: Mapping[str, str], *, port: int | None = None) -> Iterator[str]:
     """What `make dev` starts, with these settings and its state in the folder; yields the URL of its UI."""
     url = f"http://127.0.0.1:{(port := port or free_port())}"
-    environment = {**_environment(), "TAXIFARE_HOME": str(folder / "state"), "DAGSTER_URL": url, **settings}
+    environment = {**_environment(), "TAXIFARE_HOME": str(folder / "state"), **settings}
     arguments = [sys.executable, "-m", "taxifare_dagster.dev", "--port", str(port)]
     with server_process(arguments, f"{url}/server_info", folder / "dagster.log", environment):
         yield url

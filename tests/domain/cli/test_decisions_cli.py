@@ -310,8 +310,8 @@ def test_a_standing_approval_is_asked_for_agreed_to_and_ended(desk: Desk, monkey
     asked = desk.run("standing", "ask")
     assert asked.exit_code == 0, asked.output
     name = asked.output.split()[0]
-    assert f"Answer: taxifare decide {name} --approve" in desk.run("standing").output
-    assert f"A standing approval waits for an answer, {name}: taxifare standing" in desk.run("requests").output
+    assert f"taxifare decide {name} --approve --by YOU" in desk.run("standing").output
+    assert f"A standing approval waits for an answer, {name}: " in desk.run("requests").output
     agreed = desk.run("decide", name, "--approve", "--by", "Ada", "--reason", "fair terms")
     assert f"{name}: approved by Ada" in agreed.output
     assert f"Who decides: under {name}, until 2016-01." in desk.run("standing").output

@@ -18,7 +18,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(
-        "FIRST_MONTH=2012-01\nDATASET_SIZE=all\nSEED=1\nCITY=chicago\n"
+        "FIRST_MONTH=2012-01\nDATASET_SIZE=all\nSEED=1\nCITY=chicago\nTRIP_SOURCE=folder\nTRIP_FOLDER=trips\n"
         "DATABASE_URL=postgresql+psycopg://ada:sesame@db/taxifare\nAPPROVAL_SECRET=open-sesame\n"
     )
     monkeypatch.setenv("FIRST_MONTH", "2013-01")
@@ -58,4 +58,4 @@ def test_first_come_the_ten_that_matter_and_what_is_set() -> None:
     assert names[:10] == [name.upper() for name in MATTER_FIRST]
     assert sorted(names[10:]) == ["APPROVAL_SECRET", "DATABASE_URL", "DATASET_SIZE", "SEED"]
     assert not [line for line in lines if len(line) > 80 and "taxifare " not in line]
-    assert any(line.startswith("5 of ") for line in lines)
+    assert any(line.startswith("7 of ") for line in lines)
