@@ -181,7 +181,7 @@ def decide(
 ) -> None:
     """Records the decision; when it approves, exactly the version that was shown becomes production."""
     with approvals.ledger.reading() as entries:
-        asked = entries.request(config.request)
+        asked = entries.request(one_line(config.request))
     if asked is not None:
         _tag(context, asked.subject)
     outcome = approvals.decide(
