@@ -16,6 +16,7 @@ from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import RequestState
 from taxifare_dagster.catalog import CODE_LOCATION, PRODUCTION_POOL
 from tests.end_to_end.conftest import SMALL, Books
+from tests.support.places import REPOSITORY
 from tests.support.ui import eventually
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
@@ -212,6 +213,15 @@ def test_every_run_says_where_it_belongs_and_what_it_is_about(story: Story) -> N
     assert all(run.remote_job_origin for run in done)
     about = Counter(run.tags.get("dagster/partition", run.tags.get("taxifare/subject", "")) for run in done)
     assert about == {"base": 2, "2015-01": 2, "2015-02": 2, "2015-03": 1, "": 1} | dict.fromkeys(MONTHS, 1)
+
+
+def test_readmes_table_has_the_form_of_the_demos(story: Story) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    blocks = re.findall(r"^```\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    table = next(block for block in blocks if "so far" in block)
+    assert table.splitlines()[0].split() in [line.split() for line in story.second.stdout.splitlines()]
+    assert list(rows(table)) == ["base", *(f"2015-0{month}" for month in range(1, 7))]
+    assert rows(table)["2015-06"][-1] == "open"
 
 
 @pytest.fixture(scope="module")
