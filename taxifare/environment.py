@@ -190,6 +190,11 @@ class HomeSettings(Group):
         return self.database_url is not None or self._ledger_file.exists()
 
     @property
+    def ledger_is_server(self) -> bool:
+        """Whether the ledger is a server, which other machines may use, too."""
+        return self.database_url is not None and not self.ledger_url.startswith("sqlite")
+
+    @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
         if self.database_url is None:

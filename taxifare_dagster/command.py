@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taxifare.cli.shared import Surroundings
+    from taxifare.settings import Settings
 
 
 def surroundings() -> "Surroundings":
@@ -13,7 +14,25 @@ def surroundings() -> "Surroundings":
     from taxifare.cli.shared import Surroundings
     from taxifare_dagster.lake import editions, month_with, realised
 
-    return Surroundings(editions_in_lake=editions, month_with=month_with, realised=realised)
+    return Surroundings(
+        editions_in_lake=editions,
+        month_with=month_with,
+        realised=realised,
+        run_server=_run_server,
+        migrations={"Dagster": _migrate_dagster},
+    )
+
+
+def _run_server(settings: "Settings") -> str | None:
+    from taxifare_dagster.storage import usable_server
+
+    return usable_server(settings)
+
+
+def _migrate_dagster(settings: "Settings") -> str | None:
+    from taxifare_dagster.storage import migrate
+
+    return migrate(settings)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import dagster as dg
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.utils import make_new_run_id
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -36,6 +37,7 @@ from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.catalog import CODE_LOCATION
+from taxifare_dagster.executors import while_alive
 from taxifare_dagster.home import prepare_home
 from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.order import covered_months
@@ -170,14 +172,17 @@ class Demo:
 
     def _execute(self, job: str, config: dict[str, object] | None = None, partition: str | None = None) -> None:
         """Ensures that the job has run; its log goes to the instance, where the UI shows it."""
-        done = self._definitions.resolve_job_def(job).execute_in_process(
-            instance=self._instance,
-            partition_key=partition,
-            run_config={
-                "ops": {op: {"config": values} for op, values in (config or {}).items()},
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
-        )
+        run_id = make_new_run_id()
+        with while_alive(run_id, self._settings):
+            done = self._definitions.resolve_job_def(job).execute_in_process(
+                instance=self._instance,
+                partition_key=partition,
+                run_id=run_id,
+                run_config={
+                    "ops": {op: {"config": values} for op, values in (config or {}).items()},
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                },
+            )
         # A run in this process has no code location, and the UI's timeline shows only those of one.
         origin = RemoteRepositoryOrigin(
             RegisteredCodeLocationOrigin(CODE_LOCATION), self._definitions.get_repository_def().name

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 from taxifare.approval.channels import notifiers
 from taxifare.cli.shared import ending_told
 from taxifare.errors import ToldError
-from taxifare.settings import settings_in_force
+from taxifare.secrets import shown
+from taxifare.settings import Settings, settings_in_force
+from taxifare_dagster import storage
 from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.home import prepare_home
 
@@ -34,6 +36,7 @@ def main() -> None:
     host, port = listening(sys.argv[1:])
     ensure_free(host, port)
     home = prepare_home(settings)
+    ensure_no_other_daemon(settings)
     asked = "in the channels that are set" if notifiers(settings) else "here"
     print(f"State: {home.parent}. Sensors start by themselves; questions appear {asked}.", flush=True)
     here = address(host, port)
@@ -119,6 +122,22 @@ def ensure_free(host: str, port: int) -> None:
             f"{host}:{port} cannot be listened on ({error.strerror}): does another `make dev` run? Stop it, or take "
             f'another port: make dev ARGS="--port {port + 1}"'
         ) from error
+
+
+def ensure_no_other_daemon(settings: Settings) -> None:
+    """Ensures that no other machine's `make dev` works on the same server of Dagster's.
+
+    Raises:
+        StorageError: One does.
+    """
+    if (server := storage.server_of(settings)) is None:
+        return
+    with storage.opened(settings) as instance:
+        if (ago_s := storage.other_daemon(instance)) is not None:
+            raise storage.StorageError(
+                f"Dagster's storage {shown(server)}: another machine's daemon was alive {ago_s:.0f} s ago, and Dagster "
+                "has one: use its UI, DAGSTER_URL. If it was ended just now, try again in a minute"
+            )
 
 
 if __name__ == "__main__":

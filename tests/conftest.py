@@ -152,7 +152,7 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.end_to_end)])
-def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of its own for each test; in PostgreSQL a schema, which is made and dropped in milliseconds."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
@@ -163,6 +163,15 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
     engine.dispose()
     return f"{url}&options=-csearch_path%3D{schema}"
+
+
+@pytest.fixture
+def ledger_url(empty_database: str) -> str:
+    """A database that is ready to be used: a server's has the tables, a file gets them when it is opened."""
+    ledger = Ledger(empty_database, "USD")
+    if ledger.is_server:
+        ledger.migrate()
+    return empty_database
 
 
 @pytest.fixture(scope="session")

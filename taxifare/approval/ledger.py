@@ -88,7 +88,7 @@ _BY_TIME = (DELIVERIES.c.delivered_at, DELIVERIES.c.reminder)
 
 
 class LedgerError(ToldError, RuntimeError):
-    """A ledger that cannot be opened, was written by another release, or decides about another target."""
+    """A ledger that cannot be opened, has tables of another release, or decides about another target."""
 
 
 class _NotPermittedError(LedgerError):
@@ -436,7 +436,10 @@ class Entries:
 
 
 class Ledger:
-    """The ledger in a database. Making one connects to nothing; first use creates or migrates the tables.
+    """The ledger in a database. Making one connects to nothing.
+
+    First use of a file creates or migrates its tables. Those of a server are migrated by `migrate` alone: other
+    machines may be at work on them.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///…` or `postgresql://…`.
@@ -444,18 +447,16 @@ class Ledger:
         city: Whose rides that model prices, see `CityFile.on_record`.
 
     Raises:
-        LedgerError: On use: the database cannot be reached, was written by a newer release, or is another target's or
+        LedgerError: On use: the database cannot be reached, has tables of another release, or is another target's or
             city's.
     """
 
     def __init__(self, url: str, unit: Unit, city: str | None = None) -> None:
         self.unit: Unit = unit
         self.city = city
-        self._url = _read(url)
-        if self._url.drivername in {"postgres", "postgresql"}:
-            self._url = self._url.set(drivername="postgresql+psycopg")
-        self._migrating = threading.Lock()
-        self._migrated = False
+        self._url = address_of_database(url)
+        self._examining = threading.Lock()
+        self._examined = False
 
     def __repr__(self) -> str:
         return f"Ledger({shown(self._url.render_as_string(hide_password=False))!r})"
@@ -472,14 +473,14 @@ class Ledger:
     @contextmanager
     def reading(self) -> Iterator[Entries]:
         """A consistent view of the entries."""
-        self._migrate()
+        self._examine()
         with self._begin(exclusive=False) as connection:
             yield Entries(connection)
 
     @contextmanager
     def writing(self) -> Iterator[Entries]:
         """A transaction that adds entries, all or none; one at a time, so that what it reads stays true to its end."""
-        self._migrate()
+        self._examine()
         with self._begin(exclusive=True) as connection:
             yield Entries(connection)
 
@@ -535,35 +536,69 @@ class Ledger:
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
 
-    def _migrate(self) -> None:
-        """Ensures that the tables are of this release; of several processes starting at once, one does the work."""
-        with self._migrating:
-            if self._migrated:
-                return
-            try:
-                with self._begin(exclusive=False) as connection:
-                    found = _schema_revision(connection)
-                if found != SCHEMA_REVISION:
-                    with self._begin(exclusive=True) as connection:
-                        if _schema_revision(connection) != SCHEMA_REVISION:
-                            self._upgrade(connection)
-            except _NotPermittedError as error:
-                raise LedgerError(
-                    f"its tables have to become those of schema {SCHEMA_REVISION}: migrate with the owner's role "
-                    f"first ({error})"
-                ) from None
-            self._ensure_target()
-            self._migrated = True
+    @property
+    def is_server(self) -> bool:
+        """Whether other machines may use it, too."""
+        return not self._url.drivername.startswith("sqlite")
 
-    def _upgrade(self, connection: Connection) -> None:
-        from alembic.util import CommandError
+    def migrate(self) -> str | None:
+        """Returns the schema that the tables were of and are no more, `none` for no tables; None if nothing was to do.
 
+        Of several processes at once, one does the work; whoever writes meanwhile waits.
+
+        Raises:
+            LedgerError: The tables are of a later release, or another program's, or the role may not change them.
+        """
         try:
-            upgrade(connection)
-        except CommandError as error:
+            with self._begin(exclusive=True) as connection:
+                found = _schema_revision(connection)
+                self._ensure_known(found)
+                if found == SCHEMA_REVISION:
+                    return None
+                upgrade(connection)
+        except _NotPermittedError as error:
             raise LedgerError(
-                f"{self!r} was written by another release of taxifare; this one knows {SCHEMA_REVISION}: {error}"
-            ) from error
+                f"its tables have to become those of schema {SCHEMA_REVISION}: set DATABASE_URL to the owner's role "
+                f"for taxifare migrate ({error})"
+            ) from None
+        return found or "none"
+
+    def _examine(self) -> None:
+        """Ensures, once, that the tables are of this release, and about this target."""
+        with self._examining:
+            if self._examined:
+                return
+            with self._begin(exclusive=False) as connection:
+                found = _schema_revision(connection)
+            self._ensure_known(found)
+            if found != SCHEMA_REVISION and self.is_server:
+                tables = "it has no tables yet" if found is None else f"its tables are of schema {found}"
+                raise LedgerError(
+                    f"{self!r}: {tables}, this release works with {SCHEMA_REVISION}: taxifare migrate, with the role "
+                    "that owns the tables in DATABASE_URL"
+                )
+            if found != SCHEMA_REVISION:
+                self.migrate()
+            self._ensure_target()
+            self._examined = True
+
+    def _ensure_known(self, found: str | None) -> None:
+        """Ensures that the tables are of this release or one before.
+
+        Raises:
+            LedgerError: They are not.
+        """
+        if found is None or (found.isdecimal() and len(found) == len(SCHEMA_REVISION) and found <= SCHEMA_REVISION):
+            return
+        if found.isdecimal() and len(found) == len(SCHEMA_REVISION):
+            raise LedgerError(
+                f"{self!r}: its tables are of schema {found}, this release of taxifare is older and knows "
+                f"{SCHEMA_REVISION}: use the release that migrated them"
+            )
+        raise LedgerError(
+            f"{self!r}: its tables are another program's (schema {found}): expected a database, or a schema in it, of "
+            "the ledger's own in DATABASE_URL"
+        )
 
     def _ensure_target(self) -> None:
         """Ensures that what has been asked so far was about this target, and this city."""
@@ -592,6 +627,26 @@ class Ledger:
             )
 
 
+def address_of_database(url: str) -> sa.URL:
+    """Returns the address in DATABASE_URL, which PostgreSQL's present driver opens.
+
+    >>> address_of_database("postgresql://example.org/taxi").drivername
+    'postgresql+psycopg'
+
+    Raises:
+        LedgerError: It is none.
+    """
+    try:
+        address = make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise LedgerError(
+            "DATABASE_URL: expected an SQLAlchemy URL such as postgresql://user:password@host/database, received "
+            "something else"
+        ) from None
+    is_bare = address.drivername in {"postgres", "postgresql"}
+    return address.set(drivername="postgresql+psycopg") if is_bare else address
+
+
 def city_in_words(city: str | None) -> str:
     """Returns what records call a city, in words."""
     return " or ".join(SHIPPED) if city is None else city
@@ -609,16 +664,6 @@ def upgrade(connection: Connection, revision: str = SCHEMA_REVISION) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     command.upgrade(config, revision)
-
-
-def _read(url: str) -> sa.URL:
-    try:
-        return make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        raise LedgerError(
-            "DATABASE_URL: expected an SQLAlchemy URL such as postgresql://user:password@host/database, received "
-            "something else"
-        ) from None
 
 
 def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:

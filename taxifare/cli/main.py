@@ -12,7 +12,7 @@ from taxifare.cli.metrics import metrics
 from taxifare.cli.mlflow_pages import mlflow
 from taxifare.cli.monitoring import outcomes
 from taxifare.cli.months import delete_new_data, fetch_new_data, months, take
-from taxifare.cli.operations import doctor, mend
+from taxifare.cli.operations import doctor, mend, migrate
 from taxifare.cli.predictions import collect, shadow
 from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
@@ -77,3 +77,4 @@ app.command()(mlflow)
 app.command("settings")(show_settings)
 app.command()(doctor)
 app.command()(mend)
+app.command()(migrate)

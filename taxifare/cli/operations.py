@@ -1,20 +1,22 @@
-"""Looking after an installation: `doctor`, `mend`."""
+"""Looking after an installation: `doctor`, `mend`, `migrate`."""
 
 import typer
 from rich.text import Text
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Terminal, approvals_in_force, errors_told, say, typed, working
+from taxifare.cli.shared import Surroundings, Terminal, approvals_in_force, errors_told, say, typed, working
 from taxifare.operations.doctor import examine
+from taxifare.operations.migrating import migrate as migrations
 from taxifare.settings import settings_in_force
 from taxifare.texts import one_line
 
 
 @errors_told()
-def doctor() -> None:
+def doctor(context: typer.Context) -> None:
     """Examine every outside part: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one is not well."""
     console, well = Terminal(), True
-    for finding in examine(settings_in_force()):
+    surroundings: Surroundings = context.obj
+    for finding in examine(settings_in_force(), surroundings.run_server):
         well &= finding.is_well
         mark = ("well", "green") if finding.is_well else ("ill ", "red")
         told = Text.assemble(mark, f"  {finding.part:18} {one_line(finding.says)}")
@@ -35,3 +37,11 @@ def mend() -> None:
         say(f"Put right: {one_line(what)}.")
     if not mended:
         say("There is nothing to put right; taxifare doctor examines every part.")
+
+
+@errors_told()
+def migrate(context: typer.Context) -> None:
+    """Bring servers' tables (ledger, studies, MLflow's database, Dagster's) to this release; files do it themselves."""
+    surroundings: Surroundings = context.obj
+    for migrated in migrations(settings_in_force(), surroundings.migrations):
+        say(str(migrated))

@@ -41,12 +41,12 @@ from taxifare.errors import ToldError
 from taxifare.gate.scores import EvaluationError
 from taxifare.model.fitting import TrainingError
 from taxifare.monitoring.realised import RealisedMonth
+from taxifare.operations.migrating import Migration
 from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
 from taxifare.serving.publishing import approvals_of
-from taxifare.settings import settings_in_force
+from taxifare.settings import Settings, settings_in_force
 from taxifare.studies.learning_curve import LearningCurveError
-from taxifare.studies.results import TuningError
 from taxifare.texts import plain
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.splitting import SplitError
@@ -61,7 +61,6 @@ _MENDABLE = (
     SplitError,
     TrainingError,
     TripTableError,
-    TuningError,
 )
 
 
@@ -73,11 +72,15 @@ class Surroundings:
         editions_in_lake: Returns the months of which trips are in a lake, and their revisions.
         month_with: Returns the month in which there is a clean trip with a key, and its trips; None where none has it.
         realised: Returns what quotes came to, by month, oldest first.
+        run_server: Returns the address of the server that has the record of runs, None where that is files.
+        migrations: Migrate the orchestration's stores, by name.
     """
 
     editions_in_lake: Callable[[UPath], Mapping[Month, str]]
     month_with: Callable[[str, UPath], tuple[Month, pd.DataFrame] | None]
     realised: Callable[[UPath], Mapping[Month, RealisedMonth]]
+    run_server: Callable[[Settings], str | None]
+    migrations: Mapping[str, Migration]
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from taxifare.whole_files import whole_file
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.engine import Engine
 
 _ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -86,6 +87,11 @@ class MlflowStore:
         return self.tracking_uri.startswith(("http://", "https://"))
 
     @property
+    def is_database_server(self) -> bool:
+        """Whether it is a database of a server without MLflow's own before it; its tables are ours to migrate."""
+        return not self.is_server and not self.tracking_uri.startswith("sqlite:")
+
+    @property
     def mlflow(self) -> Any:
         """MLflow's module, talking to this store: a global of MLflow's, which another store may have set since."""
         import mlflow
@@ -142,13 +148,82 @@ class MlflowStore:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        import mlflow
-
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         with _one_process_at_a_time(self._sqlite_folder):
             if self._sqlite_file is not None and not _is_finished(self._sqlite_file):
                 _make_store(self._sqlite_file)
-            yield mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
+            yield self._connected()
+
+    def migrate(self) -> str | None:
+        """Returns the schema that a database server's tables had and have no more, `none` for no tables; else None.
+
+        Raises:
+            RegistryError: They are of a later release of MLflow, or the database does not answer.
+        """
+        if not self.is_database_server:
+            return None
+        engine, found, wanted = self._schema()
+        if found == wanted:
+            return None
+        _migrate_tables(engine)
+        return found or "none"
+
+    def _connected(self) -> "MlflowClient":
+        """Returns MLflow's client of a store whose tables are of this release: a file's are migrated if they are not.
+
+        Raises:
+            RegistryError: A server's are not.
+        """
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        if self.is_database_server:
+            _, found, wanted = self._schema()
+            if found != wanted:
+                tables = "it has no tables yet" if found is None else f"its tables are of schema {found}"
+                raise RegistryError(
+                    f"the MLflow store {shown(self.tracking_uri)}: {tables}, this release works with {wanted}: "
+                    "taxifare migrate"
+                )
+        try:
+            return mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
+        except MlflowException as error:
+            # To know MLflow's latest schema takes longer than to open the store.
+            if self._sqlite_file is None or "out-of-date database schema" not in str(error):
+                raise
+        engine, *_ = self._schema()
+        _migrate_tables(engine)
+        return mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    def _schema(self) -> tuple["Engine", str | None, str]:
+        """Returns the database, the schema of its tables, None for no tables, and the one that is worked with.
+
+        Raises:
+            RegistryError: The tables are of a later release of MLflow, or the database does not answer.
+        """
+        from alembic.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+        from mlflow.store.db.utils import _get_alembic_config
+        from sqlalchemy import create_engine, pool
+        from sqlalchemy.exc import SQLAlchemyError
+
+        known = ScriptDirectory.from_config(_get_alembic_config(""))
+        wanted = str(known.get_current_head())
+        try:
+            engine = create_engine(self.tracking_uri, poolclass=pool.NullPool)
+            with engine.connect() as connection:
+                found = MigrationContext.configure(connection).get_current_revision()
+        except (SQLAlchemyError, ImportError) as error:
+            raise RegistryError(
+                f"the MLflow store {shown(self.tracking_uri)} cannot be opened: {error}; is MLFLOW_TRACKING_URI right?"
+            ) from None
+        if found is not None and found not in {script.revision for script in known.walk_revisions()}:
+            raise RegistryError(
+                f"the MLflow store {shown(self.tracking_uri)}: its tables are of schema {found}, this release is older "
+                f"and knows {wanted}: use the release that migrated them; or they are another program's, and MLflow "
+                "needs a database of its own"
+            )
+        return engine, found, wanted
 
     def _fault_of(self, client: "MlflowClient") -> str | None:
         """Returns why the store cannot be used, None if it can."""
@@ -327,6 +402,16 @@ def _make_store(path: Path) -> None:
         left.unlink()
     with whole_file(path) as unfinished:
         SqlAlchemyStore(f"sqlite:///{unfinished}", (path.parent / "artifacts").as_uri()).engine.dispose()
+
+
+def _migrate_tables(engine: "Engine") -> None:
+    """Ensures that a database has the tables of this release of MLflow."""
+    from mlflow.store.db.utils import _initialize_tables, _is_empty_database, _upgrade_db
+
+    if _is_empty_database(engine):
+        _initialize_tables(engine)
+    else:
+        _upgrade_db(engine)
 
 
 def _readdress(path: Path, old: str, new: str) -> None:

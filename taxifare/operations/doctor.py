@@ -29,6 +29,7 @@ from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.monitoring.calendar import calendar_in
+from taxifare.operations import sharing
 from taxifare.secrets import private_folder, redacted, shown
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle, BundleError
@@ -58,8 +59,13 @@ class Finding:
     says: str
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Yields a finding for each part, whether it is well or not; nothing is repaired, and no state is made."""
+def examine(settings: Settings, run_server: Callable[[Settings], str | None]) -> Iterator[Finding]:
+    """Yields a finding for each part, whether it is well or not; nothing is repaired, and no state is made.
+
+    Args:
+        settings: In force.
+        run_server: Returns the address of the server that has the record of runs, None where that is files.
+    """
     if settings.database_url is None and not settings.home.exists():
         yield Finding(
             "state folder", False, f"there is no state in {settings.home}: `make demo` or `make dev` makes one"
@@ -69,6 +75,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     approvals = Approvals.from_settings(settings, registry)
     parts: dict[str, Callable[[], str]] = {
         "state folder": lambda: _home(settings.home),
+        "machines": lambda: _machines(settings, run_server(settings)),
         "city": lambda: _city(settings.city),
         "lake": lambda: _writable(settings.lake),
         "trips": lambda: _published(settings, approvals),
@@ -105,6 +112,20 @@ def _home(home: Path) -> str:
             f"{shlex.quote(str(home))}"
         )
     return f"{says} by its owner only"
+
+
+def _machines(settings: Settings, run_server: str | None) -> str:
+    """Returns whether several machines may share the installation, which then lacks nothing for it."""
+    lacking = list(sharing.faults(settings, run_server))
+    if lacking:
+        raise DisorderError(f"this installation is shared by half: {'; '.join(lacking)} (docs/scale.md)")
+    if run_server is not None:
+        return f"runs are on a server, {shown(run_server)}, and so is the ledger: any machine may execute them"
+    if settings.ledger_is_server:
+        return (
+            "the ledger is on a server; runs are in TAXIFARE_HOME: one machine executes them, others decide and serve"
+        )
+    return "this one: the ledger is in TAXIFARE_HOME"
 
 
 def _city(city: CityFile) -> str:

@@ -27,8 +27,16 @@ _log = logging.getLogger(__name__)
 
 
 def page_in(lake: UPath, subject: str) -> UPath:
-    """Returns where the page of a month, or of `base`, is."""
+    """Returns where the page of a month, of `base`, or of the last replay is."""
     return lake / "reports" / f"{subject}.html"
+
+
+def put_page(page: UPath, text: str) -> None:
+    """Ensures that a page is there, whole."""
+    if page.protocol in {"", "file"}:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(page) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def address_of(page: UPath) -> str:
@@ -62,10 +70,7 @@ def renew_pages(ledger: Ledger, settings: Settings, realised: Realised) -> list[
             path = page_in(settings.lake, page.month.subject)
             if page.facts.encode() in _beginning(path):
                 continue
-            if path.protocol in {"", "file"}:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as unfinished:
-                unfinished.write_text(render(page), encoding="utf-8")
+            put_page(path, render(page))
             made.append(page.month.subject)
     except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and no decision waits for a page
         _log.warning("pages of months are not made: %s", redacted(str(error)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from taxifare.errors import ToldError
 from taxifare.gate.scores import Interval
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
@@ -16,7 +17,7 @@ TrialEnd: TypeAlias = Literal["complete", "pruned", "failed"]
 """How a trial ended; `pruned` is given up early, `failed` gave no usable network."""
 
 
-class TuningError(RuntimeError):
+class TuningError(ToldError, RuntimeError):
     """A search that cannot begin or found nothing; says why."""
 
 

@@ -1,4 +1,6 @@
-"""Where searches are kept: Optuna studies in a database under TAXIFARE_HOME, in which one process searches at a time.
+"""Where searches are kept: Optuna studies beside the ledger, in which one process searches at a time.
+
+Where their database is stands in `database`.
 
 Which settings are tried, and how, does not belong here. Why a database of its own, why quarters of schedules:
 docs/decisions.md, under studies.
@@ -6,12 +8,12 @@ docs/decisions.md, under studies.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taxifare.approval.locks import HeldError, holding
 from taxifare.environment import HomeSettings
-from taxifare.secrets import private_folder
 from taxifare.settings import Settings
+from taxifare.studies.database import may_have_studies, storage_of
 from taxifare.studies.results import SettingValues, Trial, TrialEnd, TuningError, TuningResult
 
 if TYPE_CHECKING:
@@ -33,17 +35,15 @@ _RESULT = "finding"
 
 @contextmanager
 def one_search_at_a_time(settings: HomeSettings) -> Iterator[None]:
-    """Ensures that one process searches at a time, so that a trial found running is one whose process died.
+    """Ensures that one process searches at a time, on whatever machine.
 
     Raises:
         TuningError: Another one does.
     """
-    from filelock import FileLock, Timeout
-
     try:
-        with FileLock(private_folder(settings.home) / "tuning.lock", timeout=0):
+        with holding(settings, "tuning"):
             yield
-    except Timeout as error:
+    except HeldError as error:
         raise TuningError("another search is at work; wait for its end or end it") from error
 
 
@@ -54,19 +54,27 @@ def open_study(name: str, settings: Settings) -> "optuna.Study":
     # Along a falling learning rate most of the error goes at the end: only what is clearly bad half-way is given up.
     pruner = optuna.pruners.PercentilePruner(75.0, n_startup_trials=4, n_warmup_steps=QUARTERS // 2)
     study = optuna.create_study(
-        storage=_storage(settings), study_name=name, pruner=pruner, direction="minimize", load_if_exists=True
+        storage=storage_of(settings), study_name=name, pruner=pruner, direction="minimize", load_if_exists=True
     )
     # From the same seed again, a search that goes on would draw what it has drawn before.
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
     return study
 
 
-def put_back(study: "optuna.Study", present: SettingValues) -> None:
-    """Ensures that the present settings are tried first, and that trials whose process died wait to be run again."""
+def put_back(study: "optuna.Study", present: SettingValues, settings: HomeSettings) -> None:
+    """Ensures that the present settings are tried first, and that trials whose process died wait to be run again.
+
+    Called by the one process that searches. So a trial found running in a file is of one that died; on a server it may
+    be of a machine that has lost the lock and does not know it yet, and is dead once its heart has stopped.
+    """
+    import optuna
     from optuna.trial import TrialState
 
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
+    if settings.ledger_is_server:
+        optuna.storages.fail_stale_trials(study)
+    else:
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
     latest = {number_of(trial): trial for trial in study.get_trials(deepcopy=False)}
     if not latest:
         study.enqueue_trial(dict(present), user_attrs={_ORIGIN: 0})
@@ -121,26 +129,17 @@ def keep_result(study: "optuna.Study", result: TuningResult) -> None:
 
 
 def latest_result(settings: HomeSettings) -> TuningResult | None:
-    """Returns what the latest search found, None where there was none."""
+    """Returns what the latest search found, None where there was none.
+
+    Raises:
+        TuningError: Studies are on a server, which cannot be used as it is.
+    """
     import optuna
 
-    if not _database(settings).exists():
+    if not may_have_studies(settings):
         return None
-    summaries = optuna.get_all_study_summaries(_storage(settings), include_best_trial=False)
+    summaries = optuna.get_all_study_summaries(storage_of(settings), include_best_trial=False)
     found = [
         TuningResult.model_validate(study.user_attrs[_RESULT]) for study in summaries if _RESULT in study.user_attrs
     ]
     return max(found, key=lambda result: result.found_at, default=None)
-
-
-def _database(settings: HomeSettings) -> Path:
-    """Returns where studies are. Not in DATABASE_URL: Optuna and the ledger both name their table `alembic_version`."""
-    return settings.home / "tuning.db"
-
-
-def _storage(settings: HomeSettings) -> "optuna.storages.RDBStorage":
-    """Returns Optuna's storage."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.storages.RDBStorage(f"sqlite:///{_database(settings)}")

@@ -80,24 +80,25 @@ def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry,
     One that gives no usable network is a failed trial.
     """
     import keras
-    from optuna.trial import TrialState
+    import optuna
 
-    trial = study.ask()
-    values = _suggest(trial, settings, len(trips.learned))
-    number = number_of(trial)
-    try:
-        with registry.runs.open(
-            f"trial {number}", {"asset": "tuning_trial", "study": study.study_name, "trial": str(number)}
-        ) as run_id:
-            trial.set_user_attr(RUN, run_id)
-            registry.runs.log(run_id, params={**values, "seed": settings.seed, "training_set_size": len(trips.learned)})
-            mae = _fit_and_score(trial, run_id, trips, registry, settings.model_copy(update=dict(values)))
-    except (TrainingError, EvaluationError) as error:
-        trial.set_user_attr(FAULT, str(error))
-        study.tell(trial, state=TrialState.FAIL)
-    else:
-        state = TrialState.PRUNED if mae is None else TrialState.COMPLETE
-        study.tell(trial, mae, state=state)
+    def objective(trial: optuna.Trial) -> float:
+        values, number = _suggest(trial, settings, len(trips.learned)), number_of(trial)
+        tags = {"asset": "tuning_trial", "study": study.study_name, "trial": str(number)}
+        try:
+            with registry.runs.open(f"trial {number}", tags) as run_id:
+                trial.set_user_attr(RUN, run_id)
+                fixed = {"seed": settings.seed, "training_set_size": len(trips.learned)}
+                registry.runs.log(run_id, params={**values, **fixed})
+                mae = _fit_and_score(trial, run_id, trips, registry, settings.model_copy(update=dict(values)))
+        except (TrainingError, EvaluationError) as error:
+            trial.set_user_attr(FAULT, str(error))
+            raise
+        if mae is None:
+            raise optuna.TrialPruned
+        return mae
+
+    study.optimize(objective, n_trials=1, catch=(TrainingError, EvaluationError))
     # Keras keeps something of every network it has built.
     keras.utils.clear_session()
 

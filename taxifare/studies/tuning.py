@@ -5,7 +5,7 @@ Every other held trip chooses the winner, the rest prove it: the gain over the p
 that chose nothing. The validation trips take no part. The gate compares models on them, and settings chosen on them
 would make every later challenger look better than it is.
 
-The search is an Optuna study in TAXIFARE_HOME. Its name says what is searched on which trips, so that a search that was
+The search is an Optuna study. Its name says what is searched on which trips, so that a search that was
 killed goes on, and one that is done is not done again.
 """
 
@@ -106,7 +106,7 @@ def tune(
         tags = {"asset": "tuning", SUBJECT_TAG: edition.subject, "study": study.study_name}
         with registry.runs.open(f"tuning {edition.subject}", tags, grows=True) as run_id:
             while budget.left_s(finished_trials(study)) > 0:
-                put_back(study, present)
+                put_back(study, present, settings)
                 run_trial(study, held_back, registry, settings)
                 if on_trial is not None:
                     on_trial(_progress(finished_trials(study), budget, settings.target_facts.unit))

@@ -9,6 +9,7 @@ from typing import get_args
 import dagster as dg
 from pydantic import Field, TypeAdapter
 
+from taxifare.operations.month_pages import address_of, page_in, put_page
 from taxifare.replay.policies import PolicyName, policies_of
 from taxifare.replay.replaying import replay
 from taxifare.replay.results import Replay
@@ -16,11 +17,9 @@ from taxifare.reports import tables
 from taxifare.reports.drawing import png
 from taxifare.reports.replay_figures import figures
 from taxifare.reports.replay_page import headline, render
-from taxifare.secrets import private_folder
 from taxifare.settings import ChallengerNames, Settings, read_as
 from taxifare.sources.base import TripSource
 from taxifare.trips.months import parse_month
-from taxifare.whole_files import whole_file
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, OWNERS, REPLAY_GROUP
 
@@ -50,7 +49,7 @@ def replayed_months(
     """What would have happened under each policy: every model on every month, with production and decision by month.
 
     Policies share trained models, which are kept under TAXIFARE_HOME: a run that was stopped resumes when it is
-    launched again.
+    launched again, and on another machine begins anew.
     """
     policies, challengers = read_as(_POLICIES, config.policies), read_as(_CHALLENGERS, config.challengers)
     found = replay(
@@ -72,15 +71,14 @@ def replayed_months(
 
 
 def replay_report(replayed_months: Replay, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-    """The replay as a page for people: TAXIFARE_HOME/replay/report.html, one self-contained file."""
-    path = private_folder(settings.home / "replay") / "report.html"
-    with whole_file(path) as unfinished:
-        unfinished.write_text(render(replayed_months), encoding="utf-8")
+    """The replay as a page for people: reports/replay.html in the lake, one self-contained file."""
+    page = page_in(settings.lake, "replay")
+    put_page(page, render(replayed_months))
     drawn = {name: metadata.plot(png(figure)) for name, figure in figures(replayed_months).items()}
     return dg.MaterializeResult(
         metadata={
             "headline": headline(replayed_months),
-            "report": dg.MetadataValue.path(path),
+            "report": dg.MetadataValue.url(address_of(page)),
             "summary": metadata.table(tables.policies(replayed_months)),
             **drawn,
         }

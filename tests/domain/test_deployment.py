@@ -87,7 +87,8 @@ def test_variables_of_the_parts_are_settings_or_their_programs_own() -> None:
 def test_the_instance_is_the_shipped_one_with_a_server_for_its_records() -> None:
     shipped = yaml.safe_load((REPOSITORY / "taxifare_dagster" / "dagster.yaml").read_text())
     shared = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
-    assert shared.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_DATABASE_URL"}}}
+    server = {"postgres_url": {"env": "DAGSTER_DATABASE_URL"}, "should_autocreate_tables": False}
+    assert shared.pop("storage") == {"postgres": server}
     assert shared == shipped
 
 

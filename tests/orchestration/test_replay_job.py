@@ -1,6 +1,7 @@
 """Replay as assets, and replay against the lifecycle itself: the same months, run and approved one after another."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -51,8 +52,8 @@ def test_the_job_replays_and_writes_the_report(empty: World) -> None:
     assert [record.data["policy"] for record in months["summary"].records] == ["gate", "never"]
     shown = empty.metadata("replay_report")
     assert "under the policy “gate”" in shown["headline"].replace("Under", "under")
-    report = empty.settings.home / "replay" / "report.html"
-    assert str(shown["report"]) == str(report)
+    report = empty.settings.lake / "reports" / "replay.html"
+    assert shown["report"] == Path(report.path).as_uri()
     assert shown["headline"] in report.read_text()
     assert all(shown[name].startswith("![plot](data:image/png") for name in ("errors", "staleness", "matrix"))
     log = [record.user_message for record in empty.instance.all_logs(result.run_id)]

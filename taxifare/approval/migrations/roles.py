@@ -12,10 +12,26 @@ APPLICATION_ROLE = "taxifare_application"
 """Whoever has to write entries is made a member of it; where it does not exist, only the owner can use the ledger."""
 
 
+def has_application_role(connection: Connection) -> bool:
+    """Returns whether the server knows the application's role."""
+    known = sa.text("SELECT 1 FROM pg_roles WHERE rolname = :role")
+    return connection.execute(known, {"role": APPLICATION_ROLE}).scalar() is not None
+
+
+def granting(connection: Connection, schema: str) -> tuple[str, ...]:
+    """Returns what lets the application's role, if there is one, work in a schema whose tables no record is in."""
+    if not has_application_role(connection):
+        return ()
+    return (
+        f"GRANT USAGE ON SCHEMA {schema} TO {APPLICATION_ROLE}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {APPLICATION_ROLE}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {APPLICATION_ROLE}",
+    )
+
+
 def grant(connection: Connection) -> None:
     """Ensures that the application's role, if there is one, can add entries and read them, and nothing more."""
-    known = sa.text("SELECT 1 FROM pg_roles WHERE rolname = :role")
-    if connection.execute(known, {"role": APPLICATION_ROLE}).scalar() is None:
+    if not has_application_role(connection):
         return
     schema = connection.execute(sa.text("SELECT quote_ident(current_schema())")).scalar()
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {APPLICATION_ROLE}")

@@ -133,6 +133,7 @@ def ledger_of_before(url: str, *asked: Request) -> Office:
         for request in asked:
             values = {name: value for name, value in vars(request).items() if name in REQUESTS.c}
             connection.execute(REQUESTS.insert().values(**values, evidence=request.evidence_json))
+    Ledger(url, "USD").migrate()
     return Office.open(url)
 
 
@@ -144,17 +145,17 @@ class TestTakingOver:
         now = Clock()()
         return request_on(comparison_of(found, now, schema=1, digest=digest), now, timedelta(days=30))
 
-    def test_the_history_of_an_earlier_release_opens(self, ledger_url: str) -> None:
+    def test_the_history_of_an_earlier_release_opens(self, empty_database: str) -> None:
         asked = self.asked(evidence("base", "1", None), "d1")
-        before = ledger_of_before(ledger_url, asked)
+        before = ledger_of_before(empty_database, asked)
         assert before.approvals.record.open_requests() == (asked,)
         before.approve(asked)
         assert before.approvals.production() == "1"
 
-    def test_comparisons_keep_the_digests_that_they_were_asked_about_with(self, ledger_url: str) -> None:
+    def test_comparisons_keep_the_digests_that_they_were_asked_about_with(self, empty_database: str) -> None:
         base, january = evidence("base", "1", None), evidence("2015-01", "2", "1")
         asked = self.asked(base, "d1")
-        before = ledger_of_before(ledger_url, asked)
+        before = ledger_of_before(empty_database, asked)
         now = before.clock()
         assert take_over(before.approvals.ledger, [(base, now), (january, now)]) == 2
         kept = before.approvals.record.comparisons()
@@ -165,9 +166,9 @@ class TestTakingOver:
         assert {found.schema for found in kept.values()} == {1}
         assert before.approvals.request(kept["base"]) == asked, "the same question, not another one"
 
-    def test_it_happens_once(self, ledger_url: str) -> None:
+    def test_it_happens_once(self, empty_database: str) -> None:
         base = evidence("base", "1", None)
-        before = ledger_of_before(ledger_url, self.asked(base, "d1"))
+        before = ledger_of_before(empty_database, self.asked(base, "d1"))
         assert take_over(before.approvals.ledger, [(base, before.clock())]) == 1
         assert take_over(before.approvals.ledger, [(evidence("2015-01", "9", "1"), before.clock())]) == 0
         assert set(before.approvals.record.comparisons()) == {"base"}

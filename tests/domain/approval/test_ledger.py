@@ -218,9 +218,17 @@ def test_an_unreachable_ledger_says_which_without_its_password(tmp_path: Path) -
 
 def test_a_ledger_of_a_later_release_is_left_alone(ledger: Ledger, ledger_url: str) -> None:
     execute(ledger, "UPDATE alembic_version SET version_num = '9999'")
-    known = f"another release of taxifare; this one knows {SCHEMA_REVISION}"
-    with pytest.raises(LedgerError, match=known), Ledger(ledger_url, "USD").reading():
-        pass
+    told = f"of schema 9999, this release of taxifare is older and knows {SCHEMA_REVISION}"
+    for use in (lambda: Ledger(ledger_url, "USD").reading().__enter__(), Ledger(ledger_url, "USD").migrate):
+        with pytest.raises(LedgerError, match=told):
+            use()
+
+
+def test_tables_of_another_program_are_left_alone(ledger: Ledger, ledger_url: str) -> None:
+    """Dagster, MLflow and Optuna name a table of theirs as the ledger names one."""
+    execute(ledger, "UPDATE alembic_version SET version_num = '7e2f3204cf8e'")
+    with pytest.raises(LedgerError, match=r"another program's .*: expected a database, or a schema in it, of the led"):
+        Ledger(ledger_url, "USD").migrate()
 
 
 def test_a_ledger_of_another_target_says_what_to_do(ledger: Ledger, ledger_url: str) -> None:
@@ -252,7 +260,9 @@ def test_migrations_lead_to_the_tables_the_code_believes_in(ledger: Ledger) -> N
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), METADATA) == []
 
 
-def test_processes_that_start_at_once_migrate_once(ledger_url: str) -> None:
+def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
+    ledger_url = f"sqlite:///{tmp_path / 'ledger.db'}"
+
     def use() -> int:
         with Ledger(ledger_url, "USD").writing() as entries:
             return len(entries.requests())

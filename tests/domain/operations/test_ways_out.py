@@ -46,7 +46,7 @@ class Chat:
 
 def ills(settings: Settings) -> dict[str, str]:
     """What the doctor finds that is not well; the versions here are no models, so none of them can be in force."""
-    found = {finding.part: finding.says for finding in examine(settings) if not finding.is_well}
+    found = {finding.part: finding.says for finding in examine(settings, lambda _: None) if not finding.is_well}
     found.pop("in force", None)
     return found
 

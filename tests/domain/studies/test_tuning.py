@@ -13,11 +13,11 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from filelock import FileLock
 from typer.testing import CliRunner, Result
 
 import taxifare.studies.trials
 import taxifare.training.from_random_weights
+from taxifare.approval.locks import holding
 from taxifare.cli.main import app
 from taxifare.gate.scores import mean_interval
 from taxifare.model.fitting import TrainingHistory, fit
@@ -253,7 +253,7 @@ def test_other_trips_or_other_present_settings_are_another_search(
 
 
 def test_two_searches_at_once_are_refused(found: Found) -> None:
-    with FileLock(found.settings.home / "tuning.lock"), pytest.raises(TuningError, match="another search is at work"):
+    with holding(found.settings, "tuning"), pytest.raises(TuningError, match="another search is at work"):
         tune(found.trips, found.registry, found.settings, trials=3)
 
 
