@@ -7,7 +7,7 @@ from taxifare.approval.due import Known
 from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, TripSource, base_revision_of
 from taxifare_dagster.jobs import base_job, collect_job, inbox_job, monthly_job, reminder_job
-from taxifare_dagster.sensors import next_month_run, run_at_work
+from taxifare_dagster.sensors import next_month_run, runs_at_work
 
 
 @dg.schedule(
@@ -26,13 +26,13 @@ def monthly_schedule(
     settings: dg.ResourceParam[Settings],
 ) -> dg.RunRequest | dg.SkipReason:
     """Requests the oldest month that is due, as `new_month_sensor` does, and never the same run as the sensor."""
-    if (busy := run_at_work(context.instance)) is not None:
-        return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
+    if busy := runs_at_work(context.instance):
+        return dg.SkipReason(f"run {busy[0].run_id} is at work; one month is run at a time")
     known = Known.of(approvals)
     try:
         if known.is_blank and base_revision_of(source) is not None:
             return dg.SkipReason(f"the base model comes before the first month: launch {base_job.name}")
-        return next_month_run(context.instance, known, source, settings)
+        return next_month_run(context.instance, known, source, settings, at_work=frozenset())
     except SourceError as error:
         return dg.SkipReason(f"the source of trips cannot tell: {error}")
 

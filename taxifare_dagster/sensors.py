@@ -8,6 +8,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import dagster as dg
@@ -39,12 +40,14 @@ from taxifare.settings import Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource, base_revision_of
 from taxifare.sources.whole_months import taken, why_waiting
 from taxifare.trips.editions import BASE
+from taxifare.trips.months import Month
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.production import production_model, unshown_promotions
 from taxifare_dagster.assets.watch import OUTCOMES_ASSET
 from taxifare_dagster.failures import failed_runs
 from taxifare_dagster.io_managers import ParquetIOManager
 from taxifare_dagster.jobs import (
+    MONTHLY_TAG,
     approval_job,
     base_job,
     damage_of,
@@ -100,27 +103,33 @@ def new_month_sensor(
 
     A model that was approved is first retrained on its whole month, so that it can compete in the next one.
 
-    One run at a time, oldest month first. Later months wait while a month has failed, while it cannot be told whether
-    an earlier one is published, or while an earlier one is incomplete and nobody has accepted it as it is. With a
-    policy that decides, each month also waits for the decision on the one before; with nothing in production, for the
-    answer to the first question.
+    Oldest month first, as many at once as `dagster.yaml` lets run at the same time: one, unless it says more. Later
+    months wait while a month has failed, while it cannot be told whether an earlier one is published, or while an
+    earlier one is incomplete and nobody has accepted it as it is. With a policy that decides, each month also waits for
+    the decision on the one before; with nothing in production, for the answer to the first question.
     """
-    busy = run_at_work(context.instance)
-    if busy is not None:
-        return dg.SkipReason(f"run {busy} is at work; one month is run at a time")
-    known = Known.of(approvals)
+    busy, known = runs_at_work(context.instance), Known.of(approvals)
+    # Until something is in production, a month is a start: one is prepared, not several.
+    room = _months_at_once(context.instance) if known.production is not None else 1
+    if len(busy) >= room:
+        return dg.SkipReason(f"run {busy[0].run_id} is at work; {_in_words(room)} run at a time")
     approved = to_retrain(known, settings.challengers)
-    if approved is not None and not _requested(context.instance, key := f"whole month:v{approved.staging_version}"):
+    key = None if approved is None else f"whole month:v{approved.staging_version}"
+    is_due = key is not None and not _requested(context.instance, key)
+    at_work = {month_of_partition(day) for run in busy if (day := run.tags.get("dagster/partition")) is not None}
+    if busy and (is_due or len(at_work) < len(busy)):
+        return dg.SkipReason(f"run {busy[0].run_id} is at work; what comes next waits for its end")
+    if approved is not None and is_due:
         config = _config(retrain_on_whole_month, month=approved.subject, version=approved.staging_version)
         return dg.RunRequest(key, dict(config), job_name=whole_month_job.name)
     try:
-        return _next_start(context.instance, known, source, settings)
+        return _next_start(context.instance, known, source, settings, at_work)
     except SourceError as error:
         return dg.SkipReason(f"the source of trips cannot tell: {error}")
 
 
 def _next_start(
-    instance: dg.DagsterInstance, known: Known, source: TripSource, settings: Settings
+    instance: dg.DagsterInstance, known: Known, source: TripSource, settings: Settings, at_work: AbstractSet[Month]
 ) -> dg.RunRequest | dg.SkipReason:
     """Returns the request for the base model, or the oldest month that is due, or why there is none.
 
@@ -129,13 +138,20 @@ def _next_start(
     """
     if known.is_blank and (revision := base_revision_of(source)) is not None:
         return _request(instance, f"{BASE}:{revision}", base_job.name, None, "the base model is new")
-    return next_month_run(instance, known, source, settings)
+    return next_month_run(instance, known, source, settings, at_work)
 
 
 def next_month_run(
-    instance: dg.DagsterInstance, known: Known, source: TripSource, settings: Settings
+    instance: dg.DagsterInstance, known: Known, source: TripSource, settings: Settings, at_work: AbstractSet[Month]
 ) -> dg.RunRequest | dg.SkipReason:
     """Returns the request for the oldest month that is due, or why there is none.
+
+    Args:
+        instance: Knows what was requested before.
+        known: What is on record.
+        source: Says what is published.
+        settings: In force.
+        at_work: The months that are being run.
 
     Raises:
         SourceError: Which is due is not known, because the source cannot tell what is published.
@@ -145,7 +161,7 @@ def next_month_run(
         published = covered_months(source, settings)
     except CannotTellError as error:
         published, doubt = covered_months_before(error.month, source, settings), error
-    due = next_month(published, known)
+    due = next_month({month: revision for month, revision in published.items() if month not in at_work}, known)
     if due is None and doubt is not None:
         raise doubt
     if due is None and (start := waiting_start(known)) is not None:
@@ -273,8 +289,8 @@ def watch_sensor(
     if known.production is None or latest is None:
         return dg.SkipReason("no outcomes are known yet of rides priced by the model in production")
     alarm = to_learn_so_far(known)
-    if alarm is not None and (busy := run_at_work(context.instance)) is not None:
-        return dg.SkipReason(f"run {busy} is at work; {alarm.month} so far is learned after it")
+    if alarm is not None and (busy := runs_at_work(context.instance)):
+        return dg.SkipReason(f"run {busy[0].run_id} is at work; {alarm.month} so far is learned after it")
     if alarm is not None and not _is_done(context.instance, key := f"{alarm.id}:{latest}"):
         config = _config(renew_on_days_so_far, alarm=alarm.id)
         if (renewal := _next_try(context.instance, key, days_so_far_job.name, config)) is not None:
@@ -378,15 +394,24 @@ def _config(op: dg.OpDefinition, **config: object) -> Mapping[str, object]:
     return {"ops": {op.name: {"config": config}}}
 
 
-def run_at_work(instance: dg.DagsterInstance) -> str | None:
-    """Returns the id of an unfinished run that trains a model, None where there is none."""
+def runs_at_work(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Returns the unfinished runs that train a model."""
     trained = {dg.AssetKey("staging_model"), dg.AssetKey("base_model")}
-    for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
-        if run.job_name in {
-            job.name for job in (base_job, monthly_job, whole_month_job, days_so_far_job)
-        } or trained & set(run.asset_selection or ()):
-            return run.run_id
-    return None
+    jobs = {job.name for job in (base_job, monthly_job, whole_month_job, days_so_far_job)}
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=RUNNING))
+    return [run for run in unfinished if run.job_name in jobs or trained & set(run.asset_selection or ())]
+
+
+def _months_at_once(instance: dg.DagsterInstance) -> int:
+    """Returns how many monthly runs the instance's queue lets run beside each other; one where it does not say."""
+    queue = instance.get_concurrency_config().run_queue_config
+    limits = [] if queue is None else queue.tag_concurrency_limits or []
+    ours = [limit["limit"] for limit in limits if {limit["key"]: limit.get("value")} == MONTHLY_TAG]
+    return min(ours, default=1)
+
+
+def _in_words(months: int) -> str:
+    return "one month is" if months == 1 else f"{months} months are"
 
 
 def _request(

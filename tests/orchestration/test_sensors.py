@@ -103,6 +103,40 @@ class TestNewMonthSensor:
         assert not tick.run_requests
         assert tick.skip_message == f"run {run.run_id} is at work; one month is run at a time"
 
+    def test_as_many_months_are_at_work_as_the_instance_lets_run_beside_each_other(self, started: World) -> None:
+        """On machines enough for two, by `dagster.yaml` alone; a model that is retrained is waited for."""
+        configuration = started.settings.home / "dagster" / "dagster.yaml"
+        limit = "value: monthly\n        limit: {}"
+        configuration.write_text(configuration.read_text().replace(limit.format(1), limit.format(2)))
+        started.publisher.out = (JANUARY, FEBRUARY, MARCH)
+        at_work = []
+        for month in (JANUARY, FEBRUARY):
+            (requested,) = started.tick("new_month_sensor").run_requests
+            assert requested.partition_key == f"{month}-01"
+            tags = {"dagster/partition": requested.partition_key, "dagster/run_key": str(requested.run_key)}
+            waiting = dg.DagsterRunStatus.NOT_STARTED
+            at_work.append(create_run_for_test(started.instance, "monthly_job", status=waiting, tags=tags))
+        third = started.tick("new_month_sensor")
+        assert not third.run_requests
+        assert third.skip_message.endswith("is at work; 2 months are run at a time")
+        started.instance.report_run_canceled(at_work[0])
+        assert "for it ended CANCELED; re-execute it" in started.tick("new_month_sensor").skip_message
+        create_run_for_test(started.instance, "whole_month_job", status=dg.DagsterRunStatus.STARTED)
+        started.instance.delete_run(at_work[1].run_id)
+        assert started.tick("new_month_sensor").skip_message.endswith("is at work; what comes next waits for its end")
+
+    def test_where_the_policy_decides_months_follow_one_another_however_many_could_run(self, started: World) -> None:
+        configuration = started.settings.home / "dagster" / "dagster.yaml"
+        limit = "value: monthly\n        limit: {}"
+        configuration.write_text(configuration.read_text().replace(limit.format(1), limit.format(2)))
+        world = started.under(approval_policy="gate")
+        world.publisher.out = (JANUARY, FEBRUARY)
+        tags = {"dagster/partition": f"{JANUARY}-01"}
+        create_run_for_test(world.instance, "monthly_job", status=dg.DagsterRunStatus.STARTED, tags=tags)
+        tick = world.tick("new_month_sensor")
+        assert not tick.run_requests
+        assert tick.skip_message == "2015-02 is due: new, once the policy has decided on 2015-01"
+
     def test_a_message_being_sent_holds_nothing_back(self, started: World) -> None:
         create_run_for_test(started.instance, "approval_job", status=dg.DagsterRunStatus.STARTED)
         assert started.tick("new_month_sensor").run_requests
