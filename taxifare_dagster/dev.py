@@ -46,7 +46,7 @@ def main() -> None:
         print(f"Links in messages lead to {settings.dagster_url}: set DAGSTER_URL={here}", flush=True)
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _QUIET]))
     announce_once_ready(here)
-    arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, "--log-level", "warning", *sys.argv[1:]]
+    arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, "--log-level", "error", *sys.argv[1:]]
     os.execv(sys.executable, arguments)  # noqa: S606 - the arguments are ours
 
 
