@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run once, by the image of PostgreSQL, on an empty server: a database for each that needs one, and their roles. The
-# ledger has two: who owns its tables, and who may add entries and read them (README, a shared installation).
+# ledger has two: who owns its tables, and who may add entries and read them (docs/installation.md).
 set -eu
 psql --no-psqlrc --set ON_ERROR_STOP=1 --username "${POSTGRES_USER:-postgres}" --dbname postgres \
     --set owner="$LEDGER_OWNER_PASSWORD" --set ledger="$LEDGER_PASSWORD" \
