@@ -22,7 +22,7 @@ from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
-from taxifare.monitoring.calendar import faults_in
+from taxifare.monitoring.calendar import calendar_if_told, faults_of
 from taxifare.monitoring.so_far import TooFewSoFarError
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import figures
@@ -266,7 +266,8 @@ def send_notices(
         known = Known.of(approvals)
     failed, damaged = failed_runs(context.instance), damage_of(approvals, links)
     with approvals.ledger.reading() as entries:
-        found = {**damaged, **faults_in(entries, settings, approvals.now(), links.production())}
+        calendar = calendar_if_told(entries, settings, approvals.now())
+    found = {**damaged, **faults_of(calendar, settings.target_facts.unit, links.production())}
     undelivered = []
     for about in to_tell(known, [notifier.channel for notifier in notifiers], [*failed, *found]):
         fault = failure_of(failed[about], context.instance, links) if about in failed else found.get(about)

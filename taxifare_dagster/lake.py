@@ -4,7 +4,6 @@ How values are written and read back stands in `io_managers`; what a run reads b
 """
 
 import json
-from collections.abc import Iterator
 
 import pandas as pd
 import pyarrow as pa
@@ -26,13 +25,14 @@ _REALISED = "served_mae"
 
 def editions(lake: UPath) -> dict[Month, str]:
     """Returns the months of which raw trips are in the lake, with their revisions; reads only the end of files."""
-    return dict(_editions(lake / _RAW_TRIPS))
+    found = ((_month_of(path), _revision_in(path)) for path in _months(lake / _RAW_TRIPS))
+    return {month: revision for month, revision in found if revision is not None}
 
 
-def whole_editions(lake: UPath) -> dict[Month, str]:
-    """Returns the months whose trips are in the lake, raw and clean, of one and the same revision."""
-    clean = dict(_editions(lake / _CLEAN_TRIPS))
-    return {month: revision for month, revision in editions(lake).items() if clean.get(month) == revision}
+def whole_edition(month: Month, lake: UPath) -> str | None:
+    """Returns the revision of a month in the lake, None where raw and clean trips are not of one and the same."""
+    found = {_revision_in(lake / asset / f"{month}-01.parquet") for asset in (_RAW_TRIPS, _CLEAN_TRIPS)}
+    return found.pop() if len(found) == 1 else None
 
 
 def revision_of(schema: pa.Schema) -> str:
@@ -83,7 +83,9 @@ def _month_of(path: UPath) -> Month:
     return parse_month(path.stem.removesuffix("-01"))
 
 
-def _editions(folder: UPath) -> Iterator[tuple[Month, str]]:
-    for path in _months(folder):
+def _revision_in(path: UPath) -> str | None:
+    try:
         with path.open("rb") as file:
-            yield _month_of(path), revision_of(pq.read_schema(file))
+            return revision_of(pq.read_schema(file))
+    except FileNotFoundError:
+        return None

@@ -6,16 +6,17 @@ taxifare_dagster.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.due import Known, undecided_before
+from taxifare.approval.due import Known, covered, undecided_before
 from taxifare.settings import MonthSettings, Settings
 from taxifare.sources.base import TripSource, base_revision_of, published_before
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month
-from taxifare_dagster.partitions import is_over, month_of_partition, months_of, partition_key
+from taxifare_dagster.partitions import month_of_partition
 
 TRIES, PAUSE_S = 30, 10
 """How often a month asks whether the policy has decided on the one before it, and the seconds between: five minutes,
@@ -32,7 +33,8 @@ def known_in_turn(
         dg.RetryRequested: It is about to be decided on; the step is tried again, and fails after so many tries.
     """
     month, known = month_of_partition(context.partition_key), Known.of(approvals)
-    before = undecided_before(month, revisions_before(month, source, known, settings), known, settings)
+    revisions = revisions_before(month, covered_months_before(month, source, settings), source, known)
+    before = undecided_before(month, revisions, known, settings)
     if before is None:
         return known
     if not before.is_compared:
@@ -49,29 +51,30 @@ def known_in_turn(
 
 
 def covered_months(source: TripSource, settings: MonthSettings) -> dict[Month, str]:
-    """Returns the published months that are partitions and over, with their revisions.
+    """Returns the published months that are partitions and over, with their revisions, see `due.covered`.
 
     Raises:
         SourceError: The source cannot tell which are published; `CannotTellError` where those before a month are known.
     """
-    return _covered(source.months(), settings)
+    return covered(source.months(), settings, datetime.now(UTC))
 
 
 def covered_months_before(month: Month, source: TripSource, settings: MonthSettings) -> dict[Month, str]:
     """Returns those before a month; of later ones the source need not tell."""
-    return _covered(published_before(source, month), settings)
+    return covered(published_before(source, month), settings, datetime.now(UTC))
 
 
-def revisions_before(month: Month, source: TripSource, known: Known, settings: MonthSettings) -> dict[str, str]:
+def revisions_before(month: Month, published: Mapping[Month, str], source: TripSource, known: Known) -> dict[str, str]:
     """Returns the revision of each subject that is published before a month; the base years are one, if there are.
 
     They matter until something is in production; afterwards nobody waits for a source that cannot tell of them.
+
+    Args:
+        month: The month.
+        published: Revision of each month that is published, at least of those before it.
+        source: Has the base years.
+        known: What is on record.
     """
     base = base_revision_of(source) if known.production is None else None
-    published = {str(earlier): revision for earlier, revision in covered_months_before(month, source, settings).items()}
-    return published if base is None else {BASE: base} | published
-
-
-def _covered(published: Mapping[Month, str], settings: MonthSettings) -> dict[Month, str]:
-    keys = set(months_of(settings).get_partition_keys())
-    return {month: revision for month, revision in published.items() if partition_key(month) in keys and is_over(month)}
+    earlier = {str(other): revision for other, revision in published.items() if other < month}
+    return earlier if base is None else {BASE: base} | earlier

@@ -46,11 +46,6 @@ def months_of(settings: MonthSettings) -> dg.MonthlyPartitionsDefinition:
     return dg.MonthlyPartitionsDefinition(start, end, exclusions=after or None, end_offset=_PRESENT)
 
 
-def is_over(month: Month) -> bool:
-    """Whether a month is past, in UTC: only then it is run, whatever a source has of it."""
-    return month < parse_month(f"{datetime.now(UTC):%Y-%m}")
-
-
 def _months_after(end: datetime) -> list[datetime]:
     """Returns the first day of each month from `end` to the end of next year.
 

@@ -9,6 +9,8 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -18,6 +20,7 @@ from taxifare.approval.channels import Notifier
 from taxifare.approval.due import (
     Known,
     Why,
+    covered,
     next_month,
     pause_before_try,
     standing_due_after,
@@ -32,7 +35,7 @@ from taxifare.approval.message import Links
 from taxifare.approval.records import Comparison
 from taxifare.approval.tokens import about_request
 from taxifare.errors import ToldError
-from taxifare.monitoring.calendar import calendar_in, faults_in
+from taxifare.monitoring.calendar import calendar_in, faults_of
 from taxifare.monitoring.due import months_due
 from taxifare.serving.batches import waiting
 from taxifare.serving.publishing import LakePublisher
@@ -63,8 +66,8 @@ from taxifare_dagster.jobs import (
     watch_job,
     whole_month_job,
 )
-from taxifare_dagster.lake import whole_editions
-from taxifare_dagster.order import covered_months, covered_months_before, revisions_before
+from taxifare_dagster.lake import whole_edition
+from taxifare_dagster.order import covered_months, revisions_before
 from taxifare_dagster.partitions import month_of_partition, months_of, partition_key
 
 RUNNING = [
@@ -160,7 +163,7 @@ def next_month_run(
     try:
         published = covered_months(source, settings)
     except CannotTellError as error:
-        published, doubt = covered_months_before(error.month, source, settings), error
+        published, doubt = covered(error.before, settings, datetime.now(UTC)), error
     due = next_month({month: revision for month, revision in published.items() if month not in at_work}, known)
     if due is None and doubt is not None:
         raise doubt
@@ -169,7 +172,7 @@ def next_month_run(
     if due is None:
         return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
-    before = undecided_before(due.month, revisions_before(due.month, source, known, settings), known, settings)
+    before = undecided_before(due.month, revisions_before(due.month, published, source, known), known, settings)
     if before is not None:
         return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
     revision = published[due.month]
@@ -252,12 +255,13 @@ def calendar_sensor(
     try:
         with approvals.ledger.reading() as entries:
             found = calendar_in(entries, settings, approvals.now())
-            faults = faults_in(entries, settings, approvals.now(), links.production())
     except (ToldError, OSError) as error:
         return dg.SkipReason(f"the calendar cannot be held against what is in force: {error}")
+    unit = settings.target_facts.unit
+    faults = faults_of(found, unit, links.production())
     untold = [about for about in to_tell(Known.of(approvals), _channels(notifiers), faults) if about in faults]
     tries = [_next_try(context.instance, about, notice_job.name, {}) for about in untold]
-    says = found.told(settings.target_facts.unit)
+    says = found.told(unit)
     is_new = found.version is not None and found.state != context.cursor
     unlearned = dg.AssetCheckEvaluation(
         asset_key=production_model.key,
@@ -265,7 +269,7 @@ def calendar_sensor(
         passed=not found.unlearned,
         severity=dg.AssetCheckSeverity.WARN,
         description=says,
-        metadata=dict(metadata.calendar(found, settings.target_facts.unit)),
+        metadata=dict(metadata.calendar(found, unit)),
     )
     requests = [request for request in tries if request is not None][:1]
     return dg.SensorResult(
@@ -364,7 +368,7 @@ def outcomes_sensor(
     }
     due = {
         partition_key(month): f"outcomes:{month}:{what}"
-        for month, what in months_due(whole_editions(settings.lake), places, settings).items()
+        for month, what in months_due(partial(whole_edition, lake=settings.lake), places, settings).items()
     }
     failed = _failed_last(context.instance, outcomes_job.name)
     due |= {

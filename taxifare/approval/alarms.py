@@ -5,102 +5,15 @@ answers it, and what overtakes it. The database keeps the latch: it has one alar
 that goes on to err is told of once, and the next promotion opens it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
-from taxifare.approval.errors import ApprovalError, SettledError, UnsignedError
+from taxifare.approval.decisions import Decision, ensure_signed
+from taxifare.approval.errors import ApprovalError, SettledError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Alarm, EvidenceUnreadableError, Outcome, RequestState, SpentToken, digest_of
-from taxifare.trips.targets import Unit
-from taxifare.values import Frozen
-
-
-class WatchedDay(Frozen):
-    """A day of the watch.
-
-    Attributes:
-        day: Of the pickups.
-        rides: How many outcomes it has.
-        mae: How far production was off.
-        difficulty: How far a flat per-km rate was off on the same rides.
-        score: What the days until then add up to, see `taxifare.monitoring.watch`.
-    """
-
-    day: date
-    rides: int
-    mae: float
-    difficulty: float
-    score: float
-
-
-class AlarmEvidence(Frozen):
-    """What speaks for retraining now.
-
-    Attributes:
-        unit: What errors are in.
-        month: The one that is not over, which would be learned so far.
-        usual_skill: What production's skill was on the days before.
-        recent_skill: What it is on the days since the score began to rise.
-        days: Those since the score began to rise, in order; the last one raised the alarm.
-        threshold: Of the score.
-        false_alarms_a_year: How often such an alarm is raised though nothing has changed, at most.
-        rules: Dated rules that production has not learned, in words.
-    """
-
-    unit: Unit
-    month: str
-    usual_skill: float
-    recent_skill: float
-    days: tuple[WatchedDay, ...]
-    threshold: float
-    false_alarms_a_year: float
-    rules: tuple[str, ...] = ()
-
-    @property
-    def rides(self) -> int:
-        """How many rides it rests on."""
-        return sum(day.rides for day in self.days)
-
-    @property
-    def mae(self) -> float:
-        """How far production was off on them."""
-        return sum(day.rides * day.mae for day in self.days) / self.rides
-
-    @property
-    def usual_mae(self) -> float:
-        """How far it would have been off on them at its usual skill."""
-        return (1 - self.usual_skill) * sum(day.rides * day.difficulty for day in self.days) / self.rides
-
-    @property
-    def as_json(self) -> str:
-        """What is kept of it."""
-        return json.dumps(self.model_dump(mode="json"))
-
-
-def evidence_of(alarm: Alarm) -> AlarmEvidence:
-    """Returns the evidence as it was shown.
-
-    Raises:
-        EvidenceUnreadableError: Another release has written it in another shape.
-    """
-    try:
-        return AlarmEvidence.model_validate_json(alarm.evidence_json)
-    except ValueError as error:
-        raise EvidenceUnreadableError(
-            f"the evidence of {alarm.id} was written by another release of taxifare and cannot be read by this one: "
-            "use that release"
-        ) from error
-
-
-def is_readable(alarm: Alarm) -> bool:
-    """Whether this release can read the evidence of an alarm; one that it cannot is told by the release that can."""
-    try:
-        evidence_of(alarm)
-    except EvidenceUnreadableError:
-        return False
-    return True
+from taxifare.approval.records import Alarm, AlarmEvidence, Outcome, RequestState, as_kept, digest_of
+from taxifare.approval.tokens import spend, to_answer
 
 
 @dataclass(frozen=True)
@@ -165,7 +78,8 @@ def raise_alarm(entries: Entries, evidence: AlarmEvidence, version: str, valid_f
     known = read(entries).of(last.sequence)
     if known is not None:
         return known
-    digest = digest_of(evidence.as_json)
+    kept = as_kept(evidence)
+    digest = digest_of(kept)
     alarm = Alarm(
         id=f"alarm-{evidence.month}-v{version}-{digest[:12]}",
         sequence=last.sequence,
@@ -174,19 +88,19 @@ def raise_alarm(entries: Entries, evidence: AlarmEvidence, version: str, valid_f
         evidence_digest=digest,
         requested_at=now,
         valid_until=now + valid_for,
-        evidence_json=evidence.as_json,
+        evidence_json=kept,
     )
     entries.add_alarm(alarm)
     return alarm
 
 
-def answer(entries: Entries, alarm: Alarm, state: RequestState, by: str, reason: str, now: datetime) -> Outcome:
+def answer(entries: Entries, alarm: Alarm, decision: Decision, by: str, reason: str, now: datetime) -> Outcome:
     """Returns the outcome, recorded. The same answer by the same person again is the same answer.
 
     Args:
         entries: The ledger's.
         alarm: Which.
-        state: Approved or rejected.
+        decision: What is answered.
         by: Who decides.
         reason: Why.
         now: When.
@@ -195,8 +109,8 @@ def answer(entries: Entries, alarm: Alarm, state: RequestState, by: str, reason:
         UnsignedError: Who or why is missing.
         SettledError: It was answered already, has expired or is void.
     """
-    if not by or not reason:
-        raise UnsignedError(f"an answer to {alarm.id} needs who decides (decided_by) and why (reason)")
+    ensure_signed(alarm.id, by, reason)
+    state = RequestState.APPROVED if decision == "approve" else RequestState.REJECTED
     settled = read(entries).outcomes.get(alarm.id)
     if settled is not None:
         if (settled.state, settled.by) == (state, by):
@@ -222,14 +136,8 @@ def void_overtaken(entries: Entries, now: datetime) -> None:
         _settled(entries, waiting, RequestState.VOID, None, why, now)
 
 
-def send_again(entries: Entries, alarm: Alarm, about: str, now: datetime) -> Alarm:
+def send_again(entries: Entries, alarm: Alarm, now: datetime) -> Alarm:
     """Returns the alarm, which is told again with fresh links: those of before are dead.
-
-    Args:
-        entries: The ledger's.
-        alarm: Which.
-        about: What tokens and messages call it.
-        now: When.
 
     Raises:
         ApprovalError: It does not wait for an answer.
@@ -238,8 +146,7 @@ def send_again(entries: Entries, alarm: Alarm, about: str, now: datetime) -> Ala
     record = read(entries)
     if record.open != alarm:
         raise ApprovalError(f"{alarm.id} does not wait for an answer, it is {record.state(alarm)}")
-    sent = [notice.message for notice in entries.notices(about)]
-    entries.add_spent_token(SpentToken(about, 1 + max(sent, default=-1), "asked again", now))
+    spend(to_answer(alarm, "approve"), "asked again", entries, now)
     return alarm
 
 

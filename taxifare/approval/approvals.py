@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from taxifare.approval import alarms, decisions, policies, promotions, requests, standing
-from taxifare.approval.alarms import AlarmEvidence
 from taxifare.approval.comparisons import ensure_of_recorded_files
 from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import (
@@ -31,6 +30,7 @@ from taxifare.approval.projection import Projection, Publisher, Registry
 from taxifare.approval.record import Record
 from taxifare.approval.records import (
     Alarm,
+    AlarmEvidence,
     Comparison,
     Outcome,
     Promotion,
@@ -44,7 +44,6 @@ from taxifare.approval.records import (
 from taxifare.approval.texts import one_line
 from taxifare.approval.tokens import (
     Tokens,
-    about_alarm,
     about_promotion,
     kept_secret,
     spend,
@@ -240,7 +239,7 @@ class Approvals:
         if not isinstance(request, Request) and token is not None:
             raise TokenError(f"no message about {request.id} has a link that asks it again")
         if isinstance(request, Alarm):
-            return alarms.send_again(entries, request, about_alarm(request.id), self.now())
+            return alarms.send_again(entries, request, self.now())
         if isinstance(request, StandingRequest):
             return standing.send_again(entries, request, self.now())
         production = promotions.production(entries)
@@ -405,8 +404,7 @@ class Approvals:
         if isinstance(asked, StandingRequest):
             return standing.answer(entries, asked, decision, by, reason, self.now())
         if isinstance(asked, Alarm):
-            state = RequestState.APPROVED if decision == "approve" else RequestState.REJECTED
-            return alarms.answer(entries, asked, state, by, reason, self.now())
+            return alarms.answer(entries, asked, decision, by, reason, self.now())
         return self._decided(entries, asked, decision, by, reason, override=override)
 
     def _decided(

@@ -6,14 +6,13 @@ page, a tag – is a picture of it, and nobody reads it back.
 Why in the ledger: docs/decisions.md, under approval.
 """
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 
 from taxifare.approval import standing
 from taxifare.approval.errors import ApprovalError
 from taxifare.approval.ledger import Entries, Ledger
-from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
+from taxifare.approval.records import Comparison, as_kept, readable
 from taxifare.gate.evidence import Appraisal, Evidence
 from taxifare.gate.scores import EvaluationError
 from taxifare.gate.verdict import judge
@@ -104,7 +103,7 @@ def comparison_of(evidence: Evidence, at: datetime, *, schema: int = SCHEMA, dig
         production_version=evidence.production_version,
         evidence_digest=digest or evidence.digest,
         schema=schema,
-        evidence_json=json.dumps(evidence.model_dump(mode="json")),
+        evidence_json=as_kept(evidence),
         compared_at=at,
     )
 
@@ -136,12 +135,9 @@ def _says_the_same(last: Comparison, found: Comparison) -> bool:
         return True
     if last.schema >= found.schema:
         return False
-    try:
-        known = last.evidence
-    except EvidenceUnreadableError:
-        return False
+    known = readable(last)
     # The earlier release knew less and weighed otherwise, and a question that was answered must not be asked anew.
-    return _compared(known) == _compared(found.evidence)
+    return known is not None and _compared(known) == _compared(found.evidence)
 
 
 def _compared(evidence: Evidence) -> tuple[object, ...]:
@@ -163,16 +159,9 @@ def take_over(ledger: Ledger, found: Iterable[tuple[Evidence, datetime]]) -> int
     with ledger.writing() as entries:
         if not entries.lacks_comparisons():
             return 0
-        asked = {digest: request.evidence_digest for request in entries.requests() if (digest := _digest_of(request))}
+        read = ((request, readable(request)) for request in entries.requests())
+        asked = {evidence.digest: request.evidence_digest for request, evidence in read if evidence is not None}
         taken = [comparison_of(evidence, at, schema=1, digest=asked.get(evidence.digest)) for evidence, at in found]
         for comparison in taken:
             entries.add_comparison(comparison)
     return len(taken)
-
-
-def _digest_of(request: Request) -> str | None:
-    """Returns the digest of the request's evidence by the rule of this release, None where it cannot be read."""
-    try:
-        return request.evidence.digest
-    except EvidenceUnreadableError:
-        return None

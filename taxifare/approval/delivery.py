@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from taxifare.approval import alarms, requests, standing
+from taxifare.approval import requests, standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import DeliveryError, Message, Notifier, PassingDeliveryError
@@ -169,7 +169,7 @@ def _notice(about: str, entries: Entries, approvals: Approvals, links: Links, he
     if kind == "alarm":
         alarm = next(raised for raised in entries.alarms() if raised.id == name)
         tokens = approvals.tokens.answers(alarm, entries)
-        return alarm_question(alarm, alarms.evidence_of(alarm), tokens, links, number, head)
+        return alarm_question(alarm, alarm.evidence, tokens, links, number, head)
     promotion = next(entry for entry in entries.promotions() if entry.sequence == int(name))
     way_back = approvals.tokens.of(to_go_back(promotion, promotion.replaced_version), entries)
     return promotion_notice(promotion, links, way_back, number, head)
@@ -183,7 +183,7 @@ def _of_standing(
     request = next(asked for asked in record.requests if asked.id == name)
     if kind == "standing":
         tokens = approvals.tokens.answers(request, entries)
-        return standing_question(request, standing.evidence_of(request), tokens, links, number, head)
+        return standing_question(request, request.evidence, tokens, links, number, head)
     used = [request_id for request_id, under in entries.standing_uses().items() if under == name]
     return standing_end_notice(record.ends[name], used, links, head)
 

@@ -9,6 +9,7 @@ Why nothing is remembered: docs/decisions.md, under approval.
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 
@@ -27,6 +28,7 @@ from taxifare.approval.records import (
     Request,
     RequestState,
     SpentToken,
+    readable,
 )
 from taxifare.approval.standing import StandingRecord, terms_of
 from taxifare.approval.tokens import (
@@ -38,7 +40,7 @@ from taxifare.approval.tokens import (
     about_standing_end,
 )
 from taxifare.gate.evidence import Verdict
-from taxifare.settings import ChallengerName, Settings
+from taxifare.settings import ChallengerName, MonthSettings, Settings
 from taxifare.trips.editions import BASE, is_so_far
 from taxifare.trips.months import Month, parse_month
 
@@ -203,11 +205,31 @@ def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
     not six times over.
 
     Args:
-        published: Revision of each month the source has and the partitions cover.
+        published: Revision of each month that is `covered`.
         known: What is on record.
     """
     due = next(months_due(published, known), None)
     return None if due is not None and due.why is Why.NEW and waiting_start(known) is not None else due
+
+
+def covered(published: Mapping[Month, str], settings: MonthSettings, now: datetime) -> dict[Month, str]:
+    """Returns the published months that are run at all, and their revisions: FIRST_MONTH to LAST_MONTH, once over.
+
+    A month is over when the next one has begun in UTC, whatever a source has of it before.
+
+    >>> months = {parse_month(month): "a1" for month in ("2014-12", "2015-01", "2015-02", "2015-03")}
+    >>> first = MonthSettings(FIRST_MONTH="2015-01", LAST_MONTH="")
+    >>> [str(month) for month in covered(months, first, datetime.fromisoformat("2015-03-01T00:00Z"))]
+    ['2015-01', '2015-02']
+
+    Args:
+        published: Revision of each month that the source has.
+        settings: Say which months are worked on.
+        now: The moment, in UTC.
+    """
+    over = parse_month(f"{now:%Y-%m}") - 1
+    last = over if settings.last_month is None else min(settings.last_month, over)
+    return {month: revision for month, revision in published.items() if settings.first_month <= month <= last}
 
 
 def months_due(published: Mapping[Month, str], known: Known) -> Iterator[Due]:
@@ -218,7 +240,7 @@ def months_due(published: Mapping[Month, str], known: Known) -> Iterator[Due]:
     that its question can be asked anew. Months at or before that are history.
 
     Args:
-        published: Revision of each month the source has and the partitions cover.
+        published: Revision of each month that is `covered`.
         known: What is on record.
     """
     settled, learned = known.settled, last_learned(known)
@@ -358,7 +380,7 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
         and requests.makes_sense(request, known.production)
     ]
     about += _about_standing(known.standing)
-    if known.alarms.open is not None and alarms.is_readable(known.alarms.open):
+    if known.alarms.open is not None and readable(known.alarms.open) is not None:
         about.append(about_alarm(known.alarms.open.id))
     about += faults
     return [found for found in about if not all((found, channel) in arrived for channel in channels)]
@@ -367,7 +389,7 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
 def _about_standing(record: StandingRecord) -> list[str]:
     """Returns what is to be told of standing approvals, as `tokens` calls it; one that has a successor is no news."""
     about = []
-    if record.open is not None and standing.is_readable(record.open):
+    if record.open is not None and readable(record.open) is not None:
         about.append(about_standing(record.open.id))
     elif record.open is not None:
         _log.warning("nobody is asked about %s: another release has written its evidence", record.open.id)
@@ -403,9 +425,8 @@ def standing_due_after(known: Known, settings: Settings) -> str | None:
 
 def _speaks_for_standing(comparison: Comparison) -> bool:
     """Whether there is a track record against production, and it is not surely worse."""
-    try:
-        evidence = comparison.evidence
-    except EvidenceUnreadableError:
+    evidence = readable(comparison)
+    if evidence is None:
         return False
     is_against = evidence.verdict in {Verdict.REJECT, Verdict.LEAK, Verdict.UNSCORABLE}
     return evidence.track_record is not None and not is_against

@@ -8,15 +8,23 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from taxifare.approval.alarms import AlarmEvidence
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE, Decision
 from taxifare.approval.faults import Fault
 from taxifare.approval.policies import PolicyDecision
-from taxifare.approval.records import Alarm, Outcome, Promotion, Question, Request, StandingEnd, StandingRequest
+from taxifare.approval.records import (
+    Alarm,
+    AlarmEvidence,
+    Outcome,
+    Promotion,
+    Question,
+    Request,
+    StandingEnd,
+    StandingEvidence,
+    StandingRequest,
+)
 from taxifare.approval.requests import by_subject
-from taxifare.approval.standing import StandingEvidence
 from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS

@@ -6,7 +6,7 @@ Derived each time from the evidence, the standing approval in force and the sett
 from dataclasses import dataclass
 
 from taxifare.approval.decisions import Decision, by_verdict
-from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
+from taxifare.approval.records import Comparison, Request, readable
 from taxifare.approval.standing import StandingRecord, terms_of
 from taxifare.gate.verdict import under_standing_approval
 from taxifare.settings import Settings
@@ -45,9 +45,7 @@ def decision_on(about: Comparison | Request, standing: StandingRecord, settings:
     given = standing.covering(about.subject, terms_of(settings)) if settings.approval_policy == "standing" else None
     if settings.approval_policy != "gate" and given is None:
         return None
-    try:
-        evidence = about.evidence
-    except EvidenceUnreadableError:
+    if (evidence := readable(about)) is None:
         return None
     if given is None:
         return PolicyDecision(by_verdict(evidence.verdict), GATE, f"the verdict is {evidence.verdict}")

@@ -3,15 +3,19 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.gate.scores import Interval
+from taxifare.gate.verdict import StandingAnswer
 from taxifare.trips.editions import BASE, is_so_far
+from taxifare.trips.targets import Unit
+from taxifare.values import Frozen
 
 
 class RequestState(StrEnum):
@@ -28,14 +32,24 @@ class EvidenceUnreadableError(RuntimeError):
     """Evidence that another release has written and that this one cannot read; says on what."""
 
 
-def read_evidence(evidence_json: str, about: str) -> Evidence:
+Kept = TypeVar("Kept", bound=Frozen)
+Kept_co = TypeVar("Kept_co", bound=Frozen, covariant=True)
+
+
+def read_evidence(kind: type[Kept], evidence_json: str, about: str, way_out: str = "run the month again") -> Kept:
     """Returns evidence as it was kept.
+
+    Args:
+        kind: Of evidence.
+        evidence_json: As it was kept.
+        about: What it is of, for people.
+        way_out: What to do where it cannot be read, besides using the release that has written it.
 
     Raises:
         EvidenceUnreadableError: It lacks what this release needs, or is no JSON.
     """
     try:
-        return Evidence.model_validate(json.loads(evidence_json))
+        return kind.model_validate(json.loads(evidence_json))
     except ValueError as error:
         fields = (
             {".".join(map(str, fault["loc"])) for fault in error.errors()} if isinstance(error, ValidationError) else ()
@@ -43,8 +57,29 @@ def read_evidence(evidence_json: str, about: str) -> Evidence:
         why = f"expected other values in {', '.join(sorted(fields))}" if fields else "expected JSON"
         raise EvidenceUnreadableError(
             f"the evidence of {about} was written by another release of taxifare and cannot be read by this one: "
-            f"{why}. Use that release, or run the month again"
+            f"{why}. Use that release, or {way_out}"
         ) from error
+
+
+class Evidenced(Protocol[Kept_co]):
+    """What rests on evidence."""
+
+    @property
+    def evidence(self) -> Kept_co:
+        """The evidence; raises EvidenceUnreadableError where another release has written it in another shape."""
+
+
+def readable(about: Evidenced[Kept]) -> Kept | None:
+    """Returns the evidence, None where another release has written it in a shape that this one cannot read."""
+    try:
+        return about.evidence
+    except EvidenceUnreadableError:
+        return None
+
+
+def as_kept(evidence: Frozen) -> str:
+    """Returns evidence as it is kept."""
+    return json.dumps(evidence.model_dump(mode="json"))
 
 
 def digest_of(evidence_json: str) -> str:
@@ -90,7 +125,7 @@ class Comparison:
     @cached_property
     def evidence(self) -> Evidence:
         """The evidence; raises EvidenceUnreadableError where another release has written it in another shape."""
-        return read_evidence(self.evidence_json, self.subject)
+        return read_evidence(Evidence, self.evidence_json, self.subject)
 
 
 @dataclass(frozen=True)
@@ -126,7 +161,51 @@ class Request:
     @cached_property
     def evidence(self) -> Evidence:
         """The evidence; raises EvidenceUnreadableError where another release has written it in another shape."""
-        return read_evidence(self.evidence_json, self.id)
+        return read_evidence(Evidence, self.evidence_json, self.id)
+
+
+class Terms(Frozen):
+    """What a person agrees to: of which city's rides, the least useful gain and the tolerances, in the unit a ride.
+
+    Terms of before do not name the city, so they are nobody's.
+    """
+
+    city: str | None = None
+    unit: Unit
+    minimum_gain: float
+    slice_tolerance: float
+    bias_tolerance: float
+
+
+class ReviewedMonth(Frozen):
+    """What a standing approval would have done in a month, and what the verdict was."""
+
+    month: str
+    verdict: Verdict
+    answer: StandingAnswer
+
+
+class StandingEvidence(Frozen):
+    """What speaks for a standing approval, and its terms.
+
+    Attributes:
+        terms: What the person agrees to.
+        months: The last months on record, in order.
+        so_far: What the candidate has saved a ride since production came in; None where it has no track record.
+        rides: On how many rides.
+        comparison_digest: Of the last month's evidence.
+    """
+
+    terms: Terms
+    months: tuple[ReviewedMonth, ...]
+    so_far: Interval | None
+    rides: int
+    comparison_digest: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that."""
+        return digest_of(as_kept(self))
 
 
 @dataclass(frozen=True)
@@ -143,7 +222,7 @@ class StandingRequest:
         round: 1, and more where the same was asked again.
         requested_at: When it was asked.
         valid_until: Until when it can be answered.
-        evidence_json: What the person agrees to and what speaks for it, see `standing.StandingEvidence`.
+        evidence_json: What the person agrees to and what speaks for it, see `StandingEvidence`.
     """
 
     id: str
@@ -156,6 +235,12 @@ class StandingRequest:
     requested_at: datetime
     valid_until: datetime
     evidence_json: str = field(repr=False)
+
+    @cached_property
+    def evidence(self) -> StandingEvidence:
+        """The evidence as it was shown; raises EvidenceUnreadableError where another release has written it."""
+        way_out = "ask anew: taxifare standing ask"
+        return read_evidence(StandingEvidence, self.evidence_json, self.id, way_out)
 
     def covers(self, subject: str) -> bool:
         """Whether a subject is one of its months; `base` never is, though it sorts after them."""
@@ -181,6 +266,63 @@ class StandingEnd:
     at: datetime
 
 
+class WatchedDay(Frozen):
+    """A day of the watch.
+
+    Attributes:
+        day: Of the pickups.
+        rides: How many outcomes it has.
+        mae: How far production was off.
+        difficulty: How far a flat per-km rate was off on the same rides.
+        score: What the days until then add up to, see `taxifare.monitoring.watch`.
+    """
+
+    day: date
+    rides: int
+    mae: float
+    difficulty: float
+    score: float
+
+
+class AlarmEvidence(Frozen):
+    """What speaks for retraining now.
+
+    Attributes:
+        unit: What errors are in.
+        month: The one that is not over, which would be learned so far.
+        usual_skill: What production's skill was on the days before.
+        recent_skill: What it is on the days since the score began to rise.
+        days: Those since the score began to rise, in order; the last one raised the alarm.
+        threshold: Of the score.
+        false_alarms_a_year: How often such an alarm is raised though nothing has changed, at most.
+        rules: Dated rules that production has not learned, in words.
+    """
+
+    unit: Unit
+    month: str
+    usual_skill: float
+    recent_skill: float
+    days: tuple[WatchedDay, ...]
+    threshold: float
+    false_alarms_a_year: float
+    rules: tuple[str, ...] = ()
+
+    @property
+    def rides(self) -> int:
+        """How many rides it rests on."""
+        return sum(day.rides for day in self.days)
+
+    @property
+    def mae(self) -> float:
+        """How far production was off on them."""
+        return sum(day.rides * day.mae for day in self.days) / self.rides
+
+    @property
+    def usual_mae(self) -> float:
+        """How far it would have been off on them at its usual skill."""
+        return (1 - self.usual_skill) * sum(day.rides * day.difficulty for day in self.days) / self.rides
+
+
 @dataclass(frozen=True)
 class Alarm:
     """A durable question to a person: production errs more than it did; retrain before the month is over?
@@ -193,7 +335,7 @@ class Alarm:
         evidence_digest: SHA-256 of the evidence.
         requested_at: When it was raised.
         valid_until: Until when it can be answered.
-        evidence_json: What speaks for it, see `alarms.AlarmEvidence`.
+        evidence_json: What speaks for it, see `AlarmEvidence`.
     """
 
     id: str
@@ -204,6 +346,12 @@ class Alarm:
     requested_at: datetime
     valid_until: datetime
     evidence_json: str = field(repr=False)
+
+    @cached_property
+    def evidence(self) -> AlarmEvidence:
+        """The evidence as it was shown; raises EvidenceUnreadableError where another release has written it."""
+        way_out = "wait until its month is published: it is compared then"
+        return read_evidence(AlarmEvidence, self.evidence_json, self.id, way_out)
 
 
 Question = Request | StandingRequest | Alarm

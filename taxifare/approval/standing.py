@@ -6,7 +6,6 @@ terms that are no longer those which the person saw. Rules over the ledger's ent
 it is `approvals`.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,92 +16,24 @@ from taxifare.approval.errors import ApprovalError, SettledError
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import (
     Comparison,
-    EvidenceUnreadableError,
     Outcome,
     RequestState,
+    ReviewedMonth,
     StandingEnd,
+    StandingEvidence,
     StandingRequest,
-    digest_of,
+    Terms,
+    as_kept,
+    readable,
 )
 from taxifare.approval.tokens import spend, to_answer
 from taxifare.gate.evidence import Verdict
-from taxifare.gate.scores import Interval
-from taxifare.gate.verdict import StandingAnswer, under_standing_approval
+from taxifare.gate.verdict import under_standing_approval
 from taxifare.settings import GateSettings, Settings
 from taxifare.trips.months import parse_month
-from taxifare.trips.targets import Unit
-from taxifare.values import Frozen
 
 REVIEWED_MONTHS = 12
 """How many of the last months a person is shown what a standing approval would have done in."""
-
-
-class Terms(Frozen):
-    """What a person agrees to: of which city's rides, the least useful gain and the tolerances, in the unit a ride.
-
-    Terms of before do not name the city, so they are nobody's.
-    """
-
-    city: str | None = None
-    unit: Unit
-    minimum_gain: float
-    slice_tolerance: float
-    bias_tolerance: float
-
-
-class ReviewedMonth(Frozen):
-    """What a standing approval would have done in a month, and what the verdict was."""
-
-    month: str
-    verdict: Verdict
-    answer: StandingAnswer
-
-
-class StandingEvidence(Frozen):
-    """What speaks for a standing approval, and its terms.
-
-    Attributes:
-        terms: What the person agrees to.
-        months: The last months on record, in order.
-        so_far: What the candidate has saved a ride since production came in; None where it has no track record.
-        rides: On how many rides.
-        comparison_digest: Of the last month's evidence.
-    """
-
-    terms: Terms
-    months: tuple[ReviewedMonth, ...]
-    so_far: Interval | None
-    rides: int
-    comparison_digest: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all that."""
-        return digest_of(json.dumps(self.model_dump(mode="json")))
-
-
-def evidence_of(request: StandingRequest) -> StandingEvidence:
-    """Returns the evidence as it was shown.
-
-    Raises:
-        EvidenceUnreadableError: Another release has written it in another shape.
-    """
-    try:
-        return StandingEvidence.model_validate_json(request.evidence_json)
-    except ValueError as error:
-        raise EvidenceUnreadableError(
-            f"the evidence of {request.id} was written by another release of taxifare and cannot be read by this one: "
-            "use that release, or ask anew: taxifare standing ask"
-        ) from error
-
-
-def is_readable(request: StandingRequest) -> bool:
-    """Whether this release can read the evidence of a question."""
-    try:
-        evidence_of(request)
-    except EvidenceUnreadableError:
-        return False
-    return True
 
 
 def terms_of(settings: GateSettings) -> Terms:
@@ -152,10 +83,8 @@ class StandingRecord:
         given = self.in_force
         if given is None or not given.covers(subject):
             return None
-        try:
-            return given if evidence_of(given).terms == terms else None
-        except EvidenceUnreadableError:
-            return None
+        evidence = readable(given)
+        return given if evidence is not None and evidence.terms == terms else None
 
     def is_asked_for(self, month: str, terms: Terms) -> bool:
         """Whether a person need not be asked about the month: the question waits, was refused for it, or agreed to."""
@@ -245,12 +174,9 @@ def review(latest: Comparison, comparisons: Collection[Comparison], settings: Ga
 def _reviewed(months: Collection[Comparison], settings: GateSettings) -> list[ReviewedMonth]:
     found = []
     for one in months:
-        try:
-            evidence = one.evidence
-        except EvidenceUnreadableError:
-            continue
-        answer, _ = under_standing_approval(evidence, settings)
-        found.append(ReviewedMonth(month=one.subject, verdict=evidence.verdict, answer=answer))
+        if (evidence := readable(one)) is not None:
+            answer, _ = under_standing_approval(evidence, settings)
+            found.append(ReviewedMonth(month=one.subject, verdict=evidence.verdict, answer=answer))
     return found
 
 
@@ -278,7 +204,7 @@ def ask(
     """
     expire(entries, now)
     record = read(entries)
-    if record.open is not None and is_readable(record.open):
+    if record.open is not None and readable(record.open) is not None:
         return record.open
     if record.open is not None:
         why = "its evidence was written by another release of taxifare"
@@ -297,7 +223,7 @@ def ask(
         round=earlier + 1,
         requested_at=now,
         valid_until=until,
-        evidence_json=json.dumps(evidence.model_dump(mode="json")),
+        evidence_json=as_kept(evidence),
     )
     entries.add_standing_request(request)
     return request

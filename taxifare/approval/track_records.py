@@ -7,7 +7,7 @@ those that are published since production's; where none does, the candidate's wa
 from collections.abc import Mapping
 
 from taxifare.approval.due import Known, last_learned
-from taxifare.approval.records import Comparison, EvidenceUnreadableError
+from taxifare.approval.records import Comparison, readable
 from taxifare.gate.track_record import TrackRecord
 from taxifare.trips.months import Month
 
@@ -19,7 +19,7 @@ def record_before(month: Month, published: Mapping[Month, str], known: Known) ->
 
     Args:
         month: The month to be learned.
-        published: Revision of each month the source has and the partitions cover.
+        published: Revision of each month that is `due.covered`.
         known: What is on record.
     """
     if known.production is None:
@@ -38,7 +38,5 @@ def _record_of(comparison: Comparison | None, production: str) -> TrackRecord | 
     """Returns the track record of a comparison with this production, None where it has none."""
     if comparison is None or comparison.production_version != production:
         return None
-    try:
-        return comparison.evidence.track_record
-    except EvidenceUnreadableError:
-        return None
+    evidence = readable(comparison)
+    return None if evidence is None else evidence.track_record

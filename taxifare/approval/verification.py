@@ -17,6 +17,7 @@ from taxifare.approval.ledger import Ledger
 from taxifare.approval.promises import broken_promise
 from taxifare.approval.records import EvidenceUnreadableError, digest_of, read_evidence
 from taxifare.approval.tables import ALARMS, COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
+from taxifare.gate.evidence import Evidence
 
 RowsByTable = Mapping[str, Mapping[str, Row]]
 
@@ -130,7 +131,7 @@ def _wrong_digest(evidence: Sequence[tuple[str, str, str]]) -> str | None:
     digests: dict[str, str] = {}  # what was asked about is word for word what was compared
     for about, digest, as_json in evidence:
         try:
-            found = digests.get(as_json) or read_evidence(as_json, about).digest
+            found = digests.get(as_json) or read_evidence(Evidence, as_json, about).digest
         except EvidenceUnreadableError as error:
             return str(error)
         digests[as_json] = found

@@ -10,7 +10,7 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.decisions import Decision, command
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.records import EvidenceUnreadableError, Outcome, Question, Request, RequestState
+from taxifare.approval.records import Outcome, Question, Request, RequestState, readable
 from taxifare.approval.requests import by_subject
 from taxifare.cli.shared import (
     AsJson,
@@ -85,9 +85,7 @@ _ASKED = (
 def _row(request: Request, outcome: Outcome | None, last: str) -> tuple[tables.Value, ...]:
     """Returns a request as it is listed; evidence of another release may be unreadable, it is listed all the same."""
     end = _state(outcome) if last == "state" else f"{request.valid_until:%Y-%m-%d}"
-    try:
-        evidence = request.evidence
-    except EvidenceUnreadableError:
+    if (evidence := readable(request)) is None:
         return request.id, request.verdict, None, None, "written by another release", end
     production = None if evidence.production is None else evidence.production.scores.mae
     gain = None if evidence.gain is None else f"{evidence.gain.mean:+.3f}"

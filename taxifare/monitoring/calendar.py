@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from taxifare.approval.faults import Fault
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import EvidenceUnreadableError
+from taxifare.approval.records import readable
 from taxifare.errors import ToldError
 from taxifare.gate.staleness import Baseline
 from taxifare.serving import in_force
@@ -114,6 +114,11 @@ class Calendar:
     expected: Expectation | None = None
 
     @property
+    def news(self) -> tuple[UnlearnedRule, ...]:
+        """Those of them that people are told of."""
+        return tuple(one for one in self.unlearned if one.is_news)
+
+    @property
     def state(self) -> str:
         """A text that changes when the model, or what it lacks, does, and not with the days."""
         return "; ".join([f"version {self.version}", *(f"{one.rule.name}: {one.why}" for one in self.unlearned)])
@@ -177,12 +182,12 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
     return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
 
 
-def rules_in_words(entries: Entries, settings: Settings, now: datetime) -> tuple[str, ...]:
-    """Returns the rules that the model which prices rides has not learned; none where that cannot be told."""
+def calendar_if_told(entries: Entries, settings: Settings, now: datetime) -> Calendar | None:
+    """Returns what `calendar_in` does, None where what is in force cannot be told: that is said of the service."""
     try:
-        return tuple(map(str, calendar_in(entries, settings, now).unlearned))
+        return calendar_in(entries, settings, now)
     except (ToldError, OSError):
-        return ()
+        return None
 
 
 def expectation(entries: Entries, version: str) -> Expectation | None:
@@ -197,31 +202,22 @@ def expectation(entries: Entries, version: str) -> Expectation | None:
     latest = max(months, key=lambda one: one.subject, default=None)
     if asked is None or latest is None:
         return None
-    try:
-        then, now = asked.evidence, latest.evidence
-    except EvidenceUnreadableError:
+    then, now = readable(asked), readable(latest)
+    if then is None or now is None:
         return None
     baseline = Baseline(mae=then.staging.scores.mae, difficulty_mae=then.difficulty_mae)
     return Expectation(baseline, now.difficulty_mae, latest.subject)
 
 
-def faults_in(entries: Entries, settings: Settings, now: datetime, page: str) -> dict[str, Fault]:
+def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, Fault]:
     """Returns what people are to be told of rules that are about to be in force, or have been of late, by its name.
 
-    Nothing where what is in force cannot be told: that is said elsewhere, and mended by the next command.
-
     Args:
-        entries: The ledger's.
-        settings: Name the lake and the city.
-        now: The moment.
+        calendar: What it says, None where that cannot be told.
+        unit: Of errors.
         page: Where to look.
     """
-    try:
-        calendar = calendar_in(entries, settings, now)
-    except (ToldError, OSError):
-        return {}
-    news = (one for one in calendar.unlearned if one.is_news)
-    faults = [fault_of(one, calendar, settings.target_facts.unit, page) for one in news]
+    faults = [] if calendar is None else [fault_of(one, calendar, unit, page) for one in calendar.news]
     return {fault.about: fault for fault in faults}
 
 

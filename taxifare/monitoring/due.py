@@ -5,8 +5,7 @@ segments and the edition of the trips that they were joined with. What is there 
 """
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from taxifare.monitoring.gathering import sources_of
+from taxifare.monitoring.gathering import months_of_lines, sources_of
 from taxifare.monitoring.joining import joined_with, told_ids
 from taxifare.serving import outcome_log, prediction_log
 from taxifare.serving.batches import priced_files
@@ -24,16 +23,15 @@ from taxifare.serving.segments import segments_in
 from taxifare.settings import Settings
 from taxifare.trips.months import Month, parse_month
 
-_PICKUP = re.compile(rb'"pickup_datetime":"(\d{4}-\d{2})-')
-
 
 def months_due(
-    editions: Mapping[Month, str], places: Mapping[Month, tuple[UPath, UPath]], settings: Settings
+    edition_of: Callable[[Month], str | None], places: Mapping[Month, tuple[UPath, UPath]], settings: Settings
 ) -> dict[Month, str]:
     """Returns the months for whose rides there is something new, oldest first, with a digest of what.
 
     Args:
-        editions: The months that the lake has whole, clean and raw alike, and their revisions.
+        edition_of: Returns the revision of a month that the lake has whole, clean and raw alike, None of others; asked
+            of those months alone that have quotes.
         places: Of each month the files of its predictions and outcomes.
         settings: Say where lake and inbox are.
 
@@ -50,21 +48,23 @@ def months_due(
         gathered = sources_of(predictions)
         new = by_month.get(month, set()) - set(gathered or ())
         if gathered is not None and not new:
-            new |= set(_new_truths(editions.get(month, ""), told, predictions, outcomes))
+            new |= set(_new_truths(edition_of(month), str(gathered), told, predictions, outcomes))
         if new:
             due[month] = hashlib.sha256("\n".join(sorted(new)).encode()).hexdigest()[:12]
     return due
 
 
-def _new_truths(revision: str, told: list[UPath], predictions: UPath, outcomes: UPath) -> Iterator[str]:
+def _new_truths(
+    revision: str | None, gathered: str, told: list[UPath], predictions: UPath, outcomes: UPath
+) -> Iterator[str]:
     """Yields what a month was not joined with: its quotes, the trips' edition, segments that mention its rides."""
-    joined, gathered = joined_with(outcomes), str(sources_of(predictions))
+    joined = joined_with(outcomes)
     if joined is None:
         yield "never joined"
         return
     if joined.gathered != gathered:
         yield gathered
-    if revision and revision != joined.revision:
+    if revision is not None and revision != joined.revision:
         yield revision
     new = tuple(segment for segment in told if segment.name not in joined.told)
     if new and _mention(new, predictions, gathered):
@@ -88,9 +88,7 @@ def _months_in(segment: UPath) -> frozenset[Month]:
         content = segment.read_bytes()
     except FileNotFoundError:  # older than it is kept
         return frozenset()
-    return frozenset(
-        parse_month(found.decode()) for found in set(_PICKUP.findall(content)) if b"00" < found[-2:] < b"13"
-    )
+    return months_of_lines(content)
 
 
 @lru_cache(maxsize=1_000)

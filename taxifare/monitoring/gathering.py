@@ -5,11 +5,12 @@ version to one ride the first that was asked for counts, whatever order they are
 twice, or from segments that are there twice, gives the same table.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,14 +29,21 @@ from taxifare.serving.segments import segments_in
 from taxifare.serving.zones import ENDS, Zones, zones_of
 from taxifare.settings import Settings
 from taxifare.trips.features import MISSING_PASSENGERS
-from taxifare.trips.months import Month
+from taxifare.trips.months import Month, parse_month
 from taxifare.trips.table import COORDINATES
 from taxifare.whole_files import whole_file
 
-_ROWS = 65_536
+Mark = TypeVar("Mark")
+
+ROWS = 65_536
 """Lines that are objects of Python at a time."""
 
 _SOURCES = b"taxifare_sources"
+
+_PICKUP = b'"pickup_datetime":"'
+"""Before the pickup in a line of the log: so it is written, and nowhere else in what a client told."""
+
+_PICKUP_MONTH = re.compile(_PICKUP + rb"(\d{4}-(?:0[1-9]|1[0-2]))-")
 
 KEY = ("ride_id", "version", "served_as")
 """What makes two rows the same quote."""
@@ -135,12 +143,33 @@ def sources_of(place: UPath) -> tuple[str, ...] | None:
     Raises:
         OSError: The lake cannot be read.
     """
+    return mark_in(place, _SOURCES, tuple[str, ...])
+
+
+def mark_in(place: UPath, name: bytes, kind: type[Mark]) -> Mark | None:
+    """Returns what a month's file says of how it was made, as empty as can be where it says nothing of that.
+
+    None where there is no file, or it is no parquet.
+
+    Args:
+        place: Of the file.
+        name: Of what is asked for.
+        kind: What it is; one that needs no value.
+
+    Raises:
+        OSError: The lake cannot be read.
+    """
     try:
         with place.open("rb") as file:
             marks = pq.read_schema(file).metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    return msgspec.json.decode(marks.get(_SOURCES, b"[]"), type=tuple[str, ...])
+    return msgspec.json.decode(marks[name], type=kind) if name in marks else kind()
+
+
+def months_of_lines(content: bytes) -> frozenset[Month]:
+    """Returns the months in which rides of the log begin."""
+    return frozenset(parse_month(month.decode()) for month in set(_PICKUP_MONTH.findall(content)))
 
 
 def firsts(found: Sequence[pa.Table]) -> tuple[pa.Table, int, int]:
@@ -194,8 +223,8 @@ def _logged(
 ) -> Iterator[pa.Table]:
     """Yields the month's quotes of the prediction log, in parts; notes torn lines, and the segments that have any."""
     decoder, zones, unit = msgspec.json.Decoder(_Quote), zones_of(settings.city.slug), settings.target_facts.unit
-    # Other months' lines are not worth decoding: so is the field written, and in what a client told nowhere else.
-    mark = f'"pickup_datetime":"{month}-'.encode()
+    # Other months' lines are not worth decoding.
+    mark = _PICKUP + f"{month}-".encode()
     rows: list[tuple[Any, ...]] = []
     for name, line in lines_in(collected):
         if mark not in line:
@@ -208,7 +237,7 @@ def _logged(
             continue
         if row is not None:
             rows.append(row)
-        if len(rows) == _ROWS:
+        if len(rows) == ROWS:
             yield _table(rows)
             rows = []
     yield _table(rows)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from taxifare.monitoring.gathering import lines_in, sources_of, stored
+from taxifare.monitoring.gathering import ROWS, lines_in, mark_in, sources_of, stored
 from taxifare.monitoring.outcomes import OUTCOMES, PREDICTIONS, expected
 from taxifare.serving import outcome_log
 from taxifare.serving.outcome_log import ToldOutcome
@@ -40,8 +40,6 @@ SAME = 0.005
 
 _APART = pa.scalar(12 * 3_600_000_000, pa.duration("us"))
 """A trip that begins so long before or after the ride that was priced is another one, whatever it is called."""
-
-_ROWS = 65_536
 
 _MARKS = b"taxifare_joined_with"
 
@@ -102,12 +100,14 @@ def join(predictions: UPath, outcomes: UPath, published: Published | None, setti
         MonitoringError: One of the files is no such table.
         OSError: The lake cannot be read or written.
     """
+    # Before its rows are read: where it is gathered anew meanwhile, the month is joined again.
+    gathered = str(sources_of(predictions))
     quotes = pa.concat_tables([PREDICTIONS.empty_table(), *stored(predictions, PREDICTIONS)])
     segments: set[str] = set()
     told = [_told_before(outcomes), *_told_since(settings, quotes["ride_id"], segments)]
     table = joined(quotes, published, pa.concat_tables(told))
     revision = None if published is None else published.revision
-    marks = JoinedWith(revision or "", tuple(sorted(segments)), str(sources_of(predictions)))
+    marks = JoinedWith(revision or "", tuple(sorted(segments)), gathered)
     marked = table.replace_schema_metadata({_MARKS: msgspec.json.encode(marks)})
     with whole_file(outcomes) as unfinished, unfinished.open("wb") as file:
         pq.write_table(marked, file, compression="zstd")
@@ -140,12 +140,7 @@ def joined_with(outcomes: UPath) -> JoinedWith | None:
     Raises:
         OSError: The lake cannot be read.
     """
-    try:
-        with outcomes.open("rb") as file:
-            marks = pq.read_schema(file).metadata or {}
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
-    return msgspec.json.decode(marks.get(_MARKS, b"{}"), type=JoinedWith)
+    return mark_in(outcomes, _MARKS, JoinedWith)
 
 
 def told_ids(segment: UPath) -> pa.Array:
@@ -183,8 +178,7 @@ def joined(quotes: pa.Table, published: Published | None, told: pa.Table) -> pa.
         *(PUBLISHED, UNSOUND, TOLD, CONTRADICTED, ANOTHER, WAITING),
     )
     truth = pc.if_else(pc.equal(fates, TOLD), least, truth)
-    columns = {"truth": truth, "fate": fates, "told_least": least, "told_most": most}
-    columns["began_at"] = began_at
+    columns = {"truth": truth, "fate": fates, "told_least": least, "told_most": most, "began_at": began_at}
     columns["reference"] = _references(quotes, truth)
     added = [columns[kind.name] for kind in list(OUTCOMES)[len(PREDICTIONS) :]]
     return pa.table([*quotes.columns, *added], schema=OUTCOMES)
@@ -244,7 +238,7 @@ def _told_before(outcomes: UPath) -> pa.Table:
 def _told_since(settings: Settings, ids: pa.ChunkedArray, segments: set[str]) -> list[pa.Table]:
     """Returns what the collected segments say of these rides, torn lines left out; notes the segments."""
     asked, unit = pc.unique(ids), settings.target_facts.unit
-    decoder = msgspec.json.Decoder(ToldOutcome)
+    decoder, kinds = msgspec.json.Decoder(ToldOutcome), (pa.string(), pa.float64())
     tables: list[pa.Table] = []
     rows: list[tuple[str, float]] = []
 
@@ -254,7 +248,6 @@ def _told_since(settings: Settings, ids: pa.ChunkedArray, segments: set[str]) ->
         tables.append(part.filter(pc.is_in(part["ride_id"], asked)))
         rows.clear()
 
-    kinds = (pa.string(), pa.float64())
     for name, line in lines_in(outcome_log.collected_in(settings.lake)):
         segments.add(name)
         try:
@@ -263,7 +256,7 @@ def _told_since(settings: Settings, ids: pa.ChunkedArray, segments: set[str]) ->
             continue
         if told.unit == unit:
             rows.append((str(told.ride_id), told.truth))
-        if len(rows) == _ROWS:
+        if len(rows) == ROWS:
             keep()
     if rows:
         keep()

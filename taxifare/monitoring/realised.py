@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from upath import UPath
 
-from taxifare.approval.records import Comparison, EvidenceUnreadableError, Promotion, Request
+from taxifare.approval.records import Comparison, Promotion, Request, readable
 from taxifare.gate.evidence import Contender, Evidence
 from taxifare.gate.gains import days_of, gains_of
 from taxifare.gate.scores import Interval, paired_gains, skill
@@ -165,11 +165,7 @@ def promises_of(
     wanted, found = set(versions), dict[str, Promise]()
     asked: list[Comparison | Request] = [*comparisons, *requests]
     for told in asked:
-        if told.staging_version in wanted:
-            try:
-                evidence = told.evidence
-            except EvidenceUnreadableError:
-                continue
+        if told.staging_version in wanted and (evidence := readable(told)) is not None:
             found[told.staging_version] = promise_of(evidence)
     return found
 
@@ -185,12 +181,6 @@ def _interval(contender: Contender) -> Interval:
     spread = math.sqrt(max(scores.rmse**2 - scores.mae**2, 0.0) / max(scores.trips, 1))
     half_width = _BY_DAYS * _Z * spread if scores.trips > 1 else math.inf
     return Interval(mean=scores.mae, low=scores.mae - half_width, high=scores.mae + half_width)
-
-
-def versions_in(outcomes: UPath) -> set[str]:
-    """Returns the versions that a month's table of outcomes, or of predictions, has quotes of."""
-    with outcomes.open("rb") as file:
-        return set(pq.read_table(file, columns=["version"])["version"].unique().to_pylist())
 
 
 def read_outcomes(outcomes: UPath) -> pd.DataFrame:
@@ -216,14 +206,13 @@ def realise(
         city: Gives the slices.
         unit: Of predictions and truths.
     """
-    rides, truths = (outcomes["ride_id"], outcomes["truth"].notna())
-    known = outcomes[truths]
-    asked = rides.nunique()
+    known = outcomes[outcomes["truth"].notna()]
+    asked = outcomes["ride_id"].nunique()
     return RealisedMonth(
         month=month,
         unit=unit,
         rides=asked,
-        share_matched=rides[truths].nunique() / asked if asked else None,
+        share_matched=known["ride_id"].nunique() / asked if asked else None,
         errors=tuple(_errors(known, promises, city)),
         beside=tuple(_beside(known)),
     )
@@ -319,11 +308,8 @@ def errors_by_month(
     """
     found: dict[str, MonthErrors] = {}
     for comparison in comparisons:
-        try:
-            evidence = comparison.evidence
-        except EvidenceUnreadableError:
-            continue
-        if evidence.subject != BASE:
+        evidence = readable(comparison)
+        if evidence is not None and evidence.subject != BASE:
             found[evidence.subject] = MonthErrors(
                 month=evidence.subject,
                 production=None if evidence.production is None else evidence.production.scores.mae,

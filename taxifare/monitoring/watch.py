@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxifare.approval.alarms import AlarmEvidence, WatchedDay
+from taxifare.approval.records import AlarmEvidence, WatchedDay
 from taxifare.trips.targets import Unit
 
 ALLOWANCE = 2.0
@@ -114,13 +114,14 @@ def lacks(skills: _Numbers, rides: _Numbers) -> _Numbers:
         Shape (n,); NaN for the first `FEWEST_DAYS`.
     """
     found = np.full(len(skills), np.nan)
-    for day in range(FEWEST_DAYS, len(skills)):
-        reference = slice(0, min(day, REFERENCE_DAYS))
-        many = np.median(rides[reference])
-        surely = np.sqrt(np.minimum(rides / many, 1.0))
-        centre = np.median(skills[reference])
-        spread = MAD_TO_SD * np.median(np.abs(skills[reference] - centre) * surely[reference])
-        found[day] = np.clip((centre - skills[day]) * surely[day] / max(spread, np.finfo(float).tiny), -CLIP, CLIP)
+    for known in range(FEWEST_DAYS, min(len(skills), REFERENCE_DAYS + 1)):
+        # From then on what is usual stays.
+        judged = slice(known, known + 1 if known < REFERENCE_DAYS else None)
+        surely = np.sqrt(np.minimum(rides / np.median(rides[:known]), 1.0))
+        centre = np.median(skills[:known])
+        spread = MAD_TO_SD * np.median(np.abs(skills[:known] - centre) * surely[:known])
+        below = (centre - skills[judged]) * surely[judged]
+        found[judged] = np.clip(below / max(spread, np.finfo(float).tiny), -CLIP, CLIP)
     return found
 
 
@@ -155,14 +156,10 @@ def evidence_of(watched: Watched, unit: Unit, month: str, rules: Sequence[str] =
         usual_skill=round(watched.usual_skill, 6),
         recent_skill=round(1 - mae / difficulty, 6),
         days=tuple(
-            WatchedDay(
-                day=pd.Timestamp(str(day)).date(),
-                rides=int(of_day["rides"]),
-                mae=round(float(of_day["mae"]), 6),
-                difficulty=round(float(of_day["difficulty"]), 6),
-                score=round(float(of_day["score"]), 4),
+            WatchedDay(day=day.date(), rides=rides, mae=round(mae, 6), difficulty=round(hard, 6), score=round(score, 4))
+            for day, rides, mae, hard, score in zip(
+                rise.index, *(rise[name].tolist() for name in ("rides", "mae", "difficulty", "score")), strict=True
             )
-            for day, of_day in rise.iterrows()
         ),
         threshold=THRESHOLD,
         false_alarms_a_year=FALSE_ALARMS_A_YEAR,

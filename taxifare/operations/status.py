@@ -12,15 +12,15 @@ from typing import Literal
 from taxifare.approval import requests
 from taxifare.approval.channels import WatchedLog, notifiers
 from taxifare.approval.decisions import by_verdict, command
-from taxifare.approval.due import Known, Why, months_due, to_ask, to_tell
+from taxifare.approval.due import Known, Why, covered, months_due, to_ask, to_tell
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
-from taxifare.approval.records import Promotion, Request, StandingRequest
+from taxifare.approval.records import Promotion, Request, StandingRequest, readable
 from taxifare.errors import ToldError
-from taxifare.monitoring.calendar import calendar_in
+from taxifare.monitoring.calendar import calendar_if_told
 from taxifare.monitoring.realised import RealisedError
 from taxifare.operations.month_pages import Realised
-from taxifare.reports.months import MonthOnRecord, months_on_record, readable
+from taxifare.reports.months import MonthOnRecord, months_on_record
 from taxifare.secrets import redacted
 from taxifare.serving import in_force
 from taxifare.settings import Settings
@@ -217,13 +217,11 @@ def _with_months(found: Status, known: Known, source: Callable[[], TripSource], 
             published = trips.months()
         except CannotTellError as error:
             published, doubt = error.before, one_line(redacted(str(error)))
-        last = settings.last_month or Month(found.now.replace(tzinfo=None), freq="M") - 1
-        covered = {month: it for month, it in published.items() if settings.first_month <= month <= last}
-        due = list(months_due(covered, known))
+        due = list(months_due(covered(published, settings, found.now), known))
         waits = None
         if due and due[0].why is not Why.PRODUCTION_CHANGED:
             first = due[0].month
-            waits = why_waiting(first, covered[first], trips.rides(), settings, settings.lake)
+            waits = why_waiting(first, published[first], trips.rides(), settings, settings.lake)
     except (SourceError, OSError) as error:
         return replace(found, cannot_tell=one_line(redacted(str(error))))
     return replace(found, behind=tuple(one.month for one in due), waits=waits, cannot_tell=doubt)
@@ -267,12 +265,8 @@ def _service(last: Promotion | None, settings: Settings) -> Iterator[Alarm]:
 
 def _unlearned(entries: Entries, settings: Settings, now: datetime) -> Iterator[Alarm]:
     """Yields the dated rules, about to be in force or in force of late, that what prices rides has not learned."""
-    try:
-        calendar = calendar_in(entries, settings, now)
-    except (ToldError, OSError):  # said of the service already
-        return
-    for rule in calendar.unlearned:
-        if rule.is_news:
+    if (calendar := calendar_if_told(entries, settings, now)) is not None:
+        for rule in calendar.news:
             yield Alarm("calendar", f"version {calendar.version} has not learned {rule}")
 
 

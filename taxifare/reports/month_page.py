@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from taxifare.approval.due import Known
 from taxifare.approval.ledger import Entries
 from taxifare.approval.message import VERDICT_IN_WORDS
-from taxifare.approval.records import Promotion
+from taxifare.approval.records import Promotion, readable
 from taxifare.digests import digest
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
@@ -21,7 +21,7 @@ from taxifare.gate.staleness import Baseline, Change
 from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
-from taxifare.reports.months import TO_BE_ASKED, MonthOnRecord, months_on_record, readable
+from taxifare.reports.months import TO_BE_ASKED, MonthOnRecord, months_on_record
 from taxifare.settings import Settings
 from taxifare.texts import one_line
 from taxifare.trips.cities import City, Rule

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from taxifare.approval import requests
 from taxifare.approval.due import Known
-from taxifare.approval.records import Comparison, EvidenceUnreadableError, Outcome, Request
+from taxifare.approval.records import Comparison, Outcome, Request, readable
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.texts import one_line
 
@@ -61,14 +61,6 @@ def months_on_record(known: Known) -> list[MonthOnRecord]:
         decision = _decision(comparison, evidence, asked, outcome, known.production)
         found.append(MonthOnRecord(comparison, evidence, asked, outcome, decision))
     return found
-
-
-def readable(about: Comparison | Request) -> Evidence | None:
-    """Returns the evidence, None where another release has written it in a shape that this one cannot read."""
-    try:
-        return about.evidence
-    except EvidenceUnreadableError:
-        return None
 
 
 def _decision(

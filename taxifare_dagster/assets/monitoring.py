@@ -10,7 +10,7 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.monitoring.gathering import gather
 from taxifare.monitoring.joining import join
-from taxifare.monitoring.realised import RealisedMonth, promises_of, read_outcomes, realise, versions_in
+from taxifare.monitoring.realised import RealisedMonth, promises_of, read_outcomes, realise
 from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
 from taxifare_dagster import metadata
@@ -71,13 +71,11 @@ def served_mae(
     the difficulty of the rides that customers actually asked for. The shadow model is compared with production on the
     same rides.
     """
-    place = parquet_io.place("served_outcomes", context.partition_key)
-    record, month = approvals.record, str(month_of_partition(context.partition_key))
-    promises = promises_of(versions_in(place), record.comparisons().values(), record.requests())
-    unit = settings.target_facts.unit
-    found = realise(read_outcomes(place), month, promises, settings.city_facts, unit)
-    of_now = {month_of_partition(context.partition_key): found}
-    renew_pages(approvals.ledger, settings, lambda lake: {**realised(lake), **of_now})
+    month, record = month_of_partition(context.partition_key), approvals.record
+    outcomes = read_outcomes(parquet_io.place("served_outcomes", context.partition_key))
+    promises = promises_of(outcomes["version"].unique(), record.comparisons().values(), record.requests())
+    found = realise(outcomes, str(month), promises, settings.city_facts, settings.target_facts.unit)
+    renew_pages(approvals.ledger, settings, lambda lake: {**realised(lake), month: found})
     return dg.Output(found, metadata=metadata.realised(found))
 
 

@@ -11,7 +11,7 @@ from taxifare.approval.due import Known, last_learned
 from taxifare.approval.records import Comparison
 from taxifare.approval.track_records import record_before
 from taxifare.model.registry import ModelRegistry
-from taxifare.monitoring.calendar import rules_in_words
+from taxifare.monitoring.calendar import calendar_if_told
 from taxifare.monitoring.drift import input_drift as drift_of
 from taxifare.monitoring.outcomes import days_of
 from taxifare.monitoring.so_far import renew_so_far, trips_so_far
@@ -60,7 +60,8 @@ def production_watch(
             shown |= {"nobody_is_asked": f"{month} is over, and compared: its own question is about that"}
         else:
             with approvals.ledger.reading() as entries:
-                rules = rules_in_words(entries, settings, approvals.now())
+                calendar = calendar_if_told(entries, settings, approvals.now())
+            rules = () if calendar is None else tuple(map(str, calendar.unlearned))
             alarm = approvals.raise_alarm(evidence_of(watched, unit, str(month), rules), version)
             context.log.warning("%s: %s", alarm.id, watched.says)
             shown |= {"alarm": alarm.id}

@@ -308,7 +308,7 @@ def test_fares_rise_and_the_days_so_far_are_learned(taxis: Taxis) -> None:
         taxis.opened()
         question = eventually(taxis.questions_whether_to_retrain, "the question whether to retrain", within_s=400)[0]
         (alarm,) = taxis.alarms().alarms
-        evidence = alarms.evidence_of(alarm)
+        evidence = alarm.evidence
         print(f"alarm on {evidence.days[-1].day}:", *question.text.splitlines()[:6], sep="\n  ")
         assert (alarm.version, alarm.sequence, alarm.month) == (stale, promoted.sequence, str(RISE))
         assert date(2014, 4, 1) <= evidence.days[-1].day <= date(2014, 4, 5)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from taxifare.approval.alarms import evidence_of, is_readable
 from taxifare.approval.delivery import send_notice
 from taxifare.approval.due import (
     Due,
@@ -19,8 +18,7 @@ from taxifare.approval.due import (
     to_tell,
 )
 from taxifare.approval.errors import ApprovalError, SettledError, TokenError, UnsignedError
-from taxifare.approval.records import Alarm, RequestState
-from taxifare.approval.standing import evidence_of as standing_evidence
+from taxifare.approval.records import Alarm, RequestState, readable
 from taxifare.approval.tokens import about_alarm
 from taxifare.approval.verification import TamperedError, verify
 from taxifare.settings import Settings
@@ -132,9 +130,9 @@ def test_asked_again_its_links_are_fresh_and_those_of_before_dead(office: Office
 
 def test_evidence_that_was_changed_is_found_and_that_of_another_release_asks_nobody(office: Office) -> None:
     alarm = raised(office)
-    assert evidence_of(alarm) == EVIDENCE
+    assert alarm.evidence == EVIDENCE
     other = replace(alarm, evidence_json='{"of": "another release"}')
-    assert not is_readable(other)
+    assert readable(other) is None
     office.approve(office.ask("2012-09", "2", "1"))
     with office.approvals.ledger.writing() as entries:
         entries.add_alarm(replace(other, id="forged", sequence=2, version="2"))
@@ -181,4 +179,4 @@ def test_days_so_far_are_no_month(office: Office) -> None:
     standing = Settings(_env_file=None, approval_policy="standing")
     asked = office.approvals.ask_standing(standing)
     assert (asked.subject, asked.first_month) == ("2012-08", "2012-09")
-    assert [one.month for one in standing_evidence(asked).months] == ["2012-07", "2012-08"]
+    assert [one.month for one in asked.evidence.months] == ["2012-07", "2012-08"]

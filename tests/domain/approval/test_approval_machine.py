@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
         assert given is not None
         assert record is not None
         assert decided.by == f"standing approval {given.id}"
-        assert standing.evidence_of(given).terms == standing.terms_of(policy)
+        assert given.evidence.terms == standing.terms_of(policy)
         worst = min((part.mean for part in record.gains.slices.values()), default=0.0)
         assert worst >= -policy.slice_tolerance
 

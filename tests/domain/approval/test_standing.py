@@ -532,7 +532,7 @@ def test_its_evidence_is_of_the_last_month_against_what_is_in_production(office:
     firm.run(month("2015-02", "3", "2", so_far=0.5))
     firm.office.approvals.rollback(by="Bea", reason="fares look odd")
     asked = office.approvals.ask_standing(STANDING)
-    evidence = standing.evidence_of(asked)
+    evidence = asked.evidence
     assert (asked.subject, [one.month for one in evidence.months]) == ("2015-01", ["2015-01"])
     assert evidence.so_far is not None
     assert evidence.so_far.mean == pytest.approx(0.03)

@@ -49,8 +49,8 @@ class Monitored:
         found = joined_with(self.outcomes)
         return None if found is None else found.revision
 
-    def due(self, revision: str = "") -> bool:
-        return MARCH in months_due({MARCH: revision}, {MARCH: (self.predictions, self.outcomes)}, self.settings)
+    def due(self, revision: str | None = None) -> bool:
+        return MARCH in months_due({MARCH: revision}.get, {MARCH: (self.predictions, self.outcomes)}, self.settings)
 
     def table(self) -> pd.DataFrame:
         with self.outcomes.open("rb") as file:
@@ -178,7 +178,7 @@ def test_rides_of_files_take_part_where_they_have_an_id(tmp_path: Path) -> None:
         score_in_inbox(UPath(inbox / name), promotion, bundle, ASKED_AT)
     april = (monitored.lake / "no predictions", monitored.lake / "no outcomes")
     places = {MARCH: (monitored.predictions, monitored.outcomes), MARCH + 1: april}
-    assert list(months_due({}, places, monitored.settings)) == [MARCH], "none of April was priced"
+    assert list(months_due({}.get, places, monitored.settings)) == [MARCH], "none of April was priced"
     monitored.join(published({"a": 12.0}, "first"))
     table = monitored.table()
     assert table.index.tolist() == ["a", "b"]
@@ -218,7 +218,7 @@ def test_one_damaged_month_keeps_no_other_from_being_joined(monitored: Monitored
     monitored.join()
     for damaged in (monitored.outcomes, monitored.predictions):
         damaged.write_bytes(damaged.read_bytes()[:-20])
-        assert list(months_due({}, places, monitored.settings)) == [MARCH, MARCH + 1], damaged
+        assert list(months_due({}.get, places, monitored.settings)) == [MARCH, MARCH + 1], damaged
         with pytest.raises(MonitoringError, match="expected the quotes of a month"):
             monitored.join()
 
