@@ -343,6 +343,7 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
     """
     months, history, asked = months_on_record(Known.read(entries)), entries.promotions(), entries.requests()
     subjects = {request.id: request.subject for request in asked}
+    last_about = {request.staging_version: request for request in asked}
     changes: dict[str, list[Promotion]] = {}
     for change in history:
         if change.request_id is not None:
@@ -350,8 +351,7 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
     promoted = promoted_on(history, asked)
     found = []
     for place, month in enumerate(months):
-        production = month.comparison.production_version
-        approved = None if production is None else entries.last_request_of(production)
+        approved = last_about.get(month.comparison.production_version or "")
         found.append(
             MonthPage(
                 month=month,
@@ -384,14 +384,14 @@ def render(page: MonthPage) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    evidence = page.month.evidence
+    evidence, figure = page.month.evidence, page.figure
     return environment.get_template("month.html").render(
         page=page,
         month=page.month,
         evidence=evidence,
         months=_shown(page.before),
         # It is drawn here, from numbers and names that matplotlib escapes.
-        figure=None if page.figure is None else Markup(svg(page.figure)),  # noqa: S704
+        figure=None if figure is None else Markup(svg(figure)),  # noqa: S704
         skill=skill,
         answers=(
             ("Was the model right?", page.was_right),
