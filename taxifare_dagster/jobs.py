@@ -146,7 +146,7 @@ def keep_requests(
     links: dg.ResourceParam[Links],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Closes requests that nobody answered in time, and reminds of those that have waited long."""
+    """Closes questions that nobody answered in time, and reminds of those that have waited long."""
     for request in approvals.expire():
         context.log.warning("%s expired: nobody decided until %s", request.id, request.valid_until)
     renew_pages(approvals.ledger, settings, realised)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from taxifare.approval.decisions import Decision, ensure_signed
 from taxifare.approval.errors import ApprovalError, SettledError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Alarm, AlarmEvidence, Outcome, RequestState, as_kept, digest_of
+from taxifare.approval.records import Alarm, AlarmEvidence, Outcome, Promotion, RequestState, as_kept, digest_of
 from taxifare.approval.tokens import spend, to_answer
 
 
@@ -37,11 +37,11 @@ class AlarmRecord:
         """Returns the alarm about a promotion, None where none was raised: the latch is open."""
         return next((alarm for alarm in self.alarms if alarm.sequence == sequence), None)
 
-    def agreed(self, sequence: int) -> Alarm | None:
-        """Returns the alarm about a promotion on which a person agreed to retrain, None where nobody did."""
-        alarm = self.of(sequence)
+    def ended_as(self, state: RequestState, promotion: Promotion | None) -> Alarm | None:
+        """Returns the alarm about a promotion if it ended so, None if it did not, or none was raised."""
+        alarm = None if promotion is None else self.of(promotion.sequence)
         ended = None if alarm is None else self.outcomes.get(alarm.id)
-        return alarm if ended is not None and ended.state is RequestState.APPROVED else None
+        return alarm if ended is not None and ended.state is state else None
 
     def state(self, alarm: Alarm) -> str:
         """Returns where an alarm stands, in words."""

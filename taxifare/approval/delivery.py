@@ -25,6 +25,7 @@ from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Entries
 from taxifare.approval.message import (
     Links,
+    alarm_expiry_notice,
     alarm_question,
     expiry_notice,
     fault_notice,
@@ -35,7 +36,7 @@ from taxifare.approval.message import (
 )
 from taxifare.approval.policies import decision_on
 from taxifare.approval.records import Delivery, Notice, Request
-from taxifare.approval.tokens import about_request, to_ask_again, to_go_back
+from taxifare.approval.tokens import about_request, to_answer, to_ask_again, to_go_back
 from taxifare.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -127,9 +128,10 @@ def send_notice(
     settings: Settings,
     *,
     fault: Fault | None = None,
+    reminder: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Whether people were told just now of what needs no answer, see `due.to_tell`: not if they had been before.
+    """Whether people were told just now of what is about no month, see `due.to_tell`: not if they had been before.
 
     Args:
         approvals: Where notices are recorded.
@@ -138,48 +140,57 @@ def send_notice(
         links: Where the message leads.
         settings: Where this machine keeps what it has told.
         fault: What has happened, where that is not on record.
+        reminder: n for the n-th message after the first; None for the first, or its next edition.
         sleep: Waits between attempts.
 
     Raises:
         DeliveryError: It could not be delivered; sending again tells nobody twice.
     """
 
+    def number(entries: Entries) -> int:
+        return _live_from(about, entries) if reminder is None else reminder
+
     def is_needed(entries: Entries) -> bool:
         arrived = [notice.message for notice in entries.notices(about) if notice.channel == notifier.channel]
-        return max(arrived, default=-1) < _live_from(about, entries) and _makes_sense(about, entries)
+        return max(arrived, default=-1) < number(entries) and _makes_sense(about, entries)
 
     def record(entries: Entries) -> None:
-        entries.add_notice(Notice(about, notifier.channel, _live_from(about, entries), approvals.now()))
+        entries.add_notice(Notice(about, notifier.channel, number(entries), approvals.now()))
 
     def text(entries: Entries, head: Head | None) -> Message:
-        return _notice(about, entries, approvals, links, head) if fault is None else fault_notice(fault, head)
+        if fault is not None:
+            return fault_notice(fault, head)
+        return _notice(about, number(entries), entries, approvals, links, head)
 
     return _send(approvals, notifier, _Letter(is_needed, text, record), settings, sleep)
 
 
-def _notice(about: str, entries: Entries, approvals: Approvals, links: Links, head: Head | None) -> Message:
+def _notice(
+    about: str, number: int, entries: Entries, approvals: Approvals, links: Links, head: Head | None
+) -> Message:
     """Returns what a notice says."""
-    number = _live_from(about, entries)
     kind, _, name = about.partition(" ")
+    raised = next((alarm for alarm in entries.alarms() if alarm.id == name), None)
+    if kind == "expiry" and raised is not None:
+        return alarm_expiry_notice(raised, links, head)
     if kind == "expiry":
         request = requests.found(entries, name)
         return expiry_notice(request, links, approvals.tokens.of(to_ask_again(request), entries), number, head)
     if kind in {"standing", "standing-end"}:
-        return _of_standing(kind, name, entries, approvals, links, head)
-    if kind == "alarm":
-        alarm = next(raised for raised in entries.alarms() if raised.id == name)
-        tokens = approvals.tokens.answers(alarm, entries)
-        return alarm_question(alarm, alarm.evidence, tokens, links, number, head)
+        return _of_standing(kind, name, number, entries, approvals, links, head)
+    if raised is not None:
+        tokens = approvals.tokens.answers(raised, entries)
+        return alarm_question(raised, raised.evidence, tokens, links, number, head)
     promotion = next(entry for entry in entries.promotions() if entry.sequence == int(name))
     way_back = approvals.tokens.of(to_go_back(promotion, promotion.replaced_version), entries)
     return promotion_notice(promotion, links, way_back, number, head)
 
 
 def _of_standing(
-    kind: str, name: str, entries: Entries, approvals: Approvals, links: Links, head: Head | None
+    kind: str, name: str, number: int, entries: Entries, approvals: Approvals, links: Links, head: Head | None
 ) -> Message:
     """Returns the question about a standing approval, or what is told of its end."""
-    record, number = standing.read(entries), _live_from(f"{kind} {name}", entries)
+    record = standing.read(entries)
     request = next(asked for asked in record.requests if asked.id == name)
     if kind == "standing":
         tokens = approvals.tokens.answers(request, entries)
@@ -244,21 +255,27 @@ def send_reminders(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """The open requests that people were reminded of just now: those last spoken of REMINDER_DAYS ago.
+    """The open questions that people were reminded of just now: those last spoken of REMINDER_DAYS ago.
 
     Raises:
         DeliveryError: Reminders could not be delivered, all others were; the next call tries again.
     """
     faults = []
     due = approvals.record.due_reminders(timedelta(days=settings.reminder_days), approvals.now())
-    for request in due:
+    for asked in due:
+        about = to_answer(asked, "approve").about
         with approvals.ledger.reading() as entries:
-            number = 1 + max(delivery.reminder for delivery in entries.deliveries(request.id))
+            sent = [delivery.reminder for delivery in entries.deliveries(asked.id)]
+            sent += [notice.message for notice in entries.notices(about)]
+        number = 1 + max(sent)
         for notifier in notifiers:
             try:
-                send_request(approvals, notifier, request.id, links, settings, reminder=number, sleep=sleep)
+                if isinstance(asked, Request):
+                    send_request(approvals, notifier, asked.id, links, settings, reminder=number, sleep=sleep)
+                else:
+                    send_notice(approvals, notifier, about, links, settings, reminder=number, sleep=sleep)
             except DeliveryError as error:
                 faults.append(str(error))
     if faults:
         raise DeliveryError("; ".join(faults))
-    return [request.id for request in due]
+    return [asked.id for asked in due]

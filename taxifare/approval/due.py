@@ -116,10 +116,6 @@ class Known:
         """Whether everything is yet to begin: the base model comes first then, where there are base years."""
         return not self.comparisons and self.promotion is None
 
-    def agreed_alarm(self) -> Alarm | None:
-        """Returns the alarm about the promotion in force on which a person agreed to retrain, None without one."""
-        return None if self.promotion is None else self.alarms.agreed(self.promotion.sequence)
-
     @property
     def settled(self) -> set[tuple[str, str]]:
         """The subjects, with their revisions, that somebody has decided on."""
@@ -152,7 +148,7 @@ def to_learn_so_far(known: Known) -> Alarm | None:
     Args:
         known: What is on record.
     """
-    alarm = known.agreed_alarm()
+    alarm = known.alarms.ended_as(RequestState.APPROVED, known.promotion)
     compared = None if alarm is None else known.comparisons.get(alarm.month)
     if compared is None:
         return alarm
@@ -358,7 +354,7 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
 
     That is the change of production in force, with the link back; each question that ended unanswered although it still
     makes sense, with the link that asks it again; a standing approval that is asked for, and one that is over; an alarm
-    that waits for its answer; and faults.
+    that waits for its answer, and one about what is in production that nobody answered; and faults.
 
     Args:
         known: What is on record.
@@ -382,6 +378,8 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
     about += _about_standing(known.standing)
     if known.alarms.open is not None and readable(known.alarms.open) is not None:
         about.append(about_alarm(known.alarms.open.id))
+    if (lapsed := known.alarms.ended_as(RequestState.EXPIRED, known.promotion)) is not None:
+        about.append(about_expiry(lapsed.id))
     about += faults
     return [found for found in about if not all((found, channel) in arrived for channel in channels)]
 

@@ -338,6 +338,23 @@ def alarm_question(
     return _message(key, lines, pages, head)
 
 
+def alarm_expiry_notice(alarm: Alarm, links: Links, head: Head | None) -> Message:
+    """Returns the message that tells of an alarm which nobody answered in time: there is no way to answer it any more.
+
+    Args:
+        alarm: The alarm.
+        links: Where to look.
+        head: Of the ledger's chain.
+    """
+    lines = [
+        f"Expired: nobody answered until {_moment(alarm.valid_until)} whether to retrain on the days of {alarm.month} "
+        "so far",
+        f"Version {alarm.version} goes on pricing rides, and errs more than it did. {alarm.month} is compared like any "
+        "month when it is published; this is not asked again until production changes",
+    ]
+    return _message(f"Expiry of {alarm.id}", lines, [("See", links.production())], head)
+
+
 def _reviewed(evidence: StandingEvidence) -> str:
     """Returns what a standing approval would have done in the months on record."""
     months: dict[StandingAnswer, list[str]] = {"promote": [], "keep": [], "ask": []}

@@ -2,11 +2,12 @@
 
 from datetime import UTC, date, datetime, time, timedelta
 
-from taxifare.approval import requests
+from taxifare.approval import alarms, requests, standing
 from taxifare.approval.chain import Head
 from taxifare.approval.ledger import Ledger
-from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
+from taxifare.approval.records import Comparison, Outcome, Promotion, Question, Request, RequestState, readable
 from taxifare.approval.texts import one_line
+from taxifare.approval.tokens import about_request, to_answer
 from taxifare.trips.editions import is_so_far
 
 
@@ -73,14 +74,22 @@ class Record:
             other = {r.id for r in same if r.revision != request.revision}
             return tuple(o for o in entries.outcomes() if o.request_id in other and o.by is not None)
 
-    def due_reminders(self, after: timedelta, now: datetime) -> tuple[Request, ...]:
-        """Returns the open requests whose last message, the question or a reminder, is at least so long ago."""
+    def due_reminders(self, after: timedelta, now: datetime) -> tuple[Question, ...]:
+        """Returns the open questions whose last message, the question or a reminder, is at least so long ago.
+
+        Those whose evidence another release has written are left to that one.
+        """
         with self._ledger.reading() as entries:
-            last = {delivery.request_id: delivery.delivered_at for delivery in entries.deliveries()}
+            last = {about_request(sent.request_id): sent.delivered_at for sent in entries.deliveries()}
+            last |= {notice.about: notice.delivered_at for notice in entries.notices()}
+            others = (standing.read(entries).open, alarms.read(entries).open)
+            waiting: list[Question] = [*entries.open_requests(), *(asked for asked in others if asked is not None)]
             return tuple(
-                request
-                for request in entries.open_requests()
-                if request.id in last and last[request.id] + after <= now <= request.valid_until
+                asked
+                for asked in waiting
+                if (at := last.get(to_answer(asked, "approve").about)) is not None
+                and at + after <= now <= asked.valid_until
+                and readable(asked) is not None
             )
 
     def history(self) -> tuple[Promotion, ...]:

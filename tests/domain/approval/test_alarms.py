@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from taxifare.approval.delivery import send_notice
+from taxifare.approval.delivery import send_notice, send_reminders
 from taxifare.approval.due import (
     Due,
     Known,
@@ -87,17 +87,28 @@ def test_it_is_answered_with_a_token_and_the_answer_stays(office: Office, decisi
     with pytest.raises(SettledError):
         answer(office, alarm, "reject" if decision == "approve" else "approve")
     record = Known.of(office.approvals).alarms
-    assert (record.open, record.agreed(1)) == (None, alarm if decision == "approve" else None)
+    assert record.open is None
+    assert to_learn_so_far(Known.of(office.approvals)) == (alarm if decision == "approve" else None)
     assert [entry.version for entry in office.approvals.record.history()] == ["1"], "nothing is promoted by it"
     assert raised(office) == alarm, "whatever the answer, nobody is asked again before production changes"
 
 
-def test_nobody_who_answers_in_time_and_the_latch_is_still_closed(office: Office) -> None:
+def test_who_does_not_answer_is_reminded_then_told_and_the_latch_is_still_closed(office: Office) -> None:
     chat, alarm = Chat(), raised(office)
-    office.clock.move(days=31)
+    assert send_reminders(office.approvals, [chat], LINKS, PERSON) == [], "nobody was asked yet"
+    asked = told(office, chat)
+    office.clock.move(days=PERSON.reminder_days)
+    assert send_reminders(office.approvals, [chat], LINKS, PERSON) == [alarm.id]
+    assert send_reminders(office.approvals, [chat], LINKS, PERSON) == []
+    reminded = chat.messages[-1].text
+    assert reminded.splitlines()[-1] == f"Alarm {alarm.id}, message 1"
+    office.clock.move(days=31 - PERSON.reminder_days)
     office.approvals.expire()
+    assert send_reminders(office.approvals, [chat], LINKS, PERSON) == []
     assert Known.of(office.approvals).alarms.outcomes[alarm.id].state is RequestState.EXPIRED
-    assert told(office, chat) == []
+    assert told(office, chat) == told(office, chat) == [*asked, reminded]
+    assert [message.key for message in chat.messages].count(f"Expiry of {alarm.id}") == 1
+    assert "is compared like any month when it is published" in chat.messages[-1].text
     with pytest.raises(SettledError):
         answer(office, alarm)
     assert raised(office) == alarm

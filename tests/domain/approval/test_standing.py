@@ -13,7 +13,7 @@ from taxifare.approval import standing
 from taxifare.approval.asking import Asked, ask
 from taxifare.approval.channels import Message
 from taxifare.approval.comparisons import record
-from taxifare.approval.delivery import send_notice, send_request
+from taxifare.approval.delivery import send_notice, send_reminders, send_request
 from taxifare.approval.due import Known, standing_due_after, to_ask, to_tell, undecided_before
 from taxifare.approval.errors import ApprovalError, LedgerBehindError, SettledError, TokenError, UnsignedError
 from taxifare.approval.records import Outcome, RequestState, StandingEnd, StandingRequest, digest_of
@@ -344,8 +344,11 @@ def test_a_refusal_holds_for_the_months_it_was_asked_about(firm: Firm) -> None:
     assert firm.open.first_month == "2016-02"
 
 
-def test_a_question_that_nobody_answers_expires_and_comes_with_the_next_month(firm: Firm) -> None:
+def test_a_question_that_nobody_answers_is_reminded_of_expires_and_comes_with_the_next_month(firm: Firm) -> None:
     waiting = firm.open
+    firm.office.clock.move(days=STANDING.reminder_days)
+    assert waiting.id in send_reminders(firm.office.approvals, [firm.chat], LINKS, STANDING)
+    assert firm.said().splitlines()[-1] == f"Standing approval {waiting.id}, message 1"
     firm.office.clock.move(days=31)
     firm.office.approvals.expire()
     assert firm.known.standing.outcomes[waiting.id].state is RequestState.EXPIRED
