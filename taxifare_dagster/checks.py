@@ -202,15 +202,8 @@ def served_outcomes_checks(
 
 def _found(asset: str, name: str, finding: Finding, *, warn: bool = False) -> dg.AssetCheckResult:
     """Returns what a guard found as the result of a check."""
-    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
-    return dg.AssetCheckResult(
-        asset_key=asset,
-        check_name=name,
-        passed=finding.is_passed,
-        severity=severity,
-        description=finding.said,
-        metadata={"rides": finding.rides},
-    )
+    result = _result(asset, name, passed=finding.is_passed, shown={"rides": finding.rides}, warn=warn)
+    return result._replace(description=finding.said)
 
 
 def knows_the_rules(

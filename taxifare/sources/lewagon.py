@@ -106,12 +106,13 @@ class LeWagon(TripSource):
             NoBaseError: They are not there.
             SourceError: A file cannot be had, or holds no trips from before the first month.
         """
-        revision, origin = self.base_revision(), self._origin(self._size)
-        rows, _, revision = self._read(self._size, None)
+        self.base_revision()  # says so where there are none
+        origin = self._origin(self._size)
+        rows, _, files = self._read(self._size, None)
         is_before = rows["pickup_datetime"] < bounds(self.first_month)[0]
         after = {"not_before_first_month": int((~is_before).sum())}
         trips = checked_trips(rows[is_before], f"{origin}: before {self.first_month}", None, left_out=after)
-        revision = digest([revision, str(self.first_month)])
+        revision = digest([files, str(self.first_month)])
         return BasePublication([Publication(trips, revision, origin, dropped=after)], revision, origin)
 
     def base_revision(self) -> str:
