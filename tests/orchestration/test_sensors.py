@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import dagster as dg
 import pytest
@@ -11,6 +12,7 @@ from taxifare.approval.channels import DeliveryError
 from taxifare.gate.evidence import Verdict
 from taxifare.model.exposure import Exposure
 from taxifare.model.store import RegistryError
+from taxifare.monitoring import calendar
 from taxifare.sources.base import NoBaseError, SourceError
 from taxifare.sources.whole_months import NotWholeError, take, whole_month
 from taxifare_dagster import sensors
@@ -30,7 +32,9 @@ class TestNewMonthSensor:
 
     def test_requests_the_oldest_month_that_is_new(self, started: World) -> None:
         started.publisher.out = (JANUARY, FEBRUARY)
-        (requested,) = started.tick("new_month_sensor").run_requests
+        with patch.object(started.publisher, "months", wraps=started.publisher.months) as months:
+            (requested,) = started.tick("new_month_sensor").run_requests
+        assert months.call_count == 1, "the source is asked once a tick"
         assert (requested.job_name, requested.partition_key) == ("monthly_job", "2015-01-01")
         assert requested.run_key == f"2015-01:{started.publisher.months()[JANUARY]}"
         assert requested.tags["taxifare/because"] == "2015-01 is due: new"
@@ -363,7 +367,9 @@ class TestCalendarSensor:
         """The base model ends with 2014; bridge tolls rise on 22 March 2015."""
         put_in_force(started.settings, "1", 1, [LEARNED_2014])
         started.clock_ahead_days = (date(2015, 3, 10) - datetime.now(UTC).date()).days
-        tick = started.tick("calendar_sensor")
+        with patch.object(calendar, "read_manifest", wraps=calendar.read_manifest) as manifest:
+            tick = started.tick("calendar_sensor")
+        assert manifest.call_count == 1, "the lake is asked once a tick"
         (requested,), (shown,) = tick.run_requests, tick.asset_events
         assert (shown.check_name, shown.passed) == ("knows_the_rules", False)
         assert "tolls_2015_03, in 12 days, on 2015-03-22" in shown.description
