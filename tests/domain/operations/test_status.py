@@ -178,6 +178,8 @@ def test_months_that_wait_or_are_behind(here: Installation) -> None:
     here.office.with_first_model()
     here.told()
     here.source = Published(("2015-01", "2015-02", "2015-07"))
+    assert [str(one) for one in here.status().behind] == ["2015-01"], "February is not over"
+    here.office.clock.move(days=28)
     found = here.status()
     assert [str(one) for one in found.behind] == ["2015-01", "2015-02"], "LAST_MONTH is 2015-06"
     assert [alarm.name for alarm in found.alarms] == ["behind"]
