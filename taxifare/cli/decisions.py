@@ -35,9 +35,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why.")]
 
 @errors_told()
 def requests(
-    everything: Annotated[
-        bool, typer.Option("--all", help="Show those that are answered, expired or void, too.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show answered, expired and void requests.")] = False,
     newest: Annotated[int, typer.Option("--newest", min=1, help="With --all: how many, the newest ones.")] = 200,
     as_json: AsJson = False,
 ) -> None:
@@ -103,7 +101,7 @@ def decide(
 ) -> None:
     """Approve or reject a request; approving makes exactly the version that was shown production."""
     if approve is None:
-        raise typer.BadParameter("say --approve or --reject")
+        raise typer.BadParameter("pass --approve or --reject")
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
     with working("deciding"):

@@ -36,7 +36,7 @@ def _show_version(asked: bool) -> None:
 
 
 _EXIT_CODES = (
-    "Exit codes: 0 done; 1 refused, or something is not well; 2 the command or a setting is not as expected; 3 some "
+    "Exit codes: 0 done; 1 refused, or something failed; 2 the command or a setting is not as expected; 3 some "
     "rides of a file have no price; 130 interrupted."
 )
 

@@ -26,7 +26,7 @@ from taxifare.texts import one_line
 
 @errors_told()
 def months(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show what the source has of each month, and what has become of it here."""
+    """Show each month's status: published, fetched, decided."""
     settings = settings_in_force()
     in_lake = context.obj.editions_in_lake(settings.lake)
     approvals = approvals_in_force() if settings.has_ledger else None
@@ -88,6 +88,9 @@ def fetch_new_data(month: Annotated[str, typer.Argument(help="YYYY-MM, 2015-01 t
 
 @errors_told()
 def delete_new_data() -> None:
-    """Take away from TRIP_FOLDER what new-data fetched; the lake, models and decisions stay as they are."""
+    """Delete from TRIP_FOLDER what new-data fetched; the lake, models and decisions stay as they are."""
     files = course_month.withdraw(settings_in_force())
-    say(f"{len(files)} files are gone: {', '.join(file.name for file in files) or 'none was fetched'}.")
+    deleted = (
+        f"Deleted {', '.join(file.name for file in files)}" if files else "Nothing to delete: no month was fetched"
+    )
+    say(f"{deleted}.")

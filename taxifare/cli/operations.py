@@ -13,12 +13,12 @@ from taxifare.texts import one_line
 
 @errors_told()
 def doctor(context: typer.Context) -> None:
-    """Examine every outside part: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one is not well."""
+    """Check every part of the installation: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one fails."""
     console, well = Terminal(), True
     surroundings: Surroundings = context.obj
     for finding in examine(settings_in_force(), surroundings.run_server):
         well &= finding.is_well
-        mark = ("well", "green") if finding.is_well else ("ill ", "red")
+        mark = ("ok  ", "green") if finding.is_well else ("FAIL", "red")
         told = Text.assemble(mark, f"  {finding.part:18} {one_line(finding.says)}")
         console.print(told, highlight=False, soft_wrap=True)
     say(f"Next: {typed('taxifare status')}")

@@ -261,7 +261,7 @@ def test_the_doctor_goes_on_after_a_part_that_is_ill(desk: Desk, monkeypatch: py
     lines = [line.split()[:2] for line in examined.output.splitlines()]
     assert ["ill", "trips"] in lines
     assert ["ill", "chat"] in lines
-    assert ["well", "MLflow"] in lines
+    assert ["ok", "MLflow"] in lines
 
 
 # What every command does

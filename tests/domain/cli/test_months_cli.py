@@ -175,7 +175,7 @@ class TestNewData:
         assert [file.name for file in folder.iterdir()] == ["taxi_2015_01.parquet"]
         assert "published" in line_of("2015-01")
         gone = run("delete-new-data")
-        assert "1 files are gone: taxi_2015_01.parquet." in gone.output
+        assert "Deleted taxi_2015_01.parquet." in gone.output
         assert list(folder.iterdir()) == []
 
     def test_what_somebody_put_there_is_neither_replaced_nor_deleted(self, folder: Path) -> None:
@@ -186,7 +186,7 @@ class TestNewData:
         refused = run("new-data", "2015-01")
         assert refused.exit_code == 1
         assert "month 2015-01 is there already" in refused.stderr
-        assert "0 files are gone" in run("delete-new-data").output
+        assert "Nothing to delete" in run("delete-new-data").output
         assert own.read_bytes() == before
 
     @pytest.mark.parametrize(("month", "told"), [("2015-03", "no month 2015-03"), ("2016-01", "2015-01 to 2015-06")])
