@@ -226,6 +226,8 @@ def main() -> None:
         terminal.print(text, soft_wrap=True, highlight=False)
         terminal.rule()
         _show_question(terminal, asked, given)
+    else:
+        terminal.print(f"No question about {last} is open: it was answered, or both models predict the same.")
     terminal.print(f"Open it all: make dev, then {links.asset('production_eval_mae')}", soft_wrap=True, highlight=False)
 
 
