@@ -640,7 +640,7 @@ def test_a_server_that_is_gone_is_no_cold_start_and_finds_itself_told_when_it_is
         answer = taxifare(gate_settings, "decide", requested.id, "--approve", "--by", "Ada", "--reason", "now")
         assert answer.exit_code == 1
         assert "RegistryError" in answer.stderr
-        assert "ill" in doctor(gate_settings)
+        assert "FAIL" in doctor(gate_settings)
         # What needs no registry goes on.
         assert "version" in taxifare(gate_settings, "history").output
         office.clock.move(days=31)

@@ -213,7 +213,7 @@ def test_the_ledger_is_verified_and_a_change_of_the_past_is_named(desk: Desk, se
     assert told.exit_code == 1
     assert 'does not fit outcomes ["base-v1-' in told.stderr
     ill = next(line for line in desk.run("doctor").output.splitlines() if "ledger's chain" in line)
-    assert ill.startswith("ill")
+    assert ill.startswith("FAIL")
     assert "does not fit outcomes" in ill
 
 
@@ -231,7 +231,7 @@ def test_rollback_goes_back_in_one_command(desk: Desk) -> None:
 
 def ill(examined: Result) -> list[str]:
     """The parts that the doctor finds ill; the versions here are no models, so none of them can be in force."""
-    parts = [line[6:24].strip() for line in examined.output.splitlines() if line.startswith("ill")]
+    parts = [line[6:24].strip() for line in examined.output.splitlines() if line.startswith("FAIL")]
     return [part for part in parts if part != "in force"]
 
 
@@ -259,8 +259,8 @@ def test_the_doctor_goes_on_after_a_part_that_is_ill(desk: Desk, monkeypatch: py
     examined = desk.run("doctor")
     assert examined.exit_code == 1
     lines = [line.split()[:2] for line in examined.output.splitlines()]
-    assert ["ill", "trips"] in lines
-    assert ["ill", "chat"] in lines
+    assert ["FAIL", "trips"] in lines
+    assert ["FAIL", "chat"] in lines
     assert ["ok", "MLflow"] in lines
 
 
