@@ -11,15 +11,6 @@ from tests.support.small import plain_networks
 from tests.support.world import JANUARY, World, failures
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # dagster-mlflow's use of Dagster.
-    for accepted in (
-        "ignore:InitResourceContext:DeprecationWarning:dagster_mlflow",
-        "ignore:InitResourceContext:DeprecationWarning:dagster._core.execution.context.init",
-    ):
-        config.addinivalue_line("filterwarnings", accepted)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def unhurried_disks() -> Iterator[None]:
     """SQLite does not wait for the disk: nobody pulls the plug here, and Dagster alone commits 300 times a month."""
