@@ -8,6 +8,7 @@ Making one is the business of `making`.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -266,6 +267,8 @@ def copy_bundle(bundle: UPath, folder: Path) -> None:
 
 def _session(network: bytes) -> Any:
     """Returns ONNX Runtime's session of a network, one thread: processes are many, not threads."""
+    # Unless told not to, ONNX Runtime 1.32 writes an id of the machine to ~/.cache/Microsoft and reports to its maker.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -29,6 +29,7 @@ def predict(*words: str, told: str = "", **settings: object) -> subprocess.Compl
         "main()\n"
     )
     environment = os.environ | {name.upper(): str(value) for name, value in settings.items()}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)  # this process may have said so already
     return subprocess.run(
         [sys.executable, "-c", program, *words],
         input=told,
@@ -43,8 +44,9 @@ def numbers(output: str) -> dict[str, float]:
     return {line[:13].strip(): float(line[13:21]) for line in output.splitlines()}
 
 
-def test_one_ride_is_priced_without_loading_anything_heavy(made: Made) -> None:
-    done = predict(*ONE, service_model_path=made.folder.path)
+def test_one_ride_is_priced_without_loading_anything_heavy_or_telling_anybody(made: Made, tmp_path: Path) -> None:
+    done = predict(*ONE, service_model_path=made.folder.path, home=str(tmp_path))
+    assert not list(tmp_path.rglob("*onnxruntime*"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
     ride = pd.DataFrame(
