@@ -202,7 +202,7 @@ def main() -> None:
         raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
     last = subjects[-1]
     terminal.print(f"Trips: {settings.trip_source}. State: {settings.home}", soft_wrap=True, highlight=False)
-    terminal.print(f"Decisions: {BY_VERDICT}; {last} is left to you.\n", soft_wrap=True, highlight=False)
+    terminal.print(f"Decisions: {BY_VERDICT};\n{last} is left to you.\n", highlight=False)
     with _progress(terminal, len(subjects) + 2) as step:
         step("preparing the state folder (Dagster, MLflow, ledger)")
         prepare_home(settings)
@@ -227,7 +227,7 @@ def main() -> None:
         terminal.rule()
         _show_question(terminal, asked, given)
     else:
-        terminal.print(f"No question about {last} is open: it was answered, or both models predict the same.")
+        terminal.print(f"No question about {last} is open: it is answered, or nothing was learned.")
     terminal.print(f"Open it all: make dev, then {links.asset('production_eval_mae')}", soft_wrap=True, highlight=False)
 
 

@@ -27,8 +27,8 @@ MOST_IN_MEMORY = 1_000_000
 MOST_LEARNED = 800_000
 """Training trips that are drawn from a month of more: as many as the largest month in memory has."""
 
-MOST_JUDGED = 800_000
-"""Validation trips that are drawn from a month of more than four million."""
+MOST_JUDGED = 200_000
+"""Validation trips that are drawn from a month of more, likewise."""
 
 BATCH_TRIPS = 2**18
 """Trips that are in memory at a time, and in a row group."""

@@ -217,8 +217,8 @@ def test_every_run_says_where_it_belongs_and_what_it_is_about(story: Story) -> N
 
 def test_readmes_table_has_the_form_of_the_demos(story: Story) -> None:
     readme = (REPOSITORY / "README.md").read_text()
-    blocks = re.findall(r"^```\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    table = next(block for block in blocks if "so far" in block)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    table = next(block for language, block in blocks if not language and "so far" in block)
     assert table.splitlines()[0].split() in [line.split() for line in story.second.stdout.splitlines()]
     assert list(rows(table)) == ["base", *(f"2015-0{month}" for month in range(1, 7))]
     assert rows(table)["2015-06"][-1] == "open"

@@ -534,7 +534,9 @@ def test_the_outage_is_tried_on_every_method() -> None:
         name
         for kind in (ModelRegistry, Runs, MlflowStore)
         for name, value in vars(kind).items()
-        if isfunction(value) and not name.startswith("_")
+        if isfunction(value)
+        and not name.startswith("_")
+        and name != "migrate"  # which asks a database, see test_migrating
     ]
     assert sorted(name.removesuffix(" of a run") for name in EVERY_METHOD) == sorted(methods)
 
