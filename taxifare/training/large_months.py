@@ -1,7 +1,7 @@
 """What is learned from a month that is too large for memory, and what models are judged by there.
 
-Of its training trips and of its validation trips 800,000 each are drawn evenly, always the same of an edition. Why that
-many: docs/decisions.md, under training.
+Of its training trips 800,000 and of its validation trips 200,000 are drawn evenly, always the same of an edition. Why
+that many: docs/decisions.md, under training.
 """
 
 import hashlib
