@@ -23,6 +23,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from taxifare.approval.chain import Head, Link, key_of, seal
 from taxifare.approval.records import (
@@ -707,9 +708,21 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
+    _keep_a_log(cursor)
+    cursor.close()
+
+
+# SQLite waits for locks, but not for this one: of four processes that used a new file at once, one was told that it is
+# locked.
+@retry(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    stop=stop_after_delay(LOCK_S),
+    wait=wait_fixed(0.05),
+    reraise=True,
+)
+def _keep_a_log(cursor: sqlite3.Cursor) -> None:
     if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.close()
 
 
 def _begin_postgresql(connection: Connection, *, exclusive: bool) -> None:

@@ -146,7 +146,7 @@ def test_the_picture_of_all_months_comes_first(
     page.goto(f"{company.ui.url}/assets/production_eval_mae")
     expect(page.get_by_text("mae_usd", exact=True)).to_be_visible()
     names = ["all_months", "all_numbers", "mae_usd", "production_version"]
-    heights = [page.get_by_text(name, exact=True).first.bounding_box() or {} for name in names]
+    heights = [page.locator("td").get_by_text(name, exact=True).bounding_box() or {} for name in names]
     assert [place["y"] for place in heights] == sorted(place["y"] for place in heights)
     assert not faults
 

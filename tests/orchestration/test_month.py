@@ -259,7 +259,7 @@ class TestEveryVerdictIsAnAnswer:
 
         # Asking says which decision rested on the edition that was replaced.
         assert failures(compared_january.ask(JANUARY)) == {}
-        assert f"Restated: that {decided.id} was approved by " in compared_january.chat.messages[-1].text
+        assert f"Restated: {decided.id} was approved by " in compared_january.chat.messages[-1].text
 
     def test_production_is_stale_where_the_candidate_surely_saves_more(self, compared_january: World) -> None:
         for tolerance, is_fresh in ((1.0, True), (0.0, False)):
@@ -297,7 +297,7 @@ class TestEveryVerdictIsAnAnswer:
         )
         check = checks_of(result)["production_is_not_stale"]
         assert check.passed
-        assert "cannot be told" in str(check.description)
+        assert "It is unknown whether the model is stale" in str(check.description)
 
 
 class TestSameMonthTwice:
@@ -359,7 +359,7 @@ class TestFaults:
         result = world.run_month(JANUARY)
         assert not result.success
         assert "RegistryError" in "\n".join(failures(result).values())
-        assert "prepare the MLflow store" in "\n".join(failures(result).values())
+        assert "MLflow could not describe the experiment" in "\n".join(failures(result).values())
         assert world.lake() == lake
         assert not [event for event in result.all_events if event.is_successful_output]
 
