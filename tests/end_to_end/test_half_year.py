@@ -318,7 +318,7 @@ def test_fares_rise_and_the_days_so_far_are_learned(taxis: Taxis) -> None:
         # Ada agrees, through the link; the days so far are learned, and she is asked whether that is better.
         assert company.decide(question.config(ADA)).status == "SUCCESS"
         renewal = eventually(
-            lambda: company.questions(str(RISE), "so far, from what rides came to"), "the renewal's question", 600
+            lambda: company.questions(str(RISE), f"the days of {RISE} so far"), "the renewal's question", 600
         )[-1]
         (asked,) = company.books().asked(str(RISE))
         print("renewal:", *renewal.text.splitlines()[:6], sep="\n  ")
