@@ -17,8 +17,10 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.config import pg_config
 from dagster._daemon.controller import DEFAULT_HEARTBEAT_INTERVAL_SECONDS
 from dotenv import dotenv_values
-from sqlalchemy.engine import make_url
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from taxifare.approval.locks import holding
 from taxifare.environment import ENV_FILE
@@ -29,6 +31,10 @@ from taxifare.settings import Settings
 DRIVER = "postgresql+psycopg2"
 """With psycopg 3, which `postgresql://` means, dagster-postgres fails (its issues #33958, #33959)."""
 
+
+_UTC = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT"})
+"""Names of the zone that Dagster takes a server's times to be in. Where it is another, it may fail a run that was made
+a moment ago, "taking longer than 180 seconds to start"."""
 
 _SILENT_DAEMON_S = 1.5 * DEFAULT_HEARTBEAT_INTERVAL_SECONDS
 
@@ -108,19 +114,26 @@ def opened(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """
     with _instance(settings) as instance:
         found, wanted = _schema_of(instance)
+        url = server_of(settings)
         if found != wanted:
-            url = server_of(settings)
             if url is not None:
                 tables = "it has no tables yet" if found is None else f"its tables are of schema {found}"
                 raise StorageError(
                     f"Dagster's storage {shown(url)}: {tables}, this release works with {wanted}: taxifare migrate"
                 )
             instance.upgrade()
+        if url is not None and (zone := _time_zone(settings, url)) not in _UTC:
+            raise StorageError(
+                f"Dagster's storage {shown(url)}: expected a database whose time zone is UTC, received {zone}, and "
+                "Dagster reads its times as UTC: taxifare migrate, with the role that owns the database"
+            )
         yield instance
 
 
 def migrate(settings: Settings) -> str | None:
     """Returns the schema that Dagster's server had and has no more, `none` for no tables; None if nothing was to do.
+
+    The time zone of the database is made UTC.
 
     Raises:
         StorageError: It has that of a later release, or cannot be used.
@@ -129,6 +142,11 @@ def migrate(settings: Settings) -> str | None:
     if url is None:
         return None
     with holding(settings, "migration of Dagster's storage"), _instance(settings) as instance:
+        if _time_zone(settings, url) not in _UTC:
+            with _connected(settings, url) as connection:
+                name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+                quoted = connection.dialect.identifier_preparer.quote(name)
+                connection.exec_driver_sql(f"ALTER DATABASE {quoted} SET timezone TO 'UTC'")
         found, wanted = _schema_of(instance)
         if found == wanted:
             return None
@@ -154,6 +172,23 @@ def _instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     _ = server_of(settings)
     with _told(settings), dg.DagsterInstance.from_ref(_reference(settings)) as instance:
         yield instance
+
+
+@contextmanager
+def _connected(settings: Settings, url: str) -> Iterator[Connection]:
+    """Yields a connection to the server; each statement is a transaction.
+
+    Raises:
+        StorageError: The server does not answer, or the role may not do what is asked.
+    """
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with _told(settings), engine.connect() as connection:
+        yield connection
+
+
+def _time_zone(settings: Settings, url: str) -> str:
+    with _connected(settings, url) as connection:
+        return str(connection.exec_driver_sql("SHOW timezone").scalar_one())
 
 
 def _schema_of(instance: dg.DagsterInstance) -> tuple[str | None, str]:

@@ -185,6 +185,26 @@ class TestRecordOfRunsOnAServer:
                     use(settings)
         engine.dispose()
 
+    def test_a_run_is_made_now_whatever_the_servers_clock_is(self, server: str, tmp_path: Path) -> None:
+        """A server in New York made Dagster's daemon fail runs at their start: for it they were five hours old."""
+        settings = small_settings(tmp_path)
+        dagster_yaml(storage.home_of(settings), server)
+        storage.migrate(settings)
+        with storage.opened(settings) as instance:
+            run = create_run_for_test(instance, "monthly_job")
+            (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+            assert abs(time.time() - record.create_timestamp.timestamp()) < 60
+
+        engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            name = connection.exec_driver_sql("SELECT current_database()").scalar()
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET timezone TO 'Asia/Tokyo'")
+        engine.dispose()
+        with pytest.raises(StorageError, match=r"time zone is UTC, received Asia/Tokyo, .*: taxifare migrate"):
+            storage.usable_server(settings)
+        storage.migrate(settings)
+        assert storage.usable_server(settings) == server
+
     def test_a_second_machine_that_starts_closes_no_run_of_the_first(
         self, server: str, tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
