@@ -67,7 +67,7 @@ class KeptSamples:
                 return None
             with pd.option_context("mode.string_storage", "pyarrow"):
                 trips = pd.read_parquet(io.BytesIO(content), page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, AttributeError, TypeError, ValueError) as error:  # of Arrow, JSON, or what stands in it
             _log.warning("%s is damaged, and is made anew: %s", place, error)
             return None
         return Sample(trips, drawn_from)

@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -19,6 +21,7 @@ from taxifare.sources import make_source
 from taxifare.sources.whole_months import NothingToTakeError, NotWholeError, take, whole_month
 from taxifare.training import kept_samples
 from taxifare.training.base_trips import BaseTrips
+from taxifare.training.kept_samples import KeptSamples
 from taxifare.training.rehearsal import Past
 from taxifare.trips.editions import TripBatches, Trips
 from taxifare.trips.months import Month, bounds, months_between, parse_month
@@ -233,6 +236,16 @@ def test_a_damaged_sample_is_told_and_made_anew(twins: Twins, caplog: pytest.Log
         twins.damage(month, "")
     assert read_for(twins, LAST + 1) == ["2014-12", "2015-04"]
     assert "2015-04.parquet is damaged, and is made anew" in caplog.text
+
+
+@pytest.mark.parametrize("marks", [b"no JSON", b'{"drawn_from": [1]}', b"[]"])
+def test_a_sample_with_marks_of_another_make_is_made_anew(tmp_path: Path, marks: bytes) -> None:
+    settings = few(tmp_path)
+    place = settings.lake / "rehearsal_samples" / "2015-01.parquet"
+    place.parent.mkdir(parents=True)
+    table = pa.table({"wait": [1.0]}).replace_schema_metadata({b"taxifare.rehearsal_sample": marks})
+    pq.write_table(table, str(place))
+    assert KeptSamples(settings).find("2015-01", frozenset()) is None
 
 
 def test_base_years_are_told_apart_by_what_was_gathered(tmp_path: Path) -> None:
