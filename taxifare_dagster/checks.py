@@ -18,7 +18,7 @@ from taxifare.gate.scores import EvaluationError, Interval
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import calendar_in
 from taxifare.monitoring.guards import (
-    Finding,
+    GuardFinding,
     asked_in_time,
     clocks_agree,
     known_versions,
@@ -200,7 +200,7 @@ def served_outcomes_checks(
     yield _found(asset, "clocks_agree", clocks_agree(outcomes), warn=True)
 
 
-def _found(asset: str, name: str, finding: Finding, *, warn: bool = False) -> dg.AssetCheckResult:
+def _found(asset: str, name: str, finding: GuardFinding, *, warn: bool = False) -> dg.AssetCheckResult:
     """Returns what a guard found as the result of a check."""
     result = _result(asset, name, passed=finding.is_passed, shown={"rides": finding.rides}, warn=warn)
     return result._replace(description=finding.said)

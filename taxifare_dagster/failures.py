@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 
-from taxifare.approval.faults import Fault, about_failure, failure
+from taxifare.approval.faults import FaultNotice, about_failure, failure
 from taxifare.approval.message import Links
 
 LOOKS_BACK = timedelta(days=7)
@@ -38,7 +38,7 @@ def failed_runs(instance: dg.DagsterInstance) -> Mapping[str, DagsterRun]:
     }
 
 
-def failure_of(run: DagsterRun, instance: dg.DagsterInstance, links: Links) -> Fault:
+def failure_of(run: DagsterRun, instance: dg.DagsterInstance, links: Links) -> FaultNotice:
     """Returns what is told of a run that failed or was stopped."""
     partition = run.tags.get("dagster/partition")
     assets = sorted(key.to_user_string() for key in run.asset_selection or ()) if _is_of_assets(run) else []

@@ -16,7 +16,7 @@ from taxifare.approval.channels import DeliveryError, Notifier
 from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_notice, send_reminders
 from taxifare.approval.due import Known, standing_due_after, to_learn_so_far, to_tell
-from taxifare.approval.faults import Fault, damage
+from taxifare.approval.faults import FaultNotice, damage
 from taxifare.approval.message import Links
 from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
@@ -160,7 +160,7 @@ def reminder_job() -> None:
     keep_requests()
 
 
-class Answer(dg.Config):
+class AnswerConfig(dg.Config):
     """A person's answer to a request. The message fills in all but who and why."""
 
     request: str = Field(description="The request's id, as in the message")
@@ -174,7 +174,7 @@ class Answer(dg.Config):
 @dg.op
 def decide(
     context: dg.OpExecutionContext,
-    config: Answer,
+    config: AnswerConfig,
     approvals: dg.ResourceParam[Approvals],
     publisher: dg.ResourceParam[LakePublisher],
     settings: dg.ResourceParam[Settings],
@@ -281,7 +281,7 @@ def send_notices(
         raise dg.Failure("; ".join(undelivered))
 
 
-def damage_of(approvals: Approvals, links: Links) -> Mapping[str, Fault]:
+def damage_of(approvals: Approvals, links: Links) -> Mapping[str, FaultNotice]:
     """Returns what is wrong with production, by what notices call it; nothing where it is what was registered."""
     found = approvals.damage()
     if found is None:

@@ -18,7 +18,7 @@ from taxifare_dagster.assets.models import base_model, staging_model
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import BEATS_PRODUCTION, CODE_LOCATION
 from taxifare_dagster.jobs import (
-    Answer,
+    AnswerConfig,
     Repetition,
     Return,
     ask_again,
@@ -61,7 +61,7 @@ class DagsterLinks:
     def decision(self, request: Question, token: str, decision: Decision) -> str:
         """Returns the address of the launchpad with the decision's job filled in, but for who and why."""
         return self._launchpad(
-            decision_job, decide, Answer, {"request": request.id, "token": token, "decision": decision}
+            decision_job, decide, AnswerConfig, {"request": request.id, "token": token, "decision": decision}
         )
 
     def run(self, run_id: str) -> str:

@@ -23,7 +23,7 @@ from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import Calendar
 from taxifare.monitoring.drift import InputDrift
-from taxifare.monitoring.gathering import Gathered
+from taxifare.monitoring.gathering import GatheredQuotes
 from taxifare.monitoring.joining import Joined
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.monitoring.watch import Watched
@@ -310,7 +310,7 @@ def change(found: Change, version: str | None) -> Metadata:
     }
 
 
-def gathered(found: Gathered) -> Metadata:
+def gathered(found: GatheredQuotes) -> Metadata:
     """Returns what came of gathering a month's quotes."""
     return {
         "dagster/partition_row_count": found.quotes,

@@ -15,7 +15,7 @@ from taxifare.settings import Settings
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskOutcome:
     """What came of asking.
 
     Attributes:
@@ -39,7 +39,7 @@ def ask(
     settings: Settings,
     *,
     comparison_page: str | None = None,
-) -> Asked:
+) -> AskOutcome:
     """Returns what came of asking about a comparison; done again after a failure it asks nothing twice.
 
     A channel that is down keeps the message neither from the others nor the policy from deciding. While a person reads
@@ -66,4 +66,4 @@ def ask(
         except DeliveryError as error:
             faults.append(error)
     approvals.prepare(request.staging_version)
-    return Asked(request, tuple(sent), tuple(faults), approvals.decide_by_policy(request.id, settings))
+    return AskOutcome(request, tuple(sent), tuple(faults), approvals.decide_by_policy(request.id, settings))

@@ -20,7 +20,7 @@ from taxifare.approval import requests, standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import DeliveryError, Message, Notifier, PassingDeliveryError
-from taxifare.approval.faults import Fault
+from taxifare.approval.faults import FaultNotice
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Entries
 from taxifare.approval.message import (
@@ -127,7 +127,7 @@ def send_notice(
     links: Links,
     settings: Settings,
     *,
-    fault: Fault | None = None,
+    fault: FaultNotice | None = None,
     reminder: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:

@@ -13,7 +13,7 @@ MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
-class Fault:
+class FaultNotice:
     """Something that waits for a person.
 
     Attributes:
@@ -37,7 +37,7 @@ def about_damage(version: str) -> str:
     return f"damage {version}"
 
 
-def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_back: bool) -> Fault:
+def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_back: bool) -> FaultNotice:
     r"""Returns what is told of a run that did not do its work.
 
     Args:
@@ -58,14 +58,16 @@ def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_bac
     cut = said if len(said) <= MOST_CHARACTERS else f"{said[:MOST_CHARACTERS]}…"
     wait = "; later months wait until then" if holds_back else ""
     way_out = f"What to do: fix the cause and re-execute the run from its page{wait}"
-    return Fault(about_failure(name), (f"{ending.capitalize()}: {what}", f"Why: {cut or 'unknown'}", way_out), page)
+    return FaultNotice(
+        about_failure(name), (f"{ending.capitalize()}: {what}", f"Why: {cut or 'unknown'}", way_out), page
+    )
 
 
-def damage(version: str, why: str, page: str) -> Fault:
+def damage(version: str, why: str, page: str) -> FaultNotice:
     """Returns what is told of a production version that is not what was approved, or cannot be found."""
     way_out = (
         "What to do: restore it from a backup, or roll back: taxifare rollback --to VERSION (or none) --by YOU "
         "--reason WHY; taxifare doctor says more"
     )
     lines = (f"Damaged: version {version}, which is in production", f"Why: {one_line(redacted(why))}", way_out)
-    return Fault(about_damage(version), lines, page)
+    return FaultNotice(about_damage(version), lines, page)

@@ -11,7 +11,7 @@ from typing import Protocol
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE, Decision
-from taxifare.approval.faults import Fault
+from taxifare.approval.faults import FaultNotice
 from taxifare.approval.policies import PolicyDecision
 from taxifare.approval.records import (
     Alarm,
@@ -248,7 +248,7 @@ def expiry_notice(request: Request, links: Links, token: str, number: int, head:
     return _message(key, lines, pages, head)
 
 
-def fault_notice(fault: Fault, head: Head | None) -> Message:
+def fault_notice(fault: FaultNotice, head: Head | None) -> Message:
     """Returns the message that tells of something that has gone wrong."""
     return _message(fault.about.capitalize(), fault.lines, [("See", fault.page)], head)
 

@@ -8,8 +8,8 @@ import typer
 
 from taxifare.approval.versions import ledger_of
 from taxifare.cli.shared import Terminal, errors_told
-from taxifare.operations.status import Question, Status, status_of
-from taxifare.reports.months import MonthOnRecord
+from taxifare.operations.status import OpenQuestion, Status, status_of
+from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
 from taxifare.texts import one_line
@@ -102,7 +102,7 @@ def _months(found: Status, unit: str) -> list[str]:
     return [head, *map(_month, found.months[-_MONTHS:]), f"(errors in {unit} a ride, both on the same rides)"]
 
 
-def _month(one: MonthOnRecord) -> str:
+def _month(one: ComparedMonth) -> str:
     errors = ["–" if mae is None else f"{mae:.3f}" for mae in (one.production_mae, one.staging_mae)]
     line = f"{one.subject:9}{one.verdict:12}{errors[0]:>10}{errors[1]:>9}  {one.decision}"
     room = _WIDTH - _MARGIN
@@ -117,7 +117,7 @@ def _questions(found: Status) -> list[str]:
     return [*lines, f"and {more} more: taxifare requests"] if more > 0 else lines
 
 
-def _asked(question: Question, now: datetime) -> str:
+def _asked(question: OpenQuestion, now: datetime) -> str:
     return f"asked {_ago(now - question.asked_at)} ago, until {question.valid_until:%Y-%m-%d}"
 
 

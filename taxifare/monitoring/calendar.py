@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from taxifare.approval.faults import Fault
+from taxifare.approval.faults import FaultNotice
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import readable
 from taxifare.errors import ToldError
@@ -30,7 +30,7 @@ IS_NEWS = timedelta(days=31)
 """How long after its day people are still told of a rule; afterwards it is only shown."""
 
 
-class Learned(Protocol):
+class HasLearned(Protocol):
     """What a model has learned from, as far as the calendar asks."""
 
     @property
@@ -138,7 +138,7 @@ class Calendar:
 
 
 def unlearned_rules(
-    city: City, exposure: Iterable[Learned], today: date, features: Sequence[str] | None = None
+    city: City, exposure: Iterable[HasLearned], today: date, features: Sequence[str] | None = None
 ) -> tuple[UnlearnedRule, ...]:
     """Returns the dated rules in force, or within `LOOKS_AHEAD`, that a model has learned nothing of, oldest first.
 
@@ -209,7 +209,7 @@ def expectation(entries: Entries, version: str) -> Expectation | None:
     return Expectation(baseline, now.difficulty_mae, latest.subject)
 
 
-def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, Fault]:
+def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, FaultNotice]:
     """Returns what people are to be told of rules that are about to be in force, or have been of late, by its name.
 
     Args:
@@ -221,12 +221,14 @@ def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, Fau
     return {fault.about: fault for fault in faults}
 
 
-def fault_of(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str) -> Fault:
+def fault_of(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str) -> FaultNotice:
     """Returns what is told of one rule, once for each version."""
     about = f"rule {unlearned.rule.name} and version {calendar.version}"
     said = f"Not learned: {unlearned}"
     if not unlearned.is_ahead:
-        return Fault(about, (said, f"Version {calendar.version}, which prices rides, knows nothing of this rule"), page)
+        return FaultNotice(
+            about, (said, f"Version {calendar.version}, which prices rides, knows nothing of this rule"), page
+        )
     expected = () if calendar.expected is None else (f"Error to expect: {calendar.expected.told(unit)}",)
     lines = (
         said,
@@ -236,7 +238,7 @@ def fault_of(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str
         "collected, the watch asks whether to retrain a few days after it began; until then, allow for the rule when "
         "quoting",
     )
-    return Fault(about, lines, page)
+    return FaultNotice(about, lines, page)
 
 
 def _manifest_in_force(settings: Settings) -> Manifest | None:

@@ -52,7 +52,7 @@ _ORDER = (*KEY, "asked_at", "predicted", "quoted", "pickup_datetime", *COORDINAT
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheredQuotes:
     """What came of gathering a month.
 
     Attributes:
@@ -109,7 +109,7 @@ class _Quote(msgspec.Struct):
     received_at: datetime
 
 
-def gather(place: UPath, month: Month, settings: Settings) -> Gathered:
+def gather(place: UPath, month: Month, settings: Settings) -> GatheredQuotes:
     """Ensures that the month's quotes are in a parquet file: those it has, those of the lake and those of the inbox.
 
     Args:
@@ -132,7 +132,7 @@ def gather(place: UPath, month: Month, settings: Settings) -> Gathered:
     marked = table.replace_schema_metadata({_SOURCES: msgspec.json.encode(sorted(sources))})
     with whole_file(place) as unfinished, unfinished.open("wb") as file:
         pq.write_table(marked, file, compression="zstd")
-    return Gathered(len(table), pc.count_distinct(table["ride_id"]).as_py(), repeated, contradicting, len(torn))
+    return GatheredQuotes(len(table), pc.count_distinct(table["ride_id"]).as_py(), repeated, contradicting, len(torn))
 
 
 def sources_of(place: UPath) -> tuple[str, ...] | None:

@@ -41,7 +41,7 @@ _EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class GuardFinding:
     """What a guard found.
 
     Attributes:
@@ -70,7 +70,7 @@ def read_fates(outcomes: UPath) -> pd.DataFrame:
     return frame
 
 
-def rides_match(outcomes: pd.DataFrame) -> Finding:
+def rides_match(outcomes: pd.DataFrame) -> GuardFinding:
     """Returns whether the ids of quotes are those of trips: not all who ask for a price ride, but some do.
 
     Args:
@@ -82,15 +82,15 @@ def rides_match(outcomes: pd.DataFrame) -> Finding:
     told = ", ".join(f"{count:,} {fate}" for fate, count in sorted(counts.items()))
     said = f"the truth is known of {matched:,} of {rides:,} rides that were quoted ({told or 'none'})"
     if rides < _FEWEST_RIDES or matched >= _LEAST_MATCHED * rides:
-        return Finding(is_passed=True, said=said, rides=rides)
+        return GuardFinding(is_passed=True, said=said, rides=rides)
     why = (
         "either the month is not published yet, or the source calls its rides otherwise than clients do (TLC numbers "
         "them itself): tell outcomes by POST /outcomes or STREAM_OUTCOMES"
     )
-    return Finding(is_passed=False, said=f"{said}: {why}", rides=rides)
+    return GuardFinding(is_passed=False, said=f"{said}: {why}", rides=rides)
 
 
-def same_again(predictions: pd.DataFrame, registry: ModelRegistry) -> Finding:
+def same_again(predictions: pd.DataFrame, registry: ModelRegistry) -> GuardFinding:
     """Returns whether the registered versions predict a sample of the rides again as they were priced, to the cent.
 
     Raises:
@@ -103,9 +103,9 @@ def same_again(predictions: pd.DataFrame, registry: ModelRegistry) -> Finding:
         sampled += len(sample)
         faults += _differences(str(version), sample, registry)
     if faults:
-        return Finding(is_passed=False, said="; ".join(faults), rides=sampled)
+        return GuardFinding(is_passed=False, said="; ".join(faults), rides=sampled)
     said = f"{sampled:,} rides predicted again by the registered versions, each equal to the cent"
-    return Finding(is_passed=True, said=said, rides=sampled)
+    return GuardFinding(is_passed=True, said=said, rides=sampled)
 
 
 def _differences(version: str, sample: pd.DataFrame, registry: ModelRegistry) -> Iterator[str]:
@@ -126,7 +126,7 @@ def _differences(version: str, sample: pd.DataFrame, registry: ModelRegistry) ->
         )
 
 
-def known_versions(predictions: pd.DataFrame, history: Sequence[Promotion], asked: Collection[str]) -> Finding:
+def known_versions(predictions: pd.DataFrame, history: Sequence[Promotion], asked: Collection[str]) -> GuardFinding:
     """Returns whether all that was served was in production by the ledger, and all in shadow was asked about.
 
     Args:
@@ -152,11 +152,11 @@ def known_versions(predictions: pd.DataFrame, history: Sequence[Promotion], aske
     if faults:
         told = "; ".join(faults[:_EXAMPLES])
         said = f"the ledger knows nothing of {told}: who serves it, and from which lake (taxifare doctor)?"
-        return Finding(is_passed=False, said=said, rides=len(predictions))
-    return Finding(is_passed=True, said="every version is in the ledger", rides=len(predictions))
+        return GuardFinding(is_passed=False, said=said, rides=len(predictions))
+    return GuardFinding(is_passed=True, said="every version is in the ledger", rides=len(predictions))
 
 
-def asked_in_time(predictions: pd.DataFrame, time_zone: str) -> Finding:
+def asked_in_time(predictions: pd.DataFrame, time_zone: str) -> GuardFinding:
     """Returns whether prices were asked for before their rides began, by the service's clock against the city's.
 
     A file of rides is priced when it is priced, and tells nothing of clocks.
@@ -167,23 +167,23 @@ def asked_in_time(predictions: pd.DataFrame, time_zone: str) -> Finding:
     """
     asked = predictions[(predictions["served_as"] == "production") & predictions["bundle"].notna()]
     if asked.empty:
-        return Finding(is_passed=True, said="nothing was asked for, but by files", rides=0)
+        return GuardFinding(is_passed=True, said="nothing was asked for, but by files", rides=0)
     local = asked["asked_at"].dt.tz_convert(time_zone).dt.tz_localize(None)
     lead_min = (asked["pickup_datetime"] - local).dt.total_seconds() / 60
     median, soonest = float(lead_min.median()), float(lead_min.quantile(0.05))
     said = f"prices were asked for {median:,.0f} min before the ride in the middle, 5 % within {soonest:,.0f} min"
     if abs(median) > _REPLAYED_MIN:
         told = f"{said}: rides of another time were asked for, so clocks cannot be told from that"
-        return Finding(is_passed=True, said=told, rides=len(asked))
+        return GuardFinding(is_passed=True, said=told, rides=len(asked))
     is_late, is_early = median < -_LATEST_MIN, soonest > _SOONEST_MIN
     if is_late or is_early:
         why = "rides had begun before" if is_late else "nobody asks within the hour"
         told = f"{said}: {why}; expected the city's clock ({time_zone}) of clients, and UTC of the service"
-        return Finding(is_passed=False, said=told, rides=len(asked))
-    return Finding(is_passed=True, said=said, rides=len(asked))
+        return GuardFinding(is_passed=False, said=told, rides=len(asked))
+    return GuardFinding(is_passed=True, said=said, rides=len(asked))
 
 
-def clocks_agree(outcomes: pd.DataFrame) -> Finding:
+def clocks_agree(outcomes: pd.DataFrame) -> GuardFinding:
     """Returns whether rides began, as the source has published them, about when their prices were asked for.
 
     Args:
@@ -191,10 +191,10 @@ def clocks_agree(outcomes: pd.DataFrame) -> Finding:
     """
     known = outcomes[outcomes["began_at"].notna()]
     if known.empty:
-        return Finding(is_passed=True, said="no ride that was priced is published", rides=0)
+        return GuardFinding(is_passed=True, said="no ride that was priced is published", rides=0)
     apart_min = float(((known["began_at"] - known["pickup_datetime"]).dt.total_seconds() / 60).median())
     said = f"published pickups lie {apart_min:+,.0f} min from those that were priced, in the middle"
     if abs(apart_min) > _APART_MIN:
         said += ": the clocks of source and clients differ (a time zone, or a change of the clock?)"
-        return Finding(is_passed=False, said=said, rides=len(known))
-    return Finding(is_passed=True, said=said, rides=len(known))
+        return GuardFinding(is_passed=False, said=said, rides=len(known))
+    return GuardFinding(is_passed=True, said=said, rides=len(known))

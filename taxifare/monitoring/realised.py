@@ -52,7 +52,7 @@ class Promise(Frozen):
         return Interval(mean=self.mae.mean * ratio, low=self.mae.low * ratio, high=self.mae.high * ratio)
 
 
-class Part(Frozen):
+class QuotedPart(Frozen):
     """How far off some of the quotes were: of a week, by its Monday, or of a slice.
 
     Attributes:
@@ -75,7 +75,7 @@ class Part(Frozen):
         return skill(self.mae, self.difficulty_mae) if self.difficulty_mae else None
 
 
-class RealisedError(Part):
+class RealisedError(QuotedPart):
     """How far off the quotes of a version were in a month; `name` is the version, or `all` for all that were served.
 
     Attributes:
@@ -91,8 +91,8 @@ class RealisedError(Part):
     interval: Interval
     quoted_mae: float
     promise: Promise | None
-    weeks: tuple[Part, ...]
-    slices: tuple[Part, ...]
+    weeks: tuple[QuotedPart, ...]
+    slices: tuple[QuotedPart, ...]
 
     @property
     def expected(self) -> Interval | None:
@@ -250,10 +250,10 @@ def _error(name: str, rows: pd.DataFrame, masks: pd.DataFrame, promise: Promise 
     )
 
 
-def _part(name: str, rows: pd.DataFrame) -> Part:
+def _part(name: str, rows: pd.DataFrame) -> QuotedPart:
     error = rows["predicted"] - rows["truth"]
     difficulty = float((rows["reference"] - rows["truth"]).abs().mean())
-    return Part(
+    return QuotedPart(
         name=name,
         rides=len(rows),
         mae=float(error.abs().mean()),

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from taxifare.errors import ToldError
-from taxifare.operations.status import AlarmName, Status
+from taxifare.operations.status import Status, StatusAlarmName
 
 FRESH_S = 30.0
 """How long what was found is told again: however often somebody asks, ledger and source are not asked more often."""
@@ -94,7 +94,7 @@ def _metrics(found: Status, unit: str) -> Iterator[Metric]:
     alarms = GaugeMetricFamily(
         "taxifare_alarms", "Alarms as `taxifare status` shows them, of each name how many", labels=["alarm"]
     )
-    for name in get_args(AlarmName):
+    for name in get_args(StatusAlarmName):
         alarms.add_metric([name], sum(alarm.name == name for alarm in found.alarms))
     yield alarms
     suffix, factor = ("seconds", 60.0) if unit == "min" else (unit.lower(), 1.0)

@@ -20,7 +20,7 @@ from taxifare.errors import ToldError
 from taxifare.monitoring.calendar import calendar_if_told
 from taxifare.monitoring.realised import RealisedError
 from taxifare.operations.month_pages import Realised
-from taxifare.reports.months import MonthOnRecord, months_on_record
+from taxifare.reports.months import ComparedMonth, months_on_record
 from taxifare.secrets import redacted
 from taxifare.serving import in_force
 from taxifare.settings import Settings
@@ -37,7 +37,7 @@ WORKS = "make dev"
 
 
 @dataclass(frozen=True)
-class Question:
+class OpenQuestion:
     """Something that waits for a person's answer.
 
     Attributes:
@@ -55,13 +55,13 @@ class Question:
     answer: str
 
 
-AlarmName = Literal[
+StatusAlarmName = Literal[
     "ledger", "service", "calendar", "watch", "source", "waiting", "behind", "outcomes", "promise", "messages"
 ]
 
 
 @dataclass(frozen=True)
-class Alarm:
+class StatusAlarm:
     """Something that is not as it should be.
 
     Attributes:
@@ -69,7 +69,7 @@ class Alarm:
         says: What has happened, and the way out.
     """
 
-    name: AlarmName
+    name: StatusAlarmName
     says: str
 
 
@@ -96,15 +96,15 @@ class Status:
     now: datetime
     promotion: Promotion | None = None
     promised: Request | None = None
-    months: tuple[MonthOnRecord, ...] = ()
-    questions: tuple[Question, ...] = ()
+    months: tuple[ComparedMonth, ...] = ()
+    questions: tuple[OpenQuestion, ...] = ()
     behind: tuple[Month, ...] = ()
     waits: str | None = None
     cannot_tell: str | None = None
     quotes: tuple[str, RealisedError] | None = None
     lost_quotes: str | None = None
     untold: tuple[str, ...] = ()
-    alarms: tuple[Alarm, ...] = ()
+    alarms: tuple[StatusAlarm, ...] = ()
     next_command: str | None = None
 
     @property
@@ -173,22 +173,22 @@ def _promised(entries: Entries, promotion: Promotion | None) -> Request | None:
     return entries.last_request_of(promotion.version)
 
 
-def _questions(known: Known, now: datetime) -> Iterator[Question]:
+def _questions(known: Known, now: datetime) -> Iterator[OpenQuestion]:
     """Yields what waits for an answer, the oldest subject first; an alarm only in time, for it is not asked again."""
     if known.standing.open is not None:
         yield _about_standing(known.standing.open)
     if (raised := known.alarms.open) is not None and now <= raised.valid_until:
         about = f"Version {raised.version} errs more than it did: retrain on the days of {raised.month} so far?"
-        yield Question(raised.id, about, raised.requested_at, raised.valid_until, command(raised, "approve"))
+        yield OpenQuestion(raised.id, about, raised.requested_at, raised.valid_until, command(raised, "approve"))
     waiting = (request for request in known.requests if request.id not in known.ends)
     for request in sorted(waiting, key=requests.by_subject):
         before = "nothing" if request.production_version is None else f"version {request.production_version}"
         about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
         answer = command(request, by_verdict(request.verdict))
-        yield Question(request.id, about, request.requested_at, request.valid_until, answer)
+        yield OpenQuestion(request.id, about, request.requested_at, request.valid_until, answer)
 
 
-def _in_time(question: Question, now: datetime) -> Question:
+def _in_time(question: OpenQuestion, now: datetime) -> OpenQuestion:
     """Returns the question, or how it is asked again where nobody has answered it in time."""
     if now <= question.valid_until:
         return question
@@ -196,9 +196,9 @@ def _in_time(question: Question, now: datetime) -> Question:
     return replace(question, about=f"{question.about}; nobody answered in time", answer=again)
 
 
-def _about_standing(request: StandingRequest) -> Question:
+def _about_standing(request: StandingRequest) -> OpenQuestion:
     about = f"Standing approval of {request.first_month} to {request.last_month}"
-    return Question(request.id, about, request.requested_at, request.valid_until, command(request, "approve"))
+    return OpenQuestion(request.id, about, request.requested_at, request.valid_until, command(request, "approve"))
 
 
 def _untold(known: Known, channels: Sequence[str], settings: Settings) -> Iterator[str]:
@@ -241,72 +241,74 @@ def _with_quotes(found: Status, realised: Realised, settings: Settings) -> Statu
     return found
 
 
-def _behind_what_was_told(told_at: datetime) -> Alarm:
+def _behind_what_was_told(told_at: datetime) -> StatusAlarm:
     says = (
         f"the ledger lacks what people were told on {told_at:%Y-%m-%d %H:%M} UTC: it was restored from an older backup "
         "or cut off, and nothing is decided meanwhile; taxifare doctor says more"
     )
-    return Alarm("ledger", says)
+    return StatusAlarm("ledger", says)
 
 
-def _service(last: Promotion | None, settings: Settings) -> Iterator[Alarm]:
+def _service(last: Promotion | None, settings: Settings) -> Iterator[StatusAlarm]:
     """Yields that those who price rides find something else than what the ledger says."""
     if last is None:
         return
     try:
         found = in_force.read(settings.lake)
     except (ToldError, OSError) as error:
-        yield Alarm("service", f"what prices rides cannot be told: {one_line(redacted(str(error)))}")
+        yield StatusAlarm("service", f"what prices rides cannot be told: {one_line(redacted(str(error)))}")
         return
     if found is None or (found.sequence, found.version) != (last.sequence, last.version):
         instead = "nothing" if found is None else f"version {found.version or 'none'}"
-        yield Alarm("service", f"rides are priced by {instead}, not by what is in production: taxifare bundle")
+        yield StatusAlarm("service", f"rides are priced by {instead}, not by what is in production: taxifare bundle")
 
 
-def _unlearned(entries: Entries, settings: Settings, now: datetime) -> Iterator[Alarm]:
+def _unlearned(entries: Entries, settings: Settings, now: datetime) -> Iterator[StatusAlarm]:
     """Yields the dated rules, about to be in force or in force of late, that what prices rides has not learned."""
     if (calendar := calendar_if_told(entries, settings, now)) is not None:
         for rule in calendar.news:
-            yield Alarm("calendar", f"version {calendar.version} has not learned {rule}")
+            yield StatusAlarm("calendar", f"version {calendar.version} has not learned {rule}")
 
 
-def _errs(known: Known, now: datetime) -> Iterator[Alarm]:
+def _errs(known: Known, now: datetime) -> Iterator[StatusAlarm]:
     """Yields that what is in production errs more than it did, from the alarm until production changes."""
     raised = None if known.promotion is None else known.alarms.of(known.promotion.sequence)
     if raised is not None:
         says = f"since {raised.requested_at:%Y-%m-%d} version {raised.version} is known to err more than it did"
         is_late = raised == known.alarms.open and now > raised.valid_until
         late = f"nobody answered; {raised.month} is compared when it is published"
-        yield Alarm(
+        yield StatusAlarm(
             "watch", f"{says}; the question whether to retrain: {late if is_late else known.alarms.state(raised)}"
         )
 
 
-def _months(found: Status) -> Iterator[Alarm]:
+def _months(found: Status) -> Iterator[StatusAlarm]:
     """Yields what keeps months from being run."""
     if found.cannot_tell is not None:
-        yield Alarm("source", f"the source cannot tell what is published: {found.cannot_tell}")
+        yield StatusAlarm("source", f"the source cannot tell what is published: {found.cannot_tell}")
     if found.waits is not None:
-        yield Alarm("waiting", one_line(found.waits))
+        yield StatusAlarm("waiting", one_line(found.waits))
     elif found.behind and found.production is not None:
         more = "" if len(found.behind) == 1 else f" to {found.behind[-1]}, {len(found.behind)} months,"
-        yield Alarm("behind", f"{found.behind[0]}{more} published and not run yet: {WORKS} runs what is due")
+        yield StatusAlarm("behind", f"{found.behind[0]}{more} published and not run yet: {WORKS} runs what is due")
 
 
-def _quotes(found: Status) -> Iterator[Alarm]:
+def _quotes(found: Status) -> Iterator[StatusAlarm]:
     """Yields that quotes were further off than was promised, or that it cannot be told."""
     if found.lost_quotes is not None:
-        yield Alarm("outcomes", f"what quotes came to cannot be read: {found.lost_quotes}")
+        yield StatusAlarm("outcomes", f"what quotes came to cannot be read: {found.lost_quotes}")
     if found.quotes is not None and found.quotes[1].is_kept is False:
         month, _ = found.quotes
-        yield Alarm("promise", f"quotes of {month} were surely further off than promised: taxifare outcomes {month}")
+        yield StatusAlarm(
+            "promise", f"quotes of {month} were surely further off than promised: taxifare outcomes {month}"
+        )
 
 
-def _messages(found: Status) -> Iterator[Alarm]:
+def _messages(found: Status) -> Iterator[StatusAlarm]:
     """Yields what people should know and were not told."""
     if found.untold:
         more = "" if len(found.untold) == 1 else f" and {len(found.untold) - 1} more"
-        yield Alarm("messages", f"not in every channel yet: {found.untold[0]}{more}; {WORKS} sends what is due")
+        yield StatusAlarm("messages", f"not in every channel yet: {found.untold[0]}{more}; {WORKS} sends what is due")
 
 
 def _next_command(found: Status, *, is_behind: bool) -> str | None:

@@ -21,7 +21,7 @@ from taxifare.gate.staleness import Baseline, Change
 from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
-from taxifare.reports.months import TO_BE_ASKED, MonthOnRecord, months_on_record
+from taxifare.reports.months import TO_BE_ASKED, ComparedMonth, months_on_record
 from taxifare.settings import Settings
 from taxifare.texts import one_line
 from taxifare.trips.cities import City, Rule
@@ -45,7 +45,7 @@ _RULES = 4
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShortAnswer:
     """The answer to one of a manager's questions.
 
     Attributes:
@@ -100,8 +100,8 @@ class MonthPage:
         realised: What the quotes of months up to it came to, in order.
     """
 
-    month: MonthOnRecord
-    before: tuple[MonthOnRecord, ...]
+    month: ComparedMonth
+    before: tuple[ComparedMonth, ...]
     city: City
     target: Target
     tolerance: float
@@ -162,23 +162,25 @@ class MonthPage:
         return None if subject == BASE else f"{parse_month(subject).end_time:%Y-%m-%d}"
 
     @property
-    def was_right(self) -> Answer:
+    def was_right(self) -> ShortAnswer:
         """Whether the model in production was right this month."""
         evidence = self.month.evidence
         if evidence is None:
-            return Answer("plain", "Cannot be shown", ("The evidence was written by another release of taxifare.",))
+            return ShortAnswer(
+                "plain", "Cannot be shown", ("The evidence was written by another release of taxifare.",)
+            )
         if evidence.production_version is None:
-            return Answer("plain", "There was no model yet", (self._of_the_first(evidence),))
+            return ShortAnswer("plain", "There was no model yet", (self._of_the_first(evidence),))
         if evidence.production is None or evidence.verdict is Verdict.LEAK:
-            return Answer("bad", "Unknown", tuple(f"{_capital(reason)}." for reason in evidence.reasons))
+            return ShortAnswer("bad", "Unknown", tuple(f"{_capital(reason)}." for reason in evidence.reasons))
         change = self.change
         error = self._error(evidence.production_version, evidence.production.scores)
         sentences = (error, *self._against_promise(change), *self._paid())
         if any(told.is_kept is False for told in self.told):
-            return Answer("bad", "Worse than promised", sentences)
+            return ShortAnswer("bad", "Worse than promised", sentences)
         if change is not None and change.is_stale:
-            return Answer("bad", "No longer well enough", (*sentences, change.finding))
-        return Answer("good", "Yes", sentences)
+            return ShortAnswer("bad", "No longer well enough", (*sentences, change.finding))
+        return ShortAnswer("good", "Yes", sentences)
 
     def _of_the_first(self, evidence: Evidence) -> str:
         return (
@@ -239,7 +241,7 @@ class MonthPage:
         )
 
     @property
-    def what_changed(self) -> Answer:
+    def what_changed(self) -> ShortAnswer:
         """What changed in production, and in the rules."""
         rules = tuple(f"Since {rule.since}: {rule.description}." for rule in self.new_rules)
         made = tuple(_told(change) for change in self.changes)
@@ -254,19 +256,21 @@ class MonthPage:
                 f"{self.amount(abs(found.gain.mean))} a ride than version {found.replaced_version}, which it replaced.",
             )
         if made:
-            return Answer("plain", f"Version {self.changes[-1].version} went into production", (*made, *rules, *back))
+            return ShortAnswer(
+                "plain", f"Version {self.changes[-1].version} went into production", (*made, *rules, *back)
+            )
         if evidence is None or evidence.production_version is None:
-            return Answer("plain", "Nothing is in production", (*rules, *back))
+            return ShortAnswer("plain", "Nothing is in production", (*rules, *back))
         stays = f"Version {evidence.production_version} stayed in production"
-        return Answer("plain", "New rules" if rules else "Nothing", (f"{stays}.", *rules, *back))
+        return ShortAnswer("plain", "New rules" if rules else "Nothing", (f"{stays}.", *rules, *back))
 
     @property
-    def to_decide(self) -> Answer:
+    def to_decide(self) -> ShortAnswer:
         """What a person has to decide, or has decided."""
         asked, outcome = self.month.asked, self.month.outcome
         if asked is None:
             title = "A question is on its way" if self.month.decision == TO_BE_ASKED else "Nothing"
-            return Answer("plain", title, (f"{_capital(self.month.decision)}.",))
+            return ShortAnswer("plain", title, (f"{_capital(self.month.decision)}.",))
         question = (
             f"Should version {asked.staging_version} replace {_version(asked.production_version)}? The verdict is "
             f"{asked.verdict}: {VERDICT_IN_WORDS[asked.verdict]}."
@@ -275,10 +279,10 @@ class MonthPage:
             until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
             way = "Answer with the links in the message, or type:"
             command = f'taxifare decide {asked.id} --approve (or --reject) --by YOU --reason "WHY"'
-            return Answer("bad", f"One question, until {until}", (question, way), command)
+            return ShortAnswer("bad", f"One question, until {until}", (question, way), command)
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
         ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
-        return Answer("plain", "Nothing: it was decided", (question, ended))
+        return ShortAnswer("plain", "Nothing: it was decided", (question, ended))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -401,7 +405,7 @@ def render(page: MonthPage) -> str:
     )
 
 
-def _shown(months: Sequence[MonthOnRecord]) -> list[MonthOnRecord]:
+def _shown(months: Sequence[ComparedMonth]) -> list[ComparedMonth]:
     """Returns the last year, the latest first."""
     return list(reversed(months))[:12]
 

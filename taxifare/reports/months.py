@@ -13,7 +13,7 @@ TO_BE_ASKED = "to be asked"
 
 
 @dataclass(frozen=True)
-class MonthOnRecord:
+class ComparedMonth:
     """A subject that was compared.
 
     Attributes:
@@ -52,14 +52,14 @@ class MonthOnRecord:
         return None if self.evidence is None else self.evidence.staging.scores.mae
 
 
-def months_on_record(known: Known) -> list[MonthOnRecord]:
+def months_on_record(known: Known) -> list[ComparedMonth]:
     """Returns every subject that was compared, the base model first, then month by month."""
     found = []
     for comparison in sorted(known.comparisons.values(), key=requests.by_subject):
         evidence, asked = readable(comparison), known.round_on(comparison)
         outcome = None if asked is None else known.ends.get(asked.id)
         decision = _decision(comparison, evidence, asked, outcome, known.production)
-        found.append(MonthOnRecord(comparison, evidence, asked, outcome, decision))
+        found.append(ComparedMonth(comparison, evidence, asked, outcome, decision))
     return found
 
 

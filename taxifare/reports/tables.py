@@ -14,7 +14,7 @@ import pandas as pd
 
 from taxifare.approval.records import Promotion
 from taxifare.gate.scores import Interval
-from taxifare.monitoring.realised import Part, RealisedError, RealisedMonth
+from taxifare.monitoring.realised import QuotedPart, RealisedError, RealisedMonth
 from taxifare.replay.results import Replay
 from taxifare.texts import one_line
 from taxifare.trips.targets import Target, Unit
@@ -204,7 +204,7 @@ def realised(months: Iterable[RealisedMonth], unit: Unit) -> Table:
     return Table(headings, tuple(rows))
 
 
-def parts(found: Iterable[Part], of: str, unit: Unit) -> Table:
+def parts(found: Iterable[QuotedPart], of: str, unit: Unit) -> Table:
     """Returns the errors of parts of a month – weeks, slices – a row a part."""
     numbers = (Heading("rides", "int"), Heading(f"MAE, {unit}", "float", 2))
     told = (Heading("difficulty"), Heading("skill"), Heading("bias", "float", 2))

@@ -27,7 +27,7 @@ _POLICIES = TypeAdapter(list[PolicyName])
 _CHALLENGERS = TypeAdapter(ChallengerNames)
 
 
-class Question(dg.Config):
+class ReplayConfig(dg.Config):
     """What to replay."""
 
     first: str | None = Field(default=None, description="First month YYYY-MM; empty: FIRST_MONTH")
@@ -42,7 +42,7 @@ class Question(dg.Config):
 
 def replayed_months(
     context: dg.AssetExecutionContext,
-    config: Question,
+    config: ReplayConfig,
     source: dg.ResourceParam[TripSource],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Replay]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from taxifare.approval.asking import Asked, ask
+from taxifare.approval.asking import AskOutcome, ask
 from taxifare.approval.channels import DeliveryError, Message
 from taxifare.approval.comparisons import record
 from taxifare.approval.records import RequestState
@@ -41,7 +41,7 @@ def webhook() -> Channel:
 
 def ask_about(
     office: Office, *channels: Channel, verdict: Verdict = Verdict.PROMOTE, revision: str = "r1", policy: str = "person"
-) -> Asked:
+) -> AskOutcome:
     """January's comparison, asked about."""
     found = evidence("2015-01", "2", "1", verdict=verdict, revision=revision)
     comparison = record(office.approvals.ledger, found, office.clock())

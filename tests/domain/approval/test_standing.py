@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from taxifare.approval import standing
-from taxifare.approval.asking import Asked, ask
+from taxifare.approval.asking import AskOutcome, ask
 from taxifare.approval.channels import Message
 from taxifare.approval.comparisons import record
 from taxifare.approval.delivery import send_notice, send_reminders, send_request
@@ -59,7 +59,7 @@ class Firm:
         self.office.clock.move(hours=1)
         record(self.office.approvals.ledger, self.office.gathered(found), self.office.clock())
 
-    def tick(self) -> list[Asked]:
+    def tick(self) -> list[AskOutcome]:
         """What the sensor's runs do: ask, decide, tell."""
         approvals = self.office.approvals
         asked = [

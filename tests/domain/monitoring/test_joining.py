@@ -15,7 +15,7 @@ from upath import UPath
 
 from taxifare.monitoring.due import months_due
 from taxifare.monitoring.errors import MonitoringError
-from taxifare.monitoring.gathering import Gathered, gather
+from taxifare.monitoring.gathering import GatheredQuotes, gather
 from taxifare.monitoring.joining import Joined, Published, join, joined_with
 from taxifare.monitoring.outcomes import OUTCOMES
 from taxifare.serving.batches import score_in_inbox
@@ -38,7 +38,7 @@ class Monitored:
         self.lake.mkdir(parents=True, exist_ok=True)
         self.predictions, self.outcomes = (self.lake / f"{name}.parquet" for name in ("predictions", "outcomes"))
 
-    def gather(self) -> Gathered:
+    def gather(self) -> GatheredQuotes:
         return gather(self.predictions, MARCH, self.settings)
 
     def join(self, trips: Published | None = None) -> Joined:
@@ -99,7 +99,7 @@ def test_the_first_quote_counts_whatever_is_asked_again(monitored: Monitored) ->
     segment(monitored.lake, [quote("a", role="shadow"), quote("a", version="5"), quote("b")], "20150314T230000-b")
     segment(monitored.lake, [quote("b"), quote("c", pickup_datetime="2015-04-01 00:00")], "20150314T230000-c")
     found = monitored.gather()
-    assert found == Gathered(quotes=4, rides=2, repeated=1, contradicting=1, torn=0)
+    assert found == GatheredQuotes(quotes=4, rides=2, repeated=1, contradicting=1, torn=0)
     with monitored.predictions.open("rb") as file:
         table = pq.read_table(file).to_pandas()
     first = table[(table["ride_id"] == "a") & (table["version"] == "4") & (table["served_as"] == "production")]

@@ -11,7 +11,7 @@ from taxifare.approval.ledger import LedgerError
 from taxifare.approval.records import Promotion
 from taxifare.errors import ToldError
 from taxifare.operations.exposition import StatusCollector, told
-from taxifare.operations.status import Alarm, Question, Status
+from taxifare.operations.status import OpenQuestion, Status, StatusAlarm
 from taxifare.serving.metrics import Metrics
 from taxifare.trips.months import parse_month
 from tests.support.prometheus import DEPLOYED, program
@@ -21,7 +21,9 @@ NOW = datetime(2015, 3, 11, tzinfo=UTC)
 
 PROMOTION = Promotion(3, "7", "4", "promotion", None, "Ada", "airports", None, NOW - timedelta(days=10))
 
-ASKED = Question("2015-02-v8-0a", "2015-02: HOLD", NOW - timedelta(days=2), NOW + timedelta(days=28), "taxifare decide")
+ASKED = OpenQuestion(
+    "2015-02-v8-0a", "2015-02: HOLD", NOW - timedelta(days=2), NOW + timedelta(days=28), "taxifare decide"
+)
 
 BUSY = Status(
     NOW,
@@ -31,7 +33,7 @@ BUSY = Status(
     waits="month 2015-02 is not whole yet",
     quotes=("2015-02", quotes_of("2015-02", {"7": 2.5}).errors[1]),
     untold=("promotion 3",),
-    alarms=(Alarm("waiting", "it waits"), Alarm("calendar", "one"), Alarm("calendar", "two")),
+    alarms=(StatusAlarm("waiting", "it waits"), StatusAlarm("calendar", "one"), StatusAlarm("calendar", "two")),
 )
 
 
