@@ -57,7 +57,8 @@ _REFERENCE = re.compile(
 def main() -> int:
     """Returns how many checks found something."""
     ill = 0
-    for check in (dockerfile, workflows, workflow_syntax, terraform_format, terraform_references, kubernetes, scripts):
+    containers = (dockerfile, compose, kubernetes, scripts)
+    for check in (*containers, workflows, workflow_syntax, terraform_format, terraform_references):
         says = check()
         mark = "absent" if says is None else "ill" if says else "well"
         print(f"{mark:7} {check.__name__.replace('_', ' '):22} {check.__doc__}", flush=True)
@@ -70,6 +71,11 @@ def main() -> int:
 def dockerfile() -> list[str] | None:
     """hadolint: the image's recipe."""
     return _said("hadolint", "--no-color", str(DEPLOY / "Dockerfile"))
+
+
+def compose() -> list[str] | None:
+    """check-jsonschema: compose.yaml, by the specification of compose."""
+    return _said("check-jsonschema", "--builtin-schema=vendor.compose-spec", str(DEPLOY / "compose.yaml"))
 
 
 def workflows() -> list[str] | None:

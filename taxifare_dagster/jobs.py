@@ -13,11 +13,11 @@ from pydantic import Field
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.asking import ask
 from taxifare.approval.channels import DeliveryError, Notifier
-from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_notice, send_reminders
 from taxifare.approval.due import Known, standing_due_after, to_learn_so_far, to_tell
 from taxifare.approval.faults import FaultNotice, damage
 from taxifare.approval.message import Links
+from taxifare.approval.records import Decision
 from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence

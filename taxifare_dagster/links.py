@@ -10,8 +10,7 @@ import dagster as dg
 from pydantic.fields import FieldInfo
 from upath import UPath
 
-from taxifare.approval.decisions import Decision
-from taxifare.approval.records import Question, Request
+from taxifare.approval.records import Decision, Question, Request
 from taxifare.operations.month_pages import address_of, page_in
 from taxifare.trips.editions import BASE
 from taxifare_dagster.assets.models import base_model, staging_model

@@ -9,10 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from taxifare.approval.decisions import Decision, ensure_signed
 from taxifare.approval.errors import ApprovalError, SettledError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Alarm, AlarmEvidence, Outcome, Promotion, RequestState, as_kept, digest_of
+from taxifare.approval.records import (
+    Alarm,
+    AlarmEvidence,
+    Decision,
+    Outcome,
+    Promotion,
+    RequestState,
+    as_kept,
+    digest_of,
+)
+from taxifare.approval.requests import ensure_signed
 from taxifare.approval.tokens import spend, to_answer
 
 

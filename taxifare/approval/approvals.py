@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 
 from taxifare.approval import alarms, decisions, policies, promotions, requests, standing
 from taxifare.approval.comparisons import ensure_of_recorded_files
-from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import (
     AlteredError,
     ApprovalError,
@@ -32,6 +31,7 @@ from taxifare.approval.records import (
     Alarm,
     AlarmEvidence,
     Comparison,
+    Decision,
     Outcome,
     Promotion,
     Question,
@@ -411,7 +411,7 @@ class Approvals:
         self, entries: Entries, request: Request, decision: Decision, by: str, reason: str, *, override: bool
     ) -> Outcome:
         """Returns the outcome, recorded; raises DecisionRefusedError, and nothing is recorded then but what is due."""
-        decisions.ensure_signed(request.id, by, reason)
+        requests.ensure_signed(request.id, by, reason)
         still_stands = requests.overtaken(request, promotions.production(entries), self.now()) is None
         if decision == "approve" and still_stands and entries.outcome(request.id) is None:
             self._ensure_as_shown(request, entries)

@@ -4,15 +4,12 @@ Rules over the ledger's entries within one transaction; who opens it, and tells 
 """
 
 from datetime import datetime
-from typing import Literal
 
 from taxifare.approval import promotions, requests
-from taxifare.approval.errors import AgainstVerdictError, SettledError, UnsignedError
+from taxifare.approval.errors import AgainstVerdictError, SettledError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Outcome, Question, Request, RequestState
+from taxifare.approval.records import Decision, Outcome, Question, Request, RequestState
 from taxifare.gate.evidence import Verdict
-
-Decision = Literal["approve", "reject"]
 
 APPROVABLE = frozenset({Verdict.PROMOTE, Verdict.COLD_START})
 
@@ -34,16 +31,6 @@ def command(asked: Question, decision: Decision) -> str:
     is_against = decision == "approve" and isinstance(asked, Request) and asked.verdict not in APPROVABLE
     override = " --override" if is_against else ""
     return f'taxifare decide {asked.id} --{decision}{override} --by YOU --reason "WHY"'
-
-
-def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:
-    """Ensures that a decision says who decides and why.
-
-    Raises:
-        UnsignedError: It does not.
-    """
-    if not decided_by or not reason:
-        raise UnsignedError(f"a decision on {request_id} needs who decides (decided_by) and why (reason)")
 
 
 def decide(

@@ -10,12 +10,13 @@ from typing import Protocol
 
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import Message
-from taxifare.approval.decisions import APPROVABLE, Decision
+from taxifare.approval.decisions import APPROVABLE
 from taxifare.approval.faults import FaultNotice
 from taxifare.approval.policies import PolicyDecision
 from taxifare.approval.records import (
     Alarm,
     AlarmEvidence,
+    Decision,
     Outcome,
     Promotion,
     Question,

@@ -5,8 +5,8 @@ Derived each time from the evidence, the standing approval in force and the sett
 
 from dataclasses import dataclass
 
-from taxifare.approval.decisions import Decision, by_verdict
-from taxifare.approval.records import Comparison, Request, readable
+from taxifare.approval.decisions import by_verdict
+from taxifare.approval.records import Comparison, Decision, Request, readable
 from taxifare.approval.standing import StandingRecord, terms_of
 from taxifare.gate.verdict import under_standing_approval
 from taxifare.settings import Settings

@@ -17,6 +17,9 @@ from taxifare.trips.editions import BASE, is_so_far
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
 
+Decision = Literal["approve", "reject"]
+"""An answer to a question."""
+
 
 class RequestState(StrEnum):
     """Where a request stands; every state but the first is final."""

@@ -6,7 +6,7 @@ Rules over the ledger's entries within one transaction; who opens it, and tells 
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from taxifare.approval.errors import ApprovalError, UnknownRequestError
+from taxifare.approval.errors import ApprovalError, UnknownRequestError, UnsignedError
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import Comparison, Outcome, Request, RequestState
 from taxifare.trips.editions import BASE
@@ -191,3 +191,13 @@ def _void(request: Request, reason: str, now: datetime) -> Outcome:
 def _expired(request: Request, now: datetime) -> Outcome:
     reason = f"nobody decided until {request.valid_until:%Y-%m-%d %H:%M} UTC"
     return Outcome(request.id, RequestState.EXPIRED, None, reason, override=False, at=now)
+
+
+def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:
+    """Ensures that a decision says who decides and why.
+
+    Raises:
+        UnsignedError: It does not.
+    """
+    if not decided_by or not reason:
+        raise UnsignedError(f"a decision on {request_id} needs who decides (decided_by) and why (reason)")

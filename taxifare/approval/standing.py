@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
-from taxifare.approval.decisions import Decision, ensure_signed
 from taxifare.approval.errors import ApprovalError, SettledError
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import (
     Comparison,
+    Decision,
     Outcome,
     RequestState,
     ReviewedMonth,
@@ -26,6 +26,7 @@ from taxifare.approval.records import (
     as_kept,
     readable,
 )
+from taxifare.approval.requests import ensure_signed
 from taxifare.approval.tokens import spend, to_answer
 from taxifare.gate.evidence import Verdict
 from taxifare.gate.verdict import under_standing_approval

@@ -17,10 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from taxifare.approval.decisions import Decision
 from taxifare.approval.errors import ApprovalError, TokenError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Alarm, Promotion, Question, Request, SpentToken, StandingRequest
+from taxifare.approval.records import Alarm, Decision, Promotion, Question, Request, SpentToken, StandingRequest
 from taxifare.secrets import private_folder
 from taxifare.settings import AskingSettings
 

@@ -8,9 +8,9 @@ import typer
 from taxifare.approval import alarms, standing, verification
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
-from taxifare.approval.decisions import Decision, command
+from taxifare.approval.decisions import command
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.records import Outcome, Question, Request, RequestState, readable
+from taxifare.approval.records import Decision, Outcome, Question, Request, RequestState, readable
 from taxifare.approval.requests import by_subject
 from taxifare.cli.shared import (
     AsJson,

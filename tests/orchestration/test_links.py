@@ -7,7 +7,7 @@ import pytest
 import yaml
 from upath import UPath
 
-from taxifare.approval.decisions import Decision
+from taxifare.approval.records import Decision
 from taxifare.settings import Settings
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.links import DagsterLinks

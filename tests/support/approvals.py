@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.comparisons import record
-from taxifare.approval.decisions import Decision
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.projection import Registry
-from taxifare.approval.records import AlarmEvidence, Outcome, Question, Refusal, Request, WatchedDay
+from taxifare.approval.records import AlarmEvidence, Decision, Outcome, Question, Refusal, Request, WatchedDay
 from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores
 from taxifare.gate.slices import SliceComparison

@@ -16,12 +16,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from taxifare.approval import standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Message
-from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import send_request
 from taxifare.approval.due import Known, to_ask
 from taxifare.approval.errors import AlteredError, ApprovalError, LedgerBehindError
 from taxifare.approval.ledger import Ledger
-from taxifare.approval.records import Outcome, Promotion, Request, RequestState
+from taxifare.approval.records import Decision, Outcome, Promotion, Request, RequestState
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings
 from tests.support.approvals import LINKS, PERSON, Office

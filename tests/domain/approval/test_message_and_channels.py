@@ -17,13 +17,13 @@ from taxifare.approval.channels import (
     WagonChat,
     notifiers,
 )
-from taxifare.approval.decisions import Decision
 from taxifare.approval.delivery import ATTEMPTS, send_notice, send_reminders, send_request
 from taxifare.approval.errors import UnknownRequestError
 from taxifare.approval.faults import failure
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import message
 from taxifare.approval.policies import PolicyDecision
+from taxifare.approval.records import Decision
 from taxifare.gate.evidence import Verdict
 from taxifare.gate.gains import SlicedGains, gains_of
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
