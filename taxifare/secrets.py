@@ -5,7 +5,7 @@ text. So foreign words – a server's answer that repeats what it was sent, a li
 address is shown by `shown`, which needs no such knowledge. Errors of ours do both by themselves, see
 `taxifare.errors`; only a text that is cut has to be redacted before it is.
 
-Why a process knows its secrets in one place: docs/decisions.md, under settings.
+Why a process knows its secrets in one place: docs/decisions.md, under secrets, texts, bounds.
 """
 
 import base64
