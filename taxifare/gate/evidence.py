@@ -39,7 +39,7 @@ class Contender(Frozen):
         run_id: The MLflow run that scored it.
         files_digest: SHA-256 over its files when they were scored; None where an earlier release scored it.
         scores: Of its predictions.
-        correction: What it offers to raise them by against its bias, on average, see `correction_share`.
+        correction: How far it raises them against its bias when asked to, on average, see `correction_share`.
         corrected: Scores of the raised predictions.
     """
 
@@ -52,16 +52,16 @@ class Contender(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_unknown_digest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Returns the fields; evidence of before, which knows no digest of files, keeps its own digest so."""
+        """Returns the fields, without a missing digest of files, so that earlier evidence keeps its own digest."""
         return _without_none(handler(self), "files_digest")
 
 
 class Hindsight(Frozen):
-    """How production does against the version that it replaced, on rides from after it did.
+    """How production compares with the version that it replaced, on later rides.
 
     Attributes:
         replaced_version: The version that was production before.
-        gain: By how much production is closer than that, on the validation trips; days are its units.
+        gain: How much closer production is than that version, on the validation trips; days are its units.
     """
 
     replaced_version: str
@@ -84,10 +84,10 @@ class Appraisal(Frozen):
         contender: Its scores, None unless it was scored.
         exposure: What it has been trained on.
         fault: Why it could not be scored.
-        track_record: Of a candidate, how it did against production until the validation trips; None where there is no
-            production to be held against.
-        hindsight: Of production, how it does against the version that it replaced; None where it replaced none, or that
-            one cannot be scored any more.
+        track_record: Of a candidate, how it did against production up to the validation trips; None where there is no
+            production to compare it with.
+        hindsight: Of production, how it compares with the version that it replaced; None where it replaced none, or
+            that one can no longer be scored.
     """
 
     version: str | None
@@ -127,19 +127,19 @@ class Evidence(Frozen):
     Attributes:
         subject: The month `YYYY-MM`, or `base` for the first model.
         revision: Revision of the trips both models were scored on.
-        unit: What all its numbers are in.
-        city: Slug of a city of one's own, see `CityFile.on_record`; None for the others, and in evidence of before.
+        unit: Unit of all its numbers.
+        city: Slug of a city of one's own, see `CityFile.on_record`; None for the others, and in earlier evidence.
         staging: The version asked about.
         production_version: What was in production, None where nothing was.
         production: Its scores, None where there is no production or it cannot be scored.
-        difficulty_mae: Error of a flat per-km rate on the same trips: how hard they are for anybody.
+        difficulty_mae: Error of a flat per-km rate on the same trips: how hard they are for any model.
         gain: Paired difference on the validation trips, None where there is nothing to compare with.
         slices: The same on kinds of trips.
         track_record: What the candidate saved since production came in, validation trips included; None where there is
-            none, and in evidence of before.
-        hindsight: How production does against the version that it replaced; None where there is none to be held
-            against, and in evidence of before.
-        objections: What speaks against staging beyond its tolerance, whatever the verdict; evidence of before has none.
+            none, and in earlier evidence.
+        hindsight: How production compares with the version that it replaced; None where there is none to compare it
+            with, and in earlier evidence.
+        objections: What speaks against staging beyond its tolerance, whatever the verdict; earlier evidence has none.
         verdict: What follows.
         reasons: Why, in words.
     """
@@ -162,7 +162,7 @@ class Evidence(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_missing_records(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Returns the fields; evidence of before, which knows nothing of some, keeps its own digest so."""
+        """Returns the fields, without newer ones that are missing, so that earlier evidence keeps its own digest."""
         return _without_none(_without_none(_without_none(handler(self), "track_record"), "hindsight"), "city")
 
     @property
@@ -191,7 +191,7 @@ def contend(
         version: Its number.
         run_id: The MLflow run that scored it.
         predicted: Its predictions of the validation trips, shape (n,).
-        corrected: The predictions that it offers against its bias, shape (n,).
+        corrected: Its predictions, raised against its bias, shape (n,).
         actual: What they should have been, shape (n,).
         files_digest: SHA-256 over its files, None for a model that is no registered version.
 

@@ -1,4 +1,4 @@
-"""Gains: by how much one model is closer than another, added up day by day, so that months can be put together.
+"""Gains: how much closer one model is than another, added up by day, so that months can be added.
 
 Rides of one day go wrong together – rain, a parade, a closed bridge – so days are the units of chance, not rides: on
 real trips standard errors by day are 1.2 to 1.4 times those by ride.
@@ -56,7 +56,7 @@ class Gains(Frozen):
         if self.days < 2:
             return Interval(mean=self.mean, low=-math.inf, high=math.inf)
         mean = self.mean
-        # Sums of squares may differ by less than their last digits where every day gains the same.
+        # Rounding may leave the sum just below zero where every day gains the same.
         spread = max(self.total_squares - 2 * mean * self.cross_products + mean**2 * self.ride_squares, 0.0)
         half_width = _t(self.days - 1) * math.sqrt(self.days / (self.days - 1) * spread) / self.rides
         return Interval(mean=mean, low=mean - half_width, high=mean + half_width)

@@ -1,4 +1,4 @@
-"""Scores and intervals: how far predictions are off, and how surely one model is closer than another.
+"""Scores and intervals: how far predictions are off, and how certain it is that one model is closer than another.
 
 Why the interval is the normal one: docs/decisions.md, under gate.
 """
@@ -74,8 +74,8 @@ def mean_interval(values: FloatArray, confidence: float = 0.95) -> Interval:
     """Returns the mean with its interval, for 95 % mean ± 1.96 · s / √n.
 
     The normal interval is used because on the paired differences of real trips it covers as often as the bootstrap
-    from 100 trips on (`tests/domain/gate/test_scores.py`) and takes no time. Under two values nothing is known of the
-    spread and the bounds are infinite.
+    from 100 trips on (`tests/domain/gate/test_scores.py`) and takes no time. Under two values the spread is unknown and
+    the bounds are infinite.
 
     >>> mean_interval(np.array([0.0, 2.0, 0.0, 2.0])).model_dump()
     {'mean': 1.0, 'low': -0.13158..., 'high': 2.13158...}
@@ -137,7 +137,7 @@ def predictions_of(trips: pd.DataFrame, predictions: pd.Series) -> npt.NDArray[n
 
     Args:
         trips: With `key`.
-        predictions: By trip key; mostly in that order already, which saves looking millions of keys up.
+        predictions: By trip key; mostly in that order already, which saves looking up millions of keys.
     """
     keys = pd.Index(trips["key"])
     found = predictions if keys.equals(predictions.index) else predictions.reindex(keys)

@@ -20,7 +20,7 @@ SAME_POINT, SAME_POINT_KM = "same point", 0.05
 """Rides that end where they begin, nearer than this as the crow flies: nothing tells where they went in between."""
 
 TOLERANCE_FACTORS: Mapping[str, float] = {SAME_POINT: 5.0}
-"""How many times the tolerance of other slices a slice has whose gains are known as much less well."""
+"""By how much the tolerance of a slice is larger, because its gains are known that much less precisely."""
 
 
 class SliceComparison(Frozen):

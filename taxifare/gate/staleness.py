@@ -1,7 +1,8 @@
 """Staleness: whether production misses what a model that has learned the month does not.
 
-That is judged on the same trips, so neither a hard month nor a season makes a model stale: the month's candidate shares
-both. How a rise of the error is divided, and why that does not decide: docs/decisions.md, under gate.
+Both are judged on the same trips, so neither a hard month nor a season makes a model stale: the month's candidate is
+subject to them as well. How a rise of the error is divided, and why that does not decide: docs/decisions.md, under
+gate.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from taxifare.values import Frozen
 
 
 class Baseline(Frozen):
-    """How well a model did where: its MAE on a month's validation trips, and their difficulty."""
+    """How well a model did on a month: its MAE on the validation trips, and their difficulty."""
 
     mae: float
     difficulty_mae: float
@@ -35,13 +36,13 @@ def baseline_of(trips: Trips, contender: Contender) -> Baseline:
 
 
 class Change(Frozen):
-    """Why the error of a model is another one than when it was approved, and whether it is stale.
+    """Why the error of a model differs from what it was when it was approved, and whether the model is stale.
 
     Attributes:
         then: How it did when it was approved.
         now: How it does on this month.
-        unit: What its numbers are in.
-        tolerance: Most skill that it may surely lack.
+        unit: Unit of the numbers.
+        tolerance: The most skill that it may surely lack.
         attainable: What the month's candidate saves a trip on the same trips; None where that is not known.
         rules: Dated rules that have come into force since it was trained, in words.
     """
@@ -65,7 +66,7 @@ class Change(Frozen):
 
     @property
     def staler(self) -> float:
-        """How much more it errs for want of skill: the rest."""
+        """How much more it errs because it has less skill: the rest."""
         return self.rise - self.harder
 
     @property
@@ -126,8 +127,8 @@ def explain_change(
         exposure: What it has been trained on.
         validation: The validation trips.
         city: Gives the dated rules.
-        unit: What the errors are in.
-        tolerance: Most skill that it may surely lack before it is stale.
+        unit: Unit of the errors.
+        tolerance: The most skill that it may surely lack before it is stale.
         attainable: What the month's candidate saves a trip on the validation trips; None where that is not known.
     """
     learned = max(entry.last_pickup for entry in exposure)

@@ -1,8 +1,8 @@
 """The track record: what the candidate would have saved since production came in, month by month.
 
-Production and candidate price every ride of a month before either learns from it: the candidate as it was when the
-month began prices the training trips, and as it was when it had learned from them the validation trips. So each ride is
-priced once, by a model that had not seen it (prequential: Dawid 1984; Choe and Ramdas 2023).
+Production and candidate price every ride of a month before either learns from it: the candidate prices the training
+trips as it was when the month began, and the validation trips once it has learned from the training trips. So each ride
+is priced once, by a model that has not seen it (prequential: Dawid 1984; Choe and Ramdas 2023).
 
 Why a month's last days alone do not decide: docs/decisions.md, under gate.
 """
@@ -21,7 +21,7 @@ class MonthOnRecord(Frozen):
         month: Which one, `YYYY-MM`.
         revision: Of its trips.
         candidate: The version that the candidate was after the month.
-        gains: What it saved; no rides for a month that is not sound, from which nothing was learned.
+        gains: What it saved; without rides for a month that is not sound, from which nothing was learned.
     """
 
     month: str
@@ -33,11 +33,11 @@ class MonthOnRecord(Frozen):
 class TrackRecord(Frozen):
     """How the candidate did against one version of production.
 
-    After a month that leaves it surely worse than production, the candidate begins anew from production, and so do its
-    gains.
+    After a month that leaves it surely worse than production, the candidate starts over from production, and its gains
+    from zero.
 
     Attributes:
-        production: The version it is held against.
+        production: The version it is compared with.
         months: Those since production's last, in order.
     """
 
@@ -46,7 +46,7 @@ class TrackRecord(Frozen):
 
     @cached_property
     def since_last_start(self) -> tuple[MonthOnRecord, ...]:
-        """The months since the candidate began, or last began anew, in order."""
+        """The months since the candidate last started from production, in order."""
         first = 0
         for end in range(1, len(self.months)):
             if _is_worse(self.months[first:end]):
@@ -55,7 +55,7 @@ class TrackRecord(Frozen):
 
     @property
     def gains(self) -> SlicedGains:
-        """What the candidate saved since it began, or last began anew."""
+        """What the candidate has saved since it last started from production."""
         return _added(self.since_last_start)
 
     @property

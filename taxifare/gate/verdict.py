@@ -1,4 +1,4 @@
-"""The verdict: from both models' predictions on the same trips to what follows, with its reasons.
+"""The verdict: what follows from both models' predictions on the same trips, with its reasons.
 
 Why objections are part of the evidence: docs/decisions.md, under gate.
 """
@@ -30,7 +30,7 @@ from taxifare.trips.editions import Trips
 StandingAnswer = Literal["promote", "keep", "ask"]
 
 RECORD_SHARE = 0.5
-"""Of the least useful gain, how much a track record has to show: it is of more rides and days than the last ones."""
+"""The share of the least useful gain that a track record has to show: it has more rides and days than a month's end."""
 
 
 def judge(
@@ -47,8 +47,8 @@ def judge(
     PROMOTE when the gain is surely more than the least useful one, or the track record's than half of it while the
     validation trips agree, and neither a slice nor the bias gets worse beyond its tolerance; REJECT when the track
     record – the gain, where there is none – is surely below zero; HOLD otherwise. UNCHANGED when both predict the same
-    on every trip. LEAK when either model has been trained on trips of the validation's time; COLD_START when nothing is
-    in production; UNSCORABLE when something is but cannot be scored.
+    on every trip. LEAK when either model has been trained on trips from the validation period; COLD_START when nothing
+    is in production; UNSCORABLE when something is but cannot be scored.
 
     Args:
         trips: Preprocessed trips of a month, or of the base years.
@@ -116,7 +116,7 @@ def judge(
 
 
 def _record(staging: Appraisal, production: Appraisal, gains: SlicedGains) -> TrackRecord | None:
-    """Returns the candidate's track record with the validation trips, None where it is none against this production."""
+    """Returns the candidate's track record with the validation trips, None where it is against another production."""
     record = staging.track_record
     return None if record is None or record.production != production.version else record.with_gains(gains)
 
@@ -161,11 +161,12 @@ def _verdict(
 def weighed(
     gain: Interval, record: Gains | None, objections: Sequence[Objection], settings: GateSettings
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Returns what two models that were compared come to, and why.
+    """Returns the verdict on two models that were compared, and why.
 
     Args:
         gain: On the validation trips.
-        record: The candidate's since it began, the validation trips included; None where there is none.
+        record: The candidate's since it last started from production, validation trips included; None where there is
+            none.
         objections: What speaks against staging.
         settings: Give the least useful gain.
     """
@@ -194,11 +195,11 @@ def weighed(
 def under_standing_approval(evidence: Evidence, settings: GateSettings) -> tuple[StandingAnswer, tuple[str, ...]]:
     """Returns what follows from the evidence on a month under a standing approval, and why.
 
-    `promote` where the candidate is surely better, by however little: on the last days by what is worth the trouble, or
-    on the track record at all and by half of that on average – and nothing that is checked is surely worse. `keep`
-    where it is not: then nothing is to be decided. `ask` a person where it is better on the whole and something speaks
-    against it, and where the comparison does not say. What speaks against it is found by the tolerances in force, which
-    the comparison may not have been made with. Why not simply whatever is not worse: docs/decisions.md, under gate.
+    `promote` where the candidate is surely better, however little – on the last days by more than the least useful
+    gain, or on the track record at all and by half of that gain on average – and nothing that is checked is surely
+    worse. `keep` where it is not surely better: there is nothing to decide. `ask` a person where it is better overall
+    but something speaks against it, or where the comparison cannot tell. Objections are found by the tolerances in
+    force, which may not be those of the comparison. Why not whatever is not worse: docs/decisions.md, under gate.
 
     Args:
         evidence: Of the month.
@@ -229,7 +230,7 @@ def _objections(
     """Returns what speaks against staging beyond its tolerance: slices that surely get worse, a bias that grows.
 
     The biases are those of corrected predictions: an overpriced production hides the bias that every model of the
-    median has, and a renewal that mends the prices would be held for it.
+    median has, and a renewal that corrects the prices would be put on HOLD for it.
     """
     unit, setting = settings.target_facts.unit, settings.slice_tolerance
     objections = tuple(
@@ -257,7 +258,7 @@ def _objections(
 def _predictions(predictions: pd.Series, validation: pd.DataFrame, contender: Contender, whose: str) -> FloatArray:
     """Returns the predictions in the order of the validation trips; a comparison on other trips is an error.
 
-    Keys alone do not tell: where a source has none they are numbers, and a restated month has the same ones. So the
+    Keys alone are not enough: where a source has none they are numbers, and a restated month has the same ones. So the
     scores on record must be those of the predictions on the trips as they are now.
     """
     keys = pd.Index(validation["key"])
