@@ -1,8 +1,8 @@
 """Alarms: production errs more than it did, and a person is asked whether to retrain before the month is over.
 
-When an alarm is raised is said by `taxifare.monitoring.watch`; here is that it is raised once for a promotion, who
-answers it, and what overtakes it. The database keeps the latch: it has one alarm for each promotion, so that production
-that goes on to err is told of once, and the next promotion opens it.
+`taxifare.monitoring.watch` says when an alarm is raised; this module ensures that it is raised once for a promotion,
+and says who answers it and what overtakes it. The database keeps the latch: it accepts one alarm for each promotion, so
+production that goes on erring is reported once, and the next promotion opens the latch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class AlarmRecord:
 
     Attributes:
         alarms: Each, oldest first.
-        outcomes: How those that are not open ended, by their names.
+        outcomes: How those that are no longer open ended, by name.
     """
 
     alarms: Sequence[Alarm] = ()
@@ -43,11 +43,11 @@ class AlarmRecord:
         return next((alarm for alarm in reversed(self.alarms) if alarm.id not in self.outcomes), None)
 
     def of(self, sequence: int) -> Alarm | None:
-        """Returns the alarm about a promotion, None where none was raised: the latch is open."""
+        """Returns the alarm about a promotion, None where none was raised and the latch is open."""
         return next((alarm for alarm in self.alarms if alarm.sequence == sequence), None)
 
     def ended_as(self, state: RequestState, promotion: Promotion | None) -> Alarm | None:
-        """Returns the alarm about a promotion if it ended so, None if it did not, or none was raised."""
+        """Returns the alarm about a promotion if it ended in this state, None if it did not or none was raised."""
         alarm = None if promotion is None else self.of(promotion.sequence)
         ended = None if alarm is None else self.outcomes.get(alarm.id)
         return alarm if ended is not None and ended.state is state else None
@@ -66,7 +66,7 @@ def read(entries: Entries) -> AlarmRecord:
 
 
 def raise_alarm(entries: Entries, evidence: AlarmEvidence, version: str, valid_for: timedelta, now: datetime) -> Alarm:
-    """Returns the alarm about what is in production, recorded; the one that was raised before, where one was.
+    """Returns the alarm about what is in production, recorded; the earlier one if one was raised already.
 
     Args:
         entries: The ledger's.
@@ -76,7 +76,7 @@ def raise_alarm(entries: Entries, evidence: AlarmEvidence, version: str, valid_f
         now: When it is raised.
 
     Raises:
-        ApprovalError: The version is not in production any more.
+        ApprovalError: The version is no longer in production.
     """
     last = entries.last_promotion()
     if last is None or last.version != version:
@@ -108,8 +108,8 @@ def answer(entries: Entries, alarm: Alarm, decision: Decision, by: str, reason: 
 
     Args:
         entries: The ledger's.
-        alarm: Which.
-        decision: What is answered.
+        alarm: The alarm.
+        decision: The answer.
         by: Who decides.
         reason: Why.
         now: When.
@@ -138,7 +138,7 @@ def expire(entries: Entries, now: datetime) -> None:
 
 
 def void_overtaken(entries: Entries, now: datetime) -> None:
-    """Ensures that an alarm is void once production is another promotion's."""
+    """Ensures that an alarm is void once another promotion is in force."""
     waiting, last = read(entries).open, entries.last_promotion()
     if waiting is not None and last is not None and last.sequence != waiting.sequence:
         why = f"promotion {last.sequence} has changed production since"
@@ -146,7 +146,7 @@ def void_overtaken(entries: Entries, now: datetime) -> None:
 
 
 def send_again(entries: Entries, alarm: Alarm, now: datetime) -> Alarm:
-    """Returns the alarm, which is told again with fresh links: those of before are dead.
+    """Returns the alarm, whose message is sent again with fresh links; the earlier ones are dead.
 
     Raises:
         ApprovalError: It does not wait for an answer.

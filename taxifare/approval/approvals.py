@@ -1,9 +1,9 @@
-"""From a comparison to production: asking a person, hearing the answer, promoting exactly what was shown, going back.
+"""From a comparison to production: asking a person, taking the answer, promoting exactly what was shown, going back.
 
 The ledger is the truth; the model registry is a projection of it. Every command first brings the registry up to date
 with what the ledger says, then adds its own entries in one transaction, then projects those. A command that dies in
-between has either done nothing, or is finished by the next command, whichever that is. What the entries may be is said
-by the rules in `requests`, `decisions` and `promotions`; what they were is told by `record`.
+between has either done nothing, or is finished by the next command, whichever that is. The rules in `requests`,
+`decisions` and `promotions` say what entries may be; `record` reads them.
 
 Why one transaction, and why repeating is safe: docs/decisions.md, under approval.
 """
@@ -69,16 +69,16 @@ class Approvals:
     Args:
         ledger: Where everything is recorded.
         registry: Where the production alias and the tags are.
-        secret: Tells the key of the tokens, see `tokens.kept_secret`.
+        secret: Gives the key of the tokens, see `tokens.kept_secret`.
         publisher: Publishes what is in force; None where nobody prices rides.
-        told: What people were told of the ledger; None where nobody remembers.
+        told: What people were told of the ledger; None where that is not remembered.
         valid_days: How long a request stays open.
-        clock: Tells the moment.
+        clock: Gives the present moment.
 
     Attributes:
         ledger: Where everything is recorded.
-        record: What it tells.
-        tokens: What an answer has to carry.
+        record: Reads it.
+        tokens: What answers have to carry.
     """
 
     def __init__(
@@ -116,27 +116,27 @@ class Approvals:
         )
 
     def production(self) -> str | None:
-        """Returns the version in production, None where nothing was ever promoted; the registry agrees afterwards.
+        """Returns the version in production, None where nothing is; the registry agrees afterwards.
 
         Raises:
-            NotAdoptedError: The registry has a production version that the ledger never heard of.
-            LedgerBehindError: The ledger is not the one that people were told of.
+            NotAdoptedError: The registry has a production version that the ledger does not know.
+            LedgerBehindError: The ledger lacks what people were told.
         """
         self.repair()
         with self.ledger.reading() as entries:
             return promotions.production(entries)
 
     def repair(self) -> tuple[str, ...]:
-        """Returns what the registry had wrong, put right, see `Projection.repair`.
+        """Returns what was wrong in the registry and is repaired now, see `Projection.repair`.
 
         Raises:
-            LedgerBehindError: The ledger is not the one that people were told of: nobody knows what is right.
+            LedgerBehindError: The ledger lacks what people were told: nobody knows what is right.
         """
         self.ensure_told()
         return self._projection.repair()
 
     def prepare(self, version: str) -> None:
-        """Ensures, where that is possible, that the version can be in force as soon as it is promoted."""
+        """Ensures, if possible, that the version can be in force as soon as it is promoted."""
         self._projection.prepare(version)
 
     def ensure_told(self) -> None:
@@ -158,7 +158,7 @@ class Approvals:
             )
 
     def request(self, comparison: Comparison) -> Request:
-        """Returns the request that a comparison makes; the same one makes the same request, and is asked about once.
+        """Returns the request about a comparison; the same comparison gives the same request and is asked about once.
 
         Open requests on the same subject become void. So does this one, at once, if production changed since; once the
         evidence stands again, the same question is asked in another round.
@@ -168,7 +168,7 @@ class Approvals:
             EvidenceUnreadableError: Another release has written its evidence.
             AlteredError: What would become production is not what was scored.
             NotAdoptedError: The registry's production version is unknown to the ledger.
-            RegistryBehindError: The request is stored, the registry could not be told.
+            RegistryBehindError: The request is stored, but the registry could not be told.
         """
         evidence = comparison.evidence
         if evidence.city != self.ledger.city:
@@ -206,9 +206,9 @@ class Approvals:
     def ask_again(self, request_id: str, token: str | None = None) -> Question:
         """Returns a new request on the evidence of one that ended without an answer, which still stands.
 
-        On this machine one that is open is returned as it is, and its message is sent again with fresh links: those of
-        before are dead, whoever has them, and whichever key they were made with. So is a question about a standing
-        approval, and an alarm.
+        On this machine an open request is returned as it is, and its message is sent again with fresh links; the
+        earlier ones are dead, whoever has them and whichever key made them. The same goes for a question about a
+        standing approval, and for an alarm.
 
         Args:
             request_id: The request.
@@ -217,8 +217,8 @@ class Approvals:
         Raises:
             UnknownRequestError: No such request.
             TokenError: The token does not permit it.
-            ApprovalError: It is open, was decided, or its evidence is not that of today; the attempt is on record.
-            RegistryBehindError: The request is stored, the registry could not be told.
+            ApprovalError: It is open, was decided, or there is newer evidence; the attempt is on record.
+            RegistryBehindError: The request is stored, but the registry could not be told.
         """
         request_id = one_line(request_id)
         self.repair()
@@ -235,7 +235,7 @@ class Approvals:
         return again
 
     def _asked_again(self, entries: Entries, request: Question, token: str | None) -> Question:
-        """Returns the question that waits from now on; raises ApprovalError, and nothing is recorded then."""
+        """Returns the question that is open from now on; if it raises ApprovalError, nothing is recorded."""
         if not isinstance(request, Request) and token is not None:
             raise TokenError(f"no message about {request.id} has a link that asks it again")
         if isinstance(request, Alarm):
@@ -279,7 +279,7 @@ class Approvals:
             ruled = policies.decision_on(request, standing.read(entries), settings)
             if ruled is None or entries.outcome(request.id) is not None:
                 return None
-            # Under a standing approval less than a PROMOTE may do: that is what the person has agreed to.
+            # Under a standing approval less than a PROMOTE may be enough: that is what the person has agreed to.
             is_against = ruled.decision == "approve" and request.verdict not in decisions.APPROVABLE
             override = is_against and ruled.standing_id is not None
             outcome = self._decided(entries, request, ruled.decision, ruled.by, ruled.reason, override=override)
@@ -296,17 +296,17 @@ class Approvals:
             version: The version that was watched.
 
         Raises:
-            ApprovalError: The version is not in production any more.
+            ApprovalError: The version is no longer in production.
         """
         self.repair()
         with self.ledger.writing() as entries:
             return alarms.raise_alarm(entries, evidence, version, self._valid_for, self.now())
 
     def ask_standing(self, settings: Settings) -> StandingRequest:
-        """Returns the question about a standing approval that waits from now on, about the months that come next.
+        """Returns the question about a standing approval for the next months, which is open from now on.
 
         Raises:
-            ApprovalError: No month has been compared with what is in production, or APPROVAL_POLICY is another.
+            ApprovalError: No month has been compared with what is in production, or APPROVAL_POLICY is not `standing`.
             EvidenceUnreadableError: Another release has written the evidence of the last month.
         """
         if settings.approval_policy != "standing":
@@ -355,9 +355,10 @@ class Approvals:
     ) -> Outcome:
         """Returns the outcome, stored; if the request is approved, its staging version is production.
 
-        Where it asks for a standing approval, that is in force; where it is an alarm, the open month is retrained on.
-        The same decision by the same person again is the same decision: a command that was killed can be repeated. An
-        attempt that is refused is recorded too, and its token is spent: the question is sent again with fresh links.
+        If it asks for a standing approval, that is in force; if it is an alarm, the model is retrained on the open
+        month. The same decision by the same person again is the same decision: a command that was killed can be
+        repeated. A refused attempt is recorded too, and its token is spent: the question is sent again with fresh
+        links.
 
         Args:
             request_id: The request.
@@ -374,7 +375,7 @@ class Approvals:
             SettledError: Decided already, expired, or void because production, staging or the month changed.
             AgainstVerdictError: The evidence does not support it, and there is no override.
             AlteredError: What would become production is not what the message showed.
-            RegistryBehindError: The decision is stored, the registry could not be told.
+            RegistryBehindError: The decision is stored, but the registry could not be told.
         """
         if decision not in {"approve", "reject"}:
             raise ValueError(f"a decision is approve or reject, not {decision!r}")
@@ -410,7 +411,7 @@ class Approvals:
     def _decided(
         self, entries: Entries, request: Request, decision: Decision, by: str, reason: str, *, override: bool
     ) -> Outcome:
-        """Returns the outcome, recorded; raises DecisionRefusedError, and nothing is recorded then but what is due."""
+        """Returns the outcome, recorded; if it raises DecisionRefusedError, only an end that was due is recorded."""
         requests.ensure_signed(request.id, by, reason)
         still_stands = requests.overtaken(request, promotions.production(entries), self.now()) is None
         if decision == "approve" and still_stands and entries.outcome(request.id) is None:
@@ -418,10 +419,10 @@ class Approvals:
         return decisions.decide(entries, request, decision, by, reason, self.now(), override=override)
 
     def rollback(self, to: str | None = None, *, by: str, reason: str, token: str | None = None) -> Promotion:
-        """Returns the entry that made an earlier version production again; open requests on the other are void.
+        """Returns the entry that made an earlier version production again; open requests about the other are void.
 
-        The same rollback by the same person for the same reason again is the same rollback: a command that was killed
-        can be repeated without going back a second step. An attempt that is refused is recorded too.
+        The same rollback by the same person for the same reason is the same rollback: a command that was killed can be
+        repeated without going back a second step. A refused attempt is recorded too.
 
         Args:
             to: The version; by default the one that the present version replaced when it was promoted. `none` takes the
@@ -434,7 +435,7 @@ class Approvals:
             RollbackError: Nothing to go back to, never in production, or production already; who or why is missing.
             TokenError: The token does not permit it.
             AlteredError: What would become production is not what was in production then.
-            RegistryBehindError: The rollback is stored, the registry could not be told.
+            RegistryBehindError: The rollback is stored, but the registry could not be told.
         """
         self.ensure_told()
         by, reason, to = one_line(by), one_line(reason), None if to is None else one_line(to)
@@ -455,7 +456,7 @@ class Approvals:
     def _gone_back(
         self, entries: Entries, history: list[Promotion], to: str | None, by: str, reason: str, token: str | None
     ) -> Promotion:
-        """Returns the entry, recorded; raises ApprovalError, and a token that permitted the attempt is spent then."""
+        """Returns the entry, recorded; if it raises ApprovalError, a token that permitted the attempt is spent."""
         if not history:
             raise RollbackError("nothing was ever in production")
         repeated = promotions.is_repeated(history[-1], to, by, reason)
@@ -479,17 +480,17 @@ class Approvals:
         return self._changed_back(entries, version, by, reason)
 
     def _changed_back(self, entries: Entries, version: str | None, by: str, reason: str) -> Promotion:
-        """Returns the entry that makes a version production without a request; nothing becomes so by itself then."""
+        """Returns the entry that makes a version production without a request; it ends a standing approval."""
         standing.stop(entries, "rollback", by, reason, self.now())
         return promotions.promote(entries, version, self.now(), by=by, reason=reason)
 
     def adopt(self, *, by: str, reason: str) -> tuple[Content, ...]:
         """Returns the versions that are on record from now on, as MLflow has them.
 
-        An earlier release registered them, or their entries were lost with a newer ledger. Whoever adopts them says
-        that they are what they were. Where the ledger has no promotion yet, or is not the one that people were told of,
-        the version that the registry's alias points at is production from now on, and what was told is given up; in the
-        second case no standing approval goes on, for what is lost may have ended it.
+        An earlier release registered them, or their entries were lost with a newer ledger. Whoever adopts them vouches
+        that they are what they were. Where the ledger has no promotion yet, or lacks what people were told, the version
+        that the registry's alias points at is production from now on. In the second case what was told is given up, and
+        a standing approval ends, because what is lost may have ended it.
 
         Args:
             by: Who says so.

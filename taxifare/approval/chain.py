@@ -1,8 +1,8 @@
-"""The chain: every entry of the ledger sealed together with all before it, so that a change of the past shows.
+"""The chain: every entry of the ledger is sealed together with all before it, so that a change of the past shows.
 
 A seal is a SHA-256 over the seal before it, the entry's table and the entry's row. Whoever owns the tables can drop
-their triggers and change a row, but then the row no longer fits its seal; and a chain that was computed anew, or cut
-off, no longer has the head that people were told of in messages.
+their triggers and change a row, but then the row no longer fits its seal; and a chain that was recomputed or cut off no
+longer has the head that people were told in messages.
 
 What the chain can and cannot show: docs/decisions.md, under approval.
 """
@@ -63,10 +63,10 @@ class Link:
     """A link of the chain.
 
     Attributes:
-        number: 1 for the first entry; no number is left out.
+        number: 1 for the first entry; there are no gaps.
         entry_table: The entry's table.
         entry_key: Its primary key, see `key_of`.
-        seal: What `seal` came to.
+        seal: What `seal` returned.
     """
 
     number: int
@@ -83,7 +83,7 @@ class Link:
 def seal(before: str, table: str, row: Row) -> str:
     """Returns the seal of a row; it is the same on every database, and must stay the same in every release.
 
-    A column that holds nothing is left out, so that a table may get further columns later.
+    Empty columns are left out, so that a table may get further columns later.
 
     Args:
         before: The seal before it, empty before the first.
@@ -134,7 +134,7 @@ def first_misfit(links: Sequence[Link], rows: Mapping[str, Mapping[str, Row]]) -
 
 
 def is_told(head: Head, links: Sequence[Link]) -> bool:
-    """Returns whether the chain still has a head that somebody was told of."""
+    """Returns whether the chain still has a head that somebody was told."""
     return head.number <= len(links) and links[head.number - 1].seal.startswith(head.digits)
 
 

@@ -1,6 +1,6 @@
 """Decisions: who may answer a request, and what an answer does to it.
 
-Rules over the ledger's entries within one transaction; who opens it, and tells the registry afterwards, is `approvals`.
+Rules over the ledger's entries within one transaction; `approvals` opens it, and tells the registry afterwards.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from taxifare.gate.evidence import Verdict
 APPROVABLE = frozenset({Verdict.PROMOTE, Verdict.COLD_START})
 
 BY_VERDICT = "approve the base model and every PROMOTE, reject the rest"
-"""What `by_verdict` comes to, in words."""
+"""What `by_verdict` does, in words."""
 
 
 def by_verdict(verdict: Verdict) -> Decision:
@@ -27,7 +27,7 @@ def by_verdict(verdict: Verdict) -> Decision:
 
 
 def command(asked: Question, decision: Decision) -> str:
-    """Returns what to type to answer a question so; approving against the verdict takes an override."""
+    """Returns the command that gives this answer; approving against the verdict takes an override."""
     is_against = decision == "approve" and isinstance(asked, Request) and asked.verdict not in APPROVABLE
     override = " --override" if is_against else ""
     return f'taxifare decide {asked.id} --{decision}{override} --by YOU --reason "WHY"'
@@ -36,10 +36,10 @@ def command(asked: Question, decision: Decision) -> str:
 def decide(
     entries: Entries, request: Request, decision: Decision, by: str, reason: str, now: datetime, *, override: bool
 ) -> Outcome:
-    """Returns the outcome, recorded; of an approval, the promotion is recorded with it.
+    """Returns the outcome, recorded; with an approval, the promotion is recorded, too.
 
     The same decision by the same person again is the same decision. None is dated before its question: where the clock
-    was set back, it has the question's time.
+    was set back, it gets the question's time.
 
     Raises:
         SettledError: Decided already, expired, or void because production, staging or the month changed.

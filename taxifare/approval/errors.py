@@ -14,7 +14,7 @@ class NoStateError(ApprovalError):
 
 
 class NotAdoptedError(ApprovalError):
-    """The registry has a production version that the ledger never heard of."""
+    """The registry has a production version that the ledger does not know."""
 
 
 class LedgerBehindError(ApprovalError):
@@ -22,7 +22,7 @@ class LedgerBehindError(ApprovalError):
 
 
 class RegistryBehindError(ApprovalError):
-    """The ledger has the entry, the production alias could not be set; the next command that reaches it catches up."""
+    """The ledger has the entry, but the production alias could not be set; the next command that can sets it."""
 
 
 class RollbackError(ApprovalError):
@@ -30,7 +30,7 @@ class RollbackError(ApprovalError):
 
 
 class DecisionRefusedError(ApprovalError):
-    """A decision that does not count; the attempt is on record."""
+    """A decision that was not accepted; the attempt is on record."""
 
 
 class UnknownRequestError(DecisionRefusedError):
@@ -42,7 +42,7 @@ class TokenError(DecisionRefusedError):
 
 
 class UnsignedError(DecisionRefusedError):
-    """Nobody is named as deciding, or no reason is given."""
+    """It is not said who decides, or why."""
 
 
 class AgainstVerdictError(DecisionRefusedError):

@@ -1,6 +1,6 @@
-"""Faults that people are told of: a run that failed or was stopped, a production version that is not what it was.
+"""Faults that are reported to people: a run that failed or was stopped, a production version that is not what it was.
 
-Who notices them is elsewhere; here is what is said. Each is told once, under `about`, see `delivery.send_notice`.
+They are noticed elsewhere; this module words them. Each is told once, under `about`, see `delivery.send_notice`.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from taxifare.secrets import redacted
 from taxifare.texts import one_line
 
 MOST_CHARACTERS = 500
-"""Of an error; the whole is on the run's page."""
+"""Of an error; all of it is on the run's page."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class FaultNotice:
     """Something that waits for a person.
 
     Attributes:
-        about: What messages call it.
+        about: Key of the message.
         lines: What has happened, and the way out.
         page: Where to look.
     """
@@ -33,7 +33,7 @@ def about_failure(name: str) -> str:
 
 
 def about_damage(version: str) -> str:
-    """Returns what messages call it that a version in production is not what it was."""
+    """Returns what messages call the damage of a version in production."""
     return f"damage {version}"
 
 
@@ -41,11 +41,11 @@ def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_bac
     r"""Returns what is told of a run that did not do its work.
 
     Args:
-        name: Of the run, or of the backfill it is one of.
+        name: Of the run, or of its backfill.
         what: What was run.
         ending: How it ended.
-        why: What the error says, words of others included.
-        page: The run's.
+        why: What the error says, foreign words included.
+        page: Of the run.
         holds_back: Whether other months wait for it.
 
     >>> told = failure("of run 4f", "monthly_job, 2015-03", "failed", "no\ntrips", "http://d/runs/4f", holds_back=True)

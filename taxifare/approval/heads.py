@@ -1,7 +1,7 @@
-"""Heads of the chain that people were told of, kept outside the ledger: what a chain computed anew cannot change.
+"""Heads of the chain that people were told, kept outside the ledger, where recomputing the chain cannot change them.
 
 Each machine remembers in its TAXIFARE_HOME what it has delivered. Whoever can write to both the ledger and that folder
-can change both; then the messages themselves are what remains: `taxifare history --verify --head`.
+can change both; then only the messages themselves remain: `taxifare history --verify --head`.
 """
 
 import json
@@ -20,13 +20,13 @@ FILE = "ledger-heads.jsonl"
 
 @dataclass(frozen=True)
 class ToldHead:
-    """A head that stood in a message which arrived.
+    """A head in a message that was delivered.
 
     Attributes:
         head: The head.
         message: Key of the message.
         told_at: When it was delivered.
-        key: Tells the key of its tokens from others, see `Tokens.fingerprint`; None in what an earlier release told.
+        key: Fingerprint of the key of its tokens, see `Tokens.fingerprint`; None in messages of an earlier release.
     """
 
     head: Head
@@ -40,7 +40,7 @@ class ToldHead:
 
 
 class ToldHeads:
-    """What this machine has told of one ledger.
+    """The heads of one ledger that this machine has told.
 
     Args:
         home: The folder of all state.
@@ -67,7 +67,7 @@ class ToldHeads:
         self._write([*self._lines(), json.dumps(line)])
 
     def read(self) -> list[ToldHead]:
-        """Returns what was told of the ledger, oldest first; not what was given up.
+        """Returns what was told of the ledger, oldest first, without what was given up.
 
         Raises:
             LedgerError: The file holds something else.
@@ -75,7 +75,7 @@ class ToldHeads:
         return [told for line in self._lines() if (told := self._told(line)) is not None]
 
     def missing(self, entries: Entries) -> ToldHead | None:
-        """Returns what was told last where the ledger does not have it, None where it is as people know it.
+        """Returns what was told last if the ledger does not have it, None if the ledger is as people know it.
 
         Raises:
             LedgerError: The file holds something else.
@@ -84,7 +84,7 @@ class ToldHeads:
         return None if last is None or entries.has_head(last.head) else last
 
     def give_up(self, entries: Entries, why: str) -> None:
-        """Ensures that the heads which the ledger does not have are looked for no more; they stay in the file.
+        """Ensures that heads which the ledger does not have are no longer looked for; they stay in the file.
 
         Args:
             entries: The ledger's.

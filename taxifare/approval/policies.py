@@ -1,6 +1,6 @@
 """Policies: what is decided in a person's place, by APPROVAL_POLICY and by what a person has agreed to.
 
-Derived each time from the evidence, the standing approval in force and the settings; doing it is `approvals`' business.
+It is derived each time from the evidence, the standing approval in force and the settings; `approvals` carries it out.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from taxifare.gate.verdict import under_standing_approval
 from taxifare.settings import Settings
 
 GATE = "policy gate"
-"""Who decides where APPROVAL_POLICY=gate, by the ledger."""
+"""Who decides, according to the ledger, where APPROVAL_POLICY=gate."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class PolicyDecision:
 
     Attributes:
         decision: Approve or reject.
-        by: Who, by the ledger.
+        by: Who decides, according to the ledger.
         reason: Why.
-        standing_id: The standing approval that it rests on, None where it rests on none.
+        standing_id: The standing approval that it rests on, if any.
     """
 
     decision: Decision
@@ -35,12 +35,12 @@ class PolicyDecision:
 def decision_on(about: Comparison | Request, standing: StandingRecord, settings: Settings) -> PolicyDecision | None:
     """Returns what the policy decides on evidence, None where a person has to.
 
-    A person has to as well where another release has written the evidence in a shape that this one cannot read.
+    A person also has to where another release has written the evidence in a form that this one cannot read.
 
     Args:
         about: What is asked.
         standing: The standing approvals on record.
-        settings: Give the policy, and the terms on which it decides.
+        settings: Give the policy and its terms.
     """
     given = standing.covering(about.subject, terms_of(settings)) if settings.approval_policy == "standing" else None
     if settings.approval_policy != "gate" and given is None:
@@ -61,9 +61,9 @@ def decides_on(subject: str, comparison: Comparison | None, standing: StandingRe
 
     Args:
         subject: The month, or `base`.
-        comparison: Its last one, None where it has not been compared.
+        comparison: Its last comparison, None where it has not been compared.
         standing: The standing approvals on record.
-        settings: Give the policy, and the terms on which it decides.
+        settings: Give the policy and its terms.
     """
     if comparison is not None:
         return decision_on(comparison, standing, settings) is not None

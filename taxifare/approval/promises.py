@@ -1,7 +1,7 @@
-"""What the database itself keeps: whether the triggers and keys that the migrations made are still there.
+"""What the database itself enforces: whether the triggers and keys that the migrations made are still there.
 
-Whoever owns the tables can take them away, and put them back after a change; that is seen by the chain. Here it is seen
-that they are gone.
+Whoever owns the tables can remove them, and put them back after a change; the chain shows that. This module shows that
+they are gone.
 """
 
 from collections.abc import Iterable
@@ -18,11 +18,11 @@ _REFUSES = (
 )
 
 _BEFORE_ANY_CHANGE = 58
-"""PostgreSQL's bits of a trigger for each statement, BEFORE UPDATE OR DELETE OR TRUNCATE: 2 + 8 + 16 + 32."""
+"""PostgreSQL's bits for a statement-level trigger BEFORE UPDATE OR DELETE OR TRUNCATE: 2 + 8 + 16 + 32."""
 
 
 def broken_promise(connection: Connection) -> str | None:
-    """Returns what the database does not refuse any more, in words; None where it is as the migrations made it."""
+    """Returns what the database no longer enforces, in words; None where it is as the migrations made it."""
     if connection.dialect.name == "sqlite":
         return _broken_in_sqlite(connection)
     return _broken_in_postgresql(connection)
@@ -47,7 +47,7 @@ def _broken_in_sqlite(connection: Connection) -> str | None:
 
 
 def _sqlite_schema(connection: Connection) -> dict[tuple[str, str], str]:
-    """Returns how each table, index and trigger was made, by kind and name."""
+    """Returns the SQL that made each table, index and trigger, by kind and name."""
     schema = connection.exec_driver_sql("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     return {(kind, name): " ".join(sql.split()) for kind, name, sql in schema}
 
@@ -70,7 +70,7 @@ def _broken_in_postgresql(connection: Connection) -> str | None:
 
 
 def _disabled(connection: Connection) -> str | None:
-    """Returns a trigger that is switched off, those behind the foreign keys among them."""
+    """Returns a trigger that is switched off, including those behind foreign keys."""
     off = connection.exec_driver_sql(
         "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
         "WHERE c.relnamespace = current_schema()::regnamespace AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1, 2"

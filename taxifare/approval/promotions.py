@@ -1,6 +1,6 @@
 """Promotions: which version is production, how another one becomes it, and which one a rollback goes back to.
 
-Rules over the ledger's entries within one transaction; who opens it, and tells the registry afterwards, is `approvals`.
+Rules over the ledger's entries within one transaction; `approvals` opens it, and tells the registry afterwards.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def production(entries: Entries) -> str | None:
 
 
 def in_use(entries: Entries, now: datetime) -> tuple[Promotion | None, Request | None]:
-    """Returns the promotion in force, and the last question about replacing what it made production, if one waits."""
+    """Returns the promotion in force, and the last open question about replacing its version, if there is one."""
     last = entries.last_promotion()
     return last, None if last is None else requests.last_open(entries, last.version, now)
 
@@ -27,10 +27,10 @@ def in_use(entries: Entries, now: datetime) -> tuple[Promotion | None, Request |
 def promote(
     entries: Entries, version: str | None, now: datetime, *, by: str, reason: str, request: Request | None = None
 ) -> Promotion:
-    """Returns the entry that makes a version production, recorded; what was asked of another one is void.
+    """Returns the entry that makes a version production, recorded; open questions about another one become void.
 
     Args:
-        entries: The ledger's, which let it stand only on top of the last entry.
+        entries: The ledger's, which accept it only on top of the last entry.
         version: The version, None for none at all.
         now: When.
         by: Who decided.
@@ -56,7 +56,7 @@ def promote(
 
 
 def is_repeated(last: Promotion, to: str | None, by: str, reason: str) -> bool:
-    """Returns whether a rollback is the last one asked for again: a command that was killed can be repeated."""
+    """Returns whether a rollback repeats the last one: a command that was killed can be repeated."""
     return (last.kind, last.by, last.reason) == ("rollback", by, reason) and to in {None, last.version or NOTHING}
 
 
@@ -64,7 +64,7 @@ def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:
     """Returns the version to go back to: the one named, else the one that the present version replaced.
 
     Args:
-        history: Every promotion and rollback, in their order; at least one.
+        history: Every promotion and rollback, in order; at least one.
         to: The version; `NOTHING` takes the model out of production, and None is returned.
 
     Raises:

@@ -1,6 +1,6 @@
 """Requests: how a comparison becomes a question to a person, and what ends the question without an answer.
 
-Rules over the ledger's entries within one transaction; who opens it, and tells the registry afterwards, is `approvals`.
+Rules over the ledger's entries within one transaction; `approvals` opens it, and tells the registry afterwards.
 """
 
 from dataclasses import replace
@@ -42,13 +42,13 @@ def last_round(entries: Entries, about: Comparison | Request) -> Request | None:
 def is_void(end: Outcome | None) -> bool:
     """Returns whether a question ended as void; where it makes sense again, it is asked again by itself.
 
-    What a person has answered stays answered, and what nobody answered in time is asked again by a person only.
+    What a person has answered stays answered, and what nobody answered in time is asked again only by a person.
     """
     return end is not None and end.state is RequestState.VOID
 
 
 def by_subject(found: Comparison | Request) -> tuple[bool, str]:
-    """Returns the key by which subjects are in their order: "base" is before every month though it sorts after them."""
+    """Returns the key that sorts subjects: "base" comes before every month, though the text sorts after them."""
     return found.subject != BASE, found.subject
 
 
@@ -81,7 +81,7 @@ def repeatable(entries: Entries, request: Request, production: str | None) -> Re
     """Returns the last round of a request, which can be asked again: it ended without an answer, its evidence stands.
 
     Raises:
-        ApprovalError: Somebody decided on its evidence, it is open, or its evidence is not that of today.
+        ApprovalError: Somebody decided on its evidence, it is open, or there is newer evidence.
     """
     comparison = entries.comparison(request.subject)
     if comparison is not None and comparison.evidence_digest != request.evidence_digest:
@@ -165,7 +165,7 @@ def found(entries: Entries, request_id: str) -> Request:
 
 
 def _stale(request: Comparison | Request, production: str | None) -> str | None:
-    """Returns why replacing production is no sensible question on this evidence any more, None if it is."""
+    """Returns why replacing production is no longer a sensible question on this evidence, None if it still is."""
     if production != request.production_version:
         before, after = (
             f"version {version}" if version else "nothing" for version in (request.production_version, production)
@@ -194,7 +194,7 @@ def _expired(request: Request, now: datetime) -> Outcome:
 
 
 def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:
-    """Ensures that a decision says who decides and why.
+    """Ensures that a decision names who decides and why.
 
     Raises:
         UnsignedError: It does not.

@@ -1,7 +1,7 @@
-"""Tokens: what an act carries as proof that whoever does it read the message that offers it.
+"""Tokens: what an act carries as proof that whoever acts has read the message that offers it.
 
-A token is good for one act (approve and reject have their own) on one thing in one state of the world, and for one
-attempt: one that failed is spent, and the next message has fresh ones.
+A token permits one act (approve and reject have their own) on one thing in one state of the world, for one attempt: the
+token of a failed attempt is spent, and the next message has fresh ones.
 """
 
 import hashlib
@@ -35,9 +35,10 @@ class Permission:
     """What a token permits.
 
     Attributes:
-        act: To do what.
-        about: On what: `request …`, `standing …`, `alarm …`, `promotion …`. Tokens about the same are spent together.
-        state: What has to be so for the act to make sense.
+        act: What may be done.
+        about: To what: `request …`, `standing …`, `alarm …`, `promotion …`. Tokens about the same thing are spent
+            together.
+        state: What has to hold for the act to make sense.
     """
 
     act: Act
@@ -58,7 +59,7 @@ def to_answer(request: Question, decision: Decision) -> Permission:
 
 
 def to_ask_again(request: Request) -> Permission:
-    """Returns the permission to ask again what nobody answered in time."""
+    """Returns the permission to repeat a question that nobody answered in time."""
     return Permission("ask again", about_expiry(request.id), (request.evidence_digest, request.production_version))
 
 
@@ -98,7 +99,7 @@ def about_promotion(sequence: int) -> str:
 
 
 def approval_secret(settings: AskingSettings) -> bytes:
-    """Returns the key of the approval tokens: the setting, else a random one, made once and kept in TAXIFARE_HOME.
+    """Returns the key of the approval tokens: the setting, or else a random one, made once and kept in TAXIFARE_HOME.
 
     Raises:
         ApprovalError: The key is too short to be a secret, or its file cannot be read.
@@ -139,9 +140,9 @@ def approval_secret(settings: AskingSettings) -> bytes:
 
 
 def kept_secret(settings: AskingSettings) -> Callable[[], bytes]:
-    """Returns what tells the key of the approval tokens: one that is set or kept is read now.
+    """Returns a function that gives the key of the approval tokens: one that is set or kept is read now.
 
-    One that is missing is made when the first token is, so that whoever only reads makes no state.
+    A missing one is made with the first token, so that whoever only reads creates no state.
 
     Raises:
         ApprovalError: As `approval_secret`.
@@ -156,7 +157,7 @@ class Tokens:
     """Tokens of permissions, as they are now: each depends on how many before it were spent.
 
     Args:
-        secret: Tells the key, see `kept_secret`.
+        secret: Gives the key, see `kept_secret`.
     """
 
     def __init__(self, secret: Callable[[], bytes]) -> None:
@@ -164,11 +165,11 @@ class Tokens:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this key from others, and nothing about it."""
+        """What distinguishes this key from others, and reveals nothing about it."""
         return hmac.new(self._secret(), b"fingerprint of the key", hashlib.sha256).hexdigest()[:12]
 
     def of(self, permission: Permission, entries: Entries) -> str:
-        """Returns what the act has to carry: proof of having read the last message that offers it."""
+        """Returns the token that the act has to carry: proof of having read the last message that offers it."""
         spent = len(entries.spent_tokens(permission.about))
         shown = [permission.act, permission.about, *permission.state, spent]
         return hmac.new(self._secret(), json.dumps(shown).encode(), hashlib.sha256).hexdigest()[:32]
@@ -178,7 +179,7 @@ class Tokens:
         return {decision: self.of(to_answer(request, decision), entries) for decision in get_args(Decision)}
 
     def ensure(self, permission: Permission, entries: Entries, token: str) -> None:
-        """Ensures that the token is the permission's; takes as long for a wrong one as for the right one.
+        """Ensures that the token is the permission's; a wrong one takes as long to check as the right one.
 
         Raises:
             TokenError: It is not.
@@ -191,7 +192,7 @@ class Tokens:
 
 
 def spend(permission: Permission, why: str, entries: Entries, at: datetime) -> None:
-    """Ensures that the permission's token, and those about the same, open nothing any more: an attempt failed."""
+    """Ensures that the permission's token, and those about the same thing, are spent: an attempt failed."""
     sent = [notice.message for notice in entries.notices(permission.about)]
     kind, _, request_id = permission.about.partition(" ")
     if kind == "request":

@@ -1,6 +1,6 @@
 """Verification: whether the ledger is what was written into it, and what people were told it was.
 
-It finds what a change leaves behind; it cannot hinder one, and who can write to everything – tables, this machine's
+It finds the traces of a change; it cannot prevent one, and whoever can write to everything – tables, this machine's
 memory of what it told, and the chats that hold the messages – can hide it.
 """
 
@@ -33,7 +33,7 @@ class Verified:
     Attributes:
         entries: How many entries of each table are in the chain.
         evidence: How many pieces of evidence have the digest that they were shown under.
-        told: How many heads that people were told of are in the chain.
+        told: How many of the heads that people were told are in the chain.
         head: Of the chain, None where nothing is recorded.
     """
 
@@ -59,18 +59,18 @@ def verify(ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) 
 
     Args:
         ledger: The ledger.
-        told: The heads that this machine told people of.
+        told: The heads that this machine told.
         shown: A head that somebody read in a message.
 
     Raises:
-        TamperedError: The first thing that is not.
+        TamperedError: Something is not in order; it names the first such thing.
         LedgerError: The ledger cannot be opened.
     """
     try:
         with ledger.reading() as entries:
             links, rows = entries.links(), entries.rows()
             broken = broken_promise(entries.connection)
-    # A moment that is none, a text that is none, a damaged file: the drivers raise what they please.
+    # For an invalid time or text, or a damaged file, the drivers raise what they please.
     except (ValueError, TypeError, sa.exc.DBAPIError) as error:
         raise TamperedError(f"{ledger!r} holds something that taxifare did not write: {error}") from error
     told = list(told)
@@ -111,7 +111,7 @@ def _orphan(rows: RowsByTable) -> str | None:
 
 
 def _evidence(rows: RowsByTable) -> list[tuple[str, str, str]]:
-    """Returns the evidence whose digest is made by the rule of this release: what it is of, the digest, the JSON."""
+    """Returns the evidence whose digest follows the rule of this release: what it is about, the digest, the JSON."""
     compared = [
         (f"{COMPARISONS.name} {key}", row["evidence_digest"], row["evidence"])
         for key, row in rows[COMPARISONS.name].items()
@@ -156,7 +156,7 @@ _NOT_AS_SHOWN = "does not have the digest {} under which it was shown"
 
 
 def _untold(links: Sequence[Link], told: Iterable[ToldHead]) -> str | None:
-    """Returns a head that was told and is not in the chain."""
+    """Returns, in words, a head that was told and is not in the chain."""
     for one in told:
         if not is_told(one.head, links):
             return (
