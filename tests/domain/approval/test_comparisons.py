@@ -16,7 +16,7 @@ from taxifare.approval.requests import request_on
 from taxifare.approval.tables import REQUESTS
 from taxifare.gate.evidence import Evidence, Objection
 from taxifare.trips.months import parse_month
-from tests.support.approvals import PERSON, Clock, Office, evidence
+from tests.support.approvals import PERSON, Clock, Office, contender, evidence, scores
 from tests.support.places import REPOSITORY
 
 LATER = timedelta(hours=1)
@@ -118,6 +118,17 @@ class TestOtherReleases:
         again = recorded(office, found.model_copy(update={"objections": (objection,)}))
         assert again.evidence_digest == "by the earlier rule"
         assert recorded(office, evidence("2015-01", "2", "1", mae=2.2)).schema == SCHEMA
+
+    @pytest.mark.parametrize("production", ["1", None])
+    def test_a_month_that_says_otherwise_of_production_is_asked_about_anew(
+        self, office: Office, production: str | None
+    ) -> None:
+        found = evidence("2015-01", "2", production)
+        with office.approvals.ledger.writing() as entries:
+            entries.add_comparison(comparison_of(found, office.clock(), schema=1, digest="by the earlier rule"))
+        assert recorded(office, found).evidence_digest == "by the earlier rule"
+        otherwise = contender("1", scores(2.40), run_id="run-p")
+        assert recorded(office, found.model_copy(update={"production": otherwise})).schema == SCHEMA
 
 
 def ledger_of_before(url: str, *asked: Request) -> Office:
