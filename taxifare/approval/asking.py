@@ -1,6 +1,6 @@
 """Asking: a comparison becomes a request, reaches every channel, and where a policy decides, is decided on at once.
 
-Whether there is something to ask is said by `due`; how one message reaches one channel stands in `delivery`.
+`due` says whether there is something to ask; `delivery` takes one message to one channel.
 """
 
 from collections.abc import Iterable
@@ -20,9 +20,9 @@ class AskOutcome:
 
     Attributes:
         request: The request.
-        sent: The channels that its message has reached just now.
-        faults: What is wrong with the channels that it has not reached: they are to be tried again.
-        decided: What a policy has decided just now, None where a person decides or it had decided before.
+        sent: The channels that its message reached just now.
+        faults: What is wrong with the channels that it did not reach; they are to be tried again.
+        decided: What a policy decided just now, None where a person decides or the policy had decided before.
     """
 
     request: Request
@@ -40,10 +40,10 @@ def ask(
     *,
     comparison_page: str | None = None,
 ) -> AskOutcome:
-    """Returns what came of asking about a comparison; done again after a failure it asks nothing twice.
+    """Returns what came of asking about a comparison; repeated after a failure, it asks nothing twice.
 
-    A channel that is down keeps the message neither from the others nor the policy from deciding. While a person reads
-    the message the version is made ready to be served, which takes seconds.
+    A channel that is down neither keeps the message from the others nor the policy from deciding. While a person reads
+    the message, the version is made ready to be served, which takes seconds.
 
     Args:
         approvals: Where the request and the decision are recorded.

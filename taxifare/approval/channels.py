@@ -20,7 +20,7 @@ TIMEOUT_S = 5
 
 LONGEST_ANSWER_S = 30.0
 MOST_BYTES_OF_CHANNEL = 1 << 24
-"""How much of a channel is searched for a message; a chat that sends more shows nothing that could be known."""
+"""How much of a channel is searched for a message; a chat that sends more counts as one that cannot be read."""
 
 _CHUNK_BYTES = 1 << 12
 
@@ -41,8 +41,8 @@ class Message:
 
     Attributes:
         key: Its last line, by which it is recognised in a channel.
-        text: The whole, as plain text.
-        links: The links in it, name and address; each stands in the text as `name: address`.
+        text: All of it, as plain text.
+        links: The links in it, name and address; in the text they are `name: address`.
     """
 
     key: str
@@ -62,7 +62,7 @@ class Notifier(Protocol):
 
 
 class WatchedLog:
-    """Shows messages in a log that people look at; where nothing else is set, that of the run that sends."""
+    """Shows messages in a log that people look at: that of the sending run, where no channel is set."""
 
     channel = "run log"
 
@@ -100,7 +100,7 @@ class WagonChat:
         _post(self._url, content, message.key, shown_as=self.channel, timeout_s=self._timeout_s)
 
     def _shows(self, key: str) -> bool:
-        """Whether the channel is known to show the message; a chat that cannot be read shows nothing."""
+        """Whether the channel is known to show the message; a chat that cannot be read does not."""
         try:
             with requests.get(self._url, timeout=self._timeout_s, allow_redirects=False, stream=True) as answer:
                 chunks = within(answer.iter_content(_CHUNK_BYTES), MOST_BYTES_OF_CHANNEL, LONGEST_ANSWER_S)
@@ -128,7 +128,7 @@ class SlackWebhook:
 
     @property
     def channel(self) -> str:
-        """The webhook's host, and what tells it from others there."""
+        """The webhook's host, and what distinguishes it from others there."""
         return f"webhook {urlsplit(self._url).hostname} {_fingerprint(self._url)}"
 
     def deliver(self, message: Message) -> None:
@@ -151,7 +151,7 @@ class Service:
 
     @property
     def channel(self) -> str:
-        """The service, and what tells its address from others there; the address itself may hold a password."""
+        """The service, and what distinguishes its address from others; the address itself may hold a password."""
         return f"{urlsplit(self._url).scheme} {_fingerprint(self._url)}"
 
     def deliver(self, message: Message) -> None:
@@ -163,7 +163,7 @@ class Service:
         """
         import apprise
 
-        # It logs addresses that it does not know. And a redirect could send the message, which has tokens, anywhere.
+        # It logs addresses that it does not know, and a redirect could send the message, which has tokens, anywhere.
         logging.getLogger("apprise").setLevel(logging.CRITICAL)
         service = apprise.Apprise(asset=apprise.AppriseAsset(http_redirects=False))
         if not service.add(self._url):
@@ -174,7 +174,7 @@ class Service:
 
 
 _NO_MARKUP = re.compile(r"`|\]\(|@(?=(?:all|channel|everyone|here)\b)")
-"""Code, links and calls to everybody, which a name or a reason could contain: Mattermost reads more than Slack."""
+"""Code, links and mentions of everybody, which a name or a reason could contain: Mattermost reads more than Slack."""
 
 
 def _defused(markup: re.Match[str]) -> str:
@@ -182,7 +182,7 @@ def _defused(markup: re.Match[str]) -> str:
 
 
 def in_slack_format(message: Message) -> str:
-    r"""The message in Slack's markup: the first line bold, links by name, nothing else of it taken for markup.
+    r"""The message in Slack's markup: the first line bold, links by name, nothing else read as markup.
 
     >>> url = "https://x.example/?a=1&b"
     >>> print(in_slack_format(Message("key", f"A < B\nSee: {url}\nkey", (("See", url),))))
@@ -206,9 +206,9 @@ def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, time
         with answer:
             said = beginning(answer.iter_content(_CHUNK_BYTES), _CHUNK_BYTES).decode("utf-8", "replace")
     except requests.RequestException as error:
-        # An address that is none stays none; whatever else happens between two machines may pass.
+        # An invalid address stays invalid; whatever else happens between two machines may pass.
         fault = DeliveryError if isinstance(error, ValueError) else PassingDeliveryError
-        # The transport's own words, and its traceback, would tell the address.
+        # The transport's own words, and its traceback, would reveal the address.
         raise fault(f"POST {shown_as}: {type(error).__name__}") from None
     if answer.ok and not answer.is_redirect:
         return
@@ -219,12 +219,12 @@ def _post(url: str, content: Mapping[str, str], key: str, *, shown_as: str, time
 
 
 def _fingerprint(secret: str) -> str:
-    """What tells a secret from another without telling it."""
+    """What distinguishes a secret from others without revealing it."""
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
 def notifiers(settings: AskingSettings) -> tuple[Notifier, ...]:
-    """How the settings say that people are reached, every way of them; none where they say none."""
+    """Every way in which, by the settings, people are reached; none where no channel is set."""
     found: list[Notifier] = []
     if settings.chat_base_url is not None and settings.chat_channel is not None:
         url = settings.chat_base_url.get_secret_value()

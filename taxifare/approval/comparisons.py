@@ -1,7 +1,7 @@
-"""Comparing a month, and keeping what came of it: the one place that writes comparisons into the ledger.
+"""Comparing a month, and recording the result: the one place that writes comparisons into the ledger.
 
 What is due, asked and decided rests on these entries alone. Whatever else shows a comparison – a check in Dagster, a
-page, a tag – is a picture of it, and nobody reads it back.
+page, a tag – is a picture of it that is never read back.
 
 Why in the ledger: docs/decisions.md, under approval.
 """
@@ -21,15 +21,15 @@ from taxifare.settings import Settings
 from taxifare.trips.editions import Trips
 
 SCHEMA = 5
-"""Of the evidence that this release writes. 1 is that of the releases which left it in Dagster's event log: without
-objections, and with a digest that depended on the order of fields. 2 does not know the files of the versions, 3 no
-track record, and its intervals are by ride; 4 does not look back at the version that production replaced."""
+"""Of the evidence that this release writes. 1 is that of releases which left it in Dagster's event log: without
+objections, and with a digest that depended on the order of fields. 2 lacks the versions' files; 3 lacks the track
+record, and its intervals are by ride; 4 does not look back at the version that production replaced."""
 
 KNOWS_THE_FILES = 3
-"""From this schema on, evidence says by which files each version was scored."""
+"""From this schema on, evidence says with which files each version was scored."""
 
 KEEPS_ITS_DIGEST = 2
-"""From this schema on, evidence that is read again has the digest under which it was written."""
+"""From this schema on, evidence has the same digest when it is read again."""
 
 
 def compare(
@@ -63,9 +63,9 @@ def compare(
 
 
 def record(ledger: Ledger, evidence: Evidence, at: datetime) -> Comparison:
-    """Returns the comparison, on record; the same evidence as the last one of its subject is that one.
+    """Returns the comparison, on record; with the same evidence as the last one of its subject, it is that one.
 
-    A standing approval is over where the evidence shows that what it made production should not have been.
+    A standing approval ends where the evidence shows that what it promoted should not have been promoted.
 
     Args:
         ledger: Where it is kept.
@@ -73,7 +73,7 @@ def record(ledger: Ledger, evidence: Evidence, at: datetime) -> Comparison:
         at: When it was found.
 
     Raises:
-        ApprovalError: It contradicts what the ledger says its versions are.
+        ApprovalError: It contradicts the ledger's record of its versions.
     """
     found = comparison_of(evidence, at)
     with ledger.writing() as entries:
@@ -87,13 +87,13 @@ def record(ledger: Ledger, evidence: Evidence, at: datetime) -> Comparison:
 
 
 def comparison_of(evidence: Evidence, at: datetime, *, schema: int = SCHEMA, digest: str | None = None) -> Comparison:
-    """Returns the entry that evidence makes.
+    """Returns the entry for some evidence.
 
     Args:
         evidence: What was found.
         at: When.
-        schema: Of the evidence, where it was written by another release.
-        digest: Under which it was asked about, where that was by the rule of another release.
+        schema: Of the evidence, if another release wrote it.
+        digest: Under which it was asked about, if that followed the rule of another release.
     """
     return Comparison(
         subject=evidence.subject,
@@ -109,13 +109,13 @@ def comparison_of(evidence: Evidence, at: datetime, *, schema: int = SCHEMA, dig
 
 
 def ensure_of_recorded_files(entries: Entries, comparison: Comparison) -> None:
-    """Ensures that both versions were scored by the files that are on record; evidence of before does not know them.
+    """Ensures that both versions were scored with the files on record; earlier evidence does not name any.
 
-    The MLflow runs may be others than those that registered the versions: a month that is run again scores its version
-    in a run of its own.
+    The MLflow runs may differ from those that registered the versions: a month that is run again scores its version in
+    a run of its own.
 
     Raises:
-        ApprovalError: One was scored by other files, or by files that the evidence does not name.
+        ApprovalError: One was scored with other files, or with files that the evidence does not name.
     """
     if comparison.schema < KNOWS_THE_FILES:
         return
@@ -130,31 +130,31 @@ def ensure_of_recorded_files(entries: Entries, comparison: Comparison) -> None:
 
 
 def _says_the_same(last: Comparison, found: Comparison) -> bool:
-    """Whether a comparison says what the last one says, whose evidence may be of an earlier release."""
+    """Whether a comparison says the same as the last one, whose evidence may be of an earlier release."""
     if last.evidence_digest == found.evidence_digest:
         return True
     if last.schema >= found.schema:
         return False
     known = readable(last)
-    # The earlier release knew less and weighed otherwise, and a question that was answered must not be asked anew.
+    # The earlier release knew less and judged differently; a question that was answered must not be asked again.
     return known is not None and _compared(known) == _compared(found.evidence)
 
 
 def _compared(evidence: Evidence) -> tuple[object, ...]:
-    """Returns what was compared on which trips: whatever else evidence says follows from it."""
+    """Returns what was compared on which trips: everything else in evidence follows from it."""
     production = None if evidence.production is None else (evidence.production.scores, evidence.production.corrected)
     staging = (evidence.staging.version, evidence.staging.scores, evidence.staging.corrected)
     return evidence.revision, evidence.production_version, production, staging
 
 
 def take_over(ledger: Ledger, found: Iterable[tuple[Evidence, datetime]]) -> int:
-    """Returns how many comparisons of earlier releases are in the ledger from now on, none if it has any already.
+    """Returns how many comparisons of earlier releases were added to the ledger, 0 if it has any already.
 
-    One that somebody was asked about keeps the digest under which that was, so that nobody is asked again.
+    One that somebody was asked about keeps the digest under which they were asked, so that nobody is asked again.
 
     Args:
         ledger: Where they go.
-        found: What earlier releases have left elsewhere, oldest first, and when; read only where the ledger lacks it.
+        found: What earlier releases have left elsewhere, oldest first, and when; read only if the ledger lacks it.
     """
     with ledger.writing() as entries:
         if not entries.lacks_comparisons():

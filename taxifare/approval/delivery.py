@@ -1,9 +1,9 @@
 """The message that asks a person for a decision, and how it reaches them.
 
-A message is sent once. Delivery is on record in the ledger, and only one process sends at a time. What no sender can
-know is whether a server that failed to answer had accepted the message all the same; so the message carries a key (its
-last line, and the `Idempotency-Key` header), and before anything is posted the channel is searched for it. Where the
-chat does not let its messages be read, a fault after accepting shows the message twice: the same question, never two.
+A message is sent once. Delivery is on record in the ledger, and only one process sends at a time. No sender can know
+whether a server that failed to answer accepted the message all the same; so the message carries a key (its last line,
+and the `Idempotency-Key` header), and before anything is posted the channel is searched for it. Where messages of the
+chat cannot be read, a fault after accepting shows the message twice: the same question, never two.
 
 What sending once can mean: docs/decisions.md, under approval.
 """
@@ -72,8 +72,8 @@ def send_request(
 ) -> bool:
     """Whether the message was sent just now: not if it had arrived before, nor if the request is no longer open.
 
-    A question that reached the channel is sent once more where its links are dead, for an answer failed. Passing faults
-    are retried after 1, 2, 4 and 8 seconds and a little chance: `ATTEMPTS` times in all.
+    A question that reached the channel is sent once more if its links are dead because an answer failed. Temporary
+    faults are retried after 1, 2, 4 and 8 seconds with some jitter: `ATTEMPTS` attempts in all.
 
     Args:
         approvals: Where the request and its deliveries are recorded.
@@ -131,12 +131,12 @@ def send_notice(
     reminder: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Whether people were told just now of what is about no month, see `due.to_tell`: not if they had been before.
+    """Whether a notice, see `due.to_tell`, was sent just now: not if it had arrived before.
 
     Args:
         approvals: Where notices are recorded.
         notifier: How people are reached.
-        about: What they are told of, as `due.to_tell` says it.
+        about: What it is about, as `due.to_tell` names it.
         links: Where the message leads.
         settings: Where this machine keeps what it has told.
         fault: What has happened, where that is not on record.
@@ -228,7 +228,7 @@ def _send(
 
 
 def _makes_sense(about: str, entries: Entries) -> bool:
-    """Whether a notice is still news: a standing approval or an alarm that has been answered asks nothing any more."""
+    """Whether a notice is still news: a standing approval or an alarm that has been answered no longer asks."""
     kind, _, name = about.partition(" ")
     answered = {"standing": entries.standing_outcomes, "alarm": entries.alarm_outcomes}
     return kind not in answered or name not in answered[kind]()
@@ -241,7 +241,7 @@ def _live_from(about: str, entries: Entries) -> int:
 
 
 def _other_starts(request: Request, entries: Entries) -> list[Request]:
-    """Returns the other requests that wait where nothing is in production yet."""
+    """Returns the other open requests where nothing is in production yet."""
     if request.production_version is not None:
         return []
     return [other for other in entries.open_requests() if other.id != request.id]
@@ -255,10 +255,10 @@ def send_reminders(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """The open questions that people were reminded of just now: those last spoken of REMINDER_DAYS ago.
+    """The open questions that people were reminded of just now: those whose last message is REMINDER_DAYS old.
 
     Raises:
-        DeliveryError: Reminders could not be delivered, all others were; the next call tries again.
+        DeliveryError: Some reminders could not be delivered, all others were; the next call tries again.
     """
     faults = []
     due = approvals.record.due_reminders(timedelta(days=settings.reminder_days), approvals.now())

@@ -1,7 +1,7 @@
 """What there is to do next: which month to run, and which comparison to ask a person about.
 
-Derived each time from what is published and what is on record (`Known`); nothing is remembered besides, so a month that
-was run by hand, by backfill or by a sensor is the same to it. Doing it is the business of whoever asks.
+It is derived each time from what is published and what is on record (`Known`); nothing else is remembered, so it makes
+no difference whether a month was run by hand, by a backfill or by a sensor. Whoever asks does what is due.
 
 Why nothing is remembered: docs/decisions.md, under approval.
 """
@@ -45,7 +45,7 @@ from taxifare.trips.editions import BASE, is_so_far
 from taxifare.trips.months import Month, parse_month
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 3600.0
-"""Between tries at sending a message."""
+"""Between attempts to send a message."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ class Known:
     Attributes:
         comparisons: The latest comparison of each subject.
         promotion: The promotion in force, None before the first.
-        requests: Those that say what is due, oldest first, see `Entries.at_hand`.
-        outcomes: How those of them that ended did.
+        requests: Those from which follows what is due, oldest first, see `Entries.at_hand`.
+        outcomes: How those of them that are closed ended.
         deliveries: The messages that arrived about those that are open.
-        notices: Those that need no answer.
-        spent: The tokens that were spent: messages from before show links that are dead.
+        notices: The other messages that arrived.
+        spent: The spent tokens: links in messages from before are dead.
         standing: The standing approvals.
         alarms: The alarms.
     """
@@ -81,7 +81,7 @@ class Known:
         """Returns what is on record now; the registry agrees afterwards.
 
         Raises:
-            NotAdoptedError: The registry has a production version that the ledger never heard of.
+            NotAdoptedError: The registry has a production version that the ledger does not know.
         """
         approvals.repair()
         with approvals.ledger.reading() as entries:
@@ -89,7 +89,7 @@ class Known:
 
     @classmethod
     def read(cls, entries: Entries) -> "Known":
-        """Returns what is on record in one view of the ledger; whether the registry agrees is not looked at."""
+        """Returns what is on record in one view of the ledger; it does not look whether the registry agrees."""
         return cls(
             entries.comparisons(),
             entries.last_promotion(),
@@ -107,24 +107,24 @@ class Known:
 
     @property
     def replaced(self) -> str | None:
-        """The version that production replaced; None where it replaced none, or is what a rollback returned to."""
+        """The version that production replaced; None where it replaced none, or a rollback returned to it."""
         promotion = self.promotion
         return promotion.replaced_version if promotion is not None and promotion.kind == "promotion" else None
 
     @property
     def is_blank(self) -> bool:
-        """Whether everything is yet to begin: the base model comes first then, where there are base years."""
+        """Whether nothing has happened yet: then the base model comes first, where there are base years."""
         return not self.comparisons and self.promotion is None
 
     @property
     def settled(self) -> set[tuple[str, str]]:
-        """The subjects, with their revisions, that somebody has decided on."""
+        """The subjects, with their revisions, on which somebody has decided."""
         decided = {outcome.request_id for outcome in self.outcomes if outcome.by is not None}
         return {(request.subject, request.revision) for request in self.requests if request.id in decided}
 
     @cached_property
     def ends(self) -> Mapping[str, Outcome]:
-        """How each request that is not open any more has ended."""
+        """How each request that is no longer open ended."""
         return {outcome.request_id: outcome for outcome in self.outcomes}
 
     @cached_property
@@ -134,7 +134,7 @@ class Known:
 
     @cached_property
     def live_from(self) -> Mapping[str, int]:
-        """The number of the first message whose links are not dead, about each thing of which a token was spent."""
+        """For each thing about which a token was spent, the number of the first message whose links work."""
         return {spent.about: spent.messages for spent in self.spent}
 
     def round_on(self, comparison: Comparison) -> Request | None:
@@ -143,7 +143,7 @@ class Known:
 
 
 def to_learn_so_far(known: Known) -> Alarm | None:
-    """Returns the alarm whose month is to be learned so far; None where none was agreed to, or the month is compared.
+    """Returns the alarm whose month's days so far are to be learned; None without an approved one, or once compared.
 
     Args:
         known: What is on record.
@@ -152,7 +152,7 @@ def to_learn_so_far(known: Known) -> Alarm | None:
     compared = None if alarm is None else known.comparisons.get(alarm.month)
     if compared is None:
         return alarm
-    # An earlier alarm of the same month has led to another production since: it is learned further.
+    # An earlier alarm of the same month has changed production since: the month is learned again.
     return alarm if is_so_far(compared.revision) and compared.production_version != known.production else None
 
 
@@ -171,8 +171,8 @@ class Due:
     Attributes:
         month: The month.
         why: What makes it due.
-        run_key: The same for the same reason to run: a month is requested once for it. It names the comparison that is
-            out of date, because a reason can come back: a month restated and restored, a promotion and a rollback.
+        run_key: The same for the same reason, so that a month is requested once for each. It names the comparison that
+            is out of date, because a reason can recur: a month restated and restored, a promotion and a rollback.
     """
 
     month: Month
@@ -186,8 +186,8 @@ class Undecided:
 
     Attributes:
         subject: The month before it, or `base`.
-        is_compared: Whether it has been compared, as it is published now, with what is in production now: then the
-            decision is about to be made, and else it never will be.
+        is_compared: Whether it has been compared, as it is published now, with what is in production now: if so the
+            decision is about to be made, otherwise it never will be.
     """
 
     subject: str
@@ -197,8 +197,8 @@ class Undecided:
 def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
     """Returns the oldest month to run, None where there is nothing to do.
 
-    While one start waits for its answer, no other is prepared, see `waiting_start`: a start has to be decided on once,
-    not six times over.
+    While one start waits for its answer, no other is prepared, see `waiting_start`: a start needs one decision, not
+    six.
 
     Args:
         published: Revision of each month that is `covered`.
@@ -211,7 +211,7 @@ def next_month(published: Mapping[Month, str], known: Known) -> Due | None:
 def covered(published: Mapping[Month, str], settings: MonthSettings, now: datetime) -> dict[Month, str]:
     """Returns the published months that are run at all, and their revisions: FIRST_MONTH to LAST_MONTH, once over.
 
-    A month is over when the next one has begun in UTC, whatever a source has of it before.
+    A month is over when the next one has begun in UTC, whatever a source has of it earlier.
 
     >>> months = {parse_month(month): "a1" for month in ("2014-12", "2015-01", "2015-02", "2015-03")}
     >>> first = MonthSettings(FIRST_MONTH="2015-01", LAST_MONTH="")
@@ -231,9 +231,9 @@ def covered(published: Mapping[Month, str], settings: MonthSettings, now: dateti
 def months_due(published: Mapping[Month, str], known: Known) -> Iterator[Due]:
     """Yields the months that are behind what is published and decided, oldest first.
 
-    A month is due when it has not been compared, or only so far as it went; when its content has changed at the source
-    since; or when production has, its question was not answered, and it is later than what production learned last – so
-    that its question can be asked anew. Months at or before that are history.
+    A month is due when it has not been compared, or only its days so far; when its content at the source has changed
+    since; or when production has changed, its question was not answered, and it is later than what production learned
+    last, so that its question can be asked again. Months up to that one are history.
 
     Args:
         published: Revision of each month that is `covered`.
@@ -273,8 +273,8 @@ def waiting_start(known: Known) -> Comparison | None:
 def undecided_before(month: Month, revisions: Mapping[str, str], known: Known, settings: Settings) -> Undecided | None:
     """Returns what has to be decided on before the month is run, None where nothing has.
 
-    That is the month before it – the base model, before the first – where a policy decides on that: what it promotes is
-    what the month is compared with. Nothing waits for a person.
+    That is the month before it – before the first, the base model – if a policy decides on it: what the policy promotes
+    is what the month is compared with. Nothing waits for a person.
 
     Args:
         month: The month to be run.
@@ -304,8 +304,8 @@ def undecided_before(month: Month, revisions: Mapping[str, str], known: Known, s
 def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request | None:
     """Returns the approved request whose month production is to be retrained on whole, None where there is none.
 
-    That is the month it learned, when it became production by a month's approval: the base model has no month, and
-    what a rollback returns to was retrained when it was approved. Of a month so far there is no whole.
+    That is the month that production learned, if it became production by a month's approval: the base model has no
+    month, and what a rollback returns to was retrained when it was approved. A month's days so far are no whole month.
 
     Args:
         known: What is on record.
@@ -321,10 +321,10 @@ def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request
 def to_ask(known: Known, channels: Collection[str], settings: Settings) -> list[Comparison]:
     """Returns the comparisons whose question has not reached every channel with links that work, oldest subject first.
 
-    One on which a policy has yet to decide is among them, wherever its message has arrived. One whose question ended as
-    void and makes sense again is among them. One against another version than the present production is not: its
-    question is void. Nor is one in which both models predict the same, nor one whose evidence another release has
-    written in a shape that this one cannot read, with a warning.
+    They include one on which a policy has yet to decide, even if its message has arrived everywhere, and one whose
+    question ended as void and makes sense again. They exclude one against a version other than the present production,
+    whose question is void; one in which both models predict the same; and, with a warning, one whose evidence this
+    release cannot read.
 
     Args:
         known: What is on record.
@@ -350,16 +350,16 @@ def to_ask(known: Known, channels: Collection[str], settings: Settings) -> list[
 
 
 def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ()) -> list[str]:
-    """Returns what people have to be told of and has not reached every channel, as `tokens` calls it.
+    """Returns what people have to be told and has not reached every channel, as `tokens` calls it.
 
     That is the change of production in force, with the link back; each question that ended unanswered although it still
-    makes sense, with the link that asks it again; a standing approval that is asked for, and one that is over; an alarm
-    that waits for its answer, and one about what is in production that nobody answered; and faults.
+    makes sense, with the link that asks it again; a standing approval that is asked for, and one that is over; an open
+    alarm, and one about what is in production that nobody answered; and faults.
 
     Args:
         known: What is on record.
         channels: Where messages have to arrive.
-        faults: What has gone wrong besides, see `faults`.
+        faults: What else has gone wrong, see `faults`.
     """
     arrived = {
         (notice.about, notice.channel)
@@ -385,7 +385,7 @@ def to_tell(known: Known, channels: Collection[str], faults: Iterable[str] = ())
 
 
 def _about_standing(record: StandingRecord) -> list[str]:
-    """Returns what is to be told of standing approvals, as `tokens` calls it; one that has a successor is no news."""
+    """Returns what is to be told about standing approvals, as `tokens` calls it; one with a successor is no news."""
     about = []
     if record.open is not None and readable(record.open) is not None:
         about.append(about_standing(record.open.id))
@@ -398,9 +398,9 @@ def _about_standing(record: StandingRecord) -> list[str]:
 def standing_due_after(known: Known, settings: Settings) -> str | None:
     """Returns the month after which a standing approval is to be asked for; None where none is.
 
-    That is where APPROVAL_POLICY=standing, once a candidate has a track record against what is in production that is
-    not surely worse; not where the question waits, was refused for those months, or was asked on the same evidence, and
-    after the end of one not before another month has been compared.
+    With APPROVAL_POLICY=standing it is asked for once a candidate has a track record against production that is not
+    surely worse; not while the question is open, was rejected for those months, or was asked on the same evidence, and
+    after the end of an approval not before another month has been compared.
 
     Args:
         known: What is on record.
@@ -413,7 +413,7 @@ def standing_due_after(known: Known, settings: Settings) -> str | None:
     if latest is None or latest.production_version != known.production or not _speaks_for_standing(latest):
         return None
     was_asked = any(request.subject == latest.subject for request in known.standing.requests)
-    # What has just been rolled back or regretted is not asked for again on what was known then.
+    # After a rollback or a regret it is not asked for again on what was known then.
     was_ended = any(end.at >= latest.compared_at for end in known.standing.ends.values())
     following = str(parse_month(latest.subject) + 1)
     if was_asked or was_ended or known.standing.is_asked_for(following, terms_of(settings)):
@@ -431,7 +431,7 @@ def _speaks_for_standing(comparison: Comparison) -> bool:
 
 
 def pause_before_try(tries: int) -> float:
-    """Returns the seconds between the last of so many tries at sending a message and the next: doubled up to an hour.
+    """Returns the seconds to wait after so many attempts to send a message: doubled each time, up to an hour.
 
     >>> [pause_before_try(tries) for tries in (0, 1, 2, 3, 7, 8, 100)]
     [0.0, 30.0, 60.0, 120.0, 1920.0, 3600.0, 3600.0]
@@ -440,12 +440,12 @@ def pause_before_try(tries: int) -> float:
 
 
 def is_past(month: Month, known: Known) -> bool:
-    """Whether a later month has been compared: how things stand is said of that one then."""
+    """Whether a later month has been compared: that one then says how things stand."""
     return any(one.is_of_month and parse_month(one.subject) > month for one in known.comparisons.values())
 
 
 def _is_question(comparison: Comparison) -> bool:
-    """Whether there is something to decide on; says so where this release cannot read the evidence."""
+    """Whether there is something to decide on; logs a warning if this release cannot read the evidence."""
     try:
         return comparison.evidence.verdict is not Verdict.UNCHANGED
     except EvidenceUnreadableError as error:
@@ -456,10 +456,11 @@ def _is_question(comparison: Comparison) -> bool:
 def last_learned(known: Known) -> Month | None:
     """Returns the month up to which production has learned, None for the base model or where nothing is known.
 
-    That is the month it was approved on: the lessons between what it knows and that month were not worth keeping. What
-    a rollback returns to has no request of its own; the first question about it was on the month that it learned. A
-    month that was learned so far is yet to be learned: it is the last one that had been compared whole by then, for
-    the month before may not have been published, and be yet to be learned as well.
+    That is the month it was approved on: the lessons between what it knows and that month were not worth keeping. A
+    version that a rollback returned to has no request of its own; the first question about it was on the month that it
+    learned. For one approved on a month's days so far, that month is yet to be learned; it is the last month that had
+    been compared whole by then, because the month before may not have been published yet, and is then to be learned,
+    too.
     """
     about = [request for request in known.requests if request.staging_version == known.production]
     approved = [request for request in about if known.promotion and request.id == known.promotion.request_id]
@@ -468,7 +469,7 @@ def last_learned(known: Known) -> Month | None:
         return None
     if not is_so_far(request.revision):
         return parse_month(request.subject)
-    # A month that was restated since has been compared later as well, and asked about before.
+    # A month that was restated since was compared later as well, but asked about earlier.
     told = [(one.subject, one.revision, one.compared_at) for one in known.comparisons.values()]
     told += [(one.subject, one.revision, one.requested_at) for one in known.requests]
     by_then = {

@@ -1,12 +1,12 @@
 """The record of what was asked, what was decided and which version was production when: append-only tables.
 
-The database itself keeps the promises, so that no code path can break them. Triggers refuse UPDATE and DELETE. A
+The database itself enforces the rules, so that no code path can break them. Triggers refuse UPDATE and DELETE. A
 request has one outcome, because the outcome's primary key is the request. A promotion extends the last one and names
-the version it replaces, and it is of the version that was shown and approved, because foreign keys say so.
-Every entry is sealed into a chain, so that a change by whoever can drop the triggers shows.
+the version it replaces, and it is of the version that was shown and approved, because foreign keys demand it.
+Every entry is sealed into a chain, which shows a change by whoever can drop the triggers.
 SQLite by default, PostgreSQL by `DATABASE_URL`.
 
-Why the database keeps them, and what makes a question the same: docs/decisions.md, under approval.
+Why the database enforces them, and what makes a question the same: docs/decisions.md, under approval.
 """
 
 import json
@@ -75,9 +75,9 @@ NOTHING = "none"
 LOCK_S = 30
 
 NOT_PERMITTED = frozenset({"42501", "25006", "3F000"})
-"""What PostgreSQL answers to a role that lacks a privilege, only reads, or is let into no schema."""
+"""What PostgreSQL answers to a role that lacks a privilege, may only read, or may use no schema."""
 
-# Any constant does, as long as nothing else in the same PostgreSQL database locks it: "taxi" in ASCII.
+# Any constant will do, as long as nothing else in the same PostgreSQL database locks it: "taxi" in ASCII.
 ADVISORY_LOCK = 0x74617869
 
 
@@ -119,7 +119,7 @@ class Entries:
         """Ensures that the row is in the table, and sealed as it was stored."""
         insert = table.insert().values(**values).returning(*table.c)
         stored = dict(self.connection.execute(insert).mappings().one())
-        # Nobody else adds a link before this transaction ends: it has been asked for once.
+        # Nobody else adds a link before this transaction ends, so the last one is looked up only once.
         last = self._last_link or self._find_last_link()
         number, before = (1, "") if last is None else (last.number + 1, last.seal)
         key = key_of(stored, [column.name for column in table.primary_key])
@@ -136,7 +136,7 @@ class Entries:
         return None if last is None else last.head
 
     def has_head(self, head: Head) -> bool:
-        """Whether the chain has, or had once, that head."""
+        """Whether the chain has, or once had, that head."""
         found = self.connection.execute(sa.select(CHAIN.c.seal).where(CHAIN.c.number == head.number)).scalar()
         return found is not None and str(found).startswith(head.digits)
 
@@ -145,7 +145,7 @@ class Entries:
         return [Link(*row) for row in self.connection.execute(sa.select(CHAIN).order_by(CHAIN.c.number))]
 
     def rows(self) -> dict[str, dict[str, Mapping[str, Any]]]:
-        """Every row of every table but the chain, by table and key."""
+        """Every row of every table except the chain, by table and key."""
         found: dict[str, dict[str, Mapping[str, Any]]] = {}
         for table in METADATA.tables.values():
             if table is not CHAIN:
@@ -154,11 +154,11 @@ class Entries:
         return found
 
     def at_hand(self) -> tuple[list[Request], list[Outcome], list[Delivery]]:
-        """What says what is due, and not the whole past: as long as the list of months, however often one asked.
+        """What decides what is due, not the whole past: it grows with the months, not with the questions.
 
         These are the requests that are open, those on the last comparison of a subject, those about the version in
-        production, and the last that somebody has decided on each edition; how these ended; and the deliveries of those
-        that are open.
+        production, and for each edition the last that somebody decided; how these ended; and the deliveries of open
+        ones.
         """
         ended = sa.select(OUTCOMES.c.request_id)
         last_decided = (
@@ -203,7 +203,7 @@ class Entries:
         return _comparison(rows[0]) if rows else None
 
     def lacks_comparisons(self) -> bool:
-        """Whether somebody was asked about comparisons that are not here: the state is of a release of before."""
+        """Whether somebody was asked about comparisons that are not here: the state is of an earlier release."""
         was_asked = sa.exists(sa.select(REQUESTS.c.number))
         return bool(
             self.connection.execute(sa.select(was_asked & ~sa.exists(sa.select(COMPARISONS.c.number)))).scalar()
@@ -245,7 +245,7 @@ class Entries:
         return [_outcome(row) for row in self._rows(sa.select(OUTCOMES).order_by(OUTCOMES.c.at))]
 
     def promotions(self) -> list[Promotion]:
-        """Every promotion and rollback, in their order."""
+        """Every promotion and rollback, in order."""
         return [_promotion(row) for row in self._rows(sa.select(PROMOTIONS).order_by(PROMOTIONS.c.sequence))]
 
     def last_promotion(self) -> Promotion | None:
@@ -259,7 +259,7 @@ class Entries:
         return [StandingRequest(**_without(row, "number", "evidence"), evidence_json=row["evidence"]) for row in rows]
 
     def standing_outcomes(self) -> dict[str, Outcome]:
-        """How each question about a standing approval that is not open any more ended."""
+        """How each question about a standing approval that is no longer open ended."""
         return {
             row["standing_id"]: Outcome(
                 row["standing_id"], RequestState(row["state"]), row["by"], row["reason"], override=False, at=row["at"]
@@ -268,12 +268,12 @@ class Entries:
         }
 
     def standing_ends(self) -> dict[str, StandingEnd]:
-        """How each standing approval that did not last to its last month ended."""
+        """How each standing approval ended that did not last until its last month."""
         rows = self._rows(sa.select(STANDING_ENDS))
         return {row["standing_id"]: StandingEnd(**_without(row, "agreed")) for row in rows}
 
     def standing_uses(self) -> dict[str, str]:
-        """The standing approval under which each request was approved that was not a person's to approve."""
+        """The standing approval of each request that was approved under one."""
         return {row["request_id"]: row["standing_id"] for row in self._rows(sa.select(STANDING_USES))}
 
     def alarms(self) -> list[Alarm]:
@@ -282,7 +282,7 @@ class Entries:
         return [Alarm(**_without(row, "number", "evidence"), evidence_json=row["evidence"]) for row in rows]
 
     def alarm_outcomes(self) -> dict[str, Outcome]:
-        """How each alarm that is not open any more ended."""
+        """How each alarm that is no longer open ended."""
         return {
             row["alarm_id"]: Outcome(
                 row["alarm_id"], RequestState(row["state"]), row["by"], row["reason"], override=False, at=row["at"]
@@ -303,12 +303,12 @@ class Entries:
         return [Delivery(**row) for row in self._rows(select)]
 
     def content(self, version: str) -> Content | None:
-        """What the version is, None where nobody has recorded it."""
+        """The content of the version, None where it is not recorded."""
         rows = self._rows(sa.select(VERSIONS).where(VERSIONS.c.version == version))
         return _content(rows[0]) if rows else None
 
     def contents(self) -> list[Content]:
-        """What each version is that somebody has recorded."""
+        """The content of each version that is recorded."""
         return [_content(row) for row in self._rows(sa.select(VERSIONS).order_by(VERSIONS.c.recorded_at))]
 
     def spent_tokens(self, about: str | None = None) -> list[SpentToken]:
@@ -326,11 +326,11 @@ class Entries:
         return [Notice(**row) for row in self._rows(select)]
 
     def pending(self) -> dict[str, tuple[str, ...]]:
-        """Events whose effects are not known to be in the model registry, with the versions they are about.
+        """Events that are not known to be in the model registry, with the versions they are about.
 
         Requests first, then outcomes, then promotions, the oldest of each kind first.
         """
-        # Each event is told once: where there are as many as were told, there is no need to look which.
+        # Each event is told once: if as many were told as there are, there is no need to look which.
         if sum(map(self._count, (REQUESTS, OUTCOMES, PROMOTIONS))) == self._count(PROJECTIONS):
             return {}
         versions: dict[str, tuple[str, ...]] = {}
@@ -410,7 +410,7 @@ class Entries:
         self._add(ALARM_OUTCOMES, alarm_id=outcome.request_id, **values)
 
     def add_refusal(self, refusal: Refusal) -> None:
-        """Records an attempt that was turned away."""
+        """Records an attempt that was not accepted."""
         self._add(REFUSALS, **asdict(refusal))
 
     def add_delivery(self, delivery: Delivery) -> None:
@@ -439,12 +439,12 @@ class Entries:
 class Ledger:
     """The ledger in a database. Making one connects to nothing.
 
-    First use of a file creates or migrates its tables. Those of a server are migrated by `migrate` alone: other
-    machines may be at work on them.
+    The first use of a file creates or migrates its tables. Those of a server are migrated by `migrate` alone, because
+    other machines may be using them.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///…` or `postgresql://…`.
-        unit: Of the target: a ledger says which version of one model is production.
+        unit: Of the target: a ledger is about the versions of one model.
         city: Whose rides that model prices, see `CityFile.on_record`.
 
     Raises:
@@ -464,7 +464,7 @@ class Ledger:
 
     @property
     def place(self) -> str:
-        """Where it is, without who opens it or how: the same for everybody who uses it."""
+        """Where it is, without user or driver options: the same for everybody who uses it."""
         url = self._url
         query = {name: value for name, value in url.query.items() if name in {"host", "port", "options"}}
         return sa.URL.create(
@@ -480,7 +480,7 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[Entries]:
-        """A transaction that adds entries, all or none; one at a time, so that what it reads stays true to its end."""
+        """A transaction that adds entries, all or none; one at a time, so that what it reads stays true meanwhile."""
         self._examine()
         with self._begin(exclusive=True) as connection:
             yield Entries(connection)
@@ -517,7 +517,7 @@ class Ledger:
                     f"{self!r}: {str(error.orig).splitlines()[0]}; nothing of this was recorded. DATABASE_URL: "
                     "expected the role that owns the tables, or a member of the application's"
                 ) from None
-            # What a row or a key refuses is the caller's to understand.
+            # The caller knows what it means that a row or a key is refused.
             if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError | sa.exc.InternalError):
                 raise
             # Locked by another process for longer than LOCK_S, a full disk, a server that went away.
@@ -527,7 +527,7 @@ class Ledger:
 
     @cached_property
     def _engine(self) -> Engine:
-        # No pool: a connection kept across a fork or a restart of the server is a fault waiting; opening one is cheap.
+        # No pool: a connection kept across a fork or a server restart is a fault waiting to happen; opening is cheap.
         if not self._url.drivername.startswith("sqlite"):
             return sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10})
         if self._url.database:
@@ -539,11 +539,11 @@ class Ledger:
 
     @property
     def is_server(self) -> bool:
-        """Whether other machines may use it, too."""
+        """Whether other machines can use it, too."""
         return not self._url.drivername.startswith("sqlite")
 
     def migrate(self) -> str | None:
-        """Returns the schema that the tables were of and are no more, `none` for no tables; None if nothing was to do.
+        """Returns the schema that the tables had before, `none` for no tables; None if there was nothing to do.
 
         Of several processes at once, one does the work; whoever writes meanwhile waits.
 
@@ -584,7 +584,7 @@ class Ledger:
             self._examined = True
 
     def _ensure_known(self, found: str | None) -> None:
-        """Ensures that the tables are of this release or one before.
+        """Ensures that the tables are of this release or an earlier one.
 
         Raises:
             LedgerError: They are not.
@@ -629,7 +629,7 @@ class Ledger:
 
 
 def address_of_database(url: str) -> sa.URL:
-    """Returns the address in DATABASE_URL, which PostgreSQL's present driver opens.
+    """Returns the address in DATABASE_URL, with PostgreSQL's current driver.
 
     >>> address_of_database("postgresql://example.org/taxi").drivername
     'postgresql+psycopg'
@@ -703,7 +703,7 @@ def _schema_revision(connection: Connection) -> str | None:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Python's sqlite3 starts transactions by its own rules; the ledger says itself when, see _begin_sqlite.
+    # Python's sqlite3 starts transactions by its own rules; the ledger starts them itself, see _begin_sqlite.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
@@ -712,7 +712,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-# SQLite waits for locks, but not for this one: of four processes that used a new file at once, one was told that it is
+# SQLite waits for locks, but not for this one: of four processes that used a new file at once, one was told that it was
 # locked.
 @retry(
     retry=retry_if_exception_type(sqlite3.OperationalError),

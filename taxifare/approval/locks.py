@@ -1,8 +1,8 @@
-"""Locks: what one process at a time does, held where every process that could do it sees them.
+"""Locks: they keep work to one process at a time, and are held where every process that could do it sees them.
 
-Where the ledger is a server, they are its advisory locks; else files in TAXIFARE_HOME, which one machine has. Both go
-with the process that holds them, however it ends: a lock that nobody holds says that whoever held it is dead. What
-guards the files of one machine (downloads, logs, a replay's shelf) needs no more than a lock beside them.
+Where the ledger is on a server, they are its advisory locks; otherwise files in TAXIFARE_HOME, which one machine has.
+Both go with the process that holds them, however it ends: if nobody holds a lock, its holder is dead. Files of one
+machine (downloads, logs, a replay's shelf) need no more than a lock beside them.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from taxifare.errors import ToldError
 from taxifare.secrets import private_folder, shown
 
 _PATIENCE_S = 1
-"""How long a file's lock is waited for: somebody may be looking whether it is held."""
+"""How long to wait for a file's lock: somebody may be looking whether it is held."""
 
 _LOOKED_AFTER_S = 10
-"""How often it is seen to that a server still has a lock: it loses all when it is restarted."""
+"""How often to check that a server still has a lock: it loses all when it is restarted."""
 
 _SILENT_S = 30
 """How long a machine may be silent before a server asks whether it is there; half a minute later its locks are gone."""

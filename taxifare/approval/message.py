@@ -1,7 +1,6 @@
 """The message that asks a person for a decision: the numbers, what they mean, and where to answer.
 
-What it says belongs here. Where its links lead is told by whoever serves the pages (`Links`), how it is sent stands in
-`delivery` and `channels`.
+Its wording belongs here. Whoever serves the pages provides its links (`Links`); `delivery` and `channels` send it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +51,7 @@ class Links(Protocol):
         """Returns the address of what was compared: of a month, or of `base`."""
 
     def report(self, subject: str) -> str:
-        """Returns the address of the page that tells people of a month, or of `base`, in plain words."""
+        """Returns the address of the page about a month, or `base`, in plain words."""
 
     def run(self, run_id: str) -> str:
         """Returns the address of a run's page."""
@@ -61,13 +60,13 @@ class Links(Protocol):
         """Returns the address of what is in production."""
 
     def way_back(self, to: str, token: str) -> str:
-        """Returns the address at which production goes back to a version: filled in, but for who decides and why."""
+        """Returns the address that takes production back to a version, prefilled except for who decides and why."""
 
     def asking_again(self, request: Request, token: str) -> str:
-        """Returns the address at which a request that nobody answered is asked again: filled in."""
+        """Returns the address that repeats a request which nobody answered, prefilled."""
 
     def decision(self, request: Question, token: str, decision: Decision) -> str:
-        """Returns the address at which the request is answered: filled in, but for who decides and why."""
+        """Returns the address that answers the request, prefilled except for who decides and why."""
 
 
 def message(
@@ -90,11 +89,11 @@ def message(
         tokens: Go into the links that answer it, each decision's into its own.
         links: Where to look and where to answer.
         by_policy: What a policy is about to decide; None where a person decides.
-        head: Of the ledger's chain: what a ledger that was changed afterwards no longer has. None before any entry.
+        head: Of the ledger's chain; a ledger that is changed afterwards no longer has it. None before any entry.
         reminder: 0 for the question itself, n for its n-th reminder.
-        dead_links: Why the links of the messages before open nothing any more; None where they do.
+        dead_links: Why the links of earlier messages no longer work; None where they do.
         restated: Decisions on earlier editions of the same trips.
-        other_starts: Other requests that wait, where nothing is in production yet.
+        other_starts: Other open requests, where nothing is in production yet.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
     """
     evidence = request.evidence
@@ -139,7 +138,7 @@ def message(
 
 
 def _so_far(request: Request) -> list[str]:
-    """Returns what has to be known of a month that is not over, nothing of one that is."""
+    """Returns what has to be known about a month that is not over; nothing for one that is."""
     if not is_so_far(request.revision):
         return []
     return [
@@ -177,9 +176,9 @@ def _gains(evidence: Evidence) -> list[str]:
 
 
 def _worst_slice(evidence: Evidence) -> tuple[str, Interval, int] | None:
-    """Returns the slice with the least gain: its name, the gain and the rides; of the track record where there is one.
+    """Returns the slice with the least gain: its name, the gain and the rides; from the track record if there is one.
 
-    None without slices that can be judged.
+    None if no slice can be judged.
     """
     if evidence.track_record is None:
         slices = [(part.name, part.gain, part.staging.trips) for part in evidence.slices]
@@ -191,7 +190,7 @@ def _worst_slice(evidence: Evidence) -> tuple[str, Interval, int] | None:
 
 
 def _warnings(request: Request, dead_links: str | None, other_starts: Sequence[Request]) -> list[str]:
-    """Returns what has to be known before answering, beside the numbers."""
+    """Returns what has to be known before answering, besides the numbers."""
     lines = []
     if dead_links is not None:
         lines.append(f"The links in earlier messages about this no longer work: {dead_links}. Use the links below")
@@ -304,7 +303,7 @@ def standing_question(
 def alarm_question(
     alarm: Alarm, evidence: AlarmEvidence, tokens: Mapping[Decision, str], links: Links, number: int, head: Head | None
 ) -> Message:
-    """Returns the question whether to retrain before the month is over: what has been seen, and how surely.
+    """Returns the question whether to retrain before the month is over: what was seen, and how certain it is.
 
     Args:
         alarm: What is asked.
@@ -340,7 +339,7 @@ def alarm_question(
 
 
 def alarm_expiry_notice(alarm: Alarm, links: Links, head: Head | None) -> Message:
-    """Returns the message that tells of an alarm which nobody answered in time: there is no way to answer it any more.
+    """Returns the message about an alarm which nobody answered in time; it can no longer be answered.
 
     Args:
         alarm: The alarm.
@@ -399,7 +398,7 @@ def _deciding(by_policy: PolicyDecision) -> str:
 
 
 def _message(key: str, lines: Sequence[str], pages: Sequence[tuple[str, str]], head: Head | None) -> Message:
-    """Returns the message of some lines: the ledger's head, the links and the key follow them."""
+    """Returns a message made of the lines, followed by the ledger's head, the links and the key."""
     told = [] if head is None else [f"Ledger: {head}"]
     addresses = [f"{name}: {address}" for name, address in pages]
     return Message(key, "\n".join([*lines, *told, *addresses, key]), tuple(pages))
@@ -418,7 +417,7 @@ def _signed(amount: float | None) -> str:
 
 
 def _corrected(contender: Contender | None) -> str:
-    """Bias and error of the predictions that a version raises against its bias."""
+    """Bias and error of a version's corrected predictions."""
     if contender is None:
         return "none"
     return f"{_signed(contender.corrected.bias)} (MAE {_amount(contender.corrected.mae)})"

@@ -1,4 +1,4 @@
-"""The projection: the model registry, and what those who price rides follow, made to say what the ledger says.
+"""The projection: the model registry, and the files that tell servers what is in force, made to agree with the ledger.
 
 Both may be lost or wiped without effect.
 """
@@ -19,7 +19,7 @@ from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.store import RegistryError
 
 TELLING_S = 0.5
-"""How long a command holds the ledger's lock at most, more or less, for telling versions what became of them."""
+"""About how long a command may hold the ledger's lock to tag versions with what became of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,17 +34,17 @@ class Registry(Protocol):
         """Points the alias at a version, None for none."""
 
     def verify(self, version: str) -> Content:
-        """Returns what the version is; raises VersionUnusableError if it is not what was registered."""
+        """Returns the version's content; raises VersionUnusableError if it is not what was registered."""
 
     def as_they_are(self) -> Sequence[Content]:
-        """Returns every version whose files are there, as they are now."""
+        """Returns the present content of every version whose files are there."""
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a version; raises if there is no such version."""
 
 
 class NotPublishedError(ToldError, RuntimeError):
-    """What is in force could not be published, or cannot be told; says why. Whoever prices rides goes on as before."""
+    """What is in force could not be published or found out; says why. Whoever prices rides goes on as before."""
 
 
 class Publisher(Protocol):
@@ -60,20 +60,20 @@ class Publisher(Protocol):
         """Ensures that those who price rides find the promotion, unless a later one is published."""
 
     def is_in_shadow(self, asked: Request | None, beside: Promotion) -> bool:
-        """Returns whether those who price rides find the version asked about, or nothing where it has no bundle yet."""
+        """Returns whether what is in shadow is the version asked about, or nothing while that has no bundle yet."""
 
     def put_in_shadow(self, asked: Request | None, beside: Promotion) -> None:
-        """Ensures that they find it, and no other."""
+        """Ensures that it is."""
 
 
 class Projection:
     """The production alias, the tags of versions, what is in force and what is in shadow, as the ledger has them.
 
     Args:
-        ledger: What is true.
+        ledger: The truth.
         registry: What is made to agree with it.
         publisher: Likewise, None where nobody prices rides.
-        clock: Tells the moment.
+        clock: Gives the present moment.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Projection:
         self._now = clock
 
     def repair(self) -> tuple[str, ...]:
-        """Returns what the registry had wrong, put right: a command was killed, or somebody moved the alias.
+        """Returns what was wrong in the registry and is repaired now: a command was killed, or the alias was moved.
 
         Raises:
-            NotAdoptedError: The registry has a production version that the ledger never heard of.
+            NotAdoptedError: The registry has a production version that the ledger does not know.
         """
         repaired = self._project()
         for what in repaired:
@@ -97,7 +97,7 @@ class Projection:
         return repaired
 
     def prepare(self, version: str) -> None:
-        """Ensures, where that is possible, that a promotion of the version is published without a wait."""
+        """Ensures, if possible, that a promotion of the version can be published without a wait."""
         if self._publisher is None:
             return
         try:
@@ -123,7 +123,7 @@ class Projection:
         self._publish()
 
     def _publish(self) -> None:
-        """Ensures, where that is possible, that those who price rides find the last promotion, and what is asked."""
+        """Ensures, if possible, that the last promotion is in force and the version asked about is in shadow."""
         if self._publisher is None:
             return
         with self._ledger.reading() as entries:
@@ -176,17 +176,17 @@ class Projection:
             if last.version is not None:
                 self._registry.verify(last.version)
         except VersionUnusableError as error:
-            # Never to anything but what was approved; and no reason to stop what would mend it.
+            # The alias never moves to anything but what was approved; and the command that would mend this must run.
             _log.warning("the ledger says version %s is production, the alias stays as it is: %s", last.version, error)
             return []
         self._registry.set_production(last.version)
         return [f"production is version {last.version or 'none'}, was {alias or 'none'}"]
 
     def _tag_versions(self, entries: Entries) -> list[str]:
-        """Returns which versions were told what became of them; what could not be told stays pending.
+        """Returns which versions were tagged with what became of them; what could not be tagged stays pending.
 
-        The latest news first, and for a moment only: a promotion ends hundreds of questions, and the tags of the last
-        one can wait for the next command, but nobody else for the lock.
+        The latest events come first, and only for a moment: a promotion ends hundreds of questions, and their tags can
+        wait for the next command, but nobody else should wait for the lock.
         """
         told: set[str] = set()
         untold: set[str] = set()
@@ -197,7 +197,7 @@ class Projection:
                     self._registry.tag(version, _tags(entries, history, version))
                     told.add(version)
                 except RegistryError as error:
-                    # Somebody may have deleted an old version: no reason to stop what is about the others.
+                    # Somebody may have deleted an old version: that must not stop the others.
                     _log.warning("version %s does not tell its story, the next command tries again: %s", version, error)
                     untold.add(version)
             if untold.isdisjoint(versions):
@@ -207,7 +207,7 @@ class Projection:
         return [f"tags of version {version}" for version in sorted(told)]
 
     def _alias(self, last: Promotion | None) -> str | None:
-        """Returns the version the alias points at; raises NotAdoptedError if the ledger never heard of any."""
+        """Returns the version the alias points at; raises NotAdoptedError if there is one but no promotion."""
         alias = self._registry.production_version()
         if last is None and alias is not None:
             raise NotAdoptedError(

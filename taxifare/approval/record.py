@@ -12,7 +12,7 @@ from taxifare.trips.editions import is_so_far
 
 
 class Record:
-    """What the ledger tells, one question at a time; a consistent view of several is `Ledger.reading`.
+    """What the ledger says, one query at a time; for a consistent view over several use `Ledger.reading`.
 
     Args:
         ledger: Where it is kept.
@@ -42,12 +42,12 @@ class Record:
             return tuple(entries.requests())
 
     def open_requests(self) -> tuple[Request, ...]:
-        """Returns the requests that wait for somebody, oldest first."""
+        """Returns the open requests, oldest first."""
         with self._ledger.reading() as entries:
             return tuple(entries.open_requests())
 
     def outcomes(self) -> dict[str, Outcome]:
-        """Returns how each request that is not open any more ended."""
+        """Returns how each request that is no longer open ended."""
         with self._ledger.reading() as entries:
             return {outcome.request_id: outcome for outcome in entries.outcomes()}
 
@@ -75,9 +75,9 @@ class Record:
             return tuple(o for o in entries.outcomes() if o.request_id in other and o.by is not None)
 
     def due_reminders(self, after: timedelta, now: datetime) -> tuple[Question, ...]:
-        """Returns the open questions whose last message, the question or a reminder, is at least so long ago.
+        """Returns the open questions whose last message, the question or a reminder, is at least that old.
 
-        Those whose evidence another release has written are left to that one.
+        Those whose evidence cannot be read are left to the release that wrote it.
         """
         with self._ledger.reading() as entries:
             last = {about_request(sent.request_id): sent.delivered_at for sent in entries.deliveries()}
@@ -93,14 +93,14 @@ class Record:
             )
 
     def history(self) -> tuple[Promotion, ...]:
-        """Returns every promotion and rollback, in their order; the last is in force."""
+        """Returns every promotion and rollback, in order; the last one is in force."""
         with self._ledger.reading() as entries:
             return tuple(entries.promotions())
 
     def production_on(self, when: date) -> Promotion | None:
         """Returns the entry in force at a moment, or at the end of a day (UTC); None before the first.
 
-        Where a clock went backwards, the order of the entries rules, not their times.
+        Where a clock went backwards, the order of the entries counts, not their times.
         """
         moment = when if isinstance(when, datetime) else datetime.combine(when, time.max, tzinfo=UTC)
         return max(
@@ -110,11 +110,11 @@ class Record:
         )
 
     def production_at(self, subject: str) -> Promotion | None:
-        """Returns the entry in force when a subject was last compared; None where nothing was, or it never was."""
+        """Returns the entry in force when a subject was last compared; None without an entry or a comparison."""
         with self._ledger.reading() as entries:
             compared, promoted = entries.comparisons().get(subject), entries.promotions()
         if compared is None:
             return None
-        # Months are run in any order: the comparison names what it was compared with.
+        # Months are run in any order: the comparison names what the month was compared with.
         before = [entry for entry in promoted if entry.promoted_at <= compared.compared_at]
         return next((entry for entry in reversed(before) if entry.version == compared.production_version), None)

@@ -32,7 +32,7 @@ class RequestState(StrEnum):
 
 
 class EvidenceUnreadableError(RuntimeError):
-    """Evidence that another release has written and that this one cannot read; says on what."""
+    """Evidence that another release has written and that this one cannot read; says what it is about."""
 
 
 Kept = TypeVar("Kept", bound=Frozen)
@@ -43,9 +43,9 @@ def read_evidence(kind: type[Kept], evidence_json: str, about: str, way_out: str
     """Returns evidence as it was kept.
 
     Args:
-        kind: Of evidence.
+        kind: The kind of evidence.
         evidence_json: As it was kept.
-        about: What it is of, for people.
+        about: What it is about, for people.
         way_out: What to do where it cannot be read, besides using the release that has written it.
 
     Raises:
@@ -168,9 +168,9 @@ class Request:
 
 
 class Terms(Frozen):
-    """What a person agrees to: of which city's rides, the least useful gain and the tolerances, in the unit a ride.
+    """What a person agrees to: the city, the least useful gain and the tolerances, in the unit a ride.
 
-    Terms of before do not name the city, so they are nobody's.
+    Earlier terms do not name the city, so they match no city.
     """
 
     city: str | None = None
@@ -207,7 +207,7 @@ class StandingEvidence(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that."""
+        """SHA-256 of all of it."""
         return digest_of(as_kept(self))
 
 
@@ -217,12 +217,12 @@ class StandingRequest:
 
     Attributes:
         id: Readable and derived from the evidence.
-        subject: The last month that its evidence knows, `YYYY-MM`.
+        subject: The last month in its evidence, `YYYY-MM`.
         first_month: The first month whose lesson it covers.
         last_month: The last one.
         production_version: What was in production when it was asked.
         evidence_digest: SHA-256 of the evidence.
-        round: 1, and more where the same was asked again.
+        round: 1, and more where the same question was asked again.
         requested_at: When it was asked.
         valid_until: Until when it can be answered.
         evidence_json: What the person agrees to and what speaks for it, see `StandingEvidence`.
@@ -256,7 +256,7 @@ class StandingEnd:
 
     Attributes:
         standing_id: Which one.
-        cause: A rollback, a promotion that was regretted, a person who withdrew it, or one that took its place.
+        cause: A rollback, a promotion that was regretted, a person who withdrew it, or an approval that replaced it.
         by: Who, None for a rule of the approval itself.
         reason: Why.
         at: When.
@@ -277,7 +277,7 @@ class WatchedDay(Frozen):
         rides: How many outcomes it has.
         mae: How far production was off.
         difficulty: How far a flat per-km rate was off on the same rides.
-        score: What the days until then add up to, see `taxifare.monitoring.watch`.
+        score: The watch's score up to that day, see `taxifare.monitoring.watch`.
     """
 
     day: date
@@ -291,10 +291,10 @@ class AlarmEvidence(Frozen):
     """What speaks for retraining now.
 
     Attributes:
-        unit: What errors are in.
-        month: The one that is not over, which would be learned so far.
-        usual_skill: What production's skill was on the days before.
-        recent_skill: What it is on the days since the score began to rise.
+        unit: Unit of the errors.
+        month: The open month, whose days so far would be learned.
+        usual_skill: Production's skill on the days before.
+        recent_skill: Its skill on the days since the score began to rise.
         days: Those since the score began to rise, in order; the last one raised the alarm.
         threshold: Of the score.
         false_alarms_a_year: How often such an alarm is raised though nothing has changed, at most.
@@ -363,7 +363,7 @@ Question = Request | StandingRequest | Alarm
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a request ended: decided by somebody, expired, or void because what it asked is no longer the question."""
+    """How a request ended: decided by somebody, expired, or void because it is no longer the question."""
 
     request_id: str
     state: RequestState
@@ -395,7 +395,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An attempt to decide that was turned away."""
+    """An attempt to decide that was not accepted."""
 
     request_id: str
     decision: str
@@ -416,12 +416,12 @@ class Delivery:
 
 @dataclass(frozen=True)
 class SpentToken:
-    """A token that somebody used for an answer which did not count: it and its like open nothing any more.
+    """A token of an answer that was not accepted: it, and those about the same thing, no longer work.
 
     Attributes:
         about: What it was about, see `tokens.Permission`.
         messages: How many messages about it had been sent; the next one has fresh tokens.
-        why: Why the answer did not count.
+        why: Why the answer was not accepted.
         at: When.
     """
 

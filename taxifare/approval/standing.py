@@ -1,9 +1,9 @@
 """Standing approvals: a person agrees once that for some months the candidate's lessons become production unasked.
 
-What may become production so is said by `gate.verdict.under_standing_approval`; here is who agreed to it, for which
+`gate.verdict.under_standing_approval` says what may become production; this module says who agreed to it, for which
 months and on which terms, and what ends it: a rollback, a promotion that was regretted, a person, its last month, or
-terms that are no longer those which the person saw. Rules over the ledger's entries within one transaction; who opens
-it is `approvals`.
+terms that differ from those which the person saw. Rules over the ledger's entries within one transaction, which
+`approvals` opens.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,11 +34,11 @@ from taxifare.settings import GateSettings, Settings
 from taxifare.trips.months import parse_month
 
 REVIEWED_MONTHS = 12
-"""How many of the last months a person is shown what a standing approval would have done in."""
+"""The number of past months for which a person is shown what a standing approval would have done."""
 
 
 def terms_of(settings: GateSettings) -> Terms:
-    """Returns the terms that the settings come to."""
+    """Returns the terms that follow from the settings."""
     return Terms(
         city=settings.city.slug,
         unit=settings.target_facts.unit,
@@ -54,8 +54,8 @@ class StandingRecord:
 
     Attributes:
         requests: Every question, oldest first.
-        outcomes: How those that are not open ended, by their names.
-        ends: How approvals ended before their last month, by their names.
+        outcomes: How those that are no longer open ended, by name.
+        ends: How approvals ended before their last month, by name.
     """
 
     requests: Sequence[StandingRequest] = ()
@@ -88,14 +88,14 @@ class StandingRecord:
         return given if evidence is not None and evidence.terms == terms else None
 
     def is_asked_for(self, month: str, terms: Terms) -> bool:
-        """Whether a person need not be asked about the month: the question waits, was refused for it, or agreed to."""
+        """Whether nobody need be asked about the month: the question is open, or was rejected or approved for it."""
         if self.open is not None or self.covering(month, terms) is not None:
             return True
         refused = (request for request in self.requests if self._ended_as(request) is RequestState.REJECTED)
         return any(request.last_month >= month for request in refused)
 
     def state(self, request: StandingRequest) -> str:
-        """Returns where a question, or the approval that came of it, stands, in words."""
+        """Returns the state of a question, or of the approval that came of it, in words."""
         outcome = self.outcomes.get(request.id)
         if outcome is None:
             return RequestState.REQUESTED
@@ -103,10 +103,10 @@ class StandingRecord:
         return f"{outcome.state}{by}{self.over(request)}"
 
     def said_of(self, month: str | None, terms: Terms) -> str:
-        """Returns who decides on a month where APPROVAL_POLICY=standing, and why no approval does where none does.
+        """Returns who decides on a month where APPROVAL_POLICY=standing, and if no approval does, why not.
 
         Args:
-            month: The one that comes next, None where none was compared yet.
+            month: The next month, None where none was compared yet.
             terms: Those in force.
         """
         if month is not None and (covers := self.covering(month, terms)) is not None:
@@ -124,7 +124,7 @@ class StandingRecord:
         return f"a person is asked about each month: no standing approval covers what comes next, {why}"
 
     def over(self, request: StandingRequest) -> str:
-        """Returns by what the approval that came of a question is over, in words; nothing where it is not."""
+        """Returns what ended the approval that came of a question, in words; nothing where nothing did."""
         end = self.ends.get(request.id)
         return "" if end is None else f", over by {end.cause}: {end.reason}"
 
@@ -140,7 +140,7 @@ def read(entries: Entries) -> StandingRecord:
 
 
 def who_decides(entries: Entries, settings: Settings) -> str:
-    """Returns who decides on the month that comes next, in words: an approval in force covers it or does not."""
+    """Returns who decides on the next month, in words: an approval in force covers it or does not."""
     record = read(entries)
     if settings.approval_policy != "standing":
         idle = "" if record.in_force is None else f", under which {record.in_force.id} decides nothing"
@@ -190,14 +190,14 @@ def ask(
     until: datetime,
     now: datetime,
 ) -> StandingRequest:
-    """Returns the question about the months after a subject, recorded; the one that waits, where one does.
+    """Returns the question about the months after a subject, recorded; if one is open, that one.
 
-    One that can be answered no more – nobody did in time, or it is of another release – waits no more.
+    A question that can no longer be answered – it has expired, or another release wrote it – is no longer open.
 
     Args:
         entries: The ledger's.
         evidence: What speaks for it.
-        subject: The last month that the evidence knows.
+        subject: The last month in the evidence.
         production: The version in production.
         months: How many it covers.
         until: When it expires.
@@ -233,7 +233,7 @@ def ask(
 def answer(
     entries: Entries, request: StandingRequest, decision: Decision, by: str, reason: str, now: datetime
 ) -> Outcome:
-    """Returns the outcome, recorded; an approval takes the place of one that is in force.
+    """Returns the outcome, recorded; an approval replaces one that is in force.
 
     The same answer by the same person again is the same answer.
 
@@ -265,7 +265,7 @@ def expire(entries: Entries, now: datetime) -> None:
 
 
 def stop(entries: Entries, cause: Literal["rollback", "withdrawal"], by: str, reason: str, now: datetime) -> None:
-    """Ensures that nothing becomes production by itself from now on, nor waits to be agreed to on what was."""
+    """Ensures that nothing becomes production by itself from now on, and that an open question about that is void."""
     record = read(entries)
     if record.open is not None:
         why = f"{cause} by {by}: {reason}"
@@ -275,7 +275,7 @@ def stop(entries: Entries, cause: Literal["rollback", "withdrawal"], by: str, re
 
 
 def send_again(entries: Entries, request: StandingRequest, now: datetime) -> StandingRequest:
-    """Returns the question, which is told again with fresh links: those of before are dead.
+    """Returns the question, whose message is sent again with fresh links; the earlier ones are dead.
 
     Raises:
         ApprovalError: It does not wait for an answer.
@@ -291,7 +291,7 @@ def send_again(entries: Entries, request: StandingRequest, now: datetime) -> Sta
 
 
 def end_if_regretted(entries: Entries, comparison: Comparison, now: datetime) -> None:
-    """Ensures that an approval is over once a month shows that a version it made production should not have been."""
+    """Ensures that an approval ends once a month shows that a version it promoted should not have been promoted."""
     given, last, evidence = read(entries).in_force, entries.last_promotion(), comparison.evidence
     if given is None or last is None or evidence.hindsight is None or evidence.verdict is Verdict.LEAK:
         return

@@ -41,7 +41,7 @@ COMPARISONS = sa.Table(
     sa.Column("staging_run", sa.Text, nullable=False),
     sa.Column("production_version", sa.Text),
     sa.Column("evidence_digest", sa.Text, nullable=False),
-    # Of the evidence's JSON, see `comparisons.SCHEMA`: what is due can be told from the other columns alone.
+    # Of the evidence's JSON, see `comparisons.SCHEMA`: what is due follows from the other columns alone.
     sa.Column("schema", sa.Integer, nullable=False),
     sa.Column("evidence", sa.Text, nullable=False),
     sa.Column("compared_at", UtcDateTime, nullable=False),
@@ -128,7 +128,7 @@ STANDING_REQUESTS = sa.Table(
     METADATA,
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("id", sa.Text, nullable=False, unique=True),
-    # The last month that its evidence knows.
+    # The last month in its evidence.
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("first_month", sa.Text, nullable=False),
     sa.Column("last_month", sa.Text, nullable=False),
@@ -266,11 +266,11 @@ CHAIN = sa.Table(
 VERSIONS = sa.Table(
     "versions",
     METADATA,
-    # A number is recorded once: it means one content for ever, whatever MLflow has under it.
+    # A number is recorded once: it means one content for good, whatever MLflow has under it.
     sa.Column("version", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("files_digest", sa.Text, nullable=False),
-    # Of versions that an earlier release registered: who said that they are what they were.
+    # For versions that an earlier release registered: who vouched that they are what they were.
     sa.Column("adopted_by", sa.Text),
     sa.Column("reason", sa.Text),
     sa.Column("recorded_at", UtcDateTime, nullable=False),

@@ -1,4 +1,4 @@
-"""Texts that people write into decisions: who, why, which request."""
+"""Texts that people enter with decisions: who, why, which request."""
 
 from taxifare import texts
 from taxifare.approval.errors import ApprovalError
@@ -7,7 +7,7 @@ LONGEST_TEXT = 1000
 
 
 def one_line(text: str) -> str:
-    r"""Returns the text as it is stored: what people see of it, on one line.
+    r"""Returns the text as it is stored: its visible characters, on one line.
 
     Raises:
         ApprovalError: It is longer than anybody reads.

@@ -1,7 +1,7 @@
 """The candidate's track record before a month, as far as the ledger has it.
 
-Each comparison holds the record until its month. It still holds where its months, and their revisions, are exactly
-those that are published since production's; where none does, the candidate's way is followed from production on.
+Each comparison has the record up to its month. It still holds if its months, and their revisions, are exactly those
+published since production's; if none holds, the candidate's way is retraced from production on.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from taxifare.trips.months import Month
 
 
 def record_before(month: Month, published: Mapping[Month, str], known: Known) -> TrackRecord | None:
-    """Returns the longest track record that still holds before a month, empty where none does.
+    """Returns the longest track record that still holds before a month, an empty one if none does.
 
     None where nothing is in production.
 

@@ -19,12 +19,12 @@ class RecordedContents:
         self._ledger = ledger
 
     def of(self, version: str) -> Content | None:
-        """Returns what the version is, None where nobody has recorded it."""
+        """Returns the content of the version, None where it is not recorded."""
         with self._ledger.reading() as entries:
             return entries.content(version)
 
     def record(self, content: Content) -> None:
-        """Ensures that a version which was registered just now is on record."""
+        """Ensures that a newly registered version is on record."""
         with self._ledger.writing() as entries:
             entries.add_content(content, datetime.now(UTC))
 
