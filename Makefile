@@ -97,7 +97,7 @@ lock:  ## resolve the dependencies anew; needs uv
 		--constraints requirements.lock -o requirements-serve.lock --quiet
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group lambda --python-version 3.11 \
 		--constraints requirements.lock -o requirements-lambda.lock --quiet
-	uv pip compile --universal --generate-hashes --no-emit-index-url --extra gcp --extra aws --extra deploy \
+	uv pip compile --universal --generate-hashes --no-emit-index-url --extra gcp --extra aws --extra deploy --extra cluster \
 		--python-version 3.11 --constraints requirements.lock pyproject.toml -o requirements-image.lock --quiet
 	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		tests/emulators.in -o tests/emulators.lock --quiet

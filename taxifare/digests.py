@@ -58,9 +58,12 @@ def digest_of_digests(digests: Mapping[str, str]) -> str:
 
 def code_digest(package: str) -> str:
     """Returns a short text that changes when a line does that the package is made of, see `modules_behind`."""
-    return digest(
-        {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in modules_behind(package).items()}
-    )
+    return digest({name: _sha256(file) for name, file in modules_behind(package).items()})
+
+
+def digest_of_code() -> str:
+    """Returns a short text that changes when a line of this project does."""
+    return digest({str(file.relative_to(_FOLDER)): _sha256(file) for file in _FOLDER.rglob("*.py")})
 
 
 def modules_behind(package: str) -> Mapping[str, Path]:
@@ -83,6 +86,10 @@ def modules_behind(package: str) -> Mapping[str, Path]:
         if name == package and file.stem == "__init__":
             waiting += [f"{name}.{inner.stem}" for inner in file.parent.glob("*.py") if inner != file]
     return dict(sorted(found.items()))
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @cache

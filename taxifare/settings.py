@@ -11,6 +11,7 @@ server's answer shows them either.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
@@ -78,10 +79,17 @@ def _on_the_web(address: SecretStr | None) -> SecretStr | None:
     return address
 
 
+def _of_scheduler(url: str) -> str:
+    if not re.fullmatch(r"tcp://([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", url):
+        raise ValueError(f"expected the address of a dask scheduler, as in tcp://10.0.0.4:8786, received {url!r}")
+    return url
+
+
 MonthSetting = Annotated[Month, BeforeValidator(_month), PlainSerializer(str)]
 OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(empty_is_none)]
 OptionalInt = Annotated[int | None, BeforeValidator(empty_is_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(empty_is_none)]
+OptionalSchedulerUrl = Annotated[Annotated[str, AfterValidator(_of_scheduler)] | None, BeforeValidator(empty_is_none)]
 BigQueryTable = Annotated[str, Field(pattern=r"^[\w.:-]+\.\w+\.[\w-]+$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(empty_is_none)]
 PathOrPlace = Annotated[Place, BeforeValidator(lambda place: str(place) if isinstance(place, Path) else place)]
@@ -450,6 +458,11 @@ class TrainingSettings(BaseYearsSettings, ProblemSettings):
     )
 
 
+def of_training(settings: TrainingSettings) -> TrainingSettings:
+    """Returns the settings of trainings and no other: with those, secrets would leave this machine."""
+    return TrainingSettings.model_construct(**{name: getattr(settings, name) for name in TrainingSettings.model_fields})
+
+
 class GateSettings(ProblemSettings):
     """What the verdict holds good enough, in the unit of the target."""
 
@@ -544,11 +557,15 @@ class GuardSettings(AskingSettings):
 
 
 class ExecutionSettings(Group):
-    """How Dagster runs steps."""
+    """How Dagster runs steps, and who shares the work of one."""
 
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process",
         description="How steps run: in_process (fast on small machines) or multiprocess (parallel branches)",
+    )
+    workers: int = Field(2, description="Processes of this machine that share independent work, a gigabyte each", ge=1)
+    cluster_url: OptionalSchedulerUrl = Field(
+        None, description="Scheduler of a dask cluster that does such work instead, tcp://host:port; empty: none"
     )
 
 

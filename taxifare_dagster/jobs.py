@@ -5,7 +5,6 @@ what came of it. Their names and the fields of their config are in messages that
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 import dagster as dg
 from pydantic import Field
@@ -26,9 +25,10 @@ from taxifare.monitoring.calendar import calendar_if_told, faults_of
 from taxifare.monitoring.so_far import TooFewSoFarError
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import figures
-from taxifare.serving import in_force, prediction_log
-from taxifare.serving.batches import score_in_inbox, waiting
+from taxifare.serving import prediction_log
+from taxifare.serving.batches import waiting
 from taxifare.serving.collecting import collect_logs
+from taxifare.serving.inbox import price_files
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
@@ -444,13 +444,10 @@ def score_inbox(context: dg.OpExecutionContext, config: RideFile, settings: dg.R
     if inbox is None:
         raise dg.Failure("SCORING_INBOX is not set: there is nothing to price", allow_retries=False)
     names = [name for name in waiting(inbox) if config.file in {None, name}]
-    promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
     faults = []
-    for name in names:
-        try:
-            receipt = score_in_inbox(inbox / name, promotion, bundle, datetime.now(UTC))
-        except OSError as error:  # one that was taken away, or cannot be read, keeps no other waiting
-            faults.append(f"{name} cannot be priced: {error}")
+    for name, receipt in price_files(inbox, names, settings):
+        if isinstance(receipt, OSError):
+            faults.append(f"{name} cannot be priced: {receipt}")
             continue
         context.log_event(dg.AssetMaterialization(scored_files.key, metadata=metadata.receipt(name, receipt)))
         if receipt.fault is not None:

@@ -34,11 +34,12 @@ from taxifare.secrets import private_folder, redacted, shown
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle, BundleError
 from taxifare.serving.publishing import LakePublisher
-from taxifare.settings import AskingSettings, MlflowSettings, Settings
+from taxifare.settings import AskingSettings, ExecutionSettings, MlflowSettings, Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import base_revision_of, month_with, nothing_published
 from taxifare.sources.whole_months import why_waiting
 from taxifare.trips.city_files import CityFile
+from taxifare.workers import Workers
 
 _TIMEOUT_S = 5
 
@@ -93,6 +94,8 @@ def examine(settings: Settings, run_server: Callable[[Settings], str | None]) ->
     }
     if settings.scoring_inbox is not None:
         parts["inbox"] = lambda: _inbox(settings)
+    if settings.cluster_url is not None:
+        parts["workers"] = lambda: _workers(settings)
     if settings.target == "duration":
         parts["drop-off times"] = lambda: _dropoffs(settings)
     for part, says in parts.items():
@@ -157,6 +160,12 @@ def _inbox(settings: Settings) -> str:
     if inbox is None or (is_local(inbox) and not inbox.is_dir()):
         raise DisorderError(f"SCORING_INBOX: expected a folder, received {inbox}: make it, or correct SCORING_INBOX")
     return _writable(inbox)
+
+
+def _workers(settings: ExecutionSettings) -> str:
+    """Returns that the cluster can do the work."""
+    with Workers(settings) as workers:
+        return f"{workers.count} at {settings.cluster_url}, with the versions and the code of this process"
 
 
 def _published(settings: Settings, approvals: Approvals) -> str:

@@ -18,6 +18,7 @@ import pandas as pd
 from taxifare.digests import digest
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.fitting import Matrix
+from taxifare.replay.assignments import Assignment, Work
 from taxifare.replay.errors import ReplayError
 from taxifare.replay.hindsight import in_hindsight
 from taxifare.replay.judging import JudgedMonth, Situation, judge_month
@@ -26,7 +27,6 @@ from taxifare.replay.policies import COURSE_THRESHOLD_USD, Policy
 from taxifare.replay.results import Model, Replay
 from taxifare.replay.store import training_folder
 from taxifare.replay.trainings import Trainings
-from taxifare.replay.workers import Assignment, Work
 from taxifare.settings import ChallengerName, Settings
 from taxifare.sources.all_months import AllMonths
 from taxifare.sources.base import TripSource
@@ -36,6 +36,7 @@ from taxifare.training.reservoir import Reservoir
 from taxifare.trips.editions import BASE, TripBatches
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import Month
+from taxifare.workers import Workers
 
 _MONTHS_TIMED = 6
 """Months that the time left is reckoned from, the last ones: those that are read back take next to none."""
@@ -96,16 +97,19 @@ def replay(
             fares, is asked about durations.
         SourceError: The source does not give its trips.
         TrainingError: A training gave no usable network.
+        WorkersError: The cluster of CLUSTER_URL cannot do the work, or a worker died again and again.
     """
     if "threshold" in policies and settings.target_facts.unit != "USD":
         raise ReplayError(
             f"expected policies that TARGET={settings.target} in {settings.target_facts.unit} allows, received "
             f"threshold: the course's rule is about fares below {COURSE_THRESHOLD_USD} USD"
         )
-    base, months = replayed_months(AllMonths(source, first), first, last, settings)
-    names = list(feature_names(settings.city_facts))
-    validation = np.concatenate([month.trips.validation[names].to_numpy(np.float32) for month in months])
-    with training_folder(settings) as folder, Trainings(folder, validation, settings) as trainings:
+    with training_folder(settings) as folder, Workers(settings) as workers:
+        workers.ensure_sees("TAXIFARE_HOME", folder)
+        base, months = replayed_months(AllMonths(source, first), first, last, settings)
+        names = list(feature_names(settings.city_facts))
+        validation = np.concatenate([month.trips.validation[names].to_numpy(np.float32) for month in months])
+        trainings = Trainings(folder, validation, settings, workers)
         first_fit = Assignment(digest([key_of_base(base), "base"]), "base", BASE)
         trainings.begin(first_fit, lambda: _file_of(base, folder), with_state=True)
         first_model = trainings.result(first_fit.key).model

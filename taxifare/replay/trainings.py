@@ -1,4 +1,4 @@
-"""Trainings that several policies share: each is done once, kept on disk, and two are done at a time.
+"""Trainings that several policies share: each is done once, kept on disk, and several are done at a time.
 
 A replay asks for hundreds of trainings, and many of them twice, because policies agree on most months. What a training
 depends on has a key: the trips up to its month, the way, and the model it starts from. A replay that was killed goes
@@ -7,58 +7,36 @@ on, and a second one trains nothing.
 
 import hashlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import cached_property
-from multiprocessing import get_context
+from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from taxifare.model.fitting import Matrix, TrainingError
+from taxifare.model.fitting import Matrix
+from taxifare.replay.assignments import Assignment, LearnedFrom, carry_out, price
 from taxifare.replay.months import ReplayedMonth
 from taxifare.replay.results import Model
 from taxifare.replay.store import TrainingResult, TrainingStore
-from taxifare.replay.workers import Assignment, LearnedFrom, carry_out, end_with_parent, price
-from taxifare.settings import TrainingSettings
-
-_PROCESSES = 2
-"""Processes that train: a fit of this network keeps one core busy, and a process takes about a gigabyte."""
+from taxifare.settings import TrainingSettings, of_training
+from taxifare.workers import Workers
 
 
 class Trainings:
-    """Trainings under one folder. Processes are started when the first one has to be done.
+    """Trainings under one folder.
 
     Args:
-        folder: Where results are kept; nobody else may be at work in it.
+        folder: Where results are kept; nobody else may be at work in it, and every worker sees it.
         validation: Features of the trips that every model is scored on, shape (n, k).
         settings: Hyperparameters and seed.
+        workers: Who trains.
     """
 
-    def __init__(self, folder: Path, validation: Matrix, settings: TrainingSettings) -> None:
+    def __init__(self, folder: Path, validation: Matrix, settings: TrainingSettings, workers: Workers) -> None:
         self._store = TrainingStore(folder, hashlib.sha256(validation.tobytes()).hexdigest()[:16])
-        self._settings = settings
+        self._settings, self._workers = of_training(settings), workers
         self._begun: dict[str, Future[None]] = {}
         self._store.keep_validation(validation)
-
-    def __enter__(self) -> Self:
-        """Returns the trainings."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ends the processes; what they have begun is finished unless there was an error."""
-        if "_pool" in self.__dict__:
-            self._pool.shutdown(wait=True, cancel_futures=error is not None)
-
-    @cached_property
-    def _pool(self) -> ProcessPoolExecutor:
-        """The processes. They are started anew, not forked: TensorFlow does not survive a fork."""
-        return ProcessPoolExecutor(_PROCESSES, get_context("spawn"), initializer=end_with_parent)
 
     def begin(
         self, assignment: Assignment, learned_from: Callable[[], LearnedFrom], *, with_state: bool = False
@@ -73,13 +51,14 @@ class Trainings:
         key = assignment.key
         if key in self._begun or (self._store.has(key) and (not with_state or self._store.has_state(key))):
             return
-        self._begun[key] = self._pool.submit(carry_out, self._store, assignment, learned_from(), self._settings)
+        self._begun[key] = self._workers.submit(carry_out, self._store, assignment, learned_from(), self._settings)
 
     def result(self, key: str) -> TrainingResult:
         """Returns what came of a training, once it is done.
 
         Raises:
-            TrainingError: It gave no usable network, or its process died.
+            TrainingError: It gave no usable network.
+            WorkersError: Whoever did it died, again and again.
         """
         self._wait_for(key)
         return self._store.result(key)
@@ -88,12 +67,7 @@ class Trainings:
         """Ensures that what was begun is done."""
         begun = self._begun.pop(key, None)
         if begun is not None:
-            try:
-                begun.result()
-            except BrokenProcessPool as error:
-                raise TrainingError(
-                    "a training process died, perhaps for want of memory; run the replay again"
-                ) from error
+            begun.result()
 
     def predictions(self, model: Model) -> npt.NDArray[np.float32]:
         """Returns the model's predictions and corrected ones of the validation trips, shape (n, 2)."""
@@ -110,13 +84,13 @@ class Trainings:
         """
         key = _pricing(model, month)
         if key not in self._begun and not self._store.has_prices(model.key, month.key):
-            self._begun[key] = self._pool.submit(price, self._store, model, month.key, features())
+            self._begun[key] = self._workers.submit(price, self._store, model, month.key, features())
 
     def prices(self, model: Model, month: ReplayedMonth) -> npt.NDArray[np.float32]:
         """Returns the model's predictions of the month's training trips, shape (n,).
 
         Raises:
-            TrainingError: The process died.
+            WorkersError: Whoever did it died, again and again.
         """
         self._wait_for(_pricing(model, month))
         return self._store.prices(model.key, month.key)

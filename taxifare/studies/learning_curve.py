@@ -13,10 +13,11 @@ import pandas as pd
 
 from taxifare.gate.scores import Interval, reference_mae, score, student_interval
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
-from taxifare.settings import TrainingSettings
+from taxifare.settings import Settings, TrainingSettings, of_training
 from taxifare.training.from_random_weights import architecture_of, fit_from_scratch, predict_trips
 from taxifare.training.recipe import fingerprint
 from taxifare.trips.editions import Trips
+from taxifare.workers import TRIP_S, workers_if_worth
 
 LEAST_STEPS_PER_EPOCH = 100
 """A small sample is given in smaller batches: at 512 trips a step, 1,000 trips are two steps and a network that has
@@ -66,10 +67,19 @@ class _Point:
     repeat: int
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """What a fit came to, as MLflow has it: its settings, its errors, and the loss of each epoch."""
+
+    params: Mapping[str, int | float]
+    metrics: Mapping[str, float]
+    losses: Sequence[float]
+
+
 def learning_curve(
     trips: Trips,
     registry: ModelRegistry,
-    settings: TrainingSettings,
+    settings: Settings,
     *,
     sizes: Sequence[int | None],
     repeats: int,
@@ -83,14 +93,16 @@ def learning_curve(
     Args:
         trips: Preprocessed trips; those of `is_validation`, the latest, are the test trips of every fit.
         registry: Where the curve and its points are logged, as one MLflow run with a nested run for each point.
-        settings: Hyperparameters and seed.
+        settings: Hyperparameters and seed, and who shares the fits.
         sizes: Numbers of training trips; None is all. Those beyond all are left out.
         repeats: Fits of each size.
-        on_progress: Told the share of the work that is done, from 0 to 1, after each epoch.
+        on_progress: Told the share of the work that is done, from 0 to 1: after each epoch, or each fit where they are
+            shared.
 
     Raises:
         LearningCurveError: No size or no repeat is left.
         TrainingError: A fit gave no usable network.
+        WorkersError: The cluster of CLUSTER_URL cannot do the fits, or a worker died again and again.
         RegistryError: MLflow does not answer.
     """
     training, test = trips.training, trips.validation
@@ -111,30 +123,35 @@ def learning_curve(
         missing = [point for point in points if point not in measured]
         work = sum(point.trips + _FIXED_COST_TRIPS for point in missing)
         done = 0
-        for point in missing:
-            cost = point.trips + _FIXED_COST_TRIPS
+        own = of_training(settings)
+        with workers_if_worth(settings, len(missing), work * TRIP_S) as workers:
+            begun = {} if workers is None else {one: workers.submit(_fit, one, training, test, own) for one in missing}
+            for point in missing:
+                cost = point.trips + _FIXED_COST_TRIPS
 
-            def report(share: float, done: int = done, cost: int = cost) -> None:
-                if on_progress is not None:
-                    on_progress((done + cost * share) / work)
+                def report(share: float, done: int = done, cost: int = cost) -> None:
+                    if on_progress is not None:
+                        on_progress((done + cost * share) / work)
 
-            measured[point] = _measure(point, training, test, registry, settings, curve, report)
-            done += cost
-            report(1.0)
+                with registry.runs.open(f"{point.trips} trips, repeat {point.repeat}", _tags(point, curve)) as its_run:
+                    fitted = begun[point].result() if point in begun else _fit(point, training, test, own, report)
+                    registry.runs.log_curve(its_run, "epoch_loss", fitted.losses)
+                    registry.runs.log(its_run, params=fitted.params, metrics=fitted.metrics)
+                measured[point] = fitted.metrics
+                done += cost
+                report(1.0)
         levels = tuple(_level(size, [measured[_Point(size, repeat)] for repeat in range(repeats)]) for size in fitting)
     return LearningCurve(levels, run_id)
 
 
-def _measure(
+def _fit(
     point: _Point,
     training: pd.DataFrame,
     test: pd.DataFrame,
-    registry: ModelRegistry,
     settings: TrainingSettings,
-    curve: str,
-    report: Callable[[float], None],
-) -> Mapping[str, float]:
-    """Returns what one fit came to, and logs it as an MLflow run."""
+    on_progress: Callable[[float], None] = lambda _share: None,
+) -> _Fitted:
+    """Returns what one fit came to; the share of it that is done is told after each epoch."""
     import keras
 
     order = np.random.default_rng([settings.seed, point.repeat]).permutation(len(training))
@@ -143,33 +160,29 @@ def _measure(
     batch_size = math.ceil(point.trips / LEAST_STEPS_PER_EPOCH)
     if batch_size < architecture_of(settings, 0).batch_size:
         own = own.model_copy(update={"batch_size": batch_size})
-    with registry.runs.open(f"{point.trips} trips, repeat {point.repeat}", _tags(point, curve)) as run_id:
-        network, history = fit_from_scratch(sample, own, on_epoch=lambda epoch: report(epoch.number / epoch.last))
-        scores = score(predict_trips(network, test, settings), test["target"].to_numpy(np.float64))
-        metrics = {
+    network, history = fit_from_scratch(sample, own, on_epoch=lambda epoch: on_progress(epoch.number / epoch.last))
+    scores = score(predict_trips(network, test, settings), test["target"].to_numpy(np.float64))
+    # Keras keeps something of every network it has built.
+    keras.utils.clear_session()
+    return _Fitted(
+        params={
+            "training_set_size": point.trips,
+            "val_set_size": len(test),
+            "learning_rate": history.learning_rate,
+            "batch_size": history.batch_size,
+            "patience": settings.patience,
+            "max_epochs": history.epochs[0].last,
+            "seed": own.seed,
+        },
+        metrics={
             "mae": scores.mae,
             "rmse": scores.rmse,
             "bias": scores.bias,
             "reference_mae": reference_mae(sample, test),
             "training_seconds": history.seconds,
-        }
-        registry.runs.log_curve(run_id, "epoch_loss", [epoch.loss for epoch in history.epochs if epoch.number])
-        registry.runs.log(
-            run_id,
-            params={
-                "training_set_size": point.trips,
-                "val_set_size": len(test),
-                "learning_rate": history.learning_rate,
-                "batch_size": history.batch_size,
-                "patience": settings.patience,
-                "max_epochs": history.epochs[0].last,
-                "seed": own.seed,
-            },
-            metrics=metrics,
-        )
-    # Keras keeps something of every network it has built.
-    keras.utils.clear_session()
-    return metrics
+        },
+        losses=[epoch.loss for epoch in history.epochs if epoch.number],
+    )
 
 
 def _level(trips: int, measured: Sequence[Mapping[str, float]]) -> Level:

@@ -6,7 +6,7 @@ Which settings are tried, and how, does not belong here. Why a database of its o
 docs/decisions.md, under studies.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 QUARTERS = 4
 """Trials are compared, and given up, at the same quarter of their schedules: schedules differ in length."""
+
+AT_RANDOM = 10
+"""Trials before settings are drawn by what came of those before; Optuna's own number."""
 
 FAULT, RUN = "fault", "mlflow_run"
 """On a trial: why it gave no usable network, and its MLflow run."""
@@ -56,16 +59,17 @@ def open_study(name: str, settings: Settings) -> "optuna.Study":
     study = optuna.create_study(
         storage=storage_of(settings), study_name=name, pruner=pruner, direction="minimize", load_if_exists=True
     )
-    # From the same seed again, a search that goes on would draw what it has drawn before.
-    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
+    # From the same seed again, a search that goes on would draw what it has drawn before, or as its first trials.
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=AT_RANDOM, seed=settings.seed + 1 + len(study.trials))
     return study
 
 
-def put_back(study: "optuna.Study", present: SettingValues, settings: HomeSettings) -> None:
-    """Ensures that the present settings are tried first, and that trials whose process died wait to be run again.
+def put_back(study: "optuna.Study", first: Sequence[SettingValues], settings: HomeSettings) -> None:
+    """Ensures that the first trials have the settings that are meant for them, the present ones before all others.
 
-    Called by the one process that searches. So a trial found running in a file is of one that died; on a server it may
-    be of a machine that has lost the lock and does not know it yet, and is dead once its heart has stopped.
+    Trials whose process died wait to be run again. Called before each trial by the one process that searches. So a
+    trial found running in a file is of one that died; on a server it may be of a machine that has lost the lock and
+    does not know it yet, and is dead once its heart has stopped.
     """
     import optuna
     from optuna.trial import TrialState
@@ -76,11 +80,13 @@ def put_back(study: "optuna.Study", present: SettingValues, settings: HomeSettin
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
     latest = {number_of(trial): trial for trial in study.get_trials(deepcopy=False)}
-    if not latest:
-        study.enqueue_trial(dict(present), user_attrs={_ORIGIN: 0})
     for number, trial in latest.items():
         if trial.state is TrialState.FAIL and FAULT not in trial.user_attrs:
-            study.enqueue_trial(dict(present) if number == 0 else trial.params, user_attrs={_ORIGIN: number})
+            values = first[number] if number < len(first) else trial.params
+            study.enqueue_trial(dict(values), user_attrs={_ORIGIN: number})
+    following = max(latest, default=-1) + 1
+    if following < len(first) and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study.enqueue_trial(dict(first[following]), user_attrs={_ORIGIN: following})
 
 
 def finished_trials(study: "optuna.Study") -> tuple[Trial, ...]:

@@ -1,19 +1,20 @@
 """A trial: settings that a search tries, fitted to the earlier training trips and scored on those held back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from taxifare.gate.scores import EvaluationError, score
-from taxifare.model.fitting import Epoch, TrainingError
+from taxifare.model.fitting import Epoch, TrainingError, TrainingHistory
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import MonthSettings, TrainingSettings
 from taxifare.studies.results import SettingValues, TuningError
-from taxifare.studies.storage import FAULT, QUARTERS, RUN, number_of
+from taxifare.studies.storage import AT_RANDOM, FAULT, QUARTERS, RUN, number_of
 from taxifare.training.from_random_weights import architecture_of_fit, fit_from_scratch, predict_trips
 from taxifare.trips.editions import Trips
 from taxifare.trips.splitting import split_by_time
@@ -37,6 +38,21 @@ class TrialTrips:
     def targets(self) -> npt.NDArray[np.float64]:
         """What the predictions of the held trips should be, shape (n,)."""
         return self.held["target"].to_numpy(np.float64)
+
+
+@dataclass(frozen=True)
+class FittedTrial:
+    """What the fit of a trial came to: how it went, and what it predicts of the held trips, shape (n,)."""
+
+    history: TrainingHistory
+    predicted: npt.NDArray[np.float64]
+
+
+OnEpoch: TypeAlias = Callable[[Epoch], None]
+"""Told of each epoch of a fit, which it may end by raising."""
+
+Fit: TypeAlias = Callable[[SettingValues, OnEpoch], FittedTrial]
+"""Returns what the fit with such settings comes to."""
 
 
 def hold_back(trips: Trips, settings: MonthSettings) -> TrialTrips:
@@ -74,12 +90,60 @@ def values_for(settings: TrainingSettings, trips: int) -> SettingValues:
     return {name: value or of_shape[name] for name, value in searched_settings(settings).items()}
 
 
-def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry, settings: TrainingSettings) -> None:
+def first_settings(settings: TrainingSettings, trips: int) -> list[SettingValues]:
+    """Returns what the first trials of a search try, which are fits to so many trips: the present settings first.
+
+    The others are drawn at random. So none of them follows from how another ends, and their fits may be shared.
+    """
+    import optuna
+
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=settings.seed))
+    at_random = [_suggest(drawn.ask(), settings, trips) for _ in range(AT_RANDOM - 1)]
+    return [values_for(settings, trips), *at_random]
+
+
+def fit_trial(trips: TrialTrips, settings: TrainingSettings, values: SettingValues, on_epoch: OnEpoch) -> FittedTrial:
+    """Returns what the fit of a trial comes to, which tries these values of the settings.
+
+    Raises:
+        TrainingError: It gave no usable network.
+    """
+    import keras
+
+    own = settings.model_copy(update=dict(values))
+    try:
+        network, history = fit_from_scratch(trips.learned, own, on_epoch=on_epoch)
+        return FittedTrial(history, predict_trips(network, trips.held, own))
+    finally:
+        # Keras keeps something of every network it has built.
+        keras.utils.clear_session()
+
+
+def fit_ahead(
+    trips: TrialTrips, settings: TrainingSettings, values: SettingValues
+) -> tuple[list[Epoch], FittedTrial | TrainingError]:
+    """Returns the epochs of such a fit and what it comes to, for a trial that is begun later."""
+    epochs: list[Epoch] = []
+    try:
+        return epochs, fit_trial(trips, settings, values, epochs.append)
+    except TrainingError as error:
+        return epochs, error
+
+
+def run_trial(
+    study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry, settings: TrainingSettings, fit: Fit
+) -> None:
     """Runs the next trial in an MLflow run of its own, and tells the study how it ended.
 
     One that gives no usable network is a failed trial.
+
+    Args:
+        study: Whose trial.
+        trips: What it is a fit to.
+        registry: Where it is logged.
+        settings: Give what is not searched.
+        fit: Does it.
     """
-    import keras
     import optuna
 
     def objective(trial: optuna.Trial) -> float:
@@ -90,7 +154,7 @@ def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry,
                 trial.set_user_attr(RUN, run_id)
                 fixed = {"seed": settings.seed, "training_set_size": len(trips.learned)}
                 registry.runs.log(run_id, params={**values, **fixed})
-                mae = _fit_and_score(trial, run_id, trips, registry, settings.model_copy(update=dict(values)))
+                mae = _fit_and_score(trial, run_id, trips, registry, partial(fit, values))
         except (TrainingError, EvaluationError) as error:
             trial.set_user_attr(FAULT, str(error))
             raise
@@ -99,8 +163,6 @@ def run_trial(study: "optuna.Study", trips: TrialTrips, registry: ModelRegistry,
         return mae
 
     study.optimize(objective, n_trials=1, catch=(TrainingError, EvaluationError))
-    # Keras keeps something of every network it has built.
-    keras.utils.clear_session()
 
 
 def _suggest(trial: "optuna.Trial", settings: TrainingSettings, trips: int) -> SettingValues:
@@ -134,7 +196,11 @@ def _suggest(trial: "optuna.Trial", settings: TrainingSettings, trips: int) -> S
 
 
 def _fit_and_score(
-    trial: "optuna.Trial", run_id: str, trips: TrialTrips, registry: ModelRegistry, settings: TrainingSettings
+    trial: "optuna.Trial",
+    run_id: str,
+    trips: TrialTrips,
+    registry: ModelRegistry,
+    fit: Callable[[OnEpoch], FittedTrial],
 ) -> float | None:
     """Returns the trial's error on the held trips that choose, None where it was given up; logs how it went."""
     import optuna
@@ -152,7 +218,7 @@ def _fit_and_score(
                 raise optuna.TrialPruned
 
     try:
-        network, history = fit_from_scratch(trips.learned, settings, on_epoch=watch)
+        fitted = fit(watch)
     except optuna.TrialPruned:
         return None
     finally:
@@ -161,7 +227,7 @@ def _fit_and_score(
             run_id, "epoch_early_stopping_mae", [epoch.validation_mae for epoch in epochs], first_epoch=0
         )
         registry.runs.tag(run_id, {"epochs": str(max(len(epochs) - 1, 0))})
-    predicted, targets = predict_trips(network, trips.held, settings), trips.targets
+    predicted, targets = fitted.predicted, trips.targets
     scores = score(predicted[trips.is_choosing], targets[trips.is_choosing])
     registry.runs.log_predictions(run_id, pd.Series(predicted, index=trips.held["key"]))
     registry.runs.log(
@@ -170,8 +236,8 @@ def _fit_and_score(
             "mae": scores.mae,
             "rmse": scores.rmse,
             "bias": scores.bias,
-            "best_epoch": history.best_epoch,
-            "training_seconds": history.seconds,
+            "best_epoch": fitted.history.best_epoch,
+            "training_seconds": fitted.history.seconds,
         },
     )
     return scores.mae

@@ -12,17 +12,20 @@ killed goes on, and one that is done is not done again.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import get_args
 
 import numpy as np
 
 from taxifare.gate.scores import Interval, mean_interval, paired_gains
+from taxifare.model.fitting import Epoch, TrainingError
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
-from taxifare.settings import Settings, TrainingSettings
-from taxifare.studies.results import Search, Trial, TrialEnd, TuningError, TuningResult
+from taxifare.settings import Settings, TrainingSettings, of_training
+from taxifare.studies.results import Search, SettingValues, Trial, TrialEnd, TuningError, TuningResult
 from taxifare.studies.storage import (
+    AT_RANDOM,
     finished_trials,
     importances_of,
     keep_result,
@@ -30,10 +33,22 @@ from taxifare.studies.storage import (
     open_study,
     put_back,
 )
-from taxifare.studies.trials import HELD_SHARE, TrialTrips, hold_back, run_trial, values_for
+from taxifare.studies.trials import (
+    HELD_SHARE,
+    FittedTrial,
+    OnEpoch,
+    TrialTrips,
+    first_settings,
+    fit_ahead,
+    fit_trial,
+    hold_back,
+    run_trial,
+    values_for,
+)
 from taxifare.training.recipe import fingerprint
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.targets import Unit
+from taxifare.workers import TRIP_S, Workers, workers_if_worth
 
 
 @dataclass(frozen=True)
@@ -94,22 +109,27 @@ def tune(
 
     Raises:
         TuningError: No budget, too few trips, another search at work, or no trial that gave a usable network.
+        WorkersError: The cluster of CLUSTER_URL cannot do the trials, or a worker died again and again.
         RegistryError: MLflow does not answer.
     """
     budget = _Budget.of(trials, minutes)
     held_back, edition = hold_back(trips, settings), trips.edition
-    present = values_for(settings, len(held_back.learned))
     # Everything that the trials of a search have in common.
     common = fingerprint(settings, revision=edition.revision, trips=len(trips.frame), held_share=HELD_SHARE)
     with one_search_at_a_time(settings):
         study = open_study(f"{edition.subject} {common}", settings)
+        first = first_settings(settings, len(held_back.learned))
         tags = {"asset": "tuning", SUBJECT_TAG: edition.subject, "study": study.study_name}
         with registry.runs.open(f"tuning {edition.subject}", tags, grows=True) as run_id:
-            while budget.left_s(finished_trials(study)) > 0:
-                put_back(study, present, settings)
-                run_trial(study, held_back, registry, settings)
-                if on_trial is not None:
-                    on_trial(_progress(finished_trials(study), budget, settings.target_facts.unit))
+            with workers_if_worth(settings, AT_RANDOM, AT_RANDOM * len(held_back.learned) * TRIP_S) as workers:
+                fits = _Fits(held_back, of_training(settings), workers)
+                while budget.left_s(done := finished_trials(study)) > 0:
+                    put_back(study, first, settings)
+                    fits.begin(first, done, budget)
+                    run_trial(study, held_back, registry, settings, fits.fit)
+                    if on_trial is not None:
+                        on_trial(_progress(finished_trials(study), budget, settings.target_facts.unit))
+                fits.end()
             done = finished_trials(study)
             result = _result(done, held_back, study.study_name, edition, run_id, registry, settings)
             registry.runs.log(run_id, metrics=_metrics(result))
@@ -151,6 +171,60 @@ class _Budget:
         by_trials = math.inf if self.trials is None else max(mean_s, 1.0) * (self.trials - len(done))
         by_clock = self.deadline - time.monotonic()
         return 0.0 if by_clock < mean_s else min(by_trials, by_clock)
+
+
+@dataclass
+class _Fits:
+    """The fits of a search. Workers begin the first ones ahead of their trials; all others are done in this process.
+
+    Trials end in their order all the same, and each is given up by what those before it came to: a search that is
+    shared finds what it finds alone.
+
+    Attributes:
+        trips: What they are fits to.
+        settings: Give what is not searched.
+        workers: Who shares the first ones, None for nobody.
+        begun: Those, by what they try.
+    """
+
+    trips: TrialTrips
+    settings: TrainingSettings
+    workers: Workers | None
+    begun: dict[tuple[tuple[str, int | float], ...], Future[tuple[list[Epoch], FittedTrial | TrainingError]]] = field(
+        default_factory=dict
+    )
+
+    def begin(self, first: Sequence[SettingValues], done: Sequence[Trial], budget: _Budget) -> None:
+        """Ensures that workers are busy with the next of the first trials, as far as the budget allows."""
+        if self.workers is None:
+            return
+        ended = {trial.number for trial in done}
+        coming = [tuple(values.items()) for number, values in enumerate(first) if number not in ended]
+        most = 2 * self.workers.count
+        for values in coming[: most if budget.trials is None else min(most, budget.trials - len(done))]:
+            if values not in self.begun:
+                self.begun[values] = self.workers.submit(fit_ahead, self.trips, self.settings, dict(values))
+
+    def end(self) -> None:
+        """Ensures that no fit is begun any more: time may be over before the first trials are."""
+        for begun in self.begun.values():
+            begun.cancel()
+
+    def fit(self, values: SettingValues, on_epoch: OnEpoch) -> FittedTrial:
+        """Returns what a fit comes to; of one that was begun ahead, epochs are told once it is over.
+
+        Raises:
+            TrainingError: It gave no usable network.
+        """
+        begun = self.begun.get(tuple(values.items()))
+        if begun is None:
+            return fit_trial(self.trips, self.settings, values, on_epoch)
+        epochs, fitted = begun.result()
+        for epoch in epochs:
+            on_epoch(epoch)
+        if isinstance(fitted, TrainingError):
+            raise fitted
+        return fitted
 
 
 def _progress(done: Sequence[Trial], budget: _Budget, unit: Unit) -> SearchProgress:

@@ -11,6 +11,7 @@ from taxifare.operations.doctor import Finding, examine
 from taxifare.settings import Settings
 from taxifare.sources import make_source, web
 from taxifare.trips.months import parse_month
+from tests.support.servers import free_port
 from tests.support.small import small_settings
 from tests.support.socrata import from_trip_table, portal_server, published
 
@@ -160,3 +161,13 @@ def test_a_portal_that_refuses_is_found_with_what_to_do(
     assert not found.is_well
     assert "check the address and the credentials in the settings" in found.says
     assert "sesame" not in found.says
+
+
+def test_a_cluster_that_is_away_is_found(tmp_path: Path, open_registry: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taxifare.workers.ANSWERS_WITHIN_S", 1)
+    url = f"tcp://127.0.0.1:{free_port()}"
+    settings = small_settings(tmp_path, cluster_url=url)
+    open_registry(settings)
+    found = findings(settings)["workers"]
+    assert not found.is_well
+    assert f"CLUSTER_URL: expected a dask scheduler at {url}, received no answer" in found.says

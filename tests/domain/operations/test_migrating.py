@@ -151,20 +151,20 @@ def test_studies_of_all_machines_are_beside_the_ledger(settings: Settings, tmp_p
         with pytest.raises(TuningError, match="schema taxifare_studies: it has no tables yet: taxifare migrate"):
             use()
     assert run(settings)["studies"] == "none"
-    present = {"learning_rate": 0.01}
+    first = [{"learning_rate": 0.01}]
     study = open_study("months", settings)
-    put_back(study, present, settings)
+    put_back(study, first, settings)
     trial = study.ask()
     elsewhere = settings.model_copy(update={"taxifare_home": tmp_path / "elsewhere"})
 
     seen = open_study("months", elsewhere)
     assert [found.state.name for found in seen.get_trials()] == ["RUNNING"]
     study._storage.record_heartbeat(trial._trial_id)
-    put_back(seen, present, elsewhere)
+    put_back(seen, first, elsewhere)
     assert [found.state.name for found in seen.get_trials()] == ["RUNNING"], "another machine's is not declared dead"
     with _session(settings) as connection:
         connection.exec_driver_sql("UPDATE taxifare_studies.trial_heartbeats SET heartbeat = now() - interval '61 s'")
-    put_back(seen, present, elsewhere)
+    put_back(seen, first, elsewhere)
     assert [found.state.name for found in seen.get_trials()] == ["FAIL", "WAITING"], "once its heart has stopped"
 
 

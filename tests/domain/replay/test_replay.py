@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
-import taxifare.replay.trainings
+import taxifare.workers
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
 from taxifare.replay.errors import ReplayError
@@ -208,7 +208,7 @@ def test_a_second_replay_trains_nothing_and_says_the_same(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(taxifare.replay.trainings, "ProcessPoolExecutor", refuse)
+    monkeypatch.setattr(taxifare.workers, "ProcessPoolExecutor", refuse)
     again = replayed(settings)
     assert again == found
     assert render(again) == render(found)

@@ -36,9 +36,10 @@ DIES = """
 import os, signal, sys
 from pathlib import Path
 import taxifare.studies.learning_curve
-from taxifare.model.registry import ModelRegistry
+from taxifare.approval.versions import registry_of
+from taxifare.studies.learning_curve import learning_curve
 from taxifare.training.from_random_weights import fit_from_scratch
-from tests.support.small import clean_base, small_settings
+from tests.support.small import clean_base, plain_networks, small_settings
 
 settings, fits = small_settings(Path(sys.argv[1])), []
 
@@ -49,8 +50,8 @@ def fit_or_die(trips, own, *, on_epoch):
     return fit_from_scratch(trips, own, on_epoch=on_epoch)
 
 taxifare.studies.learning_curve.fit_from_scratch = fit_or_die
-registry = registry_of(settings)
-taxifare.studies.learning_curve.learning_curve(clean_base(settings), registry, settings, sizes=[100, 200], repeats=1)
+with plain_networks():
+    learning_curve(clean_base(settings), registry_of(settings), settings, sizes=[100, 200], repeats=1)
 """
 
 

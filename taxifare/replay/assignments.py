@@ -1,15 +1,12 @@
-"""What runs in the processes that train: one training after another, on networks that are kept compiled.
+"""What workers of a replay are given: one training after another, on networks that are kept compiled.
 
 Compiling a network costs as much as renewing it. So a process keeps one network object for all models that descend from
-the same random weights, and exchanges their states.
+the same random weights, and exchanges their states. It may outlive the replay, and see others.
 """
 
 import gc
-import os
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -35,11 +32,12 @@ LearnedFrom: TypeAlias = Lesson | Path
 _NETWORKS_KEPT = 3
 """Networks that a process keeps compiled."""
 
-_networks: OrderedDict[str, "keras.Model"] = OrderedDict()
-"""The networks of this process by lineage, the one that was not needed for longest first."""
+_networks: OrderedDict[tuple[Path, str], "keras.Model"] = OrderedDict()
+"""The networks of this process by lineage, the one that was not needed for longest first. Lineages have the name of
+their first training, which says nothing of settings and code; the folder of the store does."""
 
 _validation: dict[str, Matrix] = {}
-"""The trips that this process predicts, read once."""
+"""The trips that this process predicts, read once; those of one replay."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,9 @@ class _StoredParent(Parent):
     @property
     def network(self) -> "keras.Model":
         """The network of its lineage, in its state."""
-        lineage = self.model.lineage
+        lineage = (self.store.folder, self.model.lineage)
         if lineage not in _networks:
-            _keep(lineage, self.store.network(lineage))
+            _keep(lineage, self.store.network(self.model.lineage))
         _networks.move_to_end(lineage)
         restore(_networks[lineage], self.store.state(self.model.key))
         return _networks[lineage]
@@ -115,7 +113,7 @@ def carry_out(
         model = _model(assignment, challenger)
         is_new = model.lineage == assignment.key
         if is_new:
-            _keep(model.lineage, challenger.network)
+            _keep((store.folder, model.lineage), challenger.network)
         store.put_network(model.key, challenger.network, is_new=is_new)
         _predict(store, model, challenger.network)
     store.put(assignment.key, challenger, model)
@@ -157,25 +155,14 @@ def _model(assignment: Assignment, challenger: Challenger) -> Model:
 def _predict(store: TrainingStore, model: Model, network: "keras.Model") -> None:
     """Ensures that what the model predicts is there."""
     if store.rows not in _validation:
+        _validation.clear()
         _validation[store.rows] = store.validation()
     store.put_quotes(model.key, quote(network, _validation[store.rows]))
 
 
-def _keep(lineage: str, network: "keras.Model") -> None:
+def _keep(lineage: tuple[Path, str], network: "keras.Model") -> None:
     """Keeps a network for its descendants; those not needed for longest make room."""
     _networks[lineage] = network
     while len(_networks) > _NETWORKS_KEPT:
         _networks.popitem(last=False)
         gc.collect()
-
-
-def end_with_parent() -> None:
-    """Ensures that this process does not outlive the one that started it, not even one that was killed."""
-    parent = parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
