@@ -121,7 +121,9 @@ def measured(months: int) -> dict[str, float]:
 
 def ran(words: tuple[str, ...], revisions: dict[Month, str]) -> None:
     """Ensures that a command was run and ended well."""
-    surroundings = Surroundings(lambda _lake: revisions, month_with=lambda *_: None, realised=lambda _lake: {})
+    surroundings = Surroundings(
+        lambda _: revisions, lambda *_: None, lambda _: {}, run_server=lambda _: None, migrations={}
+    )
     done = CliRunner().invoke(app, list(words), obj=surroundings, env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
 

@@ -268,12 +268,13 @@ class _Cluster:
                 )
 
     def do(self, task: Callable[..., Any], *given: object, **named: object) -> Any:
+        import cloudpickle
         from distributed import KilledWorker
         from distributed.comm import CommClosedError
 
         try:
-            # As bytes, for dask looks for work of its own in what it is given.
-            return self._executor.submit(_done, pickle.dumps((task, given, named))).result()
+            # As bytes, for dask looks for work of its own in what it is given; and so that scripts have tasks, too.
+            return self._executor.submit(_done, cloudpickle.dumps((task, given, named))).result()
         except KilledWorker as error:
             raise WorkerDiedError(
                 f"{task.__name__}: each worker of CLUSTER_URL that did it died, perhaps for want of memory: {error}"

@@ -1,4 +1,4 @@
-"""Shared work: replay, search, learning curve and inbox come to the same by whoever does them, though one is killed."""
+"""Shared work: replay, search and learning curve come to the same by whoever does them, though one is killed."""
 
 import os
 import signal
