@@ -141,9 +141,11 @@ def seconds(work: Callable[[], object], times: int = 5) -> float:
 
 def make(approvals: Approvals, registry: ModelRegistry, months: Mapping[Month, str]) -> None:
     """Ensures that ledger and registry have been used for these months, in these revisions."""
-    place = registry.store.artifacts()
+    with registry.runs.open("training", {"asset": "staging_model"}) as run_id:
+        registry.store.client.log_text(run_id, "a model", "model/MLmodel")
+    place = f"runs:/{run_id}/model"
     for _ in range(1 + len(months) * VERSIONS_A_MONTH):
-        registry.store.client.create_model_version(registry.model_name, place)
+        registry.store.client.create_model_version(registry.model_name, place, run_id)
     versions = iter(range(1, 2 + len(months) * VERSIONS_A_MONTH))
     with approvals.ledger.writing() as entries:
         answer(entries, ask(entries, "base", "r1", next(versions), None), RequestState.APPROVED)
@@ -158,6 +160,7 @@ def make(approvals: Approvals, registry: ModelRegistry, months: Mapping[Month, s
         for month, revision in months.items():
             ask(entries, str(month), revision, next(versions), production)
     registry.set_production(str(production))
+    approvals.adopt(by="Ada", reason="they are what they were")
 
 
 def ask(entries: Entries, subject: str, revision: str, version: int, production: str | None) -> Request:

@@ -121,7 +121,8 @@ def tune(
         first = first_settings(settings, len(held_back.learned))
         tags = {"asset": "tuning", SUBJECT_TAG: edition.subject, "study": study.study_name}
         with registry.runs.open(f"tuning {edition.subject}", tags, grows=True) as run_id:
-            with workers_if_worth(settings, AT_RANDOM, AT_RANDOM * len(held_back.learned) * TRIP_S) as workers:
+            shared = min(AT_RANDOM, trials or AT_RANDOM)
+            with workers_if_worth(settings, shared, shared * len(held_back.learned) * TRIP_S) as workers:
                 fits = _Fits(held_back, of_training(settings), workers)
                 while budget.left_s(done := finished_trials(study)) > 0:
                     put_back(study, first, settings)
