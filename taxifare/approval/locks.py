@@ -91,7 +91,7 @@ def _in_home(settings: HomeSettings, name: str, patience_s: float) -> Iterator[N
 
 
 class _ServerLock:
-    """An advisory lock of a session, which is taken again when the server was restarted meanwhile.
+    """An advisory lock of a session, which is taken again after a restart of the server.
 
     Args:
         url: The ledger's.
@@ -118,7 +118,7 @@ class _ServerLock:
         self._keeper.start()
 
     def release(self) -> None:
-        """Ensures that this process does not have it any more."""
+        """Ensures that this process no longer has it."""
         self._done.set()
         self._keeper.join()
         if self._session is not None:

@@ -1,4 +1,4 @@
-"""The ledger's tables: the database itself keeps the promises that their keys and checks make."""
+"""The ledger's tables: the database itself enforces their keys and checks."""
 
 from datetime import UTC, datetime
 
