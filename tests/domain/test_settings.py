@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from taxifare.environment import SettingsError
-from taxifare.settings import MATTER_FIRST, Settings, sections, settings_in_force, written
+from taxifare.settings import MATTER_FIRST, Settings, of_training, sections, settings_in_force, written
 from taxifare.trips import cities
 from taxifare.trips.city_files import shipped
 from tests.support.places import REPOSITORY
@@ -79,6 +79,14 @@ def test_settings_are_read_after_a_model_has_brought_its_city_along(monkeypatch:
         pass
 
     assert Afterwards(city="new-york").model_dump()["city"] == "new-york"
+
+
+def test_no_secret_goes_with_a_training_to_another_machine() -> None:
+    secret = "3f" * 32
+    settings = Defaults(approval_secret=secret, seed=7)
+    assert secret.encode() in pickle.dumps(settings)
+    assert secret.encode() not in pickle.dumps(of_training(settings))
+    assert of_training(settings).seed == 7
 
 
 def test_a_variable_goes_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
