@@ -100,7 +100,7 @@ def smoke(webserver: str, service: str, patience_s: float) -> None:
             f"expected {month} to be compared in the ledger, received {', '.join(approvals.record.comparisons())}"
         )
     _wait(lambda: _is_well(f"{service}/health/ready"), patience_s, lambda: f"{service} to be ready")
-    print(f"{month}: {compared.evidence.verdict}; version {approvals.production} prices rides.", flush=True)
+    print(f"{month}: {compared.evidence.verdict}; version {approvals.production()} prices rides.", flush=True)
 
 
 def _client(webserver: str, patience_s: float) -> DagsterGraphQLClient:

@@ -12,7 +12,7 @@ Why the database enforces them, and what makes a question the same: docs/decisio
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -63,6 +63,7 @@ from taxifare.approval.tables import (
 from taxifare.errors import ToldError
 from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content
+from taxifare.rows import put
 from taxifare.secrets import private_folder, shown
 from taxifare.trips.city_files import MINUTES, SHIPPED
 from taxifare.trips.targets import Unit
@@ -484,6 +485,49 @@ class Ledger:
         self._examine()
         with self._begin(exclusive=True) as connection:
             yield Entries(connection)
+
+    @contextmanager
+    def filled(self, schema: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Entries]:
+        """A transaction in which an empty ledger was given the rows of a backup; it keeps all of them, or none.
+
+        Args:
+            schema: Of the tables that the rows are from.
+            rows: See `taxifare.rows.put`.
+
+        Raises:
+            LedgerError: There are entries, the schema is of a later release, or the role may not make tables.
+        """
+        self._ensure_known(schema)
+        try:
+            with self._begin(exclusive=True) as connection:
+                self._ensure_known(_schema_revision(connection))
+                upgrade(connection, schema)
+                self._ensure_empty(connection)
+                put(connection, METADATA.tables, rows)
+                upgrade(connection)
+                yield Entries(connection)
+        except _NotPermittedError as error:
+            raise LedgerError(
+                f"its tables have to be made and filled: set DATABASE_URL to the owner's role ({error})"
+            ) from None
+
+    def ensure_empty(self) -> None:
+        """Ensures that nothing is recorded.
+
+        Raises:
+            LedgerError: Something is.
+        """
+        with self._begin(exclusive=False) as connection:
+            self._ensure_known(found := _schema_revision(connection))
+            if found is not None:
+                self._ensure_empty(connection)
+
+    def _ensure_empty(self, connection: Connection) -> None:
+        if (head := Entries(connection).head()) is not None:
+            raise LedgerError(
+                f"{self!r}: expected an empty ledger, received one with {head.number} entries: set TAXIFARE_HOME or "
+                "DATABASE_URL to that of a new installation"
+            )
 
     @contextmanager
     def _begin(self, *, exclusive: bool) -> Iterator[Connection]:

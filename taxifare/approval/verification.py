@@ -13,7 +13,7 @@ from taxifare.approval.chain import Head, Link, Row, first_misfit, is_told
 from taxifare.approval.comparisons import KEEPS_ITS_DIGEST
 from taxifare.approval.errors import ApprovalError
 from taxifare.approval.heads import ToldHead
-from taxifare.approval.ledger import Ledger
+from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.promises import broken_promise
 from taxifare.approval.records import EvidenceUnreadableError, digest_of, read_evidence
 from taxifare.approval.tables import ALARMS, COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
@@ -66,10 +66,15 @@ def verify(ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) 
         TamperedError: Something is not in order; it names the first such thing.
         LedgerError: The ledger cannot be opened.
     """
+    with ledger.reading() as entries:
+        return verified(entries, ledger, told, shown)
+
+
+def verified(entries: Entries, ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) -> Verified:
+    """Returns, as `verify` does, what was found in order within a transaction."""
     try:
-        with ledger.reading() as entries:
-            links, rows = entries.links(), entries.rows()
-            broken = broken_promise(entries.connection)
+        links, rows = entries.links(), entries.rows()
+        broken = broken_promise(entries.connection)
     # For an invalid time or text, or a damaged file, the drivers raise what they please.
     except (ValueError, TypeError, sa.exc.DBAPIError) as error:
         raise TamperedError(f"{ledger!r} holds something that taxifare did not write: {error}") from error

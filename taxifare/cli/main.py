@@ -12,7 +12,7 @@ from taxifare.cli.metrics import metrics
 from taxifare.cli.mlflow_pages import mlflow
 from taxifare.cli.monitoring import outcomes
 from taxifare.cli.months import delete_new_data, fetch_new_data, months, take
-from taxifare.cli.operations import doctor, mend, migrate
+from taxifare.cli.operations import backup, doctor, mend, migrate, restore
 from taxifare.cli.predictions import collect, shadow
 from taxifare.cli.pricing import predict
 from taxifare.cli.replay import show_replay
@@ -78,3 +78,5 @@ app.command("settings")(show_settings)
 app.command()(doctor)
 app.command()(mend)
 app.command()(migrate)
+app.command()(backup)
+app.command()(restore)

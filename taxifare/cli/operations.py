@@ -1,10 +1,13 @@
-"""Looking after an installation: `doctor`, `mend`, `migrate`."""
+"""Looking after an installation: `doctor`, `mend`, `migrate`, `backup`, `restore`."""
+
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from taxifare.approval.versions import registry_of
 from taxifare.cli.shared import Surroundings, Terminal, approvals_in_force, errors_told, say, typed, working
+from taxifare.operations import backups
 from taxifare.operations.doctor import examine
 from taxifare.operations.migrating import migrate as migrations
 from taxifare.settings import settings_in_force
@@ -45,3 +48,37 @@ def migrate(context: typer.Context) -> None:
     surroundings: Surroundings = context.obj
     for migrated in migrations(settings_in_force(), surroundings.migrations):
         say(str(migrated))
+
+
+@errors_told()
+def backup(
+    target: Annotated[str, typer.Argument(help="An empty folder, or one of a bucket (gs://…, s3://…).")],
+) -> None:
+    """Keep ledger, registry and the lake's manifest as they are at one moment; others may work meanwhile.
+
+    The lake itself is not copied: keep its bucket's earlier versions. Where MLflow is a server,
+    MLFLOW_BACKEND_STORE_URI names its database.
+    """
+    approvals_in_force()
+    with working("making a backup") as status:
+        made = backups.back_up(settings_in_force(), target, status.update)
+    for version, why in made.lost.items():
+        say(f"Version {version} is left out: {why}.")
+    say(f"Kept in {target}: the ledger up to {made.head or 'no entry'}, {len(made.files)} files, and the SHA-256 of")
+    say(f"{len(made.lake)} files of the lake.")
+    say(f"Back from it, into an empty installation: {typed('taxifare restore')} {target}")
+
+
+@errors_told()
+def restore(source: Annotated[str, typer.Argument(help="Where taxifare backup has kept it.")]) -> None:
+    """Fill an empty installation from a backup; its lake has to be there, as it was then.
+
+    Servers' tables are made and filled with the roles that own them, as by taxifare migrate. Where MLflow is a server,
+    MLFLOW_BACKEND_STORE_URI names its database.
+    """
+    with working("restoring") as status:
+        restored = backups.restore(settings_in_force(), source, status.update)
+    say(
+        f"Restored: the ledger up to {restored.head or 'no entry'}, as it was at {restored.made_at:%Y-%m-%d %H:%M} UTC."
+    )
+    say(f"Next: {typed('taxifare doctor')}")

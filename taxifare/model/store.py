@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
     from sqlalchemy.engine import Engine
 
-_ADDRESSES = (
+ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
     ("model_versions", "source"),
 )
-"""Where an SQLite store keeps the absolute addresses of files: table and column."""
+"""Where a store keeps the absolute addresses of files: table and column."""
 
 
 _ABOUT_EXPERIMENT = {
@@ -162,7 +162,7 @@ class MlflowStore:
         """
         if not self.is_database_server:
             return None
-        engine, found, wanted = self._schema()
+        engine, found, wanted = self.schema()
         if found == wanted:
             return None
         _migrate_tables(engine)
@@ -178,7 +178,7 @@ class MlflowStore:
         from mlflow.exceptions import MlflowException
 
         if self.is_database_server:
-            _, found, wanted = self._schema()
+            _, found, wanted = self.schema()
             if found != wanted:
                 tables = "it has no tables yet" if found is None else f"its tables are of schema {found}"
                 raise RegistryError(
@@ -191,11 +191,11 @@ class MlflowStore:
             # To know MLflow's latest schema takes longer than to open the store.
             if self._sqlite_file is None or "out-of-date database schema" not in str(error):
                 raise
-        engine, *_ = self._schema()
+        engine, *_ = self.schema()
         _migrate_tables(engine)
         return mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
 
-    def _schema(self) -> tuple["Engine", str | None, str]:
+    def schema(self) -> tuple["Engine", str | None, str]:
         """Returns the database, the schema of its tables, None for no tables, and the one that is worked with.
 
         Raises:
@@ -419,7 +419,7 @@ def _readdress(path: Path, old: str, new: str) -> None:
     connection = sqlite3.connect(path)
     try:
         with connection:
-            for table, column in _ADDRESSES:
+            for table, column in ADDRESSES:
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - names of ours
                     f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",

@@ -69,17 +69,23 @@ def test_no_part_says_a_secret_or_may_more_than_it_needs() -> None:
     for name in ("service", "consumer", "guard"):
         assert not {"DATABASE_URL", "MLFLOW_TRACKING_URI", "APPROVAL_SECRET"} & set(found[name]["environment"]), name
     owns = [name for name, service in found.items() if "taxifare_owner" in str(service.get("environment"))]
-    assert owns == ["migrate"]
+    assert owns == ["migrate", "backup"]
 
 
 def test_every_part_that_stays_is_asked_whether_it_is_well() -> None:
     found = services(sample())
-    assert [name for name, service in found.items() if "healthcheck" not in service] == ["migrate"]
+    assert [name for name, service in found.items() if "healthcheck" not in service] == ["migrate", "backup"]
 
 
 def test_variables_of_the_parts_are_settings_or_their_programs_own() -> None:
     settings = {name.upper() for kind in (Settings, StreamSettingsInForce) for name in kind.model_fields}
-    others = {"CODE_SERVER_HOST", "DAGSTER_CURRENT_IMAGE", "DAGSTER_DATABASE_URL", "DAGSTER_HOME"}
+    others = {
+        "MLFLOW_BACKEND_STORE_URI",
+        "CODE_SERVER_HOST",
+        "DAGSTER_CURRENT_IMAGE",
+        "DAGSTER_DATABASE_URL",
+        "DAGSTER_HOME",
+    }
     for name, service in services(sample()).items():
         if service["image"] == sample()["TAXIFARE_IMAGE"] and name != "mlflow":
             assert set(service.get("environment", {})) <= settings | others, name

@@ -88,6 +88,7 @@ class Composition:
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _begun: set[str] = field(default_factory=set)
     _up: set[str] = field(default_factory=set)
+    _mounted_on: set[Path] = field(default_factory=set)
 
     def up(self, *names: str) -> None:
         """Starts these parts, each after those that it depends on, and waits until all are healthy or have done."""
@@ -122,7 +123,8 @@ class Composition:
         script = f"set -e\n{mounts}\ncd {_WORKING_FOLDER} 2>/dev/null || cd /srv\nexec {shlex.join(command)}"
         with (self.folder / f"{log or name}.log").open("ab") as output:
             return subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+                # Where tests run in the background, they ignore interrupts, and so would a code server told to end.
+                ["env", "--default-signal=INT", "unshare", "--mount", "--propagation", "private", "sh", "-c", script],
                 env=self._environment(self.services[name]),
                 stdout=output,
                 stderr=output,
@@ -132,6 +134,7 @@ class Composition:
     def run(self, name: str, *command: str, within_s: float = 300) -> str:
         """What a command in the place of a part says; fails where it does."""
         log = f"{name}-{command[-1].rpartition('/')[2]}"
+        (self.folder / f"{log}.log").unlink(missing_ok=True)
         assert self.start(name, command, log).wait(within_s) == 0, self.log(log)
         return self.log(log)
 
@@ -170,6 +173,8 @@ class Composition:
             process.wait()
         if (self.folder / "postgres" / "data").exists():
             self._postgres("pg_ctl", "stop", "-D", "data", "--mode", "immediate")
+        for target in self._mounted_on:
+            target.rmdir()
 
     def _mounts(self, service: Mapping[str, Any]) -> Iterator[str]:
         yield f"mount --bind {self.folder}/hosts /etc/hosts"
@@ -181,6 +186,9 @@ class Composition:
                 yield f"mkdir -p $(dirname {target}) && touch {target} && mount --bind {DEPLOY}/{source} {target}"
             else:
                 (self.folder / source).mkdir(exist_ok=True)
+                if not (place := Path(target)).is_relative_to("/srv") and not place.exists():
+                    place.mkdir()
+                    self._mounted_on.add(place)
                 yield f"mkdir -p {target} && mount --bind {self.folder}/{source} {target}"
         for secret in service.get("secrets", ()):
             yield f"mount -t tmpfs run /run && mkdir /run/secrets && cp {self.folder}/{secret} /run/secrets/{secret}"

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -21,7 +20,6 @@ from taxifare.approval.errors import AlteredError, ApprovalError, LedgerBehindEr
 from taxifare.approval.records import Delivery
 from taxifare.approval.versions import registry_of
 from taxifare.cli.main import app
-from taxifare.model.contents import Content
 from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.operations.doctor import examine
@@ -29,6 +27,7 @@ from taxifare.settings import Settings
 from taxifare_dagster.command import surroundings
 from tests.support.approvals import LINKS, PERSON, by_recorded_files, evidence, record
 from tests.support.places import REPOSITORY
+from tests.support.registry import add_version, promote
 from tests.support.small import small_settings
 from tests.support.standing import STANDING
 
@@ -64,17 +63,6 @@ def command(settings: Settings, line: str) -> str:
     return result.output
 
 
-def add_version(registry: ModelRegistry) -> str:
-    """Registers a version whose files are in MLflow's run but are no model: enough to be decided on."""
-    with registry.runs.open("a version", {"asset": "test"}) as run_id:
-        registry.store.client.log_text(run_id, f"of {run_id}", "model/weights")
-        source = f"{registry.store.client.get_run(run_id).info.artifact_uri}/model"
-    version = registry._new_version(SimpleNamespace(model_uri=source, model_id=None), run_id, {})
-    found = {content.version: content for content in registry.as_they_are()}[version]
-    registry.contents.record(Content(version, run_id, found.files_digest))
-    return version
-
-
 def start(settings: Settings, open_registry: Open, promotions: int = 1) -> Approvals:
     """Approvals in which so many versions became production, one after the other."""
     registry = open_registry(settings)
@@ -82,18 +70,6 @@ def start(settings: Settings, open_registry: Open, promotions: int = 1) -> Appro
     for _ in range(promotions):
         promote(approvals, add_version(registry))
     return approvals
-
-
-def promote(approvals: Approvals, version: str) -> None:
-    """Goes through a question and its answer."""
-    with approvals.ledger.reading() as entries:
-        history = entries.promotions()
-    production = history[-1].version if history else None
-    found = evidence(f"2015-{len(history) + 1:02}", version, production)
-    found = by_recorded_files(found, approvals.ledger)
-    asked = approvals.request(record(approvals.ledger, found, approvals.now()))
-    approvals.decide(asked.id, "approve", "Ada", "I looked at the slices")
-    assert approvals.production() == version
 
 
 def recorded(approvals: Approvals) -> list[str | None]:
