@@ -135,15 +135,16 @@ def engine_of(engine: str, count: int, folder: Path) -> Iterator[ExecutionSettin
 
 def wait_for(url: str, count: int) -> None:
     """Ensures that so many workers are there."""
-    deadline = time.monotonic() + 120
+    deadline, told = time.monotonic() + 120, ""
     while time.monotonic() < deadline:
         try:
             with Workers(ExecutionSettings(cluster_url=url)) as workers:
                 if workers.count == count:
                     return
-        except WorkersError:
+        except WorkersError as error:
+            told = f": {error}"
             time.sleep(0.5)
-    raise SystemExit(f"dask: {count} workers are not there within two minutes")
+    raise SystemExit(f"dask: {count} workers are not there within two minutes{told}")
 
 
 def prepared(raw: Path, place: Path) -> float:
