@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo stream-demo dev mlflow serve guard monitor test test-fast test-all mutants lint lint-deploy bench lock clean
+.PHONY: help demo stream-demo dev mlflow serve guard monitor pictures test test-fast test-all mutants lint lint-deploy bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,11 @@ monitor: .venv/installed  ## Prometheus with the alerts of deploy/prometheus, at
 	@$(BIN)/taxifare metrics --listen 127.0.0.1:9108 & exporter=$$!; trap "kill $$exporter 2>/dev/null" EXIT INT TERM; \
 	prometheus --config.file=deploy/prometheus/prometheus.yml --web.listen-address=$(MONITOR) \
 		--storage.tsdb.path=.prometheus --storage.tsdb.retention.time=400d
+
+pictures: .venv/installed  ## takes the pictures of README and docs/tour.md anew, after a demo of their own; needs Chromium
+	rm -rf .pictures
+	TAXIFARE_HOME=.pictures $(BIN)/python -m taxifare_dagster.demo
+	TAXIFARE_HOME=.pictures $(BIN)/python -m tests.support.pictures
 
 # Three processes on two cores, for those that start servers wait for them half of the time; a file in one of them, in
 # the order of tests/conftest.py: pytest-xdist 3.8 does not see groups under pytest 9.2.

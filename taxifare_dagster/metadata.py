@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
 from upath import UPath
 
 from taxifare.approval.message import VERDICT_IN_WORDS
@@ -29,10 +30,11 @@ from taxifare.monitoring.realised import RealisedMonth
 from taxifare.monitoring.watch import Watched
 from taxifare.operations.month_pages import page_in
 from taxifare.reports import figures, tables, watch_figures
-from taxifare.reports.columns import meaning_of_feature
+from taxifare.reports.columns import meaning_of_feature, meaning_of_quote
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.batches import Receipt
 from taxifare.serving.in_force import InForce
+from taxifare.serving.scored_table import MONTH, PROMOTION, fields_of
 from taxifare.settings import ProblemSettings, Settings
 from taxifare.studies.results import TuningResult
 from taxifare.texts import one_line
@@ -67,6 +69,38 @@ def preprocessed_schema(settings: ProblemSettings) -> dg.TableSchema:
     features = [dg.TableColumn(name, "float32", description=meaning) for name, meaning in meanings.items()]
     predicted = dg.TableColumn("target", "number", description=f"The {target.name} to be predicted ({target.unit})")
     return dg.TableSchema([*published.columns, predicted, *features])
+
+
+def rehearsal_schema(settings: ProblemSettings) -> dg.TableSchema:
+    """Returns the columns of rehearsed trips for the Columns panel."""
+    edition = {
+        "subject": "Where the trip was published: a month, or base for the years before (text)",
+        "revision": "The source's revision of it that the trip is from (text)",
+    }
+    published = [_trip_column(column, settings.city.currency.name) for column in TRIP_COLUMNS]
+    return dg.TableSchema([*published, *(dg.TableColumn(name, "text", said) for name, said in edition.items())])
+
+
+def scored_schema(settings: ProblemSettings) -> dg.TableSchema:
+    """Returns the columns of scored trips for the Columns panel: as the table in BigQuery has them."""
+    fields = fields_of(settings.target_facts.unit, settings.city.currency.name)
+    in_file = (field for field in fields if field.name not in {MONTH, PROMOTION})
+    return dg.TableSchema([dg.TableColumn(field.name, field.kind.lower(), field.description) for field in in_file])
+
+
+def served_schema(columns: pa.Schema, unit: Unit) -> dg.TableSchema:
+    """Returns the columns of quotes, or of what became of them, for the Columns panel."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name,
+                str(column.type),
+                meaning_of_quote(column.name, unit),
+                dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in columns
+        ]
+    )
 
 
 def _trip_column(column: Column, currency: str) -> dg.TableColumn:
@@ -443,11 +477,11 @@ def served(found: InForce | None, difference: str | None) -> Metadata:
     what = "nothing"
     if found is not None:
         model = "no model" if found.version is None else f"version {found.version}"
-        since = found.promoted_at.isoformat(timespec="seconds")
+        since = f"{found.promoted_at:%Y-%m-%d %H:%M} UTC"
         what = f"{model} since {since}, promotion {found.sequence} by {one_line(found.by)}"
     return {
         "served": what,
-        "bundle": (None if found is None else found.digest) or "none",
+        "bundle": ((None if found is None else found.digest) or "none")[:12],
         AGREES: "yes" if difference is None else f"no: {difference}",
     }
 

@@ -18,6 +18,7 @@ from taxifare.cli.shared import (
     errors_told,
     month_of,
     say,
+    say_next,
     show,
     show_json,
     typed,
@@ -68,7 +69,7 @@ def requests(
         say(f"An alarm waits for an answer: retrain on the days of {alarm.month} so far?")
         say_how_to_answer(alarm)
     if not waiting and agreement is None and alarm is None:
-        say(f"Next: {typed('taxifare status' if everything else 'taxifare requests --all')}")
+        say_next("taxifare status" if everything else "taxifare requests --all")
 
 
 _ASKED = (
@@ -205,6 +206,7 @@ def adopt(by: By, reason: Reason) -> None:
     else:
         say("Every version that MLflow has is on record.")
     say(f"In production: {_in_production(approvals)}.")
+    say_next("taxifare status")
 
 
 def _head(written: str | None) -> Head | None:

@@ -1,13 +1,14 @@
 """What is known of a ride: `explain`."""
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Surroundings, Terminal, approvals_in_force, errors_told, show
+from taxifare.cli.shared import Surroundings, Terminal, approvals_in_force, errors_told, say_next, show
 from taxifare.operations.explaining import Explanation, explain
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.bundle import Bundle
@@ -48,6 +49,7 @@ def explain_ride(
         for like in told.similar
     )
     show(Table(headings, tuple(rows)))
+    say_next(f"taxifare explain {quote(told.similar[0].key)}" if told.similar else "taxifare months")
 
 
 def _facts(told: Explanation, truth: str, unit: str) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,8 @@ def mlflow() -> None:
         typer.echo(f"MLflow is a server, see {registry.runs.pages()}")
         return
     typer.echo(f"Training runs: {registry.runs.pages()}\nStop with Ctrl-C.")
+    # Its background jobs, for features not used here, are four more processes.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     host, port = PAGES_ADDRESS.removeprefix("http://").split(":")
     server = ["mlflow", "server", "--backend-store-uri", settings.tracking_uri, "--host", host, "--port", port]
     os.execv(sys.executable, [sys.executable, "-m", *server, "--workers", "1"])  # noqa: S606 - the arguments are ours

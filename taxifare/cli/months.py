@@ -12,9 +12,9 @@ from taxifare.cli.shared import (
     errors_told,
     month_of,
     say,
+    say_next,
     show,
     show_json,
-    typed,
 )
 from taxifare.operations.inventory import KnownMonth, known_months
 from taxifare.reports.tables import Heading, Table
@@ -48,7 +48,7 @@ def months(context: typer.Context, as_json: AsJson = False) -> None:
         for entry in known:
             if entry.waits:
                 say(one_line(entry.waits))
-        say(f"Next: {typed('taxifare status')}")
+        say_next("taxifare status")
 
 
 def _table(known: Sequence[KnownMonth]) -> Table:

@@ -1,31 +1,48 @@
 """Looking after an installation: `doctor`, `mend`, `migrate`, `backup`, `restore`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Surroundings, Terminal, approvals_in_force, errors_told, say, typed, working
+from taxifare.cli.shared import (
+    AsJson,
+    Surroundings,
+    Terminal,
+    approvals_in_force,
+    errors_told,
+    say,
+    say_next,
+    show_json,
+    typed,
+    working,
+)
 from taxifare.operations import backups
-from taxifare.operations.doctor import examine
+from taxifare.operations.doctor import Finding, examine
 from taxifare.operations.migrating import migrate as migrations
 from taxifare.settings import settings_in_force
 from taxifare.texts import one_line
 
 
 @errors_told()
-def doctor(context: typer.Context) -> None:
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check every part of the installation: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one fails."""
-    console, well = Terminal(), True
+    console, findings = Terminal(), list[Finding]()
     surroundings: Surroundings = context.obj
     for finding in examine(settings_in_force(), surroundings.run_server):
-        well &= finding.is_well
+        findings.append(finding)
+        if as_json:
+            continue
         mark = ("ok  ", "green") if finding.is_well else ("FAIL", "red")
         told = Text.assemble(mark, f"  {finding.part:18} {one_line(finding.says)}")
         console.print(told, highlight=False, soft_wrap=True)
-    say(f"Next: {typed('taxifare status')}")
-    if not well:
+    if as_json:
+        show_json([asdict(finding) for finding in findings])
+    else:
+        say_next("taxifare status")
+    if not all(finding.is_well for finding in findings):
         raise typer.Exit(1)
 
 
@@ -81,4 +98,4 @@ def restore(source: Annotated[str, typer.Argument(help="Where taxifare backup ha
     say(
         f"Restored: the ledger up to {restored.head or 'no entry'}, as it was at {restored.made_at:%Y-%m-%d %H:%M} UTC."
     )
-    say(f"Next: {typed('taxifare doctor')}")
+    say_next("taxifare doctor")

@@ -3,7 +3,7 @@
 import typer
 from upath import UPath
 
-from taxifare.cli.shared import errors_told
+from taxifare.cli.shared import errors_told, say_next
 from taxifare.serving import in_shadow, outcome_log, prediction_log
 from taxifare.serving.apart import apart
 from taxifare.serving.collecting import collect_logs
@@ -33,7 +33,10 @@ def shadow() -> None:
     found = in_shadow.read(settings.lake)
     if found is None:
         typer.echo("Nothing is in shadow: nobody is asked about a version that has a bundle.")
+        say_next("taxifare status")
         return
     answers = prediction_log.read(prediction_log.collected_in(settings.lake), found.since)
-    says = apart(answers, found, settings.meter) or "no ride yet among those collected (taxifare collect)"
-    typer.echo(f"Version {found.version} in shadow since {found.since:%Y-%m-%d %H:%M} UTC: {says}")
+    says = apart(answers, found, settings.meter)
+    told = says or "no ride yet among those collected"
+    typer.echo(f"Version {found.version} in shadow since {found.since:%Y-%m-%d %H:%M} UTC: {told}")
+    say_next("taxifare requests" if says else "taxifare collect")

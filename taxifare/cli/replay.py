@@ -7,7 +7,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn
 
-from taxifare.cli.shared import download_bar, errors_told, month_of, progress_bar, say, show
+from taxifare.cli.shared import download_bar, errors_told, month_of, progress_bar, say, say_next, show
 from taxifare.replay.policies import PolicyName, policies_of
 from taxifare.replay.replaying import replay
 from taxifare.reports import tables
@@ -53,3 +53,4 @@ def show_replay(
     show(tables.policies(found))
     say(headline(found))
     say(f"The report is in {output}.")
+    say_next("taxifare history")

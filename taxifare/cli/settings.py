@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from dotenv import dotenv_values
 
-from taxifare.cli.shared import AsJson, errors_told, say, show, show_json, typed
+from taxifare.cli.shared import AsJson, errors_told, say, say_next, show, show_json
 from taxifare.environment import ENV_FILE
 from taxifare.operations.origins import KnownSetting, known_settings
 from taxifare.reports.tables import Heading, Table
@@ -32,7 +32,7 @@ def show_settings(
     changed = sum(one.differs for one in found)
     say(f"{changed} of {len(found)} differ from their defaults. What each is for: .env.sample")
     if not everything:
-        say(f"Next: {typed('taxifare settings --all')}")
+        say_next("taxifare settings --all")
 
 
 def _table(shown: list[KnownSetting]) -> Table:

@@ -171,6 +171,11 @@ def say(line: str) -> None:
     Terminal().print(line, highlight=False, soft_wrap=True)
 
 
+def say_next(command: str) -> None:
+    """Prints what to type next: the last line of every listing."""
+    say(f"Next: {typed(command)}")
+
+
 def working(what: str) -> Status:
     """Shows, while its context lasts, that something is being done; where nobody looks, nothing."""
     return Console(stderr=True).status(what)

@@ -5,7 +5,7 @@ import typer
 from taxifare.approval import standing as rules
 from taxifare.cli import shared
 from taxifare.cli.decisions import By, Reason, say_how_to_answer
-from taxifare.cli.shared import approvals_in_force, errors_told, say
+from taxifare.cli.shared import AsJson, approvals_in_force, errors_told, say, say_next
 from taxifare.reports.tables import Heading, Table
 from taxifare.settings import settings_in_force
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 @errors_told()
-def show(context: typer.Context) -> None:
+def show(context: typer.Context, as_json: AsJson = False) -> None:
     """Show standing approvals, ask for one, or end the one in force."""
     if context.invoked_subcommand is not None:
         return
@@ -26,9 +26,6 @@ def show(context: typer.Context) -> None:
     with approvals.ledger.reading() as entries:
         record, uses = rules.read(entries), entries.standing_uses()
         decides = rules.who_decides(entries, settings_in_force())
-    if not record.requests:
-        say("No standing approval was ever asked for.")
-        return
     names = ("standing approval", "months", "state")
     headings = (*(Heading(name, is_unbroken=True) for name in names), Heading("approved under it", "int"))
     rows = (
@@ -40,10 +37,19 @@ def show(context: typer.Context) -> None:
         )
         for request in record.requests
     )
-    shared.show(Table(headings, tuple(rows)))
+    table = Table(headings, tuple(rows))
+    if as_json:
+        shared.show_json(table.records())
+        return
+    if record.requests:
+        shared.show(table)
+    else:
+        say("No standing approval was ever asked for.")
     say(f"Who decides: {decides}.")
     if record.open is not None:
         say_how_to_answer(record.open)
+    else:
+        say_next("taxifare status")
 
 
 @app.command()

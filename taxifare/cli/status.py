@@ -1,5 +1,6 @@
 """Where things stand, on one screen: `status`."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from textwrap import wrap
@@ -7,7 +8,7 @@ from textwrap import wrap
 import typer
 
 from taxifare.approval.versions import ledger_of
-from taxifare.cli.shared import Terminal, errors_told
+from taxifare.cli.shared import AsJson, Terminal, errors_told, show_json
 from taxifare.operations.status import OpenQuestion, Status, status_of
 from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings, settings_in_force
@@ -22,14 +23,52 @@ _MONTHS, _QUESTIONS, _ALARMS = 6, 2, 4
 
 
 @errors_told()
-def status(context: typer.Context) -> None:
+def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show where things stand, on one screen: production, the last months, what waits, and what to type next."""
     settings = settings_in_force()
     ledger, source = ledger_of(settings), partial(make_source, settings)
     found = status_of(settings, ledger, source, context.obj.realised, datetime.now(UTC))
+    if as_json:
+        show_json(record_of(found, settings))
+        return
     screen = Terminal()
     for line in lines_of(found, settings):
         screen.print(line, soft_wrap=True, highlight=False)
+
+
+def record_of(found: Status, settings: Settings) -> dict[str, object]:
+    """Returns the screen for programs, complete: all months, questions and alarms; errors in the unit that it names."""
+    last, quotes = found.promotion, found.quotes
+    in_production = last is not None and last.version is not None
+    return {
+        "now": found.now.isoformat(timespec="seconds"),
+        "city": settings.city_facts.name,
+        "unit": settings.target_facts.unit,
+        "production": None
+        if last is None
+        else {
+            "version": last.version,
+            "since": last.promoted_at.isoformat(timespec="seconds"),
+            "by": last.by,
+            "reason": last.reason,
+            "promised_mae": found.promised_mae if in_production else None,
+            "realised_month": None if quotes is None else quotes[0],
+            "realised_mae": None if quotes is None else quotes[1].mae,
+        },
+        "months": [
+            {
+                "subject": one.subject,
+                "verdict": one.verdict,
+                "production_mae": one.production_mae,
+                "staging_mae": one.staging_mae,
+                "decision": one.decision,
+            }
+            for one in found.months
+        ],
+        "questions": [asdict(question) for question in found.questions],
+        "alarms": [asdict(alarm) for alarm in found.alarms],
+        "next": found.next_command,
+    }
 
 
 def lines_of(found: Status, settings: Settings) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Terminal, download_bar, errors_told, progress_bar, say, show
+from taxifare.cli.shared import Terminal, download_bar, errors_told, progress_bar, say, say_next, show, typed
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import figures
 from taxifare.reports.tables import Heading, Table
@@ -41,8 +41,10 @@ def tuned(
     show(_tuning_table(result, settings))
     console.print(_tuning_evidence(result), highlight=False)
     if not write:
-        console.print("\nTo adopt them: --write --by … --reason …, or these lines in .env:\n")
+        console.print("\nAs lines of .env:\n")
         console.print("\n".join(result.env_lines), highlight=False, markup=False)
+        adopting = typed('taxifare tuned --write --by YOU --reason "WHY"')
+        say(f"\nAdopt them: {adopting}")
         return
     if by is None or reason is None:
         raise typer.BadParameter("--write needs --by and --reason")
@@ -56,6 +58,7 @@ def tuned(
     console.print(
         f"{_ENV_FILE} is written; a Dagster that runs takes its settings from there when it is started again."
     )
+    say_next("taxifare settings")
 
 
 @errors_told()
@@ -89,6 +92,8 @@ def show_learning_curve(
     if output is not None:
         output.write_bytes(png)
         say(f"The curve is in {output}.")
+    say("How many trips the base model learns from is DATASET_SIZE.")
+    say_next("taxifare settings --all")
 
 
 def _curve_table(curve: LearningCurve, unit: Unit) -> Table:

@@ -1,4 +1,4 @@
-"""What feature columns mean, with their units, for pages that show them; `trips.features` computes them."""
+"""What columns of features and of quotes mean, with their units, for pages that show them."""
 
 from taxifare.trips.cities import City
 
@@ -28,6 +28,39 @@ _MEANINGS = {
     "passengers": "Number of passengers; 1 where it is missing",
     "trend_years": "Time since the beginning of 2000 (years)",
 }
+
+
+_QUOTES = {
+    "ride_id": "What the client calls the ride (text)",
+    "served_as": "production: what the customer was told; shadow: only logged (text)",
+    "version": "Number of the registered version that priced the ride (text)",
+    "sequence": "Number of the promotion in force; none where a bundle was served directly (number)",
+    "bundle": "Digest of the bundle that priced the ride; none for files of rides (text)",
+    "asked_at": "When the price was asked for (UTC)",
+    "pickup_datetime": "When the ride begins (the city's wall-clock time)",
+    "pickup_longitude": "Where the ride begins (degrees)",
+    "pickup_latitude": "Where the ride begins (degrees)",
+    "dropoff_longitude": "Where the ride ends (degrees)",
+    "dropoff_latitude": "Where the ride ends (degrees)",
+    "passenger_count": "Number of passengers (number)",
+    "predicted": "The prediction, which errors are measured by ({unit})",
+    "quoted": "The quote as the meter would show it ({unit})",
+    "truth": "What the ride came to; none where it is not known ({unit})",
+    "reference": "What a flat per-km rate expects of the ride ({unit})",
+    "fate": "What became of the ride: docs/monitoring.md lists the fates (text)",
+    "told_least": "The least that was reported of the ride ({unit})",
+    "told_most": "The most that was reported of the ride ({unit})",
+    "began_at": "When the ride began as the source has published it (the city's wall-clock time)",
+}
+
+
+def meaning_of_quote(name: str, unit: str) -> str:
+    """Returns what a column of quotes and outcomes means, with its unit.
+
+    >>> meaning_of_quote("quoted", "USD")
+    'The quote as the meter would show it (USD)'
+    """
+    return _QUOTES[name].format(unit=unit)
 
 
 def meaning_of_feature(name: str, city: City) -> str:

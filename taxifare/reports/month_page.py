@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
+from taxifare.approval.decisions import command
 from taxifare.approval.due import Known
 from taxifare.approval.ledger import Entries
 from taxifare.approval.message import VERDICT_IN_WORDS
@@ -52,13 +53,13 @@ class ShortAnswer:
         tone: Whether it is good or bad news, or neither.
         short: In a few words.
         sentences: The rest.
-        command: What to type, None where there is nothing to be done.
+        commands: What may be typed; none where there is nothing to be done.
     """
 
     tone: Literal["good", "bad", "plain"]
     short: str
     sentences: tuple[str, ...] = ()
-    command: str | None = None
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -277,9 +278,9 @@ class MonthPage:
         )
         if outcome is None:
             until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
-            way = "Answer with the links in the message, or type:"
-            command = f'taxifare decide {asked.id} --approve (or --reject) --by YOU --reason "WHY"'
-            return ShortAnswer("bad", f"One question, until {until}", (question, way), command)
+            way = "Answer with the links in the message, or type one of these:"
+            ways = (command(asked, "approve"), command(asked, "reject"))
+            return ShortAnswer("bad", f"One question, until {until}", (question, way), ways)
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
         ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
         return ShortAnswer("plain", "Nothing: it was decided", (question, ended))

@@ -10,6 +10,7 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.monitoring.gathering import gather
 from taxifare.monitoring.joining import join
+from taxifare.monitoring.outcomes import OUTCOMES, PREDICTIONS
 from taxifare.monitoring.realised import RealisedMonth, promises_of, read_outcomes, realise
 from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
@@ -37,7 +38,13 @@ def served_predictions(
     place = parquet_io.place(context.asset_key.to_user_string(), context.partition_key)
     parquet_io.make_directory(place.parent)
     found = gather(place, month_of_partition(context.partition_key), settings)
-    return dg.MaterializeResult(metadata={**metadata.gathered(found), "path": dg.MetadataValue.path(str(place))})
+    return dg.MaterializeResult(
+        metadata={
+            **metadata.gathered(found),
+            "dagster/column_schema": metadata.served_schema(PREDICTIONS, settings.target_facts.unit),
+            "path": dg.MetadataValue.path(str(place)),
+        }
+    )
 
 
 def served_outcomes(
@@ -56,7 +63,13 @@ def served_outcomes(
     quotes, place = (parquet_io.place(asset, key) for asset in ("served_predictions", "served_outcomes"))
     parquet_io.make_directory(place.parent)
     found = join(quotes, place, published(key, parquet_io), settings)
-    return dg.MaterializeResult(metadata={**metadata.joined(found), "path": dg.MetadataValue.path(str(place))})
+    return dg.MaterializeResult(
+        metadata={
+            **metadata.joined(found),
+            "dagster/column_schema": metadata.served_schema(OUTCOMES, settings.target_facts.unit),
+            "path": dg.MetadataValue.path(str(place)),
+        }
+    )
 
 
 def served_mae(

@@ -7,7 +7,6 @@ import dagster as dg
 
 from taxifare.serving import in_force
 from taxifare.serving.batches import score_file
-from taxifare.serving.files import columns_of
 from taxifare.serving.scored_table import ScoredTable
 from taxifare.settings import Settings
 from taxifare_dagster import metadata
@@ -66,12 +65,12 @@ def scored_trips(
     return dg.MaterializeResult(
         metadata={
             "dagster/partition_row_count": scored.rides,
+            "dagster/column_schema": metadata.scored_schema(settings),
             "production_version": bundle.manifest.version,
             "promotion": promotion.sequence,
             "refused": scored.refused,
             "path": dg.MetadataValue.path(str(answers)),
             **in_table,
-            "columns": ", ".join(columns_of(unit)),
             **metadata.refused_rides(scored.examples),
         }
     )

@@ -155,6 +155,7 @@ def rehearsal_trips(
         rehearsed,
         metadata={
             "dagster/partition_row_count": len(rehearsed),
+            "dagster/column_schema": metadata.rehearsal_schema(settings),
             "base_trips": "none: base_trips has not been materialized" if base is None else base.edition.revision,
             "editions": dg.MetadataValue.json({entry.subject: entry.revision for entry in exposure_of(rehearsed)}),
             "trips_by_year": dg.MetadataValue.json({str(year): int(count) for year, count in years.items()}),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,11 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 import requests
 import yaml
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Delivery, Outcome, Promotion, Refusal, Request
+from tests.support.browser import browser
 from tests.support.servers import Chat, chat_server, dagster_dev, mlflow_server
 from tests.support.ui import Run, Ui, eventually
 
@@ -35,29 +35,16 @@ SMALL = {
 }
 """Settings under which a month is trained in a second."""
 
-
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Chromium, without a window."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
+    with browser() as running:
+        if running is None:
+            pytest.skip("Chromium is not installed (apt-get install chromium)")
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from taxifare.monitoring import outcomes
 from taxifare_dagster import metadata
 from taxifare_dagster.build import build_definitions
 from tests.support.places import REPOSITORY
@@ -235,6 +236,21 @@ def test_columns_say_what_they_mean_and_in_which_unit(tmp_path: Path) -> None:
         assert unit in meaning, name
         is_identity = name in {"key", "passenger_count", "passengers"}
         assert is_identity or meaning.endswith(")") or "(0 or 1)" in meaning or ":" in meaning, name
+
+
+def test_columns_of_scored_quoted_and_rehearsed_rides_say_what_they_mean(tmp_path: Path) -> None:
+    settings = world_settings(tmp_path)
+    schemas = {
+        "scored": metadata.scored_schema(settings),
+        "served": metadata.served_schema(outcomes.OUTCOMES, "USD"),
+        "rehearsed": metadata.rehearsal_schema(settings),
+    }
+    for name, schema in schemas.items():
+        assert all(len(column.description or "") > 10 for column in schema.columns), name
+    assert [column.name for column in schemas["served"].columns] == outcomes.OUTCOMES.names
+    units = {column.name: column.description for column in schemas["scored"].columns}
+    assert "(USD)" in str(units["quoted_fare_usd"])
+    assert "fault" in units
 
 
 def test_the_executor_is_a_setting(tmp_path: Path) -> None:

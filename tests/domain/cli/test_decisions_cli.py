@@ -217,6 +217,18 @@ def test_the_ledger_is_verified_and_a_change_of_the_past_is_named(desk: Desk, se
     assert "does not fit outcomes" in ill
 
 
+def test_programs_read_where_things_stand(desk: Desk) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    stands = json.loads(desk.run("status", "--json").stdout)
+    assert (stands["production"]["version"], stands["production"]["by"]) == ("1", "Ada")
+    assert [question["id"] for question in stands["questions"]] == [request.id]
+    assert stands["next"] == stands["questions"][0]["answer"]
+    examined = json.loads(desk.run("doctor", "--json").stdout)
+    assert {finding["part"] for finding in examined} >= {"ledger", "lake", "trips"}
+    assert all(isinstance(finding["is_well"], bool) for finding in examined)
+    assert json.loads(desk.run("standing", "--json").stdout) == []
+
+
 def test_rollback_goes_back_in_one_command(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     desk.run("decide", request.id, "--approve", "--by", "Ben", "--reason", "airports")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
+from taxifare.approval.decisions import command
 from taxifare.approval.records import Request
 from taxifare.gate.evidence import Objection, Verdict
 from taxifare.gate.scores import Interval
@@ -63,7 +64,7 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
     assert "That is 0.21 USD more than when it was approved (2.10 USD, base)" in found.was_right.sentences[1]
     assert found.what_changed.short == "Nothing"
     assert found.to_decide.short == "One question, until 2015-03-03 09:00 UTC"
-    assert found.to_decide.command == f'taxifare decide {request.id} --approve (or --reject) --by YOU --reason "WHY"'
+    assert found.to_decide.commands == (command(request, "approve"), command(request, "reject"))
     shown = render(found)
     assert f"taxifare decide {request.id}" in words(shown)
     assert not any(token in shown for token in office.approvals.answer_tokens(request).values())
