@@ -193,7 +193,7 @@ def restore(settings: Settings, source: str, on_step: OnStep = lambda _: None) -
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes((place / file).read_bytes())
             kind, _, version = name.partition("/")
-            if kind == "versions" and digest_of_files(Path(folder)) != contents[version]:
+            if kind == "versions" and digest_of_files(Path(folder)) != contents.get(version):
                 raise BackupError(f"{name} is not what the backup's ledger has on record: it is of another backup")
             put_files(registry.store, address, Path(folder))
     on_step("filling the ledger")
@@ -214,7 +214,7 @@ def read_manifest(place: UPath) -> Manifest:
         sealed = msgspec.json.decode((place / MANIFEST).read_bytes(), type=_Sealed)
         if hashlib.sha256(sealed.manifest).hexdigest() != sealed.sha256:
             raise BackupError(f"{place / MANIFEST} was changed: it does not have its own SHA-256. Take another backup")
-        return msgspec.json.decode(sealed.manifest, type=Manifest)
+        manifest = msgspec.json.decode(sealed.manifest, type=Manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise BackupError(
             f"{place} holds no finished backup: expected {MANIFEST}, which is written last. Take another backup"
@@ -224,6 +224,10 @@ def read_manifest(place: UPath) -> Manifest:
             f"{place / MANIFEST}: expected the manifest of a backup, received something else: {error}. Was it made by "
             "another release? Then restore with that one"
         ) from None
+    for name in manifest.files:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise BackupError(f"{place / MANIFEST}: expected files of the backup's folder, received {name}")
+    return manifest
 
 
 def _ensure_free(place: UPath) -> None:

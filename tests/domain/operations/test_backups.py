@@ -1,11 +1,13 @@
 """A backup is one moment of an installation: it comes back as it was, or is refused by what does not fit."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 from upath import UPath
@@ -189,6 +191,17 @@ def mix(copy: Path) -> None:
     (copy / "ledger.jsonl").write_text("\n".join(lines[:-1]) + "\n")
 
 
+def reach_outside(copy: Path) -> None:
+    """Names a file beside the backup, under a seal that is right: whoever can write there can make one."""
+    manifest = read_manifest(UPath(copy))
+    (copy.parent / "outside").write_text("of nobody's business")
+    raw = msgspec.json.encode(
+        msgspec.structs.replace(manifest, files=manifest.files | {"versions/2/../../../outside": ""})
+    )
+    sealed = {"manifest": msgspec.Raw(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    (copy / MANIFEST).write_bytes(msgspec.json.encode(sealed))
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -197,6 +210,7 @@ def mix(copy: Path) -> None:
         (lambda copy: change_byte(copy / MANIFEST), "manifest"),
         (lambda copy: (copy / MANIFEST).unlink(), "holds no finished backup"),
         (lose_a_file, r"versions/2/weights is missing"),
+        (reach_outside, r"expected files of the backup's folder, received versions/2/\.\./"),
         (mix, r"ledger\.jsonl was changed, or is of another backup"),
     ],
 )
