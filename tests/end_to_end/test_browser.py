@@ -5,17 +5,19 @@ one before stopped, and `-s` shows how long the person waits.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from taxifare.gate.evidence import Verdict
 from tests.end_to_end.conftest import CHANNEL, SMALL, Company, Question
+from tests.support import pictures
+from tests.support.pictures import Places
 from tests.support.servers import chat_server, dagster_dev, mlflow_server
 from tests.support.ui import Ui, eventually
 
@@ -148,6 +150,31 @@ def test_the_picture_of_all_months_comes_first(
     names = ["all_months", "all_numbers", "mae_usd", "production_version"]
     heights = [page.locator("td").get_by_text(name, exact=True).bounding_box() or {} for name in names]
     assert [place["y"] for place in heights] == sorted(place["y"] for place in heights)
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    "shows",
+    [
+        pictures.production_eval_mae,
+        pictures.all_months,
+        pictures.staging_beats_production,
+        pictures.production_model,
+    ],
+)
+def test_the_tour_s_pages_are_there(
+    company: Company,
+    question: Question,
+    page: Page,
+    faults: list[str],
+    shows: Callable[[Page, Places], Page | Locator],
+) -> None:
+    """What `make pictures` waits for before it takes a page is there; the message's links are followed below."""
+    usual = page.viewport_size or {"width": 1280, "height": 720}
+    shown = shows(page, Places(company.ui.url, "", company.folder / "state" / "lake"))
+    if isinstance(shown, Locator):
+        expect(shown).to_be_visible()
+    page.set_viewport_size(usual)
     assert not faults
 
 
