@@ -123,6 +123,19 @@ def test_the_image_is_pinned_is_nobody_and_takes_in_nothing_but_what_it_needs() 
     assert {line[1:] for line in rest if line[0] == "!"} == {name for line in copied for name in line.split()}
 
 
+def test_what_is_mounted_lies_in_folders_that_the_image_gives_to_its_user() -> None:
+    """A folder that the image does not have is made by the engine, and is root's: nobody else could write there."""
+    (made,) = re.findall(
+        r"install -d -o taxifare -g taxifare (.+?) *\\?$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE
+    )
+    for name, service in services(sample()).items():
+        if service["image"] == sample()["TAXIFARE_IMAGE"]:
+            for volume in service.get("volumes", ()):
+                source, target = volume.split(":")[:2]
+                folder = target.rpartition("/")[0] if source.startswith("./") else target
+                assert folder in made.split(), f"{name}: {volume}"
+
+
 @pytest.mark.parametrize("name", ["requirements-image.lock", "requirements-lambda.lock"])
 def test_a_lock_of_an_image_has_the_versions_of_the_whole(name: str) -> None:
     def pins(path: Path) -> dict[str, str]:

@@ -2,13 +2,20 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import requests
 
 from tests.end_to_end.conftest import SMALL
-from tests.support.composed import Composition, can_be_composed, composed
+from tests.support.composed import DEPLOY, Composition, can_be_composed, composed
 from tests.support.services import RIDE
 from tests.support.ui import Ui, eventually
 
@@ -40,7 +47,8 @@ def parts() -> Iterator[Composition]:
     """All parts, healthy."""
     settings = {**SMALL, "LAST_MONTH": "2015-01"}
     with composed(VARIABLES, settings) as composition:
-        composition.up(*(name for name, part in composition.services.items() if part.get("profiles") != ["by-hand"]))
+        later = {"backup", "code-2"}
+        composition.up(*(name for name in composition.services if name not in later))
         yield composition
 
 
@@ -122,17 +130,88 @@ def test_a_backup_is_made_and_fills_an_empty_installation(parts: Composition, sm
     assert of_both[0] == of_both[1]
 
 
-def test_a_code_server_is_replaced_while_sensors_pause(parts: Composition, smoke: str) -> None:
-    """The steps of deploy/switch, without docker's part in them."""
-    # Given a stopped daemon, and no run at work
-    assert parts.stop("daemon") in {0, -15}
-    parts.run("code", "python", "-m", "taxifare_dagster.release", "idle")
-    # When another code server takes the place of the one before
-    parts.stop("code")
-    parts.up("code")
-    parts.run("code", "python", "-m", "taxifare_dagster.release", "load", "webserver:3000")
-    # Then the page shows what it has, and sensors go on where the daemon starts again
-    assert "staging_model" in Ui("http://127.0.0.1:3000").assets()
-    before = len(Ui("http://127.0.0.1:3000").ticks("new_month_sensor"))
-    parts.up("daemon")
-    eventually(lambda: len(Ui("http://127.0.0.1:3000").ticks("new_month_sensor")) > before, "a tick", 120)
+def test_another_image_takes_over_and_the_one_before_takes_it_back(
+    parts: Composition, smoke: str, tmp_path: Path
+) -> None:
+    """deploy/switch as it is, with a `docker` that knows its containers as these processes."""
+    folder = tmp_path / "deploy"
+    folder.mkdir()
+    shutil.copy(DEPLOY / "switch", folder)
+    before, after = (f"registry.example/taxifare@sha256:{digit * 64}" for digit in "01")
+    (folder / ".env").write_text(f"TAXIFARE_IMAGE={before}\n")
+    ui = Ui("http://127.0.0.1:3000")
+    for image, arguments in ((after, [after]), (before, ["--back"])):
+        ticks, code = len(ui.ticks("new_month_sensor")), parts.process("code")
+        with docker_of(parts, tmp_path) as programs:
+            path = f"{programs}:/usr/bin:/bin"
+            told = subprocess.run(
+                [folder / "switch", *arguments], env={"PATH": path}, capture_output=True, text=True, check=False
+            )
+        # Then it is at work, by another code server, the page shows what that has, and sensors go on
+        assert told.returncode == 0, told.stdout + told.stderr
+        assert f"TAXIFARE_IMAGE={image}" in (folder / ".env").read_text()
+        assert code.poll() is not None
+        assert parts.process("code").poll() is None
+        assert "staging_model" in ui.assets()
+        eventually(lambda seen=ticks: len(ui.ticks("new_month_sensor")) > seen, "a tick", 240)
+
+
+def docker(parts: Composition, words: str) -> str:
+    """What docker says to a command of deploy/switch that does to these processes what it does to containers.
+
+    Raises AssertionError for any other command.
+    """
+    match words.removeprefix("compose --file compose.yaml ").split():
+        case ["pull", "--quiet", "code"]:
+            return ""
+        case ["ps", "--quiet", "code"]:
+            return "code\n"
+        case ["stop", "daemon"]:
+            parts.stop("daemon")
+        case ["run", "--rm", "--no-deps", "--no-TTY", "code", *command]:
+            return parts.run("code", *command)
+        case ["run", "--rm", "--no-TTY", "migrate"]:
+            return parts.run("migrate", *parts.services["migrate"]["command"])
+        case ["up", "--detach", "--no-deps", "--no-recreate", "--scale", "code=2", "--wait", "code"]:
+            parts.up("code-2")
+        case ["rm", "--force", "code"]:
+            parts.stop("code")
+            parts.takes_the_place("code-2", "code")
+        case ["up", "--detach"]:
+            parts.up("daemon")
+        case _:
+            raise AssertionError(words)
+    return ""
+
+
+@contextmanager
+def docker_of(parts: Composition, folder: Path) -> Iterator[Path]:
+    """A folder with a program `docker` that does what deploy/switch asks of it."""
+
+    class Asked(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            words = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            try:
+                status, said = 200, docker(parts, " ".join(words))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the command has failed
+                status, said = 500, repr(error)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Silence."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Asked)
+    # Threads of this one are in the parts' network, as it is.
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    (programs / "docker").write_text(
+        f"#!{sys.executable}\nimport requests, sys\n"
+        f"answer = requests.post('http://127.0.0.1:{server.server_port}', json=sys.argv[1:], timeout=1200)\n"
+        "sys.stdout.write(answer.text)\nsys.exit(answer.status_code != 200)\n"
+    )
+    (programs / "docker").chmod(0o755)
+    yield programs
+    server.shutdown()

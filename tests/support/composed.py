@@ -151,6 +151,17 @@ class Composition:
             assert time.monotonic() < until, f"{name} is not healthy:\n{self.log(f'{name}-health')}{self.log(name)}"
             time.sleep(0.5)
 
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """What runs a part."""
+        return self._running[name]
+
+    def takes_the_place(self, second: str, first: str) -> None:
+        """Ensures that a part which was started beside another one goes by its name."""
+        self._running[first] = self._running.pop(second)
+        for names in (self._begun, self._up):
+            names.remove(second)
+            names.add(first)
+
     def stop(self, name: str, patience_s: float = 120) -> int:
         """The exit code of a part that was told to end."""
         process = self._running.pop(name)
@@ -238,6 +249,8 @@ def composed(variables: Mapping[str, str], settings: Mapping[str, str]) -> Itera
     folder = Path(tempfile.mkdtemp(prefix="taxifare-composed-"))
     folder.chmod(0o755)
     found = services(variables)
+    # A second container of it is beside the first while one image takes over from another; both listen on its port.
+    found["code-2"] = found["code"]
     names = " ".join(found)
     (folder / "hosts").write_text(f"127.0.0.1 localhost {names}\n")
     (folder / "service-token").write_text(variables["SERVICE_TOKEN"])
