@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all the set-up they need, in .venv, with nothing but Python 3.11 and make on the machine.
 PYTHON ?= python3.11
 BIN := .venv/bin
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
 .PHONY: help demo stream-demo dev mlflow serve guard monitor pictures test test-fast test-all mutants lint lint-deploy bench lock clean
 
@@ -13,10 +15,26 @@ help:  ## this list
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --no-deps --no-compile
 
+# Of what pip says about a lock: how many of its packages there are and how many are left, at each large one and every 25.
+define PIP_PROGRESS
+	FNR == NR { all += /^[A-Za-z0-9].*==/; next }
+	/^Ignoring / { all-- }
+	/^(Collecting|Processing) / { name = $$2; if (++got % 25 == 0) said(name, "") }
+	/[0-9][0-9]\.[0-9] MB\)$$/ { said($$(NF - 2), " " $$(NF - 1) " " $$NF) }
+	/^Installing collected/ { print "  all " all " are here; unpacking them takes a minute or two" }
+	function said(name, size) {
+		sub(/.*\//, "", name); split(name, part, /-|==/)
+		printf "  %d of %d packages, %d left: %s %s%s\n", got, all, all - got, part[1], part[2], size; fflush()
+	}
+endef
+export PIP_PROGRESS
+
 .venv/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "taxifare needs Python 3.11; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing what requirements.lock lists into .venv: 3.4 GB when it is unpacked, most of it TensorFlow"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
+	@PYTHONUNBUFFERED=1 $(BIN)/python $(subst --quiet,--progress-bar off,$(PIP_INSTALL)) --require-hashes -r requirements.lock \
+		| awk "$$PIP_PROGRESS" requirements.lock -
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
 
