@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -175,7 +176,7 @@ def docker(parts: Composition, words: str) -> str:
         case ["up", "--detach", "--no-deps", "--no-recreate", "--scale", "code=2", "--wait", "code"]:
             parts.up("code-2")
         case ["rm", "--force", "code"]:
-            parts.stop("code")
+            parts.stop("code", signal.SIGKILL)
             parts.takes_the_place("code-2", "code")
         case ["up", "--detach"]:
             parts.up("daemon")

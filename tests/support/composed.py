@@ -162,13 +162,13 @@ class Composition:
             names.remove(second)
             names.add(first)
 
-    def stop(self, name: str, patience_s: float = 120) -> int:
-        """The exit code of a part that was told to end."""
+    def stop(self, name: str, by: signal.Signals = signal.SIGTERM, patience_s: float = 120) -> int:
+        """The exit code of a part that was told to end, or killed."""
         process = self._running.pop(name)
         self._begun.remove(name)
         self._up.remove(name)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, by)
         return process.wait(patience_s)
 
     def end(self) -> None:
