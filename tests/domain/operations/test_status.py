@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from taxifare.approval.comparisons import record
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Ledger, LedgerError
 from taxifare.approval.records import Delivery, Notice, Request
@@ -201,7 +202,18 @@ def test_a_source_that_cannot_be_made_is_an_alarm(here: Installation) -> None:
     assert [alarm.name for alarm in found.alarms] == ["source"]
 
 
-def test_what_nobody_was_told_of_and_who_prices_by_another_version(here: Installation) -> None:
+def test_where_no_channel_is_set_an_open_question_is_no_alarm_and_one_that_is_not_recorded_is(
+    here: Installation,
+) -> None:
+    here.office.with_first_model()
+    here.ask("2015-01", "2")
+    assert here.status().untold == ()
+    record(here.office.approvals.ledger, here.office.gathered(month("2015-02", "3", "1")), here.office.clock())
+    assert here.status().untold == ("the question about 2015-02",)
+
+
+def test_what_nobody_was_told_of_and_who_prices_by_another_version(tmp_path: Path) -> None:
+    here = Installation(tmp_path / "state", slack_webhook_url="https://hooks.example/T0/x")
     here.office.with_first_model()
     request = here.ask("2015-01", "2")
     found = here.status()
