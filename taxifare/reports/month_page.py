@@ -251,10 +251,13 @@ class MonthPage:
         if evidence is not None and evidence.hindsight is not None:
             found = evidence.hindsight
             surely = "surely " if found.gain.low > 0 or found.gain.high < 0 else ""
-            better = "closer" if found.gain.mean >= 0 else "further off"
+            by = self.amount(abs(found.gain.mean))
+            better = f"{'closer' if found.gain.mean >= 0 else 'further off'} by {by} a ride than"
+            if by == self.amount(0.0):
+                surely, better = "", "as close to the truth as"
             back = (
-                f"Looking back: version {evidence.production_version} is {surely}{better} by "
-                f"{self.amount(abs(found.gain.mean))} a ride than version {found.replaced_version}, which it replaced.",
+                f"Looking back: version {evidence.production_version} is {surely}{better} version "
+                f"{found.replaced_version}, which it replaced.",
             )
         if made:
             return ShortAnswer(

@@ -159,6 +159,8 @@ def test_slices_that_got_worse_come_first_and_are_marked(office: Office, home: S
     assert "airport trips get worse by a dollar" in shown
     assert "is surely further off by 0.50 USD a ride than version 1" in words(shown)
     assert "on all 300 rides since the present version went into production" in words(shown).replace("On all", "on all")
+    office.request(month("2015-02", "3", "1", looking_back=-0.004))
+    assert "version 1 is as close to the truth as version 1, which it" in words(render(page(office, home, "2015-02")))
 
 
 def test_rules_of_the_month_are_new(office: Office, home: Settings) -> None:
