@@ -140,4 +140,4 @@ def _tuning_evidence(result: TuningResult) -> str:
     if result.gain is None:
         return f"{found}MAE {result.winner_mae:.3f} {result.unit}; the settings of the time gave no usable network."
     advice = "" if result.gain.low > 0 else " That is no more than chance: better keep the settings."
-    return f"{found}Gain on held trips that chose nothing: {describe_gain(result.gain, result.unit)}.{advice}"
+    return f"{found}Gain on held-out trips that chose nothing: {describe_gain(result.gain, result.unit)}.{advice}"

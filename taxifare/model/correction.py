@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 CORRECTION_COST = 0.0125
-"""Share of the mean absolute error that a correction of the bias may cost on held trips, which are of the time of the
-training trips. Fares mostly rise, so later trips pay for less of it: those of 2014 nothing (`docs/model.md`)."""
+"""Share of the mean absolute error that a correction of the bias may cost on held-out trips, which are of the training
+trips' time. Fares mostly rise, so later trips pay for less of it: those of 2014 nothing (`docs/model.md`)."""
 
 
 def correction_share(errors: npt.NDArray[np.floating], raises: npt.NDArray[np.floating]) -> float:

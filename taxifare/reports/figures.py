@@ -280,7 +280,7 @@ def tuning(trials: Sequence[Trial], importances: Mapping[str, float], unit: Unit
             color=color,
             label=f"{end}: {len(ended)}",
         )
-    history.set(xlabel="finished trials", ylabel=f"mean absolute error on held trips, {unit}")
+    history.set(xlabel="finished trials", ylabel=f"mean absolute error on held-out trips, {unit}")
     history.legend()
     shares.barh(list(importances)[::-1], [100 * share for share in importances.values()][::-1])
     shares.set(xlabel="share of the differences between trials, %")

@@ -29,7 +29,7 @@ class Trial:
         number: Counts from 0, the present settings; a trial that is run again keeps its number.
         end: How it ended.
         settings: What it tried.
-        mae: Its error on the held trips that choose; None unless complete.
+        mae: Its error on the held-out trips that choose; None unless complete.
         took_s: What it took.
         fault: Why it failed, None where it did not.
         run_id: Its MLflow run.
@@ -57,9 +57,9 @@ class TuningResult(Frozen):
         trials: Number of trials by their end.
         present: The settings that were in force.
         winner: The settings that won.
-        present_mae: Error of the present settings on the held trips that choose, None where they do not train.
+        present_mae: Error of the present settings on the held-out trips that choose, None where they do not train.
         winner_mae: The winner's.
-        gain: How much closer the winner is per trip on the held trips that chose nothing; None where the present
+        gain: How much closer the winner is per trip on the held-out trips that chose nothing; None where the present
             settings won or do not train.
     """
 

@@ -36,13 +36,13 @@ class TrialTrips:
 
     @property
     def targets(self) -> npt.NDArray[np.float64]:
-        """What the predictions of the held trips should be, shape (n,)."""
+        """What the predictions of the held-out trips should be, shape (n,)."""
         return self.held["target"].to_numpy(np.float64)
 
 
 @dataclass(frozen=True)
 class FittedTrial:
-    """What the fit of a trial came to: how it went, and what it predicts of the held trips, shape (n,)."""
+    """What the fit of a trial came to: how it went, and what it predicts of the held-out trips, shape (n,)."""
 
     history: TrainingHistory
     predicted: npt.NDArray[np.float64]
@@ -202,7 +202,7 @@ def _fit_and_score(
     registry: ModelRegistry,
     fit: Callable[[OnEpoch], FittedTrial],
 ) -> float | None:
-    """Returns the trial's error on the held trips that choose, None where it was given up; logs how it went."""
+    """Returns the trial's error on the held-out trips that choose, None where it was given up; logs how it went."""
     import optuna
 
     epochs: list[Epoch] = []

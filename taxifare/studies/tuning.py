@@ -243,7 +243,7 @@ def _result(
     registry: ModelRegistry,
     settings: TrainingSettings,
 ) -> TuningResult:
-    """Returns what follows from the trials: the best one, and what it gains on the held trips that chose nothing."""
+    """Returns what follows from the trials: the best one, and its gain on the held-out trips that chose nothing."""
     errors = {trial.number: trial.mae for trial in done if trial.mae is not None}
     if not errors:
         faults = [trial.fault for trial in done if trial.fault is not None]

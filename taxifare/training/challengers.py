@@ -11,7 +11,7 @@ The last two compete where they have a chance, see `may_win_anew`. A fifth of th
 decides when each stops and which one is staged. The validation trips are not asked until then, so that the verdict
 compares two models, not the luckiest of several with one.
 
-Why they are compared on held trips: docs/decisions.md, under training.
+Why they are compared on held-out trips: docs/decisions.md, under training.
 """
 
 import time
@@ -84,7 +84,7 @@ class Lesson:
 
     @property
     def held(self) -> pd.DataFrame:
-        """The held trips."""
+        """The held-out trips."""
         return self.trips[self.is_held]
 
     def since(self, first: pd.Timestamp) -> npt.NDArray[np.bool_]:
@@ -133,7 +133,7 @@ class Contestant:
 
     @property
     def mae(self) -> float:
-        """Mean absolute error on the held trips."""
+        """Mean absolute error on the held-out trips."""
         return float(np.abs(self.errors).mean())
 
 
@@ -169,7 +169,7 @@ class Standing:
         name: Which one.
         learned_trips: How many trips it learned from.
         seconds: What that took.
-        mae: Its error on the held trips.
+        mae: Its error on the held-out trips.
         gain: How much better than the first challenger, per held trip, with an interval for all comparisons together;
             None for the first.
         is_staged: Whether it was chosen.
@@ -292,7 +292,7 @@ def renewed(
 def choose(challengers: Sequence[Chosen]) -> tuple[Chosen, list[Standing]]:
     """Returns the challenger to stage and how all of them stand.
 
-    The first stays unless another is better on the held trips beyond chance: the 95 % is shared out over the
+    The first stays unless another is better on the held-out trips beyond chance: the 95 % is shared out over the
     comparisons (Bonferroni), so that many challengers do not make a lucky one. Of those that are, the one with the
     least error wins.
     """

@@ -120,7 +120,7 @@ def fit_streamed(
 ) -> tuple["keras.Model", TrainingHistory, tuple[Vector, float]]:
     """Returns a network fitted to the training trips from random weights, how it went, and its `held_errors`.
 
-    The trips stream from their file; in memory are a sample, for the scales and the map, and the held trips, which
+    The trips stream from their file; in memory are a sample, for the scales and the map, and the held-out trips, which
     decide when to stop: a tenth, at most 50,000.
 
     Args:
