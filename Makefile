@@ -23,7 +23,7 @@ define PIP_PROGRESS
 	/[0-9][0-9]\.[0-9] MB\)$$/ { said($$(NF - 2), " " $$(NF - 1) " " $$NF) }
 	/^Installing collected/ { print "  all " all " are here; unpacking them takes a minute or two" }
 	function said(name, size) {
-		sub(/.*\//, "", name); split(name, part, /-|==/)
+		sub(/.*\//, "", name); split(name, part, name ~ /==/ ? "==" : "-")
 		printf "  %d of %d packages, %d left: %s %s%s\n", got, all, all - got, part[1], part[2], size; fflush()
 	}
 endef
