@@ -1,8 +1,9 @@
 """What the sensors ask for: the right month, one at a time, and a person's answer to everything once."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from unittest.mock import patch
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -22,6 +23,13 @@ from tests.support.world import FEBRUARY, JANUARY, MARCH, World, failures
 LEARNED_2014 = Exposure(
     subject="base", revision="r", first_pickup=datetime(2014, 1, 1), last_pickup=datetime(2014, 12, 31, 23, 59)
 )
+
+
+def days_until(day: date) -> int:
+    """How far the clock is moved so that it is that day in New York, where it is another one than in UTC at night."""
+    ahead = (day - datetime.now(UTC).date()).days
+    there = (datetime.now(UTC) + timedelta(days=ahead)).astimezone(ZoneInfo("America/New_York")).date()
+    return ahead + (day - there).days
 
 
 class TestNewMonthSensor:
@@ -366,7 +374,7 @@ class TestCalendarSensor:
     def test_a_rule_that_production_has_not_learned_is_told_before_its_day_and_once(self, started: World) -> None:
         """The base model ends with 2014; bridge tolls rise on 22 March 2015."""
         put_in_force(started.settings, "1", 1, [LEARNED_2014])
-        started.clock_ahead_days = (date(2015, 3, 10) - datetime.now(UTC).date()).days
+        started.clock_ahead_days = days_until(date(2015, 3, 10))
         with patch.object(calendar, "read_manifest", wraps=calendar.read_manifest) as manifest:
             tick = started.tick("calendar_sensor")
         assert manifest.call_count == 1, "the lake is asked once a tick"
@@ -384,7 +392,7 @@ class TestCalendarSensor:
 
     def test_nothing_is_told_where_no_rule_is_near(self, started: World) -> None:
         put_in_force(started.settings, "1", 1, [LEARNED_2014])
-        started.clock_ahead_days = (date(2015, 2, 1) - datetime.now(UTC).date()).days
+        started.clock_ahead_days = days_until(date(2015, 2, 1))
         tick = started.tick("calendar_sensor")
         assert not tick.run_requests
         assert tick.skip_message == "version 1 has learned every dated rule in force by 2015-02-15"

@@ -57,7 +57,9 @@ class Clone:
     @property
     def environment(self) -> dict[str, str]:
         """The environment that commands run in; what they write for the shell stays in the clone."""
-        return {**os.environ, "HOME": str(self.folder), "SHELL": "/bin/bash", **self.settings}
+        # A make that runs the tests would have the commands' own make say where it enters and leaves.
+        own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+        return {**own, "HOME": str(self.folder), "SHELL": "/bin/bash", **self.settings}
 
     def types(self, command: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """What a command that ends by itself has said."""
