@@ -581,7 +581,7 @@ def roll_back(office: Office, step: int) -> Callable[[], object]:
     "command",
     [
         pytest.param(ask, marks=pytest.mark.databases("sqlite")),
-        approve,
+        pytest.param(approve, marks=pytest.mark.databases("sqlite")),
         pytest.param(roll_back, marks=pytest.mark.slow),
     ],
 )
