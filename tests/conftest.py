@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ensures the tests' order: servers first, for they take longest; some repeats are for `make test-all`."""
     for item in items:
         asked, case = item.get_closest_marker("databases"), getattr(item, "callspec", None)
-        if asked and case and case.params.get("ledger_url", "sqlite") not in asked.args:
+        if asked and case and case.params.get("empty_database", "sqlite") not in asked.args:
             item.add_marker("slow")
     items.sort(key=lambda item: "end_to_end" not in item.path.parts)
 
