@@ -302,7 +302,7 @@ def month_name(pattern: str) -> re.Pattern[str]:
     except (ValueError, re.error) as error:
         raise SourceError(f"{expected}: {error}") from error
     if set(name.groupindex) != {"year", "month"}:
-        raise SourceError(f"{expected}, received neither or only one")
+        raise SourceError(f"{expected}, received neither or only one in braces")
     return name
 
 

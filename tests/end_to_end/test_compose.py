@@ -79,8 +79,12 @@ def test_a_month_runs_and_what_it_made_prices_rides(parts: Composition, smoke: s
     assert version_that_prices() == "1"
     assert requests.post("http://127.0.0.1:9696/predict", json={}, timeout=30).status_code == 401
     # And when a person promotes what the month has trained
-    listed = parts.run("code", "taxifare", "requests", "--json")
-    (asked,) = json.loads(listed[listed.rindex("[") :])
+
+    def waiting() -> list[dict[str, str]]:
+        listed = parts.run("code", "taxifare", "requests", "--json")
+        return list(json.loads(listed[listed.rindex("[") :]))
+
+    (asked,) = eventually(waiting, "the daemon to ask about January", 120)
     against = ("--approve", "--override", "--by", "a person", "--reason", "tested")
     parts.run("code", "taxifare", "decide", asked["request"], *against)
     # Then that prices rides, without a restart
