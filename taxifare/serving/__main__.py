@@ -1,4 +1,4 @@
-"""`make serve`: prices rides over HTTP until it is told to end. Settings are read here; how it ends is in `server`."""
+"""`make serve`: prices rides over HTTP until it is told to end. Reads the settings; `server` says how it ends."""
 
 import gc
 import logging
@@ -16,7 +16,7 @@ _log = logging.getLogger("taxifare.serving")
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code of the service, or of one of its processes, which is given the number of its socket."""
+    """Returns the exit code of the service, or of one of its processes, which receives the number of its socket."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
@@ -40,14 +40,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _allow_connections() -> None:
-    """Ensures that as many clients may be connected as the system lets a process have."""
+    """Ensures that as many clients may be connected as the system allows a process."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: bool) -> int:
-    """Returns the exit code of one process, when it has ended."""
-    # A process prices on one thread: before numpy is imported, which asks how many there are.
+    """Returns the exit code of one process once it has ended."""
+    # A process prices on one thread; set before numpy is imported, which reads the number of threads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from taxifare.buckets import UnreachableError
@@ -77,7 +77,7 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)
     outcomes = OutcomeLog(outcomes_in(settings.home), settings.prediction_log_days)
     token = None if settings.service_token is None else settings.service_token.get_secret_value()
-    # What is there now stays: the collector of garbage need not look at it again.
+    # What exists now stays: the garbage collector need not look at it again.
     gc.freeze()
     service = Service(follower, log, outcomes, settings.target_facts, metrics, token, staging)
     Server(service, owns_socket=owns_socket).serve_on(listener)

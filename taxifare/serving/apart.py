@@ -1,4 +1,4 @@
-"""How far the prices of what is in shadow lie from production's, on the rides that were asked for."""
+"""How far the prices of the version in shadow are from production's, on the rides that were asked for."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from taxifare.trips.meters import Meter, steps_of
 
 @dataclass(frozen=True)
 class Apart:
-    """How far apart they lie.
+    """How far apart they are.
 
     Attributes:
         rides: On how many rides.
         unit: In which unit.
-        mean: What the version in shadow asks more than production, a ride.
-        over_a_step: The share of the rides whose prices lie more than a step of the meter apart, None where no step is
+        mean: How much more the version in shadow asks than production, per ride.
+        over_a_step: The share of rides whose prices are more than a step of the meter apart, None where no step is
             known.
     """
 
@@ -28,18 +28,18 @@ class Apart:
     over_a_step: float | None
 
     def __str__(self) -> str:
-        """In a line."""
+        """In one line."""
         less_or_more = "less" if self.mean < 0 else "more"
         said = f"{self.rides:,} rides: {abs(self.mean):.2f} {self.unit} {less_or_more} than production, on average"
         return said if self.over_a_step is None else f"{said}; {self.over_a_step:.1%} more than a meter's step apart"
 
 
 def apart(answers: Iterable[Answer], shadow: InShadow, meter: Meter) -> Apart | None:
-    """Returns how far apart they lie, None where no ride was priced by both.
+    """Returns how far apart they are, None where no ride was priced by both.
 
     Args:
-        answers: Of the log, each once, production's to a ride before the other.
-        shadow: What is in shadow, and beside which promotion.
+        answers: Those on the log, each once; of a ride, production's before the other.
+        shadow: The version in shadow, and the promotion it stands beside.
         meter: The city's.
     """
     given: dict[str, Answer] = {}

@@ -1,8 +1,8 @@
 """The service: HTTP in, quotes out, as an ASGI application; what it says of itself is in `openapi`.
 
-A request is decoded and its rides are checked as soon as it is there; then it waits for the turn of the event loop,
-with whom else has arrived (`turns`). Why no framework stands between server and application: docs/decisions.md, under
-serving.
+A request is decoded and its rides are checked as soon as it arrives; then it waits for a turn of the event loop with
+whatever else has arrived (`turns`). Why there is no framework between server and application: docs/decisions.md,
+under serving.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _MOST_BYTES = 4 << 20
 _CHECKED_AT_ONCE = 256
 _BODY_S = 5.0
 _MOST_WAITING = 512
-"""Requests that are being answered; more are asked to come again."""
+"""Requests being answered at once; further ones are asked to come again."""
 
 _RETRY_AFTER_S = b"1"
 _JSON = b"application/json"
@@ -61,12 +61,12 @@ class Service:
 
     Args:
         follower: What is served.
-        log: Where answers are written down.
-        outcomes: Where it is written down what rides came to.
-        target: Of what.
-        metrics: What is counted.
-        token: That requests must bring, None where none is asked for.
-        staging: What prices in shadow, None where nothing is to.
+        log: Where answers are recorded.
+        outcomes: Where the outcomes of rides are recorded.
+        target: What outcomes are of.
+        metrics: Counts what happens.
+        token: The token that requests must carry, None if none is required.
+        staging: What prices in shadow, if anything.
 
     Attributes:
         draining: Whether the process is about to end: it says so, and lets connections go.
@@ -107,7 +107,7 @@ class Service:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or lives through the life of the process."""
+        """Answers one request, or handles the start and end of the process."""
         if scope["type"] == "lifespan":
             await self._live_through(receive, send)
             return
@@ -179,7 +179,7 @@ class Service:
         good: list[Asked] = []
         for number, entry in enumerate(entries):
             if number % _CHECKED_AT_ONCE == 0:
-                await asyncio.sleep(0)  # others have their turns meanwhile
+                await asyncio.sleep(0)  # let others have their turn
             try:
                 good.append(asked_of(entry, received_at, served))
                 answers.append(None)
@@ -237,7 +237,7 @@ class Service:
         return Reply(200, self._encode({"kept": len(told)}))
 
     def _offer(self, asked: Sequence[Asked], served: Served) -> None:
-        """Ensures that what is in shadow prices, when there is time, what that model has."""
+        """Ensures that the version in shadow prices, when there is time, what `served` has priced."""
         if self._shadow is not None:
             self._shadow.offer(asked, served)
 
@@ -299,7 +299,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """Returns what was sent.
 
     Raises:
-        ProblemError: It is too much, or is not there in time.
+        ProblemError: It is too much, or does not arrive in time.
     """
     announced = headers.get(b"content-length", b"0")
     if len(announced) > 12 or int(announced) > _MOST_BYTES:
@@ -333,7 +333,7 @@ async def _received(receive: Receive) -> MutableMapping[str, Any]:
 
 
 def _too_large() -> ProblemError:
-    # The rest of what was sent is not read, so that the connection cannot be used again.
+    # The rest of what was sent is not read, so the connection cannot be used again.
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"expected at most {_MOST_BYTES:,} bytes and {MOST_RIDES:,} rides",
@@ -342,7 +342,7 @@ def _too_large() -> ProblemError:
 
 
 def _ensure_json(headers: Mapping[bytes, bytes]) -> None:
-    """Ensures that what is sent says that it is JSON."""
+    """Ensures that the request is declared as JSON."""
     media_type, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
     charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
     if media_type.strip() != b"application/json" or charset not in {b"", b"utf-8"} or b"content-encoding" in headers:

@@ -1,4 +1,4 @@
-"""What is asked of whoever prices rides, and what is answered: the same messages over HTTP and in a stream."""
+"""What can be asked of whoever prices rides, and the answers: the same messages over HTTP and in a stream."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -57,10 +57,10 @@ def decoded(body: bytes) -> Any:
 
 
 def asked_of(entry: Any, received_at: datetime, served: Served) -> Asked:
-    """Returns the ride that is asked for with its id, checked by what it is going to be priced with.
+    """Returns the requested ride with its id, checked against the model that is going to price it.
 
     Raises:
-        ProblemError: It is none that can be priced; says of each field what is wrong.
+        ProblemError: It is not a ride that can be priced; says for each field what is wrong.
     """
     found = only(entry, ("ride_id", "ride"))
     ride_id = found["ride_id"]
@@ -71,15 +71,15 @@ def asked_of(entry: Any, received_at: datetime, served: Served) -> Asked:
 
 
 def is_id(found: Any) -> bool:
-    """Returns whether that can be the id of a ride."""
+    """Returns whether this can be the id of a ride."""
     return isinstance(found, str | int) and not isinstance(found, bool) and 0 < len(str(found)) <= LONGEST_ID
 
 
 def ride_of(told: Any, served: Served) -> Ride:
-    """Returns the ride that was told.
+    """Returns the ride that was described.
 
     Raises:
-        ProblemError: It cannot be priced; says of each field what is wrong.
+        ProblemError: It cannot be priced; says for each field what is wrong.
     """
     if not isinstance(told, dict):
         raise unfit([Fault("ride", "an object", shown(told))])
@@ -106,7 +106,7 @@ def answer_to(asked: Asked, quote: Quote) -> Priced:
 
 
 def warnings_of(quote: Quote) -> tuple[str, ...]:
-    """Returns what has to be known of a quote besides."""
+    """Returns what else has to be known about a quote."""
     return tuple(map(_unlearned, quote.unlearned))
 
 
@@ -119,7 +119,7 @@ def only(found: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Returns an object that has these fields and no other.
 
     Raises:
-        ProblemError: It is something else; says of each field what is wrong.
+        ProblemError: It is something else; says for each field what is wrong.
     """
     if not isinstance(found, dict):
         raise unfit([Fault("body", f"an object with {' and '.join(names)}", shown(found))])
@@ -131,6 +131,6 @@ def only(found: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def unfit(faults: Sequence[Fault]) -> ProblemError:
-    """Returns the problem with what was asked, of which each fault is a part."""
+    """Returns the problem with a request, made of its faults."""
     detail = "; ".join(f"{fault.field}: expected {fault.expected}, received {fault.received}" for fault in faults[:3])
     return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)

@@ -1,8 +1,8 @@
-"""The service as a function of AWS Lambda behind an HTTP API of API Gateway: the same application, asked by events.
+"""The service as an AWS Lambda function behind an HTTP API of API Gateway: the same application, driven by events.
 
-A function lives only while it is asked, and its disk goes with it. So it looks before each event what is in force, with
-no thread that would be stopped half-way, and what it has answered is in the lake before the answer leaves. Who may ask
-is the gateway's business (deploy/terraform/aws); SERVICE_TOKEN is asked for besides, where it is set.
+A function lives only while it handles an event, and its disk goes with it. So before each event it looks up what is in
+force, without a thread that might be stopped half-way, and its answers are in the lake before they are sent. The
+gateway decides who may ask (deploy/terraform/aws); SERVICE_TOKEN is required as well, where it is set.
 """
 
 import logging
@@ -22,16 +22,16 @@ from taxifare.serving.prediction_log import Answer, PredictionLog
 from taxifare.serving.segments import move
 
 Event = Mapping[str, Any]
-"""A request as API Gateway hands it over, payload format 2.0, or what it answers."""
+"""A request as API Gateway hands it over, payload format 2.0, or the response to it."""
 
 _TEXTS = ["text/", "application/json", problems.MEDIA_TYPE.decode()]
-"""What need not be told in base64."""
+"""Content that need not be encoded in base64."""
 
 _log = logging.getLogger(__name__)
 
 
 def handler(event: Event, context: Any) -> Event:
-    """Returns the answer to a request; what Lambda calls."""
+    """Returns the answer to a request; Lambda calls this."""
     return _function()(event, context)
 
 
@@ -54,7 +54,7 @@ def function_of(settings: ServiceSettings) -> Callable[[Event, Any], Event]:
     outcomes = OutcomeLog(outcome_log.folder_in(settings.home), settings.prediction_log_days)
     token = None if settings.service_token is None else settings.service_token.get_secret_value()
     service = Service(follower, answers, outcomes, settings.target_facts, metrics, token)
-    # Its life is not that of the application: each event would end it.
+    # Not with the application's lifespan, which each event would end.
     gateway = Mangum(service, lifespan="off", text_mime_types=_TEXTS)
 
     def answer(event: Event, context: Any) -> Event:
@@ -66,7 +66,7 @@ def function_of(settings: ServiceSettings) -> Callable[[Event, Any], Event]:
         try:
             move(prediction_log.folder_in(settings.home), prediction_log.collected_in(settings.lake), Answer)
             move(outcome_log.folder_in(settings.home), outcome_log.collected_in(settings.lake), ToldOutcome)
-        except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like; the next event tries again
+        except Exception as error:  # noqa: BLE001 - bucket clients may raise anything; the next event tries again
             _log.error("what was answered is not in the lake yet: %s", error)
         return answered
 

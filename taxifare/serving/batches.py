@@ -1,7 +1,7 @@
-"""Batches: files of rides priced by the model in force, each written whole beside its receipt, and priced once.
+"""Batches: files of rides priced by the model in force, once each; answers are written whole, beside a receipt.
 
 The receipt, `rides.csv.receipt.json` beside `rides.csv`, says which promotion priced which edition of the file. It is
-written last: a file without one, or changed since, is still to be priced, whatever was killed meanwhile.
+written last: a file without one, or changed since, still has to be priced, whatever was killed in between.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from taxifare.serving.in_force import InForce
 from taxifare.whole_files import whole_file
 
 ANSWERS = ".quotes"
-"""What stands before the ending of a file of answers."""
+"""Comes before the ending in the name of a file of answers."""
 
 _THREADS = 2
 
@@ -32,10 +32,10 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         version: Of the model.
         sequence: Of its promotion.
         rides: Rows of the file.
-        refused: How many of them are no rides that can be priced.
+        refused: How many of them are not rides that can be priced.
         examples: The first of those: row and reason.
         scored_at: When, UTC.
-        fault: Why it is no file of rides, None where it is one.
+        fault: Why it is not a file of rides, None if it is one.
     """
 
     edition: str
@@ -49,11 +49,11 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def score_file(rides: UPath, answers: UPath, bundle: Bundle) -> Scored:
-    """Returns what came of a file of rides; its answers are at their place whole, or as they were before.
+    """Returns the result of pricing a file of rides; its answers are in place, whole, or unchanged if it fails.
 
     Raises:
-        RideFileError: It is no file of rides.
-        FileNotFoundError: There is none.
+        RideFileError: It is not a file of rides.
+        FileNotFoundError: It does not exist.
     """
     with whole_file(answers) as unfinished, rides.open("rb") as read, unfinished.open("wb") as written:
         return score(read, written, kind_of(rides.name), bundle, threads=_THREADS)
@@ -69,10 +69,10 @@ def answers_of(rides: UPath) -> UPath:
 
 
 def edition_of(rides: UPath) -> str:
-    """Returns what tells this content of a file from another: its size, and when or as what it was stored last.
+    """Returns what tells this content of a file from another: its size, and the time or tag of its last change.
 
     Raises:
-        FileNotFoundError: There is none, or a folder in its place.
+        FileNotFoundError: It does not exist, or is a folder.
     """
     facts = rides.fs.info(rides.path)
     if facts["type"] != "file":
@@ -82,9 +82,9 @@ def edition_of(rides: UPath) -> str:
 
 
 def waiting(inbox: UPath) -> dict[str, str]:
-    """Returns the files of an inbox that are still to be priced, by name with their editions.
+    """Returns the files of an inbox that still have to be priced: their editions by name.
 
-    Files whose name begins with a dot are being written by somebody and are left alone.
+    Files whose name begins with a dot are still being written and are left alone.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -92,7 +92,7 @@ def waiting(inbox: UPath) -> dict[str, str]:
     names = {path.name for path in inbox.iterdir()}
     found = {}
     for name in sorted(filter(_is_of_rides, names)):
-        with suppress(FileNotFoundError):  # taken away meanwhile, or a folder
+        with suppress(FileNotFoundError):  # removed in the meantime, or a folder
             edition = edition_of(inbox / name)
             if not _is_done(inbox / name, edition, names):
                 found[name] = edition
@@ -100,7 +100,7 @@ def waiting(inbox: UPath) -> dict[str, str]:
 
 
 def priced_files(inbox: UPath) -> Iterator[tuple[UPath, Receipt]]:
-    """Yields the files of answers in an inbox with their receipts, by name; files that hold no rides have none.
+    """Yields the files of answers in an inbox with their receipts, by name; files without rides have no answers.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -113,23 +113,23 @@ def priced_files(inbox: UPath) -> Iterator[tuple[UPath, Receipt]]:
 
 
 def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: datetime) -> Receipt:
-    """Returns the receipt of a file that is priced from now on, or of one that holds no rides and says so.
+    """Returns the receipt of a file, which is priced now, or holds no rides, as the receipt then says.
 
     Args:
         rides: The file.
-        promotion: What is in force.
+        promotion: The promotion in force.
         bundle: Its model.
         now: When.
 
     Raises:
-        FileNotFoundError: There is none any more.
+        FileNotFoundError: It no longer exists.
     """
     edition = edition_of(rides)
     try:
         scored, fault = score_file(rides, answers_of(rides), bundle), None
     except RideFileError as error:
         scored, fault = Scored(0, 0, ()), str(error)
-        # Those of a file that was there before are not of this one.
+        # Answers to a previous file of this name are not answers to this one.
         answers_of(rides).unlink(missing_ok=True)
     receipt = Receipt(
         edition=edition,
@@ -165,7 +165,7 @@ def _is_done(rides: UPath, edition: str, names: set[str]) -> bool:
 
 
 def _found(rides: UPath) -> Receipt | None:
-    """Returns the receipt of a file, None where that cannot be read."""
+    """Returns the receipt of a file, None where it cannot be read."""
     try:
         return msgspec.json.decode(_receipt_of(rides).read_bytes(), type=Receipt)
     except (msgspec.MsgspecError, UnicodeDecodeError):

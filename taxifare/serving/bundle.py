@@ -1,10 +1,10 @@
 """Bundles: a registered version as files that price rides without the software that trained it.
 
 A bundle is a folder: the network for ONNX Runtime, a manifest that says which version it is and what it has learned,
-and golden rides with the answers that the registered model gave. It is addressed by the digest of its files. A byte of
-its weights that was changed would load without an error, so nothing is served that was not checked.
+and golden rides with the answers that the registered model gave. It is addressed by the digest of its files. Weights
+with a changed byte would load without an error, so nothing is served unchecked.
 
-Making one is the business of `making`.
+`making` makes them.
 """
 
 import hashlib
@@ -36,29 +36,29 @@ from taxifare.trips.meters import Fares, MeterStep, quoted
 NETWORK, MANIFEST, GOLDEN = "network.onnx", "manifest.json", "golden.json"
 
 FORMAT = 1
-"""Of the manifest; a release reads the formats that it knows."""
+"""Of the manifest; a release reads only the formats that it knows."""
 
 CENT = 0.005
-"""Answers that are less apart are the same to the cent, or to the hundredth of a minute."""
+"""Answers closer than this are the same to the cent, or to the hundredth of a minute."""
 
 _DIGITS = 1e-5
-"""So are those that are less apart by this share of them: of fares of thousands a network knows no cents."""
+"""So are those closer than this share of their value: in fares of thousands a network cannot resolve cents."""
 
 _RANGES = ("longitude_range_deg", "latitude_range_deg", "night_hours", "rush_hours")
-"""Pairs among a city's facts."""
+"""Those of a city's facts that are pairs."""
 
 _ROWS = 4_096
-"""Rides that go through the network at once: more need more memory and are no faster."""
+"""Rides that go through the network at once: more take more memory and are no faster."""
 
 Values = npt.NDArray[np.float32]
 
 
 class BundleError(ToldError, RuntimeError):
-    """A bundle that cannot be served; says which, what was expected and what was found."""
+    """A bundle cannot be served; says which one, what was expected and what was found."""
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """Trips that the version has learned: those of one revision picked up in `[first_pickup, last_pickup]`."""
+    """Trips that the version has learned from: those of one revision with pickups in `[first_pickup, last_pickup]`."""
 
     subject: str
     revision: str
@@ -76,14 +76,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         run_id: The MLflow run that registered it.
         files_digest: Digest of the registered files.
         target: What it predicts.
-        unit: In which unit.
+        unit: The unit of its predictions.
         city: Where.
-        facts: Of the city, as they were when the version was trained.
-        limits: Within which it prices rides.
+        facts: Facts of the city, as they were when the version was trained.
+        limits: Limits within which it prices rides.
         correction_share: How far corrected predictions go towards the upper ones.
-        features: What the network takes, in order.
+        features: Inputs of the network, in order.
         exposure: What it has learned.
-        rules: The dated rules of the city that were in force on a trip it has learned.
+        rules: The city's dated rules that were in force on some trip it has learned.
         meter: Steps in which fares are shown.
         libraries: Versions of the libraries that made the bundle.
         files: SHA-256 of each other file.
@@ -97,9 +97,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     target: str
     unit: str
     city: str
-    # Not as `City`: msgspec leaves a note on the classes that it reads and writes, which nothing can pickle, and models
-    # carry these classes by value: the first month after a bundle was made could not be registered. Pydantic in turn
-    # cannot read a dataclass that a model has brought along.
+    # Not as `City`: msgspec attaches something to the classes that it reads and writes which cannot be pickled, and
+    # models carry these classes by value: the first month after a bundle was made could not be registered. Pydantic in
+    # turn cannot read a dataclass that came with a model.
     facts: dict[str, Any]
     limits: Limits
     correction_share: float
@@ -112,12 +112,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def city_facts(self) -> City:
-        """The city's facts; raises KeyError, TypeError or ValueError where they are none."""
+        """The city's facts; raises KeyError, TypeError or ValueError if they are not valid."""
         return city_of(self.facts)
 
 
 def city_of(told: Mapping[str, Any]) -> City:
-    """Returns a city from its facts as JSON has them, or as another release's `City` had them.
+    """Returns a city from its facts, as read from JSON or taken from another release's `City`.
 
     >>> from dataclasses import asdict
     >>> from taxifare.trips.city_files import shipped
@@ -125,7 +125,7 @@ def city_of(told: Mapping[str, Any]) -> City:
     True
 
     Raises:
-        KeyError, TypeError, ValueError: They are not the facts of a city.
+        KeyError, TypeError, ValueError: They are not a city's facts.
     """
     ranges = {name: tuple(told[name]) for name in _RANGES}
     airports = tuple(Airport(**airport) for airport in told["airports"])
@@ -158,9 +158,9 @@ class Quotes:
 
     Attributes:
         fare: The prediction.
-        upper: The upper one, never below the other.
-        corrected: The prediction, raised against the bias of a model that predicts medians.
-        quoted: The prediction as the meter in force would show it: what a customer is told.
+        upper: The upper prediction, never below `fare`.
+        corrected: The prediction, raised to correct the bias of a model that predicts medians.
+        quoted: The prediction as the meter in force would show it: the customer's quote.
     """
 
     fare: Values
@@ -189,16 +189,16 @@ class Bundle:
     def read(cls, folder: UPath, *, city: CityFile | None = None, target: str | None = None) -> "Bundle":
         """Returns the bundle in a folder or bucket; it answers its golden rides as the registered model did.
 
-        A folder that is named by a digest holds the bundle of that digest, or none.
+        A folder named by a digest holds the bundle with that digest, or none.
 
         Args:
             folder: Where it is.
-            city: Of which it has to be, with the dated rules that are known today; None: of any, with those of its day.
-            target: Which it has to predict, if not any.
+            city: The city it must be of, with the dated rules known today; None: any city, with the rules of its day.
+            target: The target it must predict; None: any.
 
         Raises:
-            BundleError: It is not whole, was changed, is of another city or target, or answers otherwise.
-            UnreachableError: The bucket where it is does not answer.
+            BundleError: It is not whole, was changed, is of another city or target, or answers differently.
+            UnreachableError: Its bucket does not answer.
         """
         contents = {name: _content(folder, name) for name in (GOLDEN, MANIFEST, NETWORK)}
         found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -215,13 +215,13 @@ class Bundle:
             bundle = cls(manifest, digest, contents[NETWORK], rules)
             golden = msgspec.json.decode(contents[GOLDEN], type=Golden)
             answers = bundle.quote(golden.as_rides())
-        except Exception as error:  # the runtime raises what it likes about a graph that does not fit
+        except Exception as error:  # the runtime may raise anything about a graph that does not fit
             raise BundleError(f"bundle {_shown(folder)} does not answer its golden rides: {error}") from error
         _ensure_golden(answers, golden, folder)
         return bundle
 
     def unlearned(self, pickup: datetime) -> tuple[str, ...]:
-        """Returns the dated rules of the city in force at a pickup that this version has learned nothing of."""
+        """Returns the city's dated rules in force at a pickup that this version has learned nothing about."""
         learned = self.manifest.rules
         return tuple(rule.name for rule in self._rules if rule.since <= pickup.date() and rule.name not in learned)
 
@@ -243,17 +243,17 @@ class Bundle:
 
 
 def read_manifest(folder: UPath) -> Manifest:
-    """Returns what the bundle in a folder or bucket is; its network is neither read nor checked.
+    """Returns the manifest of the bundle in a folder or bucket; its network is neither read nor checked.
 
     Raises:
-        BundleError: There is none, or it is not that of a bundle.
-        UnreachableError: The bucket where it is does not answer.
+        BundleError: There is none, or it is not a bundle's.
+        UnreachableError: The bucket does not answer.
     """
     return _manifest(_content(folder, MANIFEST), folder)
 
 
 def copy_bundle(bundle: UPath, folder: Path) -> None:
-    """Ensures that a copy of a bundle is in a folder, whole or not at all; whoever reads it checks it."""
+    """Ensures that a copy of a bundle is in a folder, whole or not at all; it is checked when it is read."""
     aside = folder.with_name(f".{uuid4().hex}")
     aside.mkdir(parents=True)
     try:
@@ -266,14 +266,14 @@ def copy_bundle(bundle: UPath, folder: Path) -> None:
 
 
 def _session(network: bytes) -> Any:
-    """Returns ONNX Runtime's session of a network, one thread: processes are many, not threads."""
+    """Returns ONNX Runtime's session for a network, on one thread: there are many processes instead."""
     # Unless told not to, ONNX Runtime 1.32 writes an id of the machine to ~/.cache/Microsoft and reports to its maker.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what is wrong is raised
+    options.log_severity_level = 4  # faults are raised instead
     return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
 
@@ -320,7 +320,7 @@ def _ensure_right(
 
 
 def _ensure_finite(network: bytes, folder: UPath) -> None:
-    """Ensures that all weights are numbers: a table has many rows that no golden ride looks up."""
+    """Ensures that all weights are finite: an embedding table has many rows that no golden ride looks up."""
     import onnx
 
     try:

@@ -1,6 +1,6 @@
 """Files of rides, CSV or parquet, of any length: read in parts, priced, and written with the answers beside each ride.
 
-A row that is no ride that can be priced keeps its place, with what is wrong with it in `fault`; all others are priced.
+A row that is not a ride that can be priced keeps its place, with its fault in `fault`; all others are priced.
 """
 
 import re
@@ -28,12 +28,12 @@ from taxifare.trips.targets import column_of
 Kind = Literal["csv", "parquet"]
 
 KINDS: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet"}
-"""By the ending of a file's name."""
+"""Kinds by the ending of a file's name."""
 
 VERSION, FAULT = "model_version", "fault"
 
 RIDE_ID = "ride_id"
-"""The column in which a file may say what its rides are called, so that their outcomes are known by it."""
+"""The column in which a file may give its rides ids, by which their outcomes are found."""
 
 ROWS = 65_536
 """Rides in memory at once, for each thread."""
@@ -48,17 +48,17 @@ Batch: TypeAlias = pa.RecordBatch
 
 
 class RideFileError(ToldError, ValueError):
-    """A file that holds no rides; says which column or line, what was expected and what was found."""
+    """A file is not a file of rides; says which column or line, what was expected and what was found."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of a file.
+    """The result of pricing a file.
 
     Attributes:
         rides: How many rows it has.
-        refused: How many of them are no rides that can be priced.
-        examples: The first of those: the row, counted from 1 without the heading, and what is wrong with it.
+        refused: How many of them are not rides that can be priced.
+        examples: The first of those: the row, counted from 1 without the header, and what is wrong with it.
     """
 
     rides: int
@@ -67,13 +67,13 @@ class Scored:
 
 
 def kind_of(name: str) -> Kind:
-    """Returns what kind of file has that name; one that was packed is none.
+    """Returns the kind of a file with this name; compressed files have none.
 
     >>> kind_of("rides.CSV")
     'csv'
 
     Raises:
-        RideFileError: Neither.
+        RideFileError: It is of neither kind.
     """
     for ending, kind in KINDS.items():
         if name.lower().endswith(ending):
@@ -82,7 +82,7 @@ def kind_of(name: str) -> Kind:
 
 
 def columns_of(unit: str) -> tuple[str, ...]:
-    """Returns the columns that answers have.
+    """Returns the columns that answers add.
 
     >>> columns_of("USD")
     ('fare_usd', 'upper_fare_usd', 'corrected_fare_usd', 'quoted_fare_usd', 'model_version', 'fault')
@@ -100,20 +100,20 @@ def score(
     threads: int = 1,
     on_rows: Callable[[int], None] = lambda _rows: None,
 ) -> Scored:
-    """Returns what came of a file of rides, whose answers are written in the same kind: its columns, and the answers.
+    """Returns the result of pricing a file of rides; writes a file of the same kind: its columns, and the answers.
 
     Memory does not grow with the file.
 
     Args:
         rides: The file; a CSV file may be a pipe.
         answers: Where the answers go.
-        kind: Of both.
+        kind: Kind of both.
         bundle: Prices rides.
-        threads: How many price rides side by side.
-        on_rows: Told how many rows are done, now and then.
+        threads: How many price rides in parallel.
+        on_rows: Called now and then with the number of rows done.
 
     Raises:
-        RideFileError: It lacks a column, has one that answers have, or is no file of that kind.
+        RideFileError: It lacks a column, has one that answers add, or is not a file of that kind.
     """
     unit = bundle.manifest.unit
     schema, batches = _opened(rides, kind)
@@ -132,7 +132,7 @@ def score(
 
 @dataclass(frozen=True)
 class Answered:
-    """Rides of a file that were priced, with what they are called in its column `ride_id`; each of shape (n,)."""
+    """Rides of a file that were priced, with their ids from its column `ride_id`; each of shape (n,)."""
 
     ride_ids: pa.Array
     rides: Rides
@@ -142,10 +142,10 @@ class Answered:
 
 
 def answered(answers: IO[bytes], kind: Kind, unit: str) -> Iterator[Answered]:
-    """Yields what a file of answers says of rides that have an id and were priced; nothing where none has.
+    """Yields what a file of answers says about rides that have an id and were priced; nothing if there are none.
 
     Raises:
-        RideFileError: It is no file of answers in that unit.
+        RideFileError: It is not a file of answers in that unit.
     """
     schema, batches = _opened(answers, kind)
     names = (RIDE_ID, *FIELDS, *columns_of(unit))
@@ -160,10 +160,10 @@ def answered(answers: IO[bytes], kind: Kind, unit: str) -> Iterator[Answered]:
 
 
 def months_of_answers(answers: UPath) -> set[str]:
-    """Returns the months (`YYYY-MM`) in which rides of a file of answers begin that have an id and were priced.
+    """Returns the months (`YYYY-MM`) in which a file's rides begin that have an id and were priced.
 
     Raises:
-        RideFileError: It is no file of rides.
+        RideFileError: It is not a file of rides.
     """
     found: set[str] = set()
     with answers.open("rb") as file:
@@ -181,7 +181,7 @@ def _named(answers: Batch) -> Batch:
 
 
 def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
-    """Returns the columns of a file and its rows; of a CSV file all as texts, so that no value is changed."""
+    """Returns the columns of a file and its rows; those of a CSV file all as text, so that no value is changed."""
     try:
         if kind == "parquet":
             file = pq.ParquetFile(rides)
@@ -193,14 +193,14 @@ def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
                 default_column_type=pa.string(), strings_can_be_null=True, null_values=[""]
             ),
         )
-        _ = reader.schema.names  # Arrow reads a heading that is no UTF-8, and fails where it is used.
+        _ = reader.schema.names  # Arrow reads a header that is not UTF-8, and fails when it is used.
         return reader.schema, _read(reader, kind)
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         raise _no_file(kind, error) from None
 
 
 def _read(batches: Iterable[Batch], kind: Kind) -> Iterator[Batch]:
-    """Yields the rows; a line of another length, or a text that is no UTF-8, ends it."""
+    """Yields the rows; raises at a line of another length, or text that is not UTF-8."""
     try:
         for batch in batches:
             batch.validate(full=True)
@@ -250,7 +250,7 @@ def _writer(answers: IO[bytes], schema: pa.Schema, kind: Kind) -> AbstractContex
 def _side_by_side(
     work: Callable[[Batch], tuple[Batch, dict[int, str]]], batches: Iterator[Batch], threads: int
 ) -> Iterator[tuple[Batch, dict[int, str]]]:
-    """Yields what the work makes of each batch, in their order; no more are read than are being worked on."""
+    """Yields the result of the work on each batch, in order; no more are read than are being worked on."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[tuple[Batch, dict[int, str]]]] = deque()
         for batch in batches:
@@ -275,14 +275,14 @@ def _scored(batch: Batch, schema: pa.Schema, bundle: Bundle) -> tuple[Batch, dic
 
 
 def _column(values: npt.NDArray[np.floating], is_fit: npt.NDArray[np.bool_]) -> pa.Array:
-    """Returns the values in the rows that have one, to a hundredth of a cent; nothing in the others."""
+    """Returns the values in the rows that are fit, to a hundredth of a cent; nulls in the others."""
     column = np.full(len(is_fit), np.nan)
     column[is_fit] = np.round(values.astype(np.float64), 4)
     return pa.array(column, mask=~is_fit)
 
 
 def _rides(batch: Batch) -> Rides:
-    """Returns the rows as rides; what is no number or time becomes one that no limit lets through."""
+    """Returns the rows as rides; whatever is not a number or time becomes one that no limit lets through."""
     west, south, east, north = (_numbers(batch.column(name)) for name in PLACES)
     passengers = _numbers(batch.column("passenger_count"), default=MISSING_PASSENGERS)
     is_whole = passengers == np.floor(passengers)
@@ -291,7 +291,7 @@ def _rides(batch: Batch) -> Rides:
 
 
 def _numbers(column: pa.Array, default: float = np.nan) -> Numbers:
-    """Returns numbers, the default where there is none, NaN where something else stands."""
+    """Returns numbers, the default for nulls, NaN for anything that is not a number."""
     column = _plain(column)
     is_null = np.asarray(column.is_null())
     if pa.types.is_string(column.type):
@@ -305,20 +305,20 @@ def _numbers(column: pa.Array, default: float = np.nan) -> Numbers:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Returns the column with its values, and texts of one kind, however the file has them packed."""
+    """Returns the column with plain values, and text of one type, however the file encodes them."""
     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
     return column.cast(pa.string()) if is_text else column
 
 
 def _moments(column: pa.Array) -> npt.NDArray[np.datetime64]:
-    """Returns times to the second, NaT where something else stands."""
+    """Returns times to the second, NaT for anything that is not a time."""
     column = _plain(column)
     if pa.types.is_string(column.type):
         text = pc.replace_substring(pc.utf8_slice_codeunits(column, 0, 19), "T", " ", max_replacements=1)
         text = pc.if_else(pc.equal(pc.utf8_length(text), 16), pc.binary_join_element_wise(text, ":00", ""), text)
         found = pc.strptime(text, format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True)
-        # strptime takes 30 February for 2 March.
+        # strptime reads 30 February as 2 March.
         is_right = pc.and_(
             pc.match_substring_regex(column, f"^{WALL_CLOCK}$"), pc.equal(pc.strftime(found, "%Y-%m-%d %H:%M:%S"), text)
         )
@@ -330,7 +330,7 @@ def _moments(column: pa.Array) -> npt.NDArray[np.datetime64]:
 
 
 def _faults(batch: Batch, rides: Rides, limits: Limits) -> dict[int, str]:
-    """Returns what is wrong with which rows, with what stands there."""
+    """Returns what is wrong with which rows, and the value there."""
 
     def told(fault: Fault, row: int) -> str:
         value = batch.column(fault.field)[row]

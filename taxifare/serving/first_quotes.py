@@ -1,7 +1,7 @@
-"""First quotes: what was quoted to a ride stays its quote, whoever prices it again, and with whatever.
+"""First quotes: a ride's first quote remains its quote, whoever prices it again, with whatever model.
 
-They lie in a key-value bucket of JetStream, a key for each ride. The server lets a key be made once, so that of several
-consumers that price a ride at the same time one is first, and all quote what it has quoted.
+They are kept in a JetStream key-value bucket, one key per ride. The server allows a key to be created only once, so of
+several consumers that price a ride at the same time one is first, and all send its quote.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from taxifare.serving.prediction_log import Answer
 
 
 class FirstQuote(msgspec.Struct, frozen=True):
-    """What was quoted to a ride first: the line of the log, and what the client was warned of."""
+    """The first quote of a ride: the line of the log, and the warnings to the client."""
 
     answer: Answer
     warnings: tuple[str, ...]
 
     def priced(self) -> Priced:
-        """Returns it as it is sent, equal however often."""
+        """Returns it as it is sent, the same each time."""
         answer = self.answer
         return Priced(
             ride_id=answer.ride_id,
@@ -42,14 +42,14 @@ _read = msgspec.json.Decoder(FirstQuote).decode
 
 
 class FirstQuotes:
-    """Remembers them. What raises errors of nats is a server that is away."""
+    """Remembers them. Errors of nats are raised when the server is away."""
 
     def __init__(self, bucket: KeyValue) -> None:
         self._bucket = bucket
 
     @classmethod
     async def open(cls, stream: JetStreamContext, name: str, keep_s: float) -> Self:
-        """Returns those of a bucket, which is made where it is missing."""
+        """Returns those of a bucket, which is created if missing."""
         try:
             return cls(await stream.key_value(name))
         except BucketNotFoundError:
@@ -75,7 +75,7 @@ class FirstQuotes:
 
 
 def key_of(ride_id: str | int) -> str:
-    """Returns what a ride is called where only some characters may stand; as on the log, 7 and "7" are one ride.
+    """Returns a ride's key, for which only some characters are allowed; as on the log, 7 and "7" are one ride.
 
     >>> key_of(7) == key_of("7"), len(key_of("a ride of many words"))
     (True, 64)

@@ -1,8 +1,7 @@
-"""Following: what is in force is served within seconds of a promotion, and the last good one while that is unknown.
+"""Following: what is in force is served within seconds of a promotion, and the last good model while that is unknown.
 
-A thread looks. What is new is copied beside the state, loaded and checked there, and takes the place of the old at
-once: whoever prices rides takes one reference and keeps it. The copy is what a process starts from when the lake is
-away.
+A thread looks. A new bundle is copied to this machine, loaded and checked, and then replaces the old one atomically:
+whoever prices rides takes one reference and keeps it. A process starts from the copy when the lake cannot be reached.
 """
 
 import logging
@@ -28,21 +27,21 @@ from taxifare.serving.problems import ProblemError
 LOOK_EVERY_S = 1.0
 
 AGAIN_S = 30.0
-"""How long a bundle that was refused is not looked at again: it may have been half there."""
+"""How long until a refused bundle is looked at again: it may have been incomplete."""
 
 _FIRST_LOOK_S = 5.0
-"""How long a process waits for the lake before it starts without."""
+"""How long a process waits for the lake before it starts without it."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Served:
-    """What rides are priced with, and since which promotion.
+    """What rides are priced with, and the promotion that put it there.
 
     Attributes:
         bundle: The model.
-        sequence: Of the promotion, None where a bundle is served whatever is in production.
+        sequence: Number of the promotion, None where a bundle is served regardless of production.
     """
 
     bundle: Bundle
@@ -55,11 +54,11 @@ class Served:
 
 
 class Follower:
-    """Holds what is served, and renews it.
+    """Holds what is served, and keeps it up to date.
 
     Attributes:
         current: What is served, None where nothing is.
-        behind: Why what is in force cannot be told or served, None where all is as it should be.
+        behind: Why what is in force is unknown or cannot be served, None where all is well.
     """
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -82,9 +81,9 @@ class Follower:
         return self.current
 
     def start(self) -> None:
-        """Ensures that what is in force is served, or the own copy while that cannot be told; a thread looks on.
+        """Ensures that what is in force is served, or the local copy while that is unknown; a thread keeps looking.
 
-        Whoever asks is let in after that: several processes at one socket would answer differently otherwise.
+        Requests are accepted only after that: otherwise several processes at one socket would answer differently.
 
         Raises:
             BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
@@ -95,7 +94,7 @@ class Follower:
             self._first_look.wait(_FIRST_LOOK_S)
 
     def begin(self) -> bool:
-        """Returns whether approvals are followed; what there is to serve before anybody looked is served.
+        """Returns whether approvals are followed; whatever can be served without looking is served.
 
         Raises:
             BundleError: The bundle of SERVICE_MODEL_PATH is not fit to serve.
@@ -109,18 +108,18 @@ class Follower:
         return True
 
     def look(self) -> None:
-        """Ensures that what is in force is served, or that it is said why not."""
+        """Ensures that what is in force is served, or that the reason why not is given."""
         try:
             self._look()
-        except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and who looks has to live
+        except Exception as error:  # noqa: BLE001 - bucket clients may raise anything, and the thread must survive
             self._say(f"what is in force cannot be told or fetched: {error}")
 
     def stop(self) -> None:
-        """Ensures that nobody looks any more."""
+        """Ensures that the thread stops looking."""
         self._ended.set()
 
     def facts(self) -> dict[str, Any]:
-        """Returns what is served, by whose decision, and whether that is known to be what is in force."""
+        """Returns what is served, who decided on it, and whether it is known to be what is in force."""
         served = self.current
         manifest = None if served is None else msgspec.to_builtins(served.bundle.manifest)
         promotion = None if self._in_force is None else msgspec.to_builtins(self._in_force)
@@ -156,7 +155,7 @@ class Follower:
             self._follow(found)
 
     def _follow(self, found: InForce) -> None:
-        """Ensures that a promotion that is new here is served, or refused with what is served staying."""
+        """Ensures that a new promotion is served, or refused while the present model stays."""
         now_s = time.monotonic()
         if self._refused is not None and self._refused[0] == found.digest and now_s < self._refused[1]:
             return
@@ -174,7 +173,7 @@ class Follower:
         self._keep(found, bundles)
 
     def _take(self, found: InForce, bundle: Bundle | None) -> None:
-        """Ensures that rides are priced as promoted from now on: one assignment, which whoever comes meets or not."""
+        """Ensures that rides are priced as promoted from now on: one assignment, which a request sees or does not."""
         self.current = None if bundle is None else Served(bundle, found.sequence)
         self._in_force = found
         _log.info("promotion %s: version %s is served", found.sequence, found.version or "none")
@@ -183,7 +182,7 @@ class Follower:
         return None if found.digest is None else self._loaded(bundles_in(UPath(self._own)) / found.digest)
 
     def _loaded(self, folder: UPath) -> Bundle:
-        """Returns a bundle that was checked: whole, answering as it should, of this city and target."""
+        """Returns a checked bundle: whole, answering as it should, of this city and target."""
         return Bundle.read(folder, city=self._settings.city, target=self._settings.target)
 
     def _keep(self, found: InForce, bundles: UPath) -> None:

@@ -1,7 +1,7 @@
 """What is in force: the promotion that whoever prices rides follows, published beside the bundles.
 
-Which that is, is decided in the ledger; this file is a projection of it, for servers that have no access to the ledger
-or to MLflow. Promotions are numbered, and a later number counts, whatever any clock says.
+The ledger decides which one that is; this file is a projection of it, for servers that have no access to the ledger or
+to MLflow. Promotions are numbered, and the highest number counts, whatever any clock says.
 """
 
 from datetime import datetime
@@ -21,7 +21,7 @@ _Published = TypeVar("_Published", bound=msgspec.Struct)
 
 
 class InForceError(ToldError, RuntimeError):
-    """What is in force cannot be told: the file is there and says nothing that can be read."""
+    """What is in force is unknown: the file is there but cannot be understood."""
 
 
 class NothingInForceError(ToldError, RuntimeError):
@@ -33,8 +33,8 @@ class InForce(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         sequence: Its number in the ledger; later promotions and rollbacks have greater ones.
-        version: What is in production since, None where nothing is.
-        digest: Of the version's bundle, None where nothing is in production.
+        version: The version in production since then, None where there is none.
+        digest: Digest of the version's bundle, None where nothing is in production.
         city: Whose rides it prices.
         target: What it predicts.
         by: Who decided it.
@@ -55,7 +55,7 @@ class InForce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bundles_in(lake: UPath) -> UPath:
-    """Returns where the bundles of a lake are, each in a folder that is called by its digest."""
+    """Returns where the bundles of a lake are, each in a folder named by its digest."""
     return lake / "bundles"
 
 
@@ -63,8 +63,8 @@ def read(lake: UPath) -> InForce | None:
     """Returns what is in force, None where nothing was ever promoted.
 
     Raises:
-        InForceError: The file says nothing that can be read.
-        OSError, UnreachableError: It cannot be told whether there is one.
+        InForceError: The file cannot be understood.
+        OSError, UnreachableError: It is unknown whether there is one.
     """
     return published(lake, _FILE, InForce)
 
@@ -74,8 +74,8 @@ def model_in(lake: UPath, city: CityFile, target: str) -> tuple[InForce, Bundle]
 
     Raises:
         NothingInForceError: Nothing is.
-        InForceError: What is in force cannot be told.
-        BundleError: Its files are not what was promoted, or of another city or target.
+        InForceError: What is in force is unknown.
+        BundleError: Its files are not what was promoted, or are of another city or target.
         OSError, UnreachableError: The lake cannot be read.
     """
     promotion = read(lake)
@@ -102,11 +102,11 @@ def publish(lake: UPath, in_force: InForce) -> None:
 
 
 def published(lake: UPath, name: str, kind: type[_Published]) -> _Published | None:
-    """Returns what is published beside the bundles under a name, None where nothing is.
+    """Returns what is published beside the bundles under this name, None where nothing is.
 
     Raises:
-        InForceError: The file says nothing that can be read.
-        OSError, UnreachableError: It cannot be told whether there is one.
+        InForceError: The file cannot be understood.
+        OSError, UnreachableError: It is unknown whether there is one.
     """
     try:
         content = (bundles_in(lake) / name).read_bytes()
@@ -119,7 +119,7 @@ def published(lake: UPath, name: str, kind: type[_Published]) -> _Published | No
 
 
 def put(lake: UPath, name: str, what: msgspec.Struct) -> None:
-    """Ensures that it is published beside the bundles under a name, whatever was."""
+    """Ensures that this is published beside the bundles under a name, whatever was before."""
     folder = bundles_in(lake)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / name) as unfinished:

@@ -1,8 +1,8 @@
 """What is in shadow: the version that a person is asked about, published beside the bundles for whoever prices rides.
 
-Which that is follows from the ledger's open questions; the file is a projection of them, as `in_force` is of
-promotions, and is gone when the question has ended. It stands beside one promotion: what is in shadow beside another
-production than that in force is nobody's question any more.
+The ledger's open questions decide which one that is; the file is a projection of them, as `in_force` is of promotions,
+and is removed when the question has ended. It stands beside one promotion: once production has changed, nobody is
+asked about it any more.
 """
 
 from datetime import datetime
@@ -39,17 +39,17 @@ class InShadow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(lake: UPath) -> InShadow | None:
-    """Returns what is in shadow, None where nobody is asked, or the version has no bundle yet.
+    """Returns what is in shadow, None where nobody is being asked, or the version has no bundle yet.
 
     Raises:
-        InForceError: The file says nothing that can be read.
-        OSError, UnreachableError: It cannot be told whether there is one.
+        InForceError: The file cannot be understood.
+        OSError, UnreachableError: It is unknown whether there is one.
     """
     return in_force.published(lake, _FILE, InShadow)
 
 
 def publish(lake: UPath, in_shadow: InShadow | None) -> None:
-    """Ensures that this is in shadow and nothing else is; None for nothing."""
+    """Ensures that this is in shadow and nothing else; None for nothing at all."""
     if in_shadow is None:
         (bundles_in(lake) / _FILE).unlink(missing_ok=True)
     else:

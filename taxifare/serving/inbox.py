@@ -1,4 +1,4 @@
-"""The files that wait in an inbox: priced one after another in this process, or side by side on a cluster.
+"""The files waiting in an inbox: priced one after another in this process, or in parallel on a cluster.
 
 In this process each file keeps two cores busy already, see `files`; more processes of this machine would gain nothing.
 """
@@ -16,12 +16,12 @@ from taxifare.workers import workers_if_worth
 
 
 def price_files(inbox: UPath, names: Sequence[str], settings: Settings) -> Iterator[tuple[str, Receipt | OSError]]:
-    """Yields the files with what they came to, in order; one that was taken away, or cannot be read, with the error.
+    """Yields each file with its receipt, in order; with the error if it was removed or cannot be read.
 
     Args:
         inbox: Where they are.
         names: Of the files.
-        settings: Say where the lake is, whose model prices, and who shares the files.
+        settings: Say where the lake is, whose model prices them, and how the files are shared.
 
     Raises:
         NothingInForceError: Nothing is in production.

@@ -1,4 +1,4 @@
-"""What clients of `mlflow models serve` send to `/invocations`: the same rides in four forms, read into one.
+"""What clients of `mlflow models serve` send to `/invocations`: the same rides in four formats, read into one.
 
 MLflow's forms: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
 """
@@ -19,8 +19,8 @@ class Call:
     """What was asked.
 
     Attributes:
-        rows: The rides, by column; whether a row is one is not looked at.
-        corrected: Whether predictions are to be corrected for their bias, the parameter `corrected` of our models.
+        rows: The rides, by column; whether they are valid is not checked.
+        corrected: Whether predictions are to be corrected for their bias, as our models' parameter `corrected` says.
     """
 
     rows: Sequence[Any]
@@ -28,10 +28,10 @@ class Call:
 
 
 def read(body: Any) -> Call:
-    """Returns what was asked, in whichever form.
+    """Returns what was asked, in whichever format.
 
     Raises:
-        ProblemError: It is in none.
+        ProblemError: It is in none of them.
 
     >>> read({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}).rows
     [{'a': 1, 'b': 2}]

@@ -1,6 +1,6 @@
-"""Making a bundle of a registered version: its network converted, and golden rides that the registered model answers.
+"""Making a bundle from a registered version: its network converted, and golden rides that the registered model answers.
 
-It takes TensorFlow, MLflow and pandas, and some seconds; whoever serves reads what was made.
+It takes TensorFlow, MLflow and pandas, and some seconds; servers only read the result.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _OPSET = 18
 _GOLDEN_RIDES = 48
 
 _REACH_YEARS = 10
-"""How long after the last trip that a version has learned it is asked for prices, at most."""
+"""How long after the last trip it has learned a version may be asked for prices."""
 
 _LIBRARIES = ("keras", "numpy", "onnx", "onnxruntime", "tensorflow", "tf2onnx")
 
@@ -58,7 +58,7 @@ def make_bundle(model: LoadedModel, settings: MlflowSettings, bundles: UPath) ->
         bundles: Folder or bucket of all bundles.
 
     Raises:
-        BundleError: The version cannot be served: what was converted answers otherwise than the registered model.
+        BundleError: The version cannot be served: the converted network answers differently from the registered model.
     """
     network = _converted(model.network)
     golden = _answered(model, _golden_rides(model, facts_of(model)))
@@ -76,7 +76,7 @@ def make_bundle(model: LoadedModel, settings: MlflowSettings, bundles: UPath) ->
 
 
 def rides_of(trips: pd.DataFrame) -> Rides:
-    """Returns trips of the trip table as rides, in their order; whether they can be priced is not looked at."""
+    """Returns trips of the trip table as rides, in order; whether they can be priced is not checked."""
     west, south, east, north = (trips[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in PLACES)
     moments = trips["pickup_datetime"].to_numpy().astype("datetime64[s]")
     passengers = trips["passenger_count"].to_numpy(dtype=np.int64, na_value=MISSING_PASSENGERS)
@@ -84,10 +84,10 @@ def rides_of(trips: pd.DataFrame) -> Rides:
 
 
 def facts_of(model: LoadedModel) -> City:
-    """Returns the facts of the city that the version computes its features with, which travel with it.
+    """Returns the city facts with which the version computes its features; they travel with it.
 
     Raises:
-        BundleError: They are not where every release has put them.
+        BundleError: They are not where every release puts them.
     """
     python_model = model.model.unwrap_python_model()
     facts: Any = inspect.getclosurevars(inspect.unwrap(type(python_model).predict)).nonlocals.get("city")
@@ -133,17 +133,17 @@ def _manifest(model: LoadedModel, settings: MlflowSettings, files: Mapping[str, 
 
 
 def _converted(network: "keras.Model") -> bytes:
-    """Returns the means of the network's members, see `fitting.quote`, as a graph of ONNX.
+    """Returns the means of the network's members, see `fitting.quote`, as an ONNX graph.
 
-    It is left as it is translated: ONNX Runtime simplifies a graph when it loads it, which tf2onnx takes four times as
-    long for as for the translation.
+    It is left as translated: ONNX Runtime simplifies a graph when it loads it; in tf2onnx that would take four times as
+    long as the translation.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tf2onnx.tfonnx import process_tf_graph
 
     from taxifare.model.fitting import means_of
 
-    # Frozen first: what a layer holds besides its weights would become an input of the graph.
+    # Frozen first: otherwise what a layer holds besides its weights would become an input of the graph.
     means: Any = means_of(network)
     frozen = convert_variables_to_constants_v2(means.get_concrete_function())
     graph = process_tf_graph(
@@ -157,7 +157,7 @@ def _converted(network: "keras.Model") -> bytes:
 
 
 def _golden_rides(model: LoadedModel, facts: City) -> pd.DataFrame:
-    """Returns rides all over the city and the time that the version has learned, between airports too; always the same.
+    """Returns rides all over the city and the time the version has learned, also between airports; always the same.
 
     Most are where most rides are: around the middle of the box.
     """

@@ -1,7 +1,7 @@
-"""What the service counts, as Prometheus reads it.
+"""What the service counts, for Prometheus to read.
 
-A scrape meets one process; where there are several, they count in files of a folder that all of them read, which the
-client does where PROMETHEUS_MULTIPROC_DIR names one (`server.Supervisor` sets it).
+A scrape reaches one process; where there are several, they count in files of a folder that all of them read. The client
+does so where PROMETHEUS_MULTIPROC_DIR names one (`server.Supervisor` sets it).
 """
 
 import os
@@ -69,7 +69,7 @@ class Metrics:
         self._by_path: dict[str, Histogram] = {}
 
     def request(self, path: str, status: int, began_s: float) -> None:
-        """Counts a request that was answered just now; `began_s` is of `perf_counter`."""
+        """Counts a request that was just answered; `began_s` is from `perf_counter`."""
         counter = self._by_request.get((path, status))
         if counter is None:
             counter = self._by_request[path, status] = self._requests.labels(path, str(status))
@@ -78,7 +78,7 @@ class Metrics:
         self._by_path[path].observe(perf_counter() - began_s)
 
     def priced(self, rides: int, version: str, lost: int) -> None:
-        """Counts rides that were priced together, and those of them that are not on the log."""
+        """Counts rides that were priced together, and those that are not on the log."""
         self._rides.labels(version).inc(rides)
         self._turns.observe(rides)
         if lost:
@@ -89,11 +89,11 @@ class Metrics:
         self._shadow.labels(version).inc(rides)
 
     def dropped(self, rides: int) -> None:
-        """Counts rides that were to be priced in shadow and were not."""
+        """Counts rides that should have been priced in shadow but were not."""
         self._dropped.inc(rides)
 
     def told_outcomes(self, rides: int) -> None:
-        """Counts rides whose outcome was told and is on the log."""
+        """Counts rides whose outcome was reported and is on the log."""
         self._outcomes.inc(rides)
 
     def came_again(self, rides: int) -> None:
@@ -105,20 +105,20 @@ class Metrics:
         self._messages_refused.inc(messages)
 
     def left_in_stream(self, rides: int) -> None:
-        """Says how many rides nobody has taken yet."""
+        """Sets how many rides nobody has taken yet."""
         self._stream_waiting.set(rides)
 
     def follows(self, sequence: int | None, *, is_behind: bool) -> None:
-        """Says which promotion is served, and whether that is what is in force as far as can be told."""
+        """Sets which promotion is served, and whether, as far as is known, it is the one in force."""
         self._sequence.set(-1 if sequence is None else sequence)
         self._behind.set(is_behind)
 
     def refused(self) -> None:
-        """Counts a bundle that was not fit to serve."""
+        """Counts a bundle that was not fit to be served."""
         self._refused.inc()
 
     def serve(self, host_and_port: str) -> None:
-        """Ensures that this process tells what it counts at an address, on a thread of its own; raises OSError."""
+        """Ensures that this process serves its counters at an address, on a thread of its own; raises OSError."""
         serve(self._registry, host_and_port)
 
     def told(self) -> bytes:
@@ -131,10 +131,10 @@ class Metrics:
 
 
 def serve(registry: CollectorRegistry, host_and_port: str) -> None:
-    """Ensures that what a registry tells is answered at an address, on a thread of its own.
+    """Ensures that a registry is served at an address, on a thread of its own.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is not available.
     """
     host, _, port = host_and_port.rpartition(":")
     start_http_server(int(port), host.strip("[]"), registry)

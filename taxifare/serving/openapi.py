@@ -1,4 +1,4 @@
-"""What the service says of itself: an OpenAPI document, with the limits of the city, and a page of it."""
+"""How the service describes itself: an OpenAPI document, with the city's limits, and a page made from it."""
 
 import html
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _WHAT_IS_WRONG = {
 
 
 def document(manifest: Manifest | None, target: Target) -> dict[str, Any]:
-    """Returns the OpenAPI document of the service, with the limits of the model that is served, if one is."""
+    """Returns the OpenAPI document of the service, with the limits of the model that is served, if any."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -82,7 +82,7 @@ def _schemas(ride: Mapping[str, Any], target: Target) -> dict[str, Any]:
     return {
         "Ride": ride,
         "Asked": _object({"ride_id": ride_id, "ride": _ref("Ride")}),
-        # What is no ride spoils no other: it has a problem of its own in the answer.
+        # An invalid ride does not spoil the others: the answer has a problem of its own for it.
         "AskedAll": _object({"rides": rides | {"items": {"anyOf": [_ref("Asked"), {}]}}}),
         "Priced": _object(
             {
@@ -179,7 +179,7 @@ def _responses(schema: Mapping[str, Any], statuses: list[int], media_type: str =
 
 
 def page(described: Mapping[str, Any]) -> bytes:
-    """Returns a page of the document that needs nothing from elsewhere."""
+    """Returns the document as a self-contained page."""
     rows = "".join(
         f"<tr><td><code>{method.upper()} {html.escape(path)}</code></td>"
         f"<td>{html.escape(operation['summary'])}</td></tr>"

@@ -1,7 +1,6 @@
-"""The outcome log: what rides came to, as whoever has it told us, one line each, in segments.
+"""The outcome log: what rides came to, as reported to the service, one line each, in segments.
 
-Lines are on the log before the answer leaves, as those of the prediction log; what becomes of them is the business of
-`taxifare.monitoring`.
+As on the prediction log, lines are written before the answer is sent; `taxifare.monitoring` uses them.
 """
 
 from datetime import datetime
@@ -28,10 +27,10 @@ class ToldOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the log: what a ride came to.
 
     Attributes:
-        ride_id: What the client called the ride when it asked for its price.
+        ride_id: The client's id of the ride when it asked for its price.
         truth: What it came to, in `unit`: the fare that was paid, or how long it took.
         unit: The city's currency, or min.
-        told_at: When that was told, UTC.
+        told_at: When it was reported, UTC.
     """
 
     ride_id: str | int
@@ -41,7 +40,7 @@ class ToldOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutcomeLog(SegmentLog):
-    """What one process is told."""
+    """Outcomes reported to one process."""
 
     name = "outcome log"
     without_it = "Outcomes are turned away, to be told again"
@@ -58,10 +57,10 @@ def collected_in(lake: UPath) -> UPath:
 
 
 def outcome_of(entry: Any, told_at: datetime, target: Target) -> ToldOutcome:
-    """Returns what was told of a ride.
+    """Returns the outcome reported for a ride.
 
     Raises:
-        ProblemError: It is no outcome of that target; says of each field what is wrong.
+        ProblemError: It is not an outcome of that target; says for each field what is wrong.
     """
     found = only(entry, ("ride_id", "truth", "unit"))
     ride_id, truth, unit = found["ride_id"], found["truth"], found["unit"]
@@ -79,10 +78,10 @@ def outcome_of(entry: Any, told_at: datetime, target: Target) -> ToldOutcome:
 
 
 def outcomes_of(told: Any, told_at: datetime, target: Target) -> list[ToldOutcome]:
-    """Returns what was told of several rides: all of it, for what is told by halves is told twice.
+    """Returns the outcomes reported for several rides: all or none, for a report taken in part would be sent again.
 
     Raises:
-        ProblemError: They are none, too many, or one of them is no outcome; says which.
+        ProblemError: There are none, too many, or one of them is not an outcome; says which.
     """
     entries = only(told, ("outcomes",))["outcomes"]
     if not isinstance(entries, list) or not entries:

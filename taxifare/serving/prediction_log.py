@@ -1,6 +1,6 @@
-"""The prediction log: what was answered to which ride, one line each, in segments.
+"""The prediction log: the answer to each ride, one line each, in segments.
 
-Lines are on the log before the answer leaves.
+Lines are written before the answer is sent.
 """
 
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ Role = Literal["production", "shadow"]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the log: a ride, and what was answered.
+    """A line of the log: a ride, and the answer.
 
     Attributes:
-        ride_id: What the client calls the ride.
-        ride: What it was told of the ride.
-        role: Whether the answer was given (`production`), or only written down (`shadow`).
+        ride_id: The client's id of the ride.
+        ride: The ride as the client described it.
+        role: Whether the answer was given (`production`), or only logged (`shadow`).
         version: Number of the registered version that gave it.
-        bundle: Digest of the bundle that it was computed with.
-        sequence: Of the promotion in force, None where a bundle was served directly.
+        bundle: Digest of the bundle that computed it.
+        sequence: Number of the promotion in force, None where a bundle was served directly.
         fare: The prediction, in `unit`.
         upper: The upper prediction.
         corrected: The prediction corrected for its bias.
         quoted: The fare as the meter would show it.
         unit: The city's currency, or min.
-        received_at: When the request was there, UTC.
+        received_at: When the request arrived, UTC.
         answered_at: When the answer was ready, UTC.
     """
 
@@ -73,11 +73,11 @@ def collected_in(lake: UPath) -> UPath:
 
 
 def read(collected: UPath, since: datetime | None = None) -> Iterator[Answer]:
-    """Yields the answers that were collected, oldest segment first: of each ride, version and role the first.
+    """Yields the collected answers, oldest segment first: for each ride, version and role the first one.
 
     Args:
-        collected: Where.
-        since: Segments that were full before that are left out.
+        collected: Where they are.
+        since: Segments that were finished before this are left out.
     """
     seen: set[tuple[str, str, Role]] = set()
     for path in segments_in(collected, since):

@@ -1,4 +1,4 @@
-"""Problems: what is said of a request that cannot be answered, in the form of RFC 9457 (`application/problem+json`)."""
+"""Problems: why a request cannot be answered, in the format of RFC 9457 (`application/problem+json`)."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -27,7 +27,7 @@ class ProblemError(Exception):
         status: Of the answer.
         detail: What is wrong, and the way out.
         errors: What is wrong with which field.
-        headers: What the answer says besides.
+        headers: Further headers of the answer.
     """
 
     def __init__(

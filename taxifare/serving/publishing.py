@@ -1,4 +1,4 @@
-"""Publishing: the promotion in force and the bundle of its version, put where those who price rides look for them."""
+"""Publishing: puts the promotion in force and its version's bundle where those who price rides look for them."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from taxifare.settings import Settings
 from taxifare.whole_files import whole_file
 
 _MADE = "made"
-"""Folder beside the bundles: a file for each version, called by the digest of its registered files, that names its
+"""Folder beside the bundles: a file for each version, named by the digest of its registered files, that names its
 bundle. It is written last: what it names is whole."""
 
 
@@ -29,13 +29,13 @@ _log = logging.getLogger(__name__)
 
 
 def approvals_of(settings: Settings) -> Approvals:
-    """Returns the approvals that the settings name, which publish what is in force; connects to nothing."""
+    """Returns the approvals of these settings, which publish what is in force; connects to nothing."""
     registry = registry_of(settings)
     return Approvals.from_settings(settings, registry, LakePublisher(settings, registry))
 
 
 class LakePublisher:
-    """Publishes in the lake, see `taxifare.approval.projection.Publisher`. Making one connects to nothing.
+    """Publishes in the lake, see `taxifare.approval.projection.Publisher`. Creating one connects to nothing.
 
     Args:
         settings: Name the lake, the city and the target.
@@ -47,7 +47,7 @@ class LakePublisher:
         self._registry = registry
 
     def is_published(self, promotion: Promotion) -> bool:
-        """Returns whether those who price rides find the promotion, or a later one."""
+        """Returns whether those who price rides find this promotion, or a later one."""
         with _told():
             try:
                 published = in_force.read(self._settings.lake)
@@ -59,7 +59,7 @@ class LakePublisher:
             return published.sequence > promotion.sequence or published == self._as_in_force(promotion)
 
     def found(self) -> InForce | None:
-        """Returns what those who price rides find, None where that is nothing.
+        """Returns what those who price rides find, None where they find nothing.
 
         Raises:
             NotPublishedError: That cannot be told.
@@ -68,7 +68,7 @@ class LakePublisher:
             return in_force.read(self._settings.lake)
 
     def difference(self, found: InForce | None, last: Promotion) -> str | None:
-        """Returns in what they find something else than the ledger's last promotion, None where they do not.
+        """Returns how what they find differs from the ledger's last promotion, None if it does not.
 
         Args:
             found: What they find.
@@ -102,7 +102,7 @@ class LakePublisher:
             in_force.publish(self._settings.lake, self._as_in_force(promotion))
 
     def is_in_shadow(self, asked: Request | None, beside: Promotion) -> bool:
-        """Returns whether those who price rides find the version asked about, or nothing where it has no bundle yet."""
+        """Returns whether they find the version asked about, or nothing if it has no bundle yet."""
         with _told():
             try:
                 return in_shadow.read(self._settings.lake) == self._as_in_shadow(asked, beside)
@@ -111,12 +111,12 @@ class LakePublisher:
                 return False
 
     def put_in_shadow(self, asked: Request | None, beside: Promotion) -> None:
-        """Ensures that they find it, and no other."""
+        """Ensures that they find it and no other."""
         with _told():
             in_shadow.publish(self._settings.lake, self._as_in_shadow(asked, beside))
 
     def bundle_of(self, version: str, on_making: Callable[[], None] = lambda: None) -> str:
-        """Returns the digest of the version's bundle, which is made where it is missing or damaged.
+        """Returns the digest of the version's bundle, which is made if it is missing or damaged.
 
         Args:
             version: A registered version.
@@ -124,7 +124,7 @@ class LakePublisher:
 
         Raises:
             NotOnRecordError: Nobody has recorded what the version is.
-            VersionUnusableError: Its files are others than those that were registered, or cannot be loaded.
+            VersionUnusableError: Its files are not those that were registered, or cannot be loaded.
             BundleError: It cannot be served.
             RegistryError: MLflow does not answer.
         """
@@ -141,7 +141,7 @@ class LakePublisher:
         return digest
 
     def made_of(self, version: str) -> str | None:
-        """Returns the digest of the version's bundle, None where there is none; that it is unchanged is not looked at.
+        """Returns the digest of the version's bundle, None where there is none; whether it was changed is not checked.
 
         Raises:
             NotOnRecordError: Nobody has recorded what the version is.
@@ -200,7 +200,7 @@ class LakePublisher:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turns whatever a lake, MLflow or a version raises into what approval knows: its own entries stand regardless."""
+    """Turns whatever a lake, MLflow or a version raises into errors approval knows: its entries stand regardless."""
     try:
         yield
     except Exception as error:

@@ -1,6 +1,6 @@
-"""Rides that a price is asked for: what they are, and which of them can be priced. Checked here, whoever asks.
+"""Rides for which a price is asked: what they are, and which can be priced. They are checked here, whoever asks.
 
-A ride is what is known before it begins. A model prices whatever it is given, a longitude of a billion degrees too, so
+A ride is what is known before it begins. A model prices whatever it is given, even a longitude of a billion degrees, so
 nothing reaches it that is not a ride of its city.
 """
 
@@ -26,12 +26,12 @@ FIELDS = ("pickup_datetime", *PLACES, "passenger_count")
 _KNOWN_AFTERWARDS = frozenset({"fare_amount", "dropoff_datetime", "trip_distance", "trip_seconds", "total_amount"})
 
 WALL_CLOCK = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?"
-"""A time of the city's clock, to the minute or closer."""
+"""A time on the city's clock, to the minute or finer."""
 
 _WALL_CLOCK = re.compile(WALL_CLOCK, re.ASCII)
 
 _SHOWN = 100
-"""Characters of what was received that are repeated."""
+"""Most characters of a received value that are repeated."""
 
 Moments: TypeAlias = "npt.NDArray[np.datetime64]"
 
@@ -46,7 +46,7 @@ class Fault(msgspec.Struct, frozen=True):
     received: str
 
     def __str__(self) -> str:
-        """The fault in a line."""
+        """The fault in one line."""
         return f"{self.field}: expected {self.expected}, received {self.received}"
 
 
@@ -63,7 +63,7 @@ class RideError(ToldError, ValueError):
 
 
 class Ride(NamedTuple):
-    """A ride that can be priced: when it begins on the city's clock, where, and how many ride."""
+    """A ride that can be priced: when it begins on the city's clock, from where to where, and how many passengers."""
 
     pickup_datetime: datetime
     pickup_longitude: float
@@ -75,7 +75,7 @@ class Ride(NamedTuple):
 
 @dataclass(frozen=True)
 class Rides:
-    """Several rides, each field an array of shape (n,): degrees, and times of the city's clock without a zone."""
+    """Several rides, each field an array of shape (n,): degrees, and times on the city's clock without a zone."""
 
     pickup_datetime: Moments
     pickup_longitude: Numbers
@@ -94,14 +94,14 @@ class Rides:
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Within which limits a model prices rides, both ends included.
+    """Limits within which a model prices rides, both ends included.
 
     Attributes:
-        longitude_range_deg: Of both ends.
-        latitude_range_deg: Of both ends.
-        most_passengers: From 1 on.
-        earliest: Pickup.
-        latest: Pickup.
+        longitude_range_deg: Of pickup and drop-off.
+        latitude_range_deg: Of pickup and drop-off.
+        most_passengers: The fewest is 1.
+        earliest: Earliest pickup.
+        latest: Latest pickup.
     """
 
     longitude_range_deg: tuple[float, float]
@@ -145,7 +145,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked(told: Mapping[str, object], limits: Limits) -> Ride:
-    """Returns the ride that was told.
+    """Returns the ride that was described.
 
     >>> limits = Limits(
     ...     longitude_range_deg=(-74.3, -73.7), latitude_range_deg=(40.5, 40.9), most_passengers=7,
@@ -162,7 +162,7 @@ def checked(told: Mapping[str, object], limits: Limits) -> Ride:
     taxifare.serving.rides.RideError: pickup_longitude: expected degrees from -74.3 to -73.7, received 0
 
     Raises:
-        RideError: A field is missing, unknown, of another type or outside the limits; all that is wrong is named.
+        RideError: A field is missing, unknown, of another type or outside the limits; all faults are named.
     """
     faults: list[Fault] = [_surplus(name, told[name]) for name in told if name not in _READ]
     values: list[Any] = []
@@ -180,12 +180,12 @@ def checked(told: Mapping[str, object], limits: Limits) -> Ride:
 
 @cache
 def _rules(limits: Limits) -> tuple[tuple[str, Any, Any, Callable[[object], Any]], ...]:
-    """Returns of each field its name, the smallest and the largest value, and how it is read."""
+    """Returns for each field its name, its smallest and largest value, and how it is read."""
     return tuple((name, *limits.of(name), read) for name, read in _READ.items())
 
 
 def unfit(rides: Rides, limits: Limits) -> Mapping[int, tuple[Fault, ...]]:
-    """Returns what is wrong with which of many rides, by their place; nothing of those that can be priced."""
+    """Returns the faults of many rides, by their position; rides that can be priced are left out."""
     faults: dict[int, list[Fault]] = {}
     for name in FIELDS:
         values = getattr(rides, name)
@@ -205,7 +205,7 @@ def packed(rides: Iterable[Ride]) -> Rides:
 
 
 def shown(value: object) -> str:
-    """Returns what was received, as it may be repeated: short, and on one line.
+    """Returns a received value in a form fit to repeat: short, and on one line.
 
     >>> shown(float("1e300")), shown("a" * 200)[-3:]
     ('1e+300', 'aa…')
@@ -234,7 +234,7 @@ def _surplus(name: object, value: object) -> Fault:
 
 
 def _moment(value: object) -> datetime | None:
-    """Returns a time of the city's clock, None where it is none, or has a zone."""
+    """Returns a time on the city's clock, None if it is not one, or has a zone."""
     if not isinstance(value, str) or not _WALL_CLOCK.fullmatch(value):
         return None
     try:
@@ -248,7 +248,7 @@ def _degrees(value: object) -> float | int | None:
 
 
 def _passengers(value: object) -> int | None:
-    """Returns a count, None where it is none; a null is what the models take it for."""
+    """Returns a count, None if it is not one; a null counts as the models take it."""
     if value is None:
         return MISSING_PASSENGERS
     if isinstance(value, float) and value.is_integer():
@@ -257,4 +257,4 @@ def _passengers(value: object) -> int | None:
 
 
 _READ = {"pickup_datetime": _moment, **dict.fromkeys(PLACES, _degrees), "passenger_count": _passengers}
-"""How each field is read; None is what cannot be."""
+"""How each field is read; None for what cannot be read."""

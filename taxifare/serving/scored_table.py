@@ -1,8 +1,8 @@
-"""Scored months in a BigQuery table, besides the lake: a month's rows are replaced as one, or stay as they were.
+"""Scored months in a BigQuery table, besides the lake: a month's rows are replaced all at once, or stay as they were.
 
-The lake's file is loaded as it is, in parts, into a table beside the other, from where one statement puts it in the
-place of the month's rows. What a process leaves that dies before that is gone a day later. Why it is a statement and
-no partition: docs/decisions.md, under serving.
+The lake's file is loaded as it is, in parts, into a temporary table, from which one statement replaces the month's
+rows. If a process dies before that, what it leaves expires after a day. Why it is a statement and not a partition:
+docs/decisions.md, under serving.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MONTH, PROMOTION = "month", "promotion"
 
 _TYPES: dict[Kind, str] = {"text": "STRING", "timestamp": "DATETIME", "number": "FLOAT", "integer": "INTEGER"}
-"""As BigQuery's tables call them."""
+"""BigQuery's names for types."""
 
 _LEFT_FOR = timedelta(days=1)
 
@@ -44,7 +44,7 @@ _ADVICE = {
 
 
 class ScoredTableError(ToldError, RuntimeError):
-    """The table cannot be written, or is another one; says what was expected and what to do."""
+    """The table cannot be written, or is a different one; says what was expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class ScoredTable:
     """A table of scored rides.
 
     Attributes:
-        name: `project.dataset.table`; it is made where it is missing, its data set is not.
-        currency: Of the fares that were paid.
+        name: `project.dataset.table`; the table is created if missing, its data set is not.
+        currency: Currency of the fares that were paid.
         maximum_bytes: Most bytes that a query may read.
         client: Opens a client of BigQuery.
-        patience_s: How long passing faults of one call are tried again.
+        patience_s: How long a call is retried after transient faults.
     """
 
     name: str
@@ -76,7 +76,7 @@ class ScoredTable:
 
     @classmethod
     def from_settings(cls, settings: BigQuerySettings, client: "OpenClient | None" = None) -> Self | None:
-        """Returns the table SCORED_TRIPS_TABLE, None where none is named; without a client as `connect` has it."""
+        """Returns the table SCORED_TRIPS_TABLE, None where none is named; the default client is that of `connect`."""
         if settings.scored_trips_table is None:
             return None
         return cls(
@@ -87,17 +87,17 @@ class ScoredTable:
         )
 
     def replace(self, scored: UPath, month: Month, promotion: int, unit: str) -> int:
-        """Returns how many rides the month has in the table, which are those of the file from now on.
+        """Returns how many rides the month has in the table: from now on, those of the file.
 
         Args:
             scored: The month's rides with their answers, a parquet file of the lake.
             month: Which one; other months stay as they are.
-            promotion: Of the version that scored them.
-            unit: Of the answers.
+            promotion: Number of the promotion of the version that scored them.
+            unit: Unit of the answers.
 
         Raises:
-            ScoredTableError: BigQuery does not answer or refuses, or the table has other columns; the month is as it
-                was.
+            ScoredTableError: BigQuery does not answer or refuses, or the table has other columns; the month is
+                unchanged.
         """
         with scored.open("rb") as file, in_our_words(self.name, ScoredTableError, _ADVICE), self.client() as client:
             return _Replacement(self, client).made(file, month, promotion, unit)
@@ -134,7 +134,7 @@ class _Replacement:
     def made(self, file: IO[bytes], month: Month, promotion: int, unit: str) -> int:
         """Returns how many rides the month has now."""
         fields = {field.name: field for field in fields_of(unit, self.table.currency)}
-        # In the order of the file, which has no drop-off times where rides were published without.
+        # In the order of the file, which has no drop-off times if rides were published without them.
         ours = [fields[name] for name in pq.ParquetFile(file).schema_arrow.names if name in fields]
         kept = self._kept(tuple(fields.values()))
         with self._beside(ours) as beside:
@@ -143,7 +143,7 @@ class _Replacement:
         return int(rides or 0)
 
     def _kept(self, fields: Sequence[Field]) -> "bigquery.Table":
-        """Returns the table, which is made where it is missing.
+        """Returns the table, which is created if missing.
 
         Raises:
             ScoredTableError: It lacks a column, or has one of another type.
@@ -167,7 +167,7 @@ class _Replacement:
 
     @contextmanager
     def _beside(self, fields: Sequence[Field]) -> "Iterator[bigquery.Table]":
-        """Yields a table beside the other that is there for as long as the block lasts."""
+        """Yields a temporary table that exists for the duration of the block."""
         from google.api_core.exceptions import GoogleAPIError
         from google.cloud import bigquery
 
@@ -177,7 +177,7 @@ class _Replacement:
         try:
             yield beside
         finally:
-            with suppress(GoogleAPIError):  # it goes by itself
+            with suppress(GoogleAPIError):  # it expires by itself
                 self.client.delete_table(beside, retry=self._retry, not_found_ok=True)
 
     def _load(self, file: IO[bytes], beside: "bigquery.Table", fields: Sequence[Field]) -> "bigquery.LoadJob":
@@ -188,7 +188,7 @@ class _Replacement:
             schema=_schema(fields),
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
         )
-        # Parts of a file are sent again after 1, 2, 4 … s: as many times as fit into the patience.
+        # Parts of a file are sent again after 1, 2, 4 … s, as often as the patience allows.
         retries = int(log2(1 + self.table.patience_s))
         return self.client.load_table_from_file(file, beside, rewind=True, num_retries=retries, job_config=config)
 
@@ -215,7 +215,7 @@ class _Replacement:
         return self.client.query(statement, job_config=config, retry=self._retry, job_retry=None)
 
     def _done(self, start: Callable[[], Any]) -> Any:
-        """Returns a job that succeeded; one that failed for a passing reason is started again."""
+        """Returns a job that succeeded; one that failed for a transient reason is started again."""
 
         def to_its_end() -> Any:
             job = start()

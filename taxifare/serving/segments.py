@@ -1,9 +1,9 @@
-"""Segments: lines that processes write down, append-only, whole, and collected in the lake, each segment once.
+"""Segments: lines that processes log, append-only and whole, collected in the lake, each segment once.
 
-A process writes segments of its own, so that nobody waits for another, and seals each by renaming it. It holds a lock
-on the segment that it writes, which its death releases: a segment that nobody holds is sealed by whoever comes next.
-Lines are with the operating system before they are answered for, so that they outlive the process; a machine that loses
-power may lose its last seconds. What lines say is the business of `prediction_log` and `outcome_log`.
+A process writes its own segments, so that none waits for another, and seals each by renaming it. It holds a lock on the
+segment it is writing, which its death releases: a segment that nobody holds is sealed by whoever comes next. Lines are
+handed to the operating system before the answer is sent, so they outlive the process; a machine that loses power may
+lose its last seconds. What lines contain is defined in `prediction_log` and `outcome_log`.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _SEGMENT_BYTES = 1 << 26
 _SEGMENT_S = 3600.0
 
 _RETRY_S = 10.0
-"""How long after a failure writing is tried again."""
+"""Time after a failure until writing is tried again."""
 
 _TIDY_EVERY_S = 3600.0
 
@@ -46,18 +46,18 @@ _log = logging.getLogger(__name__)
 
 
 class SegmentLog:
-    """What one process writes down. Of a disk that is full it says so, counts what is lost, and tries again.
+    """What one process logs. When the disk is full it says so, counts what is lost, and tries again.
 
     Args:
-        folder: Where segments are; it is made.
-        keep_days: For how long.
+        folder: Where segments are; it is created.
+        keep_days: How long they are kept.
 
     Attributes:
         written: Lines written.
         lost: Lines that could not be written.
         fault: Why the last lines were not written, None where they were.
-        name: What it is called.
-        without_it: What happens to those who are asked meanwhile.
+        name: What the log is called.
+        without_it: What happens to requests while it cannot be written.
     """
 
     name: ClassVar[str]
@@ -73,7 +73,7 @@ class SegmentLog:
         self._encoder = msgspec.json.Encoder()
 
     def append(self, lines: Sequence[msgspec.Struct]) -> None:
-        """Ensures that the lines are on the log, or counts them as lost; it never raises for a disk's sake."""
+        """Ensures that the lines are on the log, or counts them as lost; never raises because of a disk."""
         now_s = time.monotonic()
         if self.fault is not None and now_s - self._tried_s < _RETRY_S:
             self.lost += len(lines)
@@ -95,7 +95,7 @@ class SegmentLog:
                 _log.warning(told, self.name, self._folder, self.lost)
 
     def close(self) -> None:
-        """Ensures that the segment is sealed; with no line it is gone."""
+        """Ensures that the segment is sealed, or removed if it has no line."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -107,11 +107,11 @@ class SegmentLog:
         os.close(file)
 
     def tidy(self) -> None:
-        """Ensures that what dead processes left is sealed, and that no segment is older than it may be."""
+        """Ensures that what dead processes left is sealed, and that no segment is kept too long."""
         tidy(self._folder, self._keep_days)
 
     async def keep_tidy(self) -> None:
-        """Tidies each hour, until it is cancelled; a disk that does not answer is told, and asked again."""
+        """Tidies every hour until cancelled; a disk that does not answer is reported, and tried again."""
         while True:
             try:
                 await asyncio.to_thread(self.tidy)
@@ -126,7 +126,7 @@ class SegmentLog:
         unlocked = self._folder / f".{name}"
         file = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            # Locked before it has the name by which others look for what nobody holds.
+            # Locked before it gets the name by which others look for abandoned segments.
             fcntl.flock(file, fcntl.LOCK_EX)
             self._path = unlocked.rename(self._folder / f"{name}{_OPEN}")
         except OSError:
@@ -137,7 +137,7 @@ class SegmentLog:
         return file
 
     def _write(self, file: int, lines: bytes) -> None:
-        """Ensures that all is written, or nothing."""
+        """Ensures that either all is written or nothing."""
         left = memoryview(lines)
         try:
             while left:
@@ -162,21 +162,21 @@ class SegmentLog:
 
 @dataclass(frozen=True)
 class Tidied:
-    """What there was to tidy: segments sealed that their processes left, and segments removed for their age."""
+    """What was tidied: segments that their processes left and were sealed, and segments removed for their age."""
 
     sealed: int
     removed: int
 
 
 def tidy(folder: Path, keep_days: int) -> Tidied:
-    """Ensures that what dead processes left is sealed, and that no segment is older than so many days."""
+    """Ensures that what dead processes left is sealed, and that no segment is older than `keep_days`."""
     sealed = sum(map(_seal_abandoned, folder.glob(f"*{_OPEN}")))
     return Tidied(sealed, _remove_old(folder, keep_days))
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What a collection found: segments moved, their lines, and lines of them that a dying process left torn."""
+    """What a collection found: segments moved, their lines, and those lines that a dying process left torn."""
 
     segments: int
     lines: int
@@ -184,16 +184,16 @@ class Collected:
 
 
 def collect(folder: Path, collected: UPath, keep_days: int, kind: type[msgspec.Struct]) -> Collected:
-    """Ensures that sealed segments are in the lake, whole, each once, and that none there is older than so many days.
+    """Ensures that sealed segments are in the lake, whole, each once, and that none there is older than `keep_days`.
 
-    A segment keeps its name, so that one that was copied before a kill is copied again and is there once. Who collects
-    while another does waits, and finds what that one has left.
+    A segment keeps its name, so one that was copied before a kill is copied again and is there once. Of two collections
+    at the same time one waits, and takes what the other has left.
 
     Args:
         folder: Where the processes of an installation write.
         collected: Where the segments of all machines are collected.
-        keep_days: For how long.
-        kind: Of lines.
+        keep_days: How long they are kept.
+        kind: Type of the lines.
     """
     with _alone_in(folder):
         tidy(folder, keep_days)
@@ -203,7 +203,7 @@ def collect(folder: Path, collected: UPath, keep_days: int, kind: type[msgspec.S
 
 
 def move(folder: Path, collected: UPath, kind: type[msgspec.Struct]) -> Collected:
-    """Ensures that sealed segments are in the lake, whole, each once; nobody else moves those of the folder."""
+    """Ensures that sealed segments are in the lake, whole, each once; nobody else may move those of the folder."""
     segments, lines, torn = 0, 0, 0
     collected.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.glob(f"*{_SEALED}")):
@@ -220,7 +220,7 @@ def move(folder: Path, collected: UPath, kind: type[msgspec.Struct]) -> Collecte
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Ensures that nobody else is in the block with the same folder; a process that dies leaves it."""
+    """Ensures that nobody else is in the block with the same folder; a process that dies has left it."""
     private_folder(folder)
     opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -231,14 +231,14 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def segments_in(collected: UPath, since: datetime | None = None) -> list[UPath]:
-    """Returns the segments that were collected, oldest first; those that were full before a moment are left out."""
+    """Returns the collected segments, oldest first, without those finished before a given moment."""
     oldest = "" if since is None else _moment(since.timestamp() - _SEGMENT_S)
     segments = (path for path in collected.glob(f"*{_SEALED}") if path.name >= oldest)
     return sorted(segments, key=lambda path: path.name)
 
 
 def lines_of(content: bytes, kind: type[_Line]) -> Iterator[_Line | None]:
-    """Yields the lines of a segment; None for one that is torn."""
+    """Yields the lines of a segment; None for a torn one."""
     decoder = msgspec.json.Decoder(kind)
     for line in content.splitlines():
         try:
@@ -252,10 +252,10 @@ def _seal(path: Path) -> None:
 
 
 def _seal_abandoned(path: Path) -> bool:
-    """Returns whether a segment was sealed, which nobody was writing."""
+    """Returns whether a segment that nobody was writing was sealed."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # sealed meanwhile
+    except FileNotFoundError:  # sealed in the meantime
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -268,12 +268,12 @@ def _seal_abandoned(path: Path) -> bool:
 
 
 def _moment(epoch_s: float) -> str:
-    """Returns a moment as the names of segments begin: when they were opened, UTC."""
+    """Returns a moment in the form with which names of segments begin: when they were opened, UTC."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(epoch_s))
 
 
 def _remove_old(folder: Path | UPath, keep_days: int) -> int:
-    """Returns how many segments were removed, which their names say are older than so many days."""
+    """Returns how many segments were removed because, by their names, they are older than `keep_days`."""
     oldest = _moment(time.time() - keep_days * _DAY_S)
     old: Iterable[Path | UPath] = [path for path in folder.glob(f"*{_SEALED}") if path.name < oldest]
     return sum(path.unlink(missing_ok=True) is None for path in old)

@@ -1,8 +1,8 @@
-"""The processes of the service: one, or several behind one socket, that end without cutting anybody off.
+"""The processes of the service: one, or several behind one socket, which end without cutting anybody off.
 
-On SIGTERM a process says that it is not ready and asks each client to close its connection, answers on for
-`DRAIN_S`, takes what still waits at the socket, and ends. Why new connections are then held off at the socket by a
-filter: a connection that waits there when the socket is closed would be reset.
+On SIGTERM a process reports that it is not ready and asks each client to close its connection, goes on answering for
+`DRAIN_S`, accepts what still waits at the socket, and ends. A filter at the socket then holds off new connections,
+because a connection still waiting there when the socket is closed would be reset.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ from taxifare.serving import metrics
 from taxifare.serving.problems import MEDIA_TYPE, ProblemError
 
 DRAIN_S = 3.0
-"""How long a process answers on after it was told to end: load balancers notice within seconds."""
+"""How long a process goes on answering after it was told to end: load balancers notice within seconds."""
 
 _HOLD_OFF_S = 0.3
-"""How long before the end nobody new is let in."""
+"""How long before the end new connections are held off."""
 
 _LONGEST_ANSWER_S = 15
 _KEEP_ALIVE_S = 75
@@ -50,10 +50,10 @@ _log = logging.getLogger(__name__)
 
 
 def listening(host_and_port: str) -> socket.socket:
-    """Returns a socket that listens there, to be given to processes.
+    """Returns a socket listening at an address, to be passed to processes.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is not available.
     """
     host, _, port = host_and_port.rpartition(":")
     family, kind, protocol, _, address = socket.getaddrinfo(
@@ -61,7 +61,7 @@ def listening(host_and_port: str) -> socket.socket:
     )[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Small answers leave at once.
+    # Small answers are sent at once.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.bind(address)
@@ -74,9 +74,9 @@ def listening(host_and_port: str) -> socket.socket:
 
 
 class _OneWrite:
-    """A transport that sends what is written in one turn of the loop at once.
+    """A transport that sends everything written in one turn of the loop together.
 
-    uvicorn writes an answer in two pieces, headers and body: half of what it costs to send a short one.
+    uvicorn writes headers and body of an answer separately, which is half of the cost of sending a short one.
     """
 
     __slots__ = ("_held", "_loop", "_transport")
@@ -104,10 +104,10 @@ class _OneWrite:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, over a transport that sends an answer at once; heads of requests have bounds.
+    """HTTP as uvicorn speaks it, over a transport that sends an answer in one piece; request heads are bounded.
 
     Attributes:
-        head_began_s: Since when the head of a request is on its way, None where none is.
+        head_began_s: When the request head now arriving began, None where none is.
     """
 
     head_began_s: float | None = None
@@ -134,7 +134,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def end_with(self, status: HTTPStatus, detail: str) -> None:
-        """Tells a client whose request never came to the application what is wrong, and ends the connection."""
+        """Tells a client whose request never reached the application what is wrong, and ends the connection."""
         if self.transport.is_closing():
             return
         body = msgspec.json.encode(ProblemError(status, detail).problem)
@@ -145,7 +145,7 @@ class _Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Tells a client that what it speaks is not HTTP."""
+        """Tells a client that it does not speak HTTP."""
         self.end_with(HTTPStatus.BAD_REQUEST, msg)
 
 
@@ -183,7 +183,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drains on the first SIGTERM; on another, or on an interrupt, ends as soon as it can."""
-        del frame  # the signature is that of signal handlers
+        del frame  # part of the signature of signal handlers
         if sig == signal.SIGTERM and self._ends_at_s is None and self.started:
             self._app.draining = True
             self._ends_at_s = time.monotonic() + DRAIN_S
@@ -192,7 +192,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Returns whether it is time to end; who has lost the process that keeps it ends as well."""
+        """Returns whether it is time to end; a process whose supervisor has died ends as well."""
         if not self._owns_socket and os.getppid() != self._parent:
             self.handle_exit(signal.SIGTERM, None)
         if counter % 10 == 0:
@@ -212,7 +212,7 @@ class Server(uvicorn.Server):
 
 
 def hold_off(listener: socket.socket) -> None:
-    """Ensures that no further client is let in; who is in stays. Where the system cannot, nothing changes."""
+    """Ensures that no new client connects; connected ones stay. Where the system cannot do that, nothing changes."""
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
     buffer = ctypes.create_string_buffer(code)
     program = struct.pack("HL", len(_DROP_SYN), ctypes.addressof(buffer))
@@ -221,7 +221,7 @@ def hold_off(listener: socket.socket) -> None:
 
 
 class Supervisor:
-    """Keeps so many processes at one socket: one that died is started anew; told to end, all drain first."""
+    """Keeps several processes at one socket: one that dies is restarted; told to end, all drain first."""
 
     def __init__(self, workers: int, listener: socket.socket) -> None:
         self._listener = listener
@@ -230,7 +230,7 @@ class Supervisor:
         self._count = workers
 
     def run(self) -> int:
-        """Returns the exit code, when all processes have ended."""
+        """Returns the exit code once all processes have ended."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._tell)
         self._workers = [self._started() for _ in range(self._count)]
@@ -249,7 +249,7 @@ class Supervisor:
     def _started(self) -> subprocess.Popen[bytes]:
         self._listener.set_inheritable(True)
         number = str(self._listener.fileno())
-        # A session of its own: an interrupt from the terminal reaches it through here alone.
+        # A session of its own: an interrupt from the terminal reaches it only through here.
         return subprocess.Popen(  # noqa: S603 - the arguments are ours
             [sys.executable, "-m", "taxifare.serving", "--socket", number],
             pass_fds=[self._listener.fileno()],
@@ -283,4 +283,4 @@ class Supervisor:
 
 
 CANNOT_START = 2
-"""With which a process ends that will not start another time either: its settings are wrong."""
+"""Exit code of a process that would not start another time either: its settings are wrong."""

@@ -1,7 +1,7 @@
-"""Shadow: what the version that a person is asked about would have answered, written down beside production's answers.
+"""Shadow: what the version that a person is asked about would have answered, logged beside production's answers.
 
-Nobody is given it, and nobody waits for it: rides that were answered lie in a short queue, so that many are priced
-together, until every request is answered and nothing has come for a moment. What finds no room there is dropped, and
+Nobody receives it, and nobody waits for it: answered rides wait in a short queue, so that many are priced together,
+until every request is answered and nothing has arrived for a moment. Rides that find no room there are dropped and
 counted.
 """
 
@@ -27,19 +27,19 @@ from taxifare.serving.rides import packed, unfit
 from taxifare.serving.turns import Asked, answers, priced
 
 _MOST_WAITING = 4_096
-"""Rides: some seconds of a busy service, a few MB."""
+"""Rides in the queue: some seconds of a busy service, a few MB."""
 
 _TOGETHER = 64
-"""Rides that are priced at once: whoever comes meanwhile waits for a millisecond or two; one costs nearly as much."""
+"""Rides priced at once: a request in between waits for a millisecond or two; pricing one ride takes nearly as long."""
 
 _EVERY_S = 1.0
 """How long rides gather."""
 
 _GAP_S = 0.001
-"""For how long nothing has come when there is time."""
+"""There is time once nothing has arrived for so long."""
 
 _AGAIN_S = 0.005
-"""When somebody looks again whether there is."""
+"""How long until it is checked again whether there is time."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ class _Refused(NamedTuple):
 
 
 class StagingFollower:
-    """Holds the version in shadow, and renews it, in a thread of its own: production's follower waits for nothing here.
+    """Holds the version in shadow and keeps it up to date, in a thread of its own: production's follower never waits.
 
     Attributes:
-        current: It, None where there is none, or none that is fit.
-        fault: Why what is in shadow cannot be told or used, None where all is as it should be.
+        current: The version, None where there is none, or none that is fit.
+        fault: Why what is in shadow is unknown or cannot be used, None where all is well.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -69,15 +69,15 @@ class StagingFollower:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Ensures that somebody looks."""
+        """Ensures that the thread is looking."""
         threading.Thread(target=self._look_on, name="follower of what is in shadow", daemon=True).start()
 
     def stop(self) -> None:
-        """Ensures that nobody looks any more."""
+        """Ensures that the thread stops looking."""
         self._ended.set()
 
     def refuse(self, served: Served, why: str) -> None:
-        """Ensures that a version that does not price rides is not asked again."""
+        """Ensures that a version that does not price rides is not used again."""
         self._refused = _Refused(served.bundle.digest, f"version {served.version} is refused: {why}", float("inf"))
         if self.current is served:
             self.current = None
@@ -99,12 +99,12 @@ class StagingFollower:
         while not self._ended.is_set():
             try:
                 self._look()
-            except Exception as error:  # noqa: BLE001 - clients of buckets raise what they like, and who looks has to live
+            except Exception as error:  # noqa: BLE001 - bucket clients may raise anything, and the thread must survive
                 self._say(f"what is in shadow cannot be told or fetched: {error}")
             self._ended.wait(LOOK_EVERY_S)
 
     def _look(self) -> None:
-        """Ensures that what is in shadow is held, or that it is said why not."""
+        """Ensures that what is in shadow is held, or that the reason why not is given."""
         found = in_shadow.read(self._settings.lake)
         if found != self._in_shadow:
             self.current, self._in_shadow = None, found
@@ -116,13 +116,13 @@ class StagingFollower:
         self._say(None if refused is None else refused.why)
 
     def _taken(self, found: InShadow) -> _Refused | None:
-        """Ensures that a version is held from now on; returns why it is not."""
+        """Ensures that a version is held from now on; otherwise returns why not."""
         try:
             bundle = Bundle.read(
                 bundles_in(self._settings.lake) / found.digest, city=self._settings.city, target=self._settings.target
             )
         except BundleError as error:
-            # It may have been half there.
+            # It may have been incomplete.
             return _Refused(found.digest, f"version {found.version} is refused: {error}", time.monotonic() + AGAIN_S)
         self.current = Served(bundle, found.sequence)
         _log.info("version %s prices in shadow beside promotion %s", found.version, found.sequence)
@@ -135,17 +135,17 @@ class StagingFollower:
 
 
 class Shadow:
-    """Prices rides again that were answered, when there is time.
+    """Prices answered rides again when there is time.
 
     Args:
-        staging: With what.
-        log: Where that is written down.
-        metrics: What is counted.
-        is_busy: Tells whether somebody waits for an answer.
+        staging: What prices them.
+        log: Where the prices are logged.
+        metrics: Counts what happens.
+        is_busy: Returns whether somebody is waiting for an answer.
 
     Attributes:
         priced: Rides priced.
-        dropped: Rides that were not: there was no time, or the version in shadow could not price them.
+        dropped: Rides not priced: there was no time, or the version in shadow could not price them.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Shadow:
         self._is_coming_round = False
 
     def offer(self, asked: Sequence[Asked], by: Served) -> None:
-        """Ensures that rides which that model has answered are priced when there is time, as far as there is room."""
+        """Ensures that rides answered by `by` are priced again when there is time, as far as there is room."""
         staging = self._staging.current
         if staging is None or staging.sequence != by.sequence:
             return
@@ -172,7 +172,7 @@ class Shadow:
             loop.call_later(_EVERY_S, self._come_round)
 
     def end(self) -> None:
-        """Ensures that nothing is priced any more."""
+        """Ensures that nothing more is priced."""
         self._staging.stop()
         self._drop(len(self._waiting))
         self._waiting.clear()
@@ -182,7 +182,7 @@ class Shadow:
         return self._staging.facts() | {"priced": self.priced, "dropped": self.dropped}
 
     def _come_round(self) -> None:
-        """Prices some of the rides if there is time, and comes again while there are more."""
+        """Prices some of the rides if there is time, and schedules itself again while there are more."""
         loop = asyncio.get_running_loop()
         if self._is_busy() or loop.time() - self._last_s < _GAP_S:
             loop.call_later(_AGAIN_S, self._come_round)
@@ -190,13 +190,13 @@ class Shadow:
         self._take_some()
         self._is_coming_round = bool(self._waiting)
         if self._is_coming_round:
-            # Whoever has come meanwhile is seen first.
+            # Requests that have arrived in the meantime come first.
             loop.call_soon(self._come_round)
 
     def _take_some(self) -> None:
         some = [self._waiting.popleft() for _ in range(min(_TOGETHER, len(self._waiting)))]
         staging = self._staging.current
-        # What has become another's question meanwhile, or nobody's, is not answered.
+        # Rides are skipped if the question has changed or ended in the meantime.
         asked = [each for each, by in some if by is staging]
         written = 0
         if staging is not None and asked:
@@ -207,10 +207,10 @@ class Shadow:
         self._drop(len(some) - written)
 
     def _written_down(self, asked: Sequence[Asked], staging: Served) -> int:
-        """Returns how many of the rides are priced and on the log; those beyond the version's limits are not.
+        """Returns how many of the rides were priced and are on the log; those beyond the version's limits are not.
 
         Raises:
-            BundleError: The model answers what is no price; the runtime raises errors of its own.
+            BundleError: The model's answer is not a price; the runtime raises errors of its own.
         """
         beyond = unfit(packed([each.ride for each in asked]), staging.bundle.manifest.limits)
         within = [each for row, each in enumerate(asked) if row not in beyond]

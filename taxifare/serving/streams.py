@@ -1,10 +1,10 @@
 """Streams: rides come in from NATS JetStream, quotes go out, each ride at least once and always with its first quote.
 
-What rides came to comes in on a subject of its own, and is acknowledged once it is on the log (`outcome_log`).
+Outcomes of rides arrive on a subject of their own, and are acknowledged once they are on the log (`outcome_log`).
 
-A batch is priced together, each quote is remembered (`first_quotes`), written down (`prediction_log`) and sent, and
-only then are the rides acknowledged. Whatever is cut off in between is delivered again, and finds its first quote.
-Consumers of one target share the rides; those of another have them all, too. How far a consumer gets ahead of its
+A batch is priced together, each quote is remembered (`first_quotes`), logged (`prediction_log`) and sent, and only then
+are the rides acknowledged. Whatever is cut off in between is delivered again, and finds its first quote. Consumers of
+one target share the rides; those of another target receive them all as well. How far a consumer gets ahead of its
 acknowledgements is limited, so that a backlog stays with the server.
 """
 
@@ -43,7 +43,7 @@ from taxifare.serving.turns import Asked, answers, priced
 from taxifare.trips.targets import TargetName, target_in
 
 _BATCH = 256
-"""Rides that are priced together, at most; nobody waits for company."""
+"""Most rides that are priced together; none waits for others to arrive."""
 
 _MOST_UNACKNOWLEDGED = 4 * _BATCH
 """Rides that all consumers of a target have taken and not yet acknowledged; the others stay with the server."""
@@ -56,7 +56,7 @@ _END_S = 5.0
 _DAY_S = 86_400.0
 
 _SHOWN = 10_000
-"""Characters of what was refused that are repeated; all of it is in the stream, at `sequence`."""
+"""Most characters of a refused message that are repeated; all of it is in the stream, at `sequence`."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,12 +66,12 @@ class StreamError(ToldError, RuntimeError):
 
 
 class Refused(msgspec.Struct, kw_only=True):
-    """What came in and cannot be priced.
+    """A message that cannot be priced.
 
     Attributes:
-        ride_id: The ride's, as far as it says one.
+        ride_id: The ride's id, if it gives one.
         problem: Why.
-        received: What came in.
+        received: What arrived.
         sequence: Its number in the stream.
     """
 
@@ -82,7 +82,7 @@ class Refused(msgspec.Struct, kw_only=True):
 
 
 class _Came(NamedTuple):
-    """A message that came in: what it says, and what it asks for or why it cannot be priced."""
+    """A message that arrived: its content, and what it asks for or why it cannot be priced."""
 
     message: Msg
     entry: Mapping[str, Any]
@@ -91,14 +91,14 @@ class _Came(NamedTuple):
 
 
 class Consumer:
-    """Prices a stream until it is told to end.
+    """Prices the rides of a stream until it is told to end.
 
     Args:
         settings: Say where the stream is.
         follower: What rides are priced with.
-        log: Where quotes are written down.
-        outcomes: Where it is written down what rides came to.
-        metrics: What is counted.
+        log: Where quotes are logged.
+        outcomes: Where outcomes are logged.
+        metrics: Counts what happens.
 
     Attributes:
         counts: Rides `quoted`, those of them quoted `again`, messages `refused`, and outcomes `told`.
@@ -125,14 +125,14 @@ class Consumer:
         self._warned = "", 0.0
 
     def end(self) -> None:
-        """Ensures that no ride is taken any more; those taken are answered first."""
+        """Ensures that no further ride is taken; those taken already are answered first."""
         self._ended.set()
 
     async def run(self) -> None:
         """Prices until `end`.
 
         Raises:
-            StreamError: The server refuses the login, or what is asked of it.
+            StreamError: The server refuses the login or a request.
         """
         client = await self._connected()
         if client is None:
@@ -158,7 +158,7 @@ class Consumer:
         open_: Callable[[JetStreamContext], Awaitable[None]],
         take: Callable[[], Awaitable[None]],
     ) -> None:
-        """Takes turn after turn until the end; opens anew what a fault has closed."""
+        """Takes turn after turn until the end; reopens what a fault has closed."""
         is_open = False
         while not self._ended.is_set():
             self._ensure_let_in()
@@ -178,7 +178,7 @@ class Consumer:
                 await self._pause(_AGAIN_S)
 
     async def _open(self, stream: JetStreamContext) -> None:
-        """Ensures that there is all that is needed, made where it is missing."""
+        """Ensures that everything needed exists; creates what is missing."""
         keep_s, rides = self._settings.stream_keep_days * _DAY_S, self._settings.stream_rides
         try:
             source = await _stream_of(stream, rides, rides, keep_s)
@@ -203,27 +203,27 @@ class Consumer:
         _log.info("rides of %s are priced, their quotes are on %s", rides, self._quotes)
 
     async def _take_turn(self) -> None:
-        """Ensures that the rides that are there are answered, if there are any within a second."""
+        """Ensures that waiting rides are answered, if any arrive within a second."""
         if self._follower.current is None:
             self._say_waiting()
             await self._pause(_AGAIN_S)
             return
         self._is_waiting = False
         messages = await self._fetched()
-        # Taken once, and now: it may be another than before the wait, or none.
+        # Taken once, and only now: after the wait it may be a different one, or none.
         served = self._follower.current
         try:
             if served is not None and messages:
                 await self._answer(messages, served)
                 messages = ()
         finally:
-            # What was not answered is delivered again at once, not after the time for acknowledgements.
+            # Unanswered messages are delivered again at once, not only after the acknowledgement timeout.
             await asyncio.gather(*(message.nak() for message in messages), return_exceptions=True)
         if time.monotonic() - self._told_s > _TOLD_EVERY_S:
             self._tell()
 
     async def _open_outcomes(self, stream: JetStreamContext) -> None:
-        """Ensures that there is a subject of outcomes, made where it is missing, and a place in it."""
+        """Ensures that the subject of outcomes and a consumer of it exist; creates what is missing."""
         subject, name = self._settings.stream_outcomes, f"{self._name}-outcomes"
         try:
             source = await _stream_of(stream, subject, subject, self._settings.stream_keep_days * _DAY_S)
@@ -241,11 +241,11 @@ class Consumer:
             ) from None
 
     async def _take_outcomes(self) -> None:
-        """Ensures that outcomes that are there are on the log, and only then acknowledged."""
+        """Ensures that waiting outcomes are on the log, and only then acknowledged."""
         try:
             messages = await self._told.fetch(_BATCH, timeout=_FETCH_S)
         except TimeoutError:
-            await self._told.consumer_info()  # raises where somebody has deleted it
+            await self._told.consumer_info()  # raises if somebody has deleted it
             return
         kept: list[ToldOutcome] = []
         for message in messages:
@@ -264,7 +264,7 @@ class Consumer:
         await asyncio.gather(*(message.ack() for message in messages))
 
     async def _refuse(self, message: Msg, problem: ProblemError) -> None:
-        """Ensures that what is no outcome is on the subject of what was refused, once."""
+        """Ensures that a message which is not an outcome is on the subject of refused messages, once."""
         sequence = message.metadata.sequence.stream
         received = message.data.decode(errors="backslashreplace")[:_SHOWN]
         refused = Refused(ride_id=None, problem=problem.problem, received=received, sequence=sequence)
@@ -277,10 +277,10 @@ class Consumer:
             messages = await self._rides.fetch(_BATCH, timeout=_FETCH_S)
         except TimeoutError:
             messages = []
-        if not messages:  # the client says so in either way
+        if not messages:  # the client signals it either way
             self._metrics.left_in_stream(0)
             if time.monotonic() - self._looked_s > _LOOK_EVERY_S:
-                # A consumer that somebody has deleted gives nothing, and says nothing.
+                # A consumer that somebody has deleted delivers nothing, without an error.
                 await self._rides.consumer_info()
                 self._looked_s = time.monotonic()
             return ()
@@ -288,7 +288,7 @@ class Consumer:
         return messages
 
     async def _answer(self, messages: Sequence[Msg], served: Served) -> None:
-        """Ensures that each message is answered, with a quote or with why there is none, and then acknowledged."""
+        """Ensures that each message is answered, with a quote or the reason why there is none, then acknowledged."""
         came = [_came(message, served) for message in messages]
         asked = [each.asked for each in came if each.asked is not None]
         quotes = priced(asked, served)
@@ -307,7 +307,7 @@ class Consumer:
         if quote is not None:
             first, is_new = await self._first.kept(quote)
         else:
-            # What was priced once may be beyond the limits of the version that is in production now.
+            # A ride that was priced before may be beyond the limits of the version in production now.
             found = await self._first.of(came.entry["ride_id"]) if is_id(came.entry.get("ride_id")) else None
             if found is None:
                 return came.problem or unfit([])
@@ -320,13 +320,13 @@ class Consumer:
         return first
 
     def _write_down(self, lines: Sequence[Answer], served: Served) -> None:
-        """Ensures that quotes are on the log before they leave; one that is on it already counts once."""
+        """Ensures that quotes are on the log before they are sent; one that is there twice counts once."""
         lost = self._log.lost
         self._log.append(lines)
         self._metrics.priced(len(lines), served.version, self._log.lost - lost)
 
     async def _send(self, came: _Came, found: FirstQuote | ProblemError) -> None:
-        """Ensures that an answer is in its stream; the server drops one that it got a moment ago."""
+        """Ensures that an answer is in its stream; the server drops a recent duplicate."""
         sequence = came.message.metadata.sequence.stream
         if isinstance(found, FirstQuote):
             self.counts["quoted"] += 1
@@ -350,7 +350,7 @@ class Consumer:
             _log.warning("rides wait: %s", self._follower.behind or "no model is in production")
 
     def _warn(self, error: Exception) -> None:
-        """Says what is wrong, and what goes on being wrong once a minute."""
+        """Logs what is wrong; a fault that persists is logged once a minute."""
         text, now_s = str(error) or type(error).__name__, time.monotonic()
         if text != self._warned[0] or now_s - self._warned[1] > _TOLD_EVERY_S:
             self._warned = text, now_s
@@ -365,7 +365,7 @@ class Consumer:
         self._told_s = time.monotonic()
 
     async def _pause(self, seconds: float) -> None:
-        """Waits, but no longer than until the end."""
+        """Waits, but not beyond the end."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), seconds)
 
@@ -374,7 +374,7 @@ class Consumer:
         return f"STREAM_URL={secrets.shown(self._settings.stream_url.get_secret_value())}"
 
     async def _connected(self) -> Client | None:
-        """Returns a connection, which renews itself; None where the end came first.
+        """Returns a connection that reconnects by itself; None where the end came first.
 
         Raises:
             StreamError: The login is refused.
@@ -398,7 +398,7 @@ class Consumer:
         return None
 
     def _ensure_let_in(self) -> None:
-        """Ensures that the server has not refused the login: trying again would not help."""
+        """Ensures that the server has not refused the login: retrying would not help."""
         if self._denied.is_set():
             raise StreamError(f"{self._address}: expected a login that the server takes, received a refusal")
 
@@ -414,10 +414,10 @@ def _came(message: Msg, served: Served) -> _Came:
 
 
 def _told(message: Msg, settings: StreamSettings) -> list[ToldOutcome]:
-    """Returns what a message says that a ride came to; nothing where that is what another target's consumers are told.
+    """Returns the outcomes in a message; none where they are meant for another target's consumers.
 
     Raises:
-        ProblemError: It says none.
+        ProblemError: It contains no outcome.
     """
     entry = decoded(message.data)
     others = {target_in(settings.city, name).unit for name in get_args(TargetName) if name != settings.target}
@@ -427,7 +427,7 @@ def _told(message: Msg, settings: StreamSettings) -> list[ToldOutcome]:
 
 
 async def _connection(address: str, name: str, told: Callable[[Exception], Awaitable[None]]) -> Client:
-    """Returns a connection to a server, however long it takes until that is there."""
+    """Returns a connection to a server, however long it takes until the server is there."""
     parts = urlsplit(address)
     login: dict[str, Any] = {}
     if parts.username and parts.password is None:
@@ -446,13 +446,13 @@ async def _connection(address: str, name: str, told: Callable[[Exception], Await
 
 
 async def _stream_of(stream: JetStreamContext, subject: str, name: str, keep_s: float) -> str:
-    """Returns the name of the stream that keeps a subject's messages, which is made where there is none.
+    """Returns the name of the stream that keeps a subject's messages, which is created if there is none.
 
     Args:
         stream: The server.
-        subject: Which.
-        name: Of the subject, or of all that begin like it.
-        keep_s: How long a stream that is made keeps them.
+        subject: The subject.
+        name: Names a new stream: the subject itself, or what its subjects begin with.
+        keep_s: How long a new stream keeps messages.
     """
     try:
         return await stream.find_stream_name_by_subject(subject)
@@ -463,8 +463,8 @@ async def _stream_of(stream: JetStreamContext, subject: str, name: str, keep_s: 
 
 
 async def _close(client: Client) -> None:
-    """Ensures that what was sent is with the server, unless it is away, and that the connection ends."""
-    # uvloop raises RuntimeError where something is left for a server that is gone.
+    """Ensures that what was sent has reached the server, if it is there, and that the connection ends."""
+    # uvloop raises RuntimeError if data is left for a server that is gone.
     with suppress(NatsError, OSError, RuntimeError, TimeoutError):
         if client.is_connected:
             await asyncio.wait_for(client.flush(), _END_S)

@@ -1,7 +1,7 @@
 """Turns: rides that arrive while the event loop is busy are priced together, by one model, and logged together.
 
-Pricing eight rides costs little more than pricing one. Nobody waits for company: whoever is there when the loop comes
-round is priced then.
+Pricing eight rides costs little more than pricing one. None waits for others to arrive: whichever rides are there when
+the loop comes round are priced then.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from taxifare.serving.prediction_log import Answer, PredictionLog, Role
 from taxifare.serving.rides import Ride, packed
 
 _LARGE = 256
-"""Rides that are priced in a thread, so that others go on meanwhile."""
+"""From so many rides on they are priced in a thread, so that others can go on in the meantime."""
 
 _MOST_ROUNDS = 4
-"""Of the loop, each of which takes what has arrived: a fraction of a millisecond."""
+"""Rounds of the loop, each of which takes what has arrived: a fraction of a millisecond."""
 
 
 class Asked(NamedTuple):
-    """A ride that is asked for.
+    """A ride whose price is asked for.
 
     Attributes:
-        ride_id: What the client calls it.
-        told: What the client told of it.
+        ride_id: The client's id of it.
+        told: The ride as the client described it.
         ride: The same, checked.
-        received_at: When, UTC.
+        received_at: When the request arrived, UTC.
     """
 
     ride_id: str | int
@@ -41,7 +41,7 @@ class Asked(NamedTuple):
 
 
 class Quote(NamedTuple):
-    """What is answered to a ride, by which model, and the dated rules in force that this has learned nothing of."""
+    """The answer to a ride, the model that gave it, and the dated rules in force that the model has not learned."""
 
     served: Served
     fare: float
@@ -60,10 +60,10 @@ class Turns:
         self._thread = ThreadPoolExecutor(1, "large batches")
 
     async def quote(self, asked: Asked) -> Quote:
-        """Returns the quote of a ride, priced with the others of this turn.
+        """Returns the quote for a ride, priced with the others of this turn.
 
         Raises:
-            ProblemError: No model is there.
+            ProblemError: There is no model.
             BundleError: It does not predict.
         """
         loop = asyncio.get_running_loop()
@@ -87,7 +87,7 @@ class Turns:
         return quotes
 
     def _come_round(self, before: int, rounds: int = 1) -> None:
-        """Takes the turn, unless this round of the loop has brought company: then the next may bring more."""
+        """Takes the turn, unless this round of the loop has brought more rides: then the next one may, too."""
         now = len(self._waiting)
         if now > max(before, 1) and rounds < _MOST_ROUNDS:
             asyncio.get_running_loop().call_soon(self._come_round, now, rounds + 1)
@@ -96,14 +96,14 @@ class Turns:
 
     def _take_turn(self) -> None:
         turn, self._waiting = self._waiting, []
-        # Whoever has gone away meanwhile is not answered.
+        # Clients that have gone in the meantime are not answered.
         turn = [(asked, future) for asked, future in turn if not future.done()]
         asked = [each for each, _ in turn]
         try:
-            # Taken once: whatever is promoted meanwhile, one model answers all of them.
+            # Taken once: whatever is promoted in the meantime, one model answers all of them.
             quotes = priced(asked, self._follower.served())
             self._write_down(asked, quotes)
-        except Exception as error:  # noqa: BLE001 - it is raised where each of them is waited for
+        except Exception as error:  # noqa: BLE001 - it is raised wherever one of them is awaited
             for _, future in turn:
                 future.set_exception(error)
         else:
@@ -111,7 +111,7 @@ class Turns:
                 future.set_result(quote)
 
     def _write_down(self, asked: Sequence[Asked], quotes: Sequence[Quote]) -> None:
-        """Ensures that the answers are on the log before they leave."""
+        """Ensures that the answers are on the log before they are sent."""
         if not asked:
             return
         lost = self._log.lost
@@ -129,14 +129,14 @@ def priced(asked: Sequence[Asked], served: Served) -> list[Quote]:
         return []
     bundle = served.bundle
     found = bundle.quote(packed([each.ride for each in asked]))
-    # As they are written: to a hundredth of a cent.
+    # As they are logged: to a hundredth of a cent.
     columns = np.array([found.fare, found.upper, found.corrected, found.quoted], np.float64).round(4).tolist()
     unlearned = (bundle.unlearned(each.ride.pickup_datetime) for each in asked)
     return [Quote(served, *values) for values in zip(*columns, unlearned, strict=True)]
 
 
 def answers(asked: Sequence[Asked], quotes: Sequence[Quote], role: Role = "production") -> list[Answer]:
-    """Returns the lines of the log: what is answered to rides, now, or would have been."""
+    """Returns the lines of the log: what rides are answered now, or would have been."""
     now = datetime.now(UTC)
     return [
         Answer(

@@ -1,8 +1,8 @@
-"""Zones: a ride may name the taxi zones where it starts and ends, as the course's clients do, in place of coordinates.
+"""Zones: a ride may name the taxi zones where it starts and ends instead of coordinates, as the course's clients do.
 
-It is priced from one zone's centroid to the other's, where models that were trained on zones have seen their rides.
-New York's are those that `taxifare.sources.tlc` computes from the Taxi and Limousine Commission's file, kept here so
-that a process that prices rides needs neither the file nor what reads it.
+It is priced from one zone's centroid to the other's, where models trained on zones have seen their rides. New York's
+centroids are those that `taxifare.sources.tlc` computes from the Taxi and Limousine Commission's file; they are kept
+here so that a process that prices rides needs neither the file nor the libraries that read it.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from taxifare.serving.rides import Fault, RideError, shown
 
 ENDS = {"PULocationID": "pickup", "DOLocationID": "dropoff"}
-"""The fields that name a zone, as the commission's files call them, and the end of the ride that is there."""
+"""The fields that name a zone, as the commission's files call them, and the end of the ride they stand for."""
 
 Zones = Mapping[int, tuple[float, float]]
 """Longitude and latitude of the centroid of each zone, by its number; degrees."""
@@ -22,7 +22,7 @@ Zones = Mapping[int, tuple[float, float]]
 
 @cache
 def zones_of(city: str) -> Zones:
-    """Returns the zones of a city, none where they are not known.
+    """Returns the zones of a city, none if they are not known.
 
     >>> zones_of("new-york")[132]
     (-73.78653, 40.646985)
@@ -37,7 +37,7 @@ def zones_of(city: str) -> Zones:
 
 
 def placed(told: Mapping[str, object], zones: Zones) -> Mapping[str, object]:
-    """Returns what was told of a ride, with coordinates in place of zones.
+    """Returns a ride as described, with coordinates in place of zones.
 
     >>> placed({"PULocationID": 132, "passenger_count": 1}, zones_of("new-york"))
     {'passenger_count': 1, 'pickup_longitude': -73.78653, 'pickup_latitude': 40.646985}
@@ -46,7 +46,7 @@ def placed(told: Mapping[str, object], zones: Zones) -> Mapping[str, object]:
     taxifare.serving.rides.RideError: PULocationID: expected the number of a taxi zone, received 264
 
     Raises:
-        RideError: There is no such zone, or the ride has coordinates of that end as well.
+        RideError: There is no such zone, or the ride has coordinates for that end as well.
     """
     if not zones or not any(name in told for name in ENDS):
         return told
@@ -70,7 +70,7 @@ def placed(told: Mapping[str, object], zones: Zones) -> Mapping[str, object]:
 
 
 def with_zones(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the JSON schema of a ride that names a place of each end, or a zone."""
+    """Returns the JSON schema of a ride that gives coordinates or a zone for each end."""
     zone = {"type": "integer", "description": "the number of a taxi zone, in place of coordinates"}
     of_place = {end: [f"{end}_longitude", f"{end}_latitude"] for end in ENDS.values()}
     coordinates = {field for fields in of_place.values() for field in fields}
