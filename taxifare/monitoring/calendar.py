@@ -1,7 +1,7 @@
-"""The calendar: dated rules in force, or about to be, that the model which prices rides has learned nothing of.
+"""The calendar: dated rules, in force or about to be, that the model pricing rides has learned nothing about.
 
-No method that looks at rides sees a fare rise coming, and none that looks at inputs sees it at all: the day is in the
-city's facts, and is told before the first ride under it is paid. What is learned after the day is what rides cost.
+No method that looks at rides sees a fare rise coming, and none that looks at inputs sees it at all: its date is in the
+city's facts, and is announced before the first ride under it is paid. Only after that date can its effect be learned.
 
 Why the calendar comes first: docs/decisions.md, under monitoring.
 """
@@ -24,29 +24,29 @@ from taxifare.trips.cities import City, Rule
 from taxifare.trips.targets import Unit
 
 LOOKS_AHEAD = timedelta(days=14)
-"""How long before its day a rule is named: enough to warn those who set prices, and to be there when rides are paid."""
+"""How long before its date a rule is named: enough to warn those who set prices before the first such ride is paid."""
 
 IS_NEWS = timedelta(days=31)
-"""How long after its day people are still told of a rule; afterwards it is only shown."""
+"""How long after its date people are still told about a rule; later it is only shown."""
 
 
 class HasLearned(Protocol):
-    """What a model has learned from, as far as the calendar asks."""
+    """What a model has learned from, as far as the calendar needs it."""
 
     @property
     def last_pickup(self) -> datetime:
-        """Of the trips that it has learned."""
+        """The last pickup among the trips it has learned."""
 
 
 @dataclass(frozen=True)
 class UnlearnedRule:
-    """A dated rule that a model has learned nothing of.
+    """A dated rule that a model has learned nothing about.
 
     Attributes:
         rule: The rule.
-        days: Since it has been in force; negative before.
+        days: Days since it came into force; negative before.
         why: What the model lacks.
-        is_ahead: Whether its day is after all rides that the model has learned; else it is but none of its features.
+        is_ahead: Whether its date is after all rides the model has learned; otherwise it is only not a feature.
     """
 
     rule: Rule
@@ -56,7 +56,7 @@ class UnlearnedRule:
 
     @property
     def is_news(self) -> bool:
-        """Whether it is about to be in force, or has been for no more than a month or so."""
+        """Whether it is about to come into force, or has been in force for no more than about a month."""
         return self.days <= IS_NEWS.days
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class UnlearnedRule:
 
 @dataclass(frozen=True)
 class Expectation:
-    """The error to expect of a model by how hard rides are: blind to rules, for it supposes that it keeps its skill.
+    """The error to expect of a model given how hard rides are: blind to rules, as it assumes that skill stays the same.
 
     Attributes:
         then: How well it did where it was approved.
@@ -81,7 +81,7 @@ class Expectation:
 
     @property
     def mae(self) -> float:
-        """The error a ride to expect.
+        """The error to expect per ride.
 
         >>> round(Expectation(Baseline(mae=1.5, difficulty_mae=3.0), 3.4, "2012-08").mae, 6)
         1.7
@@ -99,12 +99,12 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Calendar:
-    """What the calendar says of the model that prices rides.
+    """What the calendar says about the model that prices rides.
 
     Attributes:
-        version: Which one, None where none is in production.
+        version: The version, None where none is in production.
         today: On the city's clock.
-        unlearned: The rules that it has learned nothing of, oldest first.
+        unlearned: The rules that it has learned nothing about, oldest first.
         expected: The error to expect, None where the ledger does not say what was promised.
     """
 
@@ -115,12 +115,12 @@ class Calendar:
 
     @property
     def news(self) -> tuple[UnlearnedRule, ...]:
-        """Those of them that people are told of."""
+        """The unlearned rules that people are told about."""
         return tuple(one for one in self.unlearned if one.is_news)
 
     @property
     def state(self) -> str:
-        """A text that changes when the model, or what it lacks, does, and not with the days."""
+        """A text that changes when the model, or what it lacks, changes, but not from day to day."""
         return "; ".join([f"version {self.version}", *(f"{one.rule.name}: {one.why}" for one in self.unlearned)])
 
     def told(self, unit: Unit) -> str:
@@ -140,15 +140,15 @@ class Calendar:
 def unlearned_rules(
     city: City, exposure: Iterable[HasLearned], today: date, features: Sequence[str] | None = None
 ) -> tuple[UnlearnedRule, ...]:
-    """Returns the dated rules in force, or within `LOOKS_AHEAD`, that a model has learned nothing of, oldest first.
+    """Returns the dated rules, in force or within `LOOKS_AHEAD`, that a model has learned nothing about, oldest first.
 
-    It has where its exposure ends on the rule's day or later, and the rule is one of its features.
+    It has learned a rule if its exposure ends on the rule's date or later and the rule is one of its features.
 
     Args:
         city: Gives the rules.
         exposure: What the model has learned from.
         today: On the city's clock.
-        features: What the model takes; None where that is not known.
+        features: Inputs of the model; None if unknown.
     """
     last = max(entry.last_pickup for entry in exposure).date()
     found = []
@@ -162,7 +162,7 @@ def unlearned_rules(
 
 
 def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar:
-    """Returns what the calendar says of the model that prices rides, as it is published beside the bundles.
+    """Returns what the calendar says about the model that prices rides, as published beside the bundles.
 
     Args:
         entries: The ledger's, which say what was promised.
@@ -170,8 +170,8 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
         now: The moment.
 
     Raises:
-        InForceError: What is in force cannot be told.
-        BundleError: Its bundle is not one.
+        InForceError: What is in force is unknown.
+        BundleError: Its bundle is not a valid one.
         OSError: The lake cannot be read.
     """
     today = now.astimezone(ZoneInfo(settings.time_zone)).date()
@@ -183,7 +183,7 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
 
 
 def calendar_if_told(entries: Entries, settings: Settings, now: datetime) -> Calendar | None:
-    """Returns what `calendar_in` does, None where what is in force cannot be told: that is said of the service."""
+    """Returns what `calendar_in` does, None where what is in force is unknown: the service's state says so."""
     try:
         return calendar_in(entries, settings, now)
     except (ToldError, OSError):
@@ -210,10 +210,10 @@ def expectation(entries: Entries, version: str) -> Expectation | None:
 
 
 def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, FaultNotice]:
-    """Returns what people are to be told of rules that are about to be in force, or have been of late, by its name.
+    """Returns what people are to be told about rules that are about to come into force, or recently did, by key.
 
     Args:
-        calendar: What it says, None where that cannot be told.
+        calendar: What the calendar says, None if unknown.
         unit: Of errors.
         page: Where to look.
     """
@@ -222,7 +222,7 @@ def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, Fau
 
 
 def fault_of(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str) -> FaultNotice:
-    """Returns what is told of one rule, once for each version."""
+    """Returns what people are told about one rule, once for each version."""
     about = f"rule {unlearned.rule.name} and version {calendar.version}"
     said = f"Not learned: {unlearned}"
     if not unlearned.is_ahead:
@@ -242,7 +242,7 @@ def fault_of(unlearned: UnlearnedRule, calendar: Calendar, unit: Unit, page: str
 
 
 def _manifest_in_force(settings: Settings) -> Manifest | None:
-    """Returns what the bundle in force is, None where nothing is in production."""
+    """Returns the manifest of the bundle in force, None where nothing is in production."""
     promotion = in_force.read(settings.lake)
     if promotion is None or promotion.digest is None:
         return None

@@ -1,8 +1,8 @@
-"""Drift of the inputs: whether rides are others than those that production learned from. Shown; by itself no alarm.
+"""Input drift: whether rides differ from those that production learned from. It is shown; by itself it is no alarm.
 
-Rides are held against earlier rides of the same mix of calendar – the same weekdays and times of day – so that a month
-of five Mondays is no drift. What inputs cannot say is whether prices have moved: at the largest fare rise on record no
-feature did, so nobody is alarmed by them (docs/monitoring.md).
+Rides are compared with earlier rides of the same calendar mix – the same weekdays and times of day – so that a month
+with five Mondays is no drift. Inputs cannot say whether prices have moved: at the largest fare rise on record no
+feature did, so they raise no alarm (docs/monitoring.md).
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from taxifare.trips.features import feature_names
 from taxifare.trips.table import COORDINATES
 
 BINS = 10
-"""Of the population stability index: tenths of the reference."""
+"""Bins of the population stability index: tenths of the reference."""
 
 LEAST_SHARE = 1e-4
-"""What an empty bin counts as: a logarithm of nothing is no number."""
+"""What an empty bin counts as, because the logarithm of 0 is not finite."""
 
 THRESHOLD = 0.02
-"""Of a feature's index. Chosen on months before July 2012, of which none reached a quarter of it."""
+"""Threshold for a feature's index. Chosen on months before July 2012, none of which reached a quarter of it."""
 
 CHANCE = 27.9
 """99.9 % quantile of chi-square with `BINS` - 1 degrees of freedom, what chance adds, times the number of rides."""
@@ -34,19 +34,19 @@ FALSE_ALARMS = "of 33 quiet months from October 2012 to June 2015 none had a fea
 _HOURS_A_PART = 3
 
 _CALENDAR = frozenset({"year_sin", "year_cos", "trend_years"})
-"""Features that say which day it is: they are others every day."""
+"""Features that say which day it is: they differ every day."""
 
 _Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """How far a feature's values are from those before.
+    """How far a feature's values are from earlier ones.
 
     Attributes:
         name: The feature.
         index: The population stability index.
-        threshold: `THRESHOLD`, and what chance alone adds to the index at so few rides.
+        threshold: `THRESHOLD` plus what chance alone adds to the index at this number of rides.
     """
 
     name: str
@@ -61,15 +61,15 @@ class FeatureDrift:
 
 @dataclass(frozen=True)
 class InputDrift:
-    """What there is to see of a month's inputs.
+    """What a month's inputs show.
 
     Attributes:
         rides: How many.
-        reference_rides: How many they are held against.
-        features: Each feature, the farthest first.
+        reference_rides: How many earlier rides they are compared with.
+        features: Each feature, the one with the most drift first.
         missing: The share of published trips without a value, by column.
-        outside: The share of published trips outside the city's box or with a count of passengers that is none.
-        by_hour: The share of rides that begin in each hour of the day, and of those before: columns `now`, `before`.
+        outside: The share of published trips outside the city's box or with an invalid passenger count.
+        by_hour: The share of rides that begin in each hour of the day, now and before: columns `now`, `before`.
     """
 
     rides: int
@@ -86,7 +86,7 @@ class InputDrift:
 
     @property
     def says(self) -> str:
-        """What it comes to, in words."""
+        """A summary in words."""
         farthest = self.features[0]
         named = ", ".join(self.beyond) or "none"
         return (
@@ -96,12 +96,12 @@ class InputDrift:
 
 
 def input_drift(published: pd.DataFrame, rides: pd.DataFrame, before: pd.DataFrame, city: City) -> InputDrift:
-    """Returns how a month's rides differ from those that were learned from, and what is wrong with what was published.
+    """Returns how a month's rides differ from those that were learned from, and faults of the published trips.
 
     Args:
         published: The month's trips as published.
         rides: The clean ones, with features.
-        before: Earlier ones, with features, see `rehearsal.reservoir`; at least one.
+        before: Earlier clean rides, with features, see `rehearsal.reservoir`; at least one.
         city: Gives features and limits.
     """
     weights = calendar_weights(rides, before)
@@ -122,14 +122,14 @@ def input_drift(published: pd.DataFrame, rides: pd.DataFrame, before: pd.DataFra
 
 
 def calendar_weights(rides: pd.DataFrame, before: pd.DataFrame) -> _Numbers:
-    """Returns how often each earlier ride counts, so that together they have the weekdays and hours of the rides.
+    """Returns weights for earlier rides that give them together the weekdays and hours of the rides.
 
     Args:
         rides: With `pickup_datetime`.
-        before: Earlier ones, n of them, likewise.
+        before: Earlier rides, n of them, likewise.
 
     Returns:
-        Shape (n,), adding up to the number of rides whose weekday and time of day earlier rides have, too.
+        Shape (n,), adding up to the number of rides whose weekday and time of day also occur among earlier rides.
     """
     now, then = _parts_of_week(rides), _parts_of_week(before)
     cells = 7 * 24 // _HOURS_A_PART
@@ -139,9 +139,9 @@ def calendar_weights(rides: pd.DataFrame, before: pd.DataFrame) -> _Numbers:
 
 
 def psi(before: _Numbers, now: _Numbers, weights: _Numbers | None = None, bins: int = BINS) -> float:
-    """Returns the population stability index: Σ (p - q) ln(p / q) over the tenths of the values before.
+    """Returns the population stability index: Σ (p - q) ln(p / q) over the tenths of the earlier values.
 
-    Values that fill a tenth and more by themselves, such as one passenger, are a bin of their own.
+    Values that fill a tenth or more by themselves, such as one passenger, are a bin of their own.
 
     >>> same = np.arange(1000.0)
     >>> psi(same, same)
@@ -150,10 +150,10 @@ def psi(before: _Numbers, now: _Numbers, weights: _Numbers | None = None, bins: 
     0.76
 
     Args:
-        before: Values to hold the others against, shape (n,).
-        now: The others, shape (m,).
-        weights: How often each value before counts, shape (n,); None for once.
-        bins: How many.
+        before: Earlier values, shape (n,).
+        now: Values to compare with them, shape (m,).
+        weights: Weights of the earlier values, shape (n,); None: all 1.
+        bins: Number of bins.
     """
     edges = np.unique(np.quantile(before, np.linspace(0, 1, bins + 1)[1:-1]))
 
@@ -180,7 +180,7 @@ def _by_hour(rides: pd.DataFrame) -> pd.Series:
 
 
 def _outside(published: pd.DataFrame, city: City) -> dict[str, float]:
-    """Returns the share of trips whose value is there, and none of the city's."""
+    """Returns the share of trips that have a value which is not valid in the city."""
     ranges = {
         name: city.longitude_range_deg if "longitude" in name else city.latitude_range_deg for name in COORDINATES
     }

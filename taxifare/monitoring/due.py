@@ -1,7 +1,7 @@
-"""Which months are to be joined (again): derived each time from what is in the lake, never remembered.
+"""Which months have to be joined (again): derived each time from what is in the lake, never remembered.
 
-The files of a month carry what they were made of: the segments and files that quotes were gathered from, the outcome
-segments and the edition of the trips that they were joined with. What is there besides makes the month due.
+The files of a month record what they were made from: the segments and files that quotes were gathered from, and the
+outcome segments and the edition of the trips that they were joined with. Anything further makes the month due.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from taxifare.trips.months import Month, parse_month
 def months_due(
     edition_of: Callable[[Month], str | None], places: Mapping[Month, tuple[UPath, UPath]], settings: Settings
 ) -> dict[Month, str]:
-    """Returns the months for whose rides there is something new, oldest first, with a digest of what.
+    """Returns the months with something new about their rides, oldest first, with a digest of what is new.
 
     Args:
-        edition_of: Returns the revision of a month that the lake has whole, clean and raw alike, None of others; asked
-            of those months alone that have quotes.
-        places: Of each month the files of its predictions and outcomes.
+        edition_of: Returns the revision of a month that the lake has whole, both clean and raw, None for others;
+            called only for months that have quotes.
+        places: The files of each month's predictions and outcomes.
         settings: Say where lake and inbox are.
 
     Raises:
@@ -57,7 +57,7 @@ def months_due(
 def _new_truths(
     revision: str | None, gathered: str, told: list[UPath], predictions: UPath, outcomes: UPath
 ) -> Iterator[str]:
-    """Yields what a month was not joined with: its quotes, the trips' edition, segments that mention its rides."""
+    """Yields what a month was not yet joined with: its quotes, the trips' edition, segments that mention its rides."""
     joined = joined_with(outcomes)
     if joined is None:
         yield "never joined"
@@ -72,11 +72,11 @@ def _new_truths(
 
 
 def _quoted(settings: Settings) -> Iterator[tuple[str, frozenset[Month]]]:
-    """Yields the segments and files of answers, and the months that rides in them begin in."""
+    """Yields the segments and files of answers, with the months in which their rides begin."""
     for segment in segments_in(prediction_log.collected_in(settings.lake)):
         yield segment.name, _months_in(segment)
     if settings.inbox is not None:
-        with suppress(FileNotFoundError):  # an inbox that is not there is `inbox_sensor`'s to tell
+        with suppress(FileNotFoundError):  # `inbox_sensor` reports a missing inbox
             for answers, receipt in priced_files(settings.inbox):
                 yield f"{answers.name}:{receipt.edition}", _months_of(answers, receipt.edition)
 
@@ -86,14 +86,14 @@ def _months_in(segment: UPath) -> frozenset[Month]:
     """Returns the months of a segment, which never changes once it is collected."""
     try:
         content = segment.read_bytes()
-    except FileNotFoundError:  # older than it is kept
+    except FileNotFoundError:  # removed because of its age
         return frozenset()
     return months_of_lines(content)
 
 
 @lru_cache(maxsize=1_000)
 def _months_of(answers: UPath, edition: str) -> frozenset[Month]:
-    del edition  # the same place at another edition has other rides
+    del edition  # part of the cache key: another edition at the same place has other rides
     try:
         return frozenset(map(parse_month, months_of_answers(answers)))
     except RideFileError:
@@ -102,8 +102,8 @@ def _months_of(answers: UPath, edition: str) -> frozenset[Month]:
 
 @lru_cache(maxsize=1_000)
 def _mention(segments: tuple[UPath, ...], predictions: UPath, gathered: str) -> bool:
-    """Whether somebody told in segments what rides of a month came to, as it was gathered from these sources."""
-    del gathered  # gathered from others, it has other rides
+    """Whether segments tell the outcome of any ride of a month, as it was gathered from these sources."""
+    del gathered  # part of the cache key: gathered from other sources, it has other rides
     with predictions.open("rb") as file:
         ids = pq.read_table(file, columns=["ride_id"])["ride_id"]
     return bool(pc.any(pc.is_in(ids, pa.concat_arrays(list(map(_ids, segments))))).as_py())

@@ -1,7 +1,7 @@
-"""What monitoring cannot do, told to people."""
+"""What monitoring cannot do, in words for people."""
 
 from taxifare.errors import ToldError
 
 
 class MonitoringError(ToldError, RuntimeError):
-    """A month of quotes or outcomes that cannot be read or joined; says which file, what was expected, the way out."""
+    """A month's quotes or outcomes cannot be read or joined; says which file, what was expected, the way out."""

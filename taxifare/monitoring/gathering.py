@@ -1,8 +1,8 @@
-"""Gathering: a month's quotes from the segments that were collected and from files that were priced, each once.
+"""Gathering: a month's quotes from collected segments and priced files, each once.
 
-What is stored of the month is kept: segments go after PREDICTION_LOG_DAYS, quotes do not. Of several quotes by one
-version to one ride the first that was asked for counts, whatever order they are found in, so that gathering again,
-twice, or from segments that are there twice, gives the same table.
+Quotes already stored for the month are kept: segments are removed after PREDICTION_LOG_DAYS, quotes are not. Of several
+quotes by one version for one ride the one that was asked for first counts, in whatever order they are found, so
+gathering again, or from duplicate segments, gives the same table.
 """
 
 import re
@@ -36,30 +36,30 @@ from taxifare.whole_files import whole_file
 Mark = TypeVar("Mark")
 
 ROWS = 65_536
-"""Lines that are objects of Python at a time."""
+"""Lines that are Python objects at a time."""
 
 _SOURCES = b"taxifare_sources"
 
 _PICKUP = b'"pickup_datetime":"'
-"""Before the pickup in a line of the log: so it is written, and nowhere else in what a client told."""
+"""What precedes the pickup in a line of the log; it occurs nowhere else in what a client sent."""
 
 _PICKUP_MONTH = re.compile(_PICKUP + rb"(\d{4}-(?:0[1-9]|1[0-2]))-")
 
 KEY = ("ride_id", "version", "served_as")
-"""What makes two rows the same quote."""
+"""What two rows of the same quote have in common."""
 
 _ORDER = (*KEY, "asked_at", "predicted", "quoted", "pickup_datetime", *COORDINATES, "passenger_count")
 
 
 @dataclass(frozen=True)
 class GatheredQuotes:
-    """What came of gathering a month.
+    """The result of gathering a month.
 
     Attributes:
         quotes: Rows of the table.
-        rides: How many rides they are of.
-        repeated: Quotes besides to a ride that the version had quoted before, with the same answer.
-        contradicting: The same, with another answer: another ride was told by that name, or the first was changed.
+        rides: How many rides they are for.
+        repeated: Further quotes for a ride that the version had quoted before, with the same answer.
+        contradicting: The same, with a different answer: another ride had the same id, or the first was changed.
         torn: Lines of the month that a dying process could not finish.
     """
 
@@ -71,7 +71,7 @@ class GatheredQuotes:
 
 
 class _Told(msgspec.Struct):
-    """What was told of a ride: coordinates, or the zones that stand for them."""
+    """A ride as described: coordinates, or the zones that stand for them."""
 
     pickup_datetime: str
     pickup_longitude: float | None = None
@@ -95,7 +95,7 @@ class _Told(msgspec.Struct):
 
 
 class _Quote(msgspec.Struct):
-    """What a table takes of a line of the prediction log."""
+    """What a table takes from a line of the prediction log."""
 
     ride_id: str | int
     ride: _Told
@@ -113,12 +113,12 @@ def gather(place: UPath, month: Month, settings: Settings) -> GatheredQuotes:
     """Ensures that the month's quotes are in a parquet file: those it has, those of the lake and those of the inbox.
 
     Args:
-        place: Of the file; of what is there nothing is lost.
+        place: The file; nothing that it contains is lost.
         month: Of the pickup.
-        settings: Say where lake and inbox are, and what is predicted of which city's rides.
+        settings: Say where lake and inbox are, and give target and city.
 
     Raises:
-        MonitoringError: What is there is no such table.
+        MonitoringError: The file is there but is not such a table.
         OSError: The lake cannot be read or written.
     """
     torn: list[bytes] = []
@@ -136,9 +136,9 @@ def gather(place: UPath, month: Month, settings: Settings) -> GatheredQuotes:
 
 
 def sources_of(place: UPath) -> tuple[str, ...] | None:
-    """Returns the segments and files that a month was gathered from last.
+    """Returns the segments and files that a month was last gathered from.
 
-    None where it never was, or the file is no parquet: gathering it says so, and other months do not wait.
+    None where it never was, or the file is not parquet: gathering it says so, and other months do not wait.
 
     Raises:
         OSError: The lake cannot be read.
@@ -147,14 +147,14 @@ def sources_of(place: UPath) -> tuple[str, ...] | None:
 
 
 def mark_in(place: UPath, name: bytes, kind: type[Mark]) -> Mark | None:
-    """Returns what a month's file says of how it was made, as empty as can be where it says nothing of that.
+    """Returns what a month's file says about how it was made, the empty value of its type where it says nothing.
 
-    None where there is no file, or it is no parquet.
+    None where there is no file, or it is not parquet.
 
     Args:
-        place: Of the file.
-        name: Of what is asked for.
-        kind: What it is; one that needs no value.
+        place: The file.
+        name: Name of the metadata.
+        kind: Its type, which can be created without arguments.
 
     Raises:
         OSError: The lake cannot be read.
@@ -173,11 +173,11 @@ def months_of_lines(content: bytes) -> frozenset[Month]:
 
 
 def firsts(found: Sequence[pa.Table]) -> tuple[pa.Table, int, int]:
-    """Returns of each ride, version and role the quote that was asked for first, and how many others there were.
+    """Returns for each ride, version and role the quote that was asked for first, and how many others there were.
 
     Returns:
-        The quotes, by ride; those besides with the same answer; those besides with another one. The same line, found
-        twice, is none of them.
+        The quotes, by ride; the number of others with the same answer; of others with a different one. A line that is
+        found twice counts as neither.
     """
     table = pa.concat_tables([PREDICTIONS.empty_table(), *found]).sort_by([(name, "ascending") for name in _ORDER])
     if len(table) < 2:
@@ -191,7 +191,7 @@ def firsts(found: Sequence[pa.Table]) -> tuple[pa.Table, int, int]:
 
 
 def _as_before(table: pa.Table, names: Iterable[str]) -> pa.ChunkedArray:
-    """Returns which rows have in all of these columns what the row before has."""
+    """Returns which rows equal the row before in all of these columns."""
     same = None
     for name in names:
         column = table[name].combine_chunks()
@@ -201,10 +201,10 @@ def _as_before(table: pa.Table, names: Iterable[str]) -> pa.ChunkedArray:
 
 
 def stored(place: UPath, schema: pa.Schema) -> list[pa.Table]:
-    """Returns what a file holds, nothing where there is none.
+    """Returns what a file contains, nothing if there is none.
 
     Raises:
-        MonitoringError: It is no such table.
+        MonitoringError: It is not such a table.
     """
     try:
         with place.open("rb") as file:
@@ -221,7 +221,7 @@ def stored(place: UPath, schema: pa.Schema) -> list[pa.Table]:
 def _logged(
     collected: UPath, month: Month, settings: Settings, torn: list[bytes], sources: set[str]
 ) -> Iterator[pa.Table]:
-    """Yields the month's quotes of the prediction log, in parts; notes torn lines, and the segments that have any."""
+    """Yields the month's quotes from the prediction log, in parts; notes torn lines, and segments that have quotes."""
     decoder, zones, unit = msgspec.json.Decoder(_Quote), zones_of(settings.city.slug), settings.target_facts.unit
     # Other months' lines are not worth decoding.
     mark = _PICKUP + f"{month}-".encode()
@@ -244,9 +244,9 @@ def _logged(
 
 
 def lines_in(collected: UPath) -> Iterator[tuple[str, bytes]]:
-    """Yields all lines that were collected, each after the name of its segment.
+    """Yields all collected lines, each with the name of its segment.
 
-    Segments that go meanwhile are older than they are kept.
+    Segments that vanish in the meantime were removed because of their age.
     """
     for path in segments_in(collected):
         with suppress(FileNotFoundError):
@@ -255,7 +255,7 @@ def lines_in(collected: UPath) -> Iterator[tuple[str, bytes]]:
 
 
 def _row(quote: _Quote, zones: Zones, unit: str) -> tuple[Any, ...] | None:
-    """Returns a quote in the order of the table's columns, None for one in another unit."""
+    """Returns a quote in the order of the table's columns, None for one in a different unit."""
     if quote.unit != unit:
         return None
     told = quote.ride
@@ -282,10 +282,10 @@ def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
 
 
 def _priced(inbox: UPath | None, month: Month, settings: Settings, sources: set[str]) -> Iterator[pa.Table]:
-    """Yields the month's quotes of files whose rides have a `ride_id`, in parts; notes the files that have any.
+    """Yields the month's quotes from files whose rides have a `ride_id`, in parts; notes the files that have any.
 
     Raises:
-        MonitoringError: There is no such inbox, or a file of answers is none.
+        MonitoringError: There is no such inbox, or a file is not a file of answers.
     """
     if inbox is None:
         return
@@ -297,7 +297,7 @@ def _priced(inbox: UPath | None, month: Month, settings: Settings, sources: set[
         ) from None
     for answers, receipt in files:
         try:
-            with suppress(FileNotFoundError), answers.open("rb") as file:  # taken away meanwhile
+            with suppress(FileNotFoundError), answers.open("rb") as file:  # removed in the meantime
                 for part in answered(file, kind_of(answers.name), settings.target_facts.unit):
                     quotes = _of_file(part, receipt, month)
                     sources |= {f"{answers.name}:{receipt.edition}"} if len(quotes) else set()
@@ -309,7 +309,7 @@ def _priced(inbox: UPath | None, month: Month, settings: Settings, sources: set[
 
 
 def _of_file(part: Answered, receipt: Receipt, month: Month) -> pa.Table:
-    """Returns the month's quotes of a part of a file."""
+    """Returns the month's quotes from a part of a file."""
     rides, n = part.rides, len(part.rides)
     columns = {
         "ride_id": part.ride_ids,

@@ -1,6 +1,6 @@
-"""Guards: whether what was quoted is what the registered versions say, by versions that the ledger knows, on time.
+"""Guards: whether quotes are what the registered versions predict, by versions that the ledger knows, on time.
 
-Errors are taken from what was quoted; so what was quoted has to be what it says it is.
+Errors are computed from quotes, so quotes have to be what they claim to be.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -20,22 +20,22 @@ from taxifare.monitoring.outcomes import PREDICTIONS
 from taxifare.serving.bundle import CENT
 
 SAMPLE_RIDES = 200
-"""Rides of a version that are predicted again."""
+"""Rides per version that are predicted again."""
 
 _LATEST_MIN = 5
-"""Minutes that a ride may have begun before its price was asked for: clocks differ, and messages wait."""
+"""Minutes by which a ride may have begun before its price was asked for: clocks differ, and messages wait."""
 
 _SOONEST_MIN = 60
-"""Where hardly anybody asks within so many minutes before the ride, a clock is an hour or more off."""
+"""If hardly anybody asks within so many minutes before the ride, a clock is off by an hour or more."""
 
 _REPLAYED_MIN = 2 * 24 * 60
-"""Further from now, no clock is wrong: rides of another time were asked for."""
+"""Further away than this the clock is not wrong: rides of another time were asked for."""
 
 _APART_MIN = 30
-"""Minutes that pickups as published may lie from those that prices were asked for, in the middle."""
+"""Minutes, in the median, by which published pickups may differ from those for which prices were asked."""
 
 _FEWEST_RIDES, _LEAST_MATCHED = 30, 0.05
-"""Of fewer rides nothing can be said; of more, a share as small is chance, or none."""
+"""About fewer rides nothing can be said; among more, a share below this is chance, or none match."""
 
 _EXAMPLES = 5
 
@@ -45,7 +45,7 @@ class GuardFinding:
     """What a guard found.
 
     Attributes:
-        is_passed: Whether all is as it should be, as far as that can be told.
+        is_passed: Whether all is well, as far as can be told.
         said: What was found, for people.
         rides: On how many rides.
     """
@@ -63,7 +63,7 @@ def read_predictions(predictions: UPath) -> pd.DataFrame:
 
 
 def read_fates(outcomes: UPath) -> pd.DataFrame:
-    """Returns of a month's table of outcomes what became of which ride, and when it began."""
+    """Returns what became of each ride in a month's table of outcomes, and when it began."""
     with outcomes.open("rb") as file:
         names = ["ride_id", "fate", "pickup_datetime", "began_at"]
         frame: pd.DataFrame = pq.read_table(file, columns=names).to_pandas(strings_to_categorical=True)
@@ -71,7 +71,7 @@ def read_fates(outcomes: UPath) -> pd.DataFrame:
 
 
 def rides_match(outcomes: pd.DataFrame) -> GuardFinding:
-    """Returns whether the ids of quotes are those of trips: not all who ask for a price ride, but some do.
+    """Returns whether the ids of quotes match those of trips: not everybody who asks for a price rides, but some do.
 
     Args:
         outcomes: See `read_fates`.
@@ -91,7 +91,7 @@ def rides_match(outcomes: pd.DataFrame) -> GuardFinding:
 
 
 def same_again(predictions: pd.DataFrame, registry: ModelRegistry) -> GuardFinding:
-    """Returns whether the registered versions predict a sample of the rides again as they were priced, to the cent.
+    """Returns whether the registered versions reproduce the prices of a sample of the rides, to the cent.
 
     Raises:
         RegistryError: MLflow does not answer.
@@ -109,7 +109,7 @@ def same_again(predictions: pd.DataFrame, registry: ModelRegistry) -> GuardFindi
 
 
 def _differences(version: str, sample: pd.DataFrame, registry: ModelRegistry) -> Iterator[str]:
-    """Yields in a sentence how far a registered version is from what was priced, or why that cannot be told."""
+    """Yields a sentence on how far a registered version is from what was priced, or why that cannot be told."""
     try:
         again = registry.load(version).predict(sample)
     except (VersionUnusableError, NotOnRecordError) as error:
@@ -127,7 +127,7 @@ def _differences(version: str, sample: pd.DataFrame, registry: ModelRegistry) ->
 
 
 def known_versions(predictions: pd.DataFrame, history: Sequence[Promotion], asked: Collection[str]) -> GuardFinding:
-    """Returns whether all that was served was in production by the ledger, and all in shadow was asked about.
+    """Returns whether, by the ledger, every version served was in production and every one in shadow was asked about.
 
     Args:
         predictions: The month's.
@@ -157,13 +157,13 @@ def known_versions(predictions: pd.DataFrame, history: Sequence[Promotion], aske
 
 
 def asked_in_time(predictions: pd.DataFrame, time_zone: str) -> GuardFinding:
-    """Returns whether prices were asked for before their rides began, by the service's clock against the city's.
+    """Returns whether prices were asked for before their rides began, comparing the service's clock with the city's.
 
-    A file of rides is priced when it is priced, and tells nothing of clocks.
+    Files of rides may be priced at any time, so they say nothing about clocks.
 
     Args:
         predictions: The month's.
-        time_zone: That the city's clocks are in.
+        time_zone: Of the city's clocks.
     """
     asked = predictions[(predictions["served_as"] == "production") & predictions["bundle"].notna()]
     if asked.empty:
@@ -184,7 +184,7 @@ def asked_in_time(predictions: pd.DataFrame, time_zone: str) -> GuardFinding:
 
 
 def clocks_agree(outcomes: pd.DataFrame) -> GuardFinding:
-    """Returns whether rides began, as the source has published them, about when their prices were asked for.
+    """Returns whether rides began, as the source published them, at about the pickups for which prices were asked.
 
     Args:
         outcomes: With `pickup_datetime` and `began_at`.

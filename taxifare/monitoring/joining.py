@@ -1,9 +1,8 @@
-"""Joining: each quote of a month with what its ride came to, by the ride's id.
+"""Joining: each quote of a month with the outcome of its ride, by the ride's id.
 
-What became of a ride is a function of three things: its quotes, the trips that the source has published of the month,
-and what was told to the service. So it does not matter in which order or how often these came: joining again gives the
-same table, and a month that was restated is joined anew. The fates that a ride may have are listed in
-docs/monitoring.md.
+What became of a ride is a function of three things: its quotes, the trips that the source has published for the month,
+and the outcomes reported to the service. So it does not matter in which order or how often these arrived: joining again
+gives the same table, and a restated month is joined anew. docs/monitoring.md lists the possible fates of a ride.
 """
 
 from collections.abc import Mapping
@@ -33,27 +32,27 @@ PUBLISHED, TOLD, UNSOUND, ANOTHER, CONTRADICTED, WAITING = (
 """Fates of a ride, see docs/monitoring.md."""
 
 KNOWN = (PUBLISHED, TOLD)
-"""Those with a truth."""
+"""Fates with a known truth."""
 
 SAME = 0.005
-"""Outcomes of one ride that are less apart are the same, to the cent or the hundredth of a minute."""
+"""Outcomes of one ride closer than this are the same, to the cent or the hundredth of a minute."""
 
 _APART = pa.scalar(12 * 3_600_000_000, pa.duration("us"))
-"""A trip that begins so long before or after the ride that was priced is another one, whatever it is called."""
+"""A trip that begins this long before or after the priced ride is a different one, whatever its id."""
 
 _MARKS = b"taxifare_joined_with"
 
 
 @dataclass(frozen=True)
 class Published:
-    """The trips that the source has published of a month.
+    """The trips that the source has published for a month.
 
     Attributes:
-        revision: Of the source.
-        keys: What the source calls them, of all.
-        pickups: When they began, of all.
-        sound_keys: Of those that cleaning kept.
-        truths: What those came to.
+        revision: Of the month.
+        keys: The source's keys of all trips.
+        pickups: When all trips began.
+        sound_keys: Keys of those that cleaning kept.
+        truths: Outcomes of those.
     """
 
     revision: str
@@ -65,14 +64,14 @@ class Published:
 
 @dataclass(frozen=True)
 class Joined:
-    """What came of joining a month.
+    """The result of joining a month.
 
     Attributes:
         quotes: Rows of the table.
-        rides: How many rides they are of.
-        fates: Rides by what became of them; rides of no such fate are left out.
-        differing: Rides whose published truth is another than was told.
-        revision: Of the trips that they were joined with, None where none were published.
+        rides: How many rides they are for.
+        fates: Number of rides by fate; fates without rides are left out.
+        differing: Rides whose published truth differs from the one that was told.
+        revision: Revision of the trips that they were joined with, None where none were published.
     """
 
     quotes: int
@@ -83,7 +82,7 @@ class Joined:
 
     @property
     def share_matched(self) -> float | None:
-        """The share of rides whose truth is known, None without a ride."""
+        """The share of rides whose truth is known, None if there are no rides."""
         return sum(self.fates.get(fate, 0) for fate in KNOWN) / self.rides if self.rides else None
 
 
@@ -100,7 +99,7 @@ def join(predictions: UPath, outcomes: UPath, published: Published | None, setti
         MonitoringError: One of the files is no such table.
         OSError: The lake cannot be read or written.
     """
-    # Before its rows are read: where it is gathered anew meanwhile, the month is joined again.
+    # Before its rows are read: if it is gathered anew in the meantime, the month is joined again.
     gathered = str(sources_of(predictions))
     quotes = pa.concat_tables([PREDICTIONS.empty_table(), *stored(predictions, PREDICTIONS)])
     segments: set[str] = set()
@@ -119,11 +118,11 @@ def join(predictions: UPath, outcomes: UPath, published: Published | None, setti
 
 
 class JoinedWith(msgspec.Struct, frozen=True):
-    """What a month was joined with last.
+    """What a month was last joined with.
 
     Attributes:
-        revision: Of the trips, empty without.
-        told: The outcome segments that there were.
+        revision: Revision of the trips, empty without trips.
+        told: The outcome segments that existed.
         gathered: What its quotes were gathered from, as one text.
     """
 
@@ -133,9 +132,9 @@ class JoinedWith(msgspec.Struct, frozen=True):
 
 
 def joined_with(outcomes: UPath) -> JoinedWith | None:
-    """Returns what a month was joined with last.
+    """Returns what a month was last joined with.
 
-    None before the first time, or where the file is no parquet: joining it says so, and other months do not wait.
+    None before the first time, or where the file is not parquet: joining it says so, and other months do not wait.
 
     Raises:
         OSError: The lake cannot be read.
@@ -144,7 +143,7 @@ def joined_with(outcomes: UPath) -> JoinedWith | None:
 
 
 def told_ids(segment: UPath) -> pa.Array:
-    """Returns the rides of which somebody told in a segment what they came to; none where it is gone by now."""
+    """Returns the rides whose outcomes were reported in a segment; none if it is gone by now."""
     try:
         content = segment.read_bytes()
     except FileNotFoundError:
@@ -158,7 +157,7 @@ def joined(quotes: pa.Table, published: Published | None, told: pa.Table) -> pa.
     Args:
         quotes: Each once, sorted by ride: the columns of `PREDICTIONS`.
         published: The month's trips, None where none are published.
-        told: What was told of rides: `ride_id`, `told_least`, `told_most`, a ride as often as somebody told it.
+        told: Reported outcomes: `ride_id`, `told_least`, `told_most`, a row for each report.
     """
     quotes = quotes.combine_chunks()
     ids = quotes["ride_id"]
@@ -185,7 +184,7 @@ def joined(quotes: pa.Table, published: Published | None, told: pa.Table) -> pa.
 
 
 def _found(quotes: pa.Table, published: Published | None) -> tuple[Any, Any, Any, Any]:
-    """Returns of each quote whether its ride is published, whether another by that name is; its truth and pickup."""
+    """Returns for each quote whether its ride is published, whether another with its id is; its truth and pickup."""
     n = len(quotes)
     if published is None:
         no = pa.array(np.zeros(n, bool))
@@ -205,7 +204,7 @@ def _found(quotes: pa.Table, published: Published | None) -> tuple[Any, Any, Any
 
 
 def _references(quotes: pa.Table, truth: Any) -> pa.Array:
-    """Returns what a rate per km expects of each ride, by all rides of which the truth is known, each once."""
+    """Returns what a rate per km expects of each ride, from all rides whose truth is known, each once."""
     known = pa.table({name: quotes[name] for name in ("ride_id", "pickup_datetime", *COORDINATES)} | {"truth": truth})
     known = known.filter(pc.is_valid(known["truth"]))
     known = known.filter(_is_first(known["ride_id"]))
@@ -215,7 +214,7 @@ def _references(quotes: pa.Table, truth: Any) -> pa.Array:
 
 
 def _is_first(ids: pa.ChunkedArray) -> pa.Array:
-    """Returns which of sorted ids are not as the one before."""
+    """Returns which of the sorted ids differ from the one before."""
     flat = ids.combine_chunks()
     if not len(flat):
         return pa.array([], pa.bool_())
@@ -230,13 +229,13 @@ _TOLD = pa.schema([pa.field("ride_id", pa.string()), *(OUTCOMES.field(name) for 
 
 
 def _told_before(outcomes: UPath) -> pa.Table:
-    """Returns what was told of the rides of a table that was joined before."""
+    """Returns what a table joined earlier says was reported about its rides."""
     table = pa.concat_tables([_TOLD.empty_table(), *stored(outcomes, _TOLD)])
     return table.filter(pc.is_valid(table["told_least"]))
 
 
 def _told_since(settings: Settings, ids: pa.ChunkedArray, segments: set[str]) -> list[pa.Table]:
-    """Returns what the collected segments say of these rides, torn lines left out; notes the segments."""
+    """Returns what the collected segments say about these rides, without torn lines; notes the segments."""
     asked, unit = pc.unique(ids), settings.target_facts.unit
     decoder, kinds = msgspec.json.Decoder(ToldOutcome), (pa.string(), pa.float64())
     tables: list[pa.Table] = []

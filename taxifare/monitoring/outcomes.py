@@ -1,7 +1,7 @@
-"""Outcomes: what was quoted and what it came to, a row for each ride and version; and day by day how far off it was.
+"""Outcomes: quotes and what their rides came to, a row for each ride and version; and the error day by day.
 
-The two monthly tables are named here, column by column. A month is that of the pickup, on the city's clock. How rows
-come about is `joining`'s business.
+The two monthly tables are defined here, column by column. A month is that of the pickup, on the city's clock. `joining`
+makes the rows.
 """
 
 import numpy as np
@@ -27,11 +27,12 @@ PREDICTIONS = pa.schema(
         pa.field("quoted", pa.float64(), nullable=False),
     ]
 )
-"""`served_predictions`: what was answered to whom (`production`), or only written down (`shadow`).
+"""`served_predictions`: answers that were given (`production`), or only logged (`shadow`).
 
 `sequence` is that of the promotion in force, null where a bundle was served directly; `bundle` is null for files of
-rides. `asked_at` is UTC, the pickup is the city's clock without a zone. `predicted` is the prediction, which errors are
-of, as on validation trips; `quoted` is what the meter would show. Both, and the truth, are in the target's unit.
+rides. `asked_at` is UTC, the pickup is on the city's clock without a zone. `predicted` is the prediction, from which
+errors are computed, as on validation trips; `quoted` is what the meter would show. Both, and the truth, are in the
+target's unit.
 """
 
 OUTCOMES = pa.schema(
@@ -47,27 +48,27 @@ OUTCOMES = pa.schema(
 )
 """`served_outcomes`: the same rows, with what each ride came to.
 
-`truth` is null where it is not known, of which `fate` says why (docs/monitoring.md); `reference` is what a plain rate
-per km expects of the ride, see `expected`. What was told to the service is kept as the least and the most that was told
-of the ride, so that it does not matter when, how often or in which order that was. `began_at` is the pickup as the
+`truth` is null where it is not known, and `fate` says why (docs/monitoring.md); `reference` is what a plain rate per km
+expects of the ride, see `expected`. Outcomes reported to the service are kept as the lowest and the highest reported
+for the ride, so that it does not matter when, how often or in which order that was. `began_at` is the pickup as the
 source has published it, on the city's clock; null where it has not.
 """
 
 DAY_RIDES = 100
-"""Fewest rides of a day that have a rate of their own; those of smaller days share one."""
+"""Fewest rides for which a day has a rate of its own; smaller days share one."""
 
 _Numbers = npt.NDArray[np.float64]
 
 
 def given(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of what customers were told; the others were written down in shadow."""
+    """Returns the rows of what customers were quoted; the others were logged in shadow."""
     return outcomes[outcomes["served_as"] == "production"]
 
 
 def days_of(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Returns by the day of the pickup how far predictions were off; days without a truth are not there.
+    """Returns, by day of the pickup, how far predictions were off; days without a truth are left out.
 
-    Rows of all versions and roles count alike: choose them before, see `given`.
+    Rows of all versions and roles count alike: select rows first, see `given`.
 
     Args:
         outcomes: Rows with the columns of `OUTCOMES`.
@@ -97,14 +98,14 @@ def expected(rides: pd.DataFrame) -> pd.Series:
     """Returns what a constant and a rate per km expect of each ride, fitted on the other rides of its day.
 
     It follows every change at once, as the difficulty of a month does on its trips (`gate.scores`), and needs no trips
-    but those that were asked for. Left out of its own fit, no ride makes itself easy. Days of under `DAY_RIDES` are
-    fitted together.
+    other than those that were asked for. Each ride is left out of its own fit, so none makes itself easy. Days with
+    fewer than `DAY_RIDES` rides are fitted together.
 
     Args:
-        rides: Each ride once, with pickup time, coordinates and a `truth` that is known.
+        rides: Each ride once, with pickup time, coordinates and a known `truth`.
 
     Returns:
-        In the unit of the truth, by the index of the rides; NaN where there is nothing to fit on.
+        In the unit of the truth, by the index of the rides; NaN where there is nothing to fit to.
     """
     distances_km = haversine_km(*(rides[name].to_numpy(np.float64) for name in COORDINATES))
     truths = rides["truth"].to_numpy(np.float64)
@@ -119,9 +120,9 @@ def expected(rides: pd.DataFrame) -> pd.Series:
 
 
 def _without_itself(distances_km: _Numbers, truths: _Numbers) -> _Numbers:
-    """Returns what the line through the other points expects at each; NaN with fewer than three, or on one spot.
+    """Returns what the line through the other points expects at each; NaN with fewer than three, or all at one spot.
 
-    With the residuals e of the line through all and the leverages h, the one through the others is off by e / (1 - h).
+    With residuals e of the line through all points and leverages h, the line through the others is off by e / (1 - h).
 
     >>> _without_itself(np.array([0.0, 1.0, 2.0]), np.array([3.0, 5.0, 10.0])).round(6).tolist()
     [0.0, 6.5, 7.0]

@@ -1,8 +1,8 @@
-"""Realised error: how far off quotes were of what rides came to, held against what was promised on validation trips.
+"""Realised error: how far quotes were from what rides came to, compared with what validation trips promised.
 
-What was promised is the error that the version had where it was approved. A month that is harder for anybody raises
-the error of every model, so what was promised is taken at the difficulty of the rides that were really asked for: a
-model that kept its skill errs so much.
+The promise is the error that the version had where it was approved. A month that is harder for anybody raises the error
+of every model, so the promise is taken at the difficulty of the rides that were actually asked for: the error of a
+model that has kept its skill.
 """
 
 import math
@@ -27,19 +27,19 @@ from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
 
 _BY_DAYS = 1.4
-"""How much wider intervals are with days as units than with rides, at most (`gate.gains`): what was promised is known
-by rides alone."""
+"""How much wider intervals are with days as units than with rides, at most (`gate.gains`): promises are known only
+with rides as units."""
 
 _Z = 1.96
 
 
 class Promise(Frozen):
-    """The error that a version had where it was compared: what was promised.
+    """The error that a version had where it was compared.
 
     Attributes:
-        subject: On which month's validation trips, or `base`.
-        mae: With its 95 % interval.
-        difficulty_mae: Of those trips.
+        subject: The month whose validation trips they were, or `base`.
+        mae: Mean absolute error with its 95 % interval.
+        difficulty_mae: Difficulty of those trips.
     """
 
     subject: str
@@ -47,20 +47,20 @@ class Promise(Frozen):
     difficulty_mae: float
 
     def at(self, difficulty_mae: float) -> Interval:
-        """Returns the error to expect of rides of another difficulty from a model that has kept its skill."""
+        """Returns the error to expect on rides of this difficulty from a model that has kept its skill."""
         ratio = difficulty_mae / self.difficulty_mae
         return Interval(mean=self.mae.mean * ratio, low=self.mae.low * ratio, high=self.mae.high * ratio)
 
 
 class QuotedPart(Frozen):
-    """How far off some of the quotes were: of a week, by its Monday, or of a slice.
+    """How far off some of the quotes were: those of a week, named by its Monday, or of a slice.
 
     Attributes:
-        name: Which.
+        name: Of the week or slice.
         rides: How many.
         mae: Mean absolute error.
         bias: Mean of predicted minus truth.
-        difficulty_mae: Error of a flat per-km rate on the same rides, None where that cannot be told.
+        difficulty_mae: Error of a flat per-km rate on the same rides, None where unknown.
     """
 
     name: str
@@ -71,7 +71,7 @@ class QuotedPart(Frozen):
 
     @property
     def skill(self) -> float | None:
-        """Share of the reference's error that was avoided."""
+        """Share of the flat rate's error that was avoided."""
         return skill(self.mae, self.difficulty_mae) if self.difficulty_mae else None
 
 
@@ -80,11 +80,11 @@ class RealisedError(QuotedPart):
 
     Attributes:
         served_as: Whether customers were told (`production`), or nobody was (`shadow`).
-        interval: Of the mean absolute error, days as units.
+        interval: Interval of the mean absolute error, with days as units.
         quoted_mae: Error of the quotes as the meter showed them.
-        promise: What was promised of the version; None where the ledger knows of no comparison.
-        weeks: By week, which begin on Mondays.
-        slices: By kind of rides, of those with enough.
+        promise: What was promised for the version; None where the ledger has no comparison.
+        weeks: By week, beginning on Mondays.
+        slices: By kind of ride, for those with enough rides.
     """
 
     served_as: str
@@ -96,14 +96,14 @@ class RealisedError(QuotedPart):
 
     @property
     def expected(self) -> Interval | None:
-        """What was promised, at the difficulty of these rides; None where either is not known, or there is none."""
+        """What was promised, at the difficulty of these rides; None where either is unknown."""
         if self.promise is None or not self.difficulty_mae:
             return None
         return self.promise.at(self.difficulty_mae)
 
     @property
     def is_kept(self) -> bool | None:
-        """Whether the promise was kept: the error is not surely above it; None where that cannot be told."""
+        """Whether the promise was kept: the error is not surely above it; None where unknown."""
         expected = self.expected
         if expected is None or not math.isfinite(self.interval.low):
             return None
@@ -111,12 +111,12 @@ class RealisedError(QuotedPart):
 
 
 class Beside(Frozen):
-    """A version in shadow and production, on the rides that both have priced.
+    """A version in shadow compared with production, on the rides that both have priced.
 
     Attributes:
-        production: Version.
-        shadow: Version.
-        gain: How much closer the one in shadow was, a ride; days as units.
+        production: Version in production.
+        shadow: Version in shadow.
+        gain: How much closer the one in shadow was, per ride; with days as units.
         rides: How many.
     """
 
@@ -127,15 +127,15 @@ class Beside(Frozen):
 
 
 class RealisedMonth(Frozen):
-    """A month of quotes with what they came to.
+    """A month of quotes with their outcomes.
 
     Attributes:
         month: YYYY-MM, of the pickup.
         unit: Of all errors.
-        rides: That were priced.
-        share_matched: Of those, the share whose truth is known; None without a ride.
+        rides: Rides that were priced.
+        share_matched: The share of them whose truth is known; None if there are no rides.
         errors: By role and version; production's together first (`all`), if customers were told anything.
-        beside: What was in shadow, held against production on the same rides.
+        beside: Versions in shadow, compared with production on the same rides.
     """
 
     month: str
@@ -147,7 +147,7 @@ class RealisedMonth(Frozen):
 
     @property
     def production(self) -> RealisedError | None:
-        """What customers were told, by all versions together; None where no truth is known."""
+        """The error of what customers were quoted, by all versions together; None where no truth is known."""
         return next((error for error in self.errors if error.name == ALL), None)
 
 
@@ -157,10 +157,10 @@ ALL = "all"
 def promises_of(
     versions: Iterable[str], comparisons: Iterable[Comparison], requests: Iterable[Request]
 ) -> dict[str, Promise]:
-    """Returns what was promised of versions, as far as the ledger has it: where somebody was asked, or else compared.
+    """Returns what was promised for versions, if on the ledger: by the evidence asked about, or else the comparison.
 
-    What a comparison says of a version that nobody has been asked about counts as long as it is the subject's last.
-    Evidence that another release has written in another shape promises nothing.
+    A comparison of a version that nobody has been asked about counts as long as it is the subject's latest. Evidence
+    that another release has written in a different form promises nothing.
     """
     wanted, found = set(versions), dict[str, Promise]()
     asked: list[Comparison | Request] = [*comparisons, *requests]
@@ -171,12 +171,12 @@ def promises_of(
 
 
 def promise_of(evidence: Evidence) -> Promise:
-    """Returns what evidence promises of the version that it is about."""
+    """Returns what evidence promises for the version that it is about."""
     return Promise(subject=evidence.subject, mae=_interval(evidence.staging), difficulty_mae=evidence.difficulty_mae)
 
 
 def _interval(contender: Contender) -> Interval:
-    """Returns a MAE with its interval, of which scores know enough: |e| has the variance RMSE² - MAE²."""
+    """Returns a MAE with its interval, for which scores suffice: |e| has the variance RMSE² - MAE²."""
     scores = contender.scores
     spread = math.sqrt(max(scores.rmse**2 - scores.mae**2, 0.0) / max(scores.trips, 1))
     half_width = _BY_DAYS * _Z * spread if scores.trips > 1 else math.inf
@@ -186,7 +186,7 @@ def _interval(contender: Contender) -> Interval:
 def read_outcomes(outcomes: UPath) -> pd.DataFrame:
     """Returns a month's table of outcomes."""
     with outcomes.open("rb") as file:
-        # What was told and which bundle it was is of no use for errors, and much of the memory.
+        # What was told, and the bundle, are not needed for errors and take much of the memory.
         names = [name for name in OUTCOMES.names if name not in {"bundle", "told_least", "told_most", "asked_at"}]
         frame: pd.DataFrame = pq.read_table(file, columns=names).to_pandas(
             strings_to_categorical=True, self_destruct=True
@@ -204,7 +204,7 @@ def realise(
         month: YYYY-MM.
         promises: By version, see `promises_of`.
         city: Gives the slices.
-        unit: Of predictions and truths.
+        unit: Unit of predictions and truths.
     """
     known = outcomes[outcomes["truth"].notna()]
     asked = outcomes["ride_id"].nunique()
@@ -263,7 +263,7 @@ def _part(name: str, rows: pd.DataFrame) -> QuotedPart:
 
 
 def _beside(known: pd.DataFrame) -> Iterator[Beside]:
-    """Yields what was in shadow beside which promotion, on the rides that both have priced."""
+    """Yields each version in shadow beside a promotion, on the rides that both have priced."""
     names = ["ride_id", "sequence", "version", "predicted", "truth", "pickup_datetime"]
     shadow = known.loc[known["served_as"] == "shadow", names]
     if shadow.empty:
@@ -279,14 +279,14 @@ def _beside(known: pd.DataFrame) -> Iterator[Beside]:
 
 
 class MonthErrors(Frozen):
-    """The errors of a month in all its lights, each None where it is not known.
+    """All errors of a month, each None where it is not known.
 
     Attributes:
         month: YYYY-MM.
         production: Of production on the month's validation trips.
-        staging: Of what might have replaced it, on the same.
-        difficulty: Of a flat per-km rate, on the same.
-        realised: Of what customers were told.
+        staging: Of its possible replacement, on the same trips.
+        difficulty: Of a flat per-km rate, on the same trips.
+        realised: Of what customers were quoted.
     """
 
     month: str
@@ -302,9 +302,9 @@ def errors_by_month(
     """Returns the errors of all months that were compared or quoted, oldest first.
 
     Args:
-        comparisons: The last of each subject.
+        comparisons: The latest of each subject.
         realised: Months of quotes.
-        now: A month that is being run, whose comparison is to come.
+        now: A month that is being run, whose comparison has yet to come.
     """
     found: dict[str, MonthErrors] = {}
     for comparison in comparisons:
@@ -326,7 +326,7 @@ def errors_by_month(
 
 
 def promoted_on(history: Iterable[Promotion], requests: Iterable[Request]) -> dict[str, str]:
-    """Returns the version that became production on a month's evidence, by month; the last where there were several."""
+    """Returns, by month, the version that became production on its evidence; the last where there were several."""
     subjects = {request.id: request.subject for request in requests}
     found = {
         subjects[entry.request_id]: entry.version

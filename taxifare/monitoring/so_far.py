@@ -1,10 +1,10 @@
 """A renewal on the days so far: what an alarm leads to once a person agrees to it.
 
 The open month's rides that were quoted and paid are an edition of their own, made from outcomes; its revision says so.
-From there all is as in any month: the candidate learns the earlier days, both models are compared on the latest fifth,
-the comparison is recorded, and a person is asked whether it becomes production. Its exposure has the days it learned.
-When the whole month is published it is compared like a month that was never seen: its last fifth, on which models are
-judged, is later than anything that was learned of the days so far, and a version of which that were not so is a leak.
+From there on it is as in any month: the candidate learns the earlier days, both models are compared on the latest
+fifth, the comparison is recorded, and a person is asked whether it becomes production. Its exposure includes the days
+it learned. When the whole month is published it is compared like a month never seen before: its last fifth, on which
+models are judged, is later than anything learned from the days so far; a version for which that is not so is a leak.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ from taxifare.trips.table import COLUMN_NAMES, COORDINATES, DTYPES, TRIP_COLUMNS
 
 
 class TooFewSoFarError(RuntimeError):
-    """The days so far have too few rides to learn from; says how many there are."""
+    """There are too few rides so far to learn from; says how many there are."""
 
 
 def trips_so_far(outcomes: pd.DataFrame, month: Month, settings: Settings) -> Trips:
-    """Returns the open month's rides whose outcome is known, each once, preprocessed, as an edition of their own.
+    """Returns the open month's rides with known outcomes, each once, preprocessed, as an edition of their own.
 
     Args:
         outcomes: Rows with the columns of `outcomes.OUTCOMES`, of whatever version and role.
@@ -44,7 +44,7 @@ def trips_so_far(outcomes: pd.DataFrame, month: Month, settings: Settings) -> Tr
         settings: City, target, the share for validation, and the fewest trips to learn from.
 
     Raises:
-        TooFewSoFarError: They are fewer, or cannot be split by time.
+        TooFewSoFarError: There are fewer, or they cannot be split by time.
     """
     first, end = bounds(month)
     times = outcomes["pickup_datetime"]
@@ -75,9 +75,9 @@ def renew_so_far(
     run_tags: Mapping[str, str],
     on_epoch: OnEpoch | None = None,
 ) -> Comparison:
-    """Returns the comparison of production with a candidate that has learned the days so far, on record.
+    """Returns the comparison, recorded, of production with a candidate that has learned the days so far.
 
-    Run again on the same rides it is the same version and the same comparison.
+    Run again on the same rides, it gives the same version and the same comparison.
 
     Args:
         trips: See `trips_so_far`.
@@ -88,13 +88,13 @@ def renew_so_far(
         registry: Where versions are.
         settings: Hyperparameters, challengers, tolerances.
         run_tags: Identify the MLflow runs: asset, month and Dagster run.
-        on_epoch: Told of each epoch of each challenger.
+        on_epoch: Called after each epoch of each challenger.
 
     Raises:
         RegistryError: MLflow does not answer.
         VersionUnusableError: The new version does not predict.
         TrainingError: Training gave no usable network.
-        EvaluationError: The rides are too few to be judged by.
+        EvaluationError: There are too few rides to judge by.
     """
     production = appraise_production(
         trips, known.production, registry, settings, run_tags=run_tags, replaced=known.replaced
@@ -118,7 +118,7 @@ def _as_trips(outcomes: pd.DataFrame, settings: ProblemSettings) -> pd.DataFrame
 
 
 def _edition(month: Month, trips: pd.DataFrame) -> Edition:
-    """Returns which trips these are: the same rides with the same outcomes are the same edition."""
+    """Returns the edition of these trips: the same rides with the same outcomes are the same edition."""
     content = hashlib.sha256(np.sort(row_hashes(trips, 0)).tobytes()).hexdigest()
     until = "" if trips.empty else f"{trips['pickup_datetime'].max():%Y-%m-%d}-"
     return Edition(str(month), f"{SO_FAR}{until}{content[:12]}")

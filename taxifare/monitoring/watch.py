@@ -1,10 +1,9 @@
-"""The watch on the days: whether production errs surely more than it did, told from what rides came to, day by day.
+"""The watch on the days: whether production surely errs more than it did, judged by outcomes of rides, day by day.
 
 A sequential test (Page 1954) on the daily skill, 1 - MAE / difficulty: a hard day is hard for the flat per-km rate as
-well, and does not lower it. Each day is held against the usual ones before it, in robust standard deviations; what it
-lacks beyond `ALLOWANCE` adds up, and is forgiven by as much when days are better. No day counts more than `CLIP`: one
-day of snow raises no alarm, and takes no part in saying what is usual. At `THRESHOLD` a person is asked, once for a
-promotion.
+well, and does not lower it. Each day is compared with the usual days before it, in robust standard deviations; what it
+lacks beyond `ALLOWANCE` adds up, and better days reduce the sum again. No day counts more than `CLIP`: one day of snow
+raises no alarm, and has no part in what is usual. At `THRESHOLD` a person is asked, once for each promotion.
 
 The numbers were chosen on months before July 2012 and tried on those after it: docs/monitoring.md.
 """
@@ -21,28 +20,28 @@ from taxifare.approval.records import AlarmEvidence, WatchedDay
 from taxifare.trips.targets import Unit
 
 ALLOWANCE = 2.0
-"""Robust standard deviations that a day may lack without a trace."""
+"""Robust standard deviations that a day may lack without effect."""
 
 CLIP = 6.0
-"""Most robust standard deviations that one day counts."""
+"""Most robust standard deviations that one day can count."""
 
 THRESHOLD = 10.0
-"""Of the score: three days as bad as a day can count, or more that are less bad."""
+"""Score at which an alarm is raised: three of the worst days that can be counted, or more that are less bad."""
 
 REFERENCE_DAYS = 60
-"""The first days after the promotion, which say what is usual and how far usual days differ."""
+"""The first days after the promotion, which define what is usual and how much usual days differ."""
 
 FEWEST_DAYS = 14
-"""Before so many days nothing is usual, and nothing is said."""
+"""With fewer days there is nothing usual to compare with, and no result."""
 
 FEWEST_RIDES = 10
 """A day with fewer outcomes says nothing."""
 
 FALSE_ALARMS_A_YEAR = 0.1
-"""At most, where nothing has changed."""
+"""At most, while nothing has changed."""
 
 MAD_TO_SD = 1.4826
-"""Of a normal distribution, the standard deviation over the median absolute deviation."""
+"""The ratio of standard deviation to median absolute deviation of a normal distribution."""
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -53,9 +52,9 @@ class Watched:
 
     Attributes:
         days: As `outcomes.days_of`, those with enough rides, with `lack` – how far a day is below the usual ones, in
-            robust standard deviations, clipped; NaN while nothing is usual – and `score`.
+            robust standard deviations, clipped; NaN while there are none – and `score`.
         usual_skill: The median of the usual days, NaN while there are too few.
-        alarm: The first day at which the score was `THRESHOLD`; None while it was not.
+        alarm: The first day on which the score reached `THRESHOLD`; None if it has not.
     """
 
     days: pd.DataFrame
@@ -64,7 +63,7 @@ class Watched:
 
     @property
     def says(self) -> str:
-        """What it comes to, in words."""
+        """A summary in words."""
         if len(self.days) <= FEWEST_DAYS:
             return f"{len(self.days)} days are known; it takes more than {FEWEST_DAYS} to know what is usual"
         score = float(self.days["score"].iloc[-1])
@@ -74,7 +73,7 @@ class Watched:
 
     @property
     def rise(self) -> pd.DataFrame:
-        """The days over which the score rose to the alarm, from the first that is not 0; none without an alarm."""
+        """The days over which the score rose to the alarm, from the first above 0; none without an alarm."""
         if self.alarm is None:
             return self.days.iloc[:0]
         until = self.days.loc[: pd.Timestamp(self.alarm)]
@@ -83,10 +82,10 @@ class Watched:
 
 
 def watch(days: pd.DataFrame) -> Watched:
-    """Returns what the days add up to: those since a version came into production, one version's alone.
+    """Returns what the days since a version came into production add up to, that version's alone.
 
     Args:
-        days: As `outcomes.days_of`, in order; days without a skill or with few rides are left out.
+        days: As `outcomes.days_of`, in order; days without a skill or with too few rides are ignored.
     """
     known = days[(days["rides"] >= FEWEST_RIDES) & days["skill"].notna()]
     lack = lacks(known["skill"].to_numpy(np.float64), known["rides"].to_numpy(np.float64))
@@ -103,8 +102,8 @@ def watch(days: pd.DataFrame) -> Watched:
 def lacks(skills: _Numbers, rides: _Numbers) -> _Numbers:
     """Returns how far each day is below the usual ones before it, in robust standard deviations, at most `CLIP`.
 
-    Usual are the first `REFERENCE_DAYS` days, or those of them that are over. A day with fewer rides than they have is
-    less sure, and counts less.
+    The usual days are the first `REFERENCE_DAYS`, or those of them that are over. A day with fewer rides than they have
+    is less certain, and counts less.
 
     Args:
         skills: Of each day, in order, shape (n,).
@@ -115,7 +114,7 @@ def lacks(skills: _Numbers, rides: _Numbers) -> _Numbers:
     """
     found = np.full(len(skills), np.nan)
     for known in range(FEWEST_DAYS, min(len(skills), REFERENCE_DAYS + 1)):
-        # From then on what is usual stays.
+        # From then on, what is usual stays the same.
         judged = slice(known, known + 1 if known < REFERENCE_DAYS else None)
         surely = np.sqrt(np.minimum(rides / np.median(rides[:known]), 1.0))
         centre = np.median(skills[:known])
@@ -126,7 +125,7 @@ def lacks(skills: _Numbers, rides: _Numbers) -> _Numbers:
 
 
 def scores(lacks: _Numbers) -> _Numbers:
-    """Returns what the days add up to: S = max(0, S before + lack - `ALLOWANCE`); a day that is not known adds nothing.
+    """Returns what the days add up to: S = max(0, previous S + lack - `ALLOWANCE`); unknown days add nothing.
 
     >>> scores(np.array([np.nan, 0.5, 3.0, 6.0, -4.0, 2.5])).tolist()
     [0.0, 0.0, 1.0, 5.0, 0.0, 0.5]
@@ -139,12 +138,12 @@ def scores(lacks: _Numbers) -> _Numbers:
 
 
 def evidence_of(watched: Watched, unit: Unit, month: str, rules: Sequence[str] = ()) -> AlarmEvidence:
-    """Returns what speaks for retraining on the open month.
+    """Returns the evidence for retraining on the open month.
 
     Args:
         watched: Days with an alarm.
-        unit: Of the errors.
-        month: The one that is not over.
+        unit: Unit of the errors.
+        month: The open month.
         rules: Dated rules that production has not learned, in words.
     """
     rise = watched.rise
