@@ -6,6 +6,12 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from upath import UPath
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 _PROJECT = __name__.partition(".")[0]
 
@@ -28,6 +34,19 @@ def digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def digest_of_file(file: Path | UPath) -> str:
+    """Returns the SHA-256 of a file, here or in a bucket, which is read in pieces.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     digest_of_file(Path(file.name))[:16]
+    'e3b0c44298fc1c14'
+    """
+    with file.open("rb") as opened:
+        # Buckets' files have `readinto` as well; the type that UPath declares does not say so.
+        return hashlib.file_digest(cast("BufferedReader", opened), "sha256").hexdigest()
+
+
 def digest_of_files(folder: Path) -> str:
     """Returns a SHA-256 over all files below a folder, their names included; links are followed, order plays no part.
 
@@ -40,10 +59,8 @@ def digest_of_files(folder: Path) -> str:
     digests = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name == _ADDED_BY_MLFLOW:
-            continue
-        with path.open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        if name != _ADDED_BY_MLFLOW:
+            digests[name] = digest_of_file(path)
     return digest_of_digests(digests)
 
 
@@ -58,12 +75,12 @@ def digest_of_digests(digests: Mapping[str, str]) -> str:
 
 def code_digest(package: str) -> str:
     """Returns a short text that changes when a line does that the package is made of, see `modules_behind`."""
-    return digest({name: _sha256(file) for name, file in modules_behind(package).items()})
+    return digest({name: digest_of_file(file) for name, file in modules_behind(package).items()})
 
 
 def digest_of_code() -> str:
     """Returns a short text that changes when a line of this project does."""
-    return digest({str(file.relative_to(_FOLDER)): _sha256(file) for file in _FOLDER.rglob("*.py")})
+    return digest({str(file.relative_to(_FOLDER)): digest_of_file(file) for file in _FOLDER.rglob("*.py")})
 
 
 def modules_behind(package: str) -> Mapping[str, Path]:
@@ -86,10 +103,6 @@ def modules_behind(package: str) -> Mapping[str, Path]:
         if name == package and file.stem == "__init__":
             waiting += [f"{name}.{inner.stem}" for inner in file.parent.glob("*.py") if inner != file]
     return dict(sorted(found.items()))
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @cache

@@ -216,7 +216,7 @@ class _Cluster:
         except ImportError:
             raise WorkersError(
                 "CLUSTER_URL: expected the extra that talks to a dask cluster, received an environment without it: "
-                "pip install 'taxifare[cluster]', or empty CLUSTER_URL to work in processes of this machine"
+                "pip install -e '.[cluster]', or empty CLUSTER_URL to work in processes of this machine"
             ) from None
 
         async def knock() -> None:

@@ -21,7 +21,7 @@ from taxifare.approval.ledger import SCHEMA_REVISION
 from taxifare.approval.tables import METADATA, PROMOTIONS, VERSIONS
 from taxifare.approval.verification import verified
 from taxifare.approval.versions import ledger_of, registry_of
-from taxifare.digests import digest_of_files
+from taxifare.digests import digest_of_file, digest_of_files
 from taxifare.environment import opened
 from taxifare.errors import ToldError
 from taxifare.model.copies import MlflowCopy, Row, copied, files_at, fill, put_files
@@ -43,8 +43,6 @@ _OURS = frozenset({_LEDGER, _MLFLOW, "versions", "runs"})
 
 _GOES_ON = ("quotes/", "outcomes/", "reports/", "bundles/in-force.json", "bundles/in-shadow.json")
 """In the lake: logs, which grow and expire, and what is made of the ledger at any time."""
-
-_CHUNK_BYTES = 1 << 20
 
 OnStep = Callable[[str], None]
 """Is told what is being done."""
@@ -251,7 +249,7 @@ def _ensure_same_model(manifest: Manifest, settings: Settings) -> None:
 
 def _ensure_unchanged(place: UPath, name: str, expected: str) -> None:
     try:
-        received = _sha256(place / name)
+        received = digest_of_file(place / name)
     except FileNotFoundError:
         raise BackupError(f"{place / name} is missing: its manifest names it. Take another backup") from None
     if received != expected:
@@ -275,7 +273,7 @@ def _ensure_lake_fits(manifest: Manifest, rows: Sequence[Row], lake: UPath, on_s
     for name, expected in manifest.lake.items():
         on_step(f"checking the lake: {name}")
         try:
-            if _sha256(lake / name) != expected:
+            if digest_of_file(lake / name) != expected:
                 others.append(f"{name} is another one")
         except FileNotFoundError:
             others.append(f"{name} is missing")
@@ -296,7 +294,7 @@ def _of_lake(lake: UPath, on_step: OnStep) -> Iterator[tuple[str, str]]:
         on_step(f"reading the lake: {name}")
         # A month that is taken anew meanwhile is not there for a moment.
         with suppress(FileNotFoundError):
-            yield name, _sha256(path)
+            yield name, digest_of_file(path)
 
 
 def _copied(folder: Path, place: UPath, name: str) -> dict[str, str]:
@@ -318,11 +316,3 @@ def _put(path: UPath, parts: Iterator[bytes]) -> str:
 
 def _as_bytes(lines: Iterable[str]) -> Iterator[bytes]:
     return (f"{line}\n".encode() for line in lines)
-
-
-def _sha256(path: UPath) -> str:
-    with path.open("rb") as file:
-        found = hashlib.sha256()
-        while part := file.read(_CHUNK_BYTES):
-            found.update(part)
-    return found.hexdigest()

@@ -40,6 +40,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from taxifare.bounds import TooMuchError, beginning, parsed_json, within
+from taxifare.digests import digest_of_file
 from taxifare.secrets import private_folder, redacted, remember, shown
 from taxifare.sources.base import Answer, MonthNotPublishedError, SourceError, is_page
 from taxifare.trips.months import Month
@@ -288,7 +289,7 @@ class Web:
         with FileLock(private_folder(folder) / "lock"):
             with _bounded(url):
                 received, file = self._persist(lambda: self._receive(url, folder), insist=insist)
-            revision = received.revision or _sha256(file)
+            revision = received.revision or digest_of_file(file)
             if file == _part(folder, received):
                 try:
                     check(file)
@@ -571,8 +572,3 @@ def _place(folder: Path, url: str, revision: str) -> Path:
 def _part(folder: Path, remote: Remote) -> Path:
     """Returns where what has arrived of a file lies."""
     return folder / f"{hashlib.sha256(str(remote.etag).encode()).hexdigest()[:16]}.part"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
