@@ -1,6 +1,5 @@
 """The `taxifare` command, put together; what each of its commands does is in the module of its subject."""
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -21,6 +20,7 @@ from taxifare.cli.standing import app as standing
 from taxifare.cli.status import status
 from taxifare.cli.streams import consume
 from taxifare.cli.studies import show_learning_curve, tuned
+from taxifare.model.provenance import version_in_words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"taxifare {version('taxifare')}")
+        typer.echo(f"taxifare {version_in_words()}")
         raise typer.Exit
 
 

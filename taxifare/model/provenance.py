@@ -1,9 +1,13 @@
-"""Which code is at work: what git says of the folder that this package lies in."""
+"""Which code is at work: what git says of the folder that this package lies in, or its version, in an image.
+
+An image has no git; deploy/Dockerfile puts the commit behind the version, 0.1.0+COMMIT.
+"""
 
 import os
 import subprocess
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 COMMIT_TAG = "taxifare.commit"
@@ -21,7 +25,16 @@ _PROJECT = Path(__file__).resolve().parents[2]
 @cache
 def code_tags() -> Mapping[str, str]:
     """Returns the tags that say which code is at work; asked once a process, which keeps the code it has loaded."""
-    return tags_of(_PROJECT)
+    built_from = version("taxifare").partition("+")[2]
+    return {COMMIT_TAG: built_from, TREE_TAG: _UNKNOWN} if built_from else tags_of(_PROJECT)
+
+
+def version_in_words() -> str:
+    """Returns the version, with the commit where it is known and a word where files were changed since."""
+    number, commit, tree = version("taxifare").partition("+")[0], code_tags()[COMMIT_TAG], code_tags()[TREE_TAG]
+    if commit == _UNKNOWN:
+        return number
+    return f"{number} ({commit[:12]}{', changed since' if tree == 'changed' else ''})"
 
 
 def tags_of(project: Path) -> Mapping[str, str]:

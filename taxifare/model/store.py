@@ -158,14 +158,23 @@ class MlflowStore:
         """Returns the schema that a database server's tables had and have no more, `none` for no tables; else None.
 
         Raises:
-            RegistryError: They are of a later release of MLflow, or the database does not answer.
+            RegistryError: They are of a later release of MLflow, the database does not answer, or MLflow's migration
+                failed: PostgreSQL has undone what it had begun.
         """
         if not self.is_database_server:
             return None
+        from sqlalchemy.exc import SQLAlchemyError
+
         engine, found, wanted = self.schema()
         if found == wanted:
             return None
-        _migrate_tables(engine)
+        try:
+            _migrate_tables(engine)
+        except SQLAlchemyError as error:
+            raise RegistryError(
+                f"the MLflow store {shown(self.tracking_uri)}: its tables have to become those of schema {wanted}, and "
+                f"did not ({getattr(error, 'orig', None) or error}); once that is mended: taxifare migrate, again"
+            ) from None
         return found or "none"
 
     def _connected(self) -> "MlflowClient":

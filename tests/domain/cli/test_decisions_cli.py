@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from taxifare.approval.records import Request
 from taxifare.approval.requests import request_on
 from taxifare.cli.main import app
 from taxifare.gate.evidence import Verdict
+from taxifare.model.provenance import version_in_words
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
 from taxifare_dagster.command import surroundings
@@ -291,7 +291,7 @@ def test_a_faulty_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_help_and_version_are_where_one_looks() -> None:
     assert CliRunner().invoke(app, ["decide", "-h"]).output == CliRunner().invoke(app, ["decide", "--help"]).output
     answer = CliRunner().invoke(app, ["--version"])
-    assert (answer.exit_code, answer.output) == (0, f"taxifare {version('taxifare')}\n")
+    assert (answer.exit_code, answer.output) == (0, f"taxifare {version_in_words()}\n")
 
 
 @pytest.mark.parametrize("earlier_release", [False, True])

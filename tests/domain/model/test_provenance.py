@@ -1,12 +1,15 @@
 """Which code is at work, as git tells it – or cannot."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from taxifare.model.provenance import COMMIT_TAG, TREE_TAG, code_tags, tags_of
+from taxifare.model.provenance import COMMIT_TAG, TREE_TAG, code_tags, tags_of, version_in_words
 from taxifare.model.registry import ModelRegistry
+from tests.support.places import REPOSITORY
 
 UNKNOWN = {COMMIT_TAG: "unknown", TREE_TAG: "unknown"}
 
@@ -57,6 +60,27 @@ def test_where_git_cannot_tell_it_is_unknown(empty: str, tmp_path: Path, monkeyp
 def test_a_hook_of_another_repository_does_not_lead_astray(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", str(project / "nowhere"))
     assert tags_of(project)[TREE_TAG] == "clean"
+
+
+def test_an_image_has_the_commit_behind_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taxifare-0.1.0.dist-info").mkdir()
+    commit = "1bf2389c0ffee" + "0" * 27
+    (tmp_path / "taxifare-0.1.0.dist-info" / "METADATA").write_text(f"Name: taxifare\nVersion: 0.1.0+{commit}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code_tags.cache_clear()
+    try:
+        assert code_tags() == {COMMIT_TAG: commit, TREE_TAG: "unknown"}
+        assert version_in_words() == "0.1.0 (1bf2389c0ffe)"
+    finally:
+        code_tags.cache_clear()
+
+
+def test_nobody_else_is_told_what_mlflow_is_used_for() -> None:
+    """Asked in a process that knows of no test and no CI, where MLflow is silent by itself."""
+    asks = "import taxifare; from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
+    plain = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    asked = subprocess.run([sys.executable, "-c", asks], env=plain, capture_output=True, text=True, check=True)
+    assert asked.stdout == "True\n"
 
 
 def test_every_run_says_which_code_made_it(registry: ModelRegistry) -> None:

@@ -1,5 +1,6 @@
 """Servers' tables become those of this release by one command: told before, under load, and with nothing lost."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from taxifare.approval import ledger as ledgers
@@ -192,6 +194,44 @@ def test_a_database_of_mlflows_is_migrated_by_the_command_alone(database: str, t
     engine.dispose()
     with pytest.raises(RegistryError, match="of schema of tomorrow, this release is older"):
         _ = MlflowStore.from_settings(settings).client
+
+
+@pytest.mark.slow
+def test_a_migration_of_mlflows_that_fails_after_the_ledgers_is_run_again(
+    database: str, settings: Settings, tmp_path: Path
+) -> None:
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    # Given a ledger of the last release, and in MLflow's database, of its first, a table that a later one wants to make
+    ledger_of_the_last_release(database)
+    name = f"mlflow{next(_databases)}"
+    engine = sa.create_engine(address_of_database(database), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    mlflows = re.sub(r"/\w+\?", f"/{name}?", database)
+    in_mlflows = sa.create_engine(address_of_database(mlflows), isolation_level="AUTOCOMMIT")
+    Base.metadata.create_all(in_mlflows)
+    with in_mlflows.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE trace_info (somebody_elses int)")
+    both = settings.model_copy(
+        update={"mlflow_tracking_uri": SecretStr(mlflows), "mlflow_artifact_location": str(tmp_path / "files")}
+    )
+    # When all are migrated, MLflow's fails half-way, in words, after the ledger's
+    migrated = migrate(both, {})
+    assert [str(next(migrated)) for _ in range(2)] == [
+        f"ledger: migrated from schema {BEFORE}",
+        "studies: migrated from schema none",
+    ]
+    with pytest.raises(RegistryError, match=r'"trace_info" already exists.*: taxifare migrate, again'):
+        next(migrated)
+    # Then MLflow's tables are those from before, and once the reason is gone the same command does the rest
+    with in_mlflows.connect() as connection:
+        assert not sa.inspect(connection).has_table("alembic_version")
+        connection.exec_driver_sql("DROP TABLE trace_info")
+    in_mlflows.dispose()
+    assert run(both) == {"ledger": None, "studies": None, "MLflow": "none"}
+    assert run(both) == {"ledger": None, "studies": None, "MLflow": None}
 
 
 @pytest.mark.slow
