@@ -236,8 +236,15 @@ class _Cluster:
             ) from None
 
     def _counted(self) -> int:
-        """Returns how many workers there are, each of which does one task at a time."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        """Returns how many workers there are, each of which does one task at a time.
+
+        The scheduler itself is asked: `Client.scheduler_info` may return what the client has fetched by itself
+        meanwhile, in which there are none.
+        """
+        try:
+            workers = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
+        except OSError:
+            raise self._went_away() from None
         how = f"dask worker {self._url} --nthreads 1"
         if not workers:
             raise WorkersError(f"CLUSTER_URL: expected workers at {self._url}, received none: start some ({how})")
@@ -280,10 +287,12 @@ class _Cluster:
                 f"{task.__name__}: each worker of CLUSTER_URL that did it died, perhaps for want of memory: {error}"
             ) from None
         except (CancelledError, CommClosedError):
-            raise WorkersError(
-                f"CLUSTER_URL: the dask scheduler at {self._url} went away while there was work: start it, and run it "
-                "again"
-            ) from None
+            raise self._went_away() from None
+
+    def _went_away(self) -> WorkersError:
+        return WorkersError(
+            f"CLUSTER_URL: the dask scheduler at {self._url} went away while there was work: start it, and run it again"
+        )
 
     def ensure_sees(self, setting: str, folder: str) -> None:
         with NamedTemporaryFile(dir=folder) as file:

@@ -93,6 +93,16 @@ def test_a_scheduler_that_is_away_or_something_else_is_told_within_seconds(monke
             assert time.monotonic() - began < 20, "dask would wait for 30 s, or for ever"
 
 
+def test_workers_are_found_while_the_client_looks_for_them_by_itself(cluster: Cluster) -> None:
+    """What it sees by itself, every two seconds, has no workers in it: read in its place, the cluster seemed empty."""
+    import dask
+
+    with dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}):
+        for _ in range(3):
+            with Workers(ExecutionSettings(cluster_url=cluster.url)) as workers:
+                assert {workers._engine._counted() for _ in range(300)} == {2}  # type: ignore[attr-defined]
+
+
 def test_other_versions_are_told_before_work_begins(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = module.versions()
     monkeypatch.setattr(module, "version", lambda package: "1.0" if package == "numpy" else theirs[package])
