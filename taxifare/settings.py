@@ -13,7 +13,6 @@ server's answer shows them either.
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +53,7 @@ from taxifare.environment import (
     read_settings,
     remembered_address,
 )
+from taxifare.texts import did_you_mean
 from taxifare.trips.meters import Meter
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.table import COLUMN_NAMES
@@ -271,10 +271,14 @@ def _column_names(value: object) -> object:
         if len(pair) != 2 or not all(pair):
             raise ValueError(f"expected pairs as in pickup_datetime=tpep_pickup,fare_amount=price, received {value!r}")
         if pair[0] not in COLUMN_NAMES:
-            nearest = "".join(f"; the nearest is {found}" for found in get_close_matches(pair[0], COLUMN_NAMES, 1))
+            meant = (
+                f" (did you mean {pair[1]}={pair[0]}?)"
+                if pair[1] in COLUMN_NAMES
+                else did_you_mean(pair[0], COLUMN_NAMES)
+            )
             raise ValueError(
                 f"expected a column of the trip table before each = ({', '.join(COLUMN_NAMES)}), received "
-                f"{pair[0]!r}{nearest}"
+                f"{pair[0]!r}{meant}"
             )
     for place, names in enumerate(zip(*pairs, strict=True)):
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -649,14 +653,13 @@ def unknown_names(written: Iterable[str]) -> Iterator[str]:
     """Yields, for each name that is no setting and no other program's, what is wrong with it.
 
     >>> list(unknown_names(["TRIP_SOURCE", "TRIP_SOURC", "DAGSTER_HOME"]))
-    ['.env: TRIP_SOURC is no setting of taxifare; the nearest is TRIP_SOURCE']
+    ['.env: TRIP_SOURC is no setting of taxifare and has no effect (did you mean TRIP_SOURCE?)']
     """
     known = [name.upper() for name in Settings.model_fields]
     for name in written:
         if name.upper() in known or name.upper().startswith(_OF_OTHERS):
             continue
-        nearest = "".join(f"; the nearest is {found}" for found in get_close_matches(name.upper(), known, 1))
-        yield f"{ENV_FILE}: {name} is no setting of taxifare{nearest}"
+        yield f"{ENV_FILE}: {name} is no setting of taxifare and has no effect{did_you_mean(name, known)}"
 
 
 @cache

@@ -6,6 +6,8 @@ but turn the direction of others or hide between them. Letters of all scripts st
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Sequences first, whole: without its first character the rest would stay as litter. OSC (links, titles) ends with BEL
 # or ST, or not at all; CSI is colours and the cursor; the rest is two characters.
@@ -47,6 +49,31 @@ def one_line(text: str) -> str:
     'gain on airports'
     """
     return " ".join(plain(text).split())
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is most like one, in whatever order its words stand; None where none is like it.
+
+    >>> nearest("TRIP_SORCE", ["TRIP_SOURCE", "TRIP_FOLDER"]), nearest("pickup_longitude", ["Longitud pickup"])
+    ('TRIP_SOURCE', 'Longitud pickup')
+    """
+    by_words = {_by_words(one): one for one in known}
+    found = get_close_matches(_by_words(name), by_words, 1)
+    return by_words[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown name: the known one that is most like it, if any is.
+
+    >>> did_you_mean("chikago", ["new-york", "chicago"]), did_you_mean("Rome", ["new-york", "chicago"])
+    (' (did you mean chicago?)', '')
+    """
+    found = nearest(name, known)
+    return "" if found is None else f" (did you mean {found}?)"
+
+
+def _by_words(name: str) -> str:
+    return " ".join(sorted(re.findall(r"[^\W_]+", name.lower())))
 
 
 def _seen(character: str) -> str:

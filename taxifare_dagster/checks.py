@@ -31,7 +31,7 @@ from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
 from taxifare.training.appraisal import change_since_approval
 from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
-from taxifare.trips.cleaning import where_outside
+from taxifare.trips.dropped import why_dropped
 from taxifare.trips.editions import Trips
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
 from taxifare.trips.stored import StoredTrips
@@ -64,10 +64,10 @@ def preprocessed_data_checks(
     # Features are computed whenever they are read; they have no nulls where these columns have none.
     inspections = inspect_clean(preprocessed_data, len(raw_new_data), (*COORDINATES, "pickup_datetime", "target"))
     for result in _inspected("preprocessed_data", inspections):
-        where = None
+        why = None
         if not result.passed:
-            where = where_outside(raw_new_data.every_so_many(SAMPLE_TRIPS), settings.city_facts, settings.city.told)
-        yield result if where is None else result._replace(description=where)
+            why = why_dropped(raw_new_data.every_so_many(SAMPLE_TRIPS), settings.city, settings.target_facts)
+        yield result if why is None else result._replace(description=why)
 
 
 def production_is_not_stale(

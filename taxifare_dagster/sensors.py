@@ -177,7 +177,10 @@ def next_month_run(
         return dg.SkipReason(f"{reason}, once the policy has decided on {before.subject}")
     revision = published[due.month]
     is_used = due.why == Why.PRODUCTION_CHANGED
-    if not is_used and (why := why_waiting(due.month, revision, source.rides(), settings, settings.lake)) is not None:
+    if (
+        not is_used
+        and (why := why_waiting(source, due.month, revision, source.rides(), settings, settings.lake)) is not None
+    ):
         return dg.SkipReason(f"{reason}, but {why}; later months wait")
     key = due.run_key if taken(due.month, revision, settings.lake) is None else f"{due.run_key}:taken"
     return _request(instance, key, monthly_job.name, partition_key(due.month), reason)

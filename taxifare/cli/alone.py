@@ -25,7 +25,8 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise typer.BadParameter(str(error)) from error
+        typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
+        raise typer.Exit(2) from error
     except ToldError as error:
         typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
         raise typer.Exit(1) from error

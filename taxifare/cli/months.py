@@ -1,10 +1,12 @@
 """Months of trips: `months` shows them, `take` takes one that waits, `new-data` makes the course's come and go."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from taxifare.approval.due import covered
 from taxifare.cli.shared import (
     AsJson,
     approvals_in_force,
@@ -16,17 +18,16 @@ from taxifare.cli.shared import (
     show,
     show_json,
 )
-from taxifare.operations.inventory import KnownMonth, known_months
+from taxifare.operations.inventory import KnownMonth, known_months, nothing_to_work_on
 from taxifare.reports.tables import Heading, Table
 from taxifare.settings import settings_in_force
-from taxifare.sources import CannotTellError, course_month, make_source, whole_months
-from taxifare.sources.base import nothing_published
+from taxifare.sources import CannotTellError, SourceError, course_month, make_source, whole_months
 from taxifare.texts import one_line
 
 
 @errors_told()
 def months(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show each month's status: published, fetched, decided."""
+    """Show each month's status: published, fetched, decided. Exit code 1 if there is no month to work on."""
     settings = settings_in_force()
     in_lake = context.obj.editions_in_lake(settings.lake)
     approvals = approvals_in_force() if settings.has_ledger else None
@@ -40,10 +41,11 @@ def months(context: typer.Context, as_json: AsJson = False) -> None:
         show_json(table.records())
     elif known or doubt is not None:
         show(table)
-    else:
-        say(f"{settings.trip_source} has no month of trips: {nothing_published(source, settings.first_month)}.")
     if doubt is not None:
         raise doubt
+    published = {entry.month: entry.published for entry in known if entry.published is not None}
+    if not covered(published, settings, datetime.now(UTC)):
+        raise SourceError(f"{settings.trip_source}: {nothing_to_work_on(source, published, settings)}")
     if not as_json:
         for entry in known:
             if entry.waits:
@@ -56,7 +58,13 @@ def _table(known: Sequence[KnownMonth]) -> Table:
     names = ("month", "at the source", "in the lake")
     headings = (*(Heading(name, is_unbroken=True) for name in names), Heading("state"), Heading("decided"))
     rows = (
-        (str(entry.month), _beginning(entry.published), _beginning(entry.in_lake), entry.state, entry.decided or None)
+        (
+            str(entry.month),
+            _beginning(entry.published),
+            _beginning(entry.in_lake),
+            entry.state,
+            entry.decided or "not asked",
+        )
         for entry in known
     )
     return Table(headings, tuple(rows))

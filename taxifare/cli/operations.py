@@ -31,7 +31,8 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check every part of the installation: state, lake, trips, ledger, MLflow, chat. Exit code 1 if one fails."""
     console, findings = Terminal(), list[Finding]()
     surroundings: Surroundings = context.obj
-    for finding in examine(settings_in_force(), surroundings.run_server):
+    settings = settings_in_force()
+    for finding in examine(settings, surroundings.run_server):
         findings.append(finding)
         if as_json:
             continue
@@ -41,7 +42,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
-        say_next("taxifare status")
+        say_next("taxifare status" if settings.has_ledger else "make demo")
     if not all(finding.is_well for finding in findings):
         raise typer.Exit(1)
 

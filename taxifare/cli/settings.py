@@ -11,7 +11,7 @@ from taxifare.cli.shared import AsJson, errors_told, say, say_next, show, show_j
 from taxifare.environment import ENV_FILE
 from taxifare.operations.origins import KnownSetting, known_settings
 from taxifare.reports.tables import Heading, Table
-from taxifare.settings import MATTER_FIRST, settings_in_force
+from taxifare.settings import MATTER_FIRST, settings_in_force, unknown_names
 
 
 @errors_told()
@@ -30,6 +30,8 @@ def show_settings(
     shown = [one for one in found if everything or one.origin != "default" or one.name.lower() in MATTER_FIRST]
     show(_table(shown))
     changed = sum(one.differs for one in found)
+    for fault in unknown_names(dotenv_values(ENV_FILE)):
+        say(fault)
     say(f"{changed} of {len(found)} differ from their defaults. What each is for: .env.sample")
     if not everything:
         say_next("taxifare settings --all")

@@ -92,7 +92,8 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise typer.BadParameter(str(error)) from error
+        _tell(error)
+        raise typer.Exit(2) from error
     except _MENDABLE as error:
         _tell(error)
         raise typer.Exit(1) from error

@@ -5,16 +5,19 @@ A part is asked as the work asks it, so that what is well here works there. How 
 
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import requests
+from dotenv import dotenv_values
 from upath import UPath
 
 from taxifare.approval import alarms, standing
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.due import covered
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import NOTHING
 from taxifare.approval.promotions import in_use
@@ -23,6 +26,7 @@ from taxifare.approval.tokens import KEPT_IN
 from taxifare.approval.verification import verify
 from taxifare.approval.versions import registry_of
 from taxifare.buckets import is_local
+from taxifare.environment import ENV_FILE
 from taxifare.errors import ToldError
 from taxifare.model.contents import NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
@@ -30,15 +34,24 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.monitoring.calendar import calendar_in
 from taxifare.operations import sharing
+from taxifare.operations.inventory import nothing_to_work_on
 from taxifare.secrets import private_folder, redacted, shown
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle, BundleError
 from taxifare.serving.publishing import LakePublisher
-from taxifare.settings import AskingSettings, ExecutionSettings, MlflowSettings, Settings
+from taxifare.settings import AskingSettings, ExecutionSettings, MlflowSettings, Settings, unknown_names
 from taxifare.sources import make_source
-from taxifare.sources.base import base_revision_of, month_with, nothing_published
+from taxifare.sources.base import NoBaseError, ensure_target, month_with
+from taxifare.sources.files import SAMPLE_ROWS
 from taxifare.sources.whole_months import why_waiting
 from taxifare.trips.city_files import CityFile
+from taxifare.trips.cleaning import clean
+from taxifare.trips.dropped import why_dropped
+from taxifare.trips.editions import Edition, Trips
+from taxifare.trips.months import Month
+from taxifare.trips.preparation import faults_of
+from taxifare.trips.publication import Publication
+from taxifare.trips.table import COORDINATES
 from taxifare.workers import Workers
 
 _TIMEOUT_S = 5
@@ -71,15 +84,15 @@ def examine(settings: Settings, run_server: Callable[[Settings], str | None]) ->
         yield Finding(
             "state folder", False, f"there is no state in {settings.home}: `make demo` or `make dev` makes one"
         )
+        yield from _found(_parts_of_trips(settings, None))
         return
     registry = registry_of(settings)
     approvals = Approvals.from_settings(settings, registry)
     parts: dict[str, Callable[[], str]] = {
         "state folder": lambda: _home(settings.home),
         "machines": lambda: _machines(settings, run_server(settings)),
-        "city": lambda: _city(settings.city),
         "lake": lambda: _writable(settings.lake),
-        "trips": lambda: _published(settings, approvals),
+        **_parts_of_trips(settings, approvals),
         "ledger": lambda: _ledger(approvals),
         "approval": lambda: _approval(approvals, settings),
         "approval tokens": lambda: _tokens(approvals, settings),
@@ -98,6 +111,22 @@ def examine(settings: Settings, run_server: Callable[[Settings], str | None]) ->
         parts["workers"] = lambda: _workers(settings)
     if settings.target == "duration":
         parts["drop-off times"] = lambda: _dropoffs(settings)
+    yield from _found(parts)
+
+
+def _parts_of_trips(settings: Settings, approvals: Approvals | None) -> dict[str, Callable[[], str]]:
+    """Returns the parts that there are before there is any state, which is None then."""
+    return {
+        "settings": _settings,
+        "city": lambda: _city(settings.city),
+        "trips": lambda: _published(settings, approvals),
+        "newest month": lambda: _newest_month(settings),
+        "base years": lambda: _base_years(settings, approvals),
+    }
+
+
+def _found(parts: Mapping[str, Callable[[], str]]) -> Iterator[Finding]:
+    """Yields what examining each part comes to."""
     for part, says in parts.items():
         try:
             yield Finding(part, True, says())
@@ -110,11 +139,19 @@ def _home(home: Path) -> str:
     """Returns that the state folder can be written to, and by its owner only."""
     says = _writable(UPath(str(private_folder(home))))
     if home.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        holds = "holds" if (home / KEPT_IN).exists() else "will hold, once somebody is asked,"
         raise DisorderError(
-            f"{home} can be looked into by others, and holds the key of the approval tokens: chmod 700 "
+            f"{home} can be looked into by others, and {holds} the key of the approval tokens: chmod 700 "
             f"{shlex.quote(str(home))}"
         )
     return f"{says} by its owner only"
+
+
+def _settings() -> str:
+    """Returns that whatever `.env` sets is a setting."""
+    if faults := list(unknown_names(dotenv_values(ENV_FILE))):
+        raise DisorderError("; ".join(faults))
+    return f"every name in {ENV_FILE} is one" if Path(ENV_FILE).exists() else f"there is no {ENV_FILE} here"
 
 
 def _machines(settings: Settings, run_server: str | None) -> str:
@@ -168,31 +205,91 @@ def _workers(settings: ExecutionSettings) -> str:
         return f"{workers.count} at {settings.cluster_url}, with the versions and the code of this process"
 
 
-def _published(settings: Settings, approvals: Approvals) -> str:
-    """Returns what the source has, none of which waits until it is whole."""
+def _published(settings: Settings, approvals: Approvals | None) -> str:
+    """Returns which months the source has: some that are worked on, none of which waits until it is whole."""
     source = make_source(settings)
     published = source.months()
-    months = sorted(published)
+    months = sorted(covered(published, settings, datetime.now(UTC)))
     if not months:
-        told = nothing_published(source, settings.first_month)
-        raise DisorderError(f"{settings.trip_source} has no month of trips: {told}")
-    base = "no base years" if base_revision_of(source) is None else "base years"
-    with approvals.ledger.reading() as entries:
-        compared = {subject: comparison.revision for subject, comparison in entries.comparisons().items()}
+        raise DisorderError(nothing_to_work_on(source, published, settings))
+    compared = dict[str, str]()
+    if approvals is not None:
+        with approvals.ledger.reading() as entries:
+            compared = {subject: comparison.revision for subject, comparison in entries.comparisons().items()}
     rides = source.rides()
     for month in months:
         is_new = compared.get(str(month)) != published[month]
-        if is_new and (why := why_waiting(month, published[month], rides, settings, settings.lake)) is not None:
+        why = why_waiting(source, month, published[month], rides, settings, settings.lake) if is_new else None
+        if why is not None:
             raise DisorderError(f"{settings.trip_source}: {why}")
-    return f"{settings.trip_source}: {base} and {len(months)} months, {months[0]} to {months[-1]}"
+    return f"{settings.trip_source}: {len(months)} months, {months[0]} to {months[-1]}"
+
+
+def _newest_month(settings: Settings) -> str:
+    """Returns how many of some trips of the newest month can be learned from, as its checks find it."""
+    source = make_source(settings)
+    newest = max(covered(source.months(), settings, datetime.now(UTC)), default=None)
+    if newest is None:
+        return "there is none"
+    found = source.sample(newest)
+    return f"{newest}: {_usable(found, newest, settings)}"
+
+
+def _base_years(settings: Settings, approvals: Approvals | None) -> str:
+    """Returns how many of some trips of the base years can be learned from; a folder has some for a first model."""
+    source = make_source(settings)
+    try:
+        source.base_revision()
+        return _usable(source.sample(None), None, settings)
+    except NoBaseError as error:
+        is_needed = settings.trip_source == "folder" and not _was_promoted(approvals)
+        without = "without base years the first month's candidate is the first model, and learns from that month alone"
+        if is_needed:
+            raise DisorderError(f"{error}. If there are none: {without} (make dev; make demo needs them)") from None
+        return f"none: {without}"
+
+
+def _was_promoted(approvals: Approvals | None) -> bool:
+    """Returns whether something was in production."""
+    if approvals is None:
+        return False
+    with approvals.ledger.reading() as entries:
+        return entries.last_promotion() is not None
+
+
+def _usable(found: Publication | None, month: Month | None, settings: Settings) -> str:
+    """Returns how many of some trips can be learned from, by the rules of the assets and their checks.
+
+    Args:
+        found: The trips; None where no setting says what they look like.
+        month: Which they are of; None: of the base years, of which only some have to be usable.
+        settings: Say what is expected of them.
+    """
+    if found is None:
+        return f"as {settings.trip_source} has them: no setting says what they look like"
+    trips, target = found.trips, settings.target_facts
+    ensure_target(target, found.known(target.column), len(trips), found.origin)
+    cleaned = clean(trips, settings.city_facts, target).trips
+    says = f"{found.origin}: {len(cleaned):,} of the {len(trips):,} trips looked at can be learned from"
+    faults = [why] if (why := why_dropped(trips, settings.city, target)) is not None else []
+    if month is not None:
+        minimum_trips = settings.minimum_trips if len(trips) < SAMPLE_ROWS else 0  # these are all, or just some
+        raw = Trips(Edition(str(month), found.revision), trips)
+        faults += map(str, faults_of(raw, cleaned, month, minimum_trips, COORDINATES))
+    if faults and (month is not None or cleaned.empty):
+        raise DisorderError("; ".join([says, *faults]))
+    return "; ".join([says, *faults])
 
 
 def _dropoffs(settings: Settings) -> str:
     """Returns how many trips of the latest month say when they ended; reads that month."""
     source, target = make_source(settings), settings.target_facts
-    month = max(source.months())
-    published = month_with(target, source, month)
-    share = published.known(target.column) / len(published.pickups)
+    published = source.months()
+    month = max(covered(published, settings, datetime.now(UTC)), default=None)
+    if month is None:
+        raise DisorderError(nothing_to_work_on(source, published, settings))
+    newest = month_with(target, source, month)
+    share = newest.known(target.column) / len(newest.pickups)
     return f"{share:.1%} of the trips of {month} have one"
 
 
@@ -200,11 +297,11 @@ def _ledger(approvals: Approvals) -> str:
     """Returns how much the ledger holds."""
     with approvals.ledger.reading() as entries:
         asked, waiting, promoted = entries.counts()
-    return f"{asked} requests, {waiting} of them wait, {promoted} promotions"
+    return f"{asked} requests, {waiting} of them {_wait(waiting)} for an answer, {promoted} promotions"
 
 
 def _tokens(approvals: Approvals, settings: Settings) -> str:
-    """Returns that the links of messages that wait for an answer were made with the key in force."""
+    """Returns that the links of questions that wait were made with the key in force."""
     told = ToldHeads(settings.home, approvals.ledger.place).read()
     with approvals.ledger.reading() as entries:
         waiting = {request.id: f"Request {request.id}" for request in entries.open_requests()}
@@ -228,7 +325,14 @@ def _tokens(approvals: Approvals, settings: Settings) -> str:
             f"{len(dead)} of the questions that wait were sent: their links are dead. Put the key back, or have fresh "
             f"links sent: {'; '.join(f'taxifare ask-again {name}' for name in dead[:_EXAMPLES])}"
         )
-    return f"the links of {len(keys)} questions that wait work" if keys else "no message waits for an answer"
+    if not waiting:
+        return "no question waits for an answer"
+    links = f"the links of {len(keys)} work" if keys else "from here no message with links was sent"
+    return f"{len(waiting)} {_wait(len(waiting))} for an answer; {links}"
+
+
+def _wait(questions: int) -> str:
+    return "waits" if questions == 1 else "wait"
 
 
 def _approval(approvals: Approvals, settings: Settings) -> str:

@@ -5,11 +5,13 @@ Which of them is to be run next is derived in `approval.due`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from taxifare.approval.approvals import Approvals
+from taxifare.approval.due import covered
 from taxifare.approval.records import Outcome, Request
-from taxifare.settings import Settings
-from taxifare.sources.base import CannotTellError, TripSource
+from taxifare.settings import MonthSettings, Settings
+from taxifare.sources.base import CannotTellError, SourceError, TripSource
 from taxifare.sources.whole_months import why_waiting
 from taxifare.trips.months import Month
 
@@ -22,9 +24,10 @@ class KnownMonth:
         month: The month.
         published: Its revision at the source, None where the source does not have it.
         in_lake: Its revision in the lake, None where the lake does not have it.
-        decided: The latest decision on it, in words; empty where there was none.
+        decided: The latest decision on it, or that a question waits for one; empty where nobody was asked.
         is_told: Whether the source can tell.
         waits: Why it is not used yet, None where nothing is known against it.
+        is_covered: Whether it is worked on at all: from FIRST_MONTH to LAST_MONTH, and over.
     """
 
     month: Month
@@ -33,6 +36,7 @@ class KnownMonth:
     decided: str
     is_told: bool = True
     waits: str | None = None
+    is_covered: bool = True
 
     @property
     def state(self) -> str:
@@ -46,6 +50,8 @@ class KnownMonth:
             return "cannot tell"
         if self.published is None:
             return "no longer published"
+        if not self.is_covered:
+            return "not worked on"
         if self.waits:
             return "not whole yet"
         if self.in_lake is None:
@@ -83,14 +89,40 @@ def known_months(
         if outcome.by is not None:
             request = asked[outcome.request_id]
             answers[request.subject] = (request, outcome)
+    ended = {outcome.request_id for outcome in outcomes}
+    is_asked = {request.subject for request in requests if request.id not in ended}
+    worked_on = covered(published, settings, datetime.now(UTC))
     rides = source.rides()
     for month in sorted({*published, *in_lake, *([] if doubt is None else [doubt.month])}):
-        revision, decided = published.get(month), _decided(published.get(month), answers.get(str(month)))
+        revision = published.get(month)
+        decided = "waits for an answer" if str(month) in is_asked else _decided(revision, answers.get(str(month)))
         is_told, is_new = doubt is None or month < doubt.month, revision != in_lake.get(month)
-        waits = why_waiting(month, revision, rides, settings, settings.lake) if revision and is_new else None
-        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told, waits)
+        waits = why_waiting(source, month, revision, rides, settings, settings.lake) if revision and is_new else None
+        is_covered = revision is None or month in worked_on
+        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told, waits, is_covered)
     if doubt is not None:
         raise doubt
+
+
+def nothing_to_work_on(source: TripSource, published: Mapping[Month, str], settings: MonthSettings) -> str:
+    """Returns why there is no month to work on: where the source looked, for what, and what is there instead.
+
+    Args:
+        source: Was asked.
+        published: What it has.
+        settings: Say which months are worked on.
+    """
+    if published:
+        return (
+            f"{len(published):,} months are published, {min(published)} to {max(published)}, and none is worked on: "
+            f"FIRST_MONTH={settings.first_month}, LAST_MONTH={settings.last_month or ''}; set them to the months "
+            "that you have; the present month is not over"
+        )
+    try:
+        source.read_month(settings.first_month)
+    except SourceError as error:
+        return f"there is no month of trips: {error}"
+    return f"there is no month of trips: {settings.first_month} is there by now: try again"
 
 
 def _decided(revision: str | None, answer: tuple[Request, Outcome] | None) -> str:

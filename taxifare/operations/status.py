@@ -222,7 +222,7 @@ def _with_months(found: Status, known: Known, source: Callable[[], TripSource], 
         waits = None
         if due and due[0].why is not Why.PRODUCTION_CHANGED:
             first = due[0].month
-            waits = why_waiting(first, published[first], trips.rides(), settings, settings.lake)
+            waits = why_waiting(trips, first, published[first], trips.rides(), settings, settings.lake)
     except (SourceError, OSError) as error:
         return replace(found, cannot_tell=one_line(redacted(str(error))))
     return replace(found, behind=tuple(one.month for one in due), waits=waits, cannot_tell=doubt)

@@ -16,6 +16,7 @@ from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, LargePublication, Publication
 from taxifare.trips.table import TripTableError, as_trip_table
 from taxifare.trips.targets import Target
+from taxifare.trips.wholeness import Extent
 
 
 class SourceError(ToldError, RuntimeError):
@@ -73,6 +74,24 @@ class TripSource(Protocol):
     def rides(self) -> Mapping[Month, int]:
         """Returns how many rides published months have, of those whose number is known without reading trips."""
         return {}
+
+    def extent(self, month: Month) -> Extent | None:  # noqa: ARG002 - most sources say so of every month
+        """Returns how far a published month goes; None where that is not known before all of it is read as trips."""
+        return None
+
+    def sample(self, month: Month | None) -> Publication | None:  # noqa: ARG002 - likewise
+        """Returns a thousand or so trips of a month, or of the base years, read as all of them would be.
+
+        None where no setting says what the trips look like: those of publishers, and simulated ones.
+
+        Args:
+            month: A published one; None: the base years.
+
+        Raises:
+            NoBaseError: There are no base years.
+            SourceError: They cannot be read as trips of that month, or of before the first month.
+        """
+        return None
 
     def read_month(self, month: Month) -> Publication:
         """Returns one month of trips, at least one row.
@@ -155,15 +174,6 @@ def published_before(source: TripSource, month: Month) -> dict[Month, str]:
             raise
         published = doubt.before
     return {earlier: revision for earlier, revision in published.items() if earlier < month}
-
-
-def nothing_published(source: TripSource, first: Month) -> str:
-    """Returns why a source has no month at all: what it says when asked for the first one."""
-    try:
-        source.read_month(first)
-    except SourceError as error:
-        return str(error)
-    return f"month {first} is there by now"
 
 
 def not_there(source: TripSource, month: Month, told: str) -> SourceError:

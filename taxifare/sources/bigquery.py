@@ -33,6 +33,7 @@ from taxifare.sources.base import (
     untold_dropoffs,
 )
 from taxifare.sources.bigquery_client import PATIENCE_S, OpenClient, connect, in_our_words, patient
+from taxifare.sources.files import SAMPLE_ROWS
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.table import TRIP_COLUMNS, TripTableError, check_column_names
@@ -117,6 +118,23 @@ class BigQuery(TripSource):
             SourceError: As `months`.
         """
         return {month: int(revision.partition("-")[0]) for month, revision in self._over().items()}
+
+    def sample(self, month: Month | None) -> Publication:
+        """Returns some trips of a month, or of the base years: those with the smallest fingerprints.
+
+        Raises:
+            NoBaseError: No trip starts before the first month.
+            SourceError: As `months`, or rows are not trips.
+        """
+        origin = f"BigQuery table {self.table}"
+        since, until = (None, self.first_month.start_time) if month is None else bounds(month)
+        with self._opened() as asked:
+            rows = asked.trips(since, until, rows=SAMPLE_ROWS)
+        if month is None and not rows.num_rows:
+            raise self._no_base()
+        checked = checked_trips if month is None else partial(checked_month, month=month)
+        trips = checked(_frame(rows), origin=origin, time_zone=self.time_zone)
+        return Publication(trips, _revision_of(rows), origin)
 
     def read_month(self, month: Month) -> Publication:
         """Returns the month's trips.
@@ -295,7 +313,7 @@ def _columns(table: "bigquery.Table") -> tuple[str, ...]:
     origin, types = f"BigQuery table {table.reference}", {column.name: column.field_type for column in table.schema}
     present = tuple(column.name for column in TRIP_COLUMNS if column.name in types)
     try:
-        check_column_names(present, origin)
+        check_column_names(present, origin, types)
     except TripTableError as error:
         raise SourceError(str(error)) from error
     if types["pickup_datetime"] not in _TIME_TYPES:

@@ -13,15 +13,17 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from taxifare.sources.base import SourceError, is_page
+from taxifare.texts import nearest
+from taxifare.trips.clock import ClockError, wall_clock
 from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS
 
 Names = Mapping[str, str]
@@ -32,12 +34,16 @@ _ITS_OWN: Names = {}
 FORMATS = (".parquet", ".csv", ".csv.gz")
 """Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
 
+SAMPLE_ROWS = 1_000
+"""Rows of a file, or of a table, that are looked at to tell whether all of it is trips."""
+
 _ROWS_AT_ONCE = 2**18
-_BYTES_AT_ONCE = 2**25
+_BYTES_OF_A_ROW = 2**7
 
 _MOST_RATIO = 100
 _UNPACKED_AT_LEAST = 2**26
 _LONGEST_LINE = 2**20
+_SHOWN_BYTES = 200
 
 _FAULTS = (pa.ArrowException, OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, ArithmeticError)
 """What the readers raise when bytes are not what they should be; texts and metadata that are damaged among them."""
@@ -99,22 +105,27 @@ def read_rows(content: bytes, origin: str, names: Names = _ITS_OWN) -> pd.DataFr
     return _rows(plain, origin, names)
 
 
-def read_parts(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> Iterator[pd.DataFrame]:
+def read_parts(
+    file: IO[bytes], origin: str, names: Names = _ITS_OWN, rows_at_once: int | None = None
+) -> Iterator[pd.DataFrame]:
     """Yields the rows of a trip file as they stand there, a few hundred thousand at a time.
 
     Args:
         file: Open at its beginning.
         origin: Its name, as for `read_rows`. A row of text is a line.
         names: As for `read_rows`.
+        rows_at_once: About how many, None: a few hundred thousand.
 
     Raises:
         SourceError: As `read_rows`, when the part that is at fault is reached.
     """
+    rows_at_once = rows_at_once or _ROWS_AT_ONCE
+    bytes_at_once = rows_at_once * _BYTES_OF_A_ROW
     if origin.endswith(".parquet"):
         with reading(origin, "parquet"):
             parquet = open_parquet(file, 2**20)
             ensure_no_bomb(parquet, file.seek(0, io.SEEK_END), origin)
-            batches = parquet.iter_batches(_ROWS_AT_ONCE)
+            batches = parquet.iter_batches(rows_at_once)
         while True:
             with reading(origin, "parquet"):
                 batch = next(batches, None)
@@ -130,7 +141,7 @@ def read_parts(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> Iterato
     file.seek(0)
     with reading(origin, "gzip" if origin.endswith(".gz") else "CSV"):
         header = _line(text, origin)
-        lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
+        lines = text.read(bytes_at_once) + _line(text, origin)
     if not header:
         raise SourceError(f"{origin}: expected trips, received an empty file")
     if b"\r" in header.rstrip(b"\r\n"):
@@ -140,19 +151,24 @@ def read_parts(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> Iterato
         _ensure_bearable(unpacked, most, origin)
         yield _rows(header + lines, origin, names)
         with reading(origin, "gzip" if origin.endswith(".gz") else "CSV"):
-            lines = text.read(_BYTES_AT_ONCE) + _line(text, origin)
+            lines = text.read(bytes_at_once) + _line(text, origin)
 
 
-def latest_pickup(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> str | None:
-    """Returns the latest pickup time of a trip file as text that begins `YYYY-MM`; None where it cannot be told so.
+def pickup_span(
+    file: IO[bytes], origin: str, names: Names, time_zone: str | None
+) -> tuple[int, pd.Timestamp, pd.Timestamp] | None:
+    """Returns how many rows a trip file has, and its first and last pickup time; None where that cannot be told.
+
+    Only that column is read. What is wrong with the file is told where it is read as trips.
 
     Args:
         file: Open at its beginning.
         origin: Its name, as for `read_rows`.
         names: As for `read_rows`.
+        time_zone: Of the city, see `clock.wall_clock`.
     """
     name = names.get("pickup_datetime", "pickup_datetime")
-    found: list[str] = []
+    rows, times = 0, list[Any]()
     try:
         if origin.endswith(".parquet"):
             batches: Iterable[pa.RecordBatch] = pa.parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=[name])
@@ -161,14 +177,16 @@ def latest_pickup(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> str 
             options = pa.csv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
             batches = pa.csv.open_csv(text, convert_options=options)
         for batch in batches:
-            times = batch.column(0)
-            if pa.types.is_dictionary(times.type):
-                times = times.dictionary_decode()
-            latest = pc.max(times).cast(pa.string()).as_py()
-            found += [] if latest is None else [latest]
-    except _FAULTS:  # what is wrong with the file is told where it is read
+            column = batch.column(0)
+            if pa.types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            wall = wall_clock(column, time_zone).wall
+            rows += len(wall)
+            times += [np.fmin.reduce(wall), np.fmax.reduce(wall)] if len(wall) else []
+    except (*_FAULTS, ClockError):
         return None
-    return max(found, default=None)
+    known = [time for time in times if not np.isnat(time)]
+    return (rows, pd.Timestamp(min(known)), pd.Timestamp(max(known))) if known else None
 
 
 def _line(text: IO[bytes] | gzip.GzipFile, origin: str) -> bytes:
@@ -213,6 +231,8 @@ def _rows(plain: bytes, origin: str, names: Names) -> pd.DataFrame:
     kind = "parquet" if origin.endswith(".parquet") else "CSV"
     if kind == "CSV" and plain.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SourceError(f"{origin}: expected CSV in UTF-8, received UTF-16")
+    if kind == "CSV":
+        _ensure_commas(plain, origin)
     with reading(origin, kind, _glimpse(plain)):
         table = _read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain, names)
     named = _named(table, origin, names)
@@ -221,6 +241,25 @@ def _rows(plain: bytes, origin: str, names: Names) -> pd.DataFrame:
     if kind == "CSV" and len(rows):
         ensure_last_line(plain[-2:], origin)
     return rows
+
+
+def _ensure_commas(plain: bytes, origin: str) -> None:
+    r"""Ensures that the fields of a text are not separated by something else than commas, as spreadsheets may do.
+
+    >>> _ensure_commas(b"start;from_lon;price\n2024-02-01 10:00:00;55,5;12,50\n", "trips.csv")
+    Traceback (most recent call last):
+    ...
+    taxifare.sources.base.SourceError: trips.csv: expected fields separated by commas, received the header
+    'start;from_lon;price', separated by ';': write it with commas between fields, and points before decimals
+    """
+    header = plain[:_LONGEST_LINE].partition(b"\n")[0].rstrip(b"\r")
+    separator = max(b";", b"\t", b"|", key=header.count)
+    if header.count(separator) > header.count(b","):
+        shown = header[:_SHOWN_BYTES].decode("utf-8-sig", "backslashreplace")
+        raise SourceError(
+            f"{origin}: expected fields separated by commas, received the header {shown!r}, separated by "
+            f"{separator.decode()!r}: write it with commas between fields, and points before decimals"
+        )
 
 
 def open_parquet(file: IO[bytes] | pa.NativeFile | Path, buffer_bytes: int = 0) -> pa.parquet.ParquetFile:
@@ -271,6 +310,11 @@ def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
     ...
     taxifare.sources.base.SourceError: trips.csv: expected a column fare, which TRIP_COLUMNS names for fare_amount,
     received the columns price, key, tip
+    >>> _named(table, "trips.csv", {"fare_amount": "prize"})
+    Traceback (most recent call last):
+    ...
+    taxifare.sources.base.SourceError: trips.csv: expected a column prize, which TRIP_COLUMNS names for fare_amount,
+    received the columns price, key, tip (did you mean fare_amount=price?)
     """
     if not names:
         return table
@@ -283,7 +327,9 @@ def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
     for ours, theirs in found.items():
         if (times := table.column_names.count(theirs)) != 1:
             why = f", which TRIP_COLUMNS names for {ours}" if ours in names else ""
-            received = "it twice" if times else f"the columns {', '.join(table.column_names)}"
+            near = nearest(theirs, [name for name in table.column_names if name not in taken])
+            meant = "" if near is None else f" (did you mean {ours}={near}?)"
+            received = "it twice" if times else f"the columns {', '.join(table.column_names)}{meant}"
             raise SourceError(f"{origin}: expected a column {theirs}{why}, received {received}")
     return table.select(list(found.values())).rename_columns(list(found))
 

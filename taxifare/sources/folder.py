@@ -38,10 +38,14 @@ from taxifare.sources.base import (
     told_apart,
     untold_dropoffs,
 )
-from taxifare.sources.files import FORMATS, ensure_last_line, latest_pickup, read_parts, read_rows
+from taxifare.sources.files import FORMATS, SAMPLE_ROWS, ensure_last_line, pickup_span, read_parts, read_rows
 from taxifare.sources.places import Found, listed, looked_at, noted, opening
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.wholeness import Extent
+
+_EXAMPLES = 3
+"""Of files that are named where there are more."""
 
 _MONTH_CODES = {"%Y": r"(?P<year>[0-9]{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
 
@@ -130,6 +134,42 @@ class Folder(TripSource):
                 rides[month] = noted(_rows_of, file, self.notes)
         return {month: rows for month, rows in rides.items() if rows is not None}
 
+    def extent(self, month: Month) -> Extent | None:
+        """Returns how far the pickups in a month's file go; None where they are not all of that month, or no times."""
+        found = None
+        with suppress(SourceError):  # what is wrong with it is said where it is read
+            if (entries := self._entries_of_months().get(month)) is not None:
+                found = self._span(_file(entries, f"month {month}"))
+        first, until = bounds(month)
+        return found if found is not None and first <= found.first and found.last < until else None
+
+    def sample(self, month: Month | None) -> Publication:
+        """Returns the first trips of a month's file, or of the base file, as `read_month` and `read_base` read them.
+
+        Raises:
+            NoBaseError: Nothing has the name of a base file.
+            SourceError: They are no trips of that month, or all later than base years are.
+        """
+        file = self._base_file() if month is None else self._month_file(month)
+        origin = f"{file}{self._by_names}"
+        parts = list[pd.DataFrame]()
+        with opening(file) as opened:
+            for part in read_parts(opened, str(file), dict(self.columns), SAMPLE_ROWS):
+                parts += [] if part.empty else [part]
+                if sum(map(len, parts)) >= SAMPLE_ROWS:
+                    break
+        if not parts:
+            raise SourceError(f"{file}: expected trips, received no rows")
+        rows = pd.concat(parts, ignore_index=True)
+        if month is not None:
+            trips = checked_month(rows, month, origin, self.time_zone)
+            return Publication(trips, self._as_read(self._revision(file)), str(file))
+        trips = checked_trips(rows, origin, self.time_zone)
+        span = self._span(file)
+        if self.first_month is not None and span is not None and span.first >= bounds(self.first_month)[0]:
+            raise self._no_earlier(file, span.rides)
+        return Publication(trips, self.base_revision(), str(file))
+
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's file.
 
@@ -137,11 +177,7 @@ class Folder(TripSource):
             MonthNotPublishedError: The month has no file.
             SourceError: The folder is missing, the file cannot be read as trips of that month, or is no file.
         """
-        entries = self._entries_of_months().get(month)
-        if entries is None:
-            name = self.months_pattern.format(month=month.start_time)
-            raise not_there(self, month, f"{self.path}: no file for month {month}: {_expected(name)}{self._others()}")
-        file = _file(entries, f"month {month}")
+        file = self._month_file(month)
         content = _content(file)
         rows = read_rows(content, str(file), dict(self.columns))
         trips = checked_month(rows, month, f"{file}{self._by_names}", self.time_zone)
@@ -167,8 +203,8 @@ class Folder(TripSource):
         """
         file = self._base_file()
         _ensure_written(file, self.quiet_s)
-        revision, latest = self._as_read(self._revision(file)), noted(_latest_pickup, file, self.notes, self.columns)
-        if self.first_month is None or (latest or "") < str(self.first_month):
+        revision, span = self._as_read(self._revision(file)), self._span(file)
+        if self.first_month is None or span is None or span.last < bounds(self.first_month)[0]:
             return revision
         return digest([revision, str(self.first_month)])
 
@@ -195,14 +231,26 @@ class Folder(TripSource):
                     yield latest
                 latest = Publication(trips, revision, origin) if len(trips) else latest
         if latest is None:
-            before = f" of before FIRST_MONTH={self.first_month}" if read else ""
-            raise SourceError(
-                f"{origin}: expected trips{before}, received {f'{read:,} later ones' if read else 'no rows'}"
-            )
+            raise self._no_earlier(file, read) if read else SourceError(f"{origin}: expected trips, received no rows")
         after = {"not_before_first_month": read - kept} if read > kept else {}
         yield replace(latest, dropped=after | untold)
         if (now := self._revision(looked_at(file.path))) != content:
             raise SourceError(f"{origin}: expected revision {content}, received {now}: it changed while it was read")
+
+    def _no_earlier(self, file: Found, rides: int) -> SourceError:
+        span = self._span(file)
+        since = "" if span is None else f", the first of {span.first:%Y-%m-%d %H:%M}"
+        return SourceError(
+            f"{file}: expected trips of before FIRST_MONTH={self.first_month}, received {rides:,} later ones{since}"
+        )
+
+    def _span(self, file: Found) -> Extent | None:
+        """Returns how far the pickups in a file go, None where it has none; it is read again only when it changed."""
+        found = noted(_pickup_span, file, self.notes, self.columns, self.time_zone)
+        if found is None:
+            return None
+        rides, first, last = found.split()
+        return Extent(int(rides), pd.Timestamp(first), pd.Timestamp(last))
 
     def _revision(self, file: Found) -> str:
         """Returns the SHA-256 of the file, which is read again only when it has changed.
@@ -230,6 +278,16 @@ class Folder(TripSource):
         """What is added to a file's name where one of its columns is not as it should be."""
         return " (columns named by TRIP_COLUMNS)" if self.columns else ""
 
+    def _month_file(self, month: Month) -> Found:
+        entries = self._entries_of_months().get(month)
+        if entries is None:
+            name = self.months_pattern.format(month=month.start_time)
+            told = (
+                f"{self.path}: no file for month {month}: {_expected(name)} (TRIP_FOLDER_MONTHS={self.months_pattern})"
+            )
+            raise not_there(self, month, f"{told}{self._others()}")
+        return _file(entries, f"month {month}")
+
     def _base_file(self) -> Found:
         entries = [
             _Entry.of(found, is_named=fnmatch.fnmatchcase(found.name, self.base_pattern))
@@ -237,18 +295,21 @@ class Folder(TripSource):
             if self._is_base(found.name)
         ]
         if not entries:
-            raise NoBaseError(f"{self.path}: no file of the base years: {_expected(self.base_pattern)}")
+            raise NoBaseError(
+                f"{self.path}: no file of the base years: {_expected(self.base_pattern)} "
+                f"(TRIP_FOLDER_BASE={self.base_pattern}){self._others()}"
+            )
         return _file(entries, "the base years")
 
     def _others(self) -> str:
-        """Returns which files of trips have names of neither months nor base years, for messages."""
+        """Returns what else is there, with names of neither months nor base years, for messages."""
+        visible = [found.name for found in self._visible()]
         months = {entry.found.name for entries in self._entries_of_months().values() for entry in entries}
-        others = [
-            found.name
-            for found in self._visible()
-            if _format(found.name.lower()) and found.name not in months and not self._is_base(found.name)
-        ]
-        return f"; {len(others):,} files are named otherwise, such as {others[0]}: TRIP_FOLDER_MONTHS" if others else ""
+        others = [name for name in visible if name not in months and not self._is_base(name)]
+        if not others:
+            return "" if visible else "; nothing is there"
+        some = ", ".join(sorted(others, key=lambda name: _format(name.lower()) is None)[:_EXAMPLES])
+        return f"; named otherwise: {some}{f' and {len(others) - _EXAMPLES:,} more' if len(others) > _EXAMPLES else ''}"
 
     def _is_base(self, name: str) -> bool:
         return re.fullmatch(fnmatch.translate(self.base_pattern), name, re.IGNORECASE) is not None
@@ -402,9 +463,10 @@ def _rows_of(file: Found) -> int | None:
         return None
 
 
-def _latest_pickup(file: Found, columns: tuple[tuple[str, str], ...]) -> str | None:
+def _pickup_span(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> str | None:
     with opening(file) as opened:
-        return latest_pickup(opened, str(file), dict(columns))
+        found = pickup_span(opened, str(file), dict(columns), time_zone)
+    return None if found is None else f"{found[0]} {found[1].isoformat()} {found[2].isoformat()}"
 
 
 def _content(file: Found) -> bytes:

@@ -20,6 +20,7 @@ from upath import UPath
 
 from taxifare.buckets import UnreachableError, is_local
 from taxifare.digests import digest
+from taxifare.secrets import private_folder
 from taxifare.sources.base import SourceError
 from taxifare.whole_files import whole_file
 
@@ -138,7 +139,7 @@ def _noted(fact: Callable[..., _Fact], file: Found, notes: Path | None, *how: ob
         return cast("_Fact", json.loads(place.read_text()))
     except FileNotFoundError:
         known = fact(file, *how)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(place.parent)
     with whole_file(place) as unfinished:
         unfinished.write_text(json.dumps(known))
     return known

@@ -76,14 +76,15 @@ def ensure_whole(
 
 
 def why_waiting(
-    month: Month, revision: str, rides: Mapping[Month, int], settings: SourceSettings, lake: UPath
+    source: TripSource, month: Month, revision: str, rides: Mapping[Month, int], settings: SourceSettings, lake: UPath
 ) -> str | None:
     """Returns why a published month waits and how it is taken anyway, as far as is known without reading its trips.
 
-    None where it was taken anyway, where nothing speaks against it, and before it was read where the source does not
-    count rides.
+    None where it was taken anyway, where nothing speaks against it, and before it was read where the source neither
+    counts rides nor knows how far they reach.
 
     Args:
+        source: Publishes it.
         month: Which.
         revision: As it is published.
         rides: What the source counts, see `TripSource.rides`: asked once for all months, for it may be a query.
@@ -92,7 +93,7 @@ def why_waiting(
     """
     if taken(month, revision, lake) is not None:
         return None
-    why = _known_to_lack(month, revision, rides, settings, lake)
+    why = _known_to_lack(source, month, revision, rides, settings, lake)
     return None if why is None else f"month {month} is not whole yet: {why}. {_way_out(month)}"
 
 
@@ -127,7 +128,7 @@ def take(source: TripSource, month: Month, settings: SourceSettings, lake: UPath
         raise NothingToTakeError(f"month {month} is not published")
     if (earlier := taken(month, revision, lake)) is not None:
         raise NothingToTakeError(f"month {month} was taken by {earlier.by} at {earlier.at:%Y-%m-%d %H:%M} UTC")
-    why = _known_to_lack(month, revision, source.rides(), settings, lake)
+    why = _known_to_lack(source, month, revision, source.rides(), settings, lake)
     if why is None:
         raise NothingToTakeError(f"month {month} does not wait: nothing speaks against it, or it has not been read yet")
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -143,12 +144,16 @@ def taken(month: Month, revision: str, lake: UPath) -> Taken | None:
 
 
 def _known_to_lack(
-    month: Month, revision: str, rides: Mapping[Month, int], settings: SourceSettings, lake: UPath
+    source: TripSource, month: Month, revision: str, rides: Mapping[Month, int], settings: SourceSettings, lake: UPath
 ) -> str | None:
-    """Returns in what a month is not whole: as seen when it was read, or else by what the source counts."""
+    """Returns in what a month is not whole: as seen when it was read, or else by what the source knows of it."""
     found = _read(_seen(lake, month))
-    if found is not None and found["revision"] == revision:
-        return _lacks(month, _extent(found), settings, lambda other: _read(_seen(lake, other)))
+    is_seen = found is not None and found["revision"] == revision
+    extent = _extent(found) if found is not None and is_seen else source.extent(month)
+    if extent is not None:
+        why = _lacks(month, extent, settings, lambda other: _read(_seen(lake, other)))
+        if why is not None or is_seen:
+            return why
     return None if month not in rides else lacks_rides(month, rides[month], rides, settings.month_least_share)
 
 

@@ -23,7 +23,8 @@ from taxifare.secrets import private_folder
 from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, ensure_target
 from taxifare.training.base_trips import ARROW_SCHEMA, BaseTrips, write_base_trips
-from taxifare.trips.cleaning import clean, is_duplicate, row_hashes, where_outside
+from taxifare.trips.cleaning import clean, is_duplicate, row_hashes
+from taxifare.trips.dropped import why_dropped
 from taxifare.trips.editions import BASE, Edition
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.splitting import last_training_time
@@ -72,7 +73,7 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
     """
     private_folder(settings.home)
     published_trips, known, left_out, dropped = 0, 0, Counter[str](), Counter[str]()
-    where = ""
+    why = ""
     with ExitStack() as files:
         shards = [_Shard(settings.home, files) for _ in range(_SHARDS)]
         for part in _together(published.parts, left_out):
@@ -80,12 +81,12 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
             known += int(part[settings.target_facts.column].count())
             cleaned = clean(part, settings.city_facts, settings.target_facts)
             dropped.update(cleaned.dropped)
-            if not where and cleaned.trips.empty:
-                where = where_outside(part, settings.city_facts, settings.city.told) or ""
+            if not why and cleaned.trips.empty:
+                why = why_dropped(part, settings.city, settings.target_facts) or ""
             _scatter(cleaned.trips, shards, settings.seed)
             _drop_needless(shards, settings.dataset_size)
         ensure_target(settings.target_facts, known, published_trips, published.origin)
-        _ensure_some_are_clean(published, published_trips, dropped, where, settings)
+        _ensure_some_are_clean(published, published_trips, dropped, why, settings)
         kept, repeated, moment = _survey(shards, settings.dataset_size)
         dropped["duplicate"] += repeated
         left_out["not_drawn"] += published_trips - dropped.total() - kept
@@ -96,7 +97,7 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
 
 
 def _ensure_some_are_clean(
-    published: BasePublication, published_trips: int, dropped: Mapping[str, int], where: str, settings: Settings
+    published: BasePublication, published_trips: int, dropped: Mapping[str, int], why: str, settings: Settings
 ) -> None:
     """Ensures that cleaning has left some of the trips.
 
@@ -107,7 +108,7 @@ def _ensure_some_are_clean(
         reasons = ", ".join(f"{rule} {trips:,}" for rule, trips in dropped.items() if trips)
         raise SourceError(
             f"{published.origin}: expected rides that can be learned from, with CITY={settings.city.told}, received "
-            f"{published_trips:,} trips, all of them dropped: {reasons or 'there are none'}{where and '. '}{where}"
+            f"{published_trips:,} trips, all of them dropped: {reasons or 'there are none'}{why and '. '}{why}"
         )
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
-from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from taxifare.errors import ToldError
-from taxifare.texts import EXPECTED
+from taxifare.texts import EXPECTED, did_you_mean
 from taxifare.trips.cities import Airport, City, Rule
 from taxifare.trips.features import feature_names
 from taxifare.trips.meters import Meter, MeterStep
@@ -127,7 +126,7 @@ def city_named(told: object) -> object:
     >>> city_named("chikago")
     Traceback (most recent call last):
     taxifare.trips.city_files.CityFileError: expected new-york, chicago or the path of a YAML file (a complete file
-    stands in docs/your-city.md), received 'chikago'; the nearest is chicago
+    stands in docs/your-city.md), received 'chikago' (did you mean chicago?)
 
     Raises:
         CityFileError: There is no such file, or it does not describe a city.
@@ -138,9 +137,9 @@ def city_named(told: object) -> object:
     if text in SHIPPED:
         return shipped(text)
     if "://" in text or not (text.lower().endswith(_ENDINGS) or os.sep in text):
-        nearest = "".join(f"; the nearest is {found}" for found in get_close_matches(text, SHIPPED, 1))
         raise CityFileError(
-            f"expected {', '.join(SHIPPED)} or the path of a YAML file ({EXAMPLE}), received {_shown(text)}{nearest}"
+            f"expected {', '.join(SHIPPED)} or the path of a YAML file ({EXAMPLE}), received {_shown(text)}"
+            f"{did_you_mean(text, SHIPPED)}"
         )
     return read_city(Path(text).expanduser().absolute())
 
@@ -227,7 +226,8 @@ class _Plain:
 
     def told(self, fault: ErrorDetails) -> str:
         """Returns what is wrong with a field: its line, its name, what was expected and received."""
-        kind, place, context = fault["type"], fault["loc"], fault.get("ctx", {})
+        kind, context = fault["type"], fault.get("ctx", {})
+        place = (*fault["loc"], *getattr(context.get("error"), "place", ()))
         line = next((self._lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in self._lines), None)
         where = "" if line is None else f"line {line + 1}"
         name = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
@@ -236,17 +236,11 @@ class _Plain:
         elif kind == "missing":
             said = "expected a value, received none"
         elif kind == "extra_forbidden":
-            said = f"is no field of a city file{self._nearest(place)}"
+            said = f"is no field of a city file{did_you_mean(str(place[-1]), _FIELDS)}"
         else:
             expected = EXPECTED.get(kind, fault["msg"]).format(**context)
             said = f"expected {expected}, received {_shown(fault['input'])}"
         return ": ".join(filter(None, (", ".join(filter(None, (where, name))), said)))
-
-    @staticmethod
-    def _nearest(place: tuple[str | int, ...]) -> str:
-        forms = (_CityForm, _BoxForm, _AirportForm, _RuleForm, _StepForm, _CurrencyForm)
-        known = [name for form in forms for name in form.model_fields]
-        return "".join(f"; the nearest is {found}" for found in get_close_matches(str(place[-1]), known, 1))
 
     def _ensure_simple(self, text: str) -> None:
         """Ensures that nothing in a file stands for something elsewhere, and that it is not nested beyond reason."""
@@ -278,11 +272,21 @@ class _Plain:
             if key.value in seen:
                 raise self._error(key.start_mark.line, f"{_shown(key.value)} stands there twice: keep one")
             seen.add(key.value)
-            yield key.value, self._of(value, (*place, key.value))
+            found = self._of(value, (*place, key.value))
+            self._lines[*place, key.value] = key.start_mark.line  # a table begins a line after its name
+            yield key.value, found
 
     def _error(self, line: int | None, said: str) -> CityFileError:
         where = "" if line is None else f", line {line + 1}"
         return CityFileError(f"{self._path}{where}: {said}")
+
+
+class _MisfitError(ValueError):
+    """Fields that do not go together; says which of them is named, within what is looked at."""
+
+    def __init__(self, place: tuple[str | int, ...], said: str) -> None:
+        super().__init__(said)
+        self.place = place
 
 
 def _shown(value: object) -> str:
@@ -353,11 +357,12 @@ class _BoxForm(_Form):
         for low, high in (("west", "east"), ("south", "north")):
             smaller, larger = getattr(self, low), getattr(self, high)
             if not smaller < larger:
-                raise ValueError(f"expected {low} below {high}, received {smaller:g} and {larger:g}")
+                raise _MisfitError((low,), f"expected {low} below {high}, received {smaller:g} and {larger:g}")
             if larger - smaller > _MOST_DEGREES:
-                raise ValueError(
+                raise _MisfitError(
+                    (low,),
                     f"expected a city, at most {_MOST_DEGREES:g} degrees wide and high, received {smaller:g} to "
-                    f"{larger:g} from {low} to {high}"
+                    f"{larger:g} from {low} to {high}",
                 )
         return self
 
@@ -406,21 +411,24 @@ class _CityForm(_Form):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "_CityForm":
-        for number, airport in enumerate(self.airports, 1):
+        for place, airport in enumerate(self.airports):
             if not self.box.has(airport.longitude_deg, airport.latitude_deg):
-                raise ValueError(
-                    f"airports[{number}]: expected {airport.code} within the box ({self.box}), received longitude "
-                    f"{airport.longitude_deg:g}, latitude {airport.latitude_deg:g}"
+                raise _MisfitError(
+                    ("airports", place),
+                    f"expected {airport.code} within the box ({self.box}), received longitude "
+                    f"{airport.longitude_deg:g}, latitude {airport.latitude_deg:g}",
                 )
         if not self.night_hours[0] > self.night_hours[1]:
-            raise ValueError(
-                "night_hours: expected the first hour of the night and the first after it, as in [20, 6], or [24, 6] "
-                f"for a night from midnight on, received {list(self.night_hours)}"
+            raise _MisfitError(
+                ("night_hours",),
+                "expected the first hour of the night and the first after it, as in [20, 6], or [24, 6] for a night "
+                f"from midnight on, received {list(self.night_hours)}",
             )
         if not self.rush_hours[0] < self.rush_hours[1]:
-            raise ValueError(
-                "rush_hours: expected the first hour of the evening rush and the first after it, as in [16, 20], "
-                f"received {list(self.rush_hours)}"
+            raise _MisfitError(
+                ("rush_hours",),
+                "expected the first hour of the evening rush and the first after it, as in [16, 20], received "
+                f"{list(self.rush_hours)}",
             )
         _ensure_once("airports", [airport.code for airport in self.airports])
         _ensure_once("rules", [rule.name for rule in self.rules])
@@ -431,13 +439,14 @@ class _CityForm(_Form):
     def _ensure_features_of_their_own(self) -> None:
         """Ensures that no airport is called as something else: two features of one name would be one."""
         facts = self._facts()
-        for number, airport in enumerate(facts.airports, 1):
+        for place, airport in enumerate(facts.airports):
             names = feature_names(replace(facts, airports=(airport,)))
             twice = [name for name in names if names.count(name) > 1]
             if twice:
-                raise ValueError(
-                    f"airports[{number}].code: expected another one, received {airport.code}: its code makes a feature "
-                    f"that is there already, {twice[0]}"
+                raise _MisfitError(
+                    ("airports", place, "code"),
+                    f"expected another one, received {airport.code}: its code makes a feature that is there already, "
+                    f"{twice[0]}",
                 )
 
     def as_city(self, path: Path) -> CityFile:
@@ -468,7 +477,12 @@ class _CityForm(_Form):
         )
 
 
+_FORMS = (_CityForm, _BoxForm, _AirportForm, _RuleForm, _StepForm, _CurrencyForm)
+
+_FIELDS = [name for form in _FORMS for name in form.model_fields]
+
+
 def _ensure_once(field: str, names: list[str]) -> None:
     for one, next_one in pairwise(sorted(names)):
         if one == next_one:
-            raise ValueError(f"{field}: expected each name and date once, received {one} twice")
+            raise _MisfitError((field,), f"expected each name and date once, received {one} twice")

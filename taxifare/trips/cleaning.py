@@ -62,16 +62,31 @@ def clean(trips: pd.DataFrame, city: City, target: Target, repeated: npt.NDArray
     Raises:
         TripTableError: A column of the trip table is missing.
     """
+    kept = np.ones(len(trips), dtype=np.bool_)
+    dropped = {}
+    for rule, breaks in broken_rules(trips, city, target, repeated).items():
+        dropped[rule] = int(np.count_nonzero(kept & breaks))
+        kept &= ~breaks
+    return Cleaned(trips=trips[kept].reset_index(drop=True), dropped=dropped)
+
+
+def broken_rules(
+    trips: pd.DataFrame, city: City, target: Target, repeated: npt.NDArray[np.bool_] | None = None
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Returns which trips break each rule of `clean`, in the order of the rules; a trip may break several.
+
+    Raises:
+        TripTableError: A column of the trip table is missing.
+    """
     missing = [name for name in _IDENTITY if name not in trips.columns]
     if missing:
         raise TripTableError(f"cleaning: missing columns {', '.join(missing)}; expected a trip table")
     coordinates = {name: trips[name].to_numpy(dtype=np.float64) for name in COORDINATES}
-    ranges = _ranges(city)
+    ranges = coordinate_ranges(city)
     values = target.of(trips).to_numpy(dtype=np.float64)
     passengers_known = trips["passenger_count"].notna().to_numpy()
     passengers = trips["passenger_count"].to_numpy(dtype=np.int64, na_value=0)
-
-    broken = {
+    return {
         "missing_value": _any(np.isnan(column) for column in (*coordinates.values(), values)),
         "duplicate": is_duplicate(trips) if repeated is None else repeated,
         "zero_coordinate": _any(
@@ -81,47 +96,9 @@ def clean(trips: pd.DataFrame, city: City, target: Target, repeated: npt.NDArray
         "passenger_count": passengers_known & ~_between(passengers, (1, city.max_passengers)),
         target.name: ~((values > 0) & (values < target.most)),
     }
-    kept = np.ones(len(trips), dtype=np.bool_)
-    dropped = {}
-    for rule, breaks in broken.items():
-        dropped[rule] = int(np.count_nonzero(kept & breaks))
-        kept &= ~breaks
-    return Cleaned(trips=trips[kept].reset_index(drop=True), dropped=dropped)
 
 
-def where_outside(trips: pd.DataFrame, city: City, told: str) -> str | None:
-    """Returns how many trips have an end outside the city's box, and where those lie; None where none has.
-
-    >>> ends = dict(zip(COORDINATES, [[-74.0, -87.6, 40.7], [40.7, 41.9, -74.0], [-74.0] * 3, [40.7] * 3]))
-    >>> city = City("New York", (-74.3, -73.7), (40.5, 40.9), 29.0, (), (), 7, (20, 6), (16, 20))
-    >>> where_outside(pd.DataFrame(ends), city, "new-york")
-    '2 of 3 trips have an end outside the box of CITY=new-york (longitude -74.3 to -73.7, latitude 40.5 to 40.9): most
-    of these ends lie at longitude -87.6 to 40.7, latitude -74 to 41.9'
-
-    Args:
-        trips: With coordinates; those that lack one play no part.
-        city: Gives the box.
-        told: What CITY is.
-    """
-    ranges = _ranges(city)
-    points = [trips[[f"{end}_longitude", f"{end}_latitude"]].to_numpy(np.float64) for end in ("pickup", "dropoff")]
-    (west, east), (south, north) = (ranges[name] for name in COORDINATES[:2])
-    low, high = np.array([west, south]), np.array([east, north])
-    is_outside = [np.isfinite(ends).all(axis=1) & ~((ends >= low) & (ends <= high)).all(axis=1) for ends in points]
-    if not (number := int(np.logical_or(*is_outside).sum())):
-        return None
-    outside = np.concatenate([ends[mask] for ends, mask in zip(points, is_outside, strict=True)])
-    # A few are nowhere, and say nothing of the others.
-    first, last = np.quantile(outside, [0.05, 0.95], axis=0, method="nearest")
-    turned = ((outside[:, ::-1] >= low) & (outside[:, ::-1] <= high)).all(axis=1).mean() > 1 / 2
-    return (
-        f"{number:,} of {len(trips):,} trips have an end outside the box of CITY={told} (longitude {west:g} to "
-        f"{east:g}, latitude {south:g} to {north:g}): most of these ends lie at longitude {first[0]:g} to {last[0]:g}, "
-        f"latitude {first[1]:g} to {last[1]:g}{'; longitude and latitude seem to be exchanged' if turned else ''}"
-    )
-
-
-def _ranges(city: City) -> dict[str, tuple[float, float]]:
+def coordinate_ranges(city: City) -> dict[str, tuple[float, float]]:
     """Returns the smallest and the largest value of each coordinate."""
     return {name: city.longitude_range_deg if "longitude" in name else city.latitude_range_deg for name in COORDINATES}
 

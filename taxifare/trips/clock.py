@@ -299,5 +299,6 @@ def _ensure_all_read(times: Moments, text: Any) -> None:
     unread = text.filter(pa.array(np.isnat(times))).drop_null()
     if len(unread):
         raise ClockError(
-            f"expected timestamp, received {unread[0].as_py()!r} (the first of {len(unread):,} such values)"
+            f"expected timestamp, received {unread[0].as_py()!r} (the first of {len(unread):,} such values): times are "
+            "written as in 2015-01-31 23:59:58"
         )

@@ -4,7 +4,7 @@ Everything that needs to know what a trip is – sources, checks, the column sch
 reads `TRIP_COLUMNS`; nothing repeats it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from taxifare.texts import nearest
 from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
 
 Kind = Literal["text", "timestamp", "number", "integer"]
@@ -153,8 +154,13 @@ def as_trip_table(
     return table[list(COLUMN_NAMES)]
 
 
-def check_column_names(names: Iterable[str], origin: str) -> None:
+def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] = ()) -> None:
     """Ensures that the names are those of a trip table: all required ones, none unknown, none twice.
+
+    Args:
+        names: Of the columns that are read.
+        origin: Where they are.
+        others: Names of columns that are there and left out.
 
     Raises:
         TripTableError: Names what is missing, unknown or repeated, and what was expected.
@@ -162,7 +168,13 @@ def check_column_names(names: Iterable[str], origin: str) -> None:
     >>> check_column_names(["pickup_datetime", "tip"], "trips.csv")
     Traceback (most recent call last):
     ...
-    taxifare.trips.table.TripTableError: trips.csv: missing columns ...; unknown columns tip; expected ...
+    taxifare.trips.table.TripTableError: trips.csv: missing columns ...; unknown columns tip; names of
+    your own are told in TRIP_COLUMNS, ...; expected ...
+    >>> check_column_names([name for name in COLUMN_NAMES if name != "pickup_longitude"] + ["longitud_pickup"], "a.csv")
+    Traceback (most recent call last):
+    ...
+    taxifare.trips.table.TripTableError: a.csv: missing columns pickup_longitude; unknown columns longitud_pickup; did
+    you mean TRIP_COLUMNS=pickup_longitude=longitud_pickup? (TRIP_SOURCE=bigquery: a view); expected ...
     """
     present = list(names)
     missing = [column.name for column in TRIP_COLUMNS if column.required and column.name not in present]
@@ -176,7 +188,19 @@ def check_column_names(names: Iterable[str], origin: str) -> None:
     if faults:
         required = ", ".join(column.name for column in TRIP_COLUMNS if column.required)
         optional = ", ".join(column.name for column in TRIP_COLUMNS if not column.required)
-        raise TripTableError(f"{origin}: {'; '.join(faults)}; expected {required} and optionally {optional}")
+        told = "; ".join([*faults, *_meant(missing, [*present, *others])])
+        raise TripTableError(f"{origin}: {told}; expected {required} and optionally {optional}")
+
+
+def _meant(missing: Sequence[str], present: Iterable[object]) -> Iterator[str]:
+    """Yields which columns that are there may be those that are missing, and where that is said."""
+    free = [str(name) for name in present if name not in COLUMN_NAMES]
+    found = {name: near for name in missing if (near := nearest(name, free)) is not None}
+    if found:
+        pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
+        yield f"did you mean TRIP_COLUMNS={pairs}? (TRIP_SOURCE=bigquery: a view)"
+    elif missing and free:
+        yield "names of your own are told in TRIP_COLUMNS, as in fare_amount=price (TRIP_SOURCE=bigquery: a view)"
 
 
 def _times(frame: pd.DataFrame, origin: str, time_zone: str | None) -> dict[str, pd.Series]:
@@ -235,10 +259,17 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
     if len(unfit):
         raise TripTableError(
             f"{origin}: column {column.name}: expected {column.kind}, received {unfit.head(1).tolist()[0]!r} "
-            f"(the first of {len(unfit):,} such values)"
+            f"(the first of {len(unfit):,} such values){_as_in(column.kind)}"
         )
     _ensure_no_nulls(nulls, column, origin)
     return converted
+
+
+def _as_in(kind: Kind) -> str:
+    """Returns how values of a kind are written."""
+    if kind == "number":
+        return ": numbers are written as in 12.5, with a point before decimals, and without a unit"
+    return ": whole numbers are written as in 12" if kind == "integer" else ""
 
 
 def _ensure_no_nulls(nulls: int, column: Column, origin: str) -> None:

@@ -13,6 +13,7 @@ from taxifare.gate.evidence import Appraisal
 from taxifare.serving import batches, in_force, in_shadow, prediction_log
 from taxifare.serving.bundle import Bundle
 from taxifare.settings import Settings
+from taxifare.sources import make_source
 from taxifare.sources.whole_months import taken, why_waiting
 from taxifare.trips.months import parse_month
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, ParquetIOManager
@@ -29,7 +30,7 @@ ASKS: dict[str, Callable[[UPath], object]] = {
     "months of which there are trips": editions,
     "the month of a trip": lambda lake: month_with("a key", lake),
     "who took a month": lambda lake: taken(JANUARY, "revision", lake),
-    "why a month waits": lambda lake: why_waiting(JANUARY, "revision", {}, Settings(), lake),
+    "why a month waits": lambda lake: why_waiting(make_source(Settings()), JANUARY, "revision", {}, Settings(), lake),
     "what is in force": in_force.read,
     "what is in shadow": in_shadow.read,
     "a model": lambda lake: in_force.model_in(lake, "new-york", "fare"),

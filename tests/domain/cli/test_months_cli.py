@@ -88,7 +88,7 @@ class TestMonths:
 
     def test_a_month_that_is_not_whole_and_is_taken_anyway(self, trips: Path) -> None:
         file = trips / "taxi_2015_02.parquet"
-        pd.read_parquet(file).head(12).to_parquet(file)
+        pd.read_parquet(file).tail(12).to_parquet(file)
         assert "not whole yet" in line_of("2015-02")
         assert "month 2015-02 is not whole yet: it has 12 rides, expected at least 25 % of the" in run("months").output
         assert "To take it anyway: taxifare take 2015-02 --by YOU --reason WHY" in run("months").output
@@ -104,7 +104,7 @@ class TestMonths:
         (trips / "taxi_2015_02.parquet").unlink()
         revision = self.fetch(trips)
         assert "in the lake" in line_of("2015-01")
-        CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")
+        CITY.read_month(JANUARY).trips[-50:].to_parquet(trips / "taxi_2015_01.parquet")
         assert "restated" in line_of("2015-01")
         assert revision[:16] in line_of("2015-01")
         (trips / "taxi_2015_01.parquet").unlink()
@@ -119,11 +119,13 @@ class TestMonths:
         approvals = Approvals.from_settings(settings, registry)
         found = evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision)
         found = by_recorded_files(found, approvals.ledger)
+        assert "not asked" in line_of("2015-01")
         asked = approvals.request(record(approvals.ledger, found, utc_now()))
+        assert "waits for an answer" in line_of("2015-01")
         approvals.decide(asked.id, "approve", "Ada", "a start", approvals.answer_tokens(asked)["approve"])
         assert "approved by Ada" in line_of("2015-01")
         assert "earlier edition" not in line_of("2015-01")
-        CITY.read_month(JANUARY).trips[:50].to_parquet(trips / "taxi_2015_01.parquet")
+        CITY.read_month(JANUARY).trips[-50:].to_parquet(trips / "taxi_2015_01.parquet")
         assert "approved by Ada, on an earlier edition" in line_of("2015-01")
 
     def test_a_month_of_which_the_source_cannot_tell_is_said_with_the_reason(self, trips: Path) -> None:
@@ -137,6 +139,39 @@ class TestMonths:
         assert "cannot tell" in lines["2015-02"]
         assert "taxi_2015_02.parquet: expected a file with month 2015-02" in shown.stderr
         assert "received a folder" in shown.stderr
+
+    def test_half_a_month_of_text_is_not_called_published(self, trips: Path) -> None:
+        half = CITY.read_month(JANUARY + 1).trips
+        (trips / "taxi_2015_02.parquet").unlink()
+        half[half["pickup_datetime"].dt.day <= 14].to_csv(trips / "taxi_2015_02.csv", index=False)
+        assert "not whole yet" in line_of("2015-02")
+        assert "month 2015-02 is not whole yet: its last ride begins 2015-02-14" in run("months").output
+
+    @pytest.mark.parametrize("words", [("months",), ("months", "--json")])
+    def test_no_month_at_all_is_a_failure_that_says_where_and_for_what_was_looked(
+        self, trips: Path, words: tuple[str, ...]
+    ) -> None:
+        for file in trips.iterdir():
+            file.rename(file.with_name(f"rides of {file.name}"))
+        shown = run(*words)
+        assert shown.exit_code == 1
+        assert f"there is no month of trips: {trips}: no file for month 2015-01: expected a file named" in shown.stderr
+        assert (
+            "(TRIP_FOLDER_MONTHS=taxi_{month:%Y_%m}.*); named otherwise: rides of taxi_2015_01.parquet" in shown.stderr
+        )
+        assert "Next" not in shown.output
+        for file in trips.iterdir():
+            file.unlink()
+        assert run(*words).stderr.strip().endswith("nothing is there")
+
+    def test_months_that_are_not_worked_on_are_said_with_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FIRST_MONTH", "2015-02")
+        assert "not worked on" in line_of("2015-01")
+        assert "published" in line_of("2015-02")
+        monkeypatch.setenv("FIRST_MONTH", "2015-03")
+        shown = run("months")
+        assert shown.exit_code == 1
+        assert "none is worked on: FIRST_MONTH=2015-03, LAST_MONTH=2015-06; set them" in shown.stderr
 
     def test_a_source_that_fails_is_one_line(self, trips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRIP_FOLDER", str(trips / "nowhere"))

@@ -66,7 +66,7 @@ def test_an_experiment_that_keeps_its_files_elsewhere_is_found(
     assert "name a new one in MLFLOW_EXPERIMENT" in found["MLflow's files"].says
 
 
-@pytest.mark.parametrize(("first_month", "base"), [("2015-01", "no base years"), ("2015-02", "base years")])
+@pytest.mark.parametrize(("first_month", "base"), [("2015-01", "none: without"), ("2015-02", "as chicago has them")])
 def test_a_source_may_have_no_base_years(tmp_path: Path, open_registry: Open, first_month: str, base: str) -> None:
     trips = pd.DataFrame(
         {
@@ -84,9 +84,10 @@ def test_a_source_may_have_no_base_years(tmp_path: Path, open_registry: Open, fi
             tmp_path, trip_source="chicago", city="chicago", chicago_url=portal.url, first_month=first_month
         )
         open_registry(settings)
-        found = findings(settings)["trips"]
-    assert found.is_well, found.says
-    assert found.says.startswith(f"chicago: {base} and ")
+        found = findings(settings)
+    assert found["trips"].is_well, found["trips"].says
+    assert found["base years"].is_well
+    assert found["base years"].says.startswith(base)
 
 
 @pytest.mark.parametrize("has_times", [True, False])
@@ -112,7 +113,7 @@ def test_a_month_that_waits_until_it_is_whole_is_found(tmp_path: Path, open_regi
     folder.mkdir()
     for number, rides in ((1, 300), (2, 10)):
         trips = simulated.read_month(parse_month(f"2015-0{number}")).trips
-        trips.head(rides).to_parquet(folder / f"taxi_2015_0{number}.parquet")
+        trips.tail(rides).to_parquet(folder / f"taxi_2015_0{number}.parquet")
     settings = small_settings(tmp_path, trip_source="folder", trip_folder=folder, trip_folder_quiet_s=0)
     open_registry(settings)
     found = findings(settings)["trips"]
@@ -141,10 +142,8 @@ def test_a_folder_whose_files_are_named_otherwise_is_found_with_both_names(tmp_p
     open_registry(settings)
     found = findings(settings)["trips"]
     assert not found.is_well
-    assert (
-        f"folder has no month of trips: {folder}: no file for month 2015-01: expected a file named taxi" in found.says
-    )
-    assert "1 files are named otherwise, such as rides-jan.csv: TRIP_FOLDER_MONTHS" in found.says
+    assert f"there is no month of trips: {folder}: no file for month 2015-01: expected a file named taxi" in found.says
+    assert "TRIP_FOLDER_MONTHS=taxi_{month:%Y_%m}.*); named otherwise: rides-jan.csv" in found.says
 
 
 def test_a_portal_that_refuses_is_found_with_what_to_do(

@@ -46,6 +46,9 @@ class Published:
     def rides(self) -> dict[Month, int]:
         return {}
 
+    def extent(self, month: Month) -> None:
+        """Nothing is known of any month before it is read."""
+
 
 class Installation:
     """An installation as `status` meets it: a ledger, what is published, what is in force."""

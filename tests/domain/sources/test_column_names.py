@@ -145,7 +145,7 @@ def test_a_column_that_holds_something_else_is_said_with_the_setting(tmp_path: P
         ("fare_amount=", "expected pairs as in"),
         ("=price", "expected pairs as in"),
         ("fare=price", "expected a column of the trip table before each = .* received 'fare'"),
-        ("fare_amont=price", "received 'fare_amont'; the nearest is fare_amount"),
+        ("fare_amont=price", r"received 'fare_amont' \(did you mean fare_amount\?\)"),
         ("fare_amount=a,fare_amount=b", "expected each name once before =, received 'fare_amount' twice"),
         ("fare_amount=a,key=a", "expected each name once after =, received 'a' twice"),
     ],

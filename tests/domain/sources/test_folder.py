@@ -254,12 +254,11 @@ def test_a_missing_month_says_which_file_was_looked_for(tmp_path: Path) -> None:
         Folder(tmp_path).read_month(JANUARY)
     assert str(refusal.value) == (
         f"{tmp_path}: no file for month 2015-01: "
-        "expected a file named taxi_2015_01.* that ends in .parquet, .csv or .csv.gz"
+        "expected a file named taxi_2015_01.* that ends in .parquet, .csv or .csv.gz "
+        "(TRIP_FOLDER_MONTHS=taxi_{month:%Y_%m}.*); nothing is there"
     )
     (tmp_path / "rides-jan.csv").write_text(text_of(TRIPS))
-    with pytest.raises(
-        MonthNotPublishedError, match=r"1 files are named otherwise, such as rides-jan\.csv: TRIP_FOLDER"
-    ):
+    with pytest.raises(MonthNotPublishedError, match=r"TRIP_FOLDER_MONTHS=taxi_.*; named otherwise: rides-jan\.csv$"):
         Folder(tmp_path).read_month(JANUARY)
 
 
@@ -421,7 +420,8 @@ def test_an_odd_file_is_told_in_words(tmp_path: Path, odd: str) -> None:
 def test_a_base_text_may_end_in_blank_lines_but_its_lines_in_no_cr_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_BYTES_AT_ONCE", len(CSV) - 100)
+    monkeypatch.setattr(files, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(files, "_BYTES_OF_A_ROW", len(CSV) - 100)
     (tmp_path / "taxi_base_1.csv").write_bytes(CSV + b"\n" * 3 * len(CSV))
     assert len(Folder(tmp_path).read_base().whole().trips) == len(TRIPS)
     (tmp_path / "taxi_base_1.csv").write_bytes(CSV.replace(b"\n", b"\r"))
@@ -492,7 +492,6 @@ def test_the_base_ends_before_the_first_month_and_what_was_cut_is_said(
 ) -> None:
     """Kaggle's train.csv goes to the middle of 2015: its later trips are those of the months to come."""
     monkeypatch.setattr(files, "_ROWS_AT_ONCE", 100)
-    monkeypatch.setattr(files, "_BYTES_AT_ONCE", 2**14)
     before, file = CITY.read_base().whole().trips, tmp_path / f"taxi_base_kaggle.{ending}"
 
     def write(trips: pd.DataFrame) -> None:

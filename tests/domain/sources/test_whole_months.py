@@ -129,9 +129,9 @@ def lake(tmp_path: Path) -> UPath:
 def test_whole_months_are_used(publish: Publish, settings: Settings, lake: UPath) -> None:
     source = publish(whole())
     for month, revision in source.months().items():
-        assert why_waiting(month, revision, source.rides(), settings, lake) is None
+        assert why_waiting(source, month, revision, source.rides(), settings, lake) is None
         assert whole_month(source, month, settings, lake).revision == revision
-        assert why_waiting(month, revision, source.rides(), settings, lake) is None
+        assert why_waiting(source, month, revision, source.rides(), settings, lake) is None
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_a_month_that_is_not_whole_waits_until_it_is(
     assert told in str(refusal.value)
     assert "taxifare take 2015-03 --by YOU --reason WHY" in str(refusal.value)
     revision = source.months()[MARCH]
-    waits = why_waiting(MARCH, revision, source.rides(), settings, lake)
+    waits = why_waiting(source, MARCH, revision, source.rides(), settings, lake)
     assert waits is not None
     assert told in waits, "what was seen is not forgotten, and not read again"
 
     later = publish(months)
     revision = later.months()[MARCH]
-    assert why_waiting(MARCH, revision, later.rides(), settings, lake) is None
+    assert why_waiting(later, MARCH, revision, later.rides(), settings, lake) is None
     assert whole_month(later, MARCH, settings, lake).revision == revision
 
 
@@ -172,7 +172,7 @@ def test_a_source_that_counts_rides_is_not_read_to_see_a_fraction(
     months = whole()
     source = publish(months | {MARCH: thin(months[MARCH])})
     revision = source.months()[MARCH]
-    waits = why_waiting(MARCH, revision, source.rides(), settings, lake)
+    waits = why_waiting(source, MARCH, revision, source.rides(), settings, lake)
     counts = type(source).__name__ in {"Chicago", "BigQuery"} or len(source.rides()) > 0
     assert (waits is not None) is counts
     assert not lake.exists()
@@ -189,7 +189,7 @@ def test_a_month_is_taken_anyway_as_it_is_and_on_the_record(publish: Publish, se
     on_record = taken(MARCH, revision, lake)
     assert on_record is not None
     assert (on_record.by, on_record.reason) == ("Ada", "a strike since the 18th")
-    assert why_waiting(MARCH, revision, source.rides(), settings, lake) is None
+    assert why_waiting(source, MARCH, revision, source.rides(), settings, lake) is None
     assert len(whole_month(source, MARCH, settings, lake).trips) > 0
     with pytest.raises(NothingToTakeError, match="was taken by Ada"):
         take(source, MARCH, settings, lake, by="Ben", reason="again")

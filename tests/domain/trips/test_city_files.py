@@ -182,7 +182,7 @@ STEP = {"since": "2020-01-01", "first_fare": 3.0, "step": 0.1}
         ({"slug": "Saint Denis"}, "slug: expected a text of the form .*, received 'Saint Denis'"),
         ({"slug": "../x"}, "slug: expected a text of the form .*, received '../x'"),
         ({"slug": "x" * 41}, "slug: expected a text of at most 40 characters"),
-        ({"name": ["a"]}, r"line 3, name: expected a text, received \['a'\]"),
+        ({"name": ["a"]}, r"line 2, name: expected a text, received \['a'\]"),
         ({"name": "   "}, "name: expected a text, received '   '"),
         (
             {"time_zone": "Mars/Olympus"},
@@ -200,9 +200,15 @@ STEP = {"since": "2020-01-01", "first_fare": 3.0, "step": 0.1}
         ({"highest_fare": 0}, "highest_fare: expected more than 0.0, received '0'"),
         ({"highest_fare": "inf"}, "highest_fare: expected a finite number, received 'inf'"),
         ({"highest_fare": float("nan")}, "highest_fare: expected a number, received '.nan'"),
-        ({"box": BOX | {"west": 55.65, "east": 55.35}}, "line 9, box: expected west below east, received 55.65 and 55"),
-        ({"box": BOX | {"south": -20.85, "north": -21.0}}, "box: expected south below north"),
-        ({"box": BOX | {"west": -180, "east": 180}}, "box: expected a city, at most 4 degrees wide and high, received"),
+        (
+            {"box": BOX | {"west": 55.65, "east": 55.35}},
+            r"line 9, box\.west: expected west below east, received 55.65 and 55",
+        ),
+        ({"box": BOX | {"south": -20.85, "north": -21.0}}, r"box\.south: expected south below north"),
+        (
+            {"box": BOX | {"west": -180, "east": 180}},
+            r"box\.west: expected a city, at most 4 degrees wide and high, received",
+        ),
         ({"box": BOX | {"west": 555}}, r"box.west: expected 180.0 or less, received '555'"),
         (
             {"box": BOX | {"north": ...}} | {"box": {k: v for k, v in BOX.items() if k != "north"}},
@@ -221,7 +227,7 @@ STEP = {"since": "2020-01-01", "first_fare": 3.0, "step": 0.1}
             {"airports": [AIRPORT | {"radius_km": -2}]},
             r"airports\[1\].radius_km: expected more than 0.0, received",
         ),
-        ({"airports": [AIRPORT | {"radius": 2}]}, r"airports\[1\].radius: is no field .*; the nearest is radius_km"),
+        ({"airports": [AIRPORT | {"radius": 2}]}, r"airports\[1\].radius: is no field .* \(did you mean radius_km\?\)"),
         ({"airports": AIRPORT}, "airports: expected a list"),
         ({"max_passengers": 0}, "max_passengers: expected 1 or more"),
         ({"max_passengers": 6.5}, "max_passengers: expected a whole number, received '6.5'"),
@@ -246,7 +252,7 @@ STEP = {"since": "2020-01-01", "first_fare": 3.0, "step": 0.1}
         ({"rules": [RULE | {"description": "x" * 300}]}, r"rules\[1\].description: expected a text of at most 200"),
         ({"meter": [STEP, STEP]}, "meter: expected each name and date once, received 2020-01-01 twice"),
         ({"meter": [STEP | {"step": 0}]}, r"meter\[1\].step: expected more than 0.0"),
-        ({"nam": "x"}, "nam: is no field of a city file; the nearest is name"),
+        ({"nam": "x"}, r"nam: is no field of a city file \(did you mean name\?\)"),
     ],
 )
 def test_what_is_wrong_with_a_field_is_said_with_file_field_expected_and_received(
@@ -260,13 +266,27 @@ def test_what_is_wrong_with_a_field_is_said_with_file_field_expected_and_receive
     assert "\n" not in str(raised.value)
 
 
-def test_a_fault_is_told_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "city.yaml"
-    path.write_text(SAINT_DENIS.read_text().replace("radius_km: 2", "radius_km: two"))
-    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "two" in text)
-    with pytest.raises(
-        CityFileError, match=rf"line {line}, airports\[1\].radius_km: expected a number, received 'two'"
-    ):
+@pytest.mark.parametrize(
+    ("written", "instead", "at", "said"),
+    [
+        ("radius_km: 2", "radius_km: two", "two", r"airports\[1\]\.radius_km: expected a number, received 'two'"),
+        ("  west: 55.35", "  west: 56", "  west:", r"box\.west: expected west below east, received 56 and 55.65"),
+        ("  south: -21.00", "  south: 21.00", "  south:", r"box\.south: expected south below north"),
+        ("  north: -20.85\n", "", "box:", r"box\.north: expected a value, received none"),
+        ("55.5103", "2.5103", "2.5103", r"airports\[1\]: expected RUN within the box .*, received longitude 2.51"),
+        ("night_hours: [19, 7]", "night_hours: [7, 19]", "night_hours", "night_hours: expected the first hour"),
+        ("rush_hours: [15, 19]", "rush_hours: [19, 15]", "rush_hours", "rush_hours: expected the first hour"),
+        ("slug: saint-denis", "slug: Saint-Denis", "slug", "slug: expected a text of the form"),
+        ("  name: EUR", "  name: euro", "  name: euro", r"currency\.name: expected a text of the form"),
+    ],
+)
+def test_a_fault_is_told_with_its_line(tmp_path: Path, written: str, instead: str, at: str, said: str) -> None:
+    """The line of what is named: of a table that lacks something, the one with the table's name."""
+    path, text = tmp_path / "city.yaml", SAINT_DENIS.read_text()
+    assert written in text
+    path.write_text(text.replace(written, instead))
+    line = next(n for n, found in enumerate(path.read_text().splitlines(), 1) if found.startswith(at) or at in found)
+    with pytest.raises(CityFileError, match=rf"city\.yaml: line {line}, {said}"):
         read_city(path)
 
 

@@ -1,0 +1,298 @@
+"""What the doctor says of trips of one's own before anything was made of them: whether they can be used, or why not.
+
+Each is a file as somebody brings it: column, expected, received and the way out are said, whatever is wrong.
+"""
+
+import gzip
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from taxifare.operations.doctor import Finding, examine
+from taxifare.settings import Settings
+from tests.support.cities import SAINT_DENIS
+from tests.support.places import REPOSITORY
+from tests.support.saint_denis import trips_between
+
+EARLIER = trips_between("2022-01-01", "2024-02-01", 1_500)
+FEBRUARY = trips_between("2024-02-01", "2024-03-01", 1_500)
+PLACES = ["pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude"]
+
+
+def settings_of(folder: Path, **changes: object) -> Settings:
+    """Settings of Saint-Denis, whose trips are in a folder; there is no state."""
+    facts: dict[str, object] = {
+        "city": str(SAINT_DENIS),
+        "trip_source": "folder",
+        "trip_folder": str(folder / "trips"),
+        "trip_folder_quiet_s": 0,
+        "first_month": "2024-02",
+        "last_month": "2024-02",
+        "taxifare_home": folder / "state",
+    }
+    return Settings(_env_file=None, **facts | changes)
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    """What the doctor finds, and nothing made by looking."""
+    found = {finding.part: finding for finding in examine(settings, lambda _: None)}
+    assert not settings.home.exists()
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Base years and a month that are well, as CSV."""
+    (tmp_path / "trips").mkdir()
+    EARLIER.to_csv(tmp_path / "trips" / "taxi_base_2022.csv", index=False)
+    FEBRUARY.to_csv(tmp_path / "trips" / "taxi_2024_02.csv", index=False)
+    return tmp_path
+
+
+def test_trips_that_can_be_used_are_said_to_be_before_there_is_any_state(folder: Path) -> None:
+    found = findings(settings_of(folder))
+    assert [part for part, finding in found.items() if not finding.is_well] == ["state folder"]
+    assert re.search(r"2024-02: .*taxi_2024_02\.csv: [\d,]+ of the [\d,]+ trips looked at", found["newest month"].says)
+    assert "taxi_base_2022.csv: " in found["base years"].says
+
+
+Spoil = Callable[[pd.DataFrame], str]
+
+
+def text(trips: pd.DataFrame, **how: object) -> str:
+    return str(trips.to_csv(index=False, **how))
+
+
+def exchanged(trips: pd.DataFrame, *ends: str) -> pd.DataFrame:
+    names = {f"{end}_{one}": f"{end}_{other}" for end in ends for one, other in [("longitude", "latitude")]}
+    return trips.rename(columns=names | {theirs: ours for ours, theirs in names.items()})
+
+
+UNUSABLE: dict[str, tuple[Spoil, str]] = {
+    "names in another language": (
+        lambda trips: text(trips.rename(columns={"pickup_longitude": "longitud_pickup"})),
+        r"missing columns pickup_longitude; unknown columns longitud_pickup; "
+        r"did you mean TRIP_COLUMNS=pickup_longitude=longitud_pickup\?",
+    ),
+    "names in other letters": (
+        lambda trips: text(trips.rename(columns=str.title)),
+        r"did you mean TRIP_COLUMNS=pickup_datetime=Pickup_Datetime,",
+    ),
+    "names that are like none": (
+        lambda trips: text(trips.set_axis([f"c{n}" for n in range(len(trips.columns))], axis=1)),
+        r"names of your own are told in TRIP_COLUMNS, as in fare_amount=price",
+    ),
+    "a name that is there twice": (
+        lambda trips: text(trips.assign(extra=1.0).rename(columns={"extra": "fare_amount"})),
+        r"repeated columns fare_amount",
+    ),
+    "pickups exchanged": (
+        lambda trips: text(exchanged(trips, "pickup")),
+        r"pickup longitudes lie in the city's latitudes, .*exchange pickup_longitude and pickup_latitude in TRIP",
+    ),
+    "drop-offs exchanged": (
+        lambda trips: text(exchanged(trips, "dropoff")),
+        r"dropoff longitudes lie in the city's latitudes",
+    ),
+    "both ends exchanged": (
+        lambda trips: text(exchanged(trips, "pickup", "dropoff")),
+        r"pickup longitudes lie in .*; dropoff longitudes lie in",
+    ),
+    "south without a sign": (
+        lambda trips: text(trips.assign(pickup_latitude=-trips["pickup_latitude"])),
+        r"pickup latitudes seem to have lost their sign: south of the equator they are negative",
+    ),
+    "millionths of degrees": (
+        lambda trips: text(trips.assign(**{name: (trips[name] * 1e6).round() for name in PLACES})),
+        r"pickup places seem to be degrees times 1,000,000: write degrees",
+    ),
+    "another city": (
+        lambda trips: text(trips.assign(pickup_longitude=2.35, pickup_latitude=48.85)),
+        r"1,\d+ of 1,\d+ trips have an end outside the box of CITY=saint-denis \(.*most of these ends lie at",
+    ),
+    "places that are not known": (
+        lambda trips: text(trips.assign(**dict.fromkeys(PLACES, 0.0))),
+        r"trips have a coordinate of 0 in columns pickup_longitude, pickup_latitude",
+    ),
+    "no places": (
+        lambda trips: text(trips.assign(pickup_longitude=None)),
+        r"trips have no value in column pickup_longitude",
+    ),
+    "decimal commas": (
+        lambda trips: text(trips.assign(fare_amount=trips["fare_amount"].map("{:.2f}".format).str.replace(".", ","))),
+        r"column fare_amount: expected number, received '\d+,\d\d' \(the first of 1,\d+ such values\): numbers are "
+        r"written as in 12\.5, with a point before decimals",
+    ),
+    "a currency in every fare": (
+        lambda trips: text(trips.assign(fare_amount=trips["fare_amount"].map("{:.2f} €".format))),
+        r"column fare_amount: expected number, received '\d+\.\d\d €' .*without a unit",
+    ),
+    "semicolons": (
+        lambda trips: text(trips, sep=";"),
+        r"expected fields separated by commas, received the header 'pickup_datetime;pickup_lon.*separated by ';'",
+    ),
+    "semicolons and decimal commas": (
+        lambda trips: text(trips, sep=";", decimal=","),
+        r"separated by ';': write it with commas between fields, and points before decimals",
+    ),
+    "tabs": (lambda trips: text(trips, sep="\t"), r"separated by '\\t'"),
+    "an empty file": (lambda _: "", r"expected trips, received an empty file"),
+    "a header alone": (lambda trips: text(trips.head(0)), r"expected trips, received no rows"),
+    "days before months": (
+        lambda trips: text(trips, date_format="%d/%m/%Y %H:%M:%S"),
+        r"column pickup_datetime: expected timestamp, received '\d\d/0[12]/202\d .*times are written as in 2015-01-31",
+    ),
+    "seconds since 1970": (
+        lambda trips: text(trips.assign(pickup_datetime=trips["pickup_datetime"].astype("int64") // 10**9)),
+        r"column pickup_datetime: expected timestamp, received '1[67]\d{8}'",
+    ),
+    "dates": (
+        lambda trips: text(trips, date_format="%Y-%m-%d"),
+        r"column pickup_datetime: expected times of day, received the date",
+    ),
+    "fares below zero": (
+        lambda trips: text(trips.assign(fare_amount=-trips["fare_amount"])),
+        r"column fare_amount: expected more than 0 and less than 250 EUR \(highest_fare of CITY=saint-.*, received "
+        r"-\d[\d.]* to -\d[\d.]* in .* trips: with the other sign they would be fares",
+    ),
+    "fares of zero": (
+        lambda trips: text(trips.assign(fare_amount=0)),
+        r"column fare_amount: expected more than 0 .*received 0 in 1,\d+ of 1,\d+ trips$|received 0 in",
+    ),
+    "fares in cents": (
+        lambda trips: text(trips.assign(fare_amount=(trips["fare_amount"] * 100).round())),
+        r"they seem to be in cents: write them in EUR",
+    ),
+    "no fares": (lambda trips: text(trips.assign(fare_amount=None)), r"column fare_amount: expected values"),
+    "more passengers than seats": (
+        lambda trips: text(trips.assign(passenger_count=99)),
+        r"column passenger_count: expected 1 to 8, or nothing \(max_passengers of CITY=saint-denis .*received 99 in",
+    ),
+    "one trip over and over": (
+        lambda trips: text(trips.head(1).loc[[0] * 1_500]),
+        r"trips are equal to an earlier one in everything but key",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", ["newest month", "base years"])
+@pytest.mark.parametrize("wrong", UNUSABLE)
+def test_trips_that_cannot_be_used_are_said_with_column_expected_and_received(
+    folder: Path, wrong: str, part: str
+) -> None:
+    spoil, said = UNUSABLE[wrong]
+    name, trips = ("taxi_2024_02.csv", FEBRUARY) if part == "newest month" else ("taxi_base_2022.csv", EARLIER)
+    (folder / "trips" / name).write_text(spoil(trips))
+    found = findings(settings_of(folder))[part]
+    # Of base years one trip is enough to begin with; how few they are is said.
+    assert found.is_well is (part == "base years" and wrong == "one trip over and over"), found.says
+    assert name in found.says
+    assert re.search(said, found.says), found.says
+
+
+BYTES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
+    "letters of Windows": (
+        lambda plain: plain.replace(b"pickup_datetime", "début".encode("latin-1"), 1),
+        "taxi_2024_02.csv",
+        "expected CSV in UTF-8, received the byte 0xe9",
+    ),
+    "text of a spreadsheet": (lambda plain: plain.decode().encode("utf-16"), "taxi_2024_02.csv", "received UTF-16"),
+    "packed, and cut at once": (lambda plain: gzip.compress(plain)[:200], "taxi_2024_02.csv.gz", "expected gzip"),
+    "not packed": (lambda plain: plain, "taxi_2024_02.csv.gz", "expected gzip"),
+    "no parquet": (lambda plain: plain, "taxi_2024_02.parquet", "expected parquet"),
+    "a year a century ago": (
+        lambda plain: plain.replace(b"2024-02-", b"1924-02-"),
+        "taxi_2024_02.csv",
+        "month 2024-02: column pickup_datetime: expected times from 2024-02-01 00:00:00",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", BYTES)
+def test_files_that_are_no_text_of_trips_are_said(folder: Path, wrong: str) -> None:
+    spoil, name, said = BYTES[wrong]
+    plain = (folder / "trips" / "taxi_2024_02.csv").read_bytes()
+    (folder / "trips" / "taxi_2024_02.csv").unlink()
+    (folder / "trips" / name).write_bytes(spoil(plain))
+    found = findings(settings_of(folder))["newest month"]
+    assert not found.is_well, found.says
+    assert said in found.says
+
+
+def test_a_mark_at_the_beginning_of_a_text_is_none_of_its_first_name(folder: Path) -> None:
+    file = folder / "trips" / "taxi_2024_02.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert findings(settings_of(folder))["newest month"].is_well
+
+
+def test_a_name_in_trip_columns_that_no_file_has_is_said_with_the_nearest(folder: Path) -> None:
+    found = findings(settings_of(folder, trip_columns="fare_amount=fare_amonut"))
+    for part in ("newest month", "base years"):
+        assert not found[part].is_well
+        assert "expected a column fare_amonut, which TRIP_COLUMNS names for fare_amount" in found[part].says
+        assert "(did you mean fare_amount=fare_amount?)" in found[part].says
+
+
+@pytest.mark.parametrize("others", ["", "basis.csv"])
+def test_a_folder_without_base_years_is_said_with_the_pattern_and_what_is_there(folder: Path, others: str) -> None:
+    base = folder / "trips" / "taxi_base_2022.csv"
+    base.rename(base.with_name(others)) if others else base.unlink()
+    found = findings(settings_of(folder))["base years"]
+    assert not found.is_well
+    assert "expected a file named taxi_base_* " in found.says
+    assert "(TRIP_FOLDER_BASE=taxi_base_*)" in found.says
+    assert ("named otherwise: basis.csv" in found.says) is bool(others)
+
+
+def test_base_years_that_are_all_later_are_said(folder: Path) -> None:
+    found = findings(settings_of(folder, first_month="2021-01", last_month="2024-02"))["base years"]
+    assert not found.is_well
+    assert "expected trips of before FIRST_MONTH=2021-01, received 1,500 later ones, the first of 2022" in found.says
+
+
+@pytest.mark.parametrize(("first", "last"), [("2015-01", "2015-06"), ("2024-03", "2024-03"), ("2025-01", "")])
+def test_months_that_are_not_worked_on_are_no_months(folder: Path, first: str, last: str) -> None:
+    found = findings(settings_of(folder, first_month=first, last_month=last))["trips"]
+    assert not found.is_well
+    assert "1 months are published, 2024-02 to 2024-02, and none is worked on: FIRST_MONTH=" in found.says
+    assert f"LAST_MONTH={last}; set them to the months that you have" in found.says
+
+
+def test_half_a_month_is_found_in_a_text_that_nobody_has_read(folder: Path) -> None:
+    (folder / "trips" / "taxi_2024_02.csv").write_text(text(FEBRUARY[FEBRUARY["pickup_datetime"].dt.day <= 14]))
+    found = findings(settings_of(folder))["trips"]
+    assert not found.is_well
+    assert "month 2024-02 is not whole yet: its last ride begins 2024-02-14" in found.says
+
+
+def test_a_name_in_env_that_is_no_setting_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert findings(settings_of(folder))["settings"].is_well
+    (folder / ".env").write_text("TRIP_SORCE=folder\n")
+    found = findings(settings_of(folder))["settings"]
+    assert not found.is_well
+    assert ".env: TRIP_SORCE is no setting of taxifare and has no effect (did you mean TRIP_SOURCE?)" in found.says
+
+
+def test_a_state_folder_that_is_open_to_others_is_said_to_hold_the_key_only_if_it_does(folder: Path) -> None:
+    settings = settings_of(folder)
+    settings.home.mkdir(mode=0o755)
+    (says,) = (one.says for one in examine(settings, lambda _: None) if one.part == "state folder")
+    assert "will hold, once somebody is asked, the key" in says
+
+
+def test_real_trips_in_the_documented_names_can_be_used(real_trips: Path, tmp_path: Path) -> None:
+    """TRIP_COLUMNS as docs/your-city.md has it, on New York's real rides in files of a stranger."""
+    (written,) = re.findall(r"^TRIP_COLUMNS=(.*)$", (REPOSITORY / "docs" / "your-city.md").read_text(), re.MULTILINE)
+    names = dict(pair.split("=") for pair in written.split(","))
+    (tmp_path / "trips").mkdir()
+    for name, rides in (("taxi_base_2009_2014", 2_000), ("taxi_2015_01", None)):
+        trips = pd.read_parquet(real_trips / f"{name}.parquet")[:rides]
+        assert set(names) <= set(trips.columns)
+        trips.rename(columns=names).assign(shift=1).to_csv(tmp_path / "trips" / f"{name}.csv", index=False)
+    months = {"first_month": "2015-01", "last_month": "2015-01"}
+    found = findings(settings_of(tmp_path, city="new-york", trip_columns=written, **months))
+    assert [part for part, finding in found.items() if not finding.is_well] == ["state folder"]

@@ -1,0 +1,57 @@
+"""The Makefile: what is installed is installed again when the lock says something else, not when it was touched."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.places import REPOSITORY
+
+INPUTS = {
+    ".venv/installed": ("requirements.lock", "pyproject.toml"),
+    ".venv/emulators/installed": ("tests/emulators.lock",),
+    ".venv/checkers/installed": ("tests/checkers.lock",),
+}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What make looks at; everything is installed."""
+    for name in ("Makefile", *(name for names in INPUTS.values() for name in names)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    for stamp, names in INPUTS.items():
+        (tmp_path / stamp).parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(f"cat {' '.join(names)} | cksum > {stamp}", shell=True, cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def would_install(clone: Path, stamp: str) -> bool:
+    """Whether `make` would fill the environment of that stamp."""
+    said = subprocess.run(["make", "-n", stamp], cwd=clone, capture_output=True, text=True, check=True).stdout
+    return "pip install" in said
+
+
+@pytest.mark.parametrize("stamp", INPUTS)
+def test_it_is_installed_again_when_the_lock_says_something_else_and_only_then(clone: Path, stamp: str) -> None:
+    assert not would_install(clone, stamp)
+    for name in INPUTS[stamp]:
+        (clone / name).touch()  # as a checkout does
+    assert not would_install(clone, stamp)
+    lock = clone / INPUTS[stamp][0]
+    lock.write_text(lock.read_text() + "another==1.0\n")
+    assert would_install(clone, stamp)
+
+
+@pytest.mark.parametrize("stamp", INPUTS)
+@pytest.mark.parametrize("left", [None, ""], ids=["a fresh clone", "a stamp of an earlier release"])
+def test_a_fresh_clone_is_installed(clone: Path, stamp: str, left: str | None) -> None:
+    (clone / stamp).unlink()
+    if left is not None:
+        (clone / stamp).write_text(left)
+    assert would_install(clone, stamp)
+    assert (
+        "-m taxifare_dagster.demo"
+        in subprocess.run(["make", "-n", "demo"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    )
