@@ -270,7 +270,11 @@ def _usable(found: Publication | None, month: Month | None, settings: Settings) 
     trips, target = found.trips, settings.target_facts
     ensure_target(target, found.known(target.column), len(trips), found.origin)
     cleaned = clean(trips, settings.city_facts, target).trips
-    says = f"{found.origin}: {len(cleaned):,} of the {len(trips):,} trips looked at can be learned from"
+    first, last = trips["pickup_datetime"].min(), trips["pickup_datetime"].max()
+    says = (
+        f"{found.origin}: {len(cleaned):,} of the {len(trips):,} trips looked at, {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+        "can be learned from"
+    )
     faults = [why] if (why := why_dropped(trips, settings.city, target)) is not None else []
     if month is not None:
         minimum_trips = settings.minimum_trips if len(trips) < SAMPLE_ROWS else 0  # these are all, or just some

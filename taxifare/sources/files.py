@@ -23,7 +23,7 @@ import pyarrow.parquet
 
 from taxifare.sources.base import SourceError, is_page
 from taxifare.texts import nearest
-from taxifare.trips.clock import ClockError, wall_clock
+from taxifare.trips.clock import wall_clock
 from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS
 
 Names = Mapping[str, str]
@@ -157,19 +157,22 @@ def read_parts(
 def pickup_span(
     file: IO[bytes], origin: str, names: Names, time_zone: str | None
 ) -> tuple[int, pd.Timestamp, pd.Timestamp] | None:
-    """Returns how many rows a trip file has, and its first and last pickup time; None where that cannot be told.
+    """Returns how many rows a trip file has, and its first and last pickup time; None where it has none.
 
-    Only that column is read. What is wrong with the file is told where it is read as trips.
+    Only that column is read.
 
     Args:
         file: Open at its beginning.
         origin: Its name, as for `read_rows`.
         names: As for `read_rows`.
         time_zone: Of the city, see `clock.wall_clock`.
+
+    Raises:
+        SourceError: The file, or that column, cannot be read to its end as times.
     """
     name = names.get("pickup_datetime", "pickup_datetime")
     rows, times = 0, list[Any]()
-    try:
+    with reading(f"{origin}: column {name}", "times to its end"):
         if origin.endswith(".parquet"):
             batches: Iterable[pa.RecordBatch] = pa.parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=[name])
         else:
@@ -183,8 +186,6 @@ def pickup_span(
             wall = wall_clock(column, time_zone).wall
             rows += len(wall)
             times += [np.fmin.reduce(wall), np.fmax.reduce(wall)] if len(wall) else []
-    except (*_FAULTS, ClockError):
-        return None
     known = [time for time in times if not np.isnat(time)]
     return (rows, pd.Timestamp(min(known)), pd.Timestamp(max(known))) if known else None
 
@@ -379,6 +380,9 @@ def _parse_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
         return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
     except pa.ArrowInvalid as error:
         found = re.match(r"In CSV column #([0-9]+): (.*)", str(error), re.DOTALL)
+        if (counts := re.search(r"Expected ([0-9]+) columns, got ([0-9]+)", str(error))) is not None:
+            hint = ": decimals have points, and a field with a comma in it stands in quotes"
+            raise pa.ArrowInvalid(f"{error}{hint if int(counts[2]) > int(counts[1]) else ''}") from error
         if found is None:
             raise
         names = content[:_LONGEST_LINE].split(b"\n", 1)[0].decode("utf-8", "backslashreplace").strip().split(",")

@@ -163,9 +163,10 @@ class Folder(TripSource):
         rows = pd.concat(parts, ignore_index=True)
         if month is not None:
             trips = checked_month(rows, month, origin, self.time_zone)
+            self._ensure_all_within(file, month)
             return Publication(trips, self._as_read(self._revision(file)), str(file))
         trips = checked_trips(rows, origin, self.time_zone)
-        span = self._span(file)
+        span = self._span_to_end(file)
         if self.first_month is not None and span is not None and span.first >= bounds(self.first_month)[0]:
             raise self._no_earlier(file, span.rides)
         return Publication(trips, self.base_revision(), str(file))
@@ -237,6 +238,30 @@ class Folder(TripSource):
         if (now := self._revision(looked_at(file.path))) != content:
             raise SourceError(f"{origin}: expected revision {content}, received {now}: it changed while it was read")
 
+    def _ensure_all_within(self, file: Found, month: Month) -> None:
+        """Ensures that all pickups of a file are times of its month, as far as that can be seen by the first and last.
+
+        Raises:
+            SourceError: They are not.
+        """
+        span, (first, until) = self._span_to_end(file), bounds(month)
+        for pickup in () if span is None else (span.first, span.last):
+            if not first <= pickup < until:
+                raise SourceError(
+                    f"{file}: month {month}: column pickup_datetime: expected times from {first} until before {until}, "
+                    f"received {pickup}"
+                )
+
+    def _span_to_end(self, file: Found) -> Extent | None:
+        """Returns what `_span` does.
+
+        Raises:
+            SourceError: The pickup times cannot be read to the end of the file.
+        """
+        if (found := self._span(file)) is None:
+            _pickup_span(file, self.columns, self.time_zone)
+        return found
+
     def _no_earlier(self, file: Found, rides: int) -> SourceError:
         span = self._span(file)
         since = "" if span is None else f", the first of {span.first:%Y-%m-%d %H:%M}"
@@ -245,8 +270,8 @@ class Folder(TripSource):
         )
 
     def _span(self, file: Found) -> Extent | None:
-        """Returns how far the pickups in a file go, None where it has none; it is read again only when it changed."""
-        found = noted(_pickup_span, file, self.notes, self.columns, self.time_zone)
+        """Returns how far the pickups in a file go, None where that cannot be told; a changed one is read again."""
+        found = noted(_pickup_span_if_any, file, self.notes, self.columns, self.time_zone)
         if found is None:
             return None
         rides, first, last = found.split()
@@ -467,6 +492,14 @@ def _pickup_span(file: Found, columns: tuple[tuple[str, str], ...], time_zone: s
     with opening(file) as opened:
         found = pickup_span(opened, str(file), dict(columns), time_zone)
     return None if found is None else f"{found[0]} {found[1].isoformat()} {found[2].isoformat()}"
+
+
+def _pickup_span_if_any(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> str | None:
+    """Returns what `_pickup_span` does; None, too, for what is no file of trips, which is said where it is read."""
+    try:
+        return _pickup_span(file, columns, time_zone)
+    except SourceError:
+        return None
 
 
 def _content(file: Found) -> bytes:

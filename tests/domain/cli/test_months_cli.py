@@ -108,7 +108,9 @@ class TestMonths:
         assert "restated" in line_of("2015-01")
         assert revision[:16] in line_of("2015-01")
         (trips / "taxi_2015_01.parquet").unlink()
-        assert "no longer published" in line_of("2015-01")
+        gone = run("months")
+        assert gone.exit_code == 1, "there is no month any more"
+        assert "no longer published" in gone.output
 
     def test_a_decision_and_the_edition_it_rested_on(
         self, home: Path, trips: Path, open_registry: Callable[[Settings], ModelRegistry]

@@ -203,6 +203,21 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
     "packed, and cut at once": (lambda plain: gzip.compress(plain)[:200], "taxi_2024_02.csv.gz", "expected gzip"),
     "not packed": (lambda plain: plain, "taxi_2024_02.csv.gz", "expected gzip"),
     "no parquet": (lambda plain: plain, "taxi_2024_02.parquet", "expected parquet"),
+    "packed, and cut at its end": (
+        lambda plain: gzip.compress(plain + plain.partition(b"\n")[2] * 3)[:-12],
+        "taxi_2024_02.csv.gz",
+        "column pickup_datetime: expected times to its end: Compressed file ended before the end-of-stream marker",
+    ),
+    "decimal commas between commas": (
+        lambda plain: re.sub(rb"\.(?=\d+\r?\n)", b",", plain),
+        "taxi_2024_02.csv",
+        "Expected 7 columns, got 8: ",
+    ),
+    "a ride of the next month at the end": (
+        lambda plain: plain + plain.splitlines(keepends=True)[-1].replace(b"2024-02-", b"2024-03-"),
+        "taxi_2024_02.csv",
+        "until before 2024-03-01 00:00:00, received 2024-03-",
+    ),
     "a year a century ago": (
         lambda plain: plain.replace(b"2024-02-", b"1924-02-"),
         "taxi_2024_02.csv",
