@@ -43,8 +43,8 @@ def test_the_sample_names_every_variable_and_no_other() -> None:
 
 def test_a_variable_that_has_to_be_set_stops_compose_where_it_is_not() -> None:
     secrets = {name for name in sample() if name.endswith(("_PASSWORD", "_TOKEN", "_SECRET", "_IMAGE"))}
-    # That of PostgreSQL's superuser is needed where PostgreSQL is started here.
-    for name in secrets - {"POSTGRES_PASSWORD"}:
+    # That of PostgreSQL's superuser is needed where PostgreSQL is started here, Chicago's where trips are.
+    for name in secrets - {"POSTGRES_PASSWORD", "CHICAGO_APP_TOKEN"}:
         with pytest.raises(KeyError, match=name):
             services(sample() | {name: ""})
 
@@ -70,6 +70,28 @@ def test_no_part_says_a_secret_or_may_more_than_it_needs() -> None:
         assert not {"DATABASE_URL", "MLFLOW_TRACKING_URI", "APPROVAL_SECRET"} & set(found[name]["environment"]), name
     owns = [name for name, service in found.items() if "taxifare_owner" in str(service.get("environment"))]
     assert owns == ["migrate", "backup"]
+    # Who sends messages knows where to, and nobody else
+    assert [name for name, service in found.items() if "NOTIFY_URLS" in service.get("environment", {})] == ["code"]
+
+
+def test_parts_meet_whom_they_ask_and_prices_and_people_are_kept_from_what_has_no_login() -> None:
+    found = services(sample())
+
+    def meets(name: str) -> set[str]:
+        return {other for other in found if set(found[name]["networks"]) & set(found[other]["networks"])} - {name}
+
+    workspace = {"webserver": {"code"}, "daemon": {"code"}, "prometheus": {"service", "metrics", "consumer"}}
+    for name, service in found.items():
+        told = json.dumps([service.get("environment", {}), service.get("command", ())])
+        asked = {other for other in found if re.search(rf"(@|//|\"){other}:\d", told)} - {name}
+        assert asked | workspace.get(name, set()) <= meets(name), name
+    for name in ("service", "consumer", "broker"):
+        assert not {"postgres", "mlflow", "webserver"} & meets(name), name
+    assert meets("guard") == {"webserver"}
+    # A run in a container of its own is where compose puts what it works with
+    launcher = yaml.safe_load((DEPLOY / "dagster-docker.yaml").read_text())["run_launcher"]["config"]
+    project = yaml.safe_load(COMPOSE.read_text())["name"]
+    assert launcher["network"] in {f"{project}_{network}" for network in found["code"]["networks"]}
 
 
 def test_every_part_that_stays_is_asked_whether_it_is_well() -> None:
@@ -85,6 +107,8 @@ def test_variables_of_the_parts_are_settings_or_their_programs_own() -> None:
         "DAGSTER_CURRENT_IMAGE",
         "DAGSTER_DATABASE_URL",
         "DAGSTER_HOME",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
     }
     for name, service in services(sample()).items():
         if service["image"] == sample()["TAXIFARE_IMAGE"] and name != "mlflow":
@@ -125,14 +149,13 @@ def test_the_image_is_pinned_is_nobody_and_takes_in_nothing_but_what_it_needs() 
 
 def test_what_is_mounted_lies_in_folders_that_the_image_gives_to_its_user() -> None:
     """A folder that the image does not have is made by the engine, and is root's: nobody else could write there."""
-    (made,) = re.findall(
-        r"install -d -o taxifare -g taxifare (.+?) *\\?$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE
-    )
+    recipe = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
+    (made,) = re.findall("install -d -o taxifare -g taxifare (.+)", recipe)
     for name, service in services(sample()).items():
         if service["image"] == sample()["TAXIFARE_IMAGE"]:
             for volume in service.get("volumes", ()):
                 source, target = volume.split(":")[:2]
-                folder = target.rpartition("/")[0] if source.startswith("./") else target
+                folder = target.rpartition("/")[0] if source.endswith(".yaml") else target
                 assert folder in made.split(), f"{name}: {volume}"
 
 
@@ -240,7 +263,8 @@ def machine(tmp_path: Path) -> Path:
         "#!/bin/sh\n"
         f'echo "${{TAXIFARE_IMAGE##*/}} $*" | sed "s/@sha256:\\(.\\)[0-9a-f]*/-\\1/g" >>{tmp_path}/asked\n'
         f'[ -e {tmp_path}/fails ] && case "$*" in *"$(cat {tmp_path}/fails)"*) exit 1;; esac\n'
-        'case "$*" in *"ps --quiet code") echo old;; *"ps --all --quiet code") printf "old\\nnew\\n";; esac\n'
+        'case "$*" in *"ps --quiet code") echo old;; *"ps --all --quiet code") printf "old\\nnew\\n";;'
+        f' "inspect "*) echo sha256:{"0" * 64};; "image inspect registry"*) exit 1;; esac\n'
     )
     (programs / "docker").chmod(0o755)
     return folder
@@ -249,6 +273,11 @@ def machine(tmp_path: Path) -> Path:
 def image(digit: str) -> str:
     """An image by digest."""
     return f"registry.example/taxifare@sha256:{digit * 64}"
+
+
+def shown(digit: str) -> str:
+    """An image as `docker` writes it down."""
+    return f"registry.example/taxifare-{digit}"
 
 
 def switch(machine: Path, *arguments: str) -> tuple[int, list[str]]:
@@ -269,7 +298,8 @@ def test_a_switch_pauses_and_takes_over_once_the_new_code_has_loaded_and_tables_
     assert switch(machine, image("2")) == (
         0,
         [
-            "taxifare-2 pull --quiet code",
+            f" image inspect {shown('2')}",
+            f" pull --quiet {shown('2')}",
             "taxifare-1 ps --quiet code",
             "taxifare-1 stop daemon",
             f"taxifare-1 {step} --patience 3600 idle",
@@ -285,8 +315,20 @@ def test_a_switch_pauses_and_takes_over_once_the_new_code_has_loaded_and_tables_
     # And back to the one before by one command
     code, asked = switch(machine, "--back")
     assert code == 0
-    assert asked[0] == "taxifare-1 pull --quiet code"
+    assert asked[1] == f" pull --quiet {shown('1')}"
     assert f"TAXIFARE_IMAGE={image('1')}" in (machine / ".env").read_text()
+
+
+def test_an_image_that_was_built_here_and_named_by_a_tag_can_be_gone_back_to(machine: Path) -> None:
+    (machine / ".env").write_text("TAXIFARE_IMAGE=taxifare\n")
+    assert switch(machine, image("2"))[0] == 0
+    built = f"sha256:{'0' * 64}"
+    assert f"PREVIOUS_IMAGE={built}\n" in (machine / ".env").read_text()
+    # It is in no registry, so nothing is fetched
+    code, asked = switch(machine, "--back")
+    assert code == 0
+    assert not [line for line in asked if "pull" in line]
+    assert f"TAXIFARE_IMAGE={built}\nPREVIOUS_IMAGE={image('2')}\n" in (machine / ".env").read_text()
 
 
 @pytest.mark.parametrize("fails", ["idle", "--scale code=2", "migrate"])

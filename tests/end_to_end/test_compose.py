@@ -1,4 +1,4 @@
-"""The whole of compose.yaml: its commands, run here as compose would run them, and a month in them."""
+"""The whole of compose.yaml: its commands, run here as compose would run them, and a month of a city's in them."""
 
 import json
 import re
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import requests
+from dotenv import dotenv_values
 
 from tests.end_to_end.conftest import SMALL
 from tests.support.composed import DEPLOY, Composition, can_be_composed, composed
-from tests.support.services import RIDE
+from tests.support.servers import Webhook, webhook_server
 from tests.support.ui import Ui, eventually
+from tests.support.your_city import write_files
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -26,6 +28,8 @@ pytestmark = [
     pytest.mark.timeout(2400),
     pytest.mark.skipif(can_be_composed() is not None, reason=str(can_be_composed())),
 ]
+
+CHAT_PORT = 8099
 
 VARIABLES = {
     "TAXIFARE_IMAGE": f"registry.example/taxifare@sha256:{'0' * 64}",
@@ -40,22 +44,62 @@ VARIABLES = {
     "GUARD_PASSWORD": "lets-in",
     "SERVICE_TOKEN": "asks-for-prices",
     "STREAM_TOKEN": "sends-rides",
+    "SLACK_WEBHOOK_URL": f"http://127.0.0.1:{CHAT_PORT}/services/T0/not-to-be-told",
+}
+
+SETTINGS = {
+    **SMALL,
+    "CITY": "/srv/taxifare/files/saint-denis.yaml",
+    "TRIP_FOLDER": "/srv/taxifare/files/trips",
+    "TRIP_FOLDER_QUIET_S": "0",
+    "PGSSLMODE": "verify-full",
+    "PGSSLROOTCERT": "/srv/taxifare/files/authority.pem",
+    "FIRST_MONTH": "2024-02",
+    "LAST_MONTH": "2024-02",
+}
+
+RIDE = {
+    "pickup_datetime": "2024-03-01T18:05:00",
+    "pickup_longitude": 55.5103,
+    "pickup_latitude": -20.8871,
+    "dropoff_longitude": 55.50,
+    "dropoff_latitude": -20.93,
+    "passenger_count": 2,
 }
 
 
 @pytest.fixture(scope="module")
-def parts() -> Iterator[Composition]:
-    """All parts, healthy."""
-    settings = {**SMALL, "LAST_MONTH": "2015-01"}
-    with composed(VARIABLES, settings) as composition:
-        later = {"backup", "code-2"}
-        composition.up(*(name for name in composition.services if name not in later))
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a city's file and its trips: the example of docs/your-city.md."""
+    folder = tmp_path_factory.mktemp("files")
+    write_files(folder)
+    subprocess.run([sys.executable, "make_trips.py"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(files: Path) -> Iterator[Composition]:
+    """All parts, none of them started."""
+    example = dotenv_values(files / ".env")
+    variables = VARIABLES | {"FILES_FOLDER": str(files)}
+    with composed(variables, {name: value or "" for name, value in example.items()} | SETTINGS) as composition:
+        shutil.copy(composition.folder / "certificate.pem", files / "authority.pem")
         yield composition
 
 
 @pytest.fixture(scope="module")
-def smoke(parts: Composition) -> str:
-    """What the smoke month of a release says, as the workflow runs it."""
+def chat(parts: Composition) -> Iterator[Webhook]:
+    """A chat in the network of the parts, which messages are sent to."""
+    with webhook_server(CHAT_PORT) as chat:
+        assert chat.url == VARIABLES["SLACK_WEBHOOK_URL"]
+        yield chat
+
+
+@pytest.fixture(scope="module")
+def smoke(parts: Composition, chat: Webhook) -> str:
+    """What the smoke month of a release says, as the workflow runs it, once all parts are healthy."""
+    later = {"backup", "code-2"}
+    parts.up(*(name for name in parts.services if name not in later))
     step = ("python", "-m", "taxifare_dagster.release", "--patience", "900", "smoke")
     return parts.run("code", *step, "webserver:3000", "http://service:9696", within_s=2000)
 
@@ -72,9 +116,9 @@ def version_that_prices() -> str:
     return str(answer.json()["model_version"])
 
 
-def test_a_month_runs_and_what_it_made_prices_rides(parts: Composition, smoke: str) -> None:
+def test_a_month_runs_and_what_it_made_prices_rides(parts: Composition, smoke: str, chat: Webhook) -> None:
     # Given what the smoke month of a release has left: a first model, approved, and a month compared with it
-    assert re.search("2015-01: (HOLD|PROMOTE); version 1 prices rides", smoke), smoke
+    assert re.search("2024-02: (HOLD|PROMOTE); version 1 prices rides", smoke), smoke
     # When a ride's price is asked for, it is told by that model, and by none without the token
     assert version_that_prices() == "1"
     assert requests.post("http://127.0.0.1:9696/predict", json={}, timeout=30).status_code == 401
@@ -84,7 +128,8 @@ def test_a_month_runs_and_what_it_made_prices_rides(parts: Composition, smoke: s
         listed = parts.run("code", "taxifare", "requests", "--json")
         return list(json.loads(listed[listed.rindex("[") :]))
 
-    (asked,) = eventually(waiting, "the daemon to ask about January", 120)
+    (asked,) = eventually(waiting, "the daemon to ask about February", 120)
+    eventually(lambda: asked["request"] in json.dumps(chat.posts), "the question to reach the chat", 60)
     against = ("--approve", "--override", "--by", "a person", "--reason", "tested")
     parts.run("code", "taxifare", "decide", asked["request"], *against)
     # Then that prices rides, without a restart
@@ -167,7 +212,7 @@ def docker(parts: Composition, words: str) -> str:
     Raises AssertionError for any other command.
     """
     match words.removeprefix("compose --file compose.yaml ").split():
-        case ["pull", "--quiet", "code"]:
+        case ["image", "inspect", _]:
             return ""
         case ["ps", "--quiet", "code"]:
             return "code\n"

@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.places import REPOSITORY
+from tests.support.your_city import write_files
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_the_example_runs_from_its_file_to_a_decision(tmp_path: Path) -> None:
     """One epoch in place of all: it is not the model that is looked at."""
-    text = (REPOSITORY / "docs" / "your-city.md").read_text()
-    for name in ("saint-denis.yaml", "make_trips.py", ".env"):
-        found = re.search(rf"^```\w+\n# {re.escape(name)}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        assert found is not None, name
-        (tmp_path / name).write_text(found[1])
+    write_files(tmp_path)
     quick = {"MAX_EPOCHS": "1", "CHALLENGERS": "warm", "TRIP_FOLDER_QUIET_S": "0"}
     environment = {**os.environ, **quick, "PYTHONPATH": str(REPOSITORY)}
     for words in (["make_trips.py"], ["-m", "taxifare_dagster.demo"]):

@@ -193,8 +193,10 @@ class Composition:
         yield f"cp {DEPLOY}/workspace.yaml {_WORKING_FOLDER}/"
         for volume in service.get("volumes", ()):
             source, target = volume.split(":")[:2]
-            if source.startswith("./"):
-                yield f"mkdir -p $(dirname {target}) && touch {target} && mount --bind {DEPLOY}/{source} {target}"
+            if source.startswith(("./", "/")):
+                place = DEPLOY / source
+                made = f"mkdir -p {target}" if place.is_dir() else f"mkdir -p $(dirname {target}) && touch {target}"
+                yield f"{made} && mount --bind {place} {target}"
             else:
                 (self.folder / source).mkdir(exist_ok=True)
                 if not (place := Path(target)).is_relative_to("/srv") and not place.exists():
@@ -217,14 +219,20 @@ class Composition:
         return {**image, **given, **service.get("environment", {})}
 
     def _make_databases(self) -> None:
-        """Does what PostgreSQL's image does on an empty folder: makes a server, and runs the script it is given."""
+        """Does what PostgreSQL's image does on an empty folder: makes a server, and runs the script it is given.
+
+        Unlike the image's it takes connections that are encrypted, and no others, as a managed one would.
+        """
         place = self.folder / "postgres"
         place.mkdir()
         shutil.chown(place, "postgres")
         self._postgres("initdb", "--pgdata", "data", "--username", "postgres", "--auth", "trust", "--no-sync")
         with (place / "data" / "pg_hba.conf").open("w") as rules:
-            rules.write("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-        options = f"-k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
+            rules.write("local all postgres trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+        for name in ("certificate.pem", "key.pem"):
+            shutil.chown(shutil.copy(self.folder / name, place), "postgres")
+        encrypted = f"-c ssl=on -c ssl_cert_file={place}/certificate.pem -c ssl_key_file={place}/key.pem"
+        options = f"-k {place} -c listen_addresses=127.0.0.1 -c fsync=off {encrypted}"
         self._postgres("pg_ctl", "start", "--wait", "-D", "data", "-l", "log", "-o", options)
         environment = {**self._environment(self.services["postgres"]), "PGHOST": str(place)}
         script = DEPLOY / "postgres" / "databases.sh"
@@ -254,6 +262,7 @@ def composed(variables: Mapping[str, str], settings: Mapping[str, str]) -> Itera
     names = " ".join(found)
     (folder / "hosts").write_text(f"127.0.0.1 localhost {names}\n")
     (folder / "service-token").write_text(variables["SERVICE_TOKEN"])
+    _make_certificate("postgres", folder)
     with _network_of_its_own():
         composition = Composition(folder, found, settings)
         try:
@@ -261,6 +270,12 @@ def composed(variables: Mapping[str, str], settings: Mapping[str, str]) -> Itera
         finally:
             composition.end()
     shutil.rmtree(folder)
+
+
+def _make_certificate(host: str, folder: Path) -> None:
+    """Writes a host's key and certificate, which is its own authority, into a folder."""
+    words = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={host} -keyout key.pem -out certificate.pem"
+    subprocess.run(words.split(), cwd=folder, check=True, capture_output=True)
 
 
 @contextmanager

@@ -139,7 +139,7 @@ class Webhook:
 
 
 @contextmanager
-def webhook_server() -> Iterator[Webhook]:
+def webhook_server(port: int = 0) -> Iterator[Webhook]:
     """A webhook on loopback, gone at the end."""
     secret = "services/T0/not-to-be-told"
 
@@ -156,7 +156,7 @@ def webhook_server() -> Iterator[Webhook]:
         def log_message(self, *args: object) -> None:
             """Says nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         hook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/{secret}", secret)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield hook
