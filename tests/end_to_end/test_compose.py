@@ -191,7 +191,7 @@ def test_another_image_takes_over_and_the_one_before_takes_it_back(
     (folder / ".env").write_text(f"TAXIFARE_IMAGE={before}\n")
     ui = Ui("http://127.0.0.1:3000")
     for image, arguments in ((after, [after]), (before, ["--back"])):
-        ticks, code = len(ui.ticks("new_month_sensor")), parts.process("code")
+        last, code = ui.ticks("new_month_sensor")[0]["timestamp"], parts.process("code")
         with docker_of(parts, tmp_path) as programs:
             path = f"{programs}:/usr/bin:/bin"
             told = subprocess.run(
@@ -203,7 +203,7 @@ def test_another_image_takes_over_and_the_one_before_takes_it_back(
         assert code.poll() is not None
         assert parts.process("code").poll() is None
         assert "staging_model" in ui.assets()
-        eventually(lambda seen=ticks: len(ui.ticks("new_month_sensor")) > seen, "a tick", 240)
+        eventually(lambda last=last: ui.ticks("new_month_sensor")[0]["timestamp"] > last, "a tick", 240)
 
 
 def docker(parts: Composition, words: str) -> str:

@@ -27,7 +27,7 @@ _BACKFILL = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfi
 _BACKFILL_STATUS = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status } ... on PythonError { message } } }"""
 _SENSOR = """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
-  id sensorState { status ticks(limit: 20) { status skipReason error { message } } } } } }"""
+  id sensorState { status ticks(limit: 20) { timestamp status skipReason error { message } } } } } }"""
 _EVENTS = """query ($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { __typename
   ... on MessageEvent { message stepKey timestamp }
   ... on EngineEvent { metadataEntries { label ... on TextMetadataEntry { text } } }
