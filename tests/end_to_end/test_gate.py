@@ -617,7 +617,7 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
         assert step > 5
 
 
-@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_a_server_that_is_gone_is_no_cold_start_and_finds_itself_told_when_it_is_back(
     tracking: Tracking, office: Office, gate_settings: Settings
 ) -> None:
@@ -814,7 +814,7 @@ def test_no_secret_is_left_where_others_look(tracking: Tracking, tmp_path: Path)
 # How long it takes
 
 
-@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings) -> None:
     """MLflow may hash the password anew for each of them, and its client asks twice to set a tag once."""
     with wire_to(gate_settings.tracking_uri) as (wire, address):
@@ -829,7 +829,7 @@ def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings)
     assert agree(office) == "2"
 
 
-@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_deciding_on_the_command_line_takes_seconds(office: Office, gate_settings: Settings, tmp_path: Path) -> None:
     request = today(office).ask("2015-01", "2", "1")
     command = Path(sys.executable).with_name("taxifare")

@@ -96,6 +96,7 @@ def test_promtool_accepts_what_is_told_and_the_alerts_and_tries_them_on_series()
     found = told(StatusCollector(lambda: BUSY, "USD", lambda _: None))
     checked = subprocess.run([promtool, "check", "metrics"], input=found, text=True, capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
-    for words in ("check rules alerts.yml", "check config prometheus.yml", "test rules alerts_test.yml"):
+    series = "test rules alerts_test.yml alerts_of_days_test.yml"
+    for words in ("check rules alerts.yml", "check config prometheus.yml", series):
         ran = subprocess.run([promtool, *words.split()], cwd=DEPLOYED, text=True, capture_output=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr

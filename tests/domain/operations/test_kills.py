@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taxifare.approval import asking
+from taxifare.approval import asking, projection
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Message
 from taxifare.approval.comparisons import record
@@ -34,6 +34,12 @@ from tests.support.standing import month
 Act = Callable[[Settings], object]
 
 WAYS_OUT = ("taxifare mend", "taxifare adopt", "the next command")
+
+
+@pytest.fixture(autouse=True)
+def _everything_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An act has as many moments each time: on a busy machine, tags would be left to the command after it."""
+    monkeypatch.setattr(projection, "TELLING_S", 60)
 
 
 class Chat:
