@@ -319,6 +319,14 @@ def test_a_switch_pauses_and_takes_over_once_the_new_code_has_loaded_and_tables_
     assert f"TAXIFARE_IMAGE={image('1')}" in (machine / ".env").read_text()
 
 
+def test_the_first_image_is_put_to_work_by_the_same_command(machine: Path) -> None:
+    (machine / ".env").write_text("TAXIFARE_IMAGE=\nGUARD_USER=ops\n")
+    code, asked = switch(machine, image("1"))
+    assert code == 0
+    assert asked[2:4] == ["taxifare-1 run --rm --no-TTY migrate", "taxifare-1 up --detach"]
+    assert f"TAXIFARE_IMAGE={image('1')}\n" in (machine / ".env").read_text()
+
+
 def test_an_image_that_was_built_here_and_named_by_a_tag_can_be_gone_back_to(machine: Path) -> None:
     (machine / ".env").write_text("TAXIFARE_IMAGE=taxifare\n")
     assert switch(machine, image("2"))[0] == 0
