@@ -1,7 +1,7 @@
 """A command killed at any moment: nothing is half done or lost, and doing it again comes to what it would have."""
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -36,10 +36,12 @@ Act = Callable[[Settings], object]
 WAYS_OUT = ("taxifare mend", "taxifare adopt", "the next command")
 
 
-@pytest.fixture(autouse=True)
-def _everything_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _everything_told() -> Iterator[None]:
     """An act has as many moments each time: on a busy machine, tags would be left to the command after it."""
-    monkeypatch.setattr(projection, "TELLING_S", 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projection, "TELLING_S", 60)
+        yield
 
 
 class Chat:
