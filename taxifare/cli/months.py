@@ -50,7 +50,7 @@ def months(context: typer.Context, as_json: AsJson = False) -> None:
         for entry in known:
             if entry.waits:
                 say(one_line(entry.waits))
-        say_next("taxifare status")
+        say_next("taxifare status" if settings.has_ledger else "taxifare doctor")
 
 
 def _table(known: Sequence[KnownMonth]) -> Table:

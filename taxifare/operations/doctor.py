@@ -34,7 +34,7 @@ from taxifare.model.registry import ModelRegistry
 from taxifare.model.store import RegistryError
 from taxifare.monitoring.calendar import calendar_in
 from taxifare.operations import sharing
-from taxifare.operations.inventory import nothing_to_work_on
+from taxifare.operations.inventory import nothing_to_work_on, told_months
 from taxifare.secrets import private_folder, redacted, shown
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle, BundleError
@@ -222,7 +222,7 @@ def _published(settings: Settings, approvals: Approvals | None) -> str:
         why = why_waiting(source, month, published[month], rides, settings, settings.lake) if is_new else None
         if why is not None:
             raise DisorderError(f"{settings.trip_source}: {why}")
-    return f"{settings.trip_source}: {len(months)} months, {months[0]} to {months[-1]}"
+    return f"{settings.trip_source}: {told_months(months)}"
 
 
 def _newest_month(settings: Settings) -> str:

@@ -3,7 +3,7 @@
 Which of them is to be run next is derived in `approval.due`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -114,15 +114,26 @@ def nothing_to_work_on(source: TripSource, published: Mapping[Month, str], setti
     """
     if published:
         return (
-            f"{len(published):,} months are published, {min(published)} to {max(published)}, and none is worked on: "
+            f"published: {told_months(published)}; worked on: none, by "
             f"FIRST_MONTH={settings.first_month}, LAST_MONTH={settings.last_month or ''}; set them to the months "
-            "that you have; the present month is not over"
+            "that you have; a month is worked on once it is over"
         )
     try:
         source.read_month(settings.first_month)
     except SourceError as error:
         return f"there is no month of trips: {error}"
     return f"there is no month of trips: {settings.first_month} is there by now: try again"
+
+
+def told_months(months: Collection[Month]) -> str:
+    """Returns how many months there are, and which.
+
+    >>> from taxifare.trips.months import parse_month
+    >>> told_months([parse_month("2015-02"), parse_month("2015-01")]), told_months([parse_month("2015-01")])
+    ('2 months, 2015-01 to 2015-02', '1 month, 2015-01')
+    """
+    first, last = min(months), max(months)
+    return f"1 month, {first}" if first == last else f"{len(months):,} months, {first} to {last}"
 
 
 def _decided(revision: str | None, answer: tuple[Request, Outcome] | None) -> str:

@@ -127,10 +127,10 @@ def where_outside(trips: pd.DataFrame, city: CityFile) -> str | None:
     seems = (found for end, ends in points.items() if (found := _instead(end, ends, city.facts)) is not None)
     return "; ".join(
         [
+            *seems,
             f"{number:,} of {len(trips):,} trips have an end outside the box of CITY={city.told} (longitude {west:g} "
             f"to {east:g}, latitude {south:g} to {north:g}): most of these ends lie at longitude {first[0]:g} to "
             f"{last[0]:g}, latitude {first[1]:g} to {last[1]:g}",
-            *seems,
         ]
     )
 

@@ -173,7 +173,7 @@ class TestMonths:
         monkeypatch.setenv("FIRST_MONTH", "2015-03")
         shown = run("months")
         assert shown.exit_code == 1
-        assert "none is worked on: FIRST_MONTH=2015-03, LAST_MONTH=2015-06; set them" in shown.stderr
+        assert "worked on: none, by FIRST_MONTH=2015-03, LAST_MONTH=2015-06; set them" in shown.stderr
 
     def test_a_source_that_fails_is_one_line(self, trips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRIP_FOLDER", str(trips / "nowhere"))

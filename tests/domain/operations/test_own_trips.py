@@ -272,7 +272,7 @@ def test_base_years_that_are_all_later_are_said(folder: Path) -> None:
 def test_months_that_are_not_worked_on_are_no_months(folder: Path, first: str, last: str) -> None:
     found = findings(settings_of(folder, first_month=first, last_month=last))["trips"]
     assert not found.is_well
-    assert "1 months are published, 2024-02 to 2024-02, and none is worked on: FIRST_MONTH=" in found.says
+    assert "published: 1 month, 2024-02; worked on: none, by FIRST_MONTH=" in found.says
     assert f"LAST_MONTH={last}; set them to the months that you have" in found.says
 
 

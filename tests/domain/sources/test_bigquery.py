@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from upath import UPath
 
+from taxifare.operations.doctor import examine
 from taxifare.serving.scored_table import ScoredTable, ScoredTableError
 from taxifare.settings import Settings
 from taxifare.sources import MonthNotPublishedError, SourceError, make_source
@@ -218,6 +219,11 @@ class TestFaults:
         table = bigquery.fill("else", trips().drop(columns="fare_amount"))
         with pytest.raises(SourceError, match="missing columns fare_amount"):
             source(table).months()
+        table = bigquery.fill("near", trips().rename(columns={"fare_amount": "amount_fare"}).assign(note="no column"))
+        with pytest.raises(
+            SourceError, match=r"did you mean TRIP_COLUMNS=fare_amount=amount_fare\?"
+        ):
+            source(table).months()
         table = bigquery.fill("text", trips().assign(pickup_datetime="2015-01-01"), pickup_type="STRING")
         with pytest.raises(SourceError, match="pickup_datetime: expected TIMESTAMP or DATETIME, received STRING"):
             source(table).months()
@@ -226,6 +232,31 @@ class TestFaults:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
         with pytest.raises(SourceError, match="set GOOGLE_APPLICATION_CREDENTIALS to the key file"):
             source(table).months()
+
+
+def test_the_doctor_looks_at_some_trips_of_a_table(bigquery: BigQueryServer, tmp_path: Path) -> None:
+    """At most a thousand of a window, within the bounds of every other query."""
+    days = [str(day) for day in pd.date_range("2014-12-01 09:30", "2015-02-28 23:30", periods=3_600)]
+    rides = trips(days).assign(**{f"{end}_latitude": 40.7 for end in ("pickup", "dropoff")})
+    exchanged = {"pickup_longitude": "pickup_latitude", "pickup_latitude": "pickup_longitude"}
+    sound, turned = bigquery.fill("sound", rides), bigquery.fill("turned", rides.rename(columns=exchanged))
+    says = {}
+    for table in (sound, turned):
+        settings = Settings(
+            _env_file=None,  # type: ignore[call-arg]
+            trip_source="bigquery",
+            bigquery_table=table,
+            taxifare_home=tmp_path / "state",
+        )
+        found = {finding.part: finding for finding in examine(settings, lambda _: None)}
+        says[table] = [found[part] for part in ("trips", "newest month", "base years")]
+    assert all(finding.is_well for finding in says[sound]), says[sound]
+    assert "1,000 of the 1,000 trips looked at" in says[sound][1].says
+    assert [finding.is_well for finding in says[turned]] == [True, False, False]
+    assert all("pickup longitudes lie in the city's latitudes" in finding.says for finding in says[turned][1:])
+    assert sum("LIMIT 1000" in asked["query"] for asked in bigquery.queries) == 4
+    with pytest.raises(SourceError, match="a query would read"):
+        source(sound, maximum_bytes=1).sample(JANUARY)
 
 
 def test_the_settings_name_the_table_and_its_limits(bigquery: BigQueryServer) -> None:
