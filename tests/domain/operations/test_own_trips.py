@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from taxifare.approval.tokens import KEPT_IN
 from taxifare.operations.doctor import Finding, examine
 from taxifare.settings import Settings
 from tests.support.cities import SAINT_DENIS
@@ -295,8 +296,11 @@ def test_a_name_in_env_that_is_no_setting_is_found(folder: Path, monkeypatch: py
 def test_a_state_folder_that_is_open_to_others_is_said_to_hold_the_key_only_if_it_does(folder: Path) -> None:
     settings = settings_of(folder)
     settings.home.mkdir(mode=0o755)
-    (says,) = (one.says for one in examine(settings, lambda _: None) if one.part == "state folder")
-    assert "will hold, once somebody is asked, the key" in says
+    first = next(examine(settings, lambda _: None))
+    assert first.part == "state folder"
+    assert "will hold, once somebody is asked, the key" in first.says
+    (settings.home / KEPT_IN).write_text("of a test, " * 3)
+    assert "and holds the key" in next(examine(settings, lambda _: None)).says
 
 
 def test_real_trips_in_the_documented_names_can_be_used(real_trips: Path, tmp_path: Path) -> None:

@@ -220,9 +220,7 @@ class TestFaults:
         with pytest.raises(SourceError, match="missing columns fare_amount"):
             source(table).months()
         table = bigquery.fill("near", trips().rename(columns={"fare_amount": "amount_fare"}).assign(note="no column"))
-        with pytest.raises(
-            SourceError, match=r"did you mean TRIP_COLUMNS=fare_amount=amount_fare\?"
-        ):
+        with pytest.raises(SourceError, match=r"did you mean TRIP_COLUMNS=fare_amount=amount_fare\?"):
             source(table).months()
         table = bigquery.fill("text", trips().assign(pickup_datetime="2015-01-01"), pickup_type="STRING")
         with pytest.raises(SourceError, match="pickup_datetime: expected TIMESTAMP or DATETIME, received STRING"):
