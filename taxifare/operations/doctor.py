@@ -331,7 +331,7 @@ def _tokens(approvals: Approvals, settings: Settings) -> str:
         )
     if not waiting:
         return "no question waits for an answer"
-    links = f"the links of {len(keys)} work" if keys else "from here no message with links was sent"
+    links = f"the links of {len(keys)} work" if keys else "no channel has had a message about it from here"
     return f"{len(waiting)} {_wait(len(waiting))} for an answer; {links}"
 
 

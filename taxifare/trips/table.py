@@ -194,7 +194,7 @@ def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] 
 
 def _meant(missing: Sequence[str], present: Iterable[object]) -> Iterator[str]:
     """Yields which columns that are there may be those that are missing, and where that is said."""
-    free = [str(name) for name in present if name not in COLUMN_NAMES]
+    free = [name for name in map(str, present) if name not in COLUMN_NAMES and name == name.strip()]
     found = {name: near for name in missing if (near := nearest(name, free)) is not None}
     if found:
         pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
@@ -239,8 +239,12 @@ def _shown(name: object) -> str:
 
     >>> _shown("tip"), _shown(""), _shown("__index_level_0__")
     ('tip', "'' (an index? write without it)", "'__index_level_0__' (an index? write without it)")
+    >>> _shown(" key")
+    "' key' (write without blanks around it)"
     """
     text = str(name)
+    if text.strip() and text != text.strip():
+        return f"{text!r} (write without blanks around it)"
     is_index = not text.strip() or text.startswith(("__index_level_", "Unnamed: "))
     return f"{text!r} (an index? write without it)" if is_index else text
 

@@ -86,6 +86,10 @@ UNUSABLE: dict[str, tuple[Spoil, str]] = {
         lambda trips: text(trips.set_axis([f"c{n}" for n in range(len(trips.columns))], axis=1)),
         r"names of your own are told in TRIP_COLUMNS, as in fare_amount=price",
     ),
+    "names with blanks around them": (
+        lambda trips: text(trips).replace(",", ", ", len(trips.columns) - 1),
+        r"unknown columns ' pickup_longitude' \(write without blanks around it\)",
+    ),
     "a name that is there twice": (
         lambda trips: text(trips.assign(extra=1.0).rename(columns={"extra": "fare_amount"})),
         r"repeated columns fare_amount",
@@ -236,6 +240,18 @@ def test_files_that_are_no_text_of_trips_are_said(folder: Path, wrong: str) -> N
     found = findings(settings_of(folder))["newest month"]
     assert not found.is_well, found.says
     assert said in found.says
+
+
+def test_a_month_that_its_checks_would_stop_is_said_with_the_names_of_the_checks(folder: Path) -> None:
+    file = folder / "trips" / "taxi_2024_02.csv"
+    FEBRUARY.iloc[::30].to_csv(file, index=False)
+    found = findings(settings_of(folder))["newest month"]
+    assert not found.is_well
+    assert "has_enough_trips (trips 50, minimum_trips 100)" in found.says
+    FEBRUARY.assign(key=[f"{ride % 1_400}" for ride in range(1_500)]).to_csv(file, index=False)
+    found = findings(settings_of(folder))["newest month"]
+    assert not found.is_well
+    assert "has_unique_keys (repeated_keys 100)" in found.says
 
 
 def test_a_mark_at_the_beginning_of_a_text_is_none_of_its_first_name(folder: Path) -> None:

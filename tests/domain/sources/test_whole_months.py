@@ -16,6 +16,7 @@ from taxifare.sources import CannotTellError, SourceError, TripSource, make_sour
 from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.whole_months import NothingToTakeError, NotWholeError, take, taken, whole_month, why_waiting
 from taxifare.trips.months import Month, parse_month
+from taxifare.trips.wholeness import extent_of
 from tests.support.google_cloud import BigQueryServer
 from tests.support.publisher import Publisher, lewagon_files, publisher_server, tlc_files
 from tests.support.socrata import Portal, from_trip_table, portal_server
@@ -176,6 +177,24 @@ def test_a_source_that_counts_rides_is_not_read_to_see_a_fraction(
     counts = type(source).__name__ in {"Chicago", "BigQuery"} or len(source.rides()) > 0
     assert (waits is not None) is counts
     assert not lake.exists()
+
+
+@pytest.mark.parametrize("publish", ["parquet", "csv", "csv.gz"], indirect=True)
+def test_how_far_the_rides_of_a_file_reach_is_known_before_it_is_read(
+    publish: Publish, settings: Settings, lake: UPath
+) -> None:
+    months = whole()
+    source = publish(months | {MARCH: partial(months[MARCH])})
+    for month, revision in source.months().items():
+        read = source.read_month(month)
+        assert source.extent(month) == extent_of(read)
+        waits = why_waiting(source, month, revision, source.rides(), settings, lake)
+        assert (waits is not None) is (month == MARCH)
+        assert waits is None or "its last ride begins 2015-03-17" in waits
+    assert not lake.exists()
+    assert take(source, MARCH, settings, lake, by="Ada", reason="a strike").startswith("its last ride begins")
+    strays = pd.concat([months[MARCH], months[JANUARY].head(1)])
+    assert publish({MARCH: strays}).extent(MARCH) is None, "what is wrong with it is said where it is read"
 
 
 def test_a_month_is_taken_anyway_as_it_is_and_on_the_record(publish: Publish, settings: Settings, lake: UPath) -> None:
