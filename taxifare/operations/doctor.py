@@ -41,7 +41,7 @@ from taxifare.serving.bundle import Bundle, BundleError
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import AskingSettings, ExecutionSettings, MlflowSettings, Settings, unknown_names
 from taxifare.sources import make_source
-from taxifare.sources.base import NoBaseError, ensure_target, month_with
+from taxifare.sources.base import CannotTellError, NoBaseError, ensure_target, month_with
 from taxifare.sources.files import SAMPLE_ROWS
 from taxifare.sources.whole_months import why_waiting
 from taxifare.trips.city_files import CityFile
@@ -228,9 +228,13 @@ def _published(settings: Settings, approvals: Approvals | None) -> str:
 def _newest_month(settings: Settings) -> str:
     """Returns how many of some trips of the newest month can be learned from, as its checks find it."""
     source = make_source(settings)
-    newest = max(covered(source.months(), settings, datetime.now(UTC)), default=None)
+    try:
+        published = source.months()
+    except CannotTellError as doubt:
+        published = doubt.before
+    newest = max(covered(published, settings, datetime.now(UTC)), default=None)
     if newest is None:
-        return "there is none"
+        return "none can be looked at: see trips"
     found = source.sample(newest)
     return f"{newest}: {_usable(found, newest, settings)}"
 

@@ -254,6 +254,14 @@ def test_a_month_that_its_checks_would_stop_is_said_with_the_names_of_the_checks
     assert "has_unique_keys (repeated_keys 100)" in found.says
 
 
+def test_a_month_of_which_the_source_cannot_tell_is_said_once(folder: Path) -> None:
+    text = folder / "trips" / "taxi_2024_02.csv"
+    text.rename(text.with_suffix(".xlsx"))
+    found = findings(settings_of(folder))
+    assert "taxi_2024_02.xlsx: expected a file with month 2024-02 that ends in .parquet, .csv" in found["trips"].says
+    assert found["newest month"].says == "none can be looked at: see trips"
+
+
 def test_a_mark_at_the_beginning_of_a_text_is_none_of_its_first_name(folder: Path) -> None:
     file = folder / "trips" / "taxi_2024_02.csv"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
