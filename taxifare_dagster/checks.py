@@ -37,6 +37,7 @@ from taxifare.trips.preparation import Inspection, inspect_clean, inspect_publis
 from taxifare.trips.stored import StoredTrips
 from taxifare.trips.table import COORDINATES
 from taxifare_dagster import metadata
+from taxifare_dagster.assets.models import all_months
 from taxifare_dagster.assets.production import production_model
 from taxifare_dagster.catalog import BEATS_PRODUCTION
 from taxifare_dagster.io_managers import JsonIOManager, ParquetIOManager
@@ -97,12 +98,17 @@ def production_is_not_stale(
         else _attainable(preprocessed_data, production_eval_mae, candidate, registry, settings)
     )
     change = change_since_approval(preprocessed_data, production_eval_mae, attainable, registry, settings)
+    of_these_trips = None if attainable is None else candidate
     past = is_past(month_of_partition(key), Known.of(approvals))
     return dg.AssetCheckResult(
         passed=past or not change.is_stale,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{_OF_THE_PAST} {change.sentence}" if past else change.sentence,
-        metadata=dict(metadata.change(change, production_eval_mae.version)) | {"is_past": past},
+        metadata={
+            "all_months": all_months(production_eval_mae, of_these_trips, preprocessed_data, approvals, settings),
+            **metadata.change(change, production_eval_mae.version),
+            "is_past": past,
+        },
     )
 
 
@@ -139,13 +145,21 @@ def staging_model_checks(
         warn=True,
         says=metadata.answer(evidence),
     )
-    yield _result(asset, "keeps_every_slice", passed=not worse, shown={"slices_worse": ", ".join(worse)}, warn=True)
+    yield _result(
+        asset,
+        "keeps_every_slice",
+        passed=not worse,
+        shown={"slices_worse": ", ".join(worse)},
+        warn=True,
+        says=metadata.objections(evidence, "slice"),
+    )
     yield _result(
         asset,
         "keeps_bias",
         passed=not evidence.objects("bias"),
         shown=metadata.biases(evidence),
         warn=True,
+        says=metadata.objections(evidence, "bias"),
     )
     leak = evidence.verdict is Verdict.LEAK
     yield _result(

@@ -27,7 +27,7 @@ from taxifare.approval.message import message
 from taxifare.approval.records import Outcome, Request
 from taxifare.approval.requests import overtaken
 from taxifare.cli.pricing import price
-from taxifare.cli.shared import Terminal, ending_told, typed
+from taxifare.cli.shared import Terminal, ending_told
 from taxifare.environment import is_secret
 from taxifare.gate.evidence import Verdict
 from taxifare.serving.publishing import approvals_of
@@ -243,8 +243,8 @@ def _show_question(terminal: Terminal, asked: Request, given: Mapping[str, str])
         shown = (f"{name}={'…' if is_secret(Settings, name) else quote(value)}" for name, value in given.items())
         lines.append(f"In another terminal first: export {' '.join(shown)}")
     lines += [
-        f"Approve: {typed(command(asked, 'approve'))}",
-        f"Reject:  {typed(command(asked, 'reject'))}",
+        f"Approve: {command(asked, 'approve')}",
+        f"Reject:  {command(asked, 'reject')}",
         "Or use the message's links while make dev runs. Then ask for the price again.",
     ]
     for line in lines:
@@ -261,7 +261,7 @@ def _show_price(terminal: Terminal, settings: Settings, month: str, production: 
     if production is None:
         terminal.print("\nNothing is in production yet: no ride has a price.\n")
         return
-    asks = typed(f'taxifare predict --at "{at}" --from {start} --to {middle}')
+    asks = f'taxifare predict --at "{at}" --from {start} --to {middle}'
     terminal.print(f"\nA ride from {place}: {asks}", soft_wrap=True, highlight=False)
     for line in price(at, start, middle, 1)[0]:
         terminal.print(line, highlight=False)

@@ -21,7 +21,7 @@ from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
-from taxifare.monitoring.calendar import calendar_if_told, faults_of
+from taxifare.monitoring.calendar import calendar_if_told, faults_of, rules_since_training
 from taxifare.monitoring.so_far import TooFewSoFarError
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import figures
@@ -115,7 +115,10 @@ def send_approval_message(
     if comparison is None:
         raise dg.Failure(f"{subject} has not been compared yet: materialize its assets first", allow_retries=False)
     page = _comparison_page(comparison.evidence, settings)
-    asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page)
+    production = comparison.production_version
+    is_of_production = comparison.is_of_month and production is not None
+    rules = rules_since_training(settings, str(production), subject) if is_of_production else ()
+    asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page, rules=rules)
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
     if asked.decided is not None:
         context.log.info("%s: %s by %s", asked.request.id, asked.decided.state, asked.decided.by)

@@ -1,7 +1,7 @@
 """Addresses in Dagster's UI, built from the definitions that they lead to. Messages that were sent remember them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_origin
 from urllib.parse import quote
@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic.fields import FieldInfo
 from upath import UPath
 
+from taxifare.approval.decisions import APPROVABLE
 from taxifare.approval.records import Decision, Question, Request
 from taxifare.operations.month_pages import address_of, page_in
 from taxifare.trips.editions import BASE
@@ -58,10 +59,15 @@ class DagsterLinks:
         return address_of(page_in(self.lake, subject))
 
     def decision(self, request: Question, token: str, decision: Decision) -> str:
-        """Returns the address of the launchpad with the decision's job filled in, but for who and why."""
-        return self._launchpad(
-            decision_job, decide, AnswerConfig, {"request": request.id, "token": token, "decision": decision}
-        )
+        """Returns the address of the launchpad with the decision's job filled in, but for who and why.
+
+        Approving against the verdict is left for the person to spell out: a comment there says how.
+        """
+        known = {"request": request.id, "token": token, "decision": decision}
+        against = []
+        if decision == "approve" and isinstance(request, Request) and request.verdict not in APPROVABLE:
+            against.append(f"The verdict is {request.verdict}. To approve all the same, change override to true.")
+        return self._launchpad(decision_job, decide, AnswerConfig, known, against)
 
     def run(self, run_id: str) -> str:
         """Returns the address of a run's page."""
@@ -80,11 +86,23 @@ class DagsterLinks:
         return self._launchpad(ask_again_job, ask_again, Repetition, {"request": request.id, "token": token})
 
     def _launchpad(
-        self, job: dg.JobDefinition, op: dg.OpDefinition, config: type[dg.Config], known: Mapping[str, str]
+        self,
+        job: dg.JobDefinition,
+        op: dg.OpDefinition,
+        config: type[dg.Config],
+        known: Mapping[str, str],
+        remarks: Sequence[str] = (),
     ) -> str:
-        """Returns the address of a job's launchpad with its op's config filled in, as far as it is known."""
-        fields = [f"      {name}: {_yaml(field, known.get(name))}" for name, field in config.model_fields.items()]
-        written = "\n".join(["ops:", f"  {op.name}:", "    config:", *fields, ""])
+        """Returns the address of a job's launchpad with its op's config filled in, as far as it is known.
+
+        What a person has to say is left empty, which Dagster refuses to launch: an empty text it would accept.
+        """
+        fields = [
+            f"      {name}: {_yaml(field, known.get(name))}".rstrip() for name, field in config.model_fields.items()
+        ]
+        asked = [name for name, field in config.model_fields.items() if field.is_required() and name not in known]
+        remarks = [*([f'Fill in {" and ".join(asked)}, each in "quotes".'] if asked else []), *remarks]
+        written = "\n".join([*(f"# {said}" for said in remarks), "ops:", f"  {op.name}:", "    config:", *fields, ""])
         address = f"{self._root}/locations/{CODE_LOCATION}/jobs/{job.name}"
         return f"{address}/playground/setup?config={quote(written, safe='')}"
 
@@ -94,9 +112,9 @@ class DagsterLinks:
 
 
 def _yaml(field: FieldInfo, value: str | None) -> str:
-    """Returns the value of a field as YAML; without one its default, or the empty text that a person replaces."""
+    """Returns the value of a field as YAML; without one its default, or nothing where a person has to say it."""
     if value is not None and get_origin(field.annotation) is Literal:
         return value
     if value is None and not field.is_required():
         return json.dumps(field.default)
-    return json.dumps(value or "")
+    return "" if value is None else json.dumps(value)

@@ -6,14 +6,14 @@ No decisions here, and no pictures of its own: figures and tables are drawn by `
 import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
-from taxifare.approval.message import VERDICT_IN_WORDS
+from taxifare.approval.message import verdict_in_words
 from taxifare.approval.records import Promotion
 from taxifare.gate.evidence import Appraisal, Contender, Evidence
 from taxifare.gate.scores import Interval, Scores, describe_gain, predictions_of
@@ -411,10 +411,17 @@ def biases(evidence: Evidence) -> Metadata:
     }
 
 
+def objections(evidence: Evidence, about: Literal["slice", "bias"]) -> str:
+    """Returns what speaks against the candidate in a month, in a sentence: Dagster's list does not name the month."""
+    what = {"slice": "no kind of rides gets worse", "bias": "the bias does not grow"}[about]
+    found = "; ".join(objection.reason for objection in evidence.objects(about))
+    return f"{evidence.subject}: {found or f'{what} by more than is tolerated'}"
+
+
 def answer(evidence: Evidence) -> str:
     """Returns the verdict and its reasons as a sentence; pages of checks sort by name, and it comes first there."""
     reasons = "; ".join(evidence.reasons)
-    return f"{evidence.subject}: {evidence.verdict.value}, {VERDICT_IN_WORDS[evidence.verdict]} ({reasons})"
+    return f"{evidence.subject}: {evidence.verdict.value}, {verdict_in_words(evidence)} ({reasons})"
 
 
 def comparison(evidence: Evidence) -> Metadata:

@@ -3,7 +3,7 @@
 `due` says whether there is something to ask; `delivery` takes one message to one channel.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from taxifare.approval.approvals import Approvals
@@ -39,6 +39,7 @@ def ask(
     settings: Settings,
     *,
     comparison_page: str | None = None,
+    rules: Sequence[str] = (),
 ) -> AskOutcome:
     """Returns what came of asking about a comparison; repeated after a failure, it asks nothing twice.
 
@@ -52,6 +53,7 @@ def ask(
         links: Where the message leads.
         settings: Who decides, and on which terms.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
+        rules: Dated rules that have come into force since production was trained, in words.
 
     Raises:
         ApprovalError: The comparison cannot be asked about, or the policy's decision does not stand.
@@ -61,7 +63,9 @@ def ask(
     sent, faults = [], []
     for notifier in notifiers:
         try:
-            if send_request(approvals, notifier, request.id, links, settings, comparison_page=comparison_page):
+            if send_request(
+                approvals, notifier, request.id, links, settings, comparison_page=comparison_page, rules=rules
+            ):
                 sent.append(notifier.channel)
         except DeliveryError as error:
             faults.append(error)

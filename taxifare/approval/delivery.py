@@ -10,7 +10,7 @@ What sending once can mean: docs/decisions.md, under approval.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -68,6 +68,7 @@ def send_request(
     *,
     reminder: int | None = None,
     comparison_page: str | None = None,
+    rules: Sequence[str] = (),
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Whether the message was sent just now: not if it had arrived before, nor if the request is no longer open.
@@ -83,6 +84,7 @@ def send_request(
         settings: Who decides.
         reminder: n for the n-th message after the question; None for the question itself, or its next edition.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
+        rules: Dated rules that have come into force since production was trained, in words.
         sleep: Waits between attempts.
 
     Raises:
@@ -112,6 +114,7 @@ def send_request(
             restated=restated,
             other_starts=_other_starts(request, entries),
             comparison_page=comparison_page,
+            rules=rules,
         )
 
     def record(entries: Entries) -> None:

@@ -13,6 +13,10 @@ class NoStateError(ApprovalError):
     """There is no ledger to read, and reading makes none."""
 
 
+class NeverComparedError(ApprovalError):
+    """Nothing was compared on that month, so nobody knows what would have been."""
+
+
 class NotAdoptedError(ApprovalError):
     """The registry has a production version that the ledger does not know."""
 

@@ -44,6 +44,20 @@ VERDICT_IN_WORDS = {
 }
 
 
+def verdict_in_words(evidence: Evidence) -> str:
+    """Returns what the verdict says, in words; of a HOLD on a model that is better, what it lacks.
+
+    A reader who sees an interval above zero beside HOLD would otherwise take one of the two for a mistake.
+    """
+    record = None if evidence.track_record is None else evidence.track_record.gains.all.interval
+    is_better = any(gain is not None and gain.low > 0 for gain in (evidence.gain, record))
+    if evidence.verdict is Verdict.HOLD and is_better:
+        if evidence.reasons == tuple(objection.reason for objection in evidence.objections):
+            return "the new model is better on the whole, but not in everything that is checked"
+        return "the new model is better, but perhaps by less than a promotion has to be worth"
+    return VERDICT_IN_WORDS[evidence.verdict]
+
+
 class Links(Protocol):
     """Addresses of the pages that a message leads to."""
 
@@ -81,6 +95,7 @@ def message(
     restated: Sequence[Outcome] = (),
     other_starts: Sequence[Request] = (),
     comparison_page: str | None = None,
+    rules: Sequence[str] = (),
 ) -> Message:
     """The question, as plain text a person can judge by: the numbers, what they mean, and where to answer.
 
@@ -95,6 +110,7 @@ def message(
         restated: Decisions on earlier editions of the same trips.
         other_starts: Other open requests, where nothing is in production yet.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
+        rules: Dated rules that have come into force since production was trained, in words.
     """
     evidence = request.evidence
     production = evidence.production.scores if evidence.production else None
@@ -103,7 +119,7 @@ def message(
     lines = [
         # The course's format: other software reads this line.
         f"Evaluation MAE: {_amount(production.mae if production else None)} - New training MAE: {_amount(staging.mae)}",
-        f"{request.subject}: {request.verdict}, {VERDICT_IN_WORDS[request.verdict]}",
+        f"{request.subject}: {request.verdict}, {verdict_in_words(evidence)}",
         *(f"- {reason}" for reason in evidence.reasons),
         *_so_far(request),
         *_warnings(request, dead_links, other_starts),
@@ -118,6 +134,7 @@ def message(
         f"Bias: production {_signed(production.bias if production else None)}, staging {_signed(staging.bias)}",
         f"Bias after correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
         f"Difficulty: a flat per-km rate has an MAE of {_amount(evidence.difficulty_mae)} on these trips",
+        *(f"Version {request.production_version} was trained before a rule came into force: {rule}" for rule in rules),
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
     ]
@@ -129,7 +146,10 @@ def message(
     else:
         lines.append(f"Decide before {_moment(request.valid_until)}; asked {_moment(request.requested_at)}")
         if request.verdict not in APPROVABLE:
-            lines.append("Approving would go against the verdict: set override: true and explain why in the reason")
+            lines.append(
+                "Approving would go against the verdict: on the page that opens, change override: false to "
+                "override: true, and explain why in the reason"
+            )
         pages += [
             ("Approve", links.decision(request, tokens["approve"], "approve")),
             ("Reject", links.decision(request, tokens["reject"], "reject")),
@@ -153,8 +173,8 @@ def _gains(evidence: Evidence) -> list[str]:
     if evidence.track_record is not None:
         so_far = evidence.track_record.gains.all
         lines.append(
-            f"Saved so far: {_interval(so_far.interval, unit)} a ride, {so_far.total:+,.0f} {unit} in total, on the "
-            f"{so_far.rides:,} rides since version {evidence.production_version} went into production"
+            f"Saved so far: {_interval(so_far.interval, unit)} a ride, on the {so_far.rides:,} rides since "
+            f"version {evidence.production_version} went into production"
         )
     if evidence.gain is not None:
         rides = evidence.staging.scores.trips
@@ -171,7 +191,9 @@ def _gains(evidence: Evidence) -> list[str]:
         )
     if (worst := _worst_slice(evidence)) is not None:
         name, gain, rides = worst
-        lines.append(f"Worst slice: {name}, gain {_interval(gain, unit)}, on {rides:,} trips")
+        since = f"since version {evidence.production_version} went into production"
+        when = "on the month's last days" if evidence.track_record is None else since
+        lines.append(f"Worst slice {when}: {name}, gain {_interval(gain, unit)}, on {rides:,} rides")
     return lines
 
 

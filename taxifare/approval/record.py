@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from taxifare.approval import alarms, requests, standing
 from taxifare.approval.chain import Head
+from taxifare.approval.errors import NeverComparedError
 from taxifare.approval.ledger import Ledger
 from taxifare.approval.records import Comparison, Outcome, Promotion, Question, Request, RequestState, readable
 from taxifare.approval.texts import one_line
@@ -110,11 +111,20 @@ class Record:
         )
 
     def production_at(self, subject: str) -> Promotion | None:
-        """Returns the entry in force when a subject was last compared; None without an entry or a comparison."""
+        """Returns the entry in force when a subject was last compared; None without an entry.
+
+        Raises:
+            NeverComparedError: It was never compared.
+        """
         with self._ledger.reading() as entries:
-            compared, promoted = entries.comparisons().get(subject), entries.promotions()
+            comparisons, promoted = entries.comparisons(), entries.promotions()
+        compared = comparisons.get(subject)
         if compared is None:
-            return None
+            known = ", ".join(sorted(one.subject for one in comparisons.values() if one.is_of_month)) or "none yet"
+            raise NeverComparedError(
+                f"{subject} was never compared, so nothing was in production then. Compared: {known}. "
+                "taxifare months shows what has become of each month"
+            )
         # Months are run in any order: the comparison names what the month was compared with.
         before = [entry for entry in promoted if entry.promoted_at <= compared.compared_at]
         return next((entry for entry in reversed(before) if entry.version == compared.production_version), None)

@@ -200,4 +200,8 @@ def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:
         UnsignedError: It does not.
     """
     if not decided_by or not reason:
-        raise UnsignedError(f"a decision on {request_id} needs who decides (decided_by) and why (reason)")
+        missing = [name for name, said in (("who decides", decided_by), ("why", reason)) if not said]
+        raise UnsignedError(
+            f"{request_id}: expected who decides and why, received nothing for {' and '.join(missing)}: fill in "
+            "decided_by and reason on the page, or --by and --reason of taxifare decide"
+        )

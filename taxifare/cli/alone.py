@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
+from taxifare.cli.typed import typed
 from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
 from taxifare.texts import plain
@@ -25,10 +26,10 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
+        typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)
         raise typer.Exit(2) from error
     except ToldError as error:
-        typer.echo(f"{type(error).__name__}: {plain(str(error))}", err=True)
+        typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)
         raise typer.Exit(1) from error
     except OSError as error:
         typer.echo(f"{error.filename or 'a file'}: expected to read or write it, received: {error.strerror}", err=True)

@@ -21,17 +21,17 @@ from taxifare.cli.shared import (
     say_next,
     show,
     show_json,
-    typed,
     working,
+    written,
 )
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import tables
 from taxifare.reports.tables import Heading
 from taxifare.settings import settings_in_force
 
-By = Annotated[str, typer.Option("--by", help="Who decides.")]
+By = Annotated[str, typer.Option("--by", help="Who decides: a name.", callback=written)]
 
-Reason = Annotated[str, typer.Option("--reason", help="Why.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, in a sentence.", callback=written)]
 
 
 @errors_told()
@@ -64,7 +64,7 @@ def requests(
     with approvals.ledger.reading() as entries:
         agreement, alarm = standing.read(entries).open, alarms.read(entries).open
     if agreement is not None:
-        say(f"A standing approval waits for an answer, {agreement.id}: {typed('taxifare standing')}")
+        say(f"A standing approval waits for an answer, {agreement.id}: taxifare standing")
     if alarm is not None:
         say(f"An alarm waits for an answer: retrain on the days of {alarm.month} so far?")
         say_how_to_answer(alarm)
@@ -102,7 +102,7 @@ def decide(
 ) -> None:
     """Approve or reject a request; approving makes exactly the version that was shown production."""
     if approve is None:
-        raise typer.BadParameter("pass --approve or --reject")
+        raise typer.BadParameter("expected --approve or --reject, received neither")
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
     with working("deciding"):
@@ -114,10 +114,14 @@ def decide(
 @errors_told()
 def history(
     on: Annotated[
-        datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="Only who was production then.")
+        datetime | None,
+        typer.Option("--on", formats=["%Y-%m-%d"], help="Only who was production at the end of that day (UTC)."),
     ] = None,
     month: Annotated[
-        str | None, typer.Option("--month", help="YYYY-MM: only who was production when that month was compared.")
+        str | None,
+        typer.Option(
+            "--month", help="YYYY-MM: only who was production when that month was compared; exit code 1 if it was not."
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check that the ledger is what was written into it; exit code 1 if not.")
@@ -136,13 +140,13 @@ def history(
         say(str(verified))
         return
     if head is not None:
-        raise typer.BadParameter("--head is checked with --verify")
+        raise typer.BadParameter("--head: expected --verify beside it, which checks it, received --head alone")
     if on is not None and month is not None:
-        raise typer.BadParameter("expected --on or --month, received both")
+        raise typer.BadParameter("expected --on or --month, received both: they are two questions")
     entries = approvals.record.history()
     nothing = "Nothing was in production"
     if on is not None:
-        nothing += f" on {on:%Y-%m-%d}"
+        nothing += f" at the end of {on:%Y-%m-%d} (UTC)"
         entry = approvals.record.production_on(on.date())
     if month is not None:
         nothing += f" when {month} was compared"
@@ -151,7 +155,7 @@ def history(
         first = entries[:1]
         entries = () if entry is None else (entry,)
         if first and not entries:
-            nothing += f"; the first version came in on {first[0].promoted_at:%Y-%m-%d}"
+            nothing += f"; the first version came in on {first[0].promoted_at:%Y-%m-%d %H:%M} UTC"
     if as_json:
         show_json(tables.history(entries).records())
         return
@@ -159,8 +163,7 @@ def history(
         say(f"{nothing}.")
         return
     show(tables.history(entries))
-    back = typed('taxifare rollback --by YOU --reason "WHY"')
-    say(f"Back to the one before: {back}")
+    say('Back to the one before: taxifare rollback --by YOU --reason "WHY"')
 
 
 @errors_told()
@@ -219,8 +222,8 @@ def _head(written: str | None) -> Head | None:
 
 def say_how_to_answer(asked: Question) -> None:
     """Prints the commands that answer a question."""
-    say(f"Approve: {typed(command(asked, 'approve'))}")
-    say(f"Reject:  {typed(command(asked, 'reject'))}")
+    say(f"Approve: {command(asked, 'approve')}")
+    say(f"Reject:  {command(asked, 'reject')}")
 
 
 def _state(outcome: Outcome | None) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from taxifare.cli.shared import AsJson, errors_told, month_of, say, show, show_json, typed
+from taxifare.cli.shared import AsJson, errors_told, month_of, say, show, show_json
 from taxifare.gate.scores import describe_gain
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports import tables
@@ -38,7 +38,7 @@ def outcomes(
     if wanted is not None:
         _show_month(found[wanted])
     else:
-        say(f"A month by week and kind of ride: {typed(f'taxifare outcomes {shown[-1].month}')}")
+        say(f"A month by week and kind of ride: taxifare outcomes {shown[-1].month}")
 
 
 def _show_month(found: RealisedMonth) -> None:

@@ -17,6 +17,7 @@ from taxifare.cli.shared import (
     say_next,
     show,
     show_json,
+    written,
 )
 from taxifare.operations.inventory import KnownMonth, known_months, nothing_to_work_on
 from taxifare.reports.tables import Heading, Table
@@ -77,8 +78,8 @@ def _beginning(revision: str | None) -> str | None:
 @errors_told()
 def take(
     month: Annotated[str, typer.Argument(help="YYYY-MM, as `taxifare months` shows it.")],
-    by: Annotated[str, typer.Option("--by", help="Who takes it.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    by: Annotated[str, typer.Option("--by", help="Who takes it: a name.", callback=written)],
+    reason: Annotated[str, typer.Option("--reason", help="Why, in a sentence.", callback=written)],
 ) -> None:
     """Take a month that is not whole yet as it is now; who did and why is kept in the lake."""
     settings = settings_in_force()

@@ -16,9 +16,9 @@ from taxifare.cli.shared import (
     say,
     say_next,
     show_json,
-    typed,
     working,
 )
+from taxifare.cli.typed import typed
 from taxifare.operations import backups
 from taxifare.operations.doctor import Finding, examine
 from taxifare.operations.migrating import migrate as migrations
@@ -37,7 +37,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         if as_json:
             continue
         mark = ("ok  ", "green") if finding.is_well else ("FAIL", "red")
-        told = Text.assemble(mark, f"  {finding.part:18} {one_line(finding.says)}")
+        told = Text.assemble(mark, f"  {finding.part:18} {typed(one_line(finding.says))}")
         console.print(told, highlight=False, soft_wrap=True)
     if as_json:
         show_json([asdict(finding) for finding in findings])
@@ -84,7 +84,7 @@ def backup(
         say(f"Version {version} is left out: {why}.")
     say(f"Kept in {target}: the ledger up to {made.head or 'no entry'}, {len(made.files)} files, and the SHA-256 of")
     say(f"{len(made.lake)} files of the lake.")
-    say(f"Back from it, into an empty installation: {typed('taxifare restore')} {target}")
+    say(f"Back from it, into an empty installation: taxifare restore {target}")
 
 
 @errors_told()

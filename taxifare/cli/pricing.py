@@ -10,9 +10,10 @@ import typer
 
 from taxifare.cli.alone import command_alone, errors_told
 from taxifare.environment import ServiceSettingsInForce, read_settings
+from taxifare.errors import ToldError
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.rides import checked, packed
+from taxifare.serving.rides import EXAMPLE_TIME, Fault, RideError, checked, packed
 from taxifare.whole_files import whole_file
 
 SOME_REFUSED = 3
@@ -30,12 +31,16 @@ def predict(
         typer.Argument(help="Rides: CSV, parquet, or - for CSV from standard input.", show_default=False),
     ] = None,
     at: Annotated[
-        str | None, typer.Option(help='When the ride begins on the city\'s clock: "2015-03-14 18:05".')
+        str | None, typer.Option(help=f'When the ride begins, on the city\'s clock: "{EXAMPLE_TIME}".')
     ] = None,
-    start: Annotated[str | None, typer.Option("--from", metavar="LON,LAT", help="Where it begins, degrees.")] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="LON,LAT", help="Where it ends, degrees.")] = None,
-    passengers: Annotated[int, typer.Option(help="How many ride.")] = 1,
-    output: Annotated[str, typer.Option("--output", "-o", help="Where a file's prices go.")] = _STANDARD,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="LON,LAT", help="Where it begins, in degrees: -73.98,40.75.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="LON,LAT", help="Where it ends, in degrees.")] = None,
+    passengers: Annotated[int, typer.Option(help="How many passengers.")] = 1,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="File to write a file's prices to; - for standard output.")
+    ] = _STANDARD,
 ) -> None:
     """Ask the model in production for the price of one ride, or of all rides of a file.
 
@@ -47,7 +52,12 @@ def predict(
         elif file is None and at is not None and start is not None and end is not None:
             _price_ride(at, start, end, passengers)
         else:
-            raise typer.BadParameter("expected either a file of rides, or --at, --from and --to of one ride")
+            given = {"a file": file, "--at": at, "--from": start, "--to": end}
+            received = ", ".join(name for name, value in given.items() if value is not None) or "nothing"
+            raise typer.BadParameter(
+                f"expected a file of rides, or --at, --from and --to of one ride, received {received}. For example: "
+                f'taxifare predict --at "{EXAMPLE_TIME}" --from -73.98,40.75 --to -73.78,40.64'
+            )
 
 
 def bundle_in_force() -> tuple[Bundle, int | None]:
@@ -82,7 +92,10 @@ def price(at: str, start: str, end: str, passengers: int) -> tuple[list[str], tu
         "dropoff_latitude": dropoff[1],
         "passenger_count": passengers,
     }
-    ride = checked(told, manifest.limits)
+    try:
+        ride = checked(told, manifest.limits)
+    except RideError as error:
+        raise OptionError(_of_options(error, manifest.city_facts.name)) from None
     quotes = bundle.quote(packed([ride]))
     found = {manifest.target: quotes.fare[0], "upper": quotes.upper[0], "corrected": quotes.corrected[0]}
     if manifest.meter:
@@ -90,6 +103,33 @@ def price(at: str, start: str, end: str, passengers: int) -> tuple[list[str], tu
     promotion = "" if sequence is None else f", promotion {sequence}"
     lines = [f"{name:13}{value:8.2f} {manifest.unit}" for name, value in found.items()]
     return [*lines, f"{'version':13}{manifest.version:>8}{promotion}"], bundle.unlearned(ride.pickup_datetime)
+
+
+class OptionError(ToldError, ValueError):
+    """What was typed is no ride that can be priced; says which option, what was expected and what was received."""
+
+
+_OPTIONS = {
+    "pickup_datetime": "--at",
+    "pickup_longitude": "--from: longitude",
+    "pickup_latitude": "--from: latitude",
+    "dropoff_longitude": "--to: longitude",
+    "dropoff_latitude": "--to: latitude",
+    "passenger_count": "--passengers",
+}
+"""What was typed, by the fields of a ride."""
+
+
+def _of_options(error: RideError, city: str) -> str:
+    """Returns what is wrong with a ride, by the options that describe it."""
+    said = [
+        str(Fault(_OPTIONS[one.field], one.expected.removesuffix(", or null"), one.received)) for one in error.faults
+    ]
+    remarks = [
+        one.replace("pickup:", "--from:").replace("dropoff:", "--to:").replace("the city", f"{city}, the city")
+        for one in error.remarks
+    ]
+    return "; ".join([*said, *remarks])
 
 
 def _price_ride(at: str, start: str, end: str, passengers: int) -> None:
@@ -108,12 +148,15 @@ def _place(option: str, written: str) -> tuple[float, float]:
             return float(longitude), float(latitude)
     except ValueError:
         pass
-    raise typer.BadParameter(f"{option}: expected LON,LAT in degrees, as in -73.98,40.75, received {written!r}")
+    raise typer.BadParameter(
+        f"{option}: expected LON,LAT in degrees, the longitude first, as in -73.98,40.75, received {written!r}"
+    )
 
 
 def _price_file(file: str, output: str) -> None:
-    from taxifare.serving.files import KINDS, kind_of, score
+    from taxifare.serving.files import KINDS, RideFileError, kind_of, score
 
+    name = "standard input" if file == _STANDARD else file
     kind = "csv" if file == _STANDARD else kind_of(file)
     if output == _STANDARD and kind == "parquet" and sys.stdout.isatty():
         raise typer.BadParameter("expected --output FILE: a parquet file is nothing for a terminal")
@@ -122,10 +165,13 @@ def _price_file(file: str, output: str) -> None:
         raise typer.BadParameter(f"--output: expected a file that ends in {ending}, received {output}")
     bundle, _ = bundle_in_force()
     with _opened(file) as rides, _written(output) as answers:
-        scored = score(rides, answers, kind, bundle, on_rows=_tell_rows)
+        try:
+            scored = score(rides, answers, kind, bundle, on_rows=_tell_rows)
+        except RideFileError as error:
+            raise RideFileError(f"{name}: {error}") from None
     first_line = 2 if kind == "csv" else 1
     for row, what in scored.examples:
-        typer.echo(f"line {row - 1 + first_line}: {what}", err=True)
+        typer.echo(f"{name}, line {row - 1 + first_line}: {what}", err=True)
     if scored.refused:
         more = scored.refused - len(scored.examples)
         also = f", {more:,} of them not shown" if more else ""

@@ -4,15 +4,14 @@ What concerns one subject only is in the module of that subject.
 """
 
 import json
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
+import click
 import pandas as pd
 import typer
 from rich.console import Console
@@ -36,6 +35,7 @@ from upath import UPath
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.errors import NoStateError
 from taxifare.approval.records import EvidenceUnreadableError
+from taxifare.cli.typed import typed
 from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
 from taxifare.gate.scores import EvaluationError
@@ -47,7 +47,7 @@ from taxifare.reports import tables
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
 from taxifare.studies.learning_curve import LearningCurveError
-from taxifare.texts import plain
+from taxifare.texts import one_line, plain
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.splitting import SplitError
 from taxifare.trips.table import TripTableError
@@ -94,6 +94,8 @@ def errors_told() -> Iterator[None]:
     except SettingsError as error:
         _tell(error)
         raise typer.Exit(2) from error
+    except typer.BadParameter as error:
+        raise typer.BadParameter(typed(error.message)) from error
     except _MENDABLE as error:
         _tell(error)
         raise typer.Exit(1) from error
@@ -115,12 +117,12 @@ def ending_told() -> Iterator[None]:
 
 
 def _tell(error: Exception) -> None:
-    told = Text.assemble((type(error).__name__, "red"), f": {plain(str(error))}")
+    told = Text.assemble((type(error).__name__, "red"), f": {typed(plain(str(error)))}")
     Terminal(to_stderr=True).print(told, highlight=False, soft_wrap=True)
 
 
 class Terminal(Console):
-    """A terminal that prints texts as they are: never as markup, and without what would command it.
+    """A terminal that prints texts as they are: never as markup, without what would command it; commands as typed here.
 
     Args:
         to_stderr: Whether what is printed is no part of the output.
@@ -131,7 +133,7 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Returns a text as it is printed, also one that an earlier release stored as it came."""
-        return super().render_str(plain(text), **options)
+        return super().render_str(typed(plain(text)), **options)
 
 
 _NARROW, _WIDEST = 100, 1_000
@@ -174,7 +176,7 @@ def say(line: str) -> None:
 
 def say_next(command: str) -> None:
     """Prints what to type next: the last line of every listing."""
-    say(f"Next: {typed(command)}")
+    say(f"Next: {command}")
 
 
 def working(what: str) -> Status:
@@ -200,15 +202,6 @@ def download_bar(address: str, arrived_bytes: int, total_bytes: int | None) -> I
         yield partial(bar.advance, task)
 
 
-def typed(command: str) -> str:
-    """Returns a command as the shell finds it from here: with its folder where that is not on the path."""
-    name, _, words = command.partition(" ")
-    program = Path(sys.executable).with_name(name)
-    if shutil.which(name) is not None or not program.exists():
-        return command
-    return f"{program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program} {words}"
-
-
 def approvals_in_force() -> Approvals:
     """Returns the approvals of the settings in force; makes no state where there is none.
 
@@ -223,6 +216,13 @@ def approvals_in_force() -> Approvals:
             "makes one; where it is elsewhere, set TAXIFARE_HOME"
         )
     return approvals_of(settings)
+
+
+def written(option: click.Option, text: str | None) -> str | None:
+    """Returns what an option says about who decides, or why; one that says nothing ends the command."""
+    if text is not None and not one_line(text):
+        raise typer.BadParameter(f"expected {option.help}, received nothing that can be read")
+    return text
 
 
 def month_of(written: str) -> Month:

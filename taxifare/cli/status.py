@@ -9,6 +9,7 @@ import typer
 
 from taxifare.approval.versions import ledger_of
 from taxifare.cli.shared import AsJson, Terminal, errors_told, show_json
+from taxifare.cli.typed import typed
 from taxifare.operations.status import OpenQuestion, Status, status_of
 from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings, settings_in_force
@@ -55,6 +56,7 @@ def record_of(found: Status, settings: Settings) -> dict[str, object]:
             "realised_month": None if quotes is None else quotes[0],
             "realised_mae": None if quotes is None else quotes[1].mae,
         },
+        "still_good": None if found.still_good is None else asdict(found.still_good),
         "months": [
             {
                 "subject": one.subject,
@@ -67,7 +69,7 @@ def record_of(found: Status, settings: Settings) -> dict[str, object]:
         ],
         "questions": [asdict(question) for question in found.questions],
         "alarms": [asdict(alarm) for alarm in found.alarms],
-        "next": found.next_command,
+        "next": list(found.next_commands),
     }
 
 
@@ -76,6 +78,7 @@ def lines_of(found: Status, settings: Settings) -> list[str]:
     target = settings.target_facts
     what = f"{settings.city_facts.name}, {target.name} in {target.unit}"
     lines = [f"{'taxifare':{_MARGIN}}{what}; {found.now:%Y-%m-%d %H:%M} UTC"]
+    lines += _part("Still good?", _wrapped(_still_good(found), most=8))
     lines += _part("Production", _production(found, target.unit))
     if found.months:
         lines += _part("Months", _months(found, target.unit))
@@ -84,7 +87,7 @@ def lines_of(found: Status, settings: Settings) -> list[str]:
     more = len(found.alarms) - _ALARMS
     alarms += [f"and {more} more: taxifare doctor"] if more > 0 else []
     lines += _part("Alarms", alarms or ["none"])
-    return lines + _part("Next", [found.next_command or "nothing: no question, month or alarm waits for you"])
+    return lines + _part("Next", list(found.next_commands) or ["nothing: no question, month or alarm waits for you"])
 
 
 def _part(name: str, lines: list[str]) -> list[str]:
@@ -94,8 +97,17 @@ def _part(name: str, lines: list[str]) -> list[str]:
 
 def _wrapped(text: str, most: int = 2) -> list[str]:
     """Returns a text in so many lines at most."""
-    found = wrap(one_line(text), _WIDTH - _MARGIN, max_lines=most, placeholder=" …", break_on_hyphens=False)
+    found = wrap(typed(one_line(text)), _WIDTH - _MARGIN, max_lines=most, placeholder=" …", break_on_hyphens=False)
     return found or [""]
+
+
+def _still_good(found: Status) -> str:
+    """Returns whether the model in production is still good, in a sentence or two."""
+    if found.still_good is not None:
+        return f"{found.still_good.answer}, as of {found.still_good.month}. {found.still_good.why}"
+    if found.production is None:
+        return "nothing is in production"
+    return f"not known yet: no month was compared with version {found.production}"
 
 
 def _production(found: Status, unit: str) -> list[str]:
@@ -108,7 +120,7 @@ def _production(found: Status, unit: str) -> list[str]:
         lines = _wrapped(f"none since {last.promoted_at:%Y-%m-%d} ({age}): taken out by {by}")
     else:
         change = "back from" if last.kind == "rollback" else "in place of"
-        before = last.replaced_version or "nothing"
+        before = "nothing" if last.replaced_version is None else f"version {last.replaced_version}"
         lines = _wrapped(
             f"version {last.version} since {last.promoted_at:%Y-%m-%d} ({age}), by {by}, {change} {before}"
         )
@@ -151,7 +163,7 @@ def _month(one: ComparedMonth) -> str:
 def _questions(found: Status) -> list[str]:
     lines = []
     for question in found.questions[:_QUESTIONS]:
-        lines += [*_wrapped(f"{question.about}; {_asked(question, found.now)}"), f"  {question.answer}"]
+        lines += _wrapped(f"{question.about}; {_asked(question, found.now)}")
     more = len(found.questions) - _QUESTIONS
     return [*lines, f"and {more} more: taxifare requests"] if more > 0 else lines
 

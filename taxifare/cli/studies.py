@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Terminal, download_bar, errors_told, progress_bar, say, say_next, show, typed
+from taxifare.cli.shared import Terminal, download_bar, errors_told, progress_bar, say, say_next, show, written
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import figures
 from taxifare.reports.tables import Heading, Table
@@ -30,8 +30,8 @@ _SIZES: TypeAdapter[list[int | None]] = TypeAdapter(list[RowCount])
 @errors_told()
 def tuned(
     write: Annotated[bool, typer.Option("--write", help="Put the settings into .env, all else as it is.")] = False,
-    by: Annotated[str | None, typer.Option("--by", help="Who decides, with --write.")] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why, with --write.")] = None,
+    by: Annotated[str | None, typer.Option("--by", help="Who decides, with --write.", callback=written)] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, with --write.", callback=written)] = None,
 ) -> None:
     """Show what the latest tuning found, and on what evidence; --write makes it the settings of the next fit."""
     settings, console = settings_in_force(), Terminal()
@@ -43,11 +43,11 @@ def tuned(
     if not write:
         console.print("\nAs lines of .env:\n")
         console.print("\n".join(result.env_lines), highlight=False, markup=False)
-        adopting = typed('taxifare tuned --write --by YOU --reason "WHY"')
+        adopting = 'taxifare tuned --write --by YOU --reason "WHY"'
         say(f"\nAdopt them: {adopting}")
         return
     if by is None or reason is None:
-        raise typer.BadParameter("--write needs --by and --reason")
+        raise typer.BadParameter("--write: expected --by and --reason beside it, received --write without them")
     adopt(result, registry_of(settings), _ENV_FILE, by=by, reason=reason)
     in_force = searched_settings(settings_in_force())
     overridden = [name.upper() for name, value in result.winner.items() if in_force[name] != value]

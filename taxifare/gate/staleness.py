@@ -6,6 +6,7 @@ gate.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import pandas as pd
 
@@ -53,6 +54,10 @@ class Change(Frozen):
     tolerance: float
     attainable: Interval | None
     rules: tuple[str, ...] = ()
+
+    def with_rules(self, rules: Sequence[str]) -> "Change":
+        """Returns the same, with the dated rules that have come into force since the model was trained."""
+        return self.model_copy(update={"rules": tuple(rules)})
 
     @property
     def rise(self) -> float:
@@ -131,15 +136,24 @@ def explain_change(
         tolerance: The most skill that it may surely lack before it is stale.
         attainable: What the month's candidate saves a trip on the validation trips; None where that is not known.
     """
-    learned = max(entry.last_pickup for entry in exposure)
-    last = validation["pickup_datetime"].max()
     return Change(
         then=then,
         now=now,
         unit=unit,
         tolerance=tolerance,
         attainable=attainable,
-        rules=tuple(
-            f"{rule.since} {rule.description}" for rule in city.rules if learned < pd.Timestamp(rule.since) <= last
-        ),
+        rules=rules_between(max(entry.last_pickup for entry in exposure), validation["pickup_datetime"].max(), city),
+    )
+
+
+def rules_between(learned: datetime, until: datetime, city: City) -> tuple[str, ...]:
+    """Returns the dated rules, in words, that came into force after what a model learned last, up to a moment.
+
+    Args:
+        learned: The last pickup that it learned, on the city's clock.
+        until: The moment, on the same clock.
+        city: Gives the rules.
+    """
+    return tuple(
+        f"{rule.since} {rule.description}" for rule in city.rules if learned < pd.Timestamp(rule.since) <= until
     )

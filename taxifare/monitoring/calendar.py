@@ -16,11 +16,12 @@ from taxifare.approval.faults import FaultNotice
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import readable
 from taxifare.errors import ToldError
-from taxifare.gate.staleness import Baseline
+from taxifare.gate.staleness import Baseline, rules_between
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Manifest, read_manifest
 from taxifare.settings import Settings
 from taxifare.trips.cities import City, Rule
+from taxifare.trips.months import parse_month
 from taxifare.trips.targets import Unit
 
 LOOKS_AHEAD = timedelta(days=14)
@@ -180,6 +181,26 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
         return Calendar(None, today)
     unlearned = unlearned_rules(settings.city_facts, manifest.exposure, today, manifest.features)
     return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
+
+
+def rules_since_training(settings: Settings, version: str, month: str) -> tuple[str, ...]:
+    """Returns the dated rules, in words, that came into force after what a version learned last, by the end of a month.
+
+    Empty where the version is not what prices rides: what it has learned is then not known here.
+
+    Args:
+        settings: Name the lake and the city.
+        version: The version.
+        month: The month, `YYYY-MM`.
+    """
+    try:
+        manifest = _manifest_in_force(settings)
+    except (ToldError, OSError):
+        return ()
+    if manifest is None or manifest.version != version:
+        return ()
+    learned = max(entry.last_pickup for entry in manifest.exposure)
+    return rules_between(learned, parse_month(month).end_time, settings.city_facts)
 
 
 def calendar_if_told(entries: Entries, settings: Settings, now: datetime) -> Calendar | None:

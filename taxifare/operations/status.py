@@ -4,10 +4,10 @@ Read from the ledger, the source's list of months and what those who price rides
 `doctor` asks every part whether it works. Nothing is written, and nothing repaired.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from taxifare.approval import requests
 from taxifare.approval.channels import notifiers
@@ -15,11 +15,12 @@ from taxifare.approval.decisions import by_verdict, command
 from taxifare.approval.due import Known, Why, covered, months_due, to_ask, to_tell
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
-from taxifare.approval.records import Promotion, Request, StandingRequest, readable
+from taxifare.approval.records import Decision, Promotion, Question, Request, StandingRequest, readable
 from taxifare.errors import ToldError
-from taxifare.monitoring.calendar import calendar_if_told
-from taxifare.monitoring.realised import RealisedError
+from taxifare.monitoring.calendar import calendar_if_told, rules_since_training
+from taxifare.monitoring.realised import RealisedError, RealisedMonth
 from taxifare.operations.month_pages import Realised
+from taxifare.reports.month_page import MonthPage, pages_of
 from taxifare.reports.months import ComparedMonth, months_on_record
 from taxifare.secrets import redacted
 from taxifare.serving import in_force
@@ -45,14 +46,14 @@ class OpenQuestion:
         about: What is asked, in words.
         asked_at: Since when.
         valid_until: Until when it can be answered.
-        answer: The command that answers it.
+        answers: The commands that answer it, what the evidence alone says first.
     """
 
     id: str
     about: str
     asked_at: datetime
     valid_until: datetime
-    answer: str
+    answers: tuple[str, ...]
 
 
 StatusAlarmName = Literal[
@@ -74,6 +75,21 @@ class StatusAlarm:
 
 
 @dataclass(frozen=True)
+class StillGood:
+    """Whether what is in production is still good, by the latest month that was compared with it.
+
+    Attributes:
+        month: That month.
+        answer: In a few words, as the month's page has it.
+        why: What its error came from, and whether a model that has learned the month saves more than is tolerated.
+    """
+
+    month: str
+    answer: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Status:
     """Where an installation stands at one moment.
 
@@ -82,6 +98,7 @@ class Status:
         promotion: The last change of production, None before the first.
         promised: The comparison's question on which production was approved; None where it is not on record.
         months: What was compared, the base model first.
+        still_good: Whether it is still good; None while no month was compared with it.
         questions: What waits for an answer, in the order in which to answer.
         behind: The months that are published and have yet to be run, oldest first.
         waits: Why the first of them is not run yet; None where it may be.
@@ -90,13 +107,14 @@ class Status:
         lost_quotes: Why that cannot be told, None where it can.
         untold: What people should know and no message has told them in every channel.
         alarms: What is not as it should be.
-        next_command: What to type next, None where nothing is to be done.
+        next_commands: What to type next: one of them; none where nothing is to be done.
     """
 
     now: datetime
     promotion: Promotion | None = None
     promised: Request | None = None
     months: tuple[ComparedMonth, ...] = ()
+    still_good: StillGood | None = None
     questions: tuple[OpenQuestion, ...] = ()
     behind: tuple[Month, ...] = ()
     waits: str | None = None
@@ -105,7 +123,7 @@ class Status:
     lost_quotes: str | None = None
     untold: tuple[str, ...] = ()
     alarms: tuple[StatusAlarm, ...] = ()
-    next_command: str | None = None
+    next_commands: tuple[str, ...] = ()
 
     @property
     def production(self) -> str | None:
@@ -135,9 +153,12 @@ def status_of(
         LedgerError: The ledger cannot be read, or was written by another release.
     """
     if not settings.has_ledger:
-        return Status(now, next_command=NO_STATE)
+        return Status(now, next_commands=(NO_STATE,))
+    quotes, lost_quotes = _quotes_by_month(realised, settings)
     with ledger.reading() as entries:
         known = Known.read(entries)
+        production = None if known.promotion is None else known.promotion.version
+        still_good = _still_good(pages_of(entries, settings, quotes), production, settings)
         missing = ToldHeads(settings.home, ledger.place).missing(entries)
         promised = _promised(entries, known.promotion)
         unlearned = list(_unlearned(entries, settings, now))
@@ -148,10 +169,13 @@ def status_of(
         known.promotion,
         promised,
         tuple(months_on_record(known)),
+        still_good,
         tuple(_in_time(question, now) for question in _questions(known, now)),
         untold=tuple(_untold(known, channels, settings)),
+        quotes=_last_quotes(quotes, production),
+        lost_quotes=lost_quotes,
     )
-    found = _with_months(_with_quotes(found, realised, settings), known, source, settings)
+    found = _with_months(found, known, source, settings)
     alarms = [
         *([] if missing is None else [_behind_what_was_told(missing.told_at)]),
         *_service(known.promotion, settings),
@@ -162,7 +186,7 @@ def status_of(
         *_messages(found),
     ]
     found = replace(found, alarms=tuple(alarms))
-    return replace(found, next_command=_next_command(found, is_behind=missing is not None))
+    return replace(found, next_commands=_next_commands(found, is_behind=missing is not None))
 
 
 def _promised(entries: Entries, promotion: Promotion | None) -> Request | None:
@@ -180,13 +204,18 @@ def _questions(known: Known, now: datetime) -> Iterator[OpenQuestion]:
         yield _about_standing(known.standing.open)
     if (raised := known.alarms.open) is not None and now <= raised.valid_until:
         about = f"Version {raised.version} errs more than it did: retrain on the days of {raised.month} so far?"
-        yield OpenQuestion(raised.id, about, raised.requested_at, raised.valid_until, command(raised, "approve"))
+        yield OpenQuestion(raised.id, about, raised.requested_at, raised.valid_until, _answers(raised, "approve"))
     waiting = (request for request in known.requests if request.id not in known.ends)
     for request in sorted(waiting, key=requests.by_subject):
         before = "nothing" if request.production_version is None else f"version {request.production_version}"
         about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
-        answer = command(request, by_verdict(request.verdict))
-        yield OpenQuestion(request.id, about, request.requested_at, request.valid_until, answer)
+        answers = _answers(request, by_verdict(request.verdict))
+        yield OpenQuestion(request.id, about, request.requested_at, request.valid_until, answers)
+
+
+def _answers(asked: Question, first: Decision) -> tuple[str, ...]:
+    """Returns the commands that answer a question, the given answer first."""
+    return tuple(command(asked, one) for one in sorted(get_args(Decision), key=lambda one: one != first))
 
 
 def _in_time(question: OpenQuestion, now: datetime) -> OpenQuestion:
@@ -194,12 +223,12 @@ def _in_time(question: OpenQuestion, now: datetime) -> OpenQuestion:
     if now <= question.valid_until:
         return question
     again = "taxifare standing ask" if question.id.startswith("standing-") else f"taxifare ask-again {question.id}"
-    return replace(question, about=f"{question.about}; nobody answered in time", answer=again)
+    return replace(question, about=f"{question.about}; nobody answered in time", answers=(again,))
 
 
 def _about_standing(request: StandingRequest) -> OpenQuestion:
     about = f"Standing approval of {request.first_month} to {request.last_month}"
-    return OpenQuestion(request.id, about, request.requested_at, request.valid_until, command(request, "approve"))
+    return OpenQuestion(request.id, about, request.requested_at, request.valid_until, _answers(request, "approve"))
 
 
 def _untold(known: Known, channels: Sequence[str], settings: Settings) -> Iterator[str]:
@@ -228,18 +257,34 @@ def _with_months(found: Status, known: Known, source: Callable[[], TripSource], 
     return replace(found, behind=tuple(one.month for one in due), waits=waits, cannot_tell=doubt)
 
 
-def _with_quotes(found: Status, realised: Realised, settings: Settings) -> Status:
-    """Returns the status with the last month of which it is known what quotes of production came to."""
+def _quotes_by_month(realised: Realised, settings: Settings) -> tuple[Mapping[Month, RealisedMonth], str | None]:
+    """Returns what the quotes of each month came to, and why that cannot be told, None where it can."""
     try:
-        months = realised(settings.lake)
+        return realised(settings.lake), None
     # Clients of buckets raise what they like.
     except Exception as error:  # noqa: BLE001
-        return replace(found, lost_quotes=one_line(redacted(str(error))))
+        return {}, one_line(redacted(str(error)))
+
+
+def _last_quotes(months: Mapping[Month, RealisedMonth], production: str | None) -> tuple[str, RealisedError] | None:
+    """Returns the last month of which it is known what quotes of production came to; None where there is none."""
     for month, quotes in sorted(months.items(), reverse=True):
         for of_version in quotes.errors:
-            if (of_version.served_as, of_version.name) == ("production", found.production):
-                return replace(found, quotes=(str(month), of_version))
-    return found
+            if (of_version.served_as, of_version.name) == ("production", production):
+                return str(month), of_version
+    return None
+
+
+def _still_good(pages: Sequence[MonthPage], production: str | None, settings: Settings) -> StillGood | None:
+    """Returns whether a version is still good, by the latest month that was compared with it; None without one."""
+    for page in reversed(pages):
+        evidence = page.month.evidence
+        if production is not None and evidence is not None and evidence.production_version == production:
+            is_good, change = page.is_still_good, page.change
+            rules = rules_since_training(settings, production, page.month.subject)
+            why = " ".join(is_good.sentences) if change is None else change.with_rules(rules).sentence
+            return StillGood(page.month.subject, is_good.short, why)
+    return None
 
 
 def _behind_what_was_told(told_at: datetime) -> StatusAlarm:
@@ -312,14 +357,14 @@ def _messages(found: Status) -> Iterator[StatusAlarm]:
         yield StatusAlarm("messages", f"not in every channel yet: {found.untold[0]}{more}; {WORKS} sends what is due")
 
 
-def _next_command(found: Status, *, is_behind: bool) -> str | None:
-    """Returns what to type next, None where nothing is to be done."""
+def _next_commands(found: Status, *, is_behind: bool) -> tuple[str, ...]:
+    """Returns what to type next: one of them; none where nothing is to be done."""
     if is_behind:
-        return "taxifare doctor"
+        return ("taxifare doctor",)
     if found.questions:
-        return found.questions[0].answer
+        return found.questions[0].answers
     if any(alarm.name == "service" for alarm in found.alarms):
-        return "taxifare bundle"
+        return ("taxifare bundle",)
     if found.cannot_tell is not None or found.waits is not None:
-        return "taxifare months"
-    return WORKS if found.behind or found.untold or found.promotion is None else None
+        return ("taxifare months",)
+    return (WORKS,) if found.behind or found.untold or found.promotion is None else ()

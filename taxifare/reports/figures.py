@@ -154,7 +154,9 @@ def drawn_over_time(
         ("production", "production, validation trips", "tab:blue", "-", "o"),
         ("staging", "staging, the same trips", "tab:orange", "-", "o"),
     )
-    for name, label, color, line, marker in series:
+    for name, meaning, color, line, marker in series:
+        is_to_come = name == "staging" and months[-1].staging is None and months[-1].production is not None
+        label = f"{meaning} ({months[-1].month}: not trained yet)" if is_to_come else meaning
         values = np.array([getattr(month, name) for month in months], np.float64)
         if np.isfinite(values).any():
             errors.plot(places, values, label=label, color=color, linestyle=line, marker=marker, markersize=4)

@@ -1,7 +1,7 @@
 """The page of a month: what a manager reads first, then the numbers behind it; it needs nothing beside itself.
 
-Was the model right, what changed, what has to be decided: in words that need no statistics. Everything on it comes from
-the ledger and what was joined, so that the same facts give the same page.
+Is the model still good, what changed, what has to be decided: in words that need no statistics. Everything on it comes
+from the ledger and what was joined, so that the same facts give the same page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from taxifare.approval.decisions import command
 from taxifare.approval.due import Known
 from taxifare.approval.ledger import Entries
-from taxifare.approval.message import VERDICT_IN_WORDS
+from taxifare.approval.message import VERDICT_IN_WORDS, verdict_in_words
 from taxifare.approval.records import Promotion, readable
 from taxifare.digests import digest
 from taxifare.gate.evidence import Evidence, Verdict
@@ -33,7 +33,7 @@ from taxifare.trips.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORM = 2
+_FORM = 3
 """Of the page: one of another form is made anew."""
 
 _ALIKE = 0.005
@@ -163,8 +163,8 @@ class MonthPage:
         return None if subject == BASE else f"{parse_month(subject).end_time:%Y-%m-%d}"
 
     @property
-    def was_right(self) -> ShortAnswer:
-        """Whether the model in production was right this month."""
+    def is_still_good(self) -> ShortAnswer:
+        """Whether the model in production is still good, by this month."""
         evidence = self.month.evidence
         if evidence is None:
             return ShortAnswer(
@@ -175,12 +175,12 @@ class MonthPage:
         if evidence.production is None or evidence.verdict is Verdict.LEAK:
             return ShortAnswer("bad", "Unknown", tuple(f"{_capital(reason)}." for reason in evidence.reasons))
         change = self.change
-        error = self._error(evidence.production_version, evidence.production.scores)
+        error = self._error(evidence.production_version, evidence.production.scores, evidence.production.corrected)
         sentences = (error, *self._against_promise(change), *self._paid())
         if any(told.is_kept is False for told in self.told):
-            return ShortAnswer("bad", "Worse than promised", sentences)
+            return ShortAnswer("bad", "No: worse than promised", sentences)
         if change is not None and change.is_stale:
-            return ShortAnswer("bad", "No longer well enough", (*sentences, change.finding))
+            return ShortAnswer("bad", "No: it is stale", (*sentences, change.finding))
         return ShortAnswer("good", "Yes", sentences)
 
     def _of_the_first(self, evidence: Evidence) -> str:
@@ -190,14 +190,18 @@ class MonthPage:
             f"{self.amount(evidence.difficulty_mae)}."
         )
 
-    def _error(self, version: str, scores: Scores) -> str:
-        way = "too low" if scores.bias < 0 else "too high"
+    def _error(self, version: str, scores: Scores, corrected: Scores) -> str:
+        middle = ": they aim at the middle ride, and a few expensive rides raise the mean" if scores.bias < 0 else ""
         comparison = self.month.comparison
         latest = "of the latest days so far" if is_so_far(comparison.revision) else "at the end of the month"
         return (
             f"Version {version} was off by {self.amount(scores.mae)} a ride on average, on {scores.trips:,} rides "
-            f"{latest} that it had not seen. Overall its predictions were {self.amount(abs(scores.bias))} a ride {way}."
+            f"{latest} that it had not seen. Overall its predictions were {self._off(scores.bias)}"
+            f"{middle}. With the bias correction they were {self._off(corrected.bias)}."
         )
+
+    def _off(self, bias: float) -> str:
+        return f"{self.amount(abs(bias))} too {'low' if bias < 0 else 'high'}"
 
     def _against_promise(self, change: Change | None) -> tuple[str, ...]:
         """Returns how the error compares with what was promised, and why."""
@@ -235,10 +239,9 @@ class MonthPage:
         found = None if self.quotes is None else self.quotes.production
         if found is None:
             return ()
-        way = "too low" if found.bias < 0 else "too high"
         return (
             f"What customers were told was off by {self.amount(found.mae)} a ride on average, and overall "
-            f"{self.amount(abs(found.bias))} {way}, on the {found.rides:,} rides whose outcome is known.",
+            f"{self._off(found.bias)}, on the {found.rides:,} rides whose outcome is known.",
         )
 
     @property
@@ -275,13 +278,18 @@ class MonthPage:
         if asked is None:
             title = "A question is on its way" if self.month.decision == TO_BE_ASKED else "Nothing"
             return ShortAnswer("plain", title, (f"{_capital(self.month.decision)}.",))
+        evidence = self.month.evidence
+        says = VERDICT_IN_WORDS[asked.verdict] if evidence is None else verdict_in_words(evidence)
         question = (
             f"Should version {asked.staging_version} replace {_version(asked.production_version)}? The verdict is "
-            f"{asked.verdict}: {VERDICT_IN_WORDS[asked.verdict]}."
+            f"{asked.verdict}: {says}."
         )
         if outcome is None:
             until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
-            way = "Answer with the links in the message, or type one of these:"
+            way = (
+                "Answer with the links in the message, or type one of these in the folder of the installation (where "
+                "taxifare is not found, type .venv/bin/taxifare):"
+            )
             ways = (command(asked, "approve"), command(asked, "reject"))
             return ShortAnswer("bad", f"One question, until {until}", (question, way), ways)
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
@@ -402,7 +410,7 @@ def render(page: MonthPage) -> str:
         figure=None if figure is None else Markup(svg(figure)),  # noqa: S704
         skill=skill,
         answers=(
-            ("Was the model right?", page.was_right),
+            ("Is the model still good?", page.is_still_good),
             ("What changed?", page.what_changed),
             ("What has to be decided?", page.to_decide),
         ),

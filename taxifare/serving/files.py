@@ -21,7 +21,7 @@ from upath import UPath
 
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.rides import FIELDS, PLACES, WALL_CLOCK, Fault, Limits, Numbers, Rides, shown, unfit
+from taxifare.serving.rides import FIELDS, PLACES, WALL_CLOCK, Fault, Limits, Numbers, Rides, remarks, shown, unfit
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.targets import column_of
 
@@ -225,7 +225,7 @@ def _ensure_columns(schema: pa.Schema, answers: tuple[str, ...]) -> None:
     zoned = schema.field("pickup_datetime").type
     if pa.types.is_timestamp(zoned) and zoned.tz is not None:
         raise RideFileError(
-            f"pickup_datetime: expected times of the city's clock without a zone, received {zoned}: convert them"
+            f"pickup_datetime: expected times on the city's clock without a zone, received {zoned}: convert them"
         )
 
 
@@ -340,4 +340,8 @@ def _faults(batch: Batch, rides: Rides, limits: Limits) -> dict[int, str]:
             received = f"a {value.type} out of range"  # Python has no times after the year 9999.
         return str(Fault(fault.field, fault.expected, received))
 
-    return {row: "; ".join(told(fault, row) for fault in faults) for row, faults in unfit(rides, limits).items()}
+    places = [getattr(rides, name) for name in PLACES]
+    return {
+        row: "; ".join([*(told(fault, row) for fault in faults), *remarks([ends[row] for ends in places], limits)])
+        for row, faults in unfit(rides, limits).items()
+    }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
+from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -27,6 +28,8 @@ _KNOWN_AFTERWARDS = frozenset({"fare_amount", "dropoff_datetime", "trip_distance
 
 WALL_CLOCK = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?"
 """A time on the city's clock, to the minute or finer."""
+
+EXAMPLE_TIME = "2015-03-14 18:05"
 
 _WALL_CLOCK = re.compile(WALL_CLOCK, re.ASCII)
 
@@ -55,11 +58,12 @@ class RideError(ToldError, ValueError):
 
     Attributes:
         faults: What is wrong with it.
+        remarks: What explains them, in words.
     """
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = tuple(faults)
+    def __init__(self, faults: Sequence[Fault], remarks: Sequence[str] = ()) -> None:
+        super().__init__("; ".join([*map(str, faults), *remarks]))
+        self.faults, self.remarks = tuple(faults), tuple(remarks)
 
 
 class Ride(NamedTuple):
@@ -122,10 +126,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """Returns in words what is expected of a field."""
         low, high = self.of(field)
         if field == "pickup_datetime":
-            return f"a time of the city's clock without a zone, from {low:%Y-%m-%d} to {high:%Y-%m-%d}"
+            when = f"from {low:%Y-%m-%d} to {high:%Y-%m-%d}"
+            return f"a time on the city's clock without a zone, as in {EXAMPLE_TIME}, {when}"
         if field == "passenger_count":
             return f"a whole number from {low} to {high}, or null"
         return f"degrees from {low} to {high}"
+
+    def holds(self, longitude: float, latitude: float) -> bool:
+        """Returns whether a place is within the limits."""
+        (west, east), (south, north) = self.longitude_range_deg, self.latitude_range_deg
+        return west <= longitude <= east and south <= latitude <= north
 
     def schema(self) -> dict[str, Any]:
         """Returns the JSON schema of a ride within these limits."""
@@ -173,9 +183,35 @@ def checked(told: Mapping[str, object], limits: Limits) -> Ride:
             faults.append(Fault(name, limits.expected(name), shown(value)))
         values.append(found)
     if faults:
-        raise RideError(faults)
+        raise RideError(faults, remarks(values[1:5], limits))
     moment, west, south, east, north, passengers = values
     return Ride(moment, float(west), float(south), float(east), float(north), passengers)
+
+
+def remarks(places: Sequence[float | None], limits: Limits) -> tuple[str, ...]:
+    """Returns what is wrong with a ride's places as a whole, in words: swapped coordinates, or an end outside the city.
+
+    >>> limits = Limits(
+    ...     longitude_range_deg=(-74.3, -73.7), latitude_range_deg=(40.5, 40.9), most_passengers=7,
+    ...     earliest=datetime(2009, 1, 1), latest=datetime(2020, 1, 1),
+    ... )
+    >>> remarks((40.75, -73.98, 2.35, 48.86), limits)
+    ('pickup: longitude and latitude are swapped', 'the ride ends outside the city whose rides the model prices')
+
+    Args:
+        places: Longitude and latitude of pickup, then of drop-off, degrees; None or NaN for what is no number.
+        limits: Of the model.
+    """
+    found = []
+    for end, what, place in (("pickup", "begins", places[:2]), ("dropoff", "ends", places[2:])):
+        known = [degrees for degrees in place if degrees is not None and isfinite(degrees)]
+        if len(known) < len(place) or limits.holds(*known):
+            continue
+        if limits.holds(*reversed(known)):
+            found.append(f"{end}: longitude and latitude are swapped")
+        else:
+            found.append(f"the ride {what} outside the city whose rides the model prices")
+    return tuple(found)
 
 
 @cache

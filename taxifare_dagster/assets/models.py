@@ -76,10 +76,11 @@ def production_eval_mae(
     """Mean absolute error of the production model on the month's validation trips, per ride.
 
     `all_months` shows every month: production, the candidate, what customers were actually told (`served_mae`),
-    promotions and dated fare rules. Compare the error with `difficulty_mae_usd` (or `_eur`, `_min`), the error of a
-    flat per-km rate on the same trips: a hard month raises both, a stale model only the first. `all_numbers` lists
-    what was measured; the single numbers below it are for plots. When nothing is in production, or the model cannot
-    be scored, the value says so.
+    promotions and dated fare rules. It is drawn before the month's own candidate is trained; the check
+    `production_is_not_stale` shows it with that one, and says whether production is still good. Compare the error with
+    `difficulty_mae_usd` (or `_eur`, `_min`), the error of a flat per-km rate on the same trips: a hard month raises
+    both, a stale model only the first. `all_numbers` lists what was measured; the single numbers below it are for
+    plots. When nothing is in production, or the model cannot be scored, the value says so.
     """
     known = known_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(
@@ -93,7 +94,7 @@ def production_eval_mae(
     return dg.Output(
         appraisal,
         metadata={
-            "all_months": _all_months(appraisal, preprocessed_data, approvals, settings),
+            "all_months": all_months(appraisal, None, preprocessed_data, approvals, settings),
             **metadata.appraisal(appraisal, preprocessed_data, registry, settings),
             "production_version": known.production or "none",
             "revision": preprocessed_data.edition.revision,
@@ -184,14 +185,23 @@ def _whole_month(
     return whole_month(parse_month(approved.subject), approved.staging_version, parquet_io, context.run)
 
 
-def _all_months(
-    appraisal: Appraisal, trips: Trips, approvals: Approvals, settings: Settings
+def all_months(
+    production: Appraisal, staging: Appraisal | None, trips: Trips, approvals: Approvals, settings: Settings
 ) -> dg.MarkdownMetadataValue:
-    """Returns the picture of all months so far: this one's comparison is to come."""
+    """Returns the picture of all months so far, the one that is being run as it was scored just now.
+
+    Args:
+        production: What came of scoring production on it.
+        staging: What came of scoring its candidate; None before that was trained.
+        trips: Preprocessed trips of the month.
+        approvals: Tell of the other months.
+        settings: In force.
+    """
     record, unit = approvals.record, settings.target_facts.unit
     now = MonthErrors(
         month=trips.edition.subject,
-        production=None if appraisal.contender is None else appraisal.contender.scores.mae,
+        production=_mae_of(production),
+        staging=None if staging is None else _mae_of(staging),
         difficulty=difficulty_of(trips),
     )
     try:
@@ -203,6 +213,10 @@ def _all_months(
     months = errors_by_month(record.comparisons().values(), quoted, now)
     promoted = promoted_on(record.history(), record.requests())
     return metadata.plot(figures.errors_over_time(months, promoted, settings.city_facts.rules, unit))
+
+
+def _mae_of(appraisal: Appraisal) -> float | None:
+    return None if appraisal.contender is None else appraisal.contender.scores.mae
 
 
 def _run_tags(context: dg.AssetExecutionContext, trips: Trips) -> dict[str, str]:

@@ -105,11 +105,10 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fill_in(page: Page, field: str, text: str) -> None:
-    """Writes between the quotes of a field of the launchpad's config, as a person does with mouse and keyboard."""
-    page.locator(".CodeMirror-line", has_text=f'{field}: ""').click()
+    """Writes what a field of the launchpad's config lacks, as a person does with mouse and keyboard."""
+    page.locator(".CodeMirror-line", has_text=f"{field}:").click()
     page.keyboard.press("End")
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.insert_text(text)
+    page.keyboard.insert_text(f' "{text}"')
     page.keyboard.press("Escape")
     expect(page.locator(".CodeMirror-code")).to_contain_text(f'{field}: "{text}"')
 
@@ -237,7 +236,9 @@ def test_the_message_leads_to_the_launchpad_with_the_answer_filled_in(
     editor = page.locator(".CodeMirror-code")
     expect(editor).to_contain_text(f'request: "{question.request}"')
     expect(editor).to_contain_text(f"decision: {decision}")
-    expect(editor).to_contain_text('decided_by: ""')
+    expect(page.get_by_role("button", name="Launch Run")).to_be_disabled()
+    fill_in(page, "decided_by", WHO)
+    fill_in(page, "reason", WHY)
     expect(page.get_by_role("button", name="Launch Run")).to_be_enabled()
     page.screenshot(path=tmp_path / "launchpad.png")
     assert not faults

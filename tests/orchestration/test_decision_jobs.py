@@ -49,8 +49,8 @@ def test_rejecting_leaves_production_alone(asked: World) -> None:
     ("changes", "refusal"),
     [
         ({"token": "0" * 32}, "the token does not permit to approve"),
-        ({"decided_by": " "}, "needs who decides"),
-        ({"reason": ""}, "needs who decides (decided_by) and why"),
+        ({"decided_by": " "}, "expected who decides and why, received nothing for who decides"),
+        ({"reason": ""}, "expected who decides and why, received nothing for why"),
         ({"request": "2015-01-v2-0000"}, "there is no request '2015-01-v2-0000'"),
     ],
 )
@@ -180,7 +180,7 @@ def test_an_answer_in_vain_spends_its_link_and_the_question_comes_with_fresh_one
     """The run's config, token included, is shown to whoever opens Dagster."""
     request = asked.request(JANUARY)
     used = asked.approvals.answer_tokens(request)["approve"]
-    assert "needs who decides" in failures(asked.answer(request, decided_by=""))["decide"]
+    assert "received nothing for who decides" in failures(asked.answer(request, decided_by=""))["decide"]
     stolen = {"request": request.id, "token": used, "decision": "approve", "decided_by": "Eve", "reason": "found it"}
     assert "the token does not permit" in failures(asked.run("decision_job", ops={"decide": stolen}))["decide"]
 

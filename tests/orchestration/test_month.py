@@ -274,6 +274,8 @@ class TestEveryVerdictIsAnAnswer:
             assert rise[0] == pytest.approx(rise[1] + rise[2], abs=1e-3)
             assert f"The model is {'not ' if is_fresh else ''}stale: " in str(check.metadata["why"].value)
             assert check.metadata["gain_low_usd"].value > 0
+            assert str(check.metadata["all_months"].value).startswith("![plot](data:image/png;base64,")
+            assert check.metadata["all_months"].value != world.metadata("production_eval_mae", JANUARY)["all_months"]
             assert (check.passed, check.severity) == (is_fresh, dg.AssetCheckSeverity.WARN)
             assert failures(result) == {}
 

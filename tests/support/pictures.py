@@ -110,10 +110,9 @@ def decision_launchpad(page: Page, places: Places) -> Page:
     page.set_viewport_size({"width": 1400, "height": 700})
     page.goto(address)
     for field, text in (("decided_by", "Ada Lovelace"), ("reason", "June's lesson is worth it")):
-        page.locator(".CodeMirror-line", has_text=f'{field}: ""').click()
+        page.locator(".CodeMirror-line", has_text=f"{field}:").click()
         page.keyboard.press("End")
-        page.keyboard.press("ArrowLeft")
-        page.keyboard.insert_text(text)
+        page.keyboard.insert_text(f' "{text}"')
         page.keyboard.press("Escape")
     page.locator(".CodeMirror-line", has_text="override: false").click()
     page.keyboard.press("End")

@@ -21,11 +21,12 @@ from taxifare.approval.delivery import ATTEMPTS, send_notice, send_reminders, se
 from taxifare.approval.errors import UnknownRequestError
 from taxifare.approval.faults import failure
 from taxifare.approval.heads import ToldHead, ToldHeads
-from taxifare.approval.message import message
+from taxifare.approval.message import message, verdict_in_words
 from taxifare.approval.policies import PolicyDecision
 from taxifare.approval.records import Decision
-from taxifare.gate.evidence import Verdict
+from taxifare.gate.evidence import Objection, Verdict
 from taxifare.gate.gains import SlicedGains, gains_of
+from taxifare.gate.scores import Interval
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.secrets import remember
 from taxifare.settings import Settings
@@ -85,7 +86,7 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
         "On the month's last days: +0.210 USD (95 % interval +0.170 to +0.250) a ride, on 4,000 rides",
         "How to read this: + means closer to the truth. With other days like these, the mean would fall within the "
         "interval 19 times out of 20. It describes these rides; next month's may differ",
-        "Worst slice: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 trips",
+        "Worst slice on the month's last days: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 rides",
         "Bias: production -0.45, staging -0.25",
         "Bias after correction: production -0.05 (MAE 2.31), staging -0.05 (MAE 2.10)",
         "Difficulty: a flat per-km rate has an MAE of 2.48 on these trips",
@@ -113,9 +114,31 @@ def test_the_track_record_is_one_figure_in_the_message(office: Office) -> None:
         update={"track_record": TrackRecord(production="1", months=months)}
     )
     text = message(office.request(found), TOKENS, LINKS).text
-    saved = "Saved so far: +0.021 USD (95 % interval +0.021 to +0.021) a ride, +252 USD in total, on the 12,000 rides"
-    assert saved in text
-    assert "Worst slice: JFK, gain -0.100 USD (95 % interval -0.100 to -0.100), on 120 trips" in text
+    since = "since version 1 went into production"
+    assert f"Saved so far: +0.021 USD (95 % interval +0.021 to +0.021) a ride, on the 12,000 rides {since}\n" in text
+    worst = f"Worst slice {since}: JFK, gain -0.100 USD (95 % interval -0.100 to -0.100), on 120 rides"
+    assert worst in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "objections", "words"),
+    [
+        (Interval(mean=0.03, low=0.004, high=0.05), (), "but perhaps by less than a promotion has to be worth"),
+        (Interval(mean=0.03, low=0.02, high=0.05), ("JFK trips get worse",), "but not in everything that is checked"),
+        (Interval(mean=0.03, low=-0.01, high=0.05), (), "no difference worth a promotion"),
+    ],
+)
+def test_a_hold_says_what_a_better_model_lacks(gain: Interval, objections: tuple[str, ...], words: str) -> None:
+    against = tuple(Objection(about="slice", name="JFK", reason=reason) for reason in objections)
+    changes = {"gain": gain, "objections": against, "verdict": Verdict.HOLD, "reasons": objections or ("not shown",)}
+    found = evidence("2015-03", "2", "1").model_copy(update=changes)
+    assert verdict_in_words(found).endswith(words)
+    assert ("is better" in verdict_in_words(found)) == (gain.low > 0)
+
+
+def test_rules_that_production_has_not_learned_are_named(office: Office) -> None:
+    text = message(office.ask("2015-03", "2", "1"), TOKENS, LINKS, rules=("2015-03-22 tolls rise",)).text
+    assert "\nVersion 1 was trained before a rule came into force: 2015-03-22 tolls rise\n" in text
 
 
 def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
@@ -135,7 +158,10 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verdict", [Verdict.HOLD, Verdict.REJECT, Verdict.UNSCORABLE, Verdict.LEAK])
 def test_who_may_approve_against_the_verdict_only_is_told_how(office: Office, verdict: Verdict) -> None:
     text = message(office.ask("2015-03", "2", "1", verdict=verdict), TOKENS, LINKS).text
-    assert "Approving would go against the verdict: set override: true" in text
+    assert (
+        "Approving would go against the verdict: on the page that opens, change override: false to override: true"
+        in text
+    )
 
 
 # How it is sent

@@ -1,6 +1,7 @@
 """The `taxifare` command, as a person meets it: real ledger, real MLflow store, the exit code and the words."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,8 +131,9 @@ def test_who_was_production_when_a_month_was_compared(desk: Desk) -> None:
         return str(entry["version"])
 
     assert [version(month) for month in ("2015-01", "2015-02")] == ["1", "2"]
-    base = desk.run("history", "--month", "2014-12").output
-    assert base.startswith("Nothing was in production when 2014-12 was compared; the first version came in on 20")
+    never = desk.run("history", "--month", "2014-12")
+    assert never.exit_code == 1
+    assert "2014-12 was never compared, so nothing was in production then. Compared: 2015-01, 2015-02." in never.stderr
     assert desk.run("history", "--month", "January").exit_code == 2
 
 
@@ -168,6 +170,18 @@ def test_a_decision_has_to_be_said(desk: Desk) -> None:
     assert desk.approvals.record.outcome(request.id) is None
 
 
+@pytest.mark.parametrize("command", ["decide R --approve", "rollback", "adopt", "standing end", "take 2015-01"])
+def test_nobody_decides_without_a_name_and_a_reason(desk: Desk, command: str) -> None:
+    request = desk.ask("2015-01", "2", "1")
+    words = command.replace("R", request.id).split()
+    for by, reason, option in ((" ", "airports", "--by"), ("Ada", "", "--reason")):
+        refused = desk.run(*words, "--by", by, "--reason", reason)
+        assert refused.exit_code == 2
+        assert re.search(rf"'{option}': expected Wh.*, received nothing", " ".join(refused.output.split()))
+    with desk.approvals.ledger.reading() as entries:
+        assert entries.refusals() == [], "it is refused before anything is asked of the ledger"
+
+
 def test_approving_against_the_verdict_takes_the_override(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1", verdict=Verdict.HOLD)
     refused = desk.run("decide", request.id, "--approve", "--by", "Ada", "--reason", "I like it")
@@ -193,7 +207,11 @@ def test_history_says_who_why_and_on_which_day(desk: Desk) -> None:
     assert request.id in everything
     today = f"{desk.approvals.record.history()[-1].promoted_at:%Y-%m-%d}"
     assert "Ben" in desk.run("history", "--on", today).output
-    assert "Nothing was in production" in desk.run("history", "--on", "2009-01-01").output
+    long_ago = desk.run("history", "--on", "2009-01-01").output
+    assert long_ago.startswith(
+        "Nothing was in production at the end of 2009-01-01 (UTC); the first version came in on "
+    )
+    assert "end of that day (UTC)" in " ".join(desk.run("history", "--help").output.split())
 
 
 def test_the_ledger_is_verified_and_a_change_of_the_past_is_named(desk: Desk, settings: Settings) -> None:
@@ -222,7 +240,8 @@ def test_programs_read_where_things_stand(desk: Desk) -> None:
     stands = json.loads(desk.run("status", "--json").stdout)
     assert (stands["production"]["version"], stands["production"]["by"]) == ("1", "Ada")
     assert [question["id"] for question in stands["questions"]] == [request.id]
-    assert stands["next"] == stands["questions"][0]["answer"]
+    assert stands["next"] == stands["questions"][0]["answers"]
+    assert stands["still_good"] is None, "no month was compared with what is in production"
     examined = json.loads(desk.run("doctor", "--json").stdout)
     assert {finding["part"] for finding in examined} >= {"ledger", "lake", "trips"}
     assert all(isinstance(finding["is_well"], bool) for finding in examined)

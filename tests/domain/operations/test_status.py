@@ -15,6 +15,7 @@ from taxifare.approval.records import Delivery, Notice, Request
 from taxifare.cli.main import app
 from taxifare.cli.status import lines_of
 from taxifare.gate.evidence import Verdict
+from taxifare.gate.scores import Interval
 from taxifare.model.exposure import Exposure
 from taxifare.operations.status import Status, status_of
 from taxifare.serving import in_force
@@ -24,7 +25,7 @@ from taxifare.sources.base import CannotTellError, SourceError
 from taxifare.trips.months import Month, parse_month
 from taxifare_dagster.command import surroundings
 from taxifare_dagster.lake import realised
-from tests.support.approvals import ALARM, Office
+from tests.support.approvals import ALARM, Office, evidence
 from tests.support.bundles import put_in_force
 from tests.support.quotes import put_quotes, quotes_of
 from tests.support.small import small_settings
@@ -123,6 +124,7 @@ def test_a_production_that_nothing_waits_for(here: Installation) -> None:
     here.office.clock.move(days=3)
     assert here.screen().splitlines() == [
         "taxifare    New York, fare in USD; 2015-02-04 09:00 UTC",
+        "Still good? not known yet: no month was compared with version 1",
         "Production  version 1 since 2015-02-01 (3 days), by Ada, in place of nothing",
         "            why: I looked at the slices",
         "            promised: off by 2.10 USD a ride (as shown on base)",
@@ -136,6 +138,32 @@ def test_a_production_that_nothing_waits_for(here: Installation) -> None:
     ]
 
 
+def test_it_opens_with_whether_production_is_still_good_as_the_page_of_the_last_month_has_it(
+    here: Installation,
+) -> None:
+    """Version 1 has learned 2014; bridge tolls rise on 22 March 2015, and April's candidate does better."""
+    office = here.office.with_first_model()
+    here.told()
+    learned = Exposure(
+        subject="base", revision="r", first_pickup=datetime(2014, 1, 1), last_pickup=datetime(2014, 12, 31)
+    )
+    put_in_force(here.settings, "1", 1, [learned])
+    office.ask("2015-02", "2", "1", mae=2.27)
+    february = here.status().still_good
+    assert february is not None
+    assert (february.month, february.answer) == ("2015-02", "Yes")
+    assert february.why.startswith("The error went from 2.10 to 2.31 USD a ride (+0.21): ")
+    assert "tolls" not in february.why.lower(), "they rise in March"
+    office.request(evidence("2015-04", "3", "1").model_copy(update={"gain": Interval(mean=0.8, low=0.7, high=0.9)}))
+    second = here.screen().splitlines()[1]
+    assert second.startswith("Still good? No: it is stale, as of 2015-04. The error went from 2.10 to 2.31 USD")
+    assert "Fare rules that changed since training: " in words(here.screen())
+    assert "2015-03-22 Bridge and tunnel tolls" in words(here.screen())
+    office.approve(here.ask("2015-05", "4"))
+    assert here.status().still_good is None
+    assert here.screen().splitlines()[1] == "Still good? not known yet: no month was compared with version 4"
+
+
 def test_open_questions_are_answered_in_the_order_of_their_months(here: Installation) -> None:
     here.office.with_first_model()
     held = here.ask("2015-02", "3", Verdict.HOLD)
@@ -144,11 +172,21 @@ def test_open_questions_are_answered_in_the_order_of_their_months(here: Installa
     here.told()
     here.office.clock.move(days=2)
     found, shown = here.status(), here.screen()
-    assert found.next_command == f'taxifare decide {first.id} --approve --by YOU --reason "WHY"'
-    assert found.questions[1].answer == f'taxifare decide {held.id} --reject --by YOU --reason "WHY"'
+    assert (
+        found.next_commands
+        == found.questions[0].answers
+        == (
+            f'taxifare decide {first.id} --approve --by YOU --reason "WHY"',
+            f'taxifare decide {first.id} --reject --by YOU --reason "WHY"',
+        )
+    )
+    assert found.questions[1].answers == (
+        f'taxifare decide {held.id} --reject --by YOU --reason "WHY"',
+        f'taxifare decide {held.id} --approve --override --by YOU --reason "WHY"',
+    )
     assert "2015-01: PROMOTE, version 2 to replace version 1; asked 2 days ago," in shown
     assert "and 1 more: taxifare requests" in shown
-    assert shown.splitlines()[-1] == f"Next        {found.next_command}"
+    assert shown.splitlines()[-2:] == [f"Next        {found.next_commands[0]}", f"{'':12}{found.next_commands[1]}"]
 
 
 def test_a_question_that_nobody_answered_in_time_is_asked_again(here: Installation) -> None:
@@ -157,10 +195,10 @@ def test_a_question_that_nobody_answered_in_time_is_asked_again(here: Installati
     here.told()
     here.office.clock.move(days=31)
     found = here.status()
-    assert found.next_command == f"taxifare ask-again {asked.id}"
+    assert found.next_commands == (f"taxifare ask-again {asked.id}",)
     assert "nobody answered in time" in words(here.screen())
     again = here.office.approvals.ask_again(asked.id)
-    assert here.status().next_command == f'taxifare decide {again.id} --approve --by YOU --reason "WHY"'
+    assert here.status().next_commands[0] == f'taxifare decide {again.id} --approve --by YOU --reason "WHY"'
 
 
 def test_a_production_that_was_rolled_back_and_one_that_was_taken_out(here: Installation) -> None:
@@ -169,7 +207,7 @@ def test_a_production_that_was_rolled_back_and_one_that_was_taken_out(here: Inst
     here.office.approvals.rollback("1", by="Grace\n\x1b[31m", reason="complaints " * 30)
     here.told()
     shown = here.screen()
-    assert "version 1 since 2015-02-01 (0 minutes), by Grace, back from 2" in shown
+    assert "version 1 since 2015-02-01 (0 minutes), by Grace, back from version 2" in words(shown)
     assert "promised: off by 2.10 USD a ride (as shown on base)" in shown
     assert "…" in shown
     here.office.approvals.rollback("none", by="Grace", reason="nothing is better than this")
@@ -187,12 +225,12 @@ def test_months_that_wait_or_are_behind(here: Installation) -> None:
     found = here.status()
     assert [str(one) for one in found.behind] == ["2015-01", "2015-02"], "LAST_MONTH is 2015-06"
     assert [alarm.name for alarm in found.alarms] == ["behind"]
-    assert found.next_command == "make dev"
+    assert found.next_commands == ("make dev",)
     told = CannotTellError("cannot tell whether month 2015-02 is published", parse_month("2015-02"), {})
     here.source = Published(fault=told)
     found = here.status()
     assert [alarm.name for alarm in found.alarms] == ["source"]
-    assert found.next_command == "taxifare months"
+    assert found.next_commands == ("taxifare months",)
 
 
 def test_a_source_that_cannot_be_made_is_an_alarm(here: Installation) -> None:
@@ -223,7 +261,7 @@ def test_what_nobody_was_told_of_and_who_prices_by_another_version(tmp_path: Pat
     assert [alarm.name for alarm in found.alarms] == ["service", "messages"]
     assert found.untold == ("the question about 2015-01", "promotion 1")
     here.office.approve(request)
-    assert here.status().next_command == "taxifare bundle"
+    assert here.status().next_commands == ("taxifare bundle",)
 
 
 def test_a_standing_approval_that_is_asked_for(tmp_path: Path) -> None:
@@ -283,7 +321,7 @@ def test_a_ledger_that_people_know_a_later_state_of(here: Installation) -> None:
     ToldHeads(here.settings.home, place).remember(ToldHead(later, "Promotion 2 to chat", here.office.clock()))
     found = here.status()
     assert found.alarms[0].name == "ledger"
-    assert found.next_command == "taxifare doctor"
+    assert found.next_commands == ("taxifare doctor",)
 
 
 def test_a_broken_ledger_is_told_in_a_line(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +346,7 @@ def test_an_alarm_of_the_watch_and_a_rule_that_was_not_learned(here: Installatio
     alarm = office.approvals.raise_alarm(ALARM.model_copy(update={"month": "2015-03"}), "1")
     found = here.status()
     assert found.questions[0].id == alarm.id
-    assert found.next_command == f'taxifare decide {alarm.id} --approve --by YOU --reason "WHY"'
+    assert found.next_commands[0] == f'taxifare decide {alarm.id} --approve --by YOU --reason "WHY"'
     said = {one.name: one.says for one in found.alarms}
     assert said["calendar"].startswith("version 1 has not learned tolls_2015_03, in 12 days, on 2015-03-22")
     assert said["watch"].endswith("the question whether to retrain: waits for an answer")
@@ -317,7 +355,7 @@ def test_an_alarm_of_the_watch_and_a_rule_that_was_not_learned(here: Installatio
     late = here.status()
     assert late.questions == ()
     assert "nobody answered; 2015-03 is compared when it is published" in words(here.screen())
-    assert "ask-again" not in str(late.next_command)
+    assert "ask-again" not in str(late.next_commands)
     office.clock.move(days=-31)
     office.decide(alarm, "reject")
     assert "rejected by Ada" in {one.name: one.says for one in here.status().alarms}["watch"]

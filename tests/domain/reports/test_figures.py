@@ -183,3 +183,12 @@ def test_errors_over_time_show_what_was_promised_told_and_decided(drawn: "list[F
     assert [text.get_text() for text in panel.texts] == ["version 5", "fares_2012_09"]
     assert [label.get_text() for label in panel.get_xticklabels()] == ["2012-08", "2012-09"]
     assert figures.errors_over_time(months[:1], {}, (), "USD").startswith(b"\x89PNG")
+
+
+def test_a_candidate_that_is_yet_to_be_trained_is_not_missing_without_a_word(drawn: "list[Figure]") -> None:
+    before = MonthErrors(month="2012-08", production=1.8, staging=1.7, difficulty=2.4)
+    figures.errors_over_time((before, MonthErrors(month="2012-09", production=2.5, difficulty=2.6)), {}, (), "USD")
+    figures.errors_over_time((before,), {}, (), "USD")
+    begun, done = ([text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn[-2:])
+    assert "staging, the same trips (2012-09: not trained yet)" in begun
+    assert "staging, the same trips" in done

@@ -56,12 +56,13 @@ def test_it_needs_nothing_beside_itself_and_is_the_same_for_the_same_facts(offic
 def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home: Settings) -> None:
     request = office.ask("2015-01", "2", "1", mae=2.27)
     found = page(office, home)
-    assert found.was_right.short == "Yes"
-    assert found.was_right.sentences[0] == (
+    assert found.is_still_good.short == "Yes"
+    assert found.is_still_good.sentences[0] == (
         "Version 1 was off by 2.31 USD a ride on average, on 4,000 rides at the end of the month that it had not seen. "
-        "Overall its predictions were 0.45 USD a ride too low."
+        "Overall its predictions were 0.45 USD too low: they aim at the middle ride, and a few expensive rides "
+        "raise the mean. With the bias correction they were 0.05 USD too low."
     )
-    assert "That is 0.21 USD more than when it was approved (2.10 USD, base)" in found.was_right.sentences[1]
+    assert "That is 0.21 USD more than when it was approved (2.10 USD, base)" in found.is_still_good.sentences[1]
     assert found.what_changed.short == "Nothing"
     assert found.to_decide.short == "One question, until 2015-03-03 09:00 UTC"
     assert found.to_decide.commands == (command(request, "approve"), command(request, "reject"))
@@ -72,7 +73,7 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
 
 def test_days_so_far_are_not_told_as_a_month_s_end(office: Office, home: Settings) -> None:
     office.ask("2015-01", "2", "1", revision="so-far-2015-01-08-a1b2")
-    assert "on 4,000 rides of the latest days so far that" in page(office, home).was_right.sentences[0]
+    assert "on 4,000 rides of the latest days so far that" in page(office, home).is_still_good.sentences[0]
 
 
 def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(office: Office, home: Settings) -> None:
@@ -93,8 +94,8 @@ def test_a_stale_model_is_told_as_one(office: Office, home: Settings) -> None:
     gain = Interval(mean=0.8, low=0.7, high=0.9)
     found = evidence("2015-01", "2", "1").model_copy(update={"gain": gain})
     office.request(found)
-    told = page(office, home).was_right
-    assert (told.tone, told.short) == ("bad", "No longer well enough")
+    told = page(office, home).is_still_good
+    assert (told.tone, told.short) == ("bad", "No: it is stale")
     assert told.sentences[-1].startswith("The model is stale:")
 
 
@@ -113,7 +114,7 @@ def test_what_cannot_be_told_is_not_called_right(
     office: Office, home: Settings, changes: dict[str, object], short: str, sentence: str
 ) -> None:
     office.request(evidence("2015-01", "2", "1").model_copy(update=changes))
-    told = page(office, home).was_right
+    told = page(office, home).is_still_good
     assert told.short == short
     assert told.sentences[0].startswith(sentence)
     assert short in words(render(page(office, home)))
@@ -133,8 +134,8 @@ def test_what_was_quoted_is_held_against_what_was_paid(office: Office, home: Set
     beside = Beside(production="1", shadow="2", gain=gain, rides=700)
     put_quotes(home.lake, {"2015-02": quotes_of("2015-02", {"1": 2.15}, beside=(beside,))})
     found = page(office, home, "2015-02")
-    assert found.was_right.short == "Yes"
-    assert found.was_right.sentences[-1].startswith(
+    assert found.is_still_good.short == "Yes"
+    assert found.is_still_good.sentences[-1].startswith(
         "What customers were told was off by 2.15 USD a ride on average, and overall 0.30 USD"
     )
     shown = words(render(found))
@@ -143,7 +144,7 @@ def test_what_was_quoted_is_held_against_what_was_paid(office: Office, home: Set
     assert "version 2 would have been closer than version 1 by +0.050 (+0.010 to +0.090) USD a ride" in shown
     put_quotes(home.lake, {"2015-02": quotes_of("2015-02", {"1": 3.15})})
     told = page(office, home, "2015-02")
-    assert (told.was_right.tone, told.was_right.short) == ("bad", "Worse than promised")
+    assert (told.is_still_good.tone, told.is_still_good.short) == ("bad", "No: worse than promised")
     assert told.facts != found.facts
 
 

@@ -88,12 +88,20 @@ def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ((*ONE, "--from", "0,40.75"), 1, "pickup_longitude: expected degrees from -74.3 to -73.7, received 0.0"),
-        ((*ONE, "--at", "2015-03-14T18:05Z"), 1, "a time of the city's clock without a zone"),
-        ((*ONE, "--passengers", "208"), 1, "passenger_count: expected a whole number from 1 to 7, or null"),
-        ((*ONE, "--from", "40.75"), 2, "expected LON,LAT in degrees"),
-        (ONE[:4], 2, "--at, --from and --to"),
-        ((*ONE, "rides.csv"), 2, "either a file of rides"),
+        (
+            (*ONE, "--from", "0,40.75"),
+            1,
+            "--from: longitude: expected degrees from -74.3 to -73.7, received 0.0; the ride",
+        ),
+        ((*ONE, "--from", "0,40.75"), 1, "the ride begins outside New York, the city whose rides the model prices"),
+        ((*ONE, "--to", "40.64,-73.78"), 1, "--to: longitude and latitude are swapped"),
+        ((*ONE, "--at", "14/03/2015"), 1, "--at: expected a time on the city's clock without a zone, as in 2015-03-14"),
+        ((*ONE, "--at", "2015-03-14T18:05Z"), 1, "received '2015-03-14T18:05Z'"),
+        ((*ONE, "--passengers", "208"), 1, "--passengers: expected a whole number from 1 to 7, received 208"),
+        ((*ONE, "--from", "40.75"), 2, "--from: expected LON,LAT in degrees, the longitude first"),
+        (ONE[:4], 2, "expected a file of rides, or --at, --from and --to of one ride, received --at, --from."),
+        ((), 2, "received nothing. For example:"),
+        ((*ONE, "rides.csv"), 2, "received a file, --at, --from, --to"),
         (("rides.txt",), 1, "expected a file that ends in .csv or .parquet"),
         (("nowhere.csv",), 1, "nowhere.csv: expected to read or write it"),
     ],
@@ -121,11 +129,13 @@ def test_bad_rows_of_a_file_are_named_by_their_line_and_the_others_priced(made: 
     lines[2] = lines[2].replace("-7", "7", 1)
     done = predict("-", told="\n".join(lines) + "\n", service_model_path=made.folder.path)
     assert done.returncode == 3
-    assert "line 3: pickup_longitude: expected degrees" in done.stderr
+    assert "standard input, line 3: pickup_longitude: expected degrees" in done.stderr
+    assert "the ride begins outside the city whose rides the model prices" in done.stderr
     assert "1 of 5 rides have no price" in done.stderr
     (tmp_path / "rides.csv").write_text("\n".join(lines) + "\n")
     to = tmp_path / "prices.csv"
     again = predict(str(tmp_path / "rides.csv"), "-o", str(to), service_model_path=made.folder.path)
+    assert "rides.csv, line 3: pickup_longitude: expected degrees" in again.stderr
     assert (again.returncode, again.stdout, to.read_text()) == (3, "", done.stdout)
     prices = pd.read_csv(to)
     assert prices["fare_usd"].isna().tolist() == [False, True, False, False, False]
