@@ -154,7 +154,7 @@ def send_again(entries: Entries, alarm: Alarm, now: datetime) -> Alarm:
     expire(entries, now)
     record = read(entries)
     if record.open != alarm:
-        raise ApprovalError(f"{alarm.id} does not wait for an answer, it is {record.state(alarm)}")
+        raise ApprovalError(f"{alarm.id} does not wait for an answer, it is {record.state(alarm)}: see taxifare status")
     spend(to_answer(alarm, "approve"), "asked again", entries, now)
     return alarm
 

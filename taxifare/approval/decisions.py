@@ -56,7 +56,10 @@ def decide(
         entries.settle(closed)
         raise SettledError(closed)
     if decision == "approve" and request.verdict not in APPROVABLE and not override:
-        raise AgainstVerdictError(f"the verdict on {request.id} is {request.verdict}; approving it takes an override")
+        raise AgainstVerdictError(
+            f"the verdict on {request.id} is {request.verdict}; approving it takes an override, and a reason that says "
+            "why: --override of taxifare decide, or override: true on the page"
+        )
     now = max(now, request.requested_at)
     outcome = Outcome(request.id, state, by, reason, override, now)
     entries.settle(outcome)

@@ -72,7 +72,7 @@ def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:
     """
     if to == NOTHING:
         if history[-1].version is None:
-            raise RollbackError("nothing is in production already")
+            raise RollbackError("nothing is in production already; taxifare history shows what was")
         return None
     present = history[-1].version
     if to is None:
@@ -88,10 +88,13 @@ def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:
         if to is None:
             raise RollbackError(
                 f"{'nothing is in production' if present is None else f'version {present} replaced nothing'}; name the "
-                f"version to go back to, or {NOTHING}"
+                f"version to go back to, or {NOTHING}: --to of taxifare rollback. taxifare history lists them"
             )
     if to == present:
-        raise RollbackError(f"version {to} is production already")
+        raise RollbackError(f"version {to} is production already: there is nothing to go back to. See taxifare history")
     if to not in {entry.version for entry in history}:
-        raise RollbackError(f"version {to} was never production; a new version takes a request and a decision")
+        raise RollbackError(
+            f"version {to} was never production; a new version takes a request and a decision. taxifare history lists "
+            "what was, taxifare requests what is asked"
+        )
     return to

@@ -74,7 +74,10 @@ def next_round(last: Request, now: datetime, valid_for: timedelta) -> Request:
 def ensure_last_round(entries: Entries, request: Request) -> None:
     """Ensures that a request has not been asked again yet; raises ApprovalError if it has."""
     if last_round(entries, request) != request:
-        raise ApprovalError(f"{request.id} was asked again since; the link of its last message is the one that counts")
+        raise ApprovalError(
+            f"{request.id} was asked again since; the link of its last message is the one that counts: taxifare "
+            f"ask-again {request.id} sends that message again"
+        )
 
 
 def repeatable(entries: Entries, request: Request, production: str | None) -> Request:
@@ -87,13 +90,14 @@ def repeatable(entries: Entries, request: Request, production: str | None) -> Re
     if comparison is not None and comparison.evidence_digest != request.evidence_digest:
         raise ApprovalError(
             f"{request.id} rests on earlier evidence: {request.subject} has been compared anew since, and that is what "
-            "is asked about"
+            "is asked about: taxifare requests"
         )
     last = last_round(entries, request) or request
     outcome = entries.outcome(last.id)
     if outcome is None or outcome.by is not None:
         raise ApprovalError(
-            f"{last.id} is {outcome.state if outcome else 'open'}; only what ended without an answer is asked again"
+            f"{last.id} is {outcome.state if outcome else 'open'}; only what ended without an answer is asked again: "
+            "taxifare requests --all says what has become of each"
         )
     if (reason := _stale(last, production)) is not None:
         raise ApprovalError(
@@ -160,7 +164,7 @@ def found(entries: Entries, request_id: str) -> Request:
     """Returns the request; raises UnknownRequestError if there is none of that name."""
     request = entries.request(request_id)
     if request is None:
-        raise UnknownRequestError(f"there is no request {request_id!r}")
+        raise UnknownRequestError(f"there is no request {request_id!r}: taxifare requests --all lists them")
     return request
 
 

@@ -314,7 +314,9 @@ def withdraw(entries: Entries, by: str, reason: str, now: datetime) -> StandingE
     """
     given = read(entries).in_force
     if given is None:
-        raise ApprovalError("no standing approval is in force: there is nothing to end")
+        raise ApprovalError(
+            "no standing approval is in force: there is nothing to end. taxifare standing shows what became of each"
+        )
     ensure_signed(given.id, by, reason)
     end = StandingEnd(given.id, "withdrawal", by, reason, now)
     _end(entries, given, end)

@@ -16,11 +16,11 @@ def bundle(
     versions: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Versions; none: all that were ever production, and the one asked about", show_default=False
+            help="Versions; by default all that ever were production, and the one in question.", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Make the files that price rides, for versions that have none, and publish what is in production and in shadow."""
+    """Make the missing bundles, the files that price rides, and publish which are in production and in shadow."""
     approvals, settings, out = approvals_in_force(), settings_in_force(), Terminal()
     publisher = LakePublisher(settings, registry_of(settings))
     with approvals.ledger.reading() as entries:

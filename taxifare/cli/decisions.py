@@ -94,13 +94,15 @@ def _row(request: Request, outcome: Outcome | None, last: str) -> tuple[tables.V
 @errors_told()
 def decide(
     context: typer.Context,
-    request: Annotated[str, typer.Argument(help="The request, as the message or `taxifare requests` names it.")],
+    request: Annotated[str, typer.Argument(help="The request's name, as in the message and in `taxifare requests`.")],
     by: By,
     reason: Reason,
-    approve: Annotated[bool | None, typer.Option("--approve/--reject", help="The decision.")] = None,
-    override: Annotated[bool, typer.Option("--override", help="Approve against the verdict.")] = False,
+    approve: Annotated[
+        bool | None, typer.Option("--approve/--reject", help="The answer; one of the two is needed.")
+    ] = None,
+    override: Annotated[bool, typer.Option("--override", help="Approve although the verdict is against it.")] = False,
 ) -> None:
-    """Approve or reject a request; approving makes exactly the version that was shown production."""
+    """Approve or reject a request; an approval makes exactly the version that was shown production."""
     if approve is None:
         raise typer.BadParameter("expected --approve or --reject, received neither")
     approvals = approvals_in_force()
@@ -131,7 +133,7 @@ def history(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which version was production when, who decided it and why; or check the whole ledger."""
+    """Show which version was in production when, by whose decision and why; or verify the whole ledger."""
     approvals = approvals_in_force()
     if verify:
         told = ToldHeads(settings_in_force().home, approvals.ledger.place)
@@ -173,10 +175,12 @@ def rollback(
     reason: Reason,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="Version; by default the one that was replaced last. none: take the model out."),
+        typer.Option(
+            "--to", help="Version to return to; by default the one that was replaced last. none: take the model out."
+        ),
     ] = None,
 ) -> None:
-    """Make an earlier production version production again, or take the model out of production."""
+    """Return to an earlier production version, or take the model out of production."""
     approvals = approvals_in_force()
     with working("going back"):
         promotion = approvals.rollback(to, by=by, reason=reason)
@@ -186,16 +190,21 @@ def rollback(
 
 @errors_told()
 def ask_again(
-    request: Annotated[str, typer.Argument(help="The request, as `taxifare requests --all` names it.")],
+    request: Annotated[str, typer.Argument(help="The request's name, as in `taxifare requests --all`.")],
 ) -> None:
-    """Ask again what nobody answered in time; of what is still open, the message is sent again with fresh links."""
+    """Ask a question again that nobody answered in time; for one that is open, send its message with new links."""
     again = approvals_in_force().ask_again(request)
     say(f"{again.id} waits for an answer until {again.valid_until:%Y-%m-%d %H:%M} UTC.")
 
 
 @errors_told()
 def adopt(by: By, reason: Reason) -> None:
-    """Put versions on record that an earlier release registered: from now on their files are checked against that."""
+    """Accept the versions that MLflow has and the ledger does not know, after an upgrade or a lost ledger.
+
+    Their files are put on record as they are now, and checked against that whenever they are loaded. Where the ledger
+    is an older one, the version that MLflow calls production goes on as production. To be run once, by somebody who
+    knows where the files come from.
+    """
     approvals = approvals_in_force()
     with working("reading the files of versions"):
         adopted = approvals.adopt(by=by, reason=reason)

@@ -20,9 +20,10 @@ from taxifare.trips.preparation import with_features
 
 @errors_told()
 def explain_ride(
-    context: typer.Context, key: Annotated[str, typer.Argument(help="Key of a ride of a prepared month.")]
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="Key of a ride, as the page of production_eval_mae lists them.")],
 ) -> None:
-    """Tell what was paid for a ride, what production and staging predict of it, why, and rides like it."""
+    """Explain one ride: what was paid, what production and staging predict, why, and rides like it."""
     settings, out = settings_in_force(), Terminal()
     approvals = approvals_in_force()
     surroundings: Surroundings = context.obj

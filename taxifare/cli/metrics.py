@@ -23,10 +23,11 @@ from taxifare.sources import make_source
 def metrics(
     context: typer.Context,
     listen: Annotated[
-        str | None, typer.Option("--listen", help="HOST:PORT to serve them at until it is ended, as 127.0.0.1:9108.")
+        str | None,
+        typer.Option("--listen", help="HOST:PORT at which to serve it until interrupted, such as 127.0.0.1:9108."),
     ] = None,
 ) -> None:
-    """Show where things stand as Prometheus reads it, once (for a textfile collector), or serve it."""
+    """Print the status in Prometheus' format once (for a textfile collector), or serve it with --listen."""
     settings = settings_in_force()
     ledger, source = ledger_of(settings), partial(make_source, settings)
 

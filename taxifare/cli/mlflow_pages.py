@@ -13,7 +13,7 @@ from taxifare.settings import settings_in_force
 
 @errors_told()
 def mlflow() -> None:
-    """Open MLflow's pages: training runs, and what became of each version of the model."""
+    """Serve MLflow's pages, with training runs and versions of the model, until interrupted."""
     approvals_in_force()
     settings = settings_in_force()
     registry = registry_of(settings)

@@ -14,10 +14,12 @@ from taxifare.settings import settings_in_force
 @errors_told()
 def outcomes(
     context: typer.Context,
-    month: Annotated[str | None, typer.Argument(help="YYYY-MM, for its weeks and slices; without: all months.")] = None,
+    month: Annotated[
+        str | None, typer.Argument(help="YYYY-MM: show its weeks and slices. By default all months.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far off quotes were of what rides came to, beside what was promised of each version."""
+    """Show how far quotes were from what was paid, beside the error promised for each version."""
     settings = settings_in_force()
     found = context.obj.realised(settings.lake)
     wanted = None if month is None else month_of(month)

@@ -81,7 +81,7 @@ def take(
     by: Annotated[str, typer.Option("--by", help="Who takes it: a name.", callback=written)],
     reason: Annotated[str, typer.Option("--reason", help="Why, in a sentence.", callback=written)],
 ) -> None:
-    """Take a month that is not whole yet as it is now; who did and why is kept in the lake."""
+    """Use a month that is not complete yet as it is now; the lake keeps who decided so and why."""
     settings = settings_in_force()
     taken = month_of(month)
     lacks = whole_months.take(make_source(settings), taken, settings, settings.lake, by=by, reason=reason)
@@ -90,9 +90,10 @@ def take(
 
 @errors_told()
 def fetch_new_data(month: Annotated[str, typer.Argument(help="YYYY-MM, 2015-01 to 2015-06.")]) -> None:
-    """Fetch a month of the Le Wagon course into TRIP_FOLDER, where the workflow finds it."""
+    """Fetch a month of the Le Wagon course into TRIP_FOLDER, where the sensor finds it."""
     file = course_month.fetch(month_of(month), settings_in_force(), download_bar)
     say(f"{file} is there.")
+    say_next("taxifare months")
 
 
 @errors_told()

@@ -49,7 +49,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 @errors_told()
 def mend() -> None:
-    """Put MLflow right where its experiment was deleted or the state folder moved; decides nothing."""
+    """Repair MLflow after its experiment was deleted or the state folder moved; no decision is changed."""
     approvals = approvals_in_force()
     with working("putting MLflow right"):
         mended = registry_of(settings_in_force()).store.mend()
@@ -62,7 +62,7 @@ def mend() -> None:
 
 @errors_told()
 def migrate(context: typer.Context) -> None:
-    """Bring servers' tables (ledger, studies, MLflow's database, Dagster's) to this release; files do it themselves."""
+    """Migrate tables on servers (ledger, studies, MLflow, Dagster) to this release; files migrate themselves."""
     surroundings: Surroundings = context.obj
     for migrated in migrations(settings_in_force(), surroundings.migrations):
         say(str(migrated))
@@ -70,9 +70,9 @@ def migrate(context: typer.Context) -> None:
 
 @errors_told()
 def backup(
-    target: Annotated[str, typer.Argument(help="An empty folder, or one of a bucket (gs://…, s3://…).")],
+    target: Annotated[str, typer.Argument(help="An empty folder, of this machine or in a bucket (gs://…, s3://…).")],
 ) -> None:
-    """Keep ledger, registry and the lake's manifest as they are at one moment; others may work meanwhile.
+    """Back up ledger, registry and the lake's manifest, as of one moment, while others go on working.
 
     The lake itself is not copied: keep its bucket's earlier versions. Where MLflow is a server,
     MLFLOW_BACKEND_STORE_URI names its database.
@@ -88,8 +88,10 @@ def backup(
 
 
 @errors_told()
-def restore(source: Annotated[str, typer.Argument(help="Where taxifare backup has kept it.")]) -> None:
-    """Fill an empty installation from a backup; its lake has to be there, as it was then.
+def restore(
+    source: Annotated[str, typer.Argument(help="The folder of a backup, as given to taxifare backup.")],
+) -> None:
+    """Restore an empty installation from a backup; the lake has to be there as it was then.
 
     Servers' tables are made and filled with the roles that own them, as by taxifare migrate. Where MLflow is a server,
     MLFLOW_BACKEND_STORE_URI names its database.

@@ -13,7 +13,7 @@ from taxifare.settings import settings_in_force
 
 @errors_told()
 def collect() -> None:
-    """Move the finished parts of the prediction log, and of what rides came to, into the lake, each line once."""
+    """Move finished parts of the logs of predictions and outcomes into the lake, each line once."""
     settings = settings_in_force()
     answers, outcomes = collect_logs(settings)
     _tell("answers", answers, prediction_log.collected_in(settings.lake))
@@ -28,7 +28,7 @@ def _tell(what: str, found: Collected, lake: UPath) -> None:
 
 @errors_told()
 def shadow() -> None:
-    """Show how far the prices of the version that is asked about lie from production's, on what was collected."""
+    """Show how far the prices of the version in question are from production's, on the rides collected so far."""
     settings = settings_in_force()
     found = in_shadow.read(settings.lake)
     if found is None:

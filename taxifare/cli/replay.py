@@ -27,10 +27,12 @@ def show_replay(
     policy: Annotated[
         list[str], typer.Option(help=f"Who decides: {', '.join(get_args(PolicyName))}. May be given several times.")
     ] = ["gate", "always", "never"],  # noqa: B006 - typer copies it
-    challengers: Annotated[str, typer.Option(help="Ways to renew that compete each month, by commas.")] = "warm",
+    challengers: Annotated[
+        str, typer.Option(help="Ways to renew that compete each month, separated by commas.")
+    ] = "warm",
     output: Annotated[Path, typer.Option(help="HTML file for the report.")] = Path("replay.html"),
 ) -> None:
-    """What if another policy had decided? Replay the months in order. Interrupted, it goes on where it was."""
+    """Replay past months as if another policy had decided. If it is interrupted, run it again and it resumes."""
     policies = read_as(_POLICIES, policy)
     settings = settings_in_force().model_copy(update={"challengers": read_as(_CHALLENGERS, challengers)})
     with progress_bar(TextColumn("left: {task.fields[left]}")) as progress:

@@ -16,10 +16,10 @@ from taxifare.settings import MATTER_FIRST, settings_in_force, unknown_names
 
 @errors_told()
 def show_settings(
-    everything: Annotated[bool, typer.Option("--all", help="Show those at their defaults, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show settings at their defaults.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in force, from where, and what differs from the defaults; a secret is never shown.
+    """Show which settings differ from their defaults, and where they are set; secrets are never shown.
 
     Without --all: the ten settings that matter first, and whatever is set.
     """

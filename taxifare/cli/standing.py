@@ -55,7 +55,7 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
 @app.command()
 @errors_told()
 def ask() -> None:
-    """Ask for a standing approval of the next months; its message follows."""
+    """Ask a person for a standing approval of the next months; the message follows."""
     waiting = approvals_in_force().ask_standing(settings_in_force())
     say(f"{waiting.id} waits for an answer until {waiting.valid_until:%Y-%m-%d %H:%M} UTC.")
 

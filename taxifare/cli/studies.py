@@ -29,15 +29,15 @@ _SIZES: TypeAdapter[list[int | None]] = TypeAdapter(list[RowCount])
 
 @errors_told()
 def tuned(
-    write: Annotated[bool, typer.Option("--write", help="Put the settings into .env, all else as it is.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the settings into .env; its other lines stay.")] = False,
     by: Annotated[str | None, typer.Option("--by", help="Who decides, with --write.", callback=written)] = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Why, with --write.", callback=written)] = None,
 ) -> None:
-    """Show what the latest tuning found, and on what evidence; --write makes it the settings of the next fit."""
+    """Show which settings the latest search found, and on what evidence; --write puts them into .env."""
     settings, console = settings_in_force(), Terminal()
     result = latest_result(settings)
     if result is None:
-        raise typer.BadParameter("nothing has been tuned yet: launch tuning_job in Dagster's UI")
+        raise typer.BadParameter("nothing has been tuned yet: run make dev, and launch tuning_job in Dagster")
     show(_tuning_table(result, settings))
     console.print(_tuning_evidence(result), highlight=False)
     if not write:
@@ -64,12 +64,17 @@ def tuned(
 @errors_told()
 def show_learning_curve(
     sizes: Annotated[
-        str, typer.Option(help="Training trips, by commas; those beyond all are left out.")
+        str,
+        typer.Option(
+            help="Numbers of training trips, separated by commas; larger ones than there are trips are left out."
+        ),
     ] = "1k,3k,10k,30k,100k,300k,all",
-    repeats: Annotated[int, typer.Option(min=1, help="Fits of each size: other trips, other weights.")] = 3,
-    output: Annotated[Path | None, typer.Option(help="PNG file for the curve; MLflow has it in any case.")] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Fits of each size, each on other trips and from other weights.")
+    ] = 3,
+    output: Annotated[Path | None, typer.Option(help="PNG file for the curve; it is in MLflow in any case.")] = None,
 ) -> None:
-    """Measure how much error more base trips remove. Interrupted, it goes on where it was."""
+    """Measure how much more base trips lower the error. If it is interrupted, run it again and it resumes."""
     settings, numbers = settings_in_force(), read_as(_SIZES, sizes.split(","))
     whole = settings.model_copy(update={"dataset_size": None})
     published = make_source(settings, on_download=download_bar).read_base()

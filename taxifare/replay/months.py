@@ -63,7 +63,8 @@ def replayed_months(
     if missing or not asked:
         raise ReplayError(
             f"expected trips of every month from {first} to {last}, "
-            f"received none of {', '.join(missing) or 'them: the last month is before the first'}"
+            f"received none of {', '.join(missing) or 'them: the last month is before the first'}. "
+            "taxifare months lists those that are published"
         )
     base = gather_base(history.read_base(), settings).trips
     months, extents = list[ReplayedMonth](), dict[Month, Extent]()
@@ -95,7 +96,10 @@ def _ensure_whole(extents: Mapping[Month, Extent], revisions: Mapping[Month, str
             month, extent.rides, rides, settings.month_least_share
         )
         if why is not None and taken(month, revisions[month], settings.lake) is None:
-            raise ReplayError(f"{month} is not whole, and its own run would wait: {why}")
+            raise ReplayError(
+                f"{month} is not whole, and its own run would wait: {why}. Replay other months, or take it as it is: "
+                f"taxifare take {month} --by YOU --reason WHY"
+            )
 
 
 def _prepared(month: Month, history: AllMonths, settings: Settings, extents: dict[Month, Extent]) -> Trips:

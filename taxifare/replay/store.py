@@ -186,4 +186,6 @@ def training_folder(settings: Settings) -> Iterator[Path]:
         with FileLock(folder / "lock", timeout=0):
             yield folder
     except Timeout as error:
-        raise ReplayError(f"another replay of these settings is at work, in {folder}") from error
+        raise ReplayError(
+            f"another replay of these settings is at work, in {folder}: wait for its end, or end it"
+        ) from error

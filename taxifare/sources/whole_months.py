@@ -125,12 +125,17 @@ def take(source: TripSource, month: Month, settings: SourceSettings, lake: UPath
         raise NothingToTakeError("expected who takes the month and why, received nothing: --by YOU --reason WHY")
     revision = published_before(source, month + 1).get(month)
     if revision is None:
-        raise NothingToTakeError(f"month {month} is not published")
+        raise NothingToTakeError(f"month {month} is not published: taxifare months lists those that are")
     if (earlier := taken(month, revision, lake)) is not None:
-        raise NothingToTakeError(f"month {month} was taken by {earlier.by} at {earlier.at:%Y-%m-%d %H:%M} UTC")
+        raise NothingToTakeError(
+            f"month {month} was taken by {earlier.by} at {earlier.at:%Y-%m-%d %H:%M} UTC: it is run as it is. See "
+            "taxifare months"
+        )
     why = _known_to_lack(source, month, revision, source.rides(), settings, lake)
     if why is None:
-        raise NothingToTakeError(f"month {month} does not wait: nothing speaks against it, or it has not been read yet")
+        raise NothingToTakeError(
+            f"month {month} does not wait: nothing speaks against it, or it has not been read yet. See taxifare months"
+        )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     said = {"revision": revision, "lacks": why, "by": one_line(by), "reason": one_line(reason), "at": now}
     _write(_taken(lake, month, revision), said)
