@@ -199,6 +199,35 @@ def test_an_unknown_request_is_named_in_the_error(desk: Desk) -> None:
     assert "2015-09-v9" in answer.stderr
 
 
+SIGNED = "--by Ada --reason airports"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"decide 2015-09-v9 --approve {SIGNED}",
+        f"decide HELD --approve {SIGNED}",
+        "ask-again 2015-09-v9",
+        f"rollback {SIGNED}",
+        f"rollback --to 1 {SIGNED}",
+        f"rollback --to 9 {SIGNED}",
+        f"standing end {SIGNED}",
+        "standing ask",
+        f"take 2030-01 {SIGNED}",
+        "explain nobody",
+        "history --month 2014-12",
+        "history --head 1:00000000",
+        "tuned",
+        "new-data 2015-01",
+    ],
+)
+def test_a_refusal_says_what_to_do_next(desk: Desk, command: str) -> None:
+    held = desk.ask("2015-01", "2", "1", verdict=Verdict.HOLD)
+    refused = desk.run(*command.replace("HELD", held.id).split(), columns=900)
+    assert refused.exit_code in {1, 2}, refused.output
+    assert re.search(r"taxifare [a-z-]+\b|make dev|--verify|\b[A-Z_]{6,}", refused.stderr), refused.stderr
+
+
 def test_history_says_who_why_and_on_which_day(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     desk.run("decide", request.id, "--approve", "--by", "Ben", "--reason", "airports")
