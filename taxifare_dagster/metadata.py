@@ -223,7 +223,9 @@ def slices(parts: Iterable[SliceComparison], unit: Unit) -> dg.TableMetadataValu
         )
         for part in parts
     )
-    return table(Table((Heading("slice"), Heading("trips", "int"), *errors, *_gain_headings(unit)), tuple(rows)))
+    return table(
+        Table((Heading("slice"), Heading("trips, last days", "int"), *errors, *_gain_headings(unit)), tuple(rows))
+    )
 
 
 def _gain_headings(unit: Unit) -> tuple[Heading, ...]:

@@ -20,6 +20,7 @@ def test_the_terminal_shows_the_question_with_its_links_and_token(tmp_path: Path
         eventually(lambda: sent in terminal.read_text(), "the question in the terminal", within_s=300)
     shown = terminal.read_text()
     assert "Sensors start by themselves; questions appear here." in shown
+    assert "- DEBUG -" not in shown
     question = shown[shown.index("\nEvaluation MAE: none - New training MAE: ") : shown.index(sent)]
     approve = next(line for line in question.splitlines() if line.startswith("Approve: "))
     assert approve.startswith(f"Approve: {url}/locations/taxifare_dagster.definitions/jobs/decision_job/")
