@@ -28,6 +28,8 @@ def errors_told() -> Iterator[None]:
     except SettingsError as error:
         typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)
         raise typer.Exit(2) from error
+    except typer.BadParameter as error:
+        raise typer.BadParameter(typed(error.message)) from error
     except ToldError as error:
         typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)
         raise typer.Exit(1) from error

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-import click
 import pandas as pd
 import typer
 from rich.console import Console
@@ -218,10 +217,11 @@ def approvals_in_force() -> Approvals:
     return approvals_of(settings)
 
 
-def written(option: click.Option, text: str | None) -> str | None:
-    """Returns what an option says about who decides, or why; one that says nothing ends the command."""
+def written(option: typer.CallbackParam, text: str | None) -> str | None:
+    """Returns what --by or --reason says; one that says nothing ends the command, before anything is asked or told."""
     if text is not None and not one_line(text):
-        raise typer.BadParameter(f"expected {option.help}, received nothing that can be read")
+        what = {"by": "the name of whoever decides", "reason": "why, in a sentence"}[str(option.name)]
+        raise typer.BadParameter(f"expected {what}, received nothing")
     return text
 
 

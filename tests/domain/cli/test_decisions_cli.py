@@ -176,7 +176,9 @@ def test_nobody_decides_without_a_name_and_a_reason(desk: Desk) -> None:
         for by, reason, option in ((" ", "airports", "--by"), ("Ada", "", "--reason")):
             refused = desk.run(*command.split(), "--by", by, "--reason", reason)
             assert refused.exit_code == 2
-            assert re.search(rf"'{option}': expected Wh.*, received nothing", " ".join(refused.output.split()))
+            assert re.search(
+                rf"'{option}': expected (the name|why).*, received nothing", " ".join(refused.output.split())
+            )
     with desk.approvals.ledger.reading() as entries:
         assert entries.refusals() == [], "it is refused before anything is asked of the ledger"
 
