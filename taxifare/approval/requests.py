@@ -206,6 +206,6 @@ def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:
     if not decided_by or not reason:
         missing = [name for name, said in (("who decides", decided_by), ("why", reason)) if not said]
         raise UnsignedError(
-            f"a decision on {request_id}: expected who decides and why, received nothing for {' and '.join(missing)}: fill in "
-            "decided_by and reason on the page, or --by and --reason of taxifare decide"
+            f"a decision on {request_id}: expected who decides and why, received nothing for {' and '.join(missing)}: "
+            "fill in decided_by and reason on the page, or --by and --reason of taxifare decide"
         )
