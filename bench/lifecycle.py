@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar, cast
 
 import numpy as np
@@ -92,7 +93,7 @@ def bench_registry(processed: pd.DataFrame, version: str, registry: ModelRegistr
                 model.network, settings.city_facts, model.exposure, run_id=run_id, fingerprint=str(number), tags={}
             )
 
-    print(f"logging and registering a model: {min(timed(lambda n=n: register(n))[1] for n in range(3)):.2f} s")
+    print(f"logging and registering a model: {min(timed(partial(register, number))[1] for number in range(3)):.2f} s")
     model.predict(processed.head(100_000))
     seconds = min(timed(lambda: model.predict(processed))[1] for _ in range(3))
     sample = processed.head(KERAS_TRIPS)

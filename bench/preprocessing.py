@@ -143,7 +143,7 @@ def haversine_km(trips: pd.DataFrame) -> np.ndarray:
 def manhattan_km(trips: pd.DataFrame) -> np.ndarray:
     north = np.radians(trips["dropoff_latitude"] - trips["pickup_latitude"])
     east = np.radians(trips["dropoff_longitude"] - trips["pickup_longitude"])
-    return np.asarray(6371 * (north.abs() + east.abs()))
+    return np.asarray(6371 * (np.abs(north) + np.abs(east)))
 
 
 def geohash(latitude: float, longitude: float, precision: int) -> str:

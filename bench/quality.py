@@ -105,7 +105,7 @@ class Result:
     @property
     def maes(self) -> np.ndarray:
         """Mean absolute error of each seed."""
-        return np.abs(self.errors).mean(axis=1)
+        return np.asarray(np.abs(self.errors).mean(axis=1))
 
     @property
     def rmse(self) -> float:
@@ -115,7 +115,7 @@ class Result:
     @property
     def absolute(self) -> np.ndarray:
         """Absolute error of each trip, averaged over the seeds."""
-        return np.abs(self.errors).mean(axis=0)
+        return np.asarray(np.abs(self.errors).mean(axis=0))
 
 
 Learner = Callable[[Rows, Rows, int], np.ndarray]
@@ -286,7 +286,7 @@ def corrected_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
     held, held_upper = quote(network, train.features[train.stops]).T
     share = correction_share(held - train.targets[train.stops], held_upper - held)
     predicted, upper = quote(network, judge.features).T
-    return predicted + share * (upper - predicted)
+    return np.asarray(predicted + share * (upper - predicted))
 
 
 def usual(train: Rows) -> Architecture:
@@ -342,7 +342,7 @@ def course_network(train: Rows, judge: Rows, seed: int) -> np.ndarray:
         verbose=0,
     )
     TIMES["the course's network"] = ends[stop.best_epoch] - started, stop.best_epoch + 1
-    return network.predict(course_preprocess(judge.trips), batch_size=16384, verbose=0)[:, 0]
+    return np.asarray(network.predict(course_preprocess(judge.trips), batch_size=16384, verbose=0)[:, 0])
 
 
 if __name__ == "__main__":

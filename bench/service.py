@@ -138,7 +138,7 @@ def trained(home: Path) -> Path:
         sequence=1,
         version=version,
         digest=digest,
-        city=settings.city,
+        city=settings.city.slug,
         target=settings.target,
         by="bench",
         reason="to be measured",

@@ -174,16 +174,16 @@ def report(keep: Path) -> None:
             seen = f"alarm on {alarm:%d %B}, {(alarm - span.moves).days + 1} days of it known"
         quiet = watched.days if span.moves is None else watched.days[watched.days.index < span.moves]
         print(f"| {span.name} | {len(quiet)} | {int(is_false)} | {seen} | {float(quiet['score'].max()):.1f} |")
-    months: dict[str, list[tuple[bool, float, int]]] = {}
+    months: dict[str, list[tuple[bool, int]]] = {}
     for span in [*QUIET, MOVING[0]]:
         for month, found in by_month(span):
             moved = span.moves is not None and month >= span.moves.to_period("M")
             for test, (_, drifting) in found.items():
-                months.setdefault(test, []).append((moved, 0.0, drifting))
+                months.setdefault(test, []).append((moved, drifting))
     print("\n| preset | quiet months with an alarm | half of the features | September 2012 |\n|---|---|---|---|")
-    for test, found in months.items():
-        quiet_ones = [drifting for moved, _, drifting in found if not moved]
-        moved_ones = [drifting for moved, _, drifting in found if moved]
+    for test, drifted in months.items():
+        quiet_ones = [drifting for moved, drifting in drifted if not moved]
+        moved_ones = [drifting for moved, drifting in drifted if moved]
         told = f"{sum(n > 0 for n in quiet_ones)} of {len(quiet_ones)}"
         half = sum(n >= len(PRESET_FEATURES) / 2 for n in quiet_ones)
         print(f"| {test} | {told} | {half} | {', '.join(map(str, moved_ones))} of 10 features |")

@@ -96,8 +96,9 @@ def by_recorded_files(found: Evidence, ledger: Ledger) -> Evidence:
     """The same evidence, gathered by the files that the ledger has on record."""
 
     def of_files(scored: Contender | None) -> Contender | None:
-        content = None if scored is None else entries.content(scored.version)
-        return scored if content is None else scored.model_copy(update={"files_digest": content.files_digest})
+        if scored is None or (content := entries.content(scored.version)) is None:
+            return scored
+        return scored.model_copy(update={"files_digest": content.files_digest})
 
     with ledger.reading() as entries:
         return found.model_copy(update={"staging": of_files(found.staging), "production": of_files(found.production)})
@@ -207,8 +208,8 @@ class Office:
         told = None if home is None else ToldHeads(home, ledger.place)
         return cls(Approvals(ledger, registry, lambda: SECRET, told=told, valid_days=30, clock=clock), registry, clock)
 
-    def ask(self, *args: str | None, **kwargs: object) -> Request:
-        return self.request(evidence(*args, **kwargs))
+    def ask(self, subject: str, staging: str, production: str | None, **found: Any) -> Request:
+        return self.request(evidence(subject, staging, production, **found))
 
     def gathered(self, found: Evidence) -> Evidence:
         """The same evidence, by the files on record."""
@@ -228,7 +229,7 @@ class Office:
         token = self.approvals.answer_tokens(request)[decision]
         return self.approvals.decide(request.id, decision, by, "I looked at the slices", token, override=override)
 
-    def versions(self) -> list[str]:
+    def versions(self) -> list[str | None]:
         """The versions that were production, in their order."""
         return [entry.version for entry in self.approvals.record.history()]
 

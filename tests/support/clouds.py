@@ -170,13 +170,16 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def front_of(cloud: Cloud, backend: str) -> Iterator[Front]:
     """A front before a cloud's server."""
-    handler = type("Handler", (_Handler,), {})
-    with _Server(("127.0.0.1", 0), handler) as listener:
-        handler.front = Front(cloud, f"http://127.0.0.1:{listener.server_port}", backend)
+
+    class Handler(_Handler):
+        pass
+
+    with _Server(("127.0.0.1", 0), Handler) as listener:
+        Handler.front = Front(cloud, f"http://127.0.0.1:{listener.server_port}", backend)
         thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
-            yield handler.front
+            yield Handler.front
         finally:
             listener.shutdown()
             thread.join()

@@ -32,11 +32,11 @@ class _Moments:
         connect = sqlite3.connect
 
         def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-            connection = connect(*args, **kwargs)
+            connection: sqlite3.Connection = connect(*args, **kwargs)
             connection.set_trace_callback(self._hear_statement)
             return connection
 
-        sqlite3.connect = sqlite3.dbapi2.connect = traced  # type: ignore[attr-defined]
+        sqlite3.connect = sqlite3.dbapi2.connect = traced  # type: ignore[assignment]
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[object, ...]) -> None:

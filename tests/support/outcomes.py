@@ -73,7 +73,7 @@ def segment(lake: UPath, lines: Sequence[Answer | ToldOutcome], name: str = "201
     folder = log.collected_in(lake)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(lines))
-    return folder / f"{name}.jsonl"
+    return UPath(folder / f"{name}.jsonl")
 
 
 def priced_rides(rides: int, days: int = 2, seed: int = 1) -> pd.DataFrame:

@@ -151,13 +151,16 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def publisher_server(files: dict[str, bytes] | None = None) -> Iterator[Publisher]:
     """A publisher on a free port of the loopback address, gone at the end."""
-    handler = type("Handler", (_Handler,), {})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        handler.publisher = Publisher(f"http://127.0.0.1:{server.server_port}", files or {})
+
+    class Handler(_Handler):
+        pass
+
+    with _Server(("127.0.0.1", 0), Handler) as server:
+        Handler.publisher = Publisher(f"http://127.0.0.1:{server.server_port}", files or {})
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
-            yield handler.publisher
+            yield Handler.publisher
         finally:
             server.shutdown()
             thread.join()

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def make_bundle(
         target=target,
         unit="USD" if target == "fare" else "min",
         city=city,
-        facts=facts,
+        facts=asdict(facts),
         limits=Limits(
             longitude_range_deg=facts.longitude_range_deg,
             latitude_range_deg=facts.latitude_range_deg,
@@ -147,7 +147,7 @@ def _golden(facts: City, base_usd: float) -> Golden:
         **{name: values.tolist() for name, values in ends.items()},
         "passenger_count": [1] * n,
     }
-    rides = Rides(np.array(moments, "datetime64[s]"), *ends.values(), np.ones(n, np.int64))
+    rides = Rides(np.array(moments, "datetime64[s]"), **ends, passenger_count=np.ones(n, np.int64))
     ways_km = RideFeatures(facts).of(
         rides.pickup_datetime,
         (rides.pickup_longitude, rides.pickup_latitude),

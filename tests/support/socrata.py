@@ -106,10 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
                 status, answer = portal.answer(found[1] if found else "", query)
                 self._send(status, json.dumps(answer).encode(), "application/json")
             case fault:
-                status, _, retry_after = fault.partition(":")
+                code, _, retry_after = fault.partition(":")
                 headers = {"Retry-After": retry_after} if retry_after else {}
                 said = {"code": "throttled", "error": True, "message": "Too many requests"}
-                self._send(int(status), json.dumps(said).encode(), "application/json", headers)
+                self._send(int(code), json.dumps(said).encode(), "application/json", headers)
 
     def _send(self, status: int, content: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -125,11 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def portal_server() -> Iterator[Portal]:
     """A portal without data sets."""
-    handler = type("Handler", (_Handler,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        handler.portal = Portal(f"http://127.0.0.1:{server.server_port}/resource")
+
+    class Handler(_Handler):
+        pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Handler.portal = Portal(f"http://127.0.0.1:{server.server_port}/resource")
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield handler.portal
+        yield Handler.portal
         server.shutdown()
 
 
@@ -138,7 +141,7 @@ def published(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.reindex(columns=[*TEXTS, *NUMBERS])
 
 
-def quarter_hours(times: pd.Series) -> pd.Series:
+def quarter_hours(times: "pd.Series[pd.Timestamp]") -> "pd.Series[str]":
     """Times as the portal writes them, rounded to a quarter of an hour."""
     return times.dt.round("15min").dt.strftime("%Y-%m-%dT%H:%M:%S.000")
 

@@ -14,6 +14,7 @@ import dagster as dg
 import pandas as pd
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from upath import UPath
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import Message
@@ -22,7 +23,8 @@ from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
-from taxifare.sources import BasePublication, Folder, Publication, SourceError, TripSource, make_source
+from taxifare.sources import BasePublication, Publication, SourceError, TripSource, make_source
+from taxifare.sources.folder import Folder
 from taxifare.trips.months import Month, parse_month
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.home import prepare_home
@@ -154,7 +156,7 @@ class World:
 
     def reading(self, folder: Path) -> "World":
         """This world, same folder, with trips from files."""
-        return World(self.settings, self.publisher, self.chat, Folder(folder))
+        return World(self.settings, self.publisher, self.chat, Folder(UPath(folder)))
 
     @cached_property
     def instance(self) -> dg.DagsterInstance:
