@@ -60,7 +60,8 @@ def built(base: str, target: str) -> Iterator[str]:
     """An image of the recipe, gone afterwards."""
     image = f"localhost/taxifare-test-{target}"
     lent = [f"--volume={path}:{path}:ro" for path in MACHINE if Path(path).exists()]
-    chosen = ("--isolation=chroot", "--network=host", f"--build-arg=BASE_IMAGE={base}", f"--target={target}")
+    arguments = (f"--build-arg=BASE_IMAGE={base}", "--build-arg=COMMIT=1bf2389c0ffee")
+    chosen = ("--isolation=chroot", "--network=host", *arguments, f"--target={target}")
     run("buildah", "bud", *chosen, *lent, "--file=deploy/Dockerfile", f"--tag={image}", ".", cwd=REPOSITORY)
     yield image
     run("podman", "rmi", "--force", image)
@@ -98,6 +99,7 @@ def test_the_image_runs_a_month_as_nobody(image: str, state: str) -> None:
     assert said("id", "--user").strip() == "10001"
     assert said("python", "--version").startswith("Python 3.11.")
     assert said("ls", "/usr/sbin/nginx")
+    assert said("taxifare", "--version") == "taxifare 0.1.0 (1bf2389c0ffe)\n"
     month = said("python", "-m", "taxifare_dagster.demo", **{**SMALL, "LAST_MONTH": "2015-01"})
     assert "2015-01" in month
     assert "approved" in month
