@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
-from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -32,6 +31,8 @@ WALL_CLOCK = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?"
 EXAMPLE_TIME = "2015-03-14 18:05"
 
 _WALL_CLOCK = re.compile(WALL_CLOCK, re.ASCII)
+
+_HALF_TURN_DEG = 180.0
 
 _SHOWN = 100
 """Most characters of a received value that are repeated."""
@@ -167,9 +168,9 @@ def checked(told: Mapping[str, object], limits: Limits) -> Ride:
     ... }
     >>> checked(told, limits).passenger_count
     1
-    >>> checked({**told, "pickup_longitude": 0}, limits)
+    >>> checked({**told, "passenger_count": 9}, limits)
     Traceback (most recent call last):
-    taxifare.serving.rides.RideError: pickup_longitude: expected degrees from -74.3 to -73.7, received 0
+    taxifare.serving.rides.RideError: passenger_count: expected a whole number from 1 to 7, or null, received 9
 
     Raises:
         RideError: A field is missing, unknown, of another type or outside the limits; all faults are named.
@@ -199,12 +200,13 @@ def remarks(places: Sequence[float | None], limits: Limits) -> tuple[str, ...]:
     ('pickup: longitude and latitude are swapped', 'the ride ends outside the city whose rides the model prices')
 
     Args:
-        places: Longitude and latitude of pickup, then of drop-off, degrees; None or NaN for what is no number.
+        places: Longitude and latitude of pickup, then of drop-off, degrees; None or NaN for what is no number; such
+            an end, or one of no place on earth, has no remark.
         limits: Of the model.
     """
     found = []
     for end, what, place in (("pickup", "begins", places[:2]), ("dropoff", "ends", places[2:])):
-        known = [degrees for degrees in place if degrees is not None and isfinite(degrees)]
+        known = [degrees for degrees in place if degrees is not None and abs(degrees) <= _HALF_TURN_DEG]
         if len(known) < len(place) or limits.holds(*known):
             continue
         if limits.holds(*reversed(known)):
