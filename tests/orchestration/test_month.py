@@ -8,6 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from taxifare.approval.message import verdict_in_words
 from taxifare.gate.evidence import Verdict
 from taxifare.training.challengers import Renewal
 from taxifare.trips.features import feature_names
@@ -163,9 +164,8 @@ class TestEveryVerdictIsAnAnswer:
         assert check.severity is dg.AssetCheckSeverity.WARN
         assert check.metadata["verdict"].value == "HOLD"
         assert check.description == check.metadata["answer"].value
-        assert check.description.startswith(
-            "2015-01: HOLD, no difference worth a promotion (a gain of at least 100.00 "
-        )
+        in_words = verdict_in_words(world.evidence(JANUARY))
+        assert check.description.startswith(f"2015-01: HOLD, {in_words} (a gain of at least 100.00 ")
         assert min(check.metadata) == "answer", "pages of checks sort by name"
         assert world.evidence(JANUARY).verdict is Verdict.HOLD
 
