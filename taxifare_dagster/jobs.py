@@ -115,9 +115,9 @@ def send_approval_message(
     if comparison is None:
         raise dg.Failure(f"{subject} has not been compared yet: materialize its assets first", allow_retries=False)
     page = _comparison_page(comparison.evidence, settings)
-    production = comparison.production_version
-    is_of_production = comparison.is_of_month and production is not None
-    rules = rules_since_training(settings, str(production), subject) if is_of_production else ()
+    rules: tuple[str, ...] = ()
+    if comparison.production_version is not None and comparison.is_of_month:
+        rules = rules_since_training(settings, comparison.production_version, subject)
     asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page, rules=rules)
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
     if asked.decided is not None:

@@ -26,13 +26,17 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)
+        _tell(error)
         raise typer.Exit(2) from error
     except typer.BadParameter as error:
         raise typer.BadParameter(typed(error.message)) from error
     except ToldError as error:
-        typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)
+        _tell(error)
         raise typer.Exit(1) from error
     except OSError as error:
         typer.echo(f"{error.filename or 'a file'}: expected to read or write it, received: {error.strerror}", err=True)
         raise typer.Exit(1) from error
+
+
+def _tell(error: Exception) -> None:
+    typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)

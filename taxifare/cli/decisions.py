@@ -102,7 +102,7 @@ def decide(
     ] = None,
     override: Annotated[bool, typer.Option("--override", help="Approve although the verdict is against it.")] = False,
 ) -> None:
-    """Approve or reject a request; an approval makes exactly the version that was shown production."""
+    """Approve or reject a request; an approval puts exactly the version that was shown into production."""
     if approve is None:
         raise typer.BadParameter("expected --approve or --reject, received neither")
     approvals = approvals_in_force()
@@ -122,7 +122,8 @@ def history(
     month: Annotated[
         str | None,
         typer.Option(
-            "--month", help="YYYY-MM: only who was production when that month was compared; exit code 1 if it was not."
+            "--month",
+            help="YYYY-MM: only who was production when that month was compared; exit code 1 if it never was.",
         ),
     ] = None,
     verify: Annotated[

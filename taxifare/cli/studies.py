@@ -74,7 +74,7 @@ def show_learning_curve(
     ] = 3,
     output: Annotated[Path | None, typer.Option(help="PNG file for the curve; it is in MLflow in any case.")] = None,
 ) -> None:
-    """Measure how much more base trips lower the error. If it is interrupted, run it again and it resumes."""
+    """Measure by how much additional base trips lower the error. If it is interrupted, run it again and it resumes."""
     settings, numbers = settings_in_force(), read_as(_SIZES, sizes.split(","))
     whole = settings.model_copy(update={"dataset_size": None})
     published = make_source(settings, on_download=download_bar).read_base()

@@ -151,7 +151,7 @@ def _settings() -> str:
     """Returns that whatever `.env` sets is a setting."""
     if faults := list(unknown_names(dotenv_values(ENV_FILE))):
         raise DisorderError("; ".join(faults))
-    return f"every name in {ENV_FILE} is one" if Path(ENV_FILE).exists() else f"there is no {ENV_FILE} here"
+    return f"every name in {ENV_FILE} is a setting" if Path(ENV_FILE).exists() else f"there is no {ENV_FILE} here"
 
 
 def _machines(settings: Settings, run_server: str | None) -> str:
@@ -265,12 +265,12 @@ def _usable(found: Publication | None, month: Month | None, settings: Settings) 
     """Returns how many of some trips can be learned from, by the rules of the assets and their checks.
 
     Args:
-        found: The trips; None where no setting says what they look like.
+        found: The trips; None where no setting says what their columns are.
         month: Which they are of; None: of the base years, of which only some have to be usable.
         settings: Say what is expected of them.
     """
     if found is None:
-        return f"as {settings.trip_source} has them: no setting says what they look like"
+        return f"as {settings.trip_source} has them: no setting says what their columns are"
     trips, target = found.trips, settings.target_facts
     ensure_target(target, found.known(target.column), len(trips), found.origin)
     cleaned = clean(trips, settings.city_facts, target).trips

@@ -82,7 +82,7 @@ class TripSource(Protocol):
     def sample(self, month: Month | None) -> Publication | None:  # noqa: ARG002 - likewise
         """Returns a thousand or so trips of a month, or of the base years, read as all of them would be.
 
-        None where no setting says what the trips look like: those of publishers, and simulated ones.
+        None where no setting says what their columns are: those of publishers, and simulated ones.
 
         Args:
             month: A published one; None: the base years.
