@@ -13,8 +13,11 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.comparisons import compare, record
 from taxifare.approval.due import Known, is_past
+from taxifare.approval.records import readable
+from taxifare.approval.requests import approved_on
 from taxifare.gate.evidence import Appraisal, Verdict
 from taxifare.gate.scores import EvaluationError, Interval
+from taxifare.gate.staleness import baseline_shown
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import calendar_in
 from taxifare.monitoring.guards import (
@@ -97,7 +100,10 @@ def production_is_not_stale(
         if candidate is None
         else _attainable(preprocessed_data, production_eval_mae, candidate, registry, settings)
     )
-    change = change_since_approval(preprocessed_data, production_eval_mae, attainable, registry, settings)
+    with approvals.ledger.reading() as entries:
+        approved = approved_on(production_eval_mae.contender.version, entries.promotions(), entries.requests())
+    then = None if approved is None else baseline_shown(readable(approved))
+    change = change_since_approval(preprocessed_data, production_eval_mae, then, attainable, settings)
     of_these_trips = None if attainable is None else candidate
     past = is_past(month_of_partition(key), Known.of(approvals))
     return dg.AssetCheckResult(

@@ -333,13 +333,18 @@ def track_record(record: TrackRecord, unit: Unit) -> Metadata:
 
 
 def change(found: Change, version: str | None) -> Metadata:
-    """Returns why a version errs more or less than when it was approved."""
+    """Returns why a version errs more or less than when it was approved; parts of it only where that is on record."""
+    rise, since = found.rise, {}
+    if rise is not None:
+        parts = measured(
+            found.unit, rise=rise.whole, rise_by_a_harder_month=rise.harder, rise_by_lost_skill=rise.staler
+        )
+        since = {**parts, "skill_when_approved": rise.then.skill}
     return {
         "why": found.sentence,
-        **measured(found.unit, rise=found.rise, rise_by_a_harder_month=found.harder, rise_by_lost_skill=found.staler),
+        **since,
         "rules_not_learned": "; ".join(found.rules) or "none",
         "skill": found.now.skill,
-        "skill_when_approved": found.then.skill,
         **({} if found.attainable is None else interval(found.attainable, found.unit)),
         **measured(found.unit, tolerated=found.tolerated),
         "production_version": str(version),

@@ -3,12 +3,13 @@
 Rules over the ledger's entries within one transaction; `approvals` opens it, and tells the registry afterwards.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from taxifare.approval.errors import ApprovalError, UnknownRequestError, UnsignedError
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import Comparison, Outcome, Request, RequestState
+from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
 from taxifare.trips.editions import BASE
 
 
@@ -37,6 +38,20 @@ def last_round(entries: Entries, about: Comparison | Request) -> Request | None:
     """Returns the last question about the same evidence, None where nobody was asked about it."""
     same = (request for request in entries.requests() if request.evidence_digest == about.evidence_digest)
     return max(same, key=lambda request: request.round, default=None)
+
+
+def approved_on(version: str, history: Iterable[Promotion], asked: Iterable[Request]) -> Request | None:
+    """Returns the question on which a version last became production; None where that is not on record.
+
+    A version that production was rolled back to had been approved before.
+
+    Args:
+        version: The version.
+        history: The promotions and rollbacks on record, in order.
+        asked: The requests on record.
+    """
+    approved = [change.request_id for change in history if change.version == version and change.request_id is not None]
+    return next((request for request in asked if approved and request.id == approved[-1]), None)
 
 
 def is_void(end: Outcome | None) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pandas as pd
 
-from taxifare.gate.evidence import Contender
+from taxifare.gate.evidence import Contender, Evidence
 from taxifare.gate.scores import Interval, describe_gain, difficulty_of, skill
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
@@ -36,31 +36,26 @@ def baseline_of(trips: Trips, contender: Contender) -> Baseline:
     return Baseline(mae=contender.scores.mae, difficulty_mae=difficulty_of(trips))
 
 
-class Change(Frozen):
-    """Why the error of a model differs from what it was when it was approved, and whether the model is stale.
+def baseline_shown(evidence: Evidence | None) -> Baseline | None:
+    """Returns how well a version did by the evidence that it was approved on; None where that is not on record."""
+    if evidence is None:
+        return None
+    return Baseline(mae=evidence.staging.scores.mae, difficulty_mae=evidence.difficulty_mae)
+
+
+class Rise(Frozen):
+    """By how much more a model errs than when it was approved; less, where a number is negative.
 
     Attributes:
         then: How it did when it was approved.
         now: How it does on this month.
-        unit: Unit of the numbers.
-        tolerance: The most skill that it may surely lack.
-        attainable: What the month's candidate saves a trip on the same trips; None where that is not known.
-        rules: Dated rules that have come into force since it was trained, in words.
     """
 
     then: Baseline
     now: Baseline
-    unit: Unit
-    tolerance: float
-    attainable: Interval | None
-    rules: tuple[str, ...] = ()
-
-    def with_rules(self, rules: Sequence[str]) -> "Change":
-        """Returns the same, with the dated rules that have come into force since the model was trained."""
-        return self.model_copy(update={"rules": tuple(rules)})
 
     @property
-    def rise(self) -> float:
+    def whole(self) -> float:
         """How much more it errs."""
         return self.now.mae - self.then.mae
 
@@ -72,7 +67,48 @@ class Change(Frozen):
     @property
     def staler(self) -> float:
         """How much more it errs because it has less skill: the rest."""
-        return self.rise - self.harder
+        return self.whole - self.harder
+
+    def told(self, unit: Unit) -> str:
+        """Returns it in words."""
+        hardness = "harder" if self.harder >= 0 else "easier"
+        fit = "less well" if self.staler >= 0 else "better"
+        return (
+            f"The error went from {self.then.mae:.2f} to {self.now.mae:.2f} {unit} a ride ({self.whole:+.2f}): "
+            f"{self.harder:+.2f} because the month is {hardness} for any model (a flat per-km rate is off by "
+            f"{self.now.difficulty_mae:.2f} {unit}, was {self.then.difficulty_mae:.2f}), "
+            f"{self.staler:+.2f} because the model fits it {fit} "
+            f"(skill {self.now.skill:.1%}, was {self.then.skill:.1%})."
+        )
+
+
+class Change(Frozen):
+    """Why the error of a model differs from what it was when it was approved, and whether the model is stale.
+
+    Attributes:
+        then: How it did when it was approved; None where that is not on record.
+        now: How it does on this month.
+        unit: Unit of the numbers.
+        tolerance: The most skill that it may surely lack.
+        attainable: What the month's candidate saves a trip on the same trips; None where that is not known.
+        rules: Dated rules that have come into force since it was trained, in words.
+    """
+
+    then: Baseline | None
+    now: Baseline
+    unit: Unit
+    tolerance: float
+    attainable: Interval | None
+    rules: tuple[str, ...] = ()
+
+    def with_rules(self, rules: Sequence[str]) -> "Change":
+        """Returns the same, with the dated rules that have come into force since the model was trained."""
+        return self.model_copy(update={"rules": tuple(rules)})
+
+    @property
+    def rise(self) -> Rise | None:
+        """How much more it errs, and why; None where it is not on record how it did when it was approved."""
+        return None if self.then is None else Rise(then=self.then, now=self.now)
 
     @property
     def tolerated(self) -> float:
@@ -92,6 +128,11 @@ class Change(Frozen):
                 "It is unknown whether the model is stale: the month's candidate was not scored on these trips. "
                 "Materialize staging_model, then run this check again."
             )
+        if self.attainable == Interval(mean=0.0, low=0.0, high=0.0):
+            return (
+                "The model is not stale: the month's candidate is the model itself, for nothing trained on the month "
+                "was closer on the same trips."
+            )
         return (
             f"The model is {'' if self.is_stale else 'not '}stale: on the same trips the month's candidate saves "
             f"{describe_gain(self.attainable, self.unit)}; tolerance: {self.tolerated:.3f}."
@@ -100,14 +141,9 @@ class Change(Frozen):
     @property
     def sentence(self) -> str:
         """The change in words."""
-        hardness = "harder" if self.harder >= 0 else "easier"
-        fit = "less well" if self.staler >= 0 else "better"
+        unknown = f"The error is {self.now.mae:.2f} {self.unit} a ride; what it was at its approval is not on record."
         parts = (
-            f"The error went from {self.then.mae:.2f} to {self.now.mae:.2f} {self.unit} a ride ({self.rise:+.2f}): "
-            f"{self.harder:+.2f} because the month is {hardness} for any model (a flat per-km rate is off by "
-            f"{self.now.difficulty_mae:.2f} {self.unit}, was {self.then.difficulty_mae:.2f}), "
-            f"{self.staler:+.2f} because the model fits it {fit} "
-            f"(skill {self.now.skill:.1%}, was {self.then.skill:.1%}).",
+            unknown if self.rise is None else self.rise.told(self.unit),
             self.finding,
             f"Fare rules that changed since training: {'; '.join(self.rules)}." if self.rules else "",
         )
@@ -115,7 +151,7 @@ class Change(Frozen):
 
 
 def explain_change(
-    then: Baseline,
+    then: Baseline | None,
     now: Baseline,
     exposure: Sequence[Exposure],
     validation: pd.DataFrame,
@@ -127,7 +163,7 @@ def explain_change(
     """Returns why a model errs more or less than when it was approved, and whether it is stale.
 
     Args:
-        then: How it did when it was approved.
+        then: How it did when it was approved; None where that is not on record.
         now: How it does on the validation trips.
         exposure: What it has been trained on.
         validation: The validation trips.

@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 from taxifare.approval.faults import FaultNotice
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import readable
+from taxifare.approval.requests import approved_on
 from taxifare.errors import ToldError
-from taxifare.gate.staleness import Baseline, rules_between
+from taxifare.gate.staleness import Baseline, baseline_shown, rules_between
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Manifest, read_manifest
 from taxifare.settings import Settings
@@ -218,16 +219,13 @@ def expectation(entries: Entries, version: str) -> Expectation | None:
         entries: The ledger's.
         version: The version in production.
     """
-    asked = entries.last_request_of(version)
+    approved = approved_on(version, entries.promotions(), entries.requests())
     months = [one for one in entries.comparisons().values() if one.is_of_month]
     latest = max(months, key=lambda one: one.subject, default=None)
-    if asked is None or latest is None:
+    if approved is None or latest is None:
         return None
-    then, now = readable(asked), readable(latest)
-    if then is None or now is None:
-        return None
-    baseline = Baseline(mae=then.staging.scores.mae, difficulty_mae=then.difficulty_mae)
-    return Expectation(baseline, now.difficulty_mae, latest.subject)
+    then, now = baseline_shown(readable(approved)), readable(latest)
+    return None if then is None or now is None else Expectation(then, now.difficulty_mae, latest.subject)
 
 
 def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, FaultNotice]:

@@ -193,9 +193,7 @@ def _promised(entries: Entries, promotion: Promotion | None) -> Request | None:
     """Returns the question on which what is in production was approved; what a rollback returned to had one, too."""
     if promotion is None or promotion.version is None:
         return None
-    if promotion.request_id is not None:
-        return entries.request(promotion.request_id)
-    return entries.last_request_of(promotion.version)
+    return requests.approved_on(promotion.version, entries.promotions(), entries.requests())
 
 
 def _questions(known: Known, now: datetime) -> Iterator[OpenQuestion]:

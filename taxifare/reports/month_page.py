@@ -14,11 +14,12 @@ from taxifare.approval.due import Known
 from taxifare.approval.ledger import Entries
 from taxifare.approval.message import VERDICT_IN_WORDS, verdict_in_words
 from taxifare.approval.records import Promotion, readable
+from taxifare.approval.requests import approved_on
 from taxifare.digests import digest
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
-from taxifare.gate.staleness import Baseline, Change
+from taxifare.gate.staleness import Baseline, Change, baseline_shown
 from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
@@ -133,12 +134,12 @@ class MonthPage:
 
     @property
     def change(self) -> Change | None:
-        """Why production errs more or less than was promised; None where either is not known."""
-        evidence, promised = self.month.evidence, self.promised
-        if evidence is None or evidence.production is None or promised is None:
+        """Why production errs more or less than was promised, and whether it is stale; None where it was not scored."""
+        evidence = self.month.evidence
+        if evidence is None or evidence.production is None:
             return None
         return Change(
-            then=Baseline(mae=promised.staging.scores.mae, difficulty_mae=promised.difficulty_mae),
+            then=baseline_shown(self.promised),
             now=Baseline(mae=evidence.production.scores.mae, difficulty_mae=evidence.difficulty_mae),
             unit=evidence.unit,
             tolerance=self.tolerance,
@@ -205,19 +206,18 @@ class MonthPage:
 
     def _against_promise(self, change: Change | None) -> tuple[str, ...]:
         """Returns how the error compares with what was promised, and why."""
-        if change is None or self.promised is None:
+        rise = None if change is None else change.rise
+        if rise is None or self.promised is None or self.promised.subject == self.month.subject:
             return ()
-        if self.promised.subject == self.month.subject:
-            return ()
-        if abs(change.rise) < _ALIKE:
+        if abs(rise.whole) < _ALIKE:
             return (f"That is the error shown when it was approved ({self.promised.subject}).",)
-        hardness = "harder" if change.harder >= 0 else "easier"
-        fit = "less well" if change.staler >= 0 else "better"
-        more = "more" if change.rise >= 0 else "less"
+        hardness = "harder" if rise.harder >= 0 else "easier"
+        fit = "less well" if rise.staler >= 0 else "better"
+        more = "more" if rise.whole >= 0 else "less"
         return (
-            f"That is {self.amount(abs(change.rise))} {more} than when it was approved "
-            f"({self.amount(change.then.mae)}, {self.promised.subject}): {self.signed(change.harder)} because the "
-            f"month is {hardness} for any model, {self.signed(change.staler)} because the model fits it {fit}.",
+            f"That is {self.amount(abs(rise.whole))} {more} than when it was approved "
+            f"({self.amount(rise.then.mae)}, {self.promised.subject}): {self.signed(rise.harder)} because the "
+            f"month is {hardness} for any model, {self.signed(rise.staler)} because the model fits it {fit}.",
         )
 
     @property
@@ -359,7 +359,6 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
     """
     months, history, asked = months_on_record(Known.read(entries)), entries.promotions(), entries.requests()
     subjects = {request.id: request.subject for request in asked}
-    last_about = {request.staging_version: request for request in asked}
     changes: dict[str, list[Promotion]] = {}
     for change in history:
         if change.request_id is not None:
@@ -367,7 +366,7 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
     promoted = promoted_on(history, asked)
     found = []
     for place, month in enumerate(months):
-        approved = last_about.get(month.comparison.production_version or "")
+        approved = approved_on(month.comparison.production_version or "", history, asked)
         found.append(
             MonthPage(
                 month=month,

@@ -25,7 +25,11 @@ from taxifare.trips.meters import Meter, quoted
 _log = logging.getLogger(__name__)
 
 BASELINE_TAG = "footing"
-"""On a version: its error and the difficulty of the trips when it was appraised last, see `staleness.Baseline`."""
+"""On a version: its error and the difficulty of the trips when it was appraised last, see `staleness.Baseline`.
+
+For readers of MLflow, and for a release gone back to. What a version was approved on is the ledger's: until 2026-11-27
+this tag was read for it, which moved whenever an unchanged month kept the version, and hid a slow rise.
+"""
 
 
 def appraise_production(
@@ -127,27 +131,22 @@ def quoted_mae(predicted: npt.NDArray[np.floating], validation: pd.DataFrame, me
 
 
 def change_since_approval(
-    trips: Trips, appraisal: Appraisal, attainable: Interval | None, registry: ModelRegistry, settings: GateSettings
+    trips: Trips, appraisal: Appraisal, then: Baseline | None, attainable: Interval | None, settings: GateSettings
 ) -> Change:
     """Returns why a version that was scored on a month errs more or less than when it was approved.
 
     Args:
         trips: Preprocessed trips of the month.
         appraisal: What came of scoring the version on them.
+        then: How it did by the evidence that it was approved on; None where that is not on record.
         attainable: What the month's candidate saves a trip on the same trips; None where that is not known.
-        registry: Where the version is.
         settings: Give the target, the city's rules and the tolerance.
 
     Raises:
-        RegistryError: MLflow does not answer.
-        EvaluationError: The version was not scored, or is older than what it would be compared with.
+        EvaluationError: The version was not scored.
     """
     if appraisal.contender is None:
         raise EvaluationError(f"version {appraisal.version} was not scored: {appraisal.fault}")
-    tags = registry.describe(appraisal.contender.version).tags
-    if BASELINE_TAG not in tags:
-        raise EvaluationError(f"version {appraisal.version} has no tag {BASELINE_TAG}: materialize its month again")
-    then = Baseline.model_validate_json(tags[BASELINE_TAG])
     return explain_change(
         then,
         baseline_of(trips, appraisal.contender),

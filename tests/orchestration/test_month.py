@@ -10,6 +10,7 @@ import pytest
 
 from taxifare.approval.message import verdict_in_words
 from taxifare.gate.evidence import Verdict
+from taxifare.reports.month_page import pages_of
 from taxifare.training.challengers import Renewal
 from taxifare.trips.features import feature_names
 from tests.support.world import FEBRUARY, JANUARY, World, checks_of, failed_checks, failures
@@ -289,6 +290,23 @@ class TestEveryVerdictIsAnAnswer:
         assert check.passed
         assert "A later month has been compared since" in str(check.description)
         assert "The model is stale: " in str(check.description)
+
+    def test_the_error_at_the_approval_is_the_ledgers_whatever_mlflow_says(self, compared_january: World) -> None:
+        """The tag in MLflow moved along with every unchanged month that kept the version: a slow rise did not show."""
+        decided = compared_january.ask_and_approve(JANUARY)
+        compared_january.registry.tag(decided.staging_version, {"footing": '{"mae": 0.01, "difficulty_mae": 9.99}'})
+        check = checks_of(compared_january.run_month(FEBRUARY))["production_is_not_stale"]
+        evidence = decided.evidence
+        assert check.metadata["skill_when_approved"].value == pytest.approx(
+            1 - evidence.staging.scores.mae / evidence.difficulty_mae
+        )
+        told = f"The error went from {evidence.staging.scores.mae:.2f} to "
+        assert str(check.description).startswith(told)
+        with compared_january.approvals.ledger.reading() as entries:
+            page = pages_of(entries, compared_january.settings, {})[-1]
+        assert page.month.subject == str(FEBRUARY)
+        assert page.change is not None
+        assert str(check.description) == page.change.sentence
 
     def test_without_a_candidate_of_these_trips_nobody_can_tell(self, compared_january: World) -> None:
         """January is restated, and staging has not been run on it again."""
