@@ -51,6 +51,21 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
+def unsaid(text: str) -> str | None:
+    """Returns what was received in place of a name or a reason, None where it is one.
+
+    Commands are printed with YOU and WHY where a name and a reason belong; whoever copies them may send them as they
+    are.
+
+    >>> unsaid(" "), unsaid("YOU"), unsaid("You Zhang, by the report")
+    ('nothing', 'YOU, which only stands for it', None)
+    """
+    said = one_line(text)
+    if not said:
+        return "nothing"
+    return f"{said}, which only stands for it" if said in {"YOU", "WHY"} else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Returns the known name that is most like one, in whatever order its words stand; None where none is like it.
 

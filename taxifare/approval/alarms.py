@@ -118,7 +118,7 @@ def answer(entries: Entries, alarm: Alarm, decision: Decision, by: str, reason: 
         UnsignedError: Who or why is missing.
         SettledError: It was answered already, has expired or is void.
     """
-    ensure_signed(alarm.id, by, reason)
+    ensure_signed(f"a decision on {alarm.id}", by, reason)
     state = RequestState.APPROVED if decision == "approve" else RequestState.REJECTED
     settled = read(entries).outcomes.get(alarm.id)
     if settled is not None:

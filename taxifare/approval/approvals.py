@@ -412,7 +412,7 @@ class Approvals:
         self, entries: Entries, request: Request, decision: Decision, by: str, reason: str, *, override: bool
     ) -> Outcome:
         """Returns the outcome, recorded; if it raises DecisionRefusedError, only an end that was due is recorded."""
-        requests.ensure_signed(request.id, by, reason)
+        requests.ensure_signed(f"a decision on {request.id}", by, reason)
         still_stands = requests.overtaken(request, promotions.production(entries), self.now()) is None
         if decision == "approve" and still_stands and entries.outcome(request.id) is None:
             self._ensure_as_shown(request, entries)
@@ -432,7 +432,8 @@ class Approvals:
             token: From the message; None on this machine, where whoever can run this can read the secret.
 
         Raises:
-            RollbackError: Nothing to go back to, never in production, or production already; who or why is missing.
+            RollbackError: Nothing to go back to, never in production, or production already.
+            UnsignedError: Who or why is missing.
             TokenError: The token does not permit it.
             AlteredError: What would become production is not what was in production then.
             RegistryBehindError: The rollback is stored, but the registry could not be told.
@@ -469,8 +470,7 @@ class Approvals:
         if repeated:
             return history[-1]
         try:
-            if not by or not reason:
-                raise RollbackError("a rollback needs who decides (by) and why (reason)")
+            requests.ensure_signed("a rollback", by, reason)
             if version is not None:
                 self._ensure_unaltered(version)
         except ApprovalError as error:
@@ -497,12 +497,12 @@ class Approvals:
             reason: Why.
 
         Raises:
-            ApprovalError: Who or why is missing, or the version in production has no files.
+            UnsignedError: Who or why is missing.
+            ApprovalError: The version in production has no files.
             RegistryError: MLflow does not answer.
         """
         by, reason = one_line(by), one_line(reason)
-        if not by or not reason:
-            raise ApprovalError("adopting needs who says that the versions are what they were (by) and why (reason)")
+        requests.ensure_signed("an adoption", by, reason)
         with self.ledger.reading() as entries:
             known = {content.version for content in entries.contents()}
         found = tuple(content for content in self._registry.as_they_are() if content.version not in known)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from taxifare.approval.errors import ApprovalError, UnknownRequestError, UnsignedError
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
+from taxifare.texts import unsaid
 from taxifare.trips.editions import BASE
 
 
@@ -212,15 +213,24 @@ def _expired(request: Request, now: datetime) -> Outcome:
     return Outcome(request.id, RequestState.EXPIRED, None, reason, override=False, at=now)
 
 
-def ensure_signed(request_id: str, decided_by: str, reason: str) -> None:
-    """Ensures that a decision names who decides and why.
+def ensure_signed(what: str, decided_by: str, reason: str) -> None:
+    """Ensures that something which a person does names who decides and why.
+
+    Args:
+        what: What is done: a decision on a request, a rollback.
+        decided_by: Who decides.
+        reason: Why.
 
     Raises:
         UnsignedError: It does not.
     """
-    if not decided_by or not reason:
-        missing = [name for name, said in (("who decides", decided_by), ("why", reason)) if not said]
+    received = [
+        f"{instead} for {name}"
+        for name, said in (("who decides", decided_by), ("why", reason))
+        if (instead := unsaid(said)) is not None
+    ]
+    if received:
         raise UnsignedError(
-            f"a decision on {request_id}: expected who decides and why, received nothing for {' and '.join(missing)}: "
-            "fill in decided_by and reason on the page, or --by and --reason of taxifare decide"
+            f"{what}: expected who decides and why, received {' and '.join(received)}: fill in decided_by and reason "
+            "on the page, or --by and --reason of the command"
         )

@@ -241,7 +241,7 @@ def answer(
         UnsignedError: Who or why is missing.
         SettledError: It was answered already, has expired or is void.
     """
-    ensure_signed(request.id, by, reason)
+    ensure_signed(f"a decision on {request.id}", by, reason)
     state = RequestState.APPROVED if decision == "approve" else RequestState.REJECTED
     record = read(entries)
     settled = record.outcomes.get(request.id)
@@ -317,7 +317,7 @@ def withdraw(entries: Entries, by: str, reason: str, now: datetime) -> StandingE
         raise ApprovalError(
             "no standing approval is in force: there is nothing to end. taxifare standing shows what became of each"
         )
-    ensure_signed(given.id, by, reason)
+    ensure_signed(f"a decision on {given.id}", by, reason)
     end = StandingEnd(given.id, "withdrawal", by, reason, now)
     _end(entries, given, end)
     return end

@@ -97,14 +97,13 @@ def decide(
     request: Annotated[str, typer.Argument(help="The request's name, as in the message and in `taxifare requests`.")],
     by: By,
     reason: Reason,
-    approve: Annotated[
-        bool | None, typer.Option("--approve/--reject", help="The answer; one of the two is needed.")
-    ] = None,
+    approve: Annotated[bool, typer.Option("--approve", help="The answer: this or --reject.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="The answer: this or --approve.")] = False,
     override: Annotated[bool, typer.Option("--override", help="Approve although the verdict is against it.")] = False,
 ) -> None:
     """Approve or reject a request; an approval puts exactly the version that was shown into production."""
-    if approve is None:
-        raise typer.BadParameter("expected --approve or --reject, received neither")
+    if approve == reject:
+        raise typer.BadParameter(f"expected --approve or --reject, received {'both' if approve else 'neither'}")
     approvals = approvals_in_force()
     decision: Decision = "approve" if approve else "reject"
     with working("deciding"):

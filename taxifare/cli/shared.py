@@ -46,7 +46,7 @@ from taxifare.reports import tables
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
 from taxifare.studies.learning_curve import LearningCurveError
-from taxifare.texts import one_line, plain
+from taxifare.texts import plain, unsaid
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.splitting import SplitError
 from taxifare.trips.table import TripTableError
@@ -219,9 +219,9 @@ def approvals_in_force() -> Approvals:
 
 def written(option: typer.CallbackParam, text: str | None) -> str | None:
     """Returns what --by or --reason says; one that says nothing ends the command, before anything is asked or told."""
-    if text is not None and not one_line(text):
+    if text is not None and (received := unsaid(text)) is not None:
         what = {"by": "the name of whoever decides", "reason": "why, in a sentence"}[str(option.name)]
-        raise typer.BadParameter(f"expected {what}, received nothing")
+        raise typer.BadParameter(f"expected {what}, received {received}")
     return text
 
 

@@ -17,7 +17,7 @@ from upath import UPath
 
 from taxifare.settings import SourceSettings
 from taxifare.sources.base import SourceError, TripSource, month_with, published_before
-from taxifare.texts import one_line
+from taxifare.texts import one_line, unsaid
 from taxifare.trips.months import Month
 from taxifare.trips.publication import LargePublication, Publication
 from taxifare.trips.wholeness import NEIGHBOURS, Extent, extent_of, lacks_end, lacks_rides
@@ -121,8 +121,9 @@ def take(source: TripSource, month: Month, settings: SourceSettings, lake: UPath
         NothingToTakeError: It is not published, lacks nothing that is known, or was taken before; or nobody says why.
         SourceError: The source does not answer.
     """
-    if not by.strip() or not reason.strip():
-        raise NothingToTakeError("expected who takes the month and why, received nothing: --by YOU --reason WHY")
+    for what, given in (("who takes the month", by), ("why", reason)):
+        if (received := unsaid(given)) is not None:
+            raise NothingToTakeError(f"expected {what}, received {received}: --by and --reason of taxifare take")
     revision = published_before(source, month + 1).get(month)
     if revision is None:
         raise NothingToTakeError(f"month {month} is not published: taxifare months lists those that are")

@@ -253,7 +253,8 @@ def decides(clone: Clone) -> None:
     """README's own command, with the request that waits."""
     (request,) = open_requests(clone)
     decide = next(command for command in readme.commands() if " decide REQUEST " in command)
-    assert f"{request}: approved by YOU. In production: version " in clone.printed(decide.replace("REQUEST", request))
+    signed = decide.replace("REQUEST", request).replace("YOU", "Ada").replace("WHY", "a try")
+    assert f"{request}: approved by Ada. In production: version " in clone.printed(signed)
     assert not open_requests(clone)
 
 
@@ -373,7 +374,7 @@ TYPED: dict[str, str | Callable[[Clone], None]] = {
     '.venv/bin/taxifare decide REQUEST --approve --override --by YOU --reason "WHY"': decides,
     '.venv/bin/taxifare predict --at "2015-07-01 18:05" --from -73.7781,40.6413 --to -74.00,40.70': prices,
     ".venv/bin/taxifare history --month 2015-03": r"demo policy(.|\n)*\nBack to the one before: ",
-    ".venv/bin/taxifare status": r"^taxifare +New York(.|\n)*\nProduction +version .*by YOU(.|\n)*\nNext +\S",
+    ".venv/bin/taxifare status": r"^taxifare +New York(.|\n)*\nProduction +version .*by Ada(.|\n)*\nNext +\S",
     "make dev": shows_dagster,
     "make serve": serves,
     ".venv/bin/taxifare consume": prices_a_stream,

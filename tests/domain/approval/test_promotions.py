@@ -11,6 +11,7 @@ from taxifare.approval.errors import (
     RollbackError,
     SettledError,
     TokenError,
+    UnsignedError,
 )
 from taxifare.approval.records import Promotion, RequestState
 from taxifare.approval.tokens import to_go_back
@@ -99,9 +100,9 @@ def test_going_back_is_no_way_round_a_decision(office: Office) -> None:
         office.approvals.rollback("2", by="Eve", reason="quicker")
     with pytest.raises(RollbackError, match="version 1 is production already"):
         office.approvals.rollback("1", by="Eve", reason="?")
-    with pytest.raises(RollbackError, match="needs who"):
+    with pytest.raises(UnsignedError, match="a rollback: expected who decides and why"):
         office.approvals.rollback("none", by=" ", reason="?")
-    with pytest.raises(RollbackError, match="needs who"):
+    with pytest.raises(UnsignedError, match="a rollback: expected who decides and why"):
         office.approvals.rollback("none", by="Eve", reason="")
 
 
@@ -113,7 +114,7 @@ def test_a_production_version_the_ledger_never_heard_of_is_adopted_on_purpose_on
         office.ask("2015-01", "8", "7")
     with pytest.raises(RollbackError, match="nothing was ever in production"):
         office.approvals.rollback("7", by="Ada", reason="mine")
-    with pytest.raises(ApprovalError, match="who says"):
+    with pytest.raises(ApprovalError, match="an adoption: expected who decides and why"):
         office.approvals.adopt(by="", reason="mine")
     assert office.approvals.adopt(by="Ada", reason="mine") == (content_of("7"),)
     assert office.approvals.production() == "7"
@@ -158,7 +159,7 @@ def test_a_link_back_that_was_used_in_vain_is_spent_and_a_fresh_one_is_due(offic
             return office.approvals.tokens.of(to_go_back(promotion, "1"), entries)
 
     used = link()
-    with pytest.raises(RollbackError, match="needs who"):
+    with pytest.raises(UnsignedError, match="a rollback: expected who decides and why"):
         office.approvals.rollback("1", by="", reason="I forgot my name", token=used)
     with pytest.raises(TokenError):
         office.approvals.rollback("1", by="Eve", reason="found it in the log", token=used)

@@ -166,18 +166,26 @@ def test_a_decision_has_to_be_said(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     answer = desk.run("decide", request.id, "--by", "Ada", "--reason", "airports")
     assert answer.exit_code == 2
-    assert "--approve or --reject" in answer.output
+    assert "expected --approve or --reject, received neither" in " ".join(answer.output.split())
+    both = desk.run("decide", request.id, "--approve", "--reject", "--by", "Ada", "--reason", "airports")
+    assert both.exit_code == 2
+    assert "received both" in " ".join(both.output.split())
     assert desk.approvals.record.outcome(request.id) is None
 
 
 def test_nobody_decides_without_a_name_and_a_reason(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     for command in (f"decide {request.id} --approve", "rollback", "adopt", "standing end", "take 2015-01"):
-        for by, reason, option in ((" ", "airports", "--by"), ("Ada", "", "--reason")):
+        for by, reason, option, received in (
+            (" ", "airports", "--by", "nothing"),
+            ("Ada", "", "--reason", "nothing"),
+            ("YOU", "airports", "--by", "YOU, which only stands for it"),
+            ("Ada", "WHY", "--reason", "WHY, which only stands for it"),
+        ):
             refused = desk.run(*command.split(), "--by", by, "--reason", reason)
             assert refused.exit_code == 2
             assert re.search(
-                rf"'{option}': expected (the name|why).*, received nothing", " ".join(refused.output.split())
+                rf"'{option}': expected (the name|why).*, received {received}", " ".join(refused.output.split())
             )
     with desk.approvals.ledger.reading() as entries:
         assert entries.refusals() == [], "it is refused before anything is asked of the ledger"
