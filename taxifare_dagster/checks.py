@@ -70,7 +70,12 @@ def preprocessed_data_checks(
     for result in _inspected("preprocessed_data", inspections):
         why = None
         if not result.passed:
-            why = why_dropped(raw_new_data.every_so_many(SAMPLE_TRIPS), settings.city, settings.target_facts)
+            why = why_dropped(
+                raw_new_data.every_so_many(SAMPLE_TRIPS),
+                settings.city,
+                settings.target_facts,
+                dict(settings.trip_columns),
+            )
         yield result if why is None else result._replace(description=why)
 
 

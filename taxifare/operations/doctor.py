@@ -279,7 +279,9 @@ def _usable(found: Publication | None, month: Month | None, settings: Settings) 
         f"{found.origin}: {len(cleaned):,} of the {len(trips):,} trips looked at, {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
         "can be learned from"
     )
-    faults = [why] if (why := why_dropped(trips, settings.city, target)) is not None else []
+    faults = (
+        [why] if (why := why_dropped(trips, settings.city, target, dict(settings.trip_columns))) is not None else []
+    )
     if month is not None:
         minimum_trips = settings.minimum_trips if len(trips) < SAMPLE_ROWS else 0  # these are all, or just some
         raw = Trips(Edition(str(month), found.revision), trips)

@@ -82,7 +82,7 @@ def gather_base(published: BasePublication, settings: Settings) -> Gathered:
             cleaned = clean(part, settings.city_facts, settings.target_facts)
             dropped.update(cleaned.dropped)
             if not why and cleaned.trips.empty:
-                why = why_dropped(part, settings.city, settings.target_facts) or ""
+                why = why_dropped(part, settings.city, settings.target_facts, dict(settings.trip_columns)) or ""
             _scatter(cleaned.trips, shards, settings.seed)
             _drop_needless(shards, settings.dataset_size)
         ensure_target(settings.target_facts, known, published_trips, published.origin)

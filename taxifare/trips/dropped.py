@@ -3,7 +3,8 @@
 For the base years, the checks of a month and the doctor alike. The rules themselves are those of `cleaning`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,31 +20,47 @@ _Floats = npt.NDArray[np.float64]
 
 _Mask = npt.NDArray[np.bool_]
 
-_OTHERWISE: tuple[tuple[str, Callable[[_Floats], _Floats]], ...] = (
-    (
-        "{end} longitudes lie in the city's latitudes, and {end} latitudes in its longitudes: exchange {end}_longitude "
-        "and {end}_latitude in TRIP_COLUMNS (TRIP_SOURCE=bigquery: in the view), or the box in the city's file",
-        lambda ends: ends[:, ::-1],
-    ),
-    ("{end} longitudes seem to have lost their sign: west of Greenwich they are negative", lambda ends: ends * [-1, 1]),
-    ("{end} latitudes seem to have lost their sign: south of the equator they are negative", lambda e: e * [1, -1]),
-    ("{end} longitudes and latitudes seem to have lost their sign: west and south are negative", lambda ends: -ends),
-    ("{end} places seem to be in radians: write degrees", np.degrees),
+
+@dataclass(frozen=True)
+class _Otherwise:
+    """What the ends of trips outside the city may be instead.
+
+    Attributes:
+        seems: What they seem to be, with `{end}` for which end.
+        mend: What to do where all are like that.
+        as_meant: What would put them right.
+    """
+
+    seems: str
+    mend: str
+    as_meant: Callable[[_Floats], _Floats]
+
+
+_EXCHANGED = "{end} longitudes lie in the city's latitudes, and {end} latitudes in its longitudes"
+
+_NO_SIGN = "seem to have lost their sign"
+
+_OTHERWISE = (
+    _Otherwise(_EXCHANGED, "exchange {end}_longitude and {end}_latitude", lambda ends: ends[:, ::-1]),
+    _Otherwise(f"{{end}} longitudes {_NO_SIGN}", "west of Greenwich they are negative", lambda ends: ends * [-1, 1]),
+    _Otherwise(f"{{end}} latitudes {_NO_SIGN}", "south of the equator they are negative", lambda ends: ends * [1, -1]),
+    _Otherwise(f"{{end}} longitudes and latitudes {_NO_SIGN}", "west and south are negative", np.negative),
+    _Otherwise("{end} places seem to be in radians", "write degrees", np.degrees),
     *(
-        (f"{{end}} places seem to be degrees times {factor:,}: write degrees", lambda ends, by=factor: ends / by)
-        for factor in (10**5, 10**6, 10**7)
+        _Otherwise(f"{{end}} places seem to be degrees times {by:,}", "write degrees", lambda ends, by=by: ends / by)
+        for by in (10**5, 10**6, 10**7)
     ),
 )
-"""What the ends of trips outside the city may be instead, and what would put them right."""
 
 
-def why_dropped(trips: pd.DataFrame, city: CityFile, target: Target) -> str | None:
+def why_dropped(trips: pd.DataFrame, city: CityFile, target: Target, names: Mapping[str, str]) -> str | None:
     """Returns why cleaning drops so many of the trips that they are no sound month; None where it keeps enough.
 
     Args:
         trips: A trip table, as published.
         city: Where the trips should be.
         target: What is to be learned of them.
+        names: What columns are called in the files, as TRIP_COLUMNS says.
     """
     if trips.empty:
         return None
@@ -52,11 +69,13 @@ def why_dropped(trips: pd.DataFrame, city: CityFile, target: Target) -> str | No
         first = kept & breaks
         kept &= ~breaks
         if first.mean() > (1 - MINIMUM_SHARE_KEPT) / len(broken):  # a rule that drops less is not what is wrong
-            reasons.append(_reason(rule, trips, first, city, target))
+            reasons.append(_reason(rule, trips, first, city, target, names))
     return "; ".join(reasons) if kept.mean() < MINIMUM_SHARE_KEPT else None
 
 
-def _reason(rule: str, trips: pd.DataFrame, breaks: _Mask, city: CityFile, target: Target) -> str:
+def _reason(
+    rule: str, trips: pd.DataFrame, breaks: _Mask, city: CityFile, target: Target, names: Mapping[str, str]
+) -> str:
     """Returns what the trips that break a rule have in common."""
     them, of_all = trips[breaks], f"{np.count_nonzero(breaks):,} of {len(trips):,} trips"
     match rule:
@@ -69,7 +88,7 @@ def _reason(rule: str, trips: pd.DataFrame, breaks: _Mask, city: CityFile, targe
             zero = [name for name in COORDINATES if them[name].eq(0).any()]
             return f"{of_all} have a coordinate of 0 in {_columns(zero)}"
         case "outside_city":
-            return where_outside(trips, city) or of_all
+            return where_outside(trips, city, names) or of_all
         case "passenger_count":
             most = city.facts.max_passengers
             received = _span(them["passenger_count"].to_numpy(np.float64))
@@ -78,10 +97,10 @@ def _reason(rule: str, trips: pd.DataFrame, breaks: _Mask, city: CityFile, targe
                 f"received {received} in {of_all}"
             )
         case _:
-            return _of_target(target.of(them).to_numpy(np.float64), of_all, city, target)
+            return _of_target(target.of(them).to_numpy(np.float64), of_all, city, target, names)
 
 
-def _of_target(values: _Floats, of_all: str, city: CityFile, target: Target) -> str:
+def _of_target(values: _Floats, of_all: str, city: CityFile, target: Target, names: Mapping[str, str]) -> str:
     """Returns what is wrong with values of the target, and what they may be instead."""
     is_fare = target.name == "fare"
     column = f"column {target.column}" if is_fare else f"{target.column} less pickup_datetime"
@@ -89,7 +108,7 @@ def _of_target(values: _Floats, of_all: str, city: CityFile, target: Target) -> 
     turned = (
         "with the other sign they would be fares"
         if is_fare
-        else "exchange pickup_datetime and dropoff_datetime in TRIP_COLUMNS (TRIP_SOURCE=bigquery: in the view)"
+        else f"exchange pickup_datetime and dropoff_datetime: {_exchanging(names, [_TIMES])}"
     )
     instead = {
         turned: -values,
@@ -104,30 +123,31 @@ def _of_target(values: _Floats, of_all: str, city: CityFile, target: Target) -> 
     )
 
 
-def where_outside(trips: pd.DataFrame, city: CityFile) -> str | None:
+def where_outside(trips: pd.DataFrame, city: CityFile, names: Mapping[str, str]) -> str | None:
     """Returns how many trips have an end outside the city's box, and where those lie; None where none has.
 
     >>> from taxifare.trips.city_files import shipped
     >>> ends = dict(zip(COORDINATES, [[-74.0, -87.6, 2.3], [40.7, 41.9, 48.9], [-74.0] * 3, [40.7] * 3]))
-    >>> where_outside(pd.DataFrame(ends), shipped("new-york"))
+    >>> where_outside(pd.DataFrame(ends), shipped("new-york"), {})
     '2 of 3 trips have an end outside the box of CITY=new-york (longitude -74.3 to -73.7, latitude 40.5 to 40.9): most
     of these ends lie at longitude -87.6 to 2.3, latitude 41.9 to 48.9'
 
     Args:
         trips: With coordinates; those that lack one play no part.
         city: Gives the box.
+        names: As for `why_dropped`.
     """
     (west, east), (south, north) = (coordinate_ranges(city.facts)[name] for name in COORDINATES[:2])
     outside = dict(_outside(trips, city.facts))
     if not (number := int(np.logical_or.reduce(list(outside.values())).sum())):
         return None
-    points = {end: _points(trips, end)[mask] for end, mask in outside.items()}
+    points = {end: _points(trips, end) for end in outside}
     # A few are nowhere, and say nothing of the others.
-    first, last = np.quantile(np.concatenate(list(points.values())), [0.05, 0.95], axis=0, method="nearest")
-    seems = (found for end, ends in points.items() if (found := _instead(end, ends, city.facts)) is not None)
+    elsewhere = np.concatenate([points[end][mask] for end, mask in outside.items()])
+    first, last = np.quantile(elsewhere, [0.05, 0.95], axis=0, method="nearest")
     return "; ".join(
         [
-            *seems,
+            *_instead(points, city.facts, names),
             f"{number:,} of {len(trips):,} trips have an end outside the box of CITY={city.told} (longitude {west:g} "
             f"to {east:g}, latitude {south:g} to {north:g}): most of these ends lie at longitude {first[0]:g} to "
             f"{last[0]:g}, latitude {first[1]:g} to {last[1]:g}",
@@ -151,12 +171,56 @@ def _inside(points: _Floats, city: City) -> _Mask:
     return np.asarray(((points >= [west, south]) & (points <= [east, north])).all(axis=1))
 
 
-def _instead(end: str, ends: _Floats, city: City) -> str | None:
-    """Returns what most of some ends outside a city seem to be, None where nothing would put them into it."""
-    if not len(ends):
-        return None
-    found = (says for says, as_meant in _OTHERWISE if _inside(as_meant(ends), city).mean() > 1 / 2)
-    return next((says.format(end=end) for says in found), None)
+def _instead(points: Mapping[str, _Floats], city: City, names: Mapping[str, str]) -> Iterator[str]:
+    """Yields what most ends outside a city seem to be, and what to do, where something would put them into it.
+
+    Args:
+        points: Of all trips, by end.
+        city: Gives the box.
+        names: As for `why_dropped`.
+    """
+    exchanged = list[tuple[str, str]]()
+    for end, ends in points.items():
+        is_inside, is_known = _inside(ends, city), np.isfinite(ends).all(axis=1)
+        outside = ends[is_known & ~is_inside]
+        if not len(outside):
+            continue
+        for other in _OTHERWISE:
+            meant = np.count_nonzero(_inside(other.as_meant(outside), city))
+            if meant <= len(outside) / 2:
+                continue
+            # What is said of a column as a whole has to leave a sound month; what makes sense neither way says nothing.
+            if meant >= MINIMUM_SHARE_KEPT * (meant + np.count_nonzero(is_inside)):
+                yield f"{other.seems}: {other.mend}".format(end=end)
+                if other.seems == _EXCHANGED:
+                    exchanged.append((f"{end}_longitude", f"{end}_latitude"))
+            else:
+                some = f"{meant:,} of {np.count_nonzero(is_known):,} trips"
+                yield f"in {some} only, {other.seems.format(end=end)}: mend these rows in the file; they are dropped"
+            break
+    if exchanged:
+        yield f"{_exchanging(names, exchanged)}, or exchange the box in the city's file"
+
+
+_TIMES = ("pickup_datetime", "dropoff_datetime")
+
+
+def _exchanging(names: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> str:
+    """Returns what has to be written where, so that columns are exchanged.
+
+    >>> _exchanging({"fare_amount": "price", "pickup_datetime": "end"}, [_TIMES])
+    'write TRIP_COLUMNS=fare_amount=price,pickup_datetime=dropoff_datetime,dropoff_datetime=end into .env
+    (TRIP_SOURCE=bigquery: change the view)'
+
+    Args:
+        names: In force.
+        pairs: Columns of the trip table that stand for each other.
+    """
+    changed = dict(names)
+    for one, other in pairs:
+        changed |= {one: names.get(other, other), other: names.get(one, one)}
+    line = ",".join(f"{ours}={theirs}" for ours, theirs in changed.items() if ours != theirs)
+    return f"write TRIP_COLUMNS={line} into .env (TRIP_SOURCE=bigquery: change the view)"
 
 
 def _columns(names: list[str]) -> str:

@@ -68,8 +68,15 @@ def text(trips: pd.DataFrame, **how: object) -> str:
 
 
 def exchanged(trips: pd.DataFrame, *ends: str) -> pd.DataFrame:
+    """The trips, longitude and latitude of these ends exchanged."""
     names = {f"{end}_{one}": f"{end}_{other}" for end in ends for one, other in [("longitude", "latitude")]}
     return trips.rename(columns=names | {theirs: ours for ours, theirs in names.items()})
+
+
+def exchanged_in(rows: slice, trips: pd.DataFrame) -> pd.DataFrame:
+    """The trips, pickup longitude and latitude exchanged in some rows only."""
+    other = exchanged(trips, "pickup")[trips.columns]
+    return pd.concat([trips.drop(trips.index[rows]), other.iloc[rows]]).sort_index()
 
 
 UNUSABLE: dict[str, tuple[Spoil, str]] = {
@@ -96,7 +103,8 @@ UNUSABLE: dict[str, tuple[Spoil, str]] = {
     ),
     "pickups exchanged": (
         lambda trips: text(exchanged(trips, "pickup")),
-        r"pickup longitudes lie in the city's latitudes, .*exchange pickup_longitude and pickup_latitude in TRIP",
+        r"pickup longitudes lie in the city's latitudes, .*exchange pickup_longitude and pickup_latitude; "
+        r"write TRIP_COLUMNS=pickup_longitude=pickup_latitude,pickup_latitude=pickup_longitude into \.env \(",
     ),
     "drop-offs exchanged": (
         lambda trips: text(exchanged(trips, "dropoff")),
@@ -105,6 +113,11 @@ UNUSABLE: dict[str, tuple[Spoil, str]] = {
     "both ends exchanged": (
         lambda trips: text(exchanged(trips, "pickup", "dropoff")),
         r"pickup longitudes lie in .*; dropoff longitudes lie in",
+    ),
+    "pickups exchanged in every third row": (
+        lambda trips: text(exchanged_in(slice(None, None, 3), trips)),
+        r"in (33\d|500) of 1,\d+ trips only, pickup longitudes lie in the city's latitudes, and pickup latitudes in its "
+        r"longitudes: mend these rows in the file; they are dropped; (?!.*exchange)",
     ),
     "south without a sign": (
         lambda trips: text(trips.assign(pickup_latitude=-trips["pickup_latitude"])),
@@ -193,7 +206,8 @@ def test_trips_that_cannot_be_used_are_said_with_column_expected_and_received(
     (folder / "trips" / name).write_text(spoil(trips))
     found = findings(settings_of(folder))[part]
     # Of base years one trip is enough to begin with; how few they are is said.
-    assert found.is_well is (part == "base years" and wrong == "one trip over and over"), found.says
+    leaves_some = wrong in {"one trip over and over", "pickups exchanged in every third row"}
+    assert found.is_well is (part == "base years" and leaves_some), found.says
     assert name in found.says
     assert re.search(said, found.says), found.says
 
@@ -325,6 +339,21 @@ def test_a_state_folder_that_is_open_to_others_is_said_to_hold_the_key_only_if_i
     assert "will hold, once somebody is asked, the key" in first.says
     (settings.home / KEPT_IN).write_text("of a test, " * 3)
     assert "and holds the key" in next(examine(settings, lambda _: None)).says
+
+
+@pytest.mark.parametrize("ends", [("pickup",), ("dropoff",), ("pickup", "dropoff")])
+@pytest.mark.parametrize("names", [{}, {"pickup_longitude": "from_lon", "fare_amount": "price"}], ids=["ours", "own"])
+def test_the_line_that_is_said_to_put_into_env_mends_exchanged_columns(
+    folder: Path, names: dict[str, str], ends: tuple[str, ...]
+) -> None:
+    for name, trips in (("taxi_2024_02.csv", FEBRUARY), ("taxi_base_2022.csv", EARLIER)):
+        (folder / "trips" / name).write_text(text(exchanged(trips, *ends).rename(columns=names)))
+    columns = ",".join("=".join(pair) for pair in names.items())
+    found = findings(settings_of(folder, trip_columns=columns))
+    for part in ("newest month", "base years"):
+        assert not found[part].is_well
+        (line,) = re.findall(r"write TRIP_COLUMNS=(\S+) into \.env", found[part].says)
+        assert findings(settings_of(folder, trip_columns=line))[part].is_well
 
 
 def test_real_trips_in_the_documented_names_can_be_used(real_trips: Path, tmp_path: Path) -> None:
