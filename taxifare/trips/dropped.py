@@ -5,6 +5,7 @@ For the base years, the checks of a month and the doctor alike. The rules themse
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,7 @@ _OTHERWISE = (
     _Otherwise(f"{{end}} longitudes and latitudes {_NO_SIGN}", "west and south are negative", np.negative),
     _Otherwise("{end} places seem to be in radians", "write degrees", np.degrees),
     *(
-        _Otherwise(f"{{end}} places seem to be degrees times {by:,}", "write degrees", lambda ends, by=by: ends / by)
+        _Otherwise(f"{{end}} places seem to be degrees times {by:,}", "write degrees", partial(np.multiply, 1 / by))
         for by in (10**5, 10**6, 10**7)
     ),
 )

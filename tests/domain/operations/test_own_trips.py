@@ -116,8 +116,8 @@ UNUSABLE: dict[str, tuple[Spoil, str]] = {
     ),
     "pickups exchanged in every third row": (
         lambda trips: text(exchanged_in(slice(None, None, 3), trips)),
-        r"in (33\d|500) of 1,\d+ trips only, pickup longitudes lie in the city's latitudes, and pickup latitudes in its "
-        r"longitudes: mend these rows in the file; they are dropped; (?!.*exchange)",
+        r"in (33\d|500) of 1,\d+ trips only, pickup longitudes lie in the city's latitudes, and pickup latitudes in "
+        r"its longitudes: mend these rows in the file; they are dropped; (?!.*exchange)",
     ),
     "south without a sign": (
         lambda trips: text(trips.assign(pickup_latitude=-trips["pickup_latitude"])),
