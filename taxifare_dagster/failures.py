@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
+from dagster_shared.error import SerializableErrorInfo
 
 from taxifare.approval.faults import FaultNotice, about_failure, failure
 from taxifare.approval.message import Links
@@ -70,19 +71,29 @@ def _why(run: DagsterRun, instance: dg.DagsterInstance) -> str:
         event = entry.get_dagster_event()
         return f"{event.step_key}: {_said(event)}"
     ends = {DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED}
-    said = [entry.get_dagster_event().message for entry in instance.all_logs(run.run_id, of_type=ends)]
+    ended = [entry.get_dagster_event() for entry in instance.all_logs(run.run_id, of_type=ends)]
+    # A run that fails before its first step says why with its end only.
+    said = [
+        (_innermost(event.job_failure_data.error) if event.event_type is DagsterEventType.RUN_FAILURE else None)
+        or event.message
+        for event in ended
+    ]
     return next(filter(None, said), None) or ""
 
 
 def _said(event: dg.DagsterEvent) -> str:
-    """Returns the innermost words of a step's error, without the name of its class."""
+    """Returns what a step's failure says: its own description, or the innermost words of its error."""
     failed = event.step_failure_data
     if failed.user_failure_data is not None and failed.user_failure_data.description:
         return failed.user_failure_data.description
-    error = failed.error
+    return _innermost(failed.error) or event.message or ""
+
+
+def _innermost(error: SerializableErrorInfo | None) -> str | None:
+    """Returns the innermost words of an error, without the name of its class; None where there is none."""
     while error is not None and error.cause is not None:
         error = error.cause
     if error is None:
-        return event.message or ""
-    name, _, words = str(error.message).partition(": ")
-    return words if words and name.rpartition(".")[2] == error.cls_name else str(error.message)
+        return None
+    name, _, words = str(error.message).strip().partition(": ")
+    return words if words and name.rpartition(".")[2] == error.cls_name else str(error.message).strip()

@@ -66,7 +66,7 @@ def _lake_resource(
     """Returns the IO manager. Whatever is of a month opens one before its first step, so runs are refused here."""
 
     def io_manager(context: dg.InitResourceContext) -> LakeIOManager[Any]:
-        ensure_of_one_month(context.run)
+        ensure_of_one_month(context.run, context.instance)
         private_folder(settings.home)
         return manager(settings.lake, settings.target)
 

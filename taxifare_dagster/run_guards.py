@@ -11,18 +11,27 @@ import dagster as dg
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 
 
-def ensure_of_one_month(run: dg.DagsterRun | None) -> None:
+def ensure_of_one_month(run: dg.DagsterRun | None, instance: dg.DagsterInstance | None) -> None:
     """Ensures that a run is not of several months, and that one which only checks months is of one.
 
     Args:
         run: The run that begins; None where values are read without one.
+        instance: Has the run.
 
     Raises:
-        dg.Failure: It is another one.
+        dg.Failure: It is another one. Dagster does not run it again.
     """
-    if run is not None:
+    if run is None:
+        return
+    try:
         _refuse_range(run)
         _refuse_checks_without_month(run)
+    except dg.Failure:
+        # What fails before the first step counts as a process that died: Dagster runs it again, whatever the failure
+        # allows.
+        if instance is not None:
+            instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
+        raise
 
 
 def _refuse_range(run: dg.DagsterRun) -> None:

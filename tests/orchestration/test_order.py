@@ -187,8 +187,18 @@ def test_several_months_in_one_run_are_refused(compared_january: World, assets: 
     )
     assert not result.success
     said = "\n".join(failures(result).values())
-    assert "this one is of 2015-01-01 to 2015-02-01: each month has its own comparison" in said
+    why = "this one is of 2015-01-01 to 2015-02-01: each month has its own comparison"
+    assert why in said
     assert compared_january.lake() == before
+
+    # Nobody has to wait for a second try, and the notice says what to do instead.
+    run = compared_january.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["dagster/max_retries"] == "0"
+    asked = compared_january.tick("approval_sensor").run_requests
+    (notice,) = [one for one in asked if one.job_name == "notice_job"]
+    assert failures(compared_january.launch(notice, "notice_job")) == {}
+    assert any(why in message.text for message in compared_january.chat.messages)
 
 
 def test_a_month_says_what_it_was_compared_with_and_what_it_rehearsed(compared_january: World) -> None:

@@ -32,18 +32,18 @@ def over(first: str, last: str) -> dict[str, str]:
     ],
 )
 def test_runs_of_one_month_or_of_none_are_accepted(accepted: dg.DagsterRun | None) -> None:
-    ensure_of_one_month(accepted)
+    ensure_of_one_month(accepted, None)
 
 
 def test_a_run_of_several_months_is_refused() -> None:
     with pytest.raises(dg.Failure) as refused:
-        ensure_of_one_month(run(tags=over("2015-01-01", "2015-02-01")))
+        ensure_of_one_month(run(tags=over("2015-01-01", "2015-02-01")), None)
     assert 'Launch the range as "Multiple runs"' in str(refused.value.description)
     assert not refused.value.allow_retries
 
 
 def test_checks_of_months_without_a_month_are_refused() -> None:
     with pytest.raises(dg.Failure) as refused:
-        ensure_of_one_month(run(asset_selection=frozenset(), asset_check_selection=CHECKS))
+        ensure_of_one_month(run(asset_selection=frozenset(), asset_check_selection=CHECKS), None)
     assert "choose a month" in str(refused.value.description)
     assert not refused.value.allow_retries
