@@ -36,15 +36,29 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         findings.append(finding)
         if as_json:
             continue
-        mark = ("ok  ", "green") if finding.is_well else ("FAIL", "red")
-        told = Text.assemble(mark, f"  {finding.part:18} {typed(one_line(finding.says))}")
+        told = Text.assemble(_MARKS[finding.is_well], f"  {finding.part:18} {typed(one_line(finding.says))}")
         console.print(told, highlight=False, soft_wrap=True)
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
-        say_next("taxifare status" if settings.has_ledger else "make demo")
-    if not all(finding.is_well for finding in findings):
+        say_next(_next(findings, has_state=settings.has_ledger))
+    if _failed(findings):
         raise typer.Exit(1)
+
+
+_MARKS: dict[bool | None, tuple[str, str]] = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("–   ", "dim")}
+
+
+def _failed(findings: list[Finding]) -> list[str]:
+    """Returns the parts that are not well."""
+    return [finding.part for finding in findings if finding.is_well is False]
+
+
+def _next(findings: list[Finding], *, has_state: bool) -> str:
+    """Returns what to do after an examination; without a state, making one comes after the trips are right."""
+    if failed := [part for part in _failed(findings) if has_state or part != "state folder"]:
+        return f"put right what is said of {', '.join(failed)}; then taxifare doctor"
+    return "taxifare status" if has_state else "make demo"
 
 
 @errors_told()

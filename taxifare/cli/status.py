@@ -86,7 +86,7 @@ def lines_of(found: Status, settings: Settings) -> list[str]:
     alarms = [line for alarm in found.alarms[:_ALARMS] for line in _wrapped(f"{alarm.name}: {alarm.says}", most=3)]
     more = len(found.alarms) - _ALARMS
     alarms += [f"and {more} more: taxifare doctor"] if more > 0 else []
-    lines += _part("Alarms", alarms or ["none"])
+    lines += _part("Alarms", alarms or ["none; taxifare doctor examines every part"])
     return lines + _part("Next", list(found.next_commands) or ["nothing: no question, month or alarm waits for you"])
 
 

@@ -64,12 +64,22 @@ class DisorderError(ToldError, RuntimeError):
     """A part that answers, but not as it should; the message says what to do."""
 
 
+class NothingToExamineError(ToldError, RuntimeError):
+    """A part of which there is nothing yet; the message says where to look instead."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What the examination of one part came to."""
+    """What the examination of one part came to.
+
+    Attributes:
+        part: Which.
+        is_well: Whether it works as it should; None where there is nothing to examine.
+        says: What was found, and the way out where it is not well.
+    """
 
     part: str
-    is_well: bool
+    is_well: bool | None
     says: str
 
 
@@ -130,6 +140,8 @@ def _found(parts: Mapping[str, Callable[[], str]]) -> Iterator[Finding]:
     for part, says in parts.items():
         try:
             yield Finding(part, True, says())
+        except NothingToExamineError as error:
+            yield Finding(part, None, str(error))
         # Whatever a part raises is the finding; the examination goes on to the next.
         except Exception as error:  # noqa: BLE001
             yield Finding(part, False, redacted(f"{type(error).__name__}: {error}"))
@@ -234,7 +246,7 @@ def _newest_month(settings: Settings) -> str:
         published = doubt.before
     newest = max(covered(published, settings, datetime.now(UTC)), default=None)
     if newest is None:
-        return "none can be looked at: see trips"
+        raise NothingToExamineError("there is none to look at: see trips")
     found = source.sample(newest)
     return f"{newest}: {_usable(found, newest, settings)}"
 

@@ -267,7 +267,9 @@ def test_the_ledger_is_verified_and_a_change_of_the_past_is_named(desk: Desk, se
     told = desk.run("history", "--verify")
     assert told.exit_code == 1
     assert 'does not fit outcomes ["base-v1-' in told.stderr
-    ill = next(line for line in desk.run("doctor").output.splitlines() if "ledger's chain" in line)
+    said = desk.run("doctor").output.splitlines()
+    assert re.fullmatch(r"Next: put right what is said of .*ledger's chain.*; then \S*taxifare doctor", said[-1])
+    ill = next(line for line in said if "ledger's chain" in line)
     assert ill.startswith("FAIL")
     assert "does not fit outcomes" in ill
 

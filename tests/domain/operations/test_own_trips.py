@@ -273,7 +273,7 @@ def test_a_month_of_which_the_source_cannot_tell_is_said_once(folder: Path) -> N
     text.rename(text.with_suffix(".xlsx"))
     found = findings(settings_of(folder))
     assert "taxi_2024_02.xlsx: expected a file with month 2024-02 that ends in .parquet, .csv" in found["trips"].says
-    assert found["newest month"].says == "none can be looked at: see trips"
+    assert (found["newest month"].is_well, found["newest month"].says) == (None, "there is none to look at: see trips")
 
 
 def test_a_mark_at_the_beginning_of_a_text_is_none_of_its_first_name(folder: Path) -> None:

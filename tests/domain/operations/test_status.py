@@ -133,7 +133,7 @@ def test_a_production_that_nothing_waits_for(here: Installation) -> None:
         "            base     COLD_START           –    2.100  approved by Ada",
         "            (errors in USD a ride, both on the same rides)",
         "Questions   none waits for an answer",
-        "Alarms      none",
+        "Alarms      none; taxifare doctor examines every part",
         "Next        nothing: no question, month or alarm waits for you",
     ]
 
