@@ -18,7 +18,7 @@ from taxifare.secrets import shown
 from taxifare.settings import Settings, settings_in_force
 from taxifare_dagster import storage
 from taxifare_dagster.catalog import CODE_LOCATION
-from taxifare_dagster.home import prepare_home
+from taxifare_dagster.home import SHIPPED, parts_left_out, prepare_home
 
 
 class AddressError(ToldError, RuntimeError):
@@ -37,6 +37,11 @@ def main() -> None:
     ensure_free(host, port)
     home = prepare_home(settings)
     ensure_no_other_daemon(settings)
+    if left_out := parts_left_out(home):
+        print(
+            f"{home / 'dagster.yaml'} is of an earlier release and lacks {', '.join(left_out)}: see {SHIPPED}",
+            flush=True,
+        )
     asked = "in the channels that are set" if notifiers(settings) else "here"
     print(f"State: {home.parent}. Sensors start by themselves; questions appear {asked}.", flush=True)
     here = address(host, port)

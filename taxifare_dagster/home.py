@@ -8,16 +8,21 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import yaml
 
 from taxifare.approval.versions import registry_of
 from taxifare.environment import HomeSettings, SettingsError
 from taxifare.secrets import private_folder
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings
+from taxifare.texts import one_line
 from taxifare.whole_files import whole_file
 from taxifare_dagster import storage
 from taxifare_dagster.executors import is_alive
 from taxifare_dagster.takeover import take_over_comparisons
+
+SHIPPED = Path(__file__).with_name("dagster.yaml")
+"""Dagster's configuration as it is written into a new home."""
 
 _BEGUN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -40,7 +45,7 @@ def prepare_home(settings: Settings) -> Path:
         configuration = home / "dagster.yaml"
         if not configuration.exists():
             with whole_file(configuration) as unfinished:
-                shutil.copy(Path(__file__).with_name("dagster.yaml"), unfinished)
+                shutil.copy(SHIPPED, unfinished)
     except OSError as error:
         raise SettingsError(
             f"TAXIFARE_HOME: expected a folder that can be written, received {settings.home}: {error.strerror}"
@@ -56,6 +61,20 @@ def prepare_home(settings: Settings) -> Path:
         if not storage.is_on_server(instance):
             fail_abandoned_runs(instance, settings)
     return home
+
+
+def parts_left_out(home: Path) -> list[str]:
+    """Returns the parts of the shipped configuration that Dagster's home does not have: an older one stays as it is.
+
+    Raises:
+        SettingsError: It is no YAML.
+    """
+    configuration = home / "dagster.yaml"
+    try:
+        kept = yaml.safe_load(configuration.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{configuration}: expected YAML: {one_line(str(error))}") from None
+    return [part for part in yaml.safe_load(SHIPPED.read_text()) if part not in kept]
 
 
 def fail_abandoned_runs(instance: dg.DagsterInstance, settings: HomeSettings) -> list[str]:

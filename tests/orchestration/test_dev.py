@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from taxifare.environment import SettingsError
 from taxifare_dagster.dev import AddressError, ensure_free, listening
+from taxifare_dagster.home import SHIPPED, parts_left_out
 from tests.support.places import REPOSITORY
 
 
@@ -27,6 +30,19 @@ def test_a_port_in_use_is_told_with_another_one_and_makes_no_state(tmp_path: Pat
     assert f'make dev ARGS="--port {port + 1}"' in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "state").exists()
+
+
+def test_a_configuration_of_an_earlier_release_is_told_what_it_lacks(tmp_path: Path) -> None:
+    """It stays as it is, for it may have been edited; without `python_logs` the terminal is full of DEBUG."""
+    shipped = SHIPPED.read_text()
+    (tmp_path / "dagster.yaml").write_text(shipped)
+    assert parts_left_out(tmp_path) == []
+    edited = {part: value for part, value in yaml.safe_load(shipped).items() if part != "python_logs"}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(edited))
+    assert parts_left_out(tmp_path) == ["python_logs"]
+    (tmp_path / "dagster.yaml").write_text("nux: [")
+    with pytest.raises(SettingsError, match=r"dagster\.yaml: expected YAML: "):
+        parts_left_out(tmp_path)
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", ""])
