@@ -339,12 +339,12 @@ def change(found: Change, version: str | None) -> Metadata:
         parts = measured(
             found.unit, rise=rise.whole, rise_by_a_harder_month=rise.harder, rise_by_lost_skill=rise.staler
         )
-        since = {**parts, "skill_when_approved": rise.then.skill}
+        since = {**parts, "skill_when_approved": rounded(rise.then.skill)}
     return {
         "why": found.sentence,
         **since,
         "rules_not_learned": "; ".join(found.rules) or "none",
-        "skill": found.now.skill,
+        "skill": rounded(found.now.skill),
         **({} if found.attainable is None else interval(found.attainable, found.unit)),
         **measured(found.unit, tolerated=found.tolerated),
         "production_version": str(version),

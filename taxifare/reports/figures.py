@@ -146,13 +146,13 @@ def drawn_over_time(
         rules: Of the city; those of the months shown are drawn.
         unit: What errors are in.
     """
-    figure, (errors,) = below_each_other("How far off is what customers are told, month by month?")
+    figure, (errors,) = below_each_other("How far off are predictions, month by month?")
     figure.set_size_inches(WIDTH_IN, 5.2)
     places = np.array([_month_number(month.month) for month in months])
     series = (
         ("difficulty", "flat per-km rate (difficulty)", "#9ca3af", "--", "."),
-        ("production", "production, validation trips", "tab:blue", "-", "o"),
-        ("staging", "staging, the same trips", "tab:orange", "-", "o"),
+        ("production", "production, on validation trips", "tab:blue", "-", "o"),
+        ("staging", "staging, on the same trips", "tab:orange", "-", "o"),
     )
     for name, meaning, color, line, marker in series:
         is_to_come = name == "staging" and months[-1].staging is None and months[-1].production is not None

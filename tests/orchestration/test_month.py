@@ -298,7 +298,7 @@ class TestEveryVerdictIsAnAnswer:
         check = checks_of(compared_january.run_month(FEBRUARY))["production_is_not_stale"]
         evidence = decided.evidence
         assert check.metadata["skill_when_approved"].value == pytest.approx(
-            1 - evidence.staging.scores.mae / evidence.difficulty_mae
+            1 - evidence.staging.scores.mae / evidence.difficulty_mae, abs=1e-4
         )
         told = f"The error went from {evidence.staging.scores.mae:.2f} to "
         assert str(check.description).startswith(told)

@@ -190,5 +190,5 @@ def test_a_candidate_that_is_yet_to_be_trained_is_not_missing_without_a_word(dra
     figures.errors_over_time((before, MonthErrors(month="2012-09", production=2.5, difficulty=2.6)), {}, (), "USD")
     figures.errors_over_time((before,), {}, (), "USD")
     begun, done = ([text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn[-2:])
-    assert "staging, the same trips (2012-09: not trained yet)" in begun
-    assert "staging, the same trips" in done
+    assert "staging, on the same trips (2012-09: not trained yet)" in begun
+    assert "staging, on the same trips" in done
