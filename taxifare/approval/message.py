@@ -26,7 +26,7 @@ from taxifare.approval.records import (
 )
 from taxifare.approval.requests import by_subject
 from taxifare.gate.evidence import Contender, Evidence, Verdict
-from taxifare.gate.scores import Interval
+from taxifare.gate.scores import Interval, Scores
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.verdict import RECORD_SHARE, StandingAnswer
 from taxifare.texts import one_line
@@ -112,7 +112,7 @@ def message(
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
         rules: Dated rules that have come into force since production was trained, in words.
     """
-    evidence = request.evidence
+    evidence, unit = request.evidence, request.evidence.unit
     production = evidence.production.scores if evidence.production else None
     staging = evidence.staging.scores
     key = f"Request {request.id}" + (f", reminder {reminder}" if reminder else "")
@@ -131,8 +131,9 @@ def message(
     ]
     lines += [
         *_gains(evidence),
-        f"Bias: production {_signed(production.bias if production else None)}, staging {_signed(staging.bias)}",
-        f"Bias after correction: production {_corrected(evidence.production)}, staging {_corrected(evidence.staging)}",
+        f"Bias (mean error a ride): production {_bias(production, unit)}, staging {_bias(staging, unit)}",
+        f"Bias after correction: production {_corrected(evidence.production, unit)}, staging "
+        f"{_corrected(evidence.staging, unit)}",
         f"Difficulty: a flat per-km rate has an MAE of {_amount(evidence.difficulty_mae)} on these trips",
         *(f"Version {request.production_version} was trained before a rule came into force: {rule}" for rule in rules),
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
@@ -434,15 +435,25 @@ def _amount(amount: float | None) -> str:
     return "none" if amount is None else f"{amount:.2f}"
 
 
-def _signed(amount: float | None) -> str:
-    return "none" if amount is None else f"{amount:+.2f}"
+def off_in_words(bias: float, unit: Unit) -> str:
+    """Returns how far predictions are off on the whole, and in which direction.
+
+    >>> off_in_words(-0.8, "USD"), off_in_words(0.001, "min")
+    ('0.80 USD too low', '0.00 min')
+    """
+    direction = "" if abs(bias) < 0.005 else " too low" if bias < 0 else " too high"
+    return f"{abs(bias):.2f} {unit}{direction}"
 
 
-def _corrected(contender: Contender | None) -> str:
+def _bias(scores: Scores | None, unit: Unit) -> str:
+    return "none" if scores is None else off_in_words(scores.bias, unit)
+
+
+def _corrected(contender: Contender | None, unit: Unit) -> str:
     """Bias and error of a version's corrected predictions."""
     if contender is None:
         return "none"
-    return f"{_signed(contender.corrected.bias)} (MAE {_amount(contender.corrected.mae)})"
+    return f"{_bias(contender.corrected, unit)} (MAE {_amount(contender.corrected.mae)})"
 
 
 def _interval(interval: Interval, unit: Unit) -> str:

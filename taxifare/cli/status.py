@@ -78,7 +78,9 @@ def lines_of(found: Status, settings: Settings) -> list[str]:
     target = settings.target_facts
     what = f"{settings.city_facts.name}, {target.name} in {target.unit}"
     lines = [f"{'taxifare':{_MARGIN}}{what}; {found.now:%Y-%m-%d %H:%M} UTC"]
-    lines += _part("Still good?", _wrapped(_still_good(found), most=8))
+    overall = None if found.still_good is None else found.still_good.overall
+    is_good = [*_wrapped(_still_good(found), most=8), *([] if overall is None else _wrapped(overall, most=4))]
+    lines += _part("Still good?", is_good)
     lines += _part("Production", _production(found, target.unit))
     if found.months:
         lines += _part("Months", _months(found, target.unit))

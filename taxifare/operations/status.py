@@ -82,11 +82,13 @@ class StillGood:
         month: That month.
         answer: In a few words, as the month's page has it.
         why: What its error came from, and whether a model that has learned the month saves more than is tolerated.
+        overall: How far its predictions are off on the whole, as the month's page has it; None while that is tolerated.
     """
 
     month: str
     answer: str
     why: str
+    overall: str | None
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,9 @@ def _still_good(pages: Sequence[MonthPage], production: str | None, settings: Se
             is_good, change = page.is_still_good, page.change
             rules = rules_since_training(settings, production, page.month.subject)
             why = " ".join(is_good.sentences) if change is None else change.with_rules(rules).sentence
-            return StillGood(page.month.subject, is_good.short, why)
+            scored = evidence.production
+            is_off = scored is not None and abs(scored.scores.bias) > settings.bias_tolerance
+            return StillGood(page.month.subject, is_good.short, why, page.overall if is_off else None)
     return None
 
 

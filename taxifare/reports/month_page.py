@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from taxifare.approval.decisions import command
 from taxifare.approval.due import Known
 from taxifare.approval.ledger import Entries
-from taxifare.approval.message import VERDICT_IN_WORDS, verdict_in_words
+from taxifare.approval.message import VERDICT_IN_WORDS, off_in_words, verdict_in_words
 from taxifare.approval.records import Promotion, readable
 from taxifare.approval.requests import approved_on
 from taxifare.digests import digest
@@ -192,17 +192,25 @@ class MonthPage:
         )
 
     def _error(self, version: str, scores: Scores, corrected: Scores) -> str:
-        middle = ": they aim at the middle ride, and a few expensive rides raise the mean" if scores.bias < 0 else ""
         comparison = self.month.comparison
         latest = "of the latest days so far" if is_so_far(comparison.revision) else "at the end of the month"
         return (
             f"Version {version} was off by {self.amount(scores.mae)} a ride on average, on {scores.trips:,} rides "
-            f"{latest} that it had not seen. Overall its predictions were {self._off(scores.bias)}"
-            f"{middle}. With the bias correction they were {self._off(corrected.bias)}."
+            f"{latest} that it had not seen. {self._overall(scores, corrected)}"
         )
 
-    def _off(self, bias: float) -> str:
-        return f"{self.amount(abs(bias))} too {'low' if bias < 0 else 'high'}"
+    @property
+    def overall(self) -> str | None:
+        """How far predictions of production were off on the whole, and which way; None where it was not scored."""
+        production = None if self.month.evidence is None else self.month.evidence.production
+        return None if production is None else self._overall(production.scores, production.corrected)
+
+    def _overall(self, scores: Scores, corrected: Scores) -> str:
+        middle = ": they aim at the middle ride, and a few expensive rides raise the mean" if scores.bias < 0 else ""
+        return (
+            f"Overall its predictions were {off_in_words(scores.bias, self.target.unit)}{middle}. With the bias "
+            f"correction they were {off_in_words(corrected.bias, self.target.unit)}."
+        )
 
     def _against_promise(self, change: Change | None) -> tuple[str, ...]:
         """Returns how the error compares with what was promised, and why."""
@@ -241,7 +249,7 @@ class MonthPage:
             return ()
         return (
             f"What customers were told was off by {self.amount(found.mae)} a ride on average, and overall "
-            f"{self._off(found.bias)}, on the {found.rides:,} rides whose outcome is known.",
+            f"{off_in_words(found.bias, self.target.unit)}, on the {found.rides:,} rides whose outcome is known.",
         )
 
     @property

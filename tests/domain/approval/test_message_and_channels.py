@@ -87,8 +87,8 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
         "How to read this: + means closer to the truth. With other days like these, the mean would fall within the "
         "interval 19 times out of 20. It describes these rides; next month's may differ",
         "Worst slice on the month's last days: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 rides",
-        "Bias: production -0.45, staging -0.25",
-        "Bias after correction: production -0.05 (MAE 2.31), staging -0.05 (MAE 2.10)",
+        "Bias (mean error a ride): production 0.45 USD too low, staging 0.25 USD too low",
+        "Bias after correction: production 0.05 USD too low (MAE 2.31), staging 0.05 USD too low (MAE 2.10)",
         "Difficulty: a flat per-km rate has an MAE of 2.48 on these trips",
         f"Versions: 2 to replace 1, evidence {request.evidence_digest[:12]}",
         "Decide before 2015-03-03 09:00 UTC; asked 2015-02-01 09:00 UTC",
@@ -147,8 +147,8 @@ def test_a_first_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     assert text.startswith(
         "Evaluation MAE: none - New training MAE: 2.10\nbase: COLD_START, nothing is in production yet\n"
     )
-    assert "Bias: production none, staging -0.25" in text
-    assert "Bias after correction: production none, staging -0.05 (MAE 2.10)" in text
+    assert "Bias (mean error a ride): production none, staging 0.25 USD too low" in text
+    assert "Bias after correction: production none, staging 0.05 USD too low (MAE 2.10)" in text
     assert "Versions: 1 to replace nothing" in text
     assert "See: https://pages/base\n" in text
     assert "How to read this" not in text

@@ -156,12 +156,25 @@ def test_it_opens_with_whether_production_is_still_good_as_the_page_of_the_last_
     assert "tolls" not in february.why.lower(), "they rise in March"
     office.request(evidence("2015-04", "3", "1").model_copy(update={"gain": Interval(mean=0.8, low=0.7, high=0.9)}))
     second = here.screen().splitlines()[1]
+    assert (
+        "Overall its predictions were 0.45 USD too low: they aim at the middle ride, and a few expensive rides raise "
+        "the mean. With the bias correction they were 0.05 USD too low. Production version 1 "
+    ) in words(here.screen())
     assert second.startswith("Still good? No: it is stale, as of 2015-04. The error went from 2.10 to 2.31 USD")
     assert "Fare rules that changed since training: " in words(here.screen())
     assert "2015-03-22 Bridge and tunnel tolls" in words(here.screen())
     office.approve(here.ask("2015-05", "4"))
     assert here.status().still_good is None
     assert here.screen().splitlines()[1] == "Still good? not known yet: no month was compared with version 4"
+
+
+def test_a_bias_within_its_tolerance_is_not_told(tmp_path: Path) -> None:
+    here = Installation(tmp_path / "state", bias_tolerance=0.5)
+    here.office.with_first_model().ask("2015-02", "2", "1")
+    found = here.status().still_good
+    assert found is not None
+    assert found.overall is None
+    assert "too low" not in here.screen()
 
 
 def test_open_questions_are_answered_in_the_order_of_their_months(here: Installation) -> None:
