@@ -20,6 +20,7 @@ from taxifare.approval.records import Decision
 from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
+from taxifare.gate.staleness import rules_in_words
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import calendar_if_told, faults_of, rules_since_training
 from taxifare.monitoring.so_far import TooFewSoFarError
@@ -117,7 +118,9 @@ def send_approval_message(
     page = _comparison_page(comparison.evidence, settings)
     rules: tuple[str, ...] = ()
     if comparison.production_version is not None and comparison.is_of_month:
-        rules = rules_since_training(settings, comparison.production_version, subject)
+        production = comparison.evidence.production
+        digest = None if production is None else production.files_digest
+        rules = rules_in_words(rules_since_training(settings, comparison.production_version, digest, subject))
     asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page, rules=rules)
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
     if asked.decided is not None:

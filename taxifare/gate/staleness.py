@@ -5,7 +5,7 @@ subject to them as well. How a rise of the error is divided, and why that does n
 gate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import pandas as pd
@@ -13,7 +13,7 @@ import pandas as pd
 from taxifare.gate.evidence import Contender, Evidence
 from taxifare.gate.scores import Interval, describe_gain, difficulty_of, skill
 from taxifare.model.exposure import Exposure
-from taxifare.trips.cities import City
+from taxifare.trips.cities import City, Rule
 from taxifare.trips.editions import Trips
 from taxifare.trips.targets import Unit
 from taxifare.values import Frozen
@@ -178,18 +178,23 @@ def explain_change(
         unit=unit,
         tolerance=tolerance,
         attainable=attainable,
-        rules=rules_between(max(entry.last_pickup for entry in exposure), validation["pickup_datetime"].max(), city),
+        rules=rules_in_words(
+            rules_between(max(entry.last_pickup for entry in exposure), validation["pickup_datetime"].max(), city)
+        ),
     )
 
 
-def rules_between(learned: datetime, until: datetime, city: City) -> tuple[str, ...]:
-    """Returns the dated rules, in words, that came into force after what a model learned last, up to a moment.
+def rules_between(learned: datetime, until: datetime, city: City) -> tuple[Rule, ...]:
+    """Returns the dated rules that came into force after what a model learned last, up to a moment.
 
     Args:
         learned: The last pickup that it learned, on the city's clock.
         until: The moment, on the same clock.
         city: Gives the rules.
     """
-    return tuple(
-        f"{rule.since} {rule.description}" for rule in city.rules if learned < pd.Timestamp(rule.since) <= until
-    )
+    return tuple(rule for rule in city.rules if learned < pd.Timestamp(rule.since) <= until)
+
+
+def rules_in_words(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """Returns each rule with its date."""
+    return tuple(f"{rule.since} {rule.description}" for rule in rules)

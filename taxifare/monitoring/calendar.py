@@ -184,18 +184,24 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
     return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
 
 
-def rules_since_training(settings: Settings, version: str, month: str) -> tuple[str, ...]:
-    """Returns the dated rules, in words, that came into force after what a version learned last, by the end of a month.
+def rules_since_training(settings: Settings, version: str, files_digest: str | None, month: str) -> tuple[Rule, ...]:
+    """Returns the dated rules that came into force after what a version learned last, by the end of a month.
 
-    Empty where the version is not what prices rides: what it has learned is then not known here.
+    Empty where it has no bundle, which says what it has learned.
 
     Args:
         settings: Name the lake and the city.
         version: The version.
+        files_digest: Of its files, by which its bundle is found; None where that is unknown: the one in force is its.
         month: The month, `YYYY-MM`.
     """
     try:
-        manifest = _manifest_in_force(settings)
+        digest = None if files_digest is None else in_force.made_of(settings.lake, files_digest)
+        manifest = (
+            _manifest_in_force(settings)
+            if digest is None
+            else read_manifest(in_force.bundles_in(settings.lake) / digest)
+        )
     except (ToldError, OSError):
         return ()
     if manifest is None or manifest.version != version:

@@ -17,7 +17,8 @@ from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.records import Decision, Promotion, Question, Request, StandingRequest, readable
 from taxifare.errors import ToldError
-from taxifare.monitoring.calendar import calendar_if_told, rules_since_training
+from taxifare.gate.staleness import rules_in_words
+from taxifare.monitoring.calendar import calendar_if_told
 from taxifare.monitoring.realised import RealisedError, RealisedMonth
 from taxifare.operations.month_pages import Realised
 from taxifare.reports.month_page import MonthPage, pages_of
@@ -160,7 +161,7 @@ def status_of(
     with ledger.reading() as entries:
         known = Known.read(entries)
         production = None if known.promotion is None else known.promotion.version
-        still_good = _still_good(pages_of(entries, settings, quotes), production, settings)
+        still_good = _still_good(pages_of(entries, settings, quotes), production, settings.bias_tolerance)
         missing = ToldHeads(settings.home, ledger.place).missing(entries)
         promised = _promised(entries, known.promotion)
         unlearned = list(_unlearned(entries, settings, now))
@@ -275,16 +276,16 @@ def _last_quotes(months: Mapping[Month, RealisedMonth], production: str | None) 
     return None
 
 
-def _still_good(pages: Sequence[MonthPage], production: str | None, settings: Settings) -> StillGood | None:
+def _still_good(pages: Sequence[MonthPage], production: str | None, bias_tolerance: float) -> StillGood | None:
     """Returns whether a version is still good, by the latest month that was compared with it; None without one."""
     for page in reversed(pages):
         evidence = page.month.evidence
         if production is not None and evidence is not None and evidence.production_version == production:
             is_good, change = page.is_still_good, page.change
-            rules = rules_since_training(settings, production, page.month.subject)
+            rules = rules_in_words(page.unlearned.get(production, ()))
             why = " ".join(is_good.sentences) if change is None else change.with_rules(rules).sentence
             scored = evidence.production
-            is_off = scored is not None and abs(scored.scores.bias) > settings.bias_tolerance
+            is_off = scored is not None and abs(scored.scores.bias) > bias_tolerance
             return StillGood(page.month.subject, is_good.short, why, page.overall if is_off else None)
     return None
 

@@ -5,7 +5,7 @@ from the ledger and what was joined, so that the same facts give the same page.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.staleness import Baseline, Change, baseline_shown
+from taxifare.monitoring.calendar import rules_since_training
 from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
@@ -34,13 +35,15 @@ from taxifare.trips.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORM = 3
+_FORM = 4
 """Of the page: one of another form is made anew."""
 
 _ALIKE = 0.005
 """Differences that two decimals do not show."""
 
 _DRAWN_MONTHS = 36
+
+_NOT_LEARNED = " What is in production has not learned it."
 
 _RULES = 4
 """How many dated rules are shown, the latest."""
@@ -100,6 +103,8 @@ class MonthPage:
         changes: The changes of production that were made on its evidence.
         promoted: The version that became production on a month's evidence, by month.
         realised: What the quotes of months up to it came to, in order.
+        unlearned: The dated rules in force by the end of the month that came after what a version has learned, by
+            version: of production, and of what was promoted on this evidence.
     """
 
     month: ComparedMonth
@@ -111,6 +116,7 @@ class MonthPage:
     changes: tuple[Promotion, ...]
     promoted: Mapping[str, str]
     realised: tuple[RealisedMonth, ...] = ()
+    unlearned: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -128,9 +134,10 @@ class MonthPage:
         promised = None if self.promised is None else self.promised.digest
         changes = [change.sequence for change in self.changes]
         rules = [(str(rule.since), rule.description) for rule in self.rules]
+        unlearned = [(version, [str(rule.since) for rule in lacks]) for version, lacks in self.unlearned.items()]
         paid = [month.model_dump(mode="json") for month in self.realised]
         about = [self.target.name, self.target.unit, self.city.name, self.tolerance]
-        return digest([_FORM, shown, asked, promised, changes, rules, paid, about])
+        return digest([_FORM, shown, asked, promised, changes, rules, unlearned, paid, about])
 
     @property
     def change(self) -> Change | None:
@@ -157,6 +164,14 @@ class MonthPage:
     def new_rules(self) -> tuple[Rule, ...]:
         """Those that came into force in the month."""
         return tuple(rule for rule in self.rules if str(rule.since).startswith(self.month.subject))
+
+    @property
+    def not_learned(self) -> tuple[Rule, ...]:
+        """The dated rules that whatever is in production after this month's decision has not learned, oldest first."""
+        evidence = self.month.evidence
+        in_production = None if evidence is None else evidence.production_version
+        in_production = self.changes[-1].version if self.changes else in_production
+        return () if in_production is None else self.unlearned.get(in_production, ())
 
     @property
     def _last_day(self) -> str | None:
@@ -254,8 +269,16 @@ class MonthPage:
 
     @property
     def what_changed(self) -> ShortAnswer:
-        """What changed in production, and in the rules."""
-        rules = tuple(f"Since {rule.since}: {rule.description}." for rule in self.new_rules)
+        """What changed in production and in the rules, and which rules production has not learned."""
+        not_learned = self.not_learned
+        earlier = tuple(rule for rule in not_learned if rule not in self.new_rules)
+        rules = (
+            *(
+                f"Since {rule.since}: {rule.description}.{_NOT_LEARNED * (rule in not_learned)}"
+                for rule in self.new_rules
+            ),
+            *(f"In force since {rule.since}: {rule.description}.{_NOT_LEARNED}" for rule in earlier),
+        )
         made = tuple(_told(change) for change in self.changes)
         evidence = self.month.evidence
         back: tuple[str, ...] = ()
@@ -277,7 +300,8 @@ class MonthPage:
         if evidence is None or evidence.production_version is None:
             return ShortAnswer("plain", "Nothing is in production", (*rules, *back))
         stays = f"Version {evidence.production_version} stayed in production"
-        return ShortAnswer("plain", "New rules" if rules else "Nothing", (f"{stays}.", *rules, *back))
+        short = "New rules" if self.new_rules else "Nothing new, but a rule is not learned" if earlier else "Nothing"
+        return ShortAnswer("plain", short, (f"{stays}.", *rules, *back))
 
     @property
     def to_decide(self) -> ShortAnswer:
@@ -386,9 +410,26 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
                 changes=tuple(changes.get(month.subject, ())),
                 promoted={subject: version for subject, version in promoted.items() if subject <= month.subject},
                 realised=() if month.subject == BASE else _until(month.subject, realised),
+                unlearned=_unlearned(month, changes.get(month.subject, ()), settings),
             )
         )
     return found
+
+
+def _unlearned(
+    month: ComparedMonth, changes: Sequence[Promotion], settings: Settings
+) -> Mapping[str, tuple[Rule, ...]]:
+    """Returns the rules that the versions in production before and after the month's decision have not learned."""
+    evidence = month.evidence
+    if evidence is None or month.subject == BASE:
+        return {}
+    scored = [
+        contender
+        for contender in (evidence.production, evidence.staging)
+        if contender is not None
+        and contender.version in {evidence.production_version, *(change.version for change in changes)}
+    ]
+    return {one.version: rules_since_training(settings, one.version, one.files_digest, month.subject) for one in scored}
 
 
 def _until(subject: str, realised: Mapping[Month, RealisedMonth]) -> tuple[RealisedMonth, ...]:

@@ -59,6 +59,26 @@ def bundles_in(lake: UPath) -> UPath:
     return lake / "bundles"
 
 
+def made_for(lake: UPath, files_digest: str) -> UPath:
+    """Returns the file that names the bundle made of a version, by the digest of the version's registered files.
+
+    It is written last: what it names is whole.
+    """
+    return bundles_in(lake) / "made" / files_digest
+
+
+def made_of(lake: UPath, files_digest: str) -> str | None:
+    """Returns the digest of the bundle made of a version's registered files, None where none was made.
+
+    Raises:
+        OSError, UnreachableError: The lake cannot be read.
+    """
+    try:
+        return made_for(lake, files_digest).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
 def read(lake: UPath) -> InForce | None:
     """Returns what is in force, None where nothing was ever promoted.
 

@@ -20,11 +20,6 @@ from taxifare.serving.making import make_bundle
 from taxifare.settings import Settings
 from taxifare.whole_files import whole_file
 
-_MADE = "made"
-"""Folder beside the bundles: a file for each version, named by the digest of its registered files, that names its
-bundle. It is written last: what it names is whole."""
-
-
 _log = logging.getLogger(__name__)
 
 
@@ -134,7 +129,7 @@ class LakePublisher:
         on_making()
         model = self._registry.load(version)
         digest = make_bundle(model, self._settings, self._bundles)
-        place = self._place(model.content.files_digest)
+        place = in_force.made_for(self._settings.lake, model.content.files_digest)
         place.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(place) as unfinished:
             unfinished.write_text(digest)
@@ -149,11 +144,8 @@ class LakePublisher:
         content = self._registry.contents.of(version)
         if content is None:
             raise NotOnRecordError(f"version {version} is not on record")
-        try:
-            digest = self._place(content.files_digest).read_text().strip()
-        except FileNotFoundError:
-            return None
-        return digest if (self._bundles / digest / MANIFEST).exists() else None
+        digest = in_force.made_of(self._settings.lake, content.files_digest)
+        return digest if digest is not None and (self._bundles / digest / MANIFEST).exists() else None
 
     def _is_whole(self, digest: str) -> bool:
         try:
@@ -166,9 +158,6 @@ class LakePublisher:
     @property
     def _bundles(self) -> UPath:
         return bundles_in(self._settings.lake)
-
-    def _place(self, files_digest: str) -> UPath:
-        return self._bundles / _MADE / files_digest
 
     def _as_in_force(self, promotion: Promotion) -> InForce:
         return InForce(

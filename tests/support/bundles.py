@@ -19,6 +19,7 @@ from taxifare.serving.bundle import FORMAT, MANIFEST, Bundle, Learned, Manifest
 from taxifare.serving.rides import Limits
 from taxifare.settings import Settings
 from taxifare.trips.features import feature_names
+from tests.support.approvals import content_of
 
 MODULES_THAT_SERVE = (
     "taxifare.cli.pricing",
@@ -85,7 +86,10 @@ def copied(folder: UPath, to: Path, changes: Mapping[str, bytes], *, forged: boo
 
 
 def put_in_force(settings: Settings, version: str, sequence: int, exposure: Sequence[Exposure]) -> None:
-    """Ensures that a version is in force, as far as its manifest says; it has no network to price rides with."""
+    """Ensures that a version is in force, as far as its manifest says; it has no network to price rides with.
+
+    It is found by its files, too, which are those of `content_of`.
+    """
     digest = f"{sequence:064x}"
     learned = tuple(Learned(**entry.model_dump()) for entry in exposure)
     city = settings.city_facts
@@ -102,6 +106,9 @@ def put_in_force(settings: Settings, version: str, sequence: int, exposure: Sequ
     folder = in_force.bundles_in(settings.lake) / digest
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    made = in_force.made_for(settings.lake, content_of(version).files_digest)
+    made.parent.mkdir(exist_ok=True)
+    made.write_text(digest)
     promoted = in_force.InForce(
         sequence=sequence, version=version, digest=digest, city=settings.city.slug, target=settings.target, by="Ada",
         reason="a test", promoted_at=datetime(2015, 1, 1, tzinfo=UTC), replaced_version=None,

@@ -1,6 +1,7 @@
 """The page of a month: what a manager reads first is true, nothing on it commands a browser, and it needs no other."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ from taxifare.approval.decisions import command
 from taxifare.approval.records import Request
 from taxifare.gate.evidence import Objection, Verdict
 from taxifare.gate.scores import Interval
+from taxifare.model.exposure import Exposure
 from taxifare.monitoring.realised import Beside
 from taxifare.operations.month_pages import page_in, renew_pages
 from taxifare.reports.month_page import MonthPage, pages_of, render
 from taxifare.settings import Settings
 from taxifare_dagster.lake import realised
-from tests.support.approvals import Office, contender, evidence, scores
+from tests.support.approvals import Office, contender, content_of, evidence, scores
+from tests.support.bundles import put_in_force
 from tests.support.quotes import put_quotes, quotes_of
 from tests.support.small import small_settings
 from tests.support.standing import month
@@ -74,6 +77,37 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
 def test_days_so_far_are_not_told_as_a_month_s_end(office: Office, home: Settings) -> None:
     office.ask("2015-01", "2", "1", revision="so-far-2015-01-08-a1b2")
     assert "on 4,000 rides of the latest days so far that" in page(office, home).is_still_good.sentences[0]
+
+
+def learned(subject: str, last: datetime) -> Exposure:
+    return Exposure(subject=subject, revision="r", first_pickup=datetime(2014, 1, 1), last_pickup=last)
+
+
+def test_a_rule_that_production_has_not_learned_is_named_in_every_later_month(office: Office, home: Settings) -> None:
+    """Version 1 has learned 2014; bridge tolls rise on 22 March 2015, and version 4 has learned April."""
+    with office.approvals.ledger.writing() as entries:
+        for version in ("1", "4"):
+            entries.add_content(content_of(version), office.clock())
+    put_in_force(home, "1", 1, [learned("base", datetime(2014, 12, 31))])
+    for subject, staging in (("2015-02", "2"), ("2015-03", "3")):
+        office.reject(office.ask(subject, staging, "1"))
+    assert "not learned" not in words(render(page(office, home, "2015-02")))
+    march = page(office, home, "2015-03").what_changed
+    assert march.short == "New rules"
+    assert march.sentences[-1].startswith("Since 2015-03-22: Bridge and tunnel tolls")
+    assert march.sentences[-1].endswith(" What is in production has not learned it.")
+    asked = office.ask("2015-04", "4", "1")
+    april = page(office, home, "2015-04")
+    assert april.what_changed.short == "Nothing new, but a rule is not learned"
+    assert april.what_changed.sentences[-1].startswith("In force since 2015-03-22: Bridge and tunnel tolls")
+    shown = words(render(april))
+    assert "not learned by production" in shown
+    put_in_force(home, "4", 2, [learned("base", datetime(2014, 12, 31)), learned("2015-04", datetime(2015, 4, 24))])
+    assert words(render(page(office, home, "2015-04"))) == shown, "what production had learned then"
+    office.approve(asked)
+    assert "not learned" not in words(render(page(office, home, "2015-04")))
+    office.ask("2015-05", "5", "4")
+    assert page(office, home, "2015-05").what_changed.short == "Nothing"
 
 
 def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(office: Office, home: Settings) -> None:
