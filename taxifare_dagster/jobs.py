@@ -22,7 +22,7 @@ from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
 from taxifare.gate.staleness import rules_in_words
 from taxifare.model.registry import ModelRegistry
-from taxifare.monitoring.calendar import calendar_if_told, faults_of, rules_since_training
+from taxifare.monitoring.calendar import calendar_if_told, faults_of, learned_until, rules_since
 from taxifare.monitoring.so_far import TooFewSoFarError
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import figures
@@ -120,7 +120,8 @@ def send_approval_message(
     if comparison.production_version is not None and comparison.is_of_month:
         production = comparison.evidence.production
         digest = None if production is None else production.files_digest
-        rules = rules_in_words(rules_since_training(settings, comparison.production_version, digest, subject))
+        learned = learned_until(settings, comparison.production_version, digest)
+        rules = rules_in_words(rules_since(learned, subject, settings.city_facts))
     asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page, rules=rules)
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
     if asked.decided is not None:

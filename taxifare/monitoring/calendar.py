@@ -184,16 +184,13 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
     return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
 
 
-def rules_since_training(settings: Settings, version: str, files_digest: str | None, month: str) -> tuple[Rule, ...]:
-    """Returns the dated rules that came into force after what a version learned last, by the end of a month.
-
-    Empty where it has no bundle, which says what it has learned.
+def learned_until(settings: Settings, version: str, files_digest: str | None) -> datetime | None:
+    """Returns the last pickup that a version has learned, by its bundle; None where that is not there.
 
     Args:
-        settings: Name the lake and the city.
+        settings: Name the lake.
         version: The version.
         files_digest: Of its files, by which its bundle is found; None where that is unknown: the one in force is its.
-        month: The month, `YYYY-MM`.
     """
     try:
         digest = None if files_digest is None else in_force.made_of(settings.lake, files_digest)
@@ -203,11 +200,21 @@ def rules_since_training(settings: Settings, version: str, files_digest: str | N
             else read_manifest(in_force.bundles_in(settings.lake) / digest)
         )
     except (ToldError, OSError):
-        return ()
+        return None
     if manifest is None or manifest.version != version:
-        return ()
-    learned = max(entry.last_pickup for entry in manifest.exposure)
-    return rules_between(learned, parse_month(month).end_time, settings.city_facts)
+        return None
+    return max(entry.last_pickup for entry in manifest.exposure)
+
+
+def rules_since(learned: datetime | None, month: str, city: City) -> tuple[Rule, ...]:
+    """Returns the dated rules that came into force after what was learned last, by the end of a month.
+
+    Args:
+        learned: See `learned_until`; None: nothing is said.
+        month: The month, `YYYY-MM`.
+        city: Gives the rules.
+    """
+    return () if learned is None else rules_between(learned, parse_month(month).end_time, city)
 
 
 def calendar_if_told(entries: Entries, settings: Settings, now: datetime) -> Calendar | None:

@@ -4,8 +4,10 @@ Is the model still good, what changed, what has to be decided: in words that nee
 from the ledger and what was joined, so that the same facts give the same page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache, partial
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +22,7 @@ from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.staleness import Baseline, Change, baseline_shown
-from taxifare.monitoring.calendar import rules_since_training
+from taxifare.monitoring.calendar import learned_until, rules_since
 from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
@@ -396,6 +398,8 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
         if change.request_id is not None:
             changes.setdefault(subjects[change.request_id], []).append(change)
     promoted = promoted_on(history, asked)
+    # A version is in production for months, and its bundle may be in a bucket.
+    learned = cache(partial(learned_until, settings))
     found = []
     for place, month in enumerate(months):
         approved = approved_on(month.comparison.production_version or "", history, asked)
@@ -410,14 +414,17 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
                 changes=tuple(changes.get(month.subject, ())),
                 promoted={subject: version for subject, version in promoted.items() if subject <= month.subject},
                 realised=() if month.subject == BASE else _until(month.subject, realised),
-                unlearned=_unlearned(month, changes.get(month.subject, ()), settings),
+                unlearned=_unlearned(month, changes.get(month.subject, ()), learned, settings.city_facts),
             )
         )
     return found
 
 
 def _unlearned(
-    month: ComparedMonth, changes: Sequence[Promotion], settings: Settings
+    month: ComparedMonth,
+    changes: Sequence[Promotion],
+    learned: Callable[[str, str | None], datetime | None],
+    city: City,
 ) -> Mapping[str, tuple[Rule, ...]]:
     """Returns the rules that the versions in production before and after the month's decision have not learned."""
     evidence = month.evidence
@@ -429,7 +436,7 @@ def _unlearned(
         if contender is not None
         and contender.version in {evidence.production_version, *(change.version for change in changes)}
     ]
-    return {one.version: rules_since_training(settings, one.version, one.files_digest, month.subject) for one in scored}
+    return {one.version: rules_since(learned(one.version, one.files_digest), month.subject, city) for one in scored}
 
 
 def _until(subject: str, realised: Mapping[Month, RealisedMonth]) -> tuple[RealisedMonth, ...]:
