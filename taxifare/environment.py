@@ -29,7 +29,7 @@ from upath import UPath
 
 from taxifare import secrets
 from taxifare.buckets import EXTRAS, ensure_client
-from taxifare.errors import ToldError
+from taxifare.errors import MiswrittenError
 from taxifare.texts import EXPECTED
 from taxifare.trips.cities import City
 from taxifare.trips.city_files import CityFile, city_named
@@ -38,7 +38,7 @@ from taxifare.trips.targets import Target, target_in
 ENV_FILE = ".env"
 
 
-class SettingsError(ToldError, ValueError):
+class SettingsError(MiswrittenError):
     """What somebody set is not as expected; says which setting, as `.env` has it, what was expected and received."""
 
 

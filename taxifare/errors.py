@@ -16,5 +16,9 @@ class ToldError(Exception):
         super().__init__(_presentable(message) if isinstance(message, str) else message)
 
 
+class MiswrittenError(ToldError, ValueError):
+    """What somebody wrote, in a command or a setting, is not as expected, whatever there is: nothing was tried."""
+
+
 def _presentable(message: str) -> str:
     return redacted(plain(message).replace("\n", " "))

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import typer
 
 from taxifare.cli.typed import typed
-from taxifare.environment import SettingsError
-from taxifare.errors import ToldError
+from taxifare.errors import MiswrittenError, ToldError
 from taxifare.texts import plain
 
 
@@ -21,22 +20,32 @@ def command_alone() -> typer.Typer:
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
-    """Ends the command with a sentence for what can be expected to go wrong."""
+def errors_told(mendable: tuple[type[Exception], ...] = (ToldError,)) -> Iterator[None]:
+    """Ends the command with a sentence for what a person can mend, and the exit code of `exit_code_of`.
+
+    Args:
+        mendable: The errors that are for people.
+    """
     try:
         yield
-    except SettingsError as error:
-        _tell(error)
-        raise typer.Exit(2) from error
     except typer.BadParameter as error:
         raise typer.BadParameter(typed(error.message)) from error
-    except ToldError as error:
-        _tell(error)
-        raise typer.Exit(1) from error
+    except mendable as error:
+        tell(error)
+        raise typer.Exit(exit_code_of(error)) from error
     except OSError as error:
-        typer.echo(f"{error.filename or 'a file'}: expected to read or write it, received: {error.strerror}", err=True)
+        if error.filename is None:
+            raise
+        typer.echo(f"{error.filename}: expected to read or write it, received: {error.strerror}", err=True)
         raise typer.Exit(1) from error
 
 
-def _tell(error: Exception) -> None:
-    typer.echo(f"{type(error).__name__}: {typed(plain(str(error)))}", err=True)
+def exit_code_of(error: Exception) -> int:
+    """Returns 2 for what was written wrongly, whatever there is; 1 for what was refused or failed."""
+    return 2 if isinstance(error, MiswrittenError) else 1
+
+
+def tell(error: Exception) -> None:
+    """Prints an error to standard error, in a line that can be copied."""
+    name = typer.style(type(error).__name__, fg=typer.colors.RED)
+    typer.echo(f"{name}: {typed(plain(str(error)))}", err=True)

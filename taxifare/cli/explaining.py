@@ -8,7 +8,7 @@ import typer
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Surroundings, Terminal, approvals_in_force, errors_told, say_next, show
+from taxifare.cli.shared import NotThereError, Surroundings, Terminal, approvals_in_force, errors_told, say_next, show
 from taxifare.operations.explaining import Explanation, explain
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.bundle import Bundle
@@ -29,7 +29,7 @@ def explain_ride(
     surroundings: Surroundings = context.obj
     found = surroundings.month_with(key, settings.lake)
     if found is None:
-        raise typer.BadParameter(
+        raise NotThereError(
             f"expected the key of a clean ride of a prepared month, received {key!r}: no month in {settings.lake} has "
             "it. The page of production_eval_mae lists the keys of its worst rides; taxifare months lists the months"
         )

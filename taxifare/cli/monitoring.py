@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from taxifare.cli.shared import AsJson, errors_told, month_of, say, show, show_json
+from taxifare.cli.shared import AsJson, NotThereError, errors_told, month_of, say, show, show_json
 from taxifare.gate.scores import describe_gain
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports import tables
@@ -24,7 +24,7 @@ def outcomes(
     found = context.obj.realised(settings.lake)
     wanted = None if month is None else month_of(month)
     if wanted is not None and wanted not in found:
-        raise typer.BadParameter(
+        raise NotThereError(
             f"{wanted} has not been joined with what its rides came to: materialize served_mae of that month "
             "(outcomes_job)"
         )

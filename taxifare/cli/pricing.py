@@ -10,7 +10,7 @@ import typer
 
 from taxifare.cli.alone import command_alone, errors_told
 from taxifare.environment import ServiceSettingsInForce, read_settings
-from taxifare.errors import ToldError
+from taxifare.errors import MiswrittenError
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import EXAMPLE_TIME, Fault, RideError, checked, packed
@@ -105,7 +105,7 @@ def price(at: str, start: str, end: str, passengers: int) -> tuple[list[str], tu
     return [*lines, f"{'version':13}{manifest.version:>8}{promotion}"], bundle.unlearned(ride.pickup_datetime)
 
 
-class OptionError(ToldError, ValueError):
+class OptionError(MiswrittenError):
     """What was typed is no ride that can be priced; says which option, what was expected and what was received."""
 
 
@@ -157,10 +157,14 @@ def _price_file(file: str, output: str) -> None:
     from taxifare.serving.files import KINDS, RideFileError, kind_of, score
 
     name = "standard input" if file == _STANDARD else file
-    kind = "csv" if file == _STANDARD else kind_of(file)
+    try:
+        kind = "csv" if file == _STANDARD else kind_of(file)
+        kind_of_output = kind if output == _STANDARD else kind_of(output)
+    except RideFileError as error:
+        raise typer.BadParameter(str(error)) from None
     if output == _STANDARD and kind == "parquet" and sys.stdout.isatty():
         raise typer.BadParameter("expected --output FILE: a parquet file is nothing for a terminal")
-    if output != _STANDARD and kind_of(output) != kind:
+    if kind_of_output != kind:
         ending = next(ending for ending, of in KINDS.items() if of == kind)
         raise typer.BadParameter(f"--output: expected a file that ends in {ending}, received {output}")
     bundle, _ = bundle_in_force()

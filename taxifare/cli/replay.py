@@ -7,12 +7,22 @@ import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn
 
-from taxifare.cli.shared import download_bar, errors_told, month_of, progress_bar, say, say_next, show
+from taxifare.cli.shared import (
+    download_bar,
+    ensure_folder_of,
+    errors_told,
+    month_of,
+    option_of,
+    progress_bar,
+    say,
+    say_next,
+    show,
+)
 from taxifare.replay.policies import PolicyName, policies_of
 from taxifare.replay.replaying import replay
 from taxifare.reports import tables
 from taxifare.reports.replay_page import headline, render
-from taxifare.settings import ChallengerName, ChallengerNames, read_as, settings_in_force
+from taxifare.settings import ChallengerName, ChallengerNames, settings_in_force
 from taxifare.sources import make_source
 
 _POLICIES: TypeAdapter[list[PolicyName]] = TypeAdapter(list[PolicyName])
@@ -33,15 +43,22 @@ def show_replay(
     output: Annotated[Path, typer.Option(help="HTML file for the report.")] = Path("replay.html"),
 ) -> None:
     """Replay past months as if another policy had decided. If it is interrupted, run it again and it resumes."""
-    policies = read_as(_POLICIES, policy)
-    settings = settings_in_force().model_copy(update={"challengers": read_as(_CHALLENGERS, challengers)})
+    policies, competing = (
+        option_of("--policy", _POLICIES, policy),
+        option_of("--challengers", _CHALLENGERS, challengers),
+    )
+    first_month, last_month = month_of(first), month_of(last)
+    if last_month < first_month:
+        raise typer.BadParameter(f"expected --to not before --from, received --from {first} --to {last}")
+    ensure_folder_of("--output", output)
+    settings = settings_in_force().model_copy(update={"challengers": competing})
     with progress_bar(TextColumn("left: {task.fields[left]}")) as progress:
         task = progress.add_task("first model", total=None, left="–")
         found = replay(
             make_source(settings, on_download=download_bar),
             settings,
-            first=month_of(first),
-            last=month_of(last),
+            first=first_month,
+            last=last_month,
             policies=policies_of(policies),
             on_progress=lambda done: progress.update(
                 task,

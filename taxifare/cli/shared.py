@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
 
 import pandas as pd
 import typer
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import (
@@ -34,6 +35,7 @@ from upath import UPath
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.errors import NoStateError
 from taxifare.approval.records import EvidenceUnreadableError
+from taxifare.cli import alone
 from taxifare.cli.typed import typed
 from taxifare.environment import SettingsError
 from taxifare.errors import ToldError
@@ -44,7 +46,7 @@ from taxifare.operations.migrating import Migration
 from taxifare.replay.errors import ReplayError
 from taxifare.reports import tables
 from taxifare.serving.publishing import approvals_of
-from taxifare.settings import Settings, settings_in_force
+from taxifare.settings import Settings, read_as, settings_in_force
 from taxifare.studies.learning_curve import LearningCurveError
 from taxifare.texts import plain, unsaid
 from taxifare.trips.months import Month, parse_month
@@ -61,6 +63,9 @@ _MENDABLE = (
     TrainingError,
     TripTableError,
 )
+
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -84,20 +89,12 @@ class Surroundings:
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Ensures that what a person can mend ends the command with a message: exit code 2 for what was written, else 1.
+    """Ensures that what a person can mend ends the command with a message, see `alone.errors_told`.
 
     Decorates the commands.
     """
-    try:
+    with alone.errors_told(_MENDABLE):
         yield
-    except SettingsError as error:
-        _tell(error)
-        raise typer.Exit(2) from error
-    except typer.BadParameter as error:
-        raise typer.BadParameter(typed(error.message)) from error
-    except _MENDABLE as error:
-        _tell(error)
-        raise typer.Exit(1) from error
 
 
 @contextmanager
@@ -105,19 +102,15 @@ def ending_told() -> Iterator[None]:
     """Ensures the same of a program that is no command of `taxifare`; interrupted, it ends with exit code 130."""
     try:
         yield
-    except SettingsError as error:
-        _tell(error)
-        raise SystemExit(2) from None
     except _MENDABLE as error:
-        _tell(error)
-        raise SystemExit(1) from None
+        alone.tell(error)
+        raise SystemExit(alone.exit_code_of(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-def _tell(error: Exception) -> None:
-    told = Text.assemble((type(error).__name__, "red"), f": {typed(plain(str(error)))}")
-    Terminal(to_stderr=True).print(told, highlight=False, soft_wrap=True)
+class NotThereError(ToldError, LookupError):
+    """What was asked for is not there, though it was asked for in the right way; says what to do."""
 
 
 class Terminal(Console):
@@ -223,6 +216,20 @@ def written(option: typer.CallbackParam, text: str | None) -> str | None:
         what = {"by": "the name of whoever decides", "reason": "why, in a sentence"}[str(option.name)]
         raise typer.BadParameter(f"expected {what}, received {received}")
     return text
+
+
+def option_of(name: str, kind: TypeAdapter[_Kind], written: object) -> _Kind:
+    """Returns an option read as a setting of that kind is read; one that cannot be ends the command."""
+    try:
+        return read_as(kind, written)
+    except SettingsError as error:
+        raise typer.BadParameter(f"{name}: {error}") from None
+
+
+def ensure_folder_of(name: str, output: Path) -> None:
+    """Ensures, before the work, that the file that an option names can be put where it should be afterwards."""
+    if not output.parent.is_dir():
+        raise NotThereError(f"{name}: expected a file in a folder that is there, received {output}: make the folder")
 
 
 def month_of(written: str) -> Month:

@@ -8,11 +8,23 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import Terminal, download_bar, errors_told, progress_bar, say, say_next, show, written
+from taxifare.cli.shared import (
+    NotThereError,
+    Terminal,
+    download_bar,
+    ensure_folder_of,
+    errors_told,
+    option_of,
+    progress_bar,
+    say,
+    say_next,
+    show,
+    written,
+)
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import figures
 from taxifare.reports.tables import Heading, Table
-from taxifare.settings import RowCount, Settings, read_as, settings_in_force
+from taxifare.settings import RowCount, Settings, settings_in_force
 from taxifare.sources import make_source
 from taxifare.studies.adopting import adopt
 from taxifare.studies.learning_curve import LearningCurve, learning_curve
@@ -34,20 +46,20 @@ def tuned(
     reason: Annotated[str | None, typer.Option("--reason", help="Why, with --write.", callback=written)] = None,
 ) -> None:
     """Show which settings the latest search found, and on what evidence; --write puts them into .env."""
+    if write and (by is None or reason is None):
+        raise typer.BadParameter("--write: expected --by and --reason beside it, received --write without them")
     settings, console = settings_in_force(), Terminal()
     result = latest_result(settings)
     if result is None:
-        raise typer.BadParameter("nothing has been tuned yet: run make dev, and launch tuning_job in Dagster")
+        raise NotThereError("nothing has been tuned yet: run make dev, and launch tuning_job in Dagster")
     show(_tuning_table(result, settings))
     console.print(_tuning_evidence(result), highlight=False)
-    if not write:
+    if by is None or reason is None or not write:
         console.print("\nAs lines of .env:\n")
         console.print("\n".join(result.env_lines), highlight=False, markup=False)
         adopting = 'taxifare tuned --write --by YOU --reason "WHY"'
         say(f"\nAdopt them: {adopting}")
         return
-    if by is None or reason is None:
-        raise typer.BadParameter("--write: expected --by and --reason beside it, received --write without them")
     adopt(result, registry_of(settings), _ENV_FILE, by=by, reason=reason)
     in_force = searched_settings(settings_in_force())
     overridden = [name.upper() for name, value in result.winner.items() if in_force[name] != value]
@@ -75,7 +87,9 @@ def show_learning_curve(
     output: Annotated[Path | None, typer.Option(help="PNG file for the curve; it is in MLflow in any case.")] = None,
 ) -> None:
     """Measure by how much additional base trips lower the error. If it is interrupted, run it again and it resumes."""
-    settings, numbers = settings_in_force(), read_as(_SIZES, sizes.split(","))
+    settings, numbers = settings_in_force(), option_of("--sizes", _SIZES, sizes.split(","))
+    if output is not None:
+        ensure_folder_of("--output", output)
     whole = settings.model_copy(update={"dataset_size": None})
     published = make_source(settings, on_download=download_bar).read_base()
     trips = gather_base(published, whole).trips.preprocessed(settings.city_facts, None)

@@ -203,3 +203,65 @@ def test_a_ledger_that_another_process_holds_is_told(folder: Path, monkeypatch: 
         assert refused.exit_code == 1
         assert "database is locked; another process holds it, try again" in refused.stderr
     holder.close()
+
+
+PLACES = "--from -73.98,40.75 --to -73.78,40.64"
+SIGNED = "--by Ada --reason why"
+MISWRITTEN = (
+    f"decide 2015-01-v2-0 {SIGNED}",
+    f"decide 2015-01-v2-0 --approve --reject {SIGNED}",
+    "decide 2015-01-v2-0 --approve --by Ada",
+    "rollback --by Ada",
+    "standing end",
+    "requests --newest 0",
+    "history --on 2015-13-01",
+    "history --month January",
+    "history --on 2015-01-01 --month 2015-01",
+    "history --head 1:00000000",
+    "history --verify --head nonsense",
+    f"take january {SIGNED}",
+    "new-data january",
+    "outcomes 2015-13",
+    "explain",
+    "metrics --listen nowhere",
+    "tuned --write",
+    "learning-curve --sizes many",
+    "learning-curve --repeats 0",
+    "replay --from 2015-13 --to 2015-02",
+    "replay --from 2015-02 --to 2015-01",
+    "replay --from 2015-01 --to 2015-02 --policy sometimes",
+    "replay --from 2015-01 --to 2015-02 --challengers cold",
+    "predict",
+    "predict rides.txt",
+    "predict rides.csv --output prices.parquet",
+    "predict rides.csv --output prices.txt",
+    f"predict --at 2015-01-01 {PLACES} --passengers many",
+    f"predict rides.csv {PLACES}",
+    "predict --at 2015-01-01 --from here --to there",
+    "nonsense",
+)
+REFUSED = (
+    f"decide 2015-09-v9 --approve {SIGNED}",
+    "ask-again 2015-09-v9",
+    f"rollback {SIGNED}",
+    f"standing end {SIGNED}",
+    "history --month 2014-12",
+    "outcomes 2015-01",
+    "explain nobody",
+    "tuned",
+    "learning-curve --output nowhere/curve.png",
+    "replay --from 2015-01 --to 2015-02 --output nowhere/report.html",
+    "predict rides.csv",
+    "restore nowhere",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [*((command, 2) for command in MISWRITTEN), *((command, 1) for command in REFUSED)]
+)
+def test_exit_codes_tell_what_was_written_wrongly_from_what_was_refused(command: str, code: int, folder: Path) -> None:
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").writing():
+        pass
+    result = run(command)
+    assert result.exit_code == code, result.output
+    assert result.output

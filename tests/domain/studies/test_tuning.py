@@ -411,7 +411,7 @@ def test_before_any_search_there_is_nothing_to_show(
 ) -> None:
     monkeypatch.setenv("TAXIFARE_HOME", str(tmp_path / "elsewhere"))
     answer = desk()
-    assert answer.exit_code == 2
+    assert answer.exit_code == 1
     assert "nothing has been tuned yet" in answer.output
 
 
