@@ -3,6 +3,7 @@
 A row that is not a ride that can be priced keeps its place, with its fault in `fault`; all others are priced.
 """
 
+import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import FIELDS, PLACES, WALL_CLOCK, Fault, Limits, Numbers, Rides, remarks, shown, unfit
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.targets import column_of
+from taxifare.trips.text_files import NUMBERS_AS_IN, instead_of_csv, meant, too_many_fields
 
 Kind = Literal["csv", "parquet"]
 
@@ -43,6 +45,10 @@ _BLOCK_BYTES = 8 * 2**20
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
 _EXAMPLES = 10
+
+_HEADER_BYTES = 2**13
+
+_DECIMAL_COMMA = re.compile(r"'\s*[+-]?\d+,\d+\s*'")
 
 Batch: TypeAlias = pa.RecordBatch
 
@@ -182,6 +188,8 @@ def _named(answers: Batch) -> Batch:
 
 def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
     """Returns the columns of a file and its rows; those of a CSV file all as text, so that no value is changed."""
+    if kind == "csv" and (instead := instead_of_csv(_beginning(rides))) is not None:
+        raise RideFileError(instead)
     try:
         if kind == "parquet":
             file = pq.ParquetFile(rides)
@@ -199,6 +207,16 @@ def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
         raise _no_file(kind, error) from None
 
 
+def _beginning(rides: IO[bytes]) -> bytes:
+    """Returns how a file begins, without moving on in it; nothing of a pipe that cannot be looked into."""
+    if not rides.seekable():
+        return rides.peek(_HEADER_BYTES) if isinstance(rides, io.BufferedReader) else b""
+    place = rides.tell()
+    beginning = rides.read(_HEADER_BYTES)
+    rides.seek(place)
+    return beginning
+
+
 def _read(batches: Iterable[Batch], kind: Kind) -> Iterator[Batch]:
     """Yields the rows; raises at a line of another length, or text that is not UTF-8."""
     try:
@@ -210,7 +228,7 @@ def _read(batches: Iterable[Batch], kind: Kind) -> Iterator[Batch]:
 
 
 def _no_file(kind: Kind, error: Exception) -> RideFileError:
-    said = re.sub(r"\s+", " ", str(error))
+    said = re.sub(r"\s+", " ", f"{error}{too_many_fields(str(error))}")
     return RideFileError(f"expected a {kind} file of rides with the columns {', '.join(FIELDS)}, received: {said}")
 
 
@@ -218,7 +236,12 @@ def _ensure_columns(schema: pa.Schema, answers: tuple[str, ...]) -> None:
     missing = [name for name in FIELDS if name not in schema.names]
     if missing:
         received = ", ".join(shown(name).strip("'") for name in schema.names[:20])
-        raise RideFileError(f"expected the columns {', '.join(FIELDS)}, received {received}: {missing[0]} is missing")
+        found = meant(missing, schema.names, FIELDS)
+        names = [f"{ours} ({found[ours]} may be it: name it so)" if ours in found else ours for ours in missing]
+        raise RideFileError(
+            f"expected the columns {', '.join(FIELDS)}, received {received}: {', '.join(names)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing"
+        )
     for name in schema.names:
         if name in answers or schema.names.count(name) > 1:
             raise RideFileError(f"expected each column once, and none called {', '.join(answers)}; received {name}")
@@ -338,7 +361,8 @@ def _faults(batch: Batch, rides: Rides, limits: Limits) -> dict[int, str]:
             received = shown(value.as_py())
         except OverflowError:
             received = f"a {value.type} out of range"  # Python has no times after the year 9999.
-        return str(Fault(fault.field, fault.expected, received))
+        comma = f": {NUMBERS_AS_IN}" if fault.field != "pickup_datetime" and _DECIMAL_COMMA.match(received) else ""
+        return f"{Fault(fault.field, fault.expected, received)}{comma}"
 
     places = [getattr(rides, name) for name in PLACES]
     return {

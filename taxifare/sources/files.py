@@ -4,7 +4,6 @@ Where files come from is the sources' business, whether rows are trips that of t
 becomes words in `reading`, for every source.
 """
 
-import codecs
 import gzip
 import io
 import json
@@ -25,6 +24,7 @@ from taxifare.sources.base import SourceError, is_page
 from taxifare.texts import nearest
 from taxifare.trips.clock import wall_clock
 from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS
+from taxifare.trips.text_files import instead_of_csv, too_many_fields
 
 Names = Mapping[str, str]
 """What columns of the trip table are called in a file that has names of its own."""
@@ -43,7 +43,6 @@ _BYTES_OF_A_ROW = 2**7
 _MOST_RATIO = 100
 _UNPACKED_AT_LEAST = 2**26
 _LONGEST_LINE = 2**20
-_SHOWN_BYTES = 200
 
 _FAULTS = (pa.ArrowException, OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, ArithmeticError)
 """What the readers raise when bytes are not what they should be; texts and metadata that are damaged among them."""
@@ -230,10 +229,8 @@ def _rows(plain: bytes, origin: str, names: Names) -> pd.DataFrame:
     if is_page(plain):
         raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
     kind = "parquet" if origin.endswith(".parquet") else "CSV"
-    if kind == "CSV" and plain.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise SourceError(f"{origin}: expected CSV in UTF-8, received UTF-16")
-    if kind == "CSV":
-        _ensure_commas(plain, origin)
+    if kind == "CSV" and (instead := instead_of_csv(plain)) is not None:
+        raise SourceError(f"{origin}: {instead}")
     with reading(origin, kind, _glimpse(plain)):
         table = _read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain, names)
     named = _named(table, origin, names)
@@ -242,25 +239,6 @@ def _rows(plain: bytes, origin: str, names: Names) -> pd.DataFrame:
     if kind == "CSV" and len(rows):
         ensure_last_line(plain[-2:], origin)
     return rows
-
-
-def _ensure_commas(plain: bytes, origin: str) -> None:
-    r"""Ensures that the fields of a text are not separated by something else than commas, as spreadsheets may do.
-
-    >>> _ensure_commas(b"start;from_lon;price\n2024-02-01 10:00:00;55,5;12,50\n", "trips.csv")
-    Traceback (most recent call last):
-    ...
-    taxifare.sources.base.SourceError: trips.csv: expected fields separated by commas, received the header
-    'start;from_lon;price', separated by ';': write it with commas between fields, and points before decimals
-    """
-    header = plain[:_LONGEST_LINE].partition(b"\n")[0].rstrip(b"\r")
-    separator = max(b";", b"\t", b"|", key=header.count)
-    if header.count(separator) > header.count(b","):
-        shown = header[:_SHOWN_BYTES].decode("utf-8-sig", "backslashreplace")
-        raise SourceError(
-            f"{origin}: expected fields separated by commas, received the header {shown!r}, separated by "
-            f"{separator.decode()!r}: write it with commas between fields, and points before decimals"
-        )
 
 
 def open_parquet(file: IO[bytes] | pa.NativeFile | Path, buffer_bytes: int = 0) -> pa.parquet.ParquetFile:
@@ -380,9 +358,8 @@ def _parse_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
         return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
     except pa.ArrowInvalid as error:
         found = re.match(r"In CSV column #([0-9]+): (.*)", str(error), re.DOTALL)
-        if (counts := re.search(r"Expected ([0-9]+) columns, got ([0-9]+)", str(error))) is not None:
-            hint = ": decimals have points, and a field with a comma in it stands in quotes"
-            raise pa.ArrowInvalid(f"{error}{hint if int(counts[2]) > int(counts[1]) else ''}") from error
+        if hint := too_many_fields(str(error)):
+            raise pa.ArrowInvalid(f"{error}{hint}") from error
         if found is None:
             raise
         names = content[:_LONGEST_LINE].split(b"\n", 1)[0].decode("utf-8", "backslashreplace").strip().split(",")

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from taxifare.texts import nearest
 from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
+from taxifare.trips.text_files import NUMBERS_AS_IN, meant, unknown
 
 Kind = Literal["text", "timestamp", "number", "integer"]
 
@@ -194,12 +194,11 @@ def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] 
 
 def _meant(missing: Sequence[str], present: Iterable[object]) -> Iterator[str]:
     """Yields which columns that are there may be those that are missing, and where that is said."""
-    free = [name for name in map(str, present) if name not in COLUMN_NAMES and name == name.strip()]
-    found = {name: near for name in missing if (near := nearest(name, free)) is not None}
-    if found:
+    present = list(present)
+    if found := meant(missing, present, COLUMN_NAMES):
         pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
         yield f"did you mean TRIP_COLUMNS={pairs}? (TRIP_SOURCE=bigquery: a view)"
-    elif missing and free:
+    elif missing and unknown(present, COLUMN_NAMES):
         yield "names of your own are told in TRIP_COLUMNS, as in fare_amount=price (TRIP_SOURCE=bigquery: a view)"
 
 
@@ -272,7 +271,7 @@ def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
 def _as_in(kind: Kind) -> str:
     """Returns how values of a kind are written."""
     if kind == "number":
-        return ": numbers are written as in 12.5, with a point before decimals, and without a unit"
+        return f": {NUMBERS_AS_IN}, and without a unit"
     return ": whole numbers are written as in 12" if kind == "integer" else ""
 
 

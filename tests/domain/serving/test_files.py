@@ -127,17 +127,47 @@ def test_a_pipe_is_read_once(bundle: Bundle) -> None:
     assert answers.getvalue().count(b"\n") == 200_001
 
 
+def test_a_decimal_comma_in_quotes_is_told(bundle: Bundle) -> None:
+    found, _ = of_csv(bundle, GOOD, GOOD.replace("-73.98", '"-73,98"'))
+    ((_, what),) = found.examples
+    assert "received '-73,98': numbers are written as in 12.5, with a point before decimals" in what
+
+
+def test_a_pipe_of_other_separators_is_told(bundle: Bundle) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, f"{HEADING}\n{GOOD}\n".replace(",", ";").encode())
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe, pytest.raises(RideFileError, match="separated by ';'"):
+        score(pipe, io.BytesIO(), "csv", bundle)
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "said"),
     [
         (b"", "csv", "expected a csv file of rides"),
         (b"\xff\xfe\x00", "csv", "received"),
-        (b"a,b\n1,2\n", "csv", "pickup_datetime is missing"),
+        (b"a,b\n1,2\n", "csv", "passenger_count are missing"),
         (HEADING.replace("passenger_count", "riders").encode() + b"\n", "csv", "passenger_count is missing"),
         (f"{HEADING},fare_usd\n{GOOD},1\n".encode(), "csv", "none called fare_usd"),
         (f"{HEADING},fault\n{GOOD},1\n".encode(), "csv", "received fault"),
         (f"{HEADING},{FIELDS[0]}\n{GOOD},1\n".encode(), "csv", "each column once"),
         (f"{HEADING}\n{GOOD},1,2,3\n".encode(), "csv", "expected a csv file of rides"),
+        (
+            f"{HEADING}\n{GOOD}\n".replace(",", ";").encode(),
+            "csv",
+            r"separated by ';': write it with commas between fields, and points before decimals",
+        ),
+        (
+            f"{HEADING}\n{GOOD}\n".replace(".", ",").encode(),
+            "csv",
+            "got 10.*: decimals have points, and a field with a",
+        ),
+        (f"{HEADING}\n{GOOD}\n".encode("utf-16"), "csv", "expected CSV in UTF-8, received UTF-16"),
+        (
+            HEADING.replace("pickup_longitude", "longitud_pickup").replace("passenger_count", "p").encode() + b"\n",
+            "csv",
+            r"pickup_longitude \(longitud_pickup may be it: name it so\), passenger_count are missing",
+        ),
         (b"PAR1 and nothing more", "parquet", "expected a parquet file of rides"),
         (f"{HEADING}\n{GOOD}\n".encode(), "parquet", "expected a parquet file of rides"),
     ],
