@@ -90,11 +90,14 @@ class Projection:
         Raises:
             NotAdoptedError: The registry has a production version that the ledger does not know.
         """
-        repaired = self._project()
-        for what in repaired:
+        moved, tagged = self._project()
+        for what in moved:
             _log.warning("the model registry was behind the ledger; repaired: %s", what)
+        # Tags may wait for the next command by design: on a busy machine that is nothing to be warned of.
+        for what in tagged:
+            _log.info("the model registry was behind the ledger; caught up: %s", what)
         self._publish()
-        return repaired
+        return (*moved, *tagged)
 
     def prepare(self, version: str) -> None:
         """Ensures, if possible, that a promotion of the version can be published without a wait."""
@@ -157,15 +160,15 @@ class Projection:
             if in_use(entries, self._now()) == (last, asked):
                 publisher.put_in_shadow(asked, last)
 
-    def _project(self) -> tuple[str, ...]:
-        """Returns what was changed in the registry to make it say what the ledger says."""
+    def _project(self) -> tuple[list[str], list[str]]:
+        """Returns what was changed in the registry to make it say what the ledger says: of the alias, and of tags."""
         with self._ledger.reading() as entries:
             last, pending = entries.last_promotion(), entries.pending()
         if not pending and (last.version if last else None) == self._alias(last):
-            return ()
+            return [], []
         # One at a time, under the ledger's lock: a slow process must not put an older version back on the alias.
         with self._ledger.writing() as entries:
-            return (*self._move_alias(entries.last_promotion()), *self._tag_versions(entries))
+            return self._move_alias(entries.last_promotion()), self._tag_versions(entries)
 
     def _move_alias(self, last: Promotion | None) -> list[str]:
         """Returns what was changed of the alias."""
