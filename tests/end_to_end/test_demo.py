@@ -41,8 +41,10 @@ ROW = re.compile(
     r"^(base|[0-9]{4}-[0-9]{2}) +([0-9,]+) +(\S+) +(\S+) +(–|\S+ \[\S+ \S+\]) +(\S+) +([A-Z_]+) +(\S+) *$", re.MULTILINE
 )
 NUMBER = re.compile(r"[-+]?\d+\.\d+")
-BETWEEN_PROCESSORS_USD = 0.01
-"""How much an error or a gain of the demo may differ from README's on another processor."""
+BETWEEN_PROCESSORS_USD, BOUNDS_BETWEEN_PROCESSORS_USD = 0.01, 0.025
+"""How much an error or a gain of the demo, and a bound of an interval, may differ from README's on another processor.
+
+Tried: instructions limited to SSE 4.1, and four threads. The most was 0.006 and 0.018."""
 IN_A_FOLDER = {"TRIP_SOURCE": "folder", "TRIP_FOLDER": "trips"}
 
 
@@ -232,9 +234,10 @@ def test_readmes_table_is_the_one_that_the_demo_prints(tmp_path: Path) -> None:
     for subject, (trips, *numbers, verdict, decision) in promised.items():
         assert (trips, verdict, decision) == (printed[subject][0], *printed[subject][-2:]), subject
         for told, measured in zip(numbers, printed[subject][1:-2], strict=True):
-            expected = [float(number) for number in NUMBER.findall(told)]
-            found = [float(number) for number in NUMBER.findall(measured)]
-            assert found == pytest.approx(expected, abs=BETWEEN_PROCESSORS_USD), subject
+            expected, *promised_bounds = (float(number) for number in NUMBER.findall(told) or ["nan"])
+            found, *bounds = (float(number) for number in NUMBER.findall(measured) or ["nan"])
+            assert found == pytest.approx(expected, abs=BETWEEN_PROCESSORS_USD, nan_ok=True), subject
+            assert bounds == pytest.approx(promised_bounds, abs=BOUNDS_BETWEEN_PROCESSORS_USD), subject
 
 
 # What README names besides: on the state that the demo has left, in the order in which one reads it
