@@ -66,6 +66,16 @@ def unsaid(text: str) -> str | None:
     return f"{said}, which only stands for it" if said in {"YOU", "WHY"} else None
 
 
+def counted(count: int, plural: str) -> str:
+    """Returns so many of something.
+
+    >>> counted(1, "entries"), counted(1, "months"), counted(1_200, "spent tokens")
+    ('1 entry', '1 month', '1,200 spent tokens')
+    """
+    one = f"{plural.removesuffix('ies')}y" if plural.endswith("ies") else plural.removesuffix("s")
+    return f"{count:,} {one if count == 1 else plural}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Returns the known name that is most like one, in whatever order its words stand; None where none is like it.
 

@@ -42,6 +42,7 @@ from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource, base_revision_of
 from taxifare.sources.whole_months import taken, why_waiting
+from taxifare.texts import counted
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import Month
 from taxifare_dagster import metadata
@@ -170,7 +171,8 @@ def next_month_run(
     if due is None and (start := waiting_start(known)) is not None:
         return dg.SkipReason(f"the start with {start.subject} waits for its answer; no other is prepared meanwhile")
     if due is None:
-        return dg.SkipReason(f"{len(published)} months are published and none is new, restated or to be compared anew")
+        are = f"{counted(len(published), 'months')} {'is' if len(published) == 1 else 'are'} published"
+        return dg.SkipReason(f"{are} and none is new, restated or to be compared anew")
     reason = f"{due.month} is due: {due.why}"
     before = undecided_before(due.month, revisions_before(due.month, published, source, known), known, settings)
     if before is not None:

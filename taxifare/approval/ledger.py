@@ -65,6 +65,7 @@ from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content
 from taxifare.rows import put
 from taxifare.secrets import private_folder, shown
+from taxifare.texts import counted
 from taxifare.trips.city_files import MINUTES, SHIPPED
 from taxifare.trips.targets import Unit
 
@@ -525,8 +526,8 @@ class Ledger:
     def _ensure_empty(self, connection: Connection) -> None:
         if (head := Entries(connection).head()) is not None:
             raise LedgerError(
-                f"{self!r}: expected an empty ledger, received one with {head.number} entries: set TAXIFARE_HOME or "
-                "DATABASE_URL to that of a new installation"
+                f"{self!r}: expected an empty ledger, received one with {counted(head.number, 'entries')}: set "
+                "TAXIFARE_HOME or DATABASE_URL to that of a new installation"
             )
 
     @contextmanager

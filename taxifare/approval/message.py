@@ -26,10 +26,10 @@ from taxifare.approval.records import (
 )
 from taxifare.approval.requests import by_subject
 from taxifare.gate.evidence import Contender, Evidence, Verdict
-from taxifare.gate.scores import Interval, Scores
+from taxifare.gate.scores import Interval, Scores, describe_saving
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.verdict import RECORD_SHARE, StandingAnswer
-from taxifare.texts import one_line
+from taxifare.texts import counted, one_line
 from taxifare.trips.editions import is_so_far
 from taxifare.trips.targets import Unit
 
@@ -187,8 +187,8 @@ def _gains(evidence: Evidence) -> list[str]:
     if evidence.hindsight is not None:
         before = evidence.hindsight.replaced_version
         lines.append(
-            f"Looking back: version {evidence.production_version} saves {_interval(evidence.hindsight.gain, unit)} a "
-            f"ride over version {before}, which it replaced, on the month's last days"
+            f"Looking back: version {evidence.production_version} {describe_saving(evidence.hindsight.gain, unit)} "
+            f"against version {before}, which it replaced, on the month's last days"
         )
     if (worst := _worst_slice(evidence)) is not None:
         name, gain, rides = worst
@@ -384,8 +384,9 @@ def _reviewed(evidence: StandingEvidence) -> str:
     for one in evidence.months:
         months[one.answer].append(one.month)
     return (
-        f"In the last {len(evidence.months)} months on record it would have promoted {_some(months['promote'])}, asked "
-        f"a person about {_some(months['ask'])}, and changed nothing in {len(months['keep'])}"
+        f"In the last {counted(len(evidence.months), 'months')} on record it would have promoted "
+        f"{_some(months['promote'])}, asked a person about {_some(months['ask'])}, and changed nothing in "
+        f"{len(months['keep'])}"
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from taxifare.approval.errors import ApprovalError, UnknownRequestError, UnsignedError
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
-from taxifare.texts import unsaid
+from taxifare.texts import did_you_mean, unsaid
 from taxifare.trips.editions import BASE
 
 
@@ -180,7 +180,10 @@ def found(entries: Entries, request_id: str) -> Request:
     """Returns the request; raises UnknownRequestError if there is none of that name."""
     request = entries.request(request_id)
     if request is None:
-        raise UnknownRequestError(f"there is no request {request_id!r}: taxifare requests --all lists them")
+        waiting = {asked.subject: asked.id for asked in entries.open_requests()}
+        of_month = next((asked for subject, asked in waiting.items() if request_id.startswith(subject)), None)
+        meant = did_you_mean(request_id, waiting.values()) if of_month is None else f" (did you mean {of_month}?)"
+        raise UnknownRequestError(f"there is no request {request_id!r}{meant}: taxifare requests --all lists them")
     return request
 
 

@@ -18,6 +18,7 @@ from taxifare.approval.promises import broken_promise
 from taxifare.approval.records import EvidenceUnreadableError, digest_of, read_evidence
 from taxifare.approval.tables import ALARMS, COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
 from taxifare.gate.evidence import Evidence
+from taxifare.texts import counted
 
 RowsByTable = Mapping[str, Mapping[str, Row]]
 
@@ -46,11 +47,11 @@ class Verified:
         """Returns it in words."""
         if self.head is None:
             return "nothing is recorded; triggers and keys are as they were made"
-        of_each = ", ".join(f"{count} {table}" for table, count in self.entries.items() if count)
+        of_each = ", ".join(counted(count, table.replace("_", " ")) for table, count in self.entries.items() if count)
+        fit = f"{counted(self.head.number, 'entries')} {'fits' if self.head.number == 1 else 'fit'} the chain"
         return (
-            f"{self.head.number} entries fit the chain ({of_each}), foreign keys hold, {self.evidence} pieces of "
-            "evidence have their digests, triggers and keys are as they were made, "
-            f"{self.told} heads told are in the chain; its head is {self.head}"
+            f"{fit} ({of_each}), foreign keys hold, each piece of evidence has its digest ({self.evidence}), triggers "
+            f"and keys are as they were made, each head told is in the chain ({self.told}); its head is {self.head}"
         )
 
 

@@ -1,6 +1,6 @@
 """Requests, decisions and who was production when: `requests`, `decide`, `history`, `rollback`."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated
 
 import typer
@@ -14,6 +14,7 @@ from taxifare.approval.records import Decision, Outcome, Question, Request, Requ
 from taxifare.approval.requests import by_subject
 from taxifare.cli.shared import (
     AsJson,
+    Terminal,
     approvals_in_force,
     errors_told,
     month_of,
@@ -28,6 +29,8 @@ from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import tables
 from taxifare.reports.tables import Heading
 from taxifare.settings import settings_in_force
+from taxifare.texts import one_line
+from taxifare.trips.editions import is_so_far
 
 By = Annotated[str, typer.Option("--by", help="Who decides: a name.", callback=written)]
 
@@ -40,7 +43,7 @@ def requests(
     newest: Annotated[int, typer.Option("--newest", min=1, help="With --all: how many, the newest ones.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Show the requests that wait for an answer."""
+    """Show the requests that wait for an answer, each with the first reason of its verdict; --json has all reasons."""
     approvals = approvals_in_force()
     found = approvals.record.requests() if everything else approvals.record.open_requests()
     shown = found[-newest:] if everything else found
@@ -49,16 +52,19 @@ def requests(
     rows = tuple(_row(request, outcomes.get(request.id), last.name) for request in shown)
     table = tables.Table((*_ASKED, last), rows)
     if as_json:
-        show_json(table.records())
+        beside = ({"is_so_far": is_so_far(one.revision), "reasons": _reasons(one)} for one in shown)
+        show_json([record | more for record, more in zip(table.records(), beside, strict=True)])
         return
+    waiting = [request for request in shown if request.id not in outcomes]
     if shown:
         show(table)
+        for request in sorted(waiting, key=by_subject):
+            Terminal().print(_why(request), highlight=False)
     else:
         say("No request waits for an answer.")
     if len(shown) < len(found):
         earlier = len(found) - len(shown)
         say(f"{earlier:,} earlier ones are not shown: --newest {len(found)} shows them all.")
-    waiting = [request for request in shown if request.id not in outcomes]
     if waiting:
         say_how_to_answer(min(waiting, key=by_subject))
     with approvals.ledger.reading() as entries:
@@ -91,6 +97,19 @@ def _row(request: Request, outcome: Outcome | None, last: str) -> tuple[tables.V
     return request.id, request.verdict, production, evidence.staging.scores.mae, gain, end
 
 
+def _reasons(request: Request) -> list[str] | None:
+    """Returns the reasons of the verdict, None where another release has written them."""
+    evidence = readable(request)
+    return None if evidence is None else list(evidence.reasons)
+
+
+def _why(request: Request) -> str:
+    """Returns the first reason of the verdict, and whether it is on a month that is not over."""
+    so_far = f", on the days of {request.subject} so far" if is_so_far(request.revision) else ""
+    reason = next(iter(_reasons(request) or ()), "the evidence was written by another release")
+    return f"{request.id}{so_far}: {one_line(reason)}"
+
+
 @errors_told()
 def decide(
     context: typer.Context,
@@ -115,8 +134,8 @@ def decide(
 @errors_told()
 def history(
     on: Annotated[
-        datetime | None,
-        typer.Option("--on", formats=["%Y-%m-%d"], help="Only who was production at the end of that day (UTC)."),
+        str | None,
+        typer.Option("--on", help="YYYY-MM-DD: only who was production at the end of that day (UTC)."),
     ] = None,
     month: Annotated[
         str | None,
@@ -134,6 +153,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show which version was in production when, by whose decision and why; or verify the whole ledger."""
+    day = None if on is None else _day(on)
     approvals = approvals_in_force()
     if verify:
         told = ToldHeads(settings_in_force().home, approvals.ledger.place)
@@ -147,9 +167,9 @@ def history(
         raise typer.BadParameter("expected --on or --month, received both: they are two questions")
     entries = approvals.record.history()
     nothing = "Nothing was in production"
-    if on is not None:
-        nothing += f" at the end of {on:%Y-%m-%d} (UTC)"
-        entry = approvals.record.production_on(on.date())
+    if day is not None:
+        nothing += f" at the end of {day} (UTC)"
+        entry = approvals.record.production_on(day)
     if month is not None:
         nothing += f" when {month} was compared"
         entry = approvals.record.production_at(str(month_of(month)))
@@ -219,6 +239,14 @@ def adopt(by: By, reason: Reason) -> None:
         say("Every version that MLflow has is on record.")
     say(f"In production: {_in_production(approvals)}.")
     say_next("taxifare status")
+
+
+def _day(written: str) -> date:
+    """Returns a day as it was written on the command line; one that is none ends the command."""
+    try:
+        return datetime.strptime(written, "%Y-%m-%d").date()
+    except ValueError:
+        raise typer.BadParameter(f"--on: expected a day written YYYY-MM-DD, received {written!r}") from None
 
 
 def _head(written: str | None) -> Head | None:

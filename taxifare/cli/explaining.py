@@ -15,6 +15,7 @@ from taxifare.serving.bundle import Bundle
 from taxifare.serving.in_force import bundles_in
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings, settings_in_force
+from taxifare.texts import counted
 from taxifare.trips.preparation import with_features
 
 
@@ -56,8 +57,8 @@ def explain_ride(
 def _facts(told: Explanation, truth: str, unit: str) -> Iterator[tuple[str, str]]:
     """Yields what is known of the ride, a line each."""
     (west, south), (east, north) = told.places
-    passengers = "unknown" if told.passengers is None else told.passengers
-    yield "pickup", f"{told.pickup:%A %Y-%m-%d %H:%M}, {passengers} passengers"
+    passengers = "passengers unknown" if told.passengers is None else counted(told.passengers, "passengers")
+    yield "pickup", f"{told.pickup:%A %Y-%m-%d %H:%M}, {passengers}"
     yield "from, to", f"{west:.5f},{south:.5f} to {east:.5f},{north:.5f}: {told.haversine_km:.2f} km"
     yield truth, f"{told.actual:8.2f} {unit}"
     for one in told.predicted:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from taxifare.cli.shared import AsJson, NotThereError, errors_told, month_of, say, show, show_json
-from taxifare.gate.scores import describe_gain
+from taxifare.gate.scores import describe_saving
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports import tables
 from taxifare.settings import settings_in_force
@@ -48,10 +48,8 @@ def _show_month(found: RealisedMonth) -> None:
     share = "–" if found.share_matched is None else f"{found.share_matched:.1%}"
     say(f"{found.rides:,} rides were quoted; of {share} it is known what they came to.")
     for beside in found.beside:
-        gain = describe_gain(beside.gain, found.unit)
-        told = (
-            f"Version {beside.shadow} in shadow saves {gain} over version {beside.production}, {beside.rides:,} rides."
-        )
+        saves = describe_saving(beside.gain, found.unit)
+        told = f"Version {beside.shadow} in shadow {saves} against version {beside.production}, {beside.rides:,} rides."
         say(told)
     if found.production is not None:
         show(tables.parts(found.production.weeks, "week from", found.unit))

@@ -23,7 +23,7 @@ from taxifare.operations import backups
 from taxifare.operations.doctor import Finding, examine
 from taxifare.operations.migrating import migrate as migrations
 from taxifare.settings import settings_in_force
-from taxifare.texts import one_line
+from taxifare.texts import counted, one_line
 
 
 @errors_told()
@@ -96,8 +96,9 @@ def backup(
         made = backups.back_up(settings_in_force(), target, status.update)
     for version, why in made.lost.items():
         say(f"Version {version} is left out: {why}.")
-    say(f"Kept in {target}: the ledger up to {made.head or 'no entry'}, {len(made.files)} files, and the SHA-256 of")
-    say(f"{len(made.lake)} files of the lake.")
+    files, of_lake = counted(len(made.files), "files"), counted(len(made.lake), "files")
+    say(f"Kept in {target}: the ledger up to {made.head or 'no entry'}, {files}, and the SHA-256 of")
+    say(f"{of_lake} of the lake.")
     say(f"Back from it, into an empty installation: taxifare restore {target}")
 
 

@@ -9,6 +9,7 @@ from taxifare.serving.apart import apart
 from taxifare.serving.collecting import collect_logs
 from taxifare.serving.segments import Collected
 from taxifare.settings import settings_in_force
+from taxifare.texts import counted
 
 
 @errors_told()
@@ -22,8 +23,8 @@ def collect() -> None:
 
 
 def _tell(what: str, found: Collected, lake: UPath) -> None:
-    torn = f", and {found.torn:,} lines that a process could not finish" if found.torn else ""
-    typer.echo(f"Collected {found.lines:,} {what} of {found.segments:,} segments{torn}: {lake}")
+    torn = f", and {counted(found.torn, 'lines')} that a process could not finish" if found.torn else ""
+    typer.echo(f"Collected {counted(found.lines, what)} of {counted(found.segments, 'segments')}{torn}: {lake}")
 
 
 @errors_told()

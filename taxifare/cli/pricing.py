@@ -14,6 +14,7 @@ from taxifare.errors import MiswrittenError
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import EXAMPLE_TIME, Fault, RideError, checked, packed
+from taxifare.texts import counted
 from taxifare.whole_files import whole_file
 
 SOME_REFUSED = 3
@@ -180,7 +181,9 @@ def _price_file(file: str, output: str) -> None:
         more = scored.refused - len(scored.examples)
         also = f", {more:,} of them not shown" if more else ""
         typer.echo(
-            f"{scored.refused:,} of {scored.rides:,} rides have no price{also}; the column fault says why", err=True
+            f"{scored.refused:,} of {counted(scored.rides, 'rides')} {'has' if scored.refused == 1 else 'have'} no "
+            f"price{also}; the column fault says why",
+            err=True,
         )
         raise typer.Exit(SOME_REFUSED)
 

@@ -14,7 +14,7 @@ from taxifare.operations.status import OpenQuestion, Status, status_of
 from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
-from taxifare.texts import one_line
+from taxifare.texts import counted, one_line
 
 _WIDTH = 80
 _MARGIN = 12
@@ -182,4 +182,4 @@ def _ago(age: timedelta) -> str:
     """
     days, seconds = max(age, timedelta()).days, max(age, timedelta()).seconds
     count, what = (days, "day") if days else (seconds // 3600, "hour") if seconds >= 3600 else (seconds // 60, "minute")
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return counted(count, f"{what}s")

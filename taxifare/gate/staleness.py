@@ -11,7 +11,7 @@ from datetime import datetime
 import pandas as pd
 
 from taxifare.gate.evidence import Contender, Evidence
-from taxifare.gate.scores import Interval, describe_gain, difficulty_of, skill
+from taxifare.gate.scores import Interval, describe_saving, difficulty_of, skill
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City, Rule
 from taxifare.trips.editions import Trips
@@ -134,8 +134,8 @@ class Change(Frozen):
                 "was closer on the same trips."
             )
         return (
-            f"The model is {'' if self.is_stale else 'not '}stale: on the same trips the month's candidate saves "
-            f"{describe_gain(self.attainable, self.unit)}; tolerance: {self.tolerated:.3f}."
+            f"The model is {'' if self.is_stale else 'not '}stale: on the same trips the month's candidate "
+            f"{describe_saving(self.attainable, self.unit)}; tolerance: {self.tolerated:.3f}."
         )
 
     @property

@@ -21,6 +21,7 @@ from taxifare.gate.staleness import Baseline, baseline_shown, rules_between
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Manifest, read_manifest
 from taxifare.settings import Settings
+from taxifare.texts import counted
 from taxifare.trips.cities import City, Rule
 from taxifare.trips.months import parse_month
 from taxifare.trips.targets import Unit
@@ -63,7 +64,8 @@ class UnlearnedRule:
 
     def __str__(self) -> str:
         """Returns it in words."""
-        when = f"in force since {self.rule.since}" if self.days >= 0 else f"in {-self.days} days, on {self.rule.since}"
+        since = self.rule.since
+        when = f"in force since {since}" if self.days >= 0 else f"in {counted(-self.days, 'days')}, on {since}"
         return f"{self.rule.name}, {when}: {self.rule.description}; {self.why}"
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.approval.records import AlarmEvidence, WatchedDay
+from taxifare.texts import counted
 from taxifare.trips.targets import Unit
 
 ALLOWANCE = 2.0
@@ -65,7 +66,8 @@ class Watched:
     def says(self) -> str:
         """A summary in words."""
         if len(self.days) <= FEWEST_DAYS:
-            return f"{len(self.days)} days are known; it takes more than {FEWEST_DAYS} to know what is usual"
+            known = f"{counted(len(self.days), 'days')} {'is' if len(self.days) == 1 else 'are'} known"
+            return f"{known}; it takes more than {FEWEST_DAYS} to know what is usual"
         score = float(self.days["score"].iloc[-1])
         if self.alarm is None:
             return f"the score is {score:.1f}; the alarm is raised at {THRESHOLD:g}"

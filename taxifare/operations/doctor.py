@@ -44,6 +44,7 @@ from taxifare.sources import make_source
 from taxifare.sources.base import CannotTellError, NoBaseError, ensure_target, month_with
 from taxifare.sources.files import SAMPLE_ROWS
 from taxifare.sources.whole_months import why_waiting
+from taxifare.texts import counted
 from taxifare.trips.city_files import CityFile
 from taxifare.trips.cleaning import clean
 from taxifare.trips.dropped import why_dropped
@@ -319,7 +320,8 @@ def _ledger(approvals: Approvals) -> str:
     """Returns how much the ledger holds."""
     with approvals.ledger.reading() as entries:
         asked, waiting, promoted = entries.counts()
-    return f"{asked} requests, {waiting} of them {_wait(waiting)} for an answer, {promoted} promotions"
+    asked_in_all, promoted_in_all = counted(asked, "requests"), counted(promoted, "promotions")
+    return f"{asked_in_all}, {waiting} of them {_wait(waiting)} for an answer, {promoted_in_all}"
 
 
 def _tokens(approvals: Approvals, settings: Settings) -> str:
@@ -447,7 +449,7 @@ def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
     if untold:
         some = ", ".join(untold[:_EXAMPLES]) + (", …" if len(untold) > _EXAMPLES else "")
         raise DisorderError(
-            f"MLflow has not been told of {len(untold)} events ({some}); the next commands and runs tell it"
+            f"MLflow has not been told of {counted(len(untold), 'events')} ({some}); the next commands and runs tell it"
         )
     return f"they agree; MLflow does not have versions {', '.join(sorted(gone))} any more" if gone else "they agree"
 

@@ -13,6 +13,7 @@ from taxifare.approval.records import Outcome, Request
 from taxifare.settings import MonthSettings, Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource
 from taxifare.sources.whole_months import why_waiting
+from taxifare.texts import counted
 from taxifare.trips.months import Month
 
 
@@ -133,7 +134,7 @@ def told_months(months: Collection[Month]) -> str:
     ('2 months, 2015-01 to 2015-02', '1 month, 2015-01')
     """
     first, last = min(months), max(months)
-    return f"1 month, {first}" if first == last else f"{len(months):,} months, {first} to {last}"
+    return f"{counted(len(months), 'months')}, {first if first == last else f'{first} to {last}'}"
 
 
 def _decided(revision: str | None, answer: tuple[Request, Outcome] | None) -> str:

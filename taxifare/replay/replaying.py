@@ -30,6 +30,7 @@ from taxifare.replay.trainings import Trainings
 from taxifare.settings import ChallengerName, Settings
 from taxifare.sources.all_months import AllMonths
 from taxifare.sources.base import TripSource
+from taxifare.texts import counted
 from taxifare.training.base_trips import BaseTrips
 from taxifare.training.challengers import Lesson, lesson_of, may_win_anew, ways
 from taxifare.training.reservoir import Reservoir
@@ -64,7 +65,8 @@ class ReplayProgress:
         >>> print(ReplayProgress(Month("2015-02"), 2, 6, 240.0))
         2015-02: 2 of 6 months, about 4 minutes left
         """
-        return f"{self.month}: {self.done} of {self.months} months, about {self.left_s / 60:.0f} minutes left"
+        left = counted(round(self.left_s / 60), "minutes")
+        return f"{self.month}: {self.done} of {counted(self.months, 'months')}, about {left} left"
 
 
 OnProgress = Callable[[ReplayProgress], None]

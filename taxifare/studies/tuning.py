@@ -45,6 +45,7 @@ from taxifare.studies.trials import (
     run_trial,
     values_for,
 )
+from taxifare.texts import counted
 from taxifare.training.recipe import fingerprint
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.targets import Unit
@@ -81,7 +82,7 @@ class SearchProgress:
         least = "none yet" if best_mae is None else f"{best_mae:.3f} {self.unit}"
         return (
             f"trial {self.trial.number}: {came_to}; {self.finished} finished, least error {least}; "
-            f"at most {self.left_s / 60:.0f} minutes left"
+            f"at most {counted(round(self.left_s / 60), 'minutes')} left"
         )
 
 

@@ -248,5 +248,5 @@ def test_under_a_standing_approval_a_person_agrees_once_and_months_follow(compar
     assert outcome is not None
     assert outcome.by == f"standing approval {waiting.id}"
     question = next(sent.text for sent in world.chat.messages if sent.text.splitlines()[1].startswith("2015-02: "))
-    assert "Looking back: version 2 saves +" in question
+    assert "Looking back: version 2 saves 0." in question
     assert "Approve: " not in question

@@ -102,7 +102,7 @@ class TestNewMonthSensor:
     def test_says_when_nothing_is_new(self, compared_january: World) -> None:
         tick = compared_january.tick("new_month_sensor")
         assert not tick.run_requests
-        assert tick.skip_message == "1 months are published and none is new, restated or to be compared anew"
+        assert tick.skip_message == "1 month is published and none is new, restated or to be compared anew"
 
     @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
     @pytest.mark.parametrize("started_by", ["monthly_job", "base_job", "__ASSET_JOB"])

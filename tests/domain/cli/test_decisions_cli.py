@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -36,8 +37,8 @@ class Desk:
         first = self.ask("base", "1", None)
         assert self.run("decide", first.id, "--approve", "--by", "Ada", "--reason", "a start").exit_code == 0
 
-    def ask(self, subject: str, staging: str, production: str | None, verdict: Verdict = Verdict.PROMOTE) -> Request:
-        found = evidence(subject, staging, production, verdict=verdict)
+    def ask(self, subject: str, staging: str, production: str | None, **facts: Any) -> Request:
+        found = evidence(subject, staging, production, **facts)
         found = by_recorded_files(found, self.approvals.ledger)
         return self.approvals.request(record(self.approvals.ledger, found, utc_now()))
 
@@ -109,9 +110,22 @@ def test_a_listing_fits_a_narrow_terminal_and_folds_no_id(desk: Desk) -> None:
     assert first.id in desk.run("requests", "--all", columns=30).output, "even where there is no room for it"
 
 
+def test_a_listing_says_why_and_what_is_on_the_days_so_far(desk: Desk) -> None:
+    whole = desk.ask("2015-01", "2", "1")
+    days = desk.ask("2015-02", "3", "1", revision="so-far-2015-02-08-a1b2")
+    shown = desk.run("requests", columns=80).output
+    assert f"{whole.id}: the gain exceeds 0.01 USD" in shown.splitlines()
+    assert f"{days.id}, on the days of 2015-02 so far: the gain exceeds 0.01 USD" in " ".join(shown.split())
+    listed = json.loads(desk.run("requests", "--json").output)
+    assert [one["is_so_far"] for one in listed] == [False, True]
+    desk.run("decide", whole.id, "--reject", "--by", "Ada", "--reason", "airports")
+    assert f"{whole.id}: " not in desk.run("requests", "--all").output, "it is answered"
+
+
 def test_listings_are_read_by_programs(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     (listed,) = json.loads(desk.run("requests", "--json").output)
+    assert listed["reasons"] == ["the gain exceeds 0.01 USD"]
     assert (listed["request"], listed["verdict"]) == (request.id, "PROMOTE")
     assert listed["staging"] == request.evidence.staging.scores.mae
     (promoted,) = json.loads(desk.run("history", "--json").output)
@@ -200,6 +214,20 @@ def test_approving_against_the_verdict_takes_the_override(desk: Desk) -> None:
     words = ("decide", request.id, "--approve", "--override", "--by", "Ada", "--reason", "I like it")
     assert desk.run(*words).exit_code == 0
     assert desk.registry.production_version() == "2"
+
+
+def test_a_mistyped_request_is_answered_with_the_one_that_is_meant(desk: Desk) -> None:
+    open_one = desk.ask("2015-01", "2", "1")
+    for mistyped in (f"{open_one.id[:-1]}0", "2015-01", open_one.id.replace("-v2-", "-v3-"), open_one.id[1:]):
+        answer = desk.run("decide", mistyped, "--reject", "--by", "Ada", "--reason", "x")
+        assert answer.exit_code == 1
+        assert f"(did you mean {open_one.id}?)" in answer.stderr
+
+
+def test_a_day_that_is_none_is_told_in_a_sentence(desk: Desk) -> None:
+    answer = desk.run("history", "--on", "2015-13-01")
+    assert answer.exit_code == 2
+    assert "--on: expected a day written YYYY-MM-DD, received '2015-13-01'" in " ".join(answer.stderr.split())
 
 
 def test_an_unknown_request_is_named_in_the_error(desk: Desk) -> None:

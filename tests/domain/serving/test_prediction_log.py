@@ -140,7 +140,7 @@ def test_the_command_says_what_it_collected(tmp_path: Path) -> None:
     log.append([answer("a"), answer("b")])
     log.close()
     found = CliRunner().invoke(app, ["collect"], env={"TAXIFARE_HOME": str(tmp_path)})
-    assert found.output == f"Collected 2 answers of 1 segments: {tmp_path / 'lake' / 'quotes'}\n"
+    assert found.output == f"Collected 2 answers of 1 segment: {tmp_path / 'lake' / 'quotes'}\n"
     assert len(list(read(collected_in(UPath(tmp_path / "lake"))))) == 2
     again = CliRunner().invoke(app, ["collect"], env={"TAXIFARE_HOME": str(tmp_path)})
     assert again.output.startswith("Collected 0 answers")

@@ -131,7 +131,7 @@ def test_bad_rows_of_a_file_are_named_by_their_line_and_the_others_priced(made: 
     assert done.returncode == 3
     assert "standard input, line 3: pickup_longitude: expected degrees" in done.stderr
     assert "the ride begins outside the city whose rides the model prices" in done.stderr
-    assert "1 of 5 rides have no price" in done.stderr
+    assert "1 of 5 rides has no price" in done.stderr
     (tmp_path / "rides.csv").write_text("\n".join(lines) + "\n")
     to = tmp_path / "prices.csv"
     again = predict(str(tmp_path / "rides.csv"), "-o", str(to), service_model_path=made.folder.path)
