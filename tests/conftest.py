@@ -1,8 +1,9 @@
 """What all tests share: an environment without settings, small months, an MLflow store, databases for the ledger."""
 
+import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def _databases_of(item: pytest.Item) -> set[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ensures the tests' order: servers first, for they take longest; some repeats are for `make test-all`."""
+    """Ensures the tests' order: what takes longest first, servers, then runs; some repeats are for `make test-all`."""
     for item in items:
         asked, databases = item.get_closest_marker("databases"), _databases_of(item)
         # Such a mark went without effect for weeks, at a hundred repeats a run: the fixture had another name by then.
@@ -62,7 +63,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: marked with databases(…), but it has no empty_database")
         if asked and not databases <= {*asked.args}:
             item.add_marker("slow")
-    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+    first = ("end_to_end", "orchestration")
+    items.sort(key=lambda item: [part not in item.path.parts for part in first])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Ensures that a million functions and classes are not looked through for garbage, now or again and again."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 @pytest.fixture(scope="module")

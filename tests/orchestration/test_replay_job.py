@@ -1,5 +1,6 @@
 """Replay as assets, and replay against the lifecycle itself: the same months, run and approved one after another."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_the_gate_replayed_is_the_lifecycle(started: World) -> None:
         assert has_moved == earlier.is_promoted == (earlier.production != later.production)
 
 
-def test_the_job_replays_and_writes_the_report(empty: World) -> None:
+def test_the_job_replays_and_writes_the_report(empty: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its work is done in this process, which has TensorFlow; processes of their own are tested in tests/domain."""
+    monkeypatch.setattr("taxifare.workers._started", lambda: ThreadPoolExecutor(1))
     empty.publisher.out = MONTHS
     config = {"first": "2015-01", "last": "2015-02", "policies": ["gate", "never"]}
     result = empty.run("replay_job", ops={"replayed_months": config})

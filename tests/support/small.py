@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from taxifare.model.fitting import Matrix, quote
 from taxifare.model.network import ARCHITECTURES
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import Settings
@@ -22,6 +24,9 @@ from taxifare.training.renewal import renew
 from taxifare.trips.editions import BASE, Trips
 from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess, split_month
+
+if TYPE_CHECKING:
+    import keras
 
 TRIPS = 1_500
 
@@ -37,7 +42,19 @@ def plain_networks() -> Iterator[None]:
     """New networks of this process are plain ones, for tests of what is done with networks, not of networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("taxifare.training.from_random_weights.ARCHITECTURES", {0: PLAIN_NETWORK})
+        patch.setattr("taxifare.model.fitting.quote", _quote_untraced)
         yield
+
+
+def _quote_untraced(network: "keras.Model", features: npt.ArrayLike) -> Matrix:
+    """What `quote` returns; tracing a network takes ten times as long as asking it once about a small month."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        return quote(network, features)
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def small_settings(home: Path, **changes: object) -> Settings:

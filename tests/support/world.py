@@ -144,6 +144,12 @@ class World:
         os.environ.update({name: before[name] for name in {"DAGSTER_HOME"} & set(before)})
         return cls(settings, Publisher(make_source(settings)))
 
+    @classmethod
+    def at(cls, home: Path) -> "World":
+        """The world that another process has left in a folder."""
+        settings = world_settings(home)
+        return cls(settings, Publisher(make_source(settings)))
+
     def copy(self, home: Path, **changes: object) -> "World":
         """The same world in another folder, to go on from there under changed settings."""
         shutil.copytree(self.settings.home, home)

@@ -43,6 +43,7 @@ def rising(home: Path, **changes: object) -> Settings:
         "simulator_scenario": "fare-rise",
         "simulator_scenario_from": "2015-01",
         "challengers": ("warm", "whole month"),
+        "workers": 1,
     }
     return small_settings(home, **quick | changes)
 
@@ -216,7 +217,7 @@ def test_a_second_replay_trains_nothing_and_says_the_same(
 
 @pytest.mark.slow
 def test_a_replay_that_was_killed_goes_on_and_says_the_same(found: Replay, tmp_path: Path) -> None:
-    settings = rising(tmp_path)
+    settings = rising(tmp_path, workers=2)
     environment = os.environ | {
         name.upper(): ",".join(value) if isinstance(value, tuple) else str(value)
         for name, value in settings.model_dump(exclude_unset=True).items()

@@ -71,17 +71,12 @@ def drawing_beside() -> Iterator[None]:
         thread.join()
 
 
-def test_beside_a_thread_that_draws(settings: Settings, weights: str) -> None:
-    with drawing_beside():
-        assert weights_of(settings) == weights
-
-
 def test_in_another_process(settings: Settings, weights: str) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(weights_of, [settings]) == weights
 
 
-def test_after_other_trainings(tmp_path: Path, settings: Settings, weights: str) -> None:
+def test_after_other_trainings_and_beside_a_thread_that_draws(tmp_path: Path, settings: Settings, weights: str) -> None:
     """Nothing is drawn from generators that are shared either: what draws from them next would find them changed."""
 
     def draw() -> tuple[float, ...]:
@@ -92,4 +87,5 @@ def test_after_other_trainings(tmp_path: Path, settings: Settings, weights: str)
     keras.utils.set_random_seed(1)
     other = weights_of(small_settings(tmp_path, seed=2, simulator_base_trips=BASE_TRIPS))
     assert draw() == undisturbed
-    assert weights_of(settings) == weights != other
+    with drawing_beside():
+        assert weights_of(settings) == weights != other
