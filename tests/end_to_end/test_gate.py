@@ -55,7 +55,7 @@ from tests.support.small import PLAIN_NETWORK, run_tags, small_settings
 if TYPE_CHECKING:
     import keras
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600), pytest.mark.usefixtures("networks_without_tables")]
 
 ADMINISTRATOR = Login("ops", "an administrator's password")
 READER = Login("reader", "a reader's password")
@@ -829,6 +829,7 @@ def test_an_approval_takes_few_requests(office: Office, gate_settings: Settings)
     assert agree(office) == "2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_deciding_on_the_command_line_takes_seconds(office: Office, gate_settings: Settings, tmp_path: Path) -> None:
     request = today(office).ask("2015-01", "2", "1")

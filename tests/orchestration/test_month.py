@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from taxifare.approval.message import verdict_in_words
+from taxifare.approval.records import RequestState
 from taxifare.gate.evidence import Verdict
 from taxifare.reports.month_page import pages_of
 from taxifare.training.challengers import Renewal
@@ -207,6 +208,18 @@ class TestEveryVerdictIsAnAnswer:
         staging = trained.metadata("staging_model", JANUARY)
         assert staging["parent_version"] == "1"
         assert [entry["subject"] for entry in staging["exposure"]] == ["base", "2015-01"]
+
+        # The second start to be asked about says which to take first, and is void with the first.
+        assert trained.ask("base").success
+        assert trained.ask(JANUARY).success
+        first, second = (message.text for message in trained.chat.messages)
+        assert "2 first models are waiting for an answer: 2015-01, base. Decide on base first" in second
+        assert "first models are waiting" not in first
+        assert trained.answer(trained.request("base")).success
+        outcome = trained.approvals.record.outcome(trained.request(JANUARY).id)
+        assert outcome is not None
+        assert outcome.state is RequestState.VOID
+        assert "production moved from nothing to version 1" in outcome.reason
 
     def test_a_production_that_predicts_nonsense_is_unscorable(self, started: World) -> None:
         """It loads, but its weights are not numbers: that is said, and the person gets something to decide on."""
