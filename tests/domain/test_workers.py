@@ -23,7 +23,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["two processes", "a cluster"])
+@pytest.fixture(scope="module", params=["two processes", pytest.param("a cluster", marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
     if request.param == "a cluster":
         settings = ExecutionSettings(cluster_url=request.getfixturevalue("cluster").url)
@@ -93,6 +93,7 @@ def test_a_scheduler_that_is_away_or_something_else_is_told_within_seconds(monke
             assert time.monotonic() - began < 20, "dask would wait for 30 s, or for ever"
 
 
+@pytest.mark.slow
 def test_workers_are_found_while_the_client_looks_for_them_by_itself(cluster: Cluster) -> None:
     """What it sees by itself, every two seconds, has no workers in it: read in its place, the cluster seemed empty."""
     import dask
@@ -103,6 +104,7 @@ def test_workers_are_found_while_the_client_looks_for_them_by_itself(cluster: Cl
                 assert {workers._engine._counted() for _ in range(300)} == {2}  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_other_versions_are_told_before_work_begins(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = module.versions()
     monkeypatch.setattr(module, "version", lambda package: "1.0" if package == "numpy" else theirs[package])
@@ -110,6 +112,7 @@ def test_other_versions_are_told_before_work_begins(cluster: Cluster, monkeypatc
         Workers(ExecutionSettings(cluster_url=cluster.url))
 
 
+@pytest.mark.slow
 def test_a_folder_that_workers_do_not_see_is_told(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
