@@ -53,7 +53,7 @@ from taxifare.environment import (
     read_settings,
     remembered_address,
 )
-from taxifare.texts import did_you_mean
+from taxifare.texts import did_you_mean, written_as
 from taxifare.trips.meters import Meter
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.table import COLUMN_NAMES
@@ -90,7 +90,9 @@ OptionalMonth = Annotated[MonthSetting | None, BeforeValidator(empty_is_none)]
 OptionalInt = Annotated[int | None, BeforeValidator(empty_is_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(empty_is_none)]
 OptionalSchedulerUrl = Annotated[Annotated[str, AfterValidator(_of_scheduler)] | None, BeforeValidator(empty_is_none)]
-BigQueryTable = Annotated[str, Field(pattern=r"^[\w.:-]+\.\w+\.[\w-]+$")]
+BigQueryTable = Annotated[
+    str, AfterValidator(written_as(r"[\w.:-]+\.\w+\.[\w-]+", "a table as in project.dataset.table"))
+]
 OptionalPath = Annotated[Path | None, BeforeValidator(empty_is_none)]
 PathOrPlace = Annotated[Place, BeforeValidator(lambda place: str(place) if isinstance(place, Path) else place)]
 OptionalWebAddress = Annotated[OptionalAddress, AfterValidator(_on_the_web)]

@@ -6,7 +6,7 @@ but turn the direction of others or hide between them. Letters of all scripts st
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 # Sequences first, whole: without its first character the rest would stay as litter. OSC (links, titles) ends with BEL
@@ -76,6 +76,22 @@ def counted(count: int, plural: str) -> str:
     return f"{count:,} {one if count == 1 else plural}"
 
 
+def written_as(pattern: str, words: str) -> Callable[[str], str]:
+    """Returns what returns a text that is written as a pattern says, and raises ValueError in words for another.
+
+    >>> written_as("[A-Z]{3}", "three capital letters, as in EUR")("euro")
+    Traceback (most recent call last):
+    ValueError: expected three capital letters, as in EUR, received 'euro'
+    """
+
+    def ensured(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"expected {words}, received {text!r}")
+        return text
+
+    return ensured
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Returns the known name that is most like one, in whatever order its words stand; None where none is like it.
 
@@ -139,7 +155,6 @@ EXPECTED = {
     "list_type": "a list",
     "literal_error": "{expected}",
     "model_type": "fields with values",
-    "string_pattern_mismatch": "a text of the form {pattern}",
     "string_too_long": "a text of at most {max_length} characters",
     "string_too_short": "a text",
     "string_type": "a text",

@@ -134,7 +134,7 @@ def message(
         f"Bias (mean error a ride): production {_bias(production, unit)}, staging {_bias(staging, unit)}",
         f"Bias after correction: production {_corrected(evidence.production, unit)}, staging "
         f"{_corrected(evidence.staging, unit)}",
-        f"Difficulty: a flat per-km rate has an MAE of {_amount(evidence.difficulty_mae)} on these trips",
+        f"Difficulty: a flat per-km rate has an MAE of {_amount(evidence.difficulty_mae)} on these rides",
         *(f"Version {request.production_version} was trained before a rule came into force: {rule}" for rule in rules),
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",

@@ -63,7 +63,7 @@ def _facts(told: Explanation, truth: str, unit: str) -> Iterator[tuple[str, str]
     yield truth, f"{told.actual:8.2f} {unit}"
     for one in told.predicted:
         off = f"{one.value - told.actual:+.2f}"
-        yield f"{one.role}, version {one.version}", f"{one.value:8.2f} {unit} ({off}), upper {one.upper:.2f}"
+        yield f"{one.role} (version {one.version})", f"{one.value:8.2f} {unit} ({off}), upper {one.upper:.2f}"
     yield "at the month's rate", f"{told.at_rate:8.2f} {unit} ({told.at_rate - told.actual:+.2f})"
     yield "kinds of rides", ", ".join(told.slices) or "none of those that are judged apart"
     yield "rules in force", ", ".join(told.rules) or "none"

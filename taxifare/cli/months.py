@@ -64,7 +64,7 @@ def _table(known: Sequence[KnownMonth]) -> Table:
             _beginning(entry.published),
             _beginning(entry.in_lake),
             entry.state,
-            entry.decided or "not asked",
+            entry.decided or "not compared yet",
         )
         for entry in known
     )

@@ -167,12 +167,12 @@ def describe_saving(gain: Interval, unit: Unit) -> str:
     """Returns what a model saves, or costs, in words, with its 95 % interval.
 
     >>> describe_saving(Interval(mean=0.05, low=0.02, high=0.08), "USD")
-    'saves 0.050 USD a trip (95 % interval +0.020 to +0.080)'
+    'saves 0.050 USD a ride (95 % interval +0.020 to +0.080)'
     >>> describe_saving(Interval(mean=-0.003, low=-0.008, high=0.002), "USD")
-    'costs 0.003 USD a trip (95 % interval of what it saves -0.008 to +0.002)'
+    'costs 0.003 USD a ride (95 % interval of what it saves -0.008 to +0.002)'
     """
     saves, of = ("saves", "") if gain.mean >= 0 else ("costs", " of what it saves")
-    return f"{saves} {abs(gain.mean):.3f} {unit} a trip (95 % interval{of} {gain.low:+.3f} to {gain.high:+.3f})"
+    return f"{saves} {abs(gain.mean):.3f} {unit} a ride (95 % interval{of} {gain.low:+.3f} to {gain.high:+.3f})"
 
 
 def _errors(predicted: FloatArray, actual: FloatArray) -> FloatArray:

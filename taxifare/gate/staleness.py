@@ -125,16 +125,16 @@ class Change(Frozen):
         """Whether it is stale, in words."""
         if self.attainable is None:
             return (
-                "It is unknown whether the model is stale: the month's candidate was not scored on these trips. "
+                "It is unknown whether the model is stale: the month's candidate was not scored on these rides. "
                 "Materialize staging_model, then run this check again."
             )
         if self.attainable == Interval(mean=0.0, low=0.0, high=0.0):
             return (
                 "The model is not stale: the month's candidate is the model itself, for nothing trained on the month "
-                "was closer on the same trips."
+                "was closer on the same rides."
             )
         return (
-            f"The model is {'' if self.is_stale else 'not '}stale: on the same trips the month's candidate "
+            f"The model is {'' if self.is_stale else 'not '}stale: on the same rides the month's candidate "
             f"{describe_saving(self.attainable, self.unit)}; tolerance: {self.tolerated:.3f}."
         )
 

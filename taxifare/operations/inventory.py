@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from taxifare.approval.approvals import Approvals
-from taxifare.approval.due import covered
+from taxifare.approval.due import Known, covered
 from taxifare.approval.records import Outcome, Request
+from taxifare.reports.months import months_on_record
 from taxifare.settings import MonthSettings, Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource
 from taxifare.sources.whole_months import why_waiting
@@ -25,7 +26,7 @@ class KnownMonth:
         month: The month.
         published: Its revision at the source, None where the source does not have it.
         in_lake: Its revision in the lake, None where the lake does not have it.
-        decided: The latest decision on it, or that a question waits for one; empty where nobody was asked.
+        decided: The latest decision on it, or what else came of comparing it; empty where it was not compared.
         is_told: Whether the source can tell.
         waits: Why it is not used yet, None where nothing is known against it.
         is_covered: Whether it is worked on at all: from FIRST_MONTH to LAST_MONTH, and over.
@@ -80,10 +81,11 @@ def known_months(
         published = source.months()
     except CannotTellError as error:
         published, doubt = error.before, error
-    requests, outcomes = [], []
+    requests, outcomes, on_record = [], [], dict[str, str]()
     if approvals is not None:
         with approvals.ledger.reading() as entries:
             requests, outcomes = entries.requests(), entries.outcomes()
+            on_record = {one.subject: one.decision for one in months_on_record(Known.read(entries))}
     asked = {request.id: request for request in requests}
     answers: dict[str, tuple[Request, Outcome]] = {}
     for outcome in outcomes:  # oldest first: the latest of a month stays
@@ -96,7 +98,11 @@ def known_months(
     rides = source.rides()
     for month in sorted({*published, *in_lake, *([] if doubt is None else [doubt.month])}):
         revision = published.get(month)
-        decided = "waits for an answer" if str(month) in is_asked else _decided(revision, answers.get(str(month)))
+        decided = (
+            "waits for an answer"
+            if str(month) in is_asked
+            else _decided(revision, answers.get(str(month))) or on_record.get(str(month), "")
+        )
         is_told, is_new = doubt is None or month < doubt.month, revision != in_lake.get(month)
         waits = why_waiting(source, month, revision, rides, settings, settings.lake) if revision and is_new else None
         is_covered = revision is None or month in worked_on

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from taxifare.errors import ToldError
-from taxifare.texts import EXPECTED, did_you_mean
+from taxifare.texts import EXPECTED, did_you_mean, written_as
 from taxifare.trips.cities import Airport, City, Rule
 from taxifare.trips.features import feature_names
 from taxifare.trips.meters import Meter, MeterStep
@@ -328,7 +328,11 @@ def _no_minutes(code: str) -> str:
     return code
 
 
-_Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+_Text = Annotated[
+    str,
+    Field(min_length=1, max_length=200),
+    AfterValidator(written_as(r"[^\x00-\x1f\x7f]+", "a text without control characters")),
+]
 _Longitude = Annotated[float, Field(ge=-180, le=180)]
 _Latitude = Annotated[float, Field(ge=-85, le=85)]
 _Hour = Annotated[int, Field(ge=0, le=24)]
@@ -342,7 +346,9 @@ class _Form(BaseModel):
 
 
 class _CurrencyForm(_Form):
-    name: Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_no_minutes)]
+    name: Annotated[
+        str, AfterValidator(written_as("[A-Z]{3}", "three capital letters, as in EUR")), AfterValidator(_no_minutes)
+    ]
     hundredth: _Text | None = None
 
 
@@ -374,14 +380,27 @@ class _BoxForm(_Form):
 
 
 class _AirportForm(_Form):
-    code: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{1,7}$")]
+    code: Annotated[
+        str,
+        AfterValidator(
+            written_as("[A-Z][A-Z0-9]{1,7}", "2 to 8 capital letters or digits, the first a letter, as in JFK")
+        ),
+    ]
     longitude_deg: _Longitude
     latitude_deg: _Latitude
     radius_km: Annotated[float, Field(gt=0, le=20)]
 
 
 class _RuleForm(_Form):
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}_[0-9]{4}(_[0-9]{2}){0,2}$")]
+    name: Annotated[
+        str,
+        AfterValidator(
+            written_as(
+                "[a-z][a-z0-9_]{0,30}_[0-9]{4}(_[0-9]{2}){0,2}",
+                "small letters, digits and _, with the year (month, day) at the end, as in tolls_2015_03",
+            )
+        ),
+    ]
     since: _Day
     description: _Text
 
@@ -395,7 +414,13 @@ class _StepForm(_Form):
 class _CityForm(_Form):
     """A city file as it is written."""
 
-    slug: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
+    slug: Annotated[
+        str,
+        Field(max_length=40),
+        AfterValidator(
+            written_as("[a-z][a-z0-9]*(-[a-z0-9]+)*", "small letters, digits and single hyphens, as in saint-denis")
+        ),
+    ]
     name: _Text
     time_zone: Annotated[str, AfterValidator(_existing_zone)]
     currency: _CurrencyForm

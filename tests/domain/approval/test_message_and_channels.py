@@ -89,7 +89,7 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
         "Worst slice on the month's last days: airport, gain -0.020 USD (95 % interval -inf to +inf), on 4,000 rides",
         "Bias (mean error a ride): production 0.45 USD too low, staging 0.25 USD too low",
         "Bias after correction: production 0.05 USD too low (MAE 2.31), staging 0.05 USD too low (MAE 2.10)",
-        "Difficulty: a flat per-km rate has an MAE of 2.48 on these trips",
+        "Difficulty: a flat per-km rate has an MAE of 2.48 on these rides",
         f"Versions: 2 to replace 1, evidence {request.evidence_digest[:12]}",
         "Decide before 2015-03-03 09:00 UTC; asked 2015-02-01 09:00 UTC",
     ]

@@ -122,7 +122,7 @@ class TestMonths:
         approvals = Approvals.from_settings(settings, registry)
         found = evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision)
         found = by_recorded_files(found, approvals.ledger)
-        assert "not asked" in line_of("2015-01")
+        assert "not compared yet" in line_of("2015-01")
         asked = approvals.request(record(approvals.ledger, found, utc_now()))
         assert "waits for an answer" in line_of("2015-01")
         approvals.decide(asked.id, "approve", "Ada", "a start", approvals.answer_tokens(asked)["approve"])
