@@ -123,6 +123,9 @@ class TestMonths:
         found = evidence("2015-01", "1", None, verdict=Verdict.COLD_START, revision=revision)
         found = by_recorded_files(found, approvals.ledger)
         assert "not compared yet" in line_of("2015-01")
+        alike = evidence("2015-01", "2", "1", verdict=Verdict.UNCHANGED, revision=revision)
+        record(approvals.ledger, by_recorded_files(alike, approvals.ledger), utc_now())
+        assert "nothing to decide" in line_of("2015-01"), "as status says it"
         asked = approvals.request(record(approvals.ledger, found, utc_now()))
         assert "waits for an answer" in line_of("2015-01")
         approvals.decide(asked.id, "approve", "Ada", "a start", approvals.answer_tokens(asked)["approve"])
