@@ -576,7 +576,7 @@ def roll_back(office: Office, step: int) -> Callable[[], object]:
     return lambda: office.approvals.rollback("1", by="Bob", reason=f"step {step}")
 
 
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "command",
     [
