@@ -94,7 +94,7 @@ test: .venv/installed .venv/emulators/installed  ## the tests; without a server 
 test-fast: .venv/installed  ## of these the ones that start no server
 	$(PYTEST) -m "not slow and not end_to_end" $(ARGS)
 
-test-all: .venv/installed .venv/emulators/installed  ## and what measures or takes minutes: the network on real months, memory, every publisher, kills, a cluster, ways to run a season
+test-all: .venv/installed .venv/emulators/installed  ## and what measures or takes minutes: the network on real months, memory, every publisher, kills, a cluster, S3, ways to run a season
 	$(PYTEST) $(ARGS)
 
 mutants: .venv/installed  ## breaks gate and approval in small ways and says which their tests miss; an hour, ARGS="taxifare.gate.verdict*" for a part

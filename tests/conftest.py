@@ -273,7 +273,7 @@ def front(cloud: Cloud, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     front.well_again()
 
 
-@pytest.fixture(params=["gs", "s3"])
+@pytest.fixture(params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
 def cloud(request: pytest.FixtureRequest) -> Cloud:
     """Whose buckets."""
     return request.param
