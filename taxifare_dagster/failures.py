@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
+from dagster._core.events import JobFailureData
 from dagster_shared.error import SerializableErrorInfo
 
 from taxifare.approval.faults import FaultNotice, about_failure, failure
@@ -72,13 +73,13 @@ def _why(run: DagsterRun, instance: dg.DagsterInstance) -> str:
         return f"{event.step_key}: {_said(event)}"
     ends = {DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED}
     ended = [entry.get_dagster_event() for entry in instance.all_logs(run.run_id, of_type=ends)]
-    # A run that fails before its first step says why with its end only.
-    said = [
-        (_innermost(event.job_failure_data.error) if event.event_type is DagsterEventType.RUN_FAILURE else None)
-        or event.message
-        for event in ended
-    ]
-    return next(filter(None, said), None) or ""
+    return next(filter(None, map(_ending, ended)), "")
+
+
+def _ending(event: dg.DagsterEvent) -> str:
+    """Returns what the end of a run says: the error that it failed with before its first step, or Dagster's words."""
+    failed = event.event_specific_data
+    return (_innermost(failed.error) if isinstance(failed, JobFailureData) else None) or event.message or ""
 
 
 def _said(event: dg.DagsterEvent) -> str:
