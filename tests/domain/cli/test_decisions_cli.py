@@ -404,7 +404,7 @@ def test_a_standing_approval_is_asked_for_agreed_to_and_ended(desk: Desk, monkey
     assert (refused.exit_code, "APPROVAL_POLICY: expected standing, received person" in refused.output) == (1, True)
     monkeypatch.setenv("APPROVAL_POLICY", "standing")
     assert "expected a month that was compared" in desk.run("standing", "ask").output
-    desk.ask("2015-01", "2", "1", Verdict.HOLD)
+    desk.ask("2015-01", "2", "1", verdict=Verdict.HOLD)
     asked = desk.run("standing", "ask")
     assert asked.exit_code == 0, asked.output
     name = asked.output.split()[0]
