@@ -23,6 +23,7 @@ from upath import UPath
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import FIELDS, PLACES, WALL_CLOCK, Fault, Limits, Numbers, Rides, remarks, shown, unfit
+from taxifare.trips.csv_blocks import open_csv
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.targets import column_of
 from taxifare.trips.text_files import NUMBERS_AS_IN, instead_of_csv, meant, too_many_fields
@@ -39,8 +40,6 @@ RIDE_ID = "ride_id"
 
 ROWS = 65_536
 """Rides in memory at once, for each thread."""
-
-_BLOCK_BYTES = 8 * 2**20
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
@@ -194,15 +193,12 @@ def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
         if kind == "parquet":
             file = pq.ParquetFile(rides)
             return file.schema_arrow, _read(file.iter_batches(ROWS), kind)
-        reader = pyarrow.csv.open_csv(
+        schema, batches = open_csv(
             rides,
-            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
-            convert_options=pyarrow.csv.ConvertOptions(
-                default_column_type=pa.string(), strings_can_be_null=True, null_values=[""]
-            ),
+            pyarrow.csv.ConvertOptions(default_column_type=pa.string(), strings_can_be_null=True, null_values=[""]),
         )
-        _ = reader.schema.names  # Arrow reads a header that is not UTF-8, and fails when it is used.
-        return reader.schema, _read(reader, kind)
+        _ = schema.names  # Arrow reads a header that is not UTF-8, and fails when it is used.
+        return schema, _read(batches, kind)
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         raise _no_file(kind, error) from None
 

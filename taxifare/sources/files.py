@@ -23,6 +23,7 @@ import pyarrow.parquet
 from taxifare.sources.base import SourceError, is_page
 from taxifare.texts import nearest
 from taxifare.trips.clock import wall_clock
+from taxifare.trips.csv_blocks import open_csv
 from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS
 from taxifare.trips.text_files import instead_of_csv, too_many_fields
 
@@ -177,7 +178,7 @@ def pickup_span(
         else:
             text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
             options = pa.csv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
-            batches = pa.csv.open_csv(text, convert_options=options)
+            _, batches = open_csv(text, options)
         for batch in batches:
             column = batch.column(0)
             if pa.types.is_dictionary(column.type):
