@@ -54,16 +54,15 @@ def one_line(text: str) -> str:
 def unsaid(text: str) -> str | None:
     """Returns what was received in place of a name or a reason, None where it is one.
 
-    Commands are printed with YOU and WHY where a name and a reason belong; whoever copies them may send them as they
-    are.
+    Commands are printed with YOU and WHY where a name and a reason belong, and with REQUEST for the name of one;
+    whoever copies them may send them as they are.
 
-    >>> unsaid(" "), unsaid("YOU"), unsaid("You Zhang, by the report")
-    ('nothing', 'YOU, which only stands for it', None)
+    >>> unsaid(" "), unsaid("you"), unsaid("'-'"), unsaid("You Zhang, by the report")
+    ('nothing', 'you', "'-'", None)
     """
     said = one_line(text)
-    if not said:
-        return "nothing"
-    return f"{said}, which only stands for it" if said in {"YOU", "WHY"} else None
+    is_said = any(letter.isalnum() for letter in said) and said.casefold() not in {"you", "why", "request"}
+    return None if is_said else said or "nothing"
 
 
 def counted(count: int, plural: str) -> str:

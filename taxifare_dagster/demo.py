@@ -30,6 +30,8 @@ from taxifare.cli.pricing import price
 from taxifare.cli.shared import Terminal, ending_told
 from taxifare.environment import is_secret
 from taxifare.gate.evidence import Verdict
+from taxifare.gate.staleness import rules_in_words
+from taxifare.monitoring.calendar import learned_until, rules_since
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
@@ -218,7 +220,7 @@ def main() -> None:
             step("done")
             rows = [_row(demo, subject) for subject in subjects]
             asked, production = demo.open_question(last), demo.approvals.production()
-            text = None if asked is None else _message(demo.approvals, asked, links)
+            text = None if asked is None else _message(demo.approvals, asked, links, settings)
     _show_table(terminal, rows, settings)
     _show_price(terminal, settings, last, production)
     if asked is not None and text is not None:
@@ -231,9 +233,14 @@ def main() -> None:
     terminal.print(f"Open it all: make dev, then {links.asset('production_eval_mae')}", soft_wrap=True, highlight=False)
 
 
-def _message(approvals: Approvals, asked: Request, links: DagsterLinks) -> str:
+def _message(approvals: Approvals, asked: Request, links: DagsterLinks, settings: Settings) -> str:
     """Returns the message that asks the question."""
-    return message(asked, approvals.answer_tokens(asked), links, head=approvals.record.head()).text
+    production = asked.evidence.production
+    rules: tuple[str, ...] = ()
+    if production is not None:
+        learned = learned_until(settings, production.version, production.files_digest)
+        rules = rules_in_words(rules_since(learned, asked.subject, settings.city_facts))
+    return message(asked, approvals.answer_tokens(asked), links, head=approvals.record.head(), rules=rules).text
 
 
 def _show_question(terminal: Terminal, asked: Request, given: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from taxifare.approval.faults import FaultNotice, about_failure, failure
 from taxifare.approval.message import Links
+from taxifare_dagster.run_guards import REFUSED
 
 LOOKS_BACK = timedelta(days=7)
 _MOST_RUNS = 200
@@ -52,6 +53,7 @@ def failure_of(run: DagsterRun, instance: dg.DagsterInstance, links: Links) -> F
         _why(run, instance),
         links.run(run.run_id),
         holds_back="dagster/run_key" in run.tags and run.job_name in _HOLD_BACK,
+        is_refused=REFUSED.items() <= run.tags.items(),
     )
 
 

@@ -20,6 +20,7 @@ from taxifare.gate.scores import Interval, Scores, describe_gain, predictions_of
 from taxifare.gate.slices import SliceComparison
 from taxifare.gate.staleness import Baseline, Change, baseline_of
 from taxifare.gate.track_record import TrackRecord
+from taxifare.model.exposure import leaked
 from taxifare.model.fitting import peak_memory_mib
 from taxifare.model.registry import ModelRegistry
 from taxifare.monitoring.calendar import Calendar
@@ -246,8 +247,7 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
     predictions, validation = registry.runs.read_predictions(run_id), trips.validation
     predicted, baseline = predictions_of(validation, predictions), baseline_of(trips, found.contender)
     quoted = quoted_mae(predicted, validation, settings.meter)
-    shown: dict[str, Any] = {
-        "all_numbers": table(_numbers(found.contender, baseline, quoted, target.unit)),
+    numbers: dict[str, Any] = {
         **scores(found.contender.scores, target.unit),
         **measured(
             target.unit,
@@ -258,6 +258,16 @@ def appraisal(found: Appraisal, trips: Trips, registry: ModelRegistry, settings:
             **quoted,
         ),
         "skill": rounded(baseline.skill),
+    }
+    if (learned := leaked(found.exposure, validation)) is not None:
+        # A month of the past, run again: its point in the plots would be too good.
+        numbers = {
+            "learned_these_rides": f"version {found.version} has learned rides of {learned.subject} until "
+            f"{learned.last_pickup:%Y-%m-%d}: these are not errors on rides that it has never seen"
+        }
+    shown: dict[str, Any] = {
+        "all_numbers": table(_numbers(found.contender, baseline, quoted, target.unit)),
+        **numbers,
         "mlflow_page": dg.MetadataValue.url(registry.runs.url(run_id)),
         "errors": plot(figures.errors_by_hour(predictions, validation, target)),
         "worst_rides": table(tables.worst_rides(predicted, validation, target)),

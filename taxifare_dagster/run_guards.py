@@ -10,6 +10,9 @@ import dagster as dg
 
 from taxifare_dagster.catalog import MONTHLY_ASSETS
 
+REFUSED = {"dagster/max_retries": "0"}
+"""Tags of a run that was refused, so that Dagster does not run it again."""
+
 
 def ensure_of_one_month(run: dg.DagsterRun | None, instance: dg.DagsterInstance | None) -> None:
     """Ensures that a run is not of several months, and that one which only checks months is of one.
@@ -30,7 +33,7 @@ def ensure_of_one_month(run: dg.DagsterRun | None, instance: dg.DagsterInstance 
         # What fails before the first step counts as a process that died: Dagster runs it again, whatever the failure
         # allows.
         if instance is not None:
-            instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
+            instance.add_run_tags(run.run_id, REFUSED)
         raise
 
 
@@ -40,7 +43,7 @@ def _refuse_range(run: dg.DagsterRun) -> None:
     if first != last:
         raise dg.Failure(
             f"A run is of one month, this one is of {first} to {last}: each month has its own comparison and "
-            'its own question. Launch the range as "Multiple runs".',
+            'its own question. Materialize the months with "Launch backfill", which makes a run for each.',
             allow_retries=False,
         )
 

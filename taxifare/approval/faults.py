@@ -37,7 +37,9 @@ def about_damage(version: str) -> str:
     return f"damage {version}"
 
 
-def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_back: bool) -> FaultNotice:
+def failure(
+    name: str, what: str, ending: str, why: str, page: str, *, holds_back: bool, is_refused: bool = False
+) -> FaultNotice:
     r"""Returns what is told of a run that did not do its work.
 
     Args:
@@ -47,6 +49,7 @@ def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_bac
         why: What the error says, foreign words included.
         page: Of the run.
         holds_back: Whether other months wait for it.
+        is_refused: Whether it would be refused again, and says itself what to run instead.
 
     >>> told = failure("of run 4f", "monthly_job, 2015-03", "failed", "no\ntrips", "http://d/runs/4f", holds_back=True)
     >>> print("\n".join(told.lines))
@@ -57,7 +60,8 @@ def failure(name: str, what: str, ending: str, why: str, page: str, *, holds_bac
     said = one_line(redacted(why))
     cut = said if len(said) <= MOST_CHARACTERS else f"{said[:MOST_CHARACTERS]}…"
     wait = "; later months wait until then" if holds_back else ""
-    way_out = f"What to do: fix the cause and re-execute the run from its page{wait}"
+    mend = "run what it says instead" if is_refused else "fix the cause and re-execute the run from its page"
+    way_out = f"What to do: {mend}{wait}"
     return FaultNotice(
         about_failure(name), (f"{ending.capitalize()}: {what}", f"Why: {cut or 'unknown'}", way_out), page
     )

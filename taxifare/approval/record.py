@@ -122,7 +122,7 @@ class Record:
         if compared is None:
             known = ", ".join(sorted(one.subject for one in comparisons.values() if one.is_of_month)) or "none yet"
             raise NeverComparedError(
-                f"{subject} was never compared, so nothing was in production then. Compared: {known}. "
+                f"{subject} was never compared, so no version is on record for it. Compared: {known}. "
                 "taxifare months shows what has become of each month"
             )
         # Months are run in any order: the comparison names what the month was compared with.

@@ -113,7 +113,9 @@ def _why(request: Request) -> str:
 @errors_told()
 def decide(
     context: typer.Context,
-    request: Annotated[str, typer.Argument(help="The request's name, as in the message and in `taxifare requests`.")],
+    request: Annotated[
+        str, typer.Argument(help="The request's name, as in the message and in `taxifare requests`.", callback=written)
+    ],
     by: By,
     reason: Reason,
     approve: Annotated[bool, typer.Option("--approve", help="The answer: this or --reject.")] = False,
@@ -210,7 +212,9 @@ def rollback(
 
 @errors_told()
 def ask_again(
-    request: Annotated[str, typer.Argument(help="The request's name, as in `taxifare requests --all`.")],
+    request: Annotated[
+        str, typer.Argument(help="The request's name, as in `taxifare requests --all`.", callback=written)
+    ],
 ) -> None:
     """Ask a question again that nobody answered in time; for one that is open, send its message with new links."""
     again = approvals_in_force().ask_again(request)

@@ -210,10 +210,17 @@ def approvals_in_force() -> Approvals:
     return approvals_of(settings)
 
 
+_WRITTEN = {
+    "by": "the name of whoever decides",
+    "reason": "why, in a sentence",
+    "request": "the request's name, as in taxifare requests",
+}
+
+
 def written(option: typer.CallbackParam, text: str | None) -> str | None:
-    """Returns what --by or --reason says; one that says nothing ends the command, before anything is asked or told."""
+    """Returns what was written; what says nothing ends the command, before anything is asked or told."""
     if text is not None and (received := unsaid(text)) is not None:
-        what = {"by": "the name of whoever decides", "reason": "why, in a sentence"}[str(option.name)]
+        what = _WRITTEN[str(option.name)]
         raise typer.BadParameter(f"expected {what}, received {received}")
     return text
 

@@ -37,7 +37,7 @@ from taxifare.trips.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORM = 4
+_FORM = 5
 """Of the page: one of another form is made anew."""
 
 _ALIKE = 0.005
@@ -223,10 +223,20 @@ class MonthPage:
         return None if production is None else self._overall(production.scores, production.corrected)
 
     def _overall(self, scores: Scores, corrected: Scores) -> str:
-        middle = ": they aim at the middle ride, and a few expensive rides raise the mean" if scores.bias < 0 else ""
+        unit, promised = self.target.unit, self.promised
+        then = ""
+        if promised is not None and promised.subject != self.month.subject:
+            then = f" ({off_in_words(promised.staging.scores.bias, unit)} when it was approved)"
+        # Whoever aims at the middle ride is off on the mean, and further off once that is corrected.
+        is_shifted = corrected.mae < scores.mae
+        middle = "they aim at the middle ride, and a few expensive rides raise the mean. " if scores.bias < 0 else ""
+        why = "most rides are, not only a few expensive ones. " if is_shifted else middle
+        closer = (
+            f", and off by {self.amount(corrected.mae)} in place of {self.amount(scores.mae)}" if is_shifted else ""
+        )
         return (
-            f"Overall its predictions were {off_in_words(scores.bias, self.target.unit)}{middle}. With the bias "
-            f"correction they were {off_in_words(corrected.bias, self.target.unit)}."
+            f"Overall its predictions were {off_in_words(scores.bias, unit)}{then}{': ' if why else '. '}{why}With the "
+            f"bias correction they were {off_in_words(corrected.bias, unit)}{closer}."
         )
 
     def _against_promise(self, change: Change | None) -> tuple[str, ...]:

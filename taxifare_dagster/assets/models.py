@@ -80,8 +80,8 @@ def production_eval_mae(
     `production_is_not_stale` shows it with that one, and says whether production is still good. Compare the error with
     `difficulty_mae_usd` (or `_eur`, `_min`), the error of a flat per-km rate on the same trips: a hard month raises
     both, a stale model only the first. `all_numbers` lists what was measured; the single numbers below it are for
-    plots. When nothing is in production, or the model cannot be scored, the value says so. `mlflow_page` opens while
-    `make mlflow` runs.
+    plots, and left out where production has learned these rides (`learned_these_rides`). When nothing is in
+    production, or the model cannot be scored, the value says so. `mlflow_page` opens while `make mlflow` runs.
     """
     known = known_in_turn(context, source, approvals, settings)
     appraisal = appraise_production(

@@ -51,7 +51,7 @@ def test_rejecting_leaves_production_alone(asked: World) -> None:
         ({"token": "0" * 32}, "the token does not permit to approve"),
         ({"decided_by": " "}, "expected who decides and why, received nothing for who decides"),
         ({"reason": ""}, "expected who decides and why, received nothing for why"),
-        ({"decided_by": "YOU", "reason": "WHY"}, "received YOU, which only stands for it for who decides and WHY"),
+        ({"decided_by": "YOU", "reason": "WHY"}, "received YOU for who decides and WHY for why"),
         ({"request": "2015-01-v2-0000"}, "there is no request '2015-01-v2-0000'"),
     ],
 )

@@ -270,6 +270,9 @@ class TestEveryVerdictIsAnAnswer:
         assert checks_of(result)["has_no_leak"].severity is dg.AssetCheckSeverity.ERROR
         assert "2015-01" in str(checks_of(result)["has_no_leak"].metadata["leak"].value)
         assert compared_january.evidence(JANUARY).verdict is Verdict.LEAK
+        shown = compared_january.metadata("production_eval_mae", JANUARY)
+        assert "has learned rides of 2015-01 until 2015-01-" in shown["learned_these_rides"]
+        assert "mae_usd" not in shown, "a point too good for the plots"
 
         # Asking says which decision rested on the edition that was replaced.
         assert failures(compared_january.ask(JANUARY)) == {}

@@ -198,7 +198,8 @@ def test_several_months_in_one_run_are_refused(compared_january: World, assets: 
     asked = compared_january.tick("approval_sensor").run_requests
     (notice,) = [one for one in asked if one.job_name == "notice_job"]
     assert failures(compared_january.launch(notice, "notice_job")) == {}
-    assert any(why in message.text for message in compared_january.chat.messages)
+    (told,) = [message.text for message in compared_january.chat.messages if why in message.text]
+    assert "What to do: run what it says instead" in told
 
 
 def test_a_month_says_what_it_was_compared_with_and_what_it_rehearsed(compared_january: World) -> None:

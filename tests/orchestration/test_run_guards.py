@@ -38,7 +38,7 @@ def test_runs_of_one_month_or_of_none_are_accepted(accepted: dg.DagsterRun | Non
 def test_a_run_of_several_months_is_refused() -> None:
     with pytest.raises(dg.Failure) as refused:
         ensure_of_one_month(run(tags=over("2015-01-01", "2015-02-01")), None)
-    assert 'Launch the range as "Multiple runs"' in str(refused.value.description)
+    assert 'with "Launch backfill", which makes a run for each' in str(refused.value.description)
     assert not refused.value.allow_retries
 
 

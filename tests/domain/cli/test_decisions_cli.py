@@ -147,7 +147,7 @@ def test_who_was_production_when_a_month_was_compared(desk: Desk) -> None:
     assert [version(month) for month in ("2015-01", "2015-02")] == ["1", "2"]
     never = desk.run("history", "--month", "2014-12")
     assert never.exit_code == 1
-    assert "2014-12 was never compared, so nothing was in production then. Compared: 2015-01, 2015-02." in never.stderr
+    assert "2014-12 was never compared, so no version is on record for it. Compared: 2015-01, 2015-02." in never.stderr
     assert desk.run("history", "--month", "January").exit_code == 2
 
 
@@ -181,6 +181,9 @@ def test_a_decision_has_to_be_said(desk: Desk) -> None:
     answer = desk.run("decide", request.id, "--by", "Ada", "--reason", "airports")
     assert answer.exit_code == 2
     assert "expected --approve or --reject, received neither" in " ".join(answer.output.split())
+    copied = desk.run("decide", "REQUEST", "--approve", "--by", "Ada", "--reason", "airports")
+    assert copied.exit_code == 2
+    assert "expected the request's name, as in" in " ".join(copied.output.split())
     both = desk.run("decide", request.id, "--approve", "--reject", "--by", "Ada", "--reason", "airports")
     assert both.exit_code == 2
     assert "received both" in " ".join(both.output.split())
@@ -193,8 +196,9 @@ def test_nobody_decides_without_a_name_and_a_reason(desk: Desk) -> None:
         for by, reason, option, received in (
             (" ", "airports", "--by", "nothing"),
             ("Ada", "", "--reason", "nothing"),
-            ("YOU", "airports", "--by", "YOU, which only stands for it"),
-            ("Ada", "WHY", "--reason", "WHY, which only stands for it"),
+            ("YOU", "airports", "--by", "YOU"),
+            ("Ada", "why", "--reason", "why"),
+            ("Ada", "' '", "--reason", "' '"),
         ):
             refused = desk.run(*command.split(), "--by", by, "--reason", reason)
             assert refused.exit_code == 2

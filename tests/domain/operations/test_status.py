@@ -157,7 +157,8 @@ def test_it_opens_with_whether_production_is_still_good_as_the_page_of_the_last_
     office.request(evidence("2015-04", "3", "1").model_copy(update={"gain": Interval(mean=0.8, low=0.7, high=0.9)}))
     second = here.screen().splitlines()[1]
     assert (
-        "Overall its predictions were 0.45 USD too low: they aim at the middle ride, and a few expensive rides raise "
+        "Overall its predictions were 0.45 USD too low (0.25 USD too low when it was approved): they aim at the "
+        "middle ride, and a few expensive rides raise "
         "the mean. With the bias correction they were 0.05 USD too low. Production version 1 "
     ) in words(here.screen())
     assert second.startswith("Still good? No: it is stale, as of 2015-04. The error went from 2.10 to 2.31 USD")

@@ -56,13 +56,29 @@ def test_it_needs_nothing_beside_itself_and_is_the_same_for_the_same_facts(offic
     assert render(page(office, home)) == shown
 
 
+def test_a_shift_is_not_told_as_a_few_expensive_rides(office: Office, home: Settings) -> None:
+    """June of the demo: the correction made most rides closer, and the page explained the bias away."""
+    found = evidence("2015-01", "2", "1", mae=2.27)
+    assert found.production is not None
+    corrected = found.production.corrected.model_copy(update={"mae": 2.2})
+    production = found.production.model_copy(update={"corrected": corrected})
+    office.request(found.model_copy(update={"production": production}))
+    told = page(office, home).is_still_good.sentences[0]
+    assert told.endswith(
+        "Overall its predictions were 0.45 USD too low (0.25 USD too low when it was approved): most rides are, not "
+        "only a few expensive ones. With the bias correction they were 0.05 USD too low, and off by 2.20 USD in place "
+        "of 2.31 USD."
+    )
+
+
 def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home: Settings) -> None:
     request = office.ask("2015-01", "2", "1", mae=2.27)
     found = page(office, home)
     assert found.is_still_good.short == "Yes"
     assert found.is_still_good.sentences[0] == (
         "Version 1 was off by 2.31 USD a ride on average, on 4,000 rides at the end of the month that it had not seen. "
-        "Overall its predictions were 0.45 USD too low: they aim at the middle ride, and a few expensive rides "
+        "Overall its predictions were 0.45 USD too low (0.25 USD too low when it was approved): they aim at the "
+        "middle ride, and a few expensive rides "
         "raise the mean. With the bias correction they were 0.05 USD too low."
     )
     assert "That is 0.21 USD more than when it was approved (2.10 USD, base)" in found.is_still_good.sentences[1]
