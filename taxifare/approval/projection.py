@@ -227,7 +227,8 @@ def _tags(entries: Entries, promotions: Sequence[Promotion], version: str) -> di
     if request is not None:
         outcome = entries.outcome(request.id)
         tags |= {
-            "month": request.subject,
+            # Not "month", which says what it was trained on: a version may be asked about on later months, too.
+            "asked_about": request.subject,
             "verdict": request.verdict,
             "request": request.id,
             "decision": outcome.state if outcome else RequestState.REQUESTED,

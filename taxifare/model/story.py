@@ -13,6 +13,10 @@ def story(tags: Mapping[str, str]) -> str:
     Learned 2015-02, starting from version 2.
     Verdict PROMOTE. Request 2015-02-v3-d4a5471a: approved by Ada: gain on airports.
     In production since 2015-03-02, in place of version 1.
+    >>> print(story({"month": "2015-02", "parent_version": "2", "asked_about": "2015-03"} | asked | answered))
+    Learned 2015-02, starting from version 2.
+    Verdict PROMOTE on 2015-03, where nothing trained on it was closer. Request 2015-02-v3-d4a5471a: approved by Ada:
+    gain on airports.
     """
     return "\n".join([_learned(tags), *_decided(tags), *_promoted(tags)])
 
@@ -32,7 +36,10 @@ def _decided(tags: Mapping[str, str]) -> list[str]:
     if tags["decision"] != "requested":
         by, why = (tags[name] for name in ("decided_by", "decision_reason"))
         answer = tags["decision"] + ("" if by == "-" else f" by {by}") + ("" if why == "-" else f": {why}")
-    return [f"Verdict {tags['verdict']}. Request {tags['request']}: {answer.removesuffix('.')}."]
+    learned, about = tags.get("month"), tags.get("asked_about")
+    is_later = learned is not None and about not in {None, learned}
+    later = f" on {about}, where nothing trained on it was closer" if is_later else ""
+    return [f"Verdict {tags['verdict']}{later}. Request {tags['request']}: {answer.removesuffix('.')}."]
 
 
 def _promoted(tags: Mapping[str, str]) -> list[str]:

@@ -392,7 +392,7 @@ def test_mlflow_tells_the_story_of_the_ledger(office: Office) -> None:
     office.approvals.rollback(by="Cy", reason="complaints")
 
     assert story(office, "2").items() >= {
-        ("month", "2015-01"),
+        ("asked_about", "2015-01"),
         ("verdict", "PROMOTE"),
         ("request", request.id),
         ("decision", "approved"),
@@ -402,7 +402,7 @@ def test_mlflow_tells_the_story_of_the_ledger(office: Office) -> None:
         ("replaced_by", "1"),
     }
     assert story(office, "3").items() >= {
-        ("month", "2015-02"),
+        ("asked_about", "2015-02"),
         ("verdict", "HOLD"),
         ("request", rejected.id),
         ("decision", "rejected"),
