@@ -211,7 +211,7 @@ def test_an_mlflow_server_that_fails_tells_no_login(
             store |= {"mlflow_tracking_username": user, "mlflow_tracking_password": password}
         settings = world_settings(home, **store)
         assert not witness.run(settings, "monthly_job", partition_key="2015-01-01").success
-        for words in (["doctor"], ["rollback", "--by", "Ada", "--reason", "?"], ["tuned"]):
+        for words in (["doctor"], ["rollback", "--by", "Ada", "--reason", "a test"], ["tuned"]):
             witness.command({"taxifare_home": home, **store}, *words)
         witness.attempt(registry_of(settings).prepare)
         if servers:
@@ -234,7 +234,7 @@ def test_a_database_that_fails_tells_no_password(
         f"ada:{mark('no address')}@{at}/taxi",
     ):
         given = {"taxifare_home": home, "database_url": url}
-        for words in (["doctor"], ["requests"], ["decide", "r", "--by", "Ada", "--reason", "?", "--approve"]):
+        for words in (["doctor"], ["requests"], ["decide", "r", "--by", "Ada", "--reason", "a test", "--approve"]):
             assert witness.command(given, *words).exit_code != 0
         settings = world_settings(home, database_url=url)
         witness.attempt(lambda settings=settings: witness.run(settings, "reminder_job") and 1 / 0)
