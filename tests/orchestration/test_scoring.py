@@ -188,7 +188,7 @@ def test_a_file_that_holds_no_rides_is_told_once_and_keeps_no_other_waiting(serv
     assert said.startswith("a.csv: expected the columns pickup_datetime")
     assert (inbox / "b.quotes.csv").exists()
     assert not (inbox / "a.quotes.csv").exists()
-    assert "pickup_datetime is missing" in str(receipt_of(inbox / "a.csv")["fault"])
+    assert ": pickup_datetime, pickup_longitude, pickup_latitude" in str(receipt_of(inbox / "a.csv")["fault"])
     assert waiting(UPath(inbox)) == {}
 
 

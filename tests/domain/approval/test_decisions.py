@@ -47,7 +47,7 @@ def test_a_model_becomes_production_when_somebody_approves_it(ledger_url: str) -
     assert (last.sequence, last.version, last.replaced_version, last.kind) == (2, "2", "1", "promotion")
     assert (last.request_id, last.by, last.evidence_digest) == (second.id, "Ada", second.evidence_digest)
     assert office.registry.tags["2"] == {
-        "month": "2015-01",
+        "asked_about": "2015-01",
         "verdict": "PROMOTE",
         "request": second.id,
         "decision": "approved",

@@ -243,7 +243,7 @@ def test_the_registry_of_mlflow_tells_the_same_story(tmp_path: Path) -> None:
 
     assert registry.production_version() == "2"
     assert registry.describe("2").tags.items() >= {
-        ("month", "2015-01"),
+        ("asked_about", "2015-01"),
         ("verdict", "PROMOTE"),
         ("request", request.id),
         ("decision", "approved"),

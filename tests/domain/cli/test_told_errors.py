@@ -28,10 +28,10 @@ READING = [
     "mlflow",
 ]
 CHANGING = [
-    "decide 2015-01-v2-0 --approve --by Ada --reason why",
+    "decide 2015-01-v2-0 --approve --by Ada --reason complaints",
     "ask-again 2015-01-v2-0",
-    "rollback --by Ada --reason why",
-    "adopt --by Ada --reason why",
+    "rollback --by Ada --reason complaints",
+    "adopt --by Ada --reason complaints",
 ]
 
 
@@ -190,7 +190,7 @@ def test_a_ledger_that_another_process_holds_is_told(folder: Path, monkeypatch: 
         pass
     holder = sqlite3.connect(folder / "state" / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    refused = run("rollback --by Ada --reason why")
+    refused = run("rollback --by Ada --reason complaints")
     assert [run(command).exit_code for command in ("requests", "history", "standing")] == [0, 0, 0], "reading goes on"
     holder.close()
     assert refused.exit_code == 1
@@ -198,7 +198,7 @@ def test_a_ledger_that_another_process_holds_is_told(folder: Path, monkeypatch: 
     holder = sqlite3.connect(folder / "state" / "ledger.db", isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    for command in ("requests", "history", "history --verify", "standing", "rollback --by Ada --reason why"):
+    for command in ("requests", "history", "history --verify", "standing", "rollback --by Ada --reason complaints"):
         refused = run(command)
         assert refused.exit_code == 1
         assert "database is locked; another process holds it, try again" in refused.stderr
@@ -206,7 +206,7 @@ def test_a_ledger_that_another_process_holds_is_told(folder: Path, monkeypatch: 
 
 
 PLACES = "--from -73.98,40.75 --to -73.78,40.64"
-SIGNED = "--by Ada --reason why"
+SIGNED = "--by Ada --reason complaints"
 MISWRITTEN = (
     f"decide 2015-01-v2-0 {SIGNED}",
     f"decide 2015-01-v2-0 --approve --reject {SIGNED}",

@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def drawing_beside() -> Iterator[None]:
 
 
 def test_in_another_process(settings: Settings, weights: str) -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(weights_of, [settings]) == weights
+    # A pool of multiprocessing ends its process by SIGTERM, which one of TensorFlow's did not heed.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(weights_of, settings).result() == weights
 
 
 def test_after_other_trainings_and_beside_a_thread_that_draws(tmp_path: Path, settings: Settings, weights: str) -> None:
