@@ -17,7 +17,7 @@ class ToldError(Exception):
 
 
 class MiswrittenError(ToldError, ValueError):
-    """What somebody wrote, in a command or a setting, is not as expected, whatever there is: nothing was tried."""
+    """What somebody wrote, in a command or a setting, is not as expected: nothing was tried."""
 
 
 def _presentable(message: str) -> str:

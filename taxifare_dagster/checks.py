@@ -106,7 +106,7 @@ def production_is_not_stale(
         else _attainable(preprocessed_data, production_eval_mae, candidate, registry, settings)
     )
     with approvals.ledger.reading() as entries:
-        approved = approved_on(production_eval_mae.contender.version, entries.promotions(), entries.requests())
+        approved = approved_on(entries.promotions(), entries.requests()).get(production_eval_mae.contender.version)
     then = None if approved is None else baseline_shown(readable(approved))
     change = change_since_approval(preprocessed_data, production_eval_mae, then, attainable, settings)
     of_these_trips = None if attainable is None else candidate

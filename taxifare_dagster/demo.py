@@ -30,8 +30,7 @@ from taxifare.cli.pricing import price
 from taxifare.cli.shared import Terminal, ending_told
 from taxifare.environment import is_secret
 from taxifare.gate.evidence import Verdict
-from taxifare.gate.staleness import rules_in_words
-from taxifare.monitoring.calendar import learned_until, rules_since
+from taxifare.monitoring.calendar import rules_not_learned
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
@@ -235,11 +234,7 @@ def main() -> None:
 
 def _message(approvals: Approvals, asked: Request, links: DagsterLinks, settings: Settings) -> str:
     """Returns the message that asks the question."""
-    production = asked.evidence.production
-    rules: tuple[str, ...] = ()
-    if production is not None:
-        learned = learned_until(settings, production.version, production.files_digest)
-        rules = rules_in_words(rules_since(learned, asked.subject, settings.city_facts))
+    rules = rules_not_learned(asked.evidence, settings)
     return message(asked, approvals.answer_tokens(asked), links, head=approvals.record.head(), rules=rules).text
 
 

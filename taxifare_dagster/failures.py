@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
-from dagster._core.events import JobFailureData
 from dagster_shared.error import SerializableErrorInfo
 
 from taxifare.approval.faults import FaultNotice, about_failure, failure
@@ -80,8 +79,8 @@ def _why(run: DagsterRun, instance: dg.DagsterInstance) -> str:
 
 def _ending(event: dg.DagsterEvent) -> str:
     """Returns what the end of a run says: the error that it failed with before its first step, or Dagster's words."""
-    failed = event.event_specific_data
-    return (_innermost(failed.error) if isinstance(failed, JobFailureData) else None) or event.message or ""
+    has_error = event.event_type is DagsterEventType.RUN_FAILURE and event.event_specific_data is not None
+    return (_innermost(event.job_failure_data.error) if has_error else None) or event.message or ""
 
 
 def _said(event: dg.DagsterEvent) -> str:

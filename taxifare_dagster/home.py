@@ -36,7 +36,7 @@ def prepare_home(settings: Settings) -> Path:
     starts.
 
     Raises:
-        SettingsError: TAXIFARE_HOME cannot be written to.
+        SettingsError: TAXIFARE_HOME cannot be written to, or Dagster's configuration in it is no YAML.
         LedgerError: The ledger cannot be used as it is.
         StorageError: Dagster's storage cannot be used as it is.
     """
@@ -50,6 +50,7 @@ def prepare_home(settings: Settings) -> Path:
         raise SettingsError(
             f"TAXIFARE_HOME: expected a folder that can be written, received {settings.home}: {error.strerror}"
         ) from None
+    _parts(configuration)
     os.environ["DAGSTER_HOME"] = str(home)
     registry = registry_of(settings)
     registry.prepare()
@@ -64,17 +65,20 @@ def prepare_home(settings: Settings) -> Path:
 
 
 def parts_left_out(home: Path) -> list[str]:
-    """Returns the parts of the shipped configuration that Dagster's home does not have: an older one stays as it is.
+    """Returns the parts of the shipped configuration that Dagster's home does not have: an older one stays as it is."""
+    kept = _parts(home / "dagster.yaml")
+    return [part for part in _parts(SHIPPED) if part not in kept]
 
-    Raises:
-        SettingsError: It is no YAML.
-    """
-    configuration = home / "dagster.yaml"
+
+def _parts(configuration: Path) -> list[str]:
+    """Returns the parts of a configuration of Dagster's; raises SettingsError where it is none."""
     try:
-        kept = yaml.safe_load(configuration.read_text()) or {}
+        parts = yaml.safe_load(configuration.read_text()) or {}
     except yaml.YAMLError as error:
         raise SettingsError(f"{configuration}: expected YAML: {one_line(str(error))}") from None
-    return [part for part in yaml.safe_load(SHIPPED.read_text()) if part not in kept]
+    if not isinstance(parts, dict):
+        raise SettingsError(f"{configuration}: expected parts with names, as in {SHIPPED}, received {parts!r:.40}")
+    return list(parts)
 
 
 def fail_abandoned_runs(instance: dg.DagsterInstance, settings: HomeSettings) -> list[str]:

@@ -20,9 +20,8 @@ from taxifare.approval.records import Decision
 from taxifare.approval.texts import one_line
 from taxifare.approval.versions import registry_of
 from taxifare.gate.evidence import Evidence
-from taxifare.gate.staleness import rules_in_words
 from taxifare.model.registry import ModelRegistry
-from taxifare.monitoring.calendar import calendar_if_told, faults_of, learned_until, rules_since
+from taxifare.monitoring.calendar import calendar_if_told, faults_of, rules_not_learned
 from taxifare.monitoring.so_far import TooFewSoFarError
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import figures
@@ -116,12 +115,7 @@ def send_approval_message(
     if comparison is None:
         raise dg.Failure(f"{subject} has not been compared yet: materialize its assets first", allow_retries=False)
     page = _comparison_page(comparison.evidence, settings)
-    rules: tuple[str, ...] = ()
-    if comparison.production_version is not None and comparison.is_of_month:
-        production = comparison.evidence.production
-        digest = None if production is None else production.files_digest
-        learned = learned_until(settings, comparison.production_version, digest)
-        rules = rules_in_words(rules_since(learned, subject, settings.city_facts))
+    rules = rules_not_learned(comparison.evidence, settings)
     asked = ask(approvals, comparison, notifiers, links, settings, comparison_page=page, rules=rules)
     context.log.info("%s: sent just now to %s", asked.request.id, ", ".join(asked.sent) or "nobody")
     if asked.decided is not None:

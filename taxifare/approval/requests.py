@@ -41,18 +41,21 @@ def last_round(entries: Entries, about: Comparison | Request) -> Request | None:
     return max(same, key=lambda request: request.round, default=None)
 
 
-def approved_on(version: str, history: Iterable[Promotion], asked: Iterable[Request]) -> Request | None:
-    """Returns the question on which a version last became production; None where that is not on record.
+def approved_on(history: Iterable[Promotion], asked: Iterable[Request]) -> dict[str, Request]:
+    """Returns the question on which each version last became production, by version, where that is on record.
 
     A version that production was rolled back to had been approved before.
 
     Args:
-        version: The version.
         history: The promotions and rollbacks on record, in order.
         asked: The requests on record.
     """
-    approved = [change.request_id for change in history if change.version == version and change.request_id is not None]
-    return next((request for request in asked if approved and request.id == approved[-1]), None)
+    by_id = {request.id: request for request in asked}
+    return {
+        change.version: by_id[change.request_id]
+        for change in history
+        if change.version is not None and change.request_id in by_id
+    }
 
 
 def is_void(end: Outcome | None) -> bool:

@@ -41,7 +41,7 @@ def errors_told(mendable: tuple[type[Exception], ...] = (ToldError,)) -> Iterato
 
 
 def exit_code_of(error: Exception) -> int:
-    """Returns 2 for what was written wrongly, whatever there is; 1 for what was refused or failed."""
+    """Returns 2 for what is wrong as it is written; 1 for what was refused or failed."""
     return 2 if isinstance(error, MiswrittenError) else 1
 
 

@@ -17,12 +17,14 @@ from taxifare.approval.ledger import Entries
 from taxifare.approval.records import readable
 from taxifare.approval.requests import approved_on
 from taxifare.errors import ToldError
-from taxifare.gate.staleness import Baseline, baseline_shown, rules_between
+from taxifare.gate.evidence import Evidence
+from taxifare.gate.staleness import Baseline, baseline_shown, rules_between, rules_in_words
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Manifest, read_manifest
 from taxifare.settings import Settings
 from taxifare.texts import counted
 from taxifare.trips.cities import City, Rule
+from taxifare.trips.editions import BASE, is_so_far
 from taxifare.trips.months import parse_month
 from taxifare.trips.targets import Unit
 
@@ -219,6 +221,22 @@ def rules_since(learned: datetime | None, month: str, city: City) -> tuple[Rule,
     return () if learned is None else rules_between(learned, parse_month(month).end_time, city)
 
 
+def rules_not_learned(evidence: Evidence, settings: Settings) -> tuple[str, ...]:
+    """Returns the dated rules, in words, that production had not learned by the end of a month that was compared.
+
+    Empty where that is not known, of the base years, and of the days of a month so far.
+
+    Args:
+        evidence: Of the comparison.
+        settings: Name the lake and the city.
+    """
+    version, scored = evidence.production_version, evidence.production
+    if version is None or evidence.subject == BASE or is_so_far(evidence.revision):
+        return ()
+    learned = learned_until(settings, version, None if scored is None else scored.files_digest)
+    return rules_in_words(rules_since(learned, evidence.subject, settings.city_facts))
+
+
 def calendar_if_told(entries: Entries, settings: Settings, now: datetime) -> Calendar | None:
     """Returns what `calendar_in` does, None where what is in force is unknown: the service's state says so."""
     try:
@@ -234,7 +252,7 @@ def expectation(entries: Entries, version: str) -> Expectation | None:
         entries: The ledger's.
         version: The version in production.
     """
-    approved = approved_on(version, entries.promotions(), entries.requests())
+    approved = approved_on(entries.promotions(), entries.requests()).get(version)
     months = [one for one in entries.comparisons().values() if one.is_of_month]
     latest = max(months, key=lambda one: one.subject, default=None)
     if approved is None or latest is None:

@@ -196,7 +196,7 @@ def _promised(entries: Entries, promotion: Promotion | None) -> Request | None:
     """Returns the question on which what is in production was approved; what a rollback returned to had one, too."""
     if promotion is None or promotion.version is None:
         return None
-    return requests.approved_on(promotion.version, entries.promotions(), entries.requests())
+    return requests.approved_on(entries.promotions(), entries.requests()).get(promotion.version)
 
 
 def _questions(known: Known, now: datetime) -> Iterator[OpenQuestion]:

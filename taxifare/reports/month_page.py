@@ -408,11 +408,12 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
         if change.request_id is not None:
             changes.setdefault(subjects[change.request_id], []).append(change)
     promoted = promoted_on(history, asked)
+    approved = approved_on(history, asked)
     # A version is in production for months, and its bundle may be in a bucket.
     learned = cache(partial(learned_until, settings))
     found = []
     for place, month in enumerate(months):
-        approved = approved_on(month.comparison.production_version or "", history, asked)
+        shown = approved.get(month.comparison.production_version or "")
         found.append(
             MonthPage(
                 month=month,
@@ -420,7 +421,7 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
                 city=settings.city_facts,
                 target=settings.target_facts,
                 tolerance=settings.staleness_tolerance,
-                promised=None if approved is None else readable(approved),
+                promised=None if shown is None else readable(shown),
                 changes=tuple(changes.get(month.subject, ())),
                 promoted={subject: version for subject, version in promoted.items() if subject <= month.subject},
                 realised=() if month.subject == BASE else _until(month.subject, realised),

@@ -4,7 +4,7 @@
 reading when a process ended on an error, which then hung or was aborted (2 times in 25).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from gzip import GzipFile
 from typing import IO
 
@@ -35,31 +35,23 @@ def open_csv(
     """
     blocks = _blocks(text)
     beginning = next(blocks, b"")
-    names = pa.csv.read_csv(pa.BufferReader(_header(beginning)), _read_options(2**20)).column_names
-    first = _parsed(beginning, _read_options(len(beginning)), convert_options)
-    return first.schema, _batches(first, blocks, names, convert_options)
+    first = _parsed(beginning, convert_options)
+    header = next((line for line in beginning.splitlines(keepends=True) if line.strip()), b"")
+    return first.schema, _batches(first, (header + block for block in blocks), convert_options)
 
 
 def _batches(
-    first: pa.Table, blocks: Iterator[bytes], names: list[str], convert_options: pa.csv.ConvertOptions
+    first: pa.Table, blocks: Iterable[bytes], convert_options: pa.csv.ConvertOptions
 ) -> Iterator[pa.RecordBatch]:
     yield from first.to_batches()
     for block in blocks:
-        yield from _parsed(block, _read_options(len(block), names), convert_options).to_batches()
+        yield from _parsed(block, convert_options).to_batches()
 
 
-def _parsed(block: bytes, read_options: pa.csv.ReadOptions, convert_options: pa.csv.ConvertOptions) -> pa.Table:
-    return pa.csv.read_csv(pa.BufferReader(block), read_options, convert_options=convert_options)
-
-
-def _read_options(block_bytes: int, names: list[str] | None = None) -> pa.csv.ReadOptions:
-    """Returns how a block is read: as a whole, in this thread; without names, its first line has them."""
-    return pa.csv.ReadOptions(use_threads=False, block_size=block_bytes + 1, column_names=names)
-
-
-def _header(beginning: bytes) -> bytes:
-    """Returns the first line that is not empty."""
-    return next((line for line in beginning.splitlines(keepends=True) if line.strip()), b"")
+def _parsed(block: bytes, convert_options: pa.csv.ConvertOptions) -> pa.Table:
+    """Returns the rows of lines below a header, parsed as a whole in this thread."""
+    options = pa.csv.ReadOptions(use_threads=False, block_size=len(block) + 1)
+    return pa.csv.read_csv(pa.BufferReader(block), options, convert_options=convert_options)
 
 
 def _blocks(text: IO[bytes] | GzipFile) -> Iterator[bytes]:

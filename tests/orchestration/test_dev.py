@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from taxifare.environment import SettingsError
+from taxifare.settings import settings_in_force
 from taxifare_dagster.dev import AddressError, ensure_free, listening
-from taxifare_dagster.home import SHIPPED, parts_left_out
+from taxifare_dagster.home import SHIPPED, parts_left_out, prepare_home
 from tests.support.places import REPOSITORY
 
 
@@ -43,6 +44,18 @@ def test_a_configuration_of_an_earlier_release_is_told_what_it_lacks(tmp_path: P
     (tmp_path / "dagster.yaml").write_text("nux: [")
     with pytest.raises(SettingsError, match=r"dagster\.yaml: expected YAML: "):
         parts_left_out(tmp_path)
+
+
+def test_a_configuration_that_is_broken_is_told_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXIFARE_HOME", str(tmp_path))
+    (tmp_path / "dagster").mkdir()
+    for broken, told in (("nux: [", "expected YAML: "), ("- nux", "expected parts with names")):
+        (tmp_path / "dagster" / "dagster.yaml").write_text(broken)
+        with pytest.raises(SettingsError, match=told):
+            prepare_home(settings_in_force())
+    assert [path.name for path in tmp_path.iterdir()] == ["dagster"]
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", ""])
