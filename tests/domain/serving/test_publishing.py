@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from taxifare.approval import asking
+from taxifare.approval import asking, projection
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.comparisons import record
 from taxifare.approval.ledger import NOTHING
@@ -214,8 +214,12 @@ def finish(settings: Settings) -> None:
     assert ill(settings) == ""
 
 
-def test_a_promotion_that_is_killed_is_in_force_after_the_next_command(prepared: Settings, tmp_path: Path) -> None:
+def test_a_promotion_that_is_killed_is_in_force_after_the_next_command(
+    prepared: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All in processes of their own: what this one has opened would be the files of the state before."""
+    # Tags in MLflow that take longer than this wait for the next command: a busy machine would pass fewer moments.
+    monkeypatch.setattr(projection, "TELLING_S", 60)
 
     def after_a_kill_at(moment: int | None) -> int:
         home = tmp_path / f"state-{moment}"
