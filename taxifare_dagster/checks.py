@@ -234,16 +234,17 @@ def _found(asset: str, name: str, finding: GuardFinding, *, warn: bool = False) 
 def knows_the_rules(
     approvals: dg.ResourceParam[Approvals], settings: dg.ResourceParam[Settings]
 ) -> dg.AssetCheckResult:
-    """The model in production has learned every dated fare rule that is in force, or will be within two weeks.
+    """No dated fare rule, in force or within two weeks, may cost more than is tolerated because production lacks it.
 
-    The calendar knows of a rule before any ride is paid under it. `error_to_expect` accounts for how hard rides are,
+    The calendar knows of a rule before any ride is paid under it. One that production has not learned is a concern
+    until a whole month under it shows that production is not stale. `error_to_expect` accounts for how hard rides are,
     not for rules. `calendar_sensor` evaluates this check as well, whenever its answer changes.
     """
     with approvals.ledger.reading() as entries:
         found = calendar_in(entries, settings, approvals.now())
     unit = settings.target_facts.unit
     return dg.AssetCheckResult(
-        passed=not found.unlearned,
+        passed=not found.concerns,
         severity=dg.AssetCheckSeverity.WARN,
         description=found.told(unit),
         metadata=dict(metadata.calendar(found, unit)),

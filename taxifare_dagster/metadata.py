@@ -546,6 +546,6 @@ def watched(found: Watched, version: str, unit: Unit) -> dict[str, Any]:
 
 def calendar(found: Calendar, unit: Unit) -> Metadata:
     """Returns what the calendar says of the model that prices rides."""
-    rules = {one.rule.name: str(one) for one in found.unlearned}
+    rules = {one.rule.name: one.told(unit) for one in found.unlearned}
     expected = {} if found.expected is None else {"error_to_expect": found.expected.told(unit)}
     return {"production_version": found.version or "none", "today": found.today.isoformat(), **rules, **expected}

@@ -271,7 +271,7 @@ def calendar_sensor(
     unlearned = dg.AssetCheckEvaluation(
         asset_key=production_model.key,
         check_name="knows_the_rules",
-        passed=not found.unlearned,
+        passed=not found.concerns,
         severity=dg.AssetCheckSeverity.WARN,
         description=says,
         metadata=dict(metadata.calendar(found, unit)),

@@ -150,6 +150,25 @@ class Change(Frozen):
         return " ".join(part for part in parts if part)
 
 
+def change_shown(evidence: Evidence, approved: Evidence | None, tolerance: float) -> Change | None:
+    """Returns why production errs more or less on a month than when it was approved; None where it was not scored.
+
+    Args:
+        evidence: Of the month.
+        approved: On which production was approved; None where that is not on record.
+        tolerance: The most skill that it may surely lack before it is stale.
+    """
+    if evidence.production is None:
+        return None
+    return Change(
+        then=baseline_shown(approved),
+        now=Baseline(mae=evidence.production.scores.mae, difficulty_mae=evidence.difficulty_mae),
+        unit=evidence.unit,
+        tolerance=tolerance,
+        attainable=evidence.gain,
+    )
+
+
 def explain_change(
     then: Baseline | None,
     now: Baseline,

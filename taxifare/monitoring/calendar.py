@@ -1,7 +1,9 @@
 """The calendar: dated rules, in force or about to be, that the model pricing rides has learned nothing about.
 
 No method that looks at rides sees a fare rise coming, and none that looks at inputs sees it at all: its date is in the
-city's facts, and is announced before the first ride under it is paid. Only after that date can its effect be learned.
+city's facts, and is announced before the first ride under it is paid. Only after that date can its effect be learned,
+and measured: once a whole month under a rule shows that the model is not stale, the rule is no concern any more. The
+check, the doctor and `status` name the same concerns.
 
 Why the calendar comes first: docs/decisions.md, under monitoring.
 """
@@ -18,14 +20,14 @@ from taxifare.approval.records import readable
 from taxifare.approval.requests import approved_on
 from taxifare.errors import ToldError
 from taxifare.gate.evidence import Evidence
-from taxifare.gate.staleness import Baseline, baseline_shown, rules_between, rules_in_words
+from taxifare.gate.staleness import Baseline, baseline_shown, change_shown, rules_between, rules_in_words
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Manifest, read_manifest
 from taxifare.settings import Settings
 from taxifare.texts import counted
 from taxifare.trips.cities import City, Rule
 from taxifare.trips.editions import BASE, is_so_far
-from taxifare.trips.months import parse_month
+from taxifare.trips.months import Month, parse_month
 from taxifare.trips.targets import Unit
 
 LOOKS_AHEAD = timedelta(days=14)
@@ -44,6 +46,31 @@ class HasLearned(Protocol):
 
 
 @dataclass(frozen=True)
+class Observed:
+    """How a model did on the latest month that was compared with it.
+
+    Attributes:
+        month: The month.
+        mae: Its error a ride.
+        expected: What was to be expected at the month's difficulty with the skill that it was approved with; None where
+            that is not on record.
+        is_stale: Whether a model that has learned the month surely saves more than is tolerated.
+    """
+
+    month: Month
+    mae: float
+    expected: float | None
+    is_stale: bool
+
+    def told(self, unit: Unit) -> str:
+        """Returns it in words."""
+        beside = "" if self.expected is None else f", where {self.expected:.2f} was to be expected at its difficulty"
+        return (
+            f"off by {self.mae:.2f} {unit} a ride in {self.month}{beside}: {'' if self.is_stale else 'not '}stale there"
+        )
+
+
+@dataclass(frozen=True)
 class UnlearnedRule:
     """A dated rule that a model has learned nothing about.
 
@@ -52,12 +79,20 @@ class UnlearnedRule:
         days: Days since it came into force; negative before.
         why: What the model lacks.
         is_ahead: Whether its date is after all rides the model has learned; otherwise it is only not a feature.
+        observed: How the model did in the latest month that was compared with it; None unless all rides of that month
+            were paid under the rule.
     """
 
     rule: Rule
     days: int
     why: str
     is_ahead: bool
+    observed: Observed | None = None
+
+    @property
+    def is_concern(self) -> bool:
+        """Whether it may cost more than is tolerated: no whole month under it has shown that the model is not stale."""
+        return self.observed is None or self.observed.is_stale
 
     @property
     def is_news(self) -> bool:
@@ -69,6 +104,12 @@ class UnlearnedRule:
         since = self.rule.since
         when = f"in force since {since}" if self.days >= 0 else f"in {counted(-self.days, 'days')}, on {since}"
         return f"{self.rule.name}, {when}: {self.rule.description}; {self.why}"
+
+    def told(self, unit: Unit) -> str:
+        """Returns it in words, with what it has come to so far."""
+        if self.observed is not None:
+            return f"{self}; {self.observed.told(unit)}"
+        return f"{self}; no whole month under it has been compared yet" if self.days >= 0 else str(self)
 
 
 @dataclass(frozen=True)
@@ -120,14 +161,25 @@ class Calendar:
     expected: Expectation | None = None
 
     @property
+    def concerns(self) -> tuple[UnlearnedRule, ...]:
+        """The unlearned rules that may cost more than is tolerated."""
+        return tuple(one for one in self.unlearned if one.is_concern)
+
+    @property
     def news(self) -> tuple[UnlearnedRule, ...]:
-        """The unlearned rules that people are told about."""
-        return tuple(one for one in self.unlearned if one.is_news)
+        """Those that people get a message about; once a month under a rule was compared, its own question tells them."""
+        return tuple(one for one in self.unlearned if one.observed is None and one.is_news)
 
     @property
     def state(self) -> str:
-        """A text that changes when the model, or what it lacks, changes, but not from day to day."""
-        return "; ".join([f"version {self.version}", *(f"{one.rule.name}: {one.why}" for one in self.unlearned)])
+        """A text that changes when the model, what it lacks or what that comes to changes, but not from day to day."""
+        rules = (
+            f"{one.rule.name}: {one.why}"
+            if one.observed is None
+            else f"{one.rule.name}: {one.why}, {'stale' if one.is_concern else 'not stale'} in {one.observed.month}"
+            for one in self.unlearned
+        )
+        return "; ".join([f"version {self.version}", *rules])
 
     def told(self, unit: Unit) -> str:
         """Returns it in words."""
@@ -136,15 +188,19 @@ class Calendar:
         until = self.today + LOOKS_AHEAD
         if not self.unlearned:
             return f"version {self.version} has learned every dated rule in force by {until}"
-        named = "; ".join(map(str, self.unlearned))
-        is_known = self.expected is not None and any(one.is_ahead for one in self.unlearned)
-        expected = f". Error to expect: {self.expected.told(unit)}" if self.expected is not None and is_known else ""
+        named = "; ".join(one.told(unit) for one in self.unlearned)
+        is_unknown = any(one.is_ahead and one.observed is None for one in self.unlearned)
+        expected = f". Error to expect: {self.expected.told(unit)}" if self.expected is not None and is_unknown else ""
         lacks = f"{len(self.unlearned)} of the rules in force by {until}"
         return f"version {self.version} has not learned {lacks}: {named}{expected}"
 
 
 def unlearned_rules(
-    city: City, exposure: Iterable[HasLearned], today: date, features: Sequence[str] | None = None
+    city: City,
+    exposure: Iterable[HasLearned],
+    today: date,
+    features: Sequence[str] | None = None,
+    observed: Observed | None = None,
 ) -> tuple[UnlearnedRule, ...]:
     """Returns the dated rules, in force or within `LOOKS_AHEAD`, that a model has learned nothing about, oldest first.
 
@@ -155,6 +211,7 @@ def unlearned_rules(
         exposure: What the model has learned from.
         today: On the city's clock.
         features: Inputs of the model; None if unknown.
+        observed: How it did in the latest month that was compared with it; None if there is none.
     """
     last = max(entry.last_pickup for entry in exposure).date()
     found = []
@@ -163,7 +220,16 @@ def unlearned_rules(
         if features is not None and rule.name not in features:
             lacks.append("it is none of its features")
         if lacks and rule.since <= today + LOOKS_AHEAD:
-            found.append(UnlearnedRule(rule, (today - rule.since).days, ", ".join(lacks), is_ahead=last < rule.since))
+            is_under_it = observed is not None and observed.month.start_time.date() >= rule.since
+            found.append(
+                UnlearnedRule(
+                    rule,
+                    (today - rule.since).days,
+                    ", ".join(lacks),
+                    is_ahead=last < rule.since,
+                    observed=observed if is_under_it else None,
+                )
+            )
     return tuple(found)
 
 
@@ -184,7 +250,8 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
     manifest = _manifest_in_force(settings)
     if manifest is None:
         return Calendar(None, today)
-    unlearned = unlearned_rules(settings.city_facts, manifest.exposure, today, manifest.features)
+    seen = observed_of(entries, manifest.version, settings.staleness_tolerance)
+    unlearned = unlearned_rules(settings.city_facts, manifest.exposure, today, manifest.features, seen)
     return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
 
 
@@ -259,6 +326,28 @@ def expectation(entries: Entries, version: str) -> Expectation | None:
         return None
     then, now = baseline_shown(readable(approved)), readable(latest)
     return None if then is None or now is None else Expectation(then, now.difficulty_mae, latest.subject)
+
+
+def observed_of(entries: Entries, version: str, tolerance: float) -> Observed | None:
+    """Returns how a version did in the latest month that was compared with it; None where it was scored on none.
+
+    Args:
+        entries: The ledger's.
+        version: The version in production.
+        tolerance: The most skill that it may surely lack before it is stale.
+    """
+    months = (one for one in entries.comparisons().values() if one.is_of_month and one.production_version == version)
+    latest = max(months, key=lambda one: one.subject, default=None)
+    evidence = None if latest is None else readable(latest)
+    if evidence is None:
+        return None
+    approved = approved_on(entries.promotions(), entries.requests()).get(version)
+    change = change_shown(evidence, None if approved is None else readable(approved), tolerance)
+    if change is None:
+        return None
+    then, now = change.then, change.now
+    expected = None if then is None else Expectation(then, now.difficulty_mae, evidence.subject).mae
+    return Observed(parse_month(evidence.subject), now.mae, expected, change.is_stale)
 
 
 def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, FaultNotice]:

@@ -475,11 +475,11 @@ def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings
 
 
 def _calendar(approvals: Approvals, settings: Settings) -> str:
-    """Returns which dated rules what prices rides has not learned: none that is news, or will be in some days."""
+    """Returns which dated rules what prices rides has not learned; none of them is a concern."""
     with approvals.ledger.reading() as entries:
         found = calendar_in(entries, settings, approvals.now())
     says = found.told(settings.target_facts.unit)
-    if any(rule.is_news for rule in found.unlearned):
+    if found.concerns:
         raise DisorderError(says)
     return says
 

@@ -313,10 +313,11 @@ def _service(last: Promotion | None, settings: Settings) -> Iterator[StatusAlarm
 
 
 def _unlearned(entries: Entries, settings: Settings, now: datetime) -> Iterator[StatusAlarm]:
-    """Yields the dated rules, about to be in force or in force of late, that what prices rides has not learned."""
+    """Yields the dated rules that what prices rides has not learned, while they may cost more than is tolerated."""
     if (calendar := calendar_if_told(entries, settings, now)) is not None:
-        for rule in calendar.news:
-            yield StatusAlarm("calendar", f"version {calendar.version} has not learned {rule}")
+        for rule in calendar.concerns:
+            said = rule.told(settings.target_facts.unit)
+            yield StatusAlarm("calendar", f"version {calendar.version} has not learned {said}")
 
 
 def _errs(known: Known, now: datetime) -> Iterator[StatusAlarm]:

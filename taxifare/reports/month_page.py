@@ -21,7 +21,7 @@ from taxifare.digests import digest
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
-from taxifare.gate.staleness import Baseline, Change, baseline_shown
+from taxifare.gate.staleness import Change, change_shown
 from taxifare.monitoring.calendar import learned_until, rules_since
 from taxifare.monitoring.realised import RealisedError, RealisedMonth, errors_by_month, promoted_on
 from taxifare.reports.drawing import svg
@@ -145,15 +145,7 @@ class MonthPage:
     def change(self) -> Change | None:
         """Why production errs more or less than was promised, and whether it is stale; None where it was not scored."""
         evidence = self.month.evidence
-        if evidence is None or evidence.production is None:
-            return None
-        return Change(
-            then=baseline_shown(self.promised),
-            now=Baseline(mae=evidence.production.scores.mae, difficulty_mae=evidence.difficulty_mae),
-            unit=evidence.unit,
-            tolerance=self.tolerance,
-            attainable=evidence.gain,
-        )
+        return None if evidence is None else change_shown(evidence, self.promised, self.tolerance)
 
     @property
     def rules(self) -> tuple[Rule, ...]:

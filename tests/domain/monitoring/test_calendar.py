@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxifare.gate.staleness import Baseline
-from taxifare.monitoring.calendar import LOOKS_AHEAD, Calendar, Expectation, fault_of, unlearned_rules
+from taxifare.monitoring.calendar import LOOKS_AHEAD, Calendar, Expectation, Observed, fault_of, unlearned_rules
 from taxifare.trips.features import feature_names
+from taxifare.trips.months import parse_month
 from tests.support.cities import NEW_YORK
 
 RISE = date(2012, 9, 4)
@@ -87,3 +88,34 @@ def test_the_error_to_expect_keeps_the_skill_and_says_that_it_is_blind_to_rules(
     assert expected.mae == pytest.approx(1.7)
     assert expected.told("USD").startswith("1.70 USD a ride at the difficulty of 2012-08 (promised: 1.50)")
     assert "does not account for rules" in expected.told("USD")
+
+
+def test_a_rule_is_a_concern_until_a_whole_month_under_it_was_compared_and_its_cost_is_known() -> None:
+    """Bridge tolls rose on 22 March 2015: all of March is not under it, all of April is."""
+    learned, today = [Until(datetime(2015, 2, 23))], date(2026, 1, 1)
+
+    def on(month: str, *, is_stale: bool = False) -> Calendar:
+        seen = Observed(parse_month(month), mae=1.64, expected=1.61, is_stale=is_stale)
+        return Calendar("3", today, unlearned_rules(NEW_YORK, learned, today, observed=seen))
+
+    march, april, stale = on("2015-03"), on("2015-04"), on("2015-04", is_stale=True)
+    assert [one.rule.name for one in march.concerns] == ["tolls_2015_03"]
+    assert march.told("USD").endswith("no whole month under it has been compared yet")
+    assert (april.concerns, len(april.unlearned)) == ((), 1)
+    assert april.told("USD").endswith(
+        "off by 1.64 USD a ride in 2015-04, where 1.61 was to be expected at its difficulty: not stale there"
+    )
+    assert len(stale.concerns) == 1
+    assert stale.told("USD").endswith(": stale there")
+    assert len({march.state, april.state, stale.state}) == 3, "the check is evaluated again"
+
+
+def test_no_message_is_sent_about_a_rule_once_a_month_under_it_was_compared() -> None:
+    """A rule of the first of a month may be news while that month is compared: its question says what it came to."""
+    learned, today = [Until(datetime(2015, 2, 23))], date(2015, 4, 15)
+    before = Calendar("3", today, unlearned_rules(NEW_YORK, learned, today))
+    assert [one.rule.name for one in before.news] == ["tolls_2015_03"]
+    seen = Observed(parse_month("2015-04"), mae=1.64, expected=None, is_stale=True)
+    after = Calendar("3", today, unlearned_rules(NEW_YORK, learned, today, observed=seen))
+    assert (after.news, len(after.concerns)) == ((), 1)
+    assert after.told("USD").endswith("off by 1.64 USD a ride in 2015-04: stale there")
