@@ -6,7 +6,7 @@ but turn the direction of others or hide between them. Letters of all scripts st
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
 # Sequences first, whole: without its first character the rest would stay as litter. OSC (links, titles) ends with BEL
@@ -73,6 +73,17 @@ def counted(count: int, plural: str) -> str:
     """
     one = f"{plural.removesuffix('ies')}y" if plural.endswith("ies") else plural.removesuffix("s")
     return f"{count:,} {one if count == 1 else plural}"
+
+
+def in_range(months: Sequence[str]) -> str:
+    """Returns which months, oldest first, at least one; those between need not all be among them, so they are counted.
+
+    >>> [in_range(["2015-01", "2015-03", "2015-06"][:count]) for count in (1, 2, 3)]
+    ['2015-01', '2015-01 and 2015-03', '2015-01 to 2015-06 (3 months)']
+    """
+    if len(months) < 3:
+        return " and ".join(months)
+    return f"{months[0]} to {months[-1]} ({len(months)} months)"
 
 
 def written_as(pattern: str, words: str) -> Callable[[str], str]:

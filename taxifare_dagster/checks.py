@@ -13,6 +13,7 @@ import dagster as dg
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.comparisons import compare, record
 from taxifare.approval.due import Known, is_past
+from taxifare.approval.promotions import rolled_back_in_words
 from taxifare.approval.records import readable
 from taxifare.approval.requests import approved_on
 from taxifare.gate.evidence import Appraisal, Verdict
@@ -147,6 +148,8 @@ def staging_model_checks(
     record(approvals.ledger, evidence, approvals.now())
     renew_pages(approvals.ledger, settings, realised)
     worse = [objection.name for objection in evidence.objects("slice")]
+    gone_back = Known.of(approvals).rolled_back.get(evidence.staging.version)
+    before = "" if gone_back is None else f"; {rolled_back_in_words(gone_back)}"
     asset = "staging_model"
     yield _result(
         asset,
@@ -154,7 +157,7 @@ def staging_model_checks(
         passed=evidence.verdict in {Verdict.PROMOTE, Verdict.COLD_START},
         shown={**metadata.comparison(evidence), **metadata.report(evidence.subject, settings.lake)},
         warn=True,
-        says=metadata.answer(evidence),
+        says=f"{metadata.answer(evidence)}{before}",
     )
     yield _result(
         asset,

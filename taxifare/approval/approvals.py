@@ -276,7 +276,8 @@ class Approvals:
         self.repair()
         with self.ledger.writing() as entries:
             request = requests.found(entries, request_id)
-            ruled = policies.decision_on(request, standing.read(entries), settings)
+            gone_back = promotions.rolled_back(entries.promotions())
+            ruled = policies.decision_on(request, standing.read(entries), gone_back, settings)
             if ruled is None or entries.outcome(request.id) is not None:
                 return None
             # Under a standing approval less than a PROMOTE may be enough: that is what the person has agreed to.

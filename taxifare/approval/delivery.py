@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from taxifare.approval import requests, standing
+from taxifare.approval import promotions, requests, standing
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.channels import DeliveryError, Message, Notifier, PassingDeliveryError
@@ -102,15 +102,16 @@ def send_request(
         return max(arrived, default=-1) < number(entries) and entries.outcome(request.id) is None
 
     def text(entries: Entries, head: Head | None) -> Message:
-        spent = entries.spent_tokens(about)
+        spent, rolled_back = entries.spent_tokens(about), promotions.rolled_back(entries.promotions())
         return message(
             request,
             approvals.tokens.answers(request, entries),
             links,
-            decision_on(request, standing.read(entries), settings),
+            decision_on(request, standing.read(entries), rolled_back, settings),
             head=head,
             reminder=number(entries),
             dead_links=spent[-1].why if spent else None,
+            rolled_back=rolled_back.get(request.staging_version),
             restated=restated,
             other_starts=_other_starts(request, entries),
             comparison_page=comparison_page,

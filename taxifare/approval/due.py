@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 
-from taxifare.approval import alarms, policies, requests, standing
+from taxifare.approval import alarms, policies, promotions, requests, standing
 from taxifare.approval.alarms import AlarmRecord
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.ledger import Entries
@@ -64,6 +64,7 @@ class Known:
         spent: The spent tokens: links in messages from before are dead.
         standing: The standing approvals.
         alarms: The alarms.
+        rolled_back: The rollback that took each version out of production, by version, see `promotions.rolled_back`.
     """
 
     comparisons: Mapping[str, Comparison]
@@ -75,6 +76,7 @@ class Known:
     spent: Sequence[SpentToken] = ()
     standing: StandingRecord = field(default_factory=StandingRecord)
     alarms: AlarmRecord = field(default_factory=AlarmRecord)
+    rolled_back: Mapping[str, Promotion] = field(default_factory=dict)
 
     @classmethod
     def of(cls, approvals: Approvals) -> "Known":
@@ -98,6 +100,7 @@ class Known:
             entries.spent_tokens(),
             standing.read(entries),
             alarms.read(entries),
+            promotions.rolled_back(entries.promotions()),
         )
 
     @property
@@ -296,7 +299,7 @@ def undecided_before(month: Month, revisions: Mapping[str, str], known: Known, s
         known.production,
     )
     as_it_is = comparison if is_compared else None
-    if not policies.decides_on(before, as_it_is, known.standing, settings):
+    if not policies.decides_on(before, as_it_is, known.standing, known.rolled_back, settings):
         return None
     return Undecided(before, is_compared)
 
@@ -343,7 +346,7 @@ def to_ask(known: Known, channels: Collection[str], settings: Settings) -> list[
         asked = known.round_on(comparison)
         end = None if asked is None else known.ends.get(asked.id)
         if asked is not None and end is None and all((asked.id, channel) in arrived for channel in channels):
-            return policies.decision_on(comparison, known.standing, settings) is not None
+            return policies.decision_on(comparison, known.standing, known.rolled_back, settings) is not None
         return (end is None or requests.is_void(end)) and _is_question(comparison)
 
     return sorted(filter(is_untold, known.comparisons.values()), key=requests.by_subject)

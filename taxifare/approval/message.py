@@ -12,6 +12,7 @@ from taxifare.approval.channels import Message
 from taxifare.approval.decisions import APPROVABLE
 from taxifare.approval.faults import FaultNotice
 from taxifare.approval.policies import PolicyDecision
+from taxifare.approval.promotions import rolled_back_in_words
 from taxifare.approval.records import (
     Alarm,
     AlarmEvidence,
@@ -92,6 +93,7 @@ def message(
     head: Head | None = None,
     reminder: int = 0,
     dead_links: str | None = None,
+    rolled_back: Promotion | None = None,
     restated: Sequence[Outcome] = (),
     other_starts: Sequence[Request] = (),
     comparison_page: str | None = None,
@@ -107,6 +109,7 @@ def message(
         head: Of the ledger's chain; a ledger that is changed afterwards no longer has it. None before any entry.
         reminder: 0 for the question itself, n for its n-th reminder.
         dead_links: Why the links of earlier messages no longer work; None where they do.
+        rolled_back: The rollback that took the same version out of production; None where there was none.
         restated: Decisions on earlier editions of the same trips.
         other_starts: Other open requests, where nothing is in production yet.
         comparison_page: Where MLflow shows the two runs side by side, None without a server.
@@ -122,7 +125,7 @@ def message(
         f"{request.subject}: {request.verdict}, {verdict_in_words(evidence)}",
         *(f"- {reason}" for reason in evidence.reasons),
         *_so_far(request),
-        *_warnings(request, dead_links, other_starts),
+        *_warnings(request, dead_links, other_starts, rolled_back),
         *(
             f"Restated: {earlier.request_id} was {earlier.state} by {one_line(str(earlier.by))} on "
             f"{_moment(earlier.at)}, on the basis of an earlier edition of these trips"
@@ -212,9 +215,13 @@ def _worst_slice(evidence: Evidence) -> tuple[str, Interval, int] | None:
     return min(judged, key=lambda part: part[1].mean, default=None)
 
 
-def _warnings(request: Request, dead_links: str | None, other_starts: Sequence[Request]) -> list[str]:
+def _warnings(
+    request: Request, dead_links: str | None, other_starts: Sequence[Request], rolled_back: Promotion | None
+) -> list[str]:
     """Returns what has to be known before answering, besides the numbers."""
     lines = []
+    if rolled_back is not None:
+        lines.append(f"It was rolled back: {rolled_back_in_words(rolled_back)}. Only a person puts it back")
     if dead_links is not None:
         lines.append(f"The links in earlier messages about this no longer work: {dead_links}. Use the links below")
     if other_starts:

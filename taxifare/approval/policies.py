@@ -1,8 +1,10 @@
 """Policies: what is decided in a person's place, by APPROVAL_POLICY and by what a person has agreed to.
 
 It is derived each time from the evidence, the standing approval in force and the settings; `approvals` carries it out.
+What a person has taken out of production, only a person puts back.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from taxifare.approval.decisions import by_verdict
@@ -32,16 +34,27 @@ class PolicyDecision:
     standing_id: str | None = None
 
 
-def decision_on(about: Comparison | Request, standing: StandingRecord, settings: Settings) -> PolicyDecision | None:
+def decision_on(
+    about: Comparison | Request, standing: StandingRecord, rolled_back: Container[str], settings: Settings
+) -> PolicyDecision | None:
     """Returns what the policy decides on evidence, None where a person has to.
 
-    A person also has to where another release has written the evidence in a form that this one cannot read.
+    A person also has to where the policy would approve a version that was rolled back, and where another release has
+    written the evidence in a form that this one cannot read.
 
     Args:
         about: What is asked.
         standing: The standing approvals on record.
+        rolled_back: The versions that a rollback took out of production, see `promotions.rolled_back`.
         settings: Give the policy and its terms.
     """
+    ruled = _by_evidence(about, standing, settings)
+    is_back = ruled is not None and ruled.decision == "approve" and about.staging_version in rolled_back
+    return None if is_back else ruled
+
+
+def _by_evidence(about: Comparison | Request, standing: StandingRecord, settings: Settings) -> PolicyDecision | None:
+    """Returns what the policy decides on evidence, whatever became of the version; None where a person has to."""
     given = standing.covering(about.subject, terms_of(settings)) if settings.approval_policy == "standing" else None
     if settings.approval_policy != "gate" and given is None:
         return None
@@ -56,16 +69,23 @@ def decision_on(about: Comparison | Request, standing: StandingRecord, settings:
     return PolicyDecision(decision, f"standing approval {given.id}", "; ".join(reasons), given.id)
 
 
-def decides_on(subject: str, comparison: Comparison | None, standing: StandingRecord, settings: Settings) -> bool:
+def decides_on(
+    subject: str,
+    comparison: Comparison | None,
+    standing: StandingRecord,
+    rolled_back: Container[str],
+    settings: Settings,
+) -> bool:
     """Whether a policy decides on a subject, or will once it has been compared.
 
     Args:
         subject: The month, or `base`.
         comparison: Its last comparison, None where it has not been compared.
         standing: The standing approvals on record.
+        rolled_back: The versions that a rollback took out of production.
         settings: Give the policy and its terms.
     """
     if comparison is not None:
-        return decision_on(comparison, standing, settings) is not None
+        return decision_on(comparison, standing, rolled_back, settings) is not None
     is_covered = standing.covering(subject, terms_of(settings)) is not None
     return settings.approval_policy == "gate" or (settings.approval_policy == "standing" and is_covered)

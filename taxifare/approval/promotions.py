@@ -3,13 +3,14 @@
 Rules over the ledger's entries within one transaction; `approvals` opens it, and tells the registry afterwards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from taxifare.approval import alarms, requests
 from taxifare.approval.errors import RollbackError
 from taxifare.approval.ledger import NOTHING, Entries
 from taxifare.approval.records import Promotion, Request
+from taxifare.texts import one_line
 
 
 def production(entries: Entries) -> str | None:
@@ -58,6 +59,30 @@ def promote(
 def is_repeated(last: Promotion, to: str | None, by: str, reason: str) -> bool:
     """Returns whether a rollback repeats the last one: a command that was killed can be repeated."""
     return (last.kind, last.by, last.reason) == ("rollback", by, reason) and to in {None, last.version or NOTHING}
+
+
+def rolled_back(history: Iterable[Promotion]) -> dict[str, Promotion]:
+    """Returns the rollback that took each version out of production, by version; none for one that came back since.
+
+    Args:
+        history: Every promotion and rollback, in order.
+    """
+    found = {}
+    for change in history:
+        if change.kind == "rollback" and change.replaced_version is not None:
+            found[change.replaced_version] = change
+        if change.version is not None:
+            found.pop(change.version, None)
+    return found
+
+
+def rolled_back_in_words(change: Promotion) -> str:
+    """Returns what a person should know before a version that was rolled back is put into production again."""
+    to = "nothing" if change.version is None else f"version {change.version}"
+    return (
+        f"version {change.replaced_version} was in production until {change.promoted_at:%Y-%m-%d}, when "
+        f"{one_line(change.by)} went back to {to}: {one_line(change.reason)}"
+    )
 
 
 def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:

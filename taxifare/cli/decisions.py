@@ -10,7 +10,8 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.decisions import command
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.records import Decision, Outcome, Question, Request, RequestState, readable
+from taxifare.approval.promotions import rolled_back, rolled_back_in_words
+from taxifare.approval.records import Decision, Outcome, Promotion, Question, Request, RequestState, readable
 from taxifare.approval.requests import by_subject
 from taxifare.cli.shared import (
     AsJson,
@@ -56,10 +57,11 @@ def requests(
         show_json([record | more for record, more in zip(table.records(), beside, strict=True)])
         return
     waiting = [request for request in shown if request.id not in outcomes]
+    gone_back = rolled_back(approvals.record.history())
     if shown:
         show(table)
         for request in sorted(waiting, key=by_subject):
-            Terminal().print(_why(request), highlight=False)
+            Terminal().print(_why(request, gone_back.get(request.staging_version)), highlight=False)
     else:
         say("No request waits for an answer.")
     if len(shown) < len(found):
@@ -103,11 +105,12 @@ def _reasons(request: Request) -> list[str] | None:
     return None if evidence is None else list(evidence.reasons)
 
 
-def _why(request: Request) -> str:
-    """Returns the first reason of the verdict, and whether it is on a month that is not over."""
+def _why(request: Request, gone_back: Promotion | None) -> str:
+    """Returns the first reason of the verdict, whether its month is not over, and whether it was rolled back before."""
     so_far = f", on the days of {request.subject} so far" if is_so_far(request.revision) else ""
     reason = next(iter(_reasons(request) or ()), "the evidence was written by another release")
-    return f"{request.id}{so_far}: {one_line(reason)}"
+    before = "" if gone_back is None else f"; {rolled_back_in_words(gone_back)}"
+    return f"{request.id}{so_far}: {one_line(reason)}{before}"
 
 
 @errors_told()

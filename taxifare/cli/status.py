@@ -14,7 +14,7 @@ from taxifare.operations.status import OpenQuestion, Status, status_of
 from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
-from taxifare.texts import counted, one_line
+from taxifare.texts import counted, in_range, one_line
 
 _WIDTH = 80
 _MARGIN = 12
@@ -106,7 +106,9 @@ def _wrapped(text: str, most: int = 2) -> list[str]:
 def _still_good(found: Status) -> str:
     """Returns whether the model in production is still good, in a sentence or two."""
     if found.still_good is not None:
-        return f"{found.still_good.answer}, as of {found.still_good.month}. {found.still_good.why}"
+        good = found.still_good
+        later = f"; {in_range(good.later)} compared with another version" if good.later else ""
+        return f"{good.answer}, as of {good.month}{later}. {good.why}"
     if found.production is None:
         return "nothing is in production"
     return f"not known yet: no month was compared with version {found.production}"

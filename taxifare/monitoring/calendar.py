@@ -167,7 +167,7 @@ class Calendar:
 
     @property
     def news(self) -> tuple[UnlearnedRule, ...]:
-        """Those that people get a message about; once a month under a rule was compared, its own question tells them."""
+        """Those that people get a message about; of a month compared under a rule, its own question tells."""
         return tuple(one for one in self.unlearned if one.observed is None and one.is_news)
 
     @property

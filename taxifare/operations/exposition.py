@@ -84,7 +84,9 @@ def _metrics(found: Status, unit: str) -> Iterator[Metric]:
     )
     if left:
         yield GaugeMetricFamily("taxifare_next_expiry_seconds", "Until the first of them expires", min(left))
-    yield GaugeMetricFamily("taxifare_months_behind", "Published months that were not run yet", len(found.behind))
+    yield GaugeMetricFamily(
+        "taxifare_months_behind", "Published months that have yet to be run, or run again", len(found.behind)
+    )
     yield GaugeMetricFamily(
         "taxifare_months_waiting", "1 where the next of them waits until it is whole", found.waits is not None
     )

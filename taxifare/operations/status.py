@@ -12,9 +12,10 @@ from typing import Literal, get_args
 from taxifare.approval import requests
 from taxifare.approval.channels import notifiers
 from taxifare.approval.decisions import by_verdict, command
-from taxifare.approval.due import Known, Why, covered, months_due, to_ask, to_tell
+from taxifare.approval.due import Due, Known, Why, covered, months_due, to_ask, to_tell
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
+from taxifare.approval.promotions import rolled_back_in_words
 from taxifare.approval.records import Decision, Promotion, Question, Request, StandingRequest, readable
 from taxifare.errors import ToldError
 from taxifare.gate.staleness import rules_in_words
@@ -28,7 +29,7 @@ from taxifare.serving import in_force
 from taxifare.settings import Settings
 from taxifare.sources import CannotTellError, SourceError, TripSource
 from taxifare.sources.whole_months import why_waiting
-from taxifare.texts import one_line
+from taxifare.texts import in_range, one_line
 from taxifare.trips.months import Month
 
 NO_STATE = "make demo"
@@ -36,6 +37,12 @@ NO_STATE = "make demo"
 
 WORKS = "make dev"
 """The command whose daemon runs months that are due, and asks."""
+
+_TO_BE_RUN = {
+    Why.NEW: "published and not run yet",
+    Why.RESTATED: "published anew since, and to be run again",
+    Why.PRODUCTION_CHANGED: "to be compared again, because production has changed",
+}
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,14 @@ class StillGood:
 
     Attributes:
         month: That month.
+        later: The months after it, which were compared with another version.
         answer: In a few words, as the month's page has it.
         why: What its error came from, and whether a model that has learned the month saves more than is tolerated.
         overall: How far its predictions are off on the whole, as the month's page has it; None while that is tolerated.
     """
 
     month: str
+    later: tuple[str, ...]
     answer: str
     why: str
     overall: str | None
@@ -103,7 +112,7 @@ class Status:
         months: What was compared, the base model first.
         still_good: Whether it is still good; None while no month was compared with it.
         questions: What waits for an answer, in the order in which to answer.
-        behind: The months that are published and have yet to be run, oldest first.
+        behind: The published months that have yet to be run, or run again, oldest first.
         waits: Why the first of them is not run yet; None where it may be.
         cannot_tell: Why it is not known what is published, None where it is.
         quotes: The last month in which it is known what quotes of production came to; None where there is none.
@@ -119,7 +128,7 @@ class Status:
     months: tuple[ComparedMonth, ...] = ()
     still_good: StillGood | None = None
     questions: tuple[OpenQuestion, ...] = ()
-    behind: tuple[Month, ...] = ()
+    behind: tuple[Due, ...] = ()
     waits: str | None = None
     cannot_tell: str | None = None
     quotes: tuple[str, RealisedError] | None = None
@@ -210,6 +219,8 @@ def _questions(known: Known, now: datetime) -> Iterator[OpenQuestion]:
     for request in sorted(waiting, key=requests.by_subject):
         before = "nothing" if request.production_version is None else f"version {request.production_version}"
         about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
+        if (gone_back := known.rolled_back.get(request.staging_version)) is not None:
+            about = f"{about}; {rolled_back_in_words(gone_back)}"
         answers = _answers(request, by_verdict(request.verdict))
         yield OpenQuestion(request.id, about, request.requested_at, request.valid_until, answers)
 
@@ -255,7 +266,7 @@ def _with_months(found: Status, known: Known, source: Callable[[], TripSource], 
             waits = why_waiting(trips, first, published[first], trips.rides(), settings, settings.lake)
     except (SourceError, OSError) as error:
         return replace(found, cannot_tell=one_line(redacted(str(error))))
-    return replace(found, behind=tuple(one.month for one in due), waits=waits, cannot_tell=doubt)
+    return replace(found, behind=tuple(due), waits=waits, cannot_tell=doubt)
 
 
 def _quotes_by_month(realised: Realised, settings: Settings) -> tuple[Mapping[Month, RealisedMonth], str | None]:
@@ -278,6 +289,7 @@ def _last_quotes(months: Mapping[Month, RealisedMonth], production: str | None) 
 
 def _still_good(pages: Sequence[MonthPage], production: str | None, bias_tolerance: float) -> StillGood | None:
     """Returns whether a version is still good, by the latest month that was compared with it; None without one."""
+    later: tuple[str, ...] = ()
     for page in reversed(pages):
         evidence = page.month.evidence
         if production is not None and evidence is not None and evidence.production_version == production:
@@ -286,7 +298,8 @@ def _still_good(pages: Sequence[MonthPage], production: str | None, bias_toleran
             why = " ".join(is_good.sentences) if change is None else change.with_rules(rules).sentence
             scored = evidence.production
             is_off = scored is not None and abs(scored.scores.bias) > bias_tolerance
-            return StillGood(page.month.subject, is_good.short, why, page.overall if is_off else None)
+            return StillGood(page.month.subject, later, is_good.short, why, page.overall if is_off else None)
+        later = (page.month.subject, *later)
     return None
 
 
@@ -339,8 +352,9 @@ def _months(found: Status) -> Iterator[StatusAlarm]:
     if found.waits is not None:
         yield StatusAlarm("waiting", one_line(found.waits))
     elif found.behind and found.production is not None:
-        more = "" if len(found.behind) == 1 else f" to {found.behind[-1]}, {len(found.behind)} months,"
-        yield StatusAlarm("behind", f"{found.behind[0]}{more} published and not run yet: {WORKS} runs what is due")
+        due = {why: [str(one.month) for one in found.behind if one.why is why] for why in Why}
+        said = "; ".join(f"{in_range(months)} {_TO_BE_RUN[why]}" for why, months in due.items() if months)
+        yield StatusAlarm("behind", f"{said}: {WORKS} runs what is due")
 
 
 def _quotes(found: Status) -> Iterator[StatusAlarm]:

@@ -15,6 +15,7 @@ from taxifare.approval.decisions import command
 from taxifare.approval.due import Known
 from taxifare.approval.ledger import Entries
 from taxifare.approval.message import VERDICT_IN_WORDS, off_in_words, verdict_in_words
+from taxifare.approval.promotions import rolled_back_in_words
 from taxifare.approval.records import Promotion, readable
 from taxifare.approval.requests import approved_on
 from taxifare.digests import digest
@@ -107,6 +108,8 @@ class MonthPage:
         realised: What the quotes of months up to it came to, in order.
         unlearned: The dated rules in force by the end of the month that came after what a version has learned, by
             version: of production, and of what was promoted on this evidence.
+        rolled_back: The rollback that took the version asked about out of production before; None where there was none,
+            or it came back since.
     """
 
     month: ComparedMonth
@@ -119,6 +122,7 @@ class MonthPage:
     promoted: Mapping[str, str]
     realised: tuple[RealisedMonth, ...] = ()
     unlearned: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    rolled_back: Promotion | None = None
 
     @property
     def title(self) -> str:
@@ -139,6 +143,8 @@ class MonthPage:
         unlearned = [(version, [str(rule.since) for rule in lacks]) for version, lacks in self.unlearned.items()]
         paid = [month.model_dump(mode="json") for month in self.realised]
         about = [self.target.name, self.target.unit, self.city.name, self.tolerance]
+        if self.rolled_back is not None:
+            about.append(self.rolled_back.sequence)
         return digest([_FORM, shown, asked, promised, changes, rules, unlearned, paid, about])
 
     @property
@@ -321,13 +327,14 @@ class MonthPage:
             f"{asked.verdict}: {says}."
         )
         if outcome is None:
+            before = "" if self.rolled_back is None else f"{_capital(rolled_back_in_words(self.rolled_back))}."
             until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
             way = (
                 "Answer with the links in the message, or type one of these in the folder of the installation (where "
                 "taxifare is not found, type .venv/bin/taxifare):"
             )
             ways = (command(asked, "approve"), command(asked, "reject"))
-            return ShortAnswer("bad", f"One question, until {until}", (question, way), ways)
+            return ShortAnswer("bad", f"One question, until {until}", (question, *filter(None, [before]), way), ways)
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
         ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
         return ShortAnswer("plain", "Nothing: it was decided", (question, ended))
@@ -393,7 +400,8 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
         settings: Give city, target and tolerance.
         realised: What the quotes of each month came to.
     """
-    months, history, asked = months_on_record(Known.read(entries)), entries.promotions(), entries.requests()
+    known, history, asked = Known.read(entries), entries.promotions(), entries.requests()
+    months = months_on_record(known)
     subjects = {request.id: request.subject for request in asked}
     changes: dict[str, list[Promotion]] = {}
     for change in history:
@@ -418,6 +426,7 @@ def pages_of(entries: Entries, settings: Settings, realised: Mapping[Month, Real
                 promoted={subject: version for subject, version in promoted.items() if subject <= month.subject},
                 realised=() if month.subject == BASE else _until(month.subject, realised),
                 unlearned=_unlearned(month, changes.get(month.subject, ()), learned, settings.city_facts),
+                rolled_back=known.rolled_back.get(month.comparison.staging_version),
             )
         )
     return found

@@ -7,6 +7,7 @@ import pytest
 from taxifare.approval.asking import AskOutcome, ask
 from taxifare.approval.channels import DeliveryError, Message
 from taxifare.approval.comparisons import record
+from taxifare.approval.due import Known, to_ask
 from taxifare.approval.records import RequestState
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings
@@ -103,3 +104,29 @@ def test_the_question_about_an_earlier_edition_is_void(office: Office, chat: Cha
     outcome = office.approvals.record.outcome(first.id)
     assert outcome is not None
     assert (outcome.state, outcome.reason) == (RequestState.VOID, "2015-01 restated as r2")
+
+
+@pytest.mark.parametrize(("verdict", "waits"), [(Verdict.PROMOTE, True), (Verdict.HOLD, False)])
+def test_a_policy_never_puts_back_what_a_person_took_out_of_production(
+    office: Office, chat: Channel, verdict: Verdict, *, waits: bool
+) -> None:
+    """January's version was rolled back, February offers it again: the message says so, and a person is asked."""
+    assert ask_about(office, chat, policy="gate").decided is not None
+    office.approvals.rollback(by="Grace", reason="complaints from JFK")
+    february = record(office.approvals.ledger, evidence("2015-02", "2", "1", verdict=verdict), office.clock())
+    gate = Settings(approval_policy="gate")
+    asked = ask(office.approvals, february, [chat], LINKS, gate, comparison_page=None)
+    told = chat.messages[-1].text
+    assert (
+        "It was rolled back: version 2 was in production until 2015-02-01, when Grace went back to version 1: "
+        "complaints from JFK. Only a person puts it back"
+    ) in told
+    assert (asked.decided is None, "Decide before" in told) == (waits, waits)
+    assert to_ask(Known.of(office.approvals), ["chat"], gate) == [], "nothing is left to be done by itself"
+    if waits:
+        office.approve(asked.request)
+        assert office.approvals.production() == "2"
+        march = record(office.approvals.ledger, evidence("2015-03", "3", "2"), office.clock())
+        after = ask(office.approvals, march, [chat], LINKS, gate, comparison_page=None)
+        assert (office.approvals.production(), "rolled back" in chat.messages[-1].text) == ("3", False)
+        assert after.decided is not None

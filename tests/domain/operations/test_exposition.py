@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from taxifare.approval.due import Due, Why
 from taxifare.approval.ledger import LedgerError
 from taxifare.approval.records import Promotion
 from taxifare.errors import ToldError
@@ -29,7 +30,7 @@ BUSY = Status(
     NOW,
     PROMOTION,
     questions=(ASKED, replace(ASKED, asked_at=NOW - timedelta(days=3), valid_until=NOW + timedelta(days=1))),
-    behind=(parse_month("2015-02"), parse_month("2015-03")),
+    behind=tuple(Due(parse_month(month), Why.NEW, f"{month}:r1") for month in ("2015-02", "2015-03")),
     waits="month 2015-02 is not whole yet",
     quotes=("2015-02", quotes_of("2015-02", {"7": 2.5}).errors[1]),
     untold=("promotion 3",),

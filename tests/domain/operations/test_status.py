@@ -17,6 +17,7 @@ from taxifare.cli.status import lines_of
 from taxifare.gate.evidence import Verdict
 from taxifare.gate.scores import Interval
 from taxifare.model.exposure import Exposure
+from taxifare.operations.doctor import examine
 from taxifare.operations.status import Status, status_of
 from taxifare.serving import in_force
 from taxifare.serving.in_force import InForce
@@ -234,17 +235,67 @@ def test_months_that_wait_or_are_behind(here: Installation) -> None:
     here.office.with_first_model()
     here.told()
     here.source = Published(("2015-01", "2015-02", "2015-07"))
-    assert [str(one) for one in here.status().behind] == ["2015-01"], "February is not over"
+    assert [str(one.month) for one in here.status().behind] == ["2015-01"], "February is not over"
     here.office.clock.move(days=28)
     found = here.status()
-    assert [str(one) for one in found.behind] == ["2015-01", "2015-02"], "LAST_MONTH is 2015-06"
+    assert [str(one.month) for one in found.behind] == ["2015-01", "2015-02"], "LAST_MONTH is 2015-06"
     assert [alarm.name for alarm in found.alarms] == ["behind"]
+    assert found.alarms[0].says == "2015-01 and 2015-02 published and not run yet: make dev runs what is due"
     assert found.next_commands == ("make dev",)
     told = CannotTellError("cannot tell whether month 2015-02 is published", parse_month("2015-02"), {})
     here.source = Published(fault=told)
     found = here.status()
     assert [alarm.name for alarm in found.alarms] == ["source"]
     assert found.next_commands == ("taxifare months",)
+
+
+def test_after_a_rollback_months_are_to_be_compared_again_and_who_took_the_version_back_is_told(
+    here: Installation,
+) -> None:
+    """Version 2 came in on January and was rolled back; March offers it again, and February was compared with it."""
+    office = here.office.with_first_model()
+    office.approve(here.ask("2015-01", "2"))
+    office.request(evidence("2015-02", "3", "2", verdict=Verdict.HOLD))
+    office.approvals.rollback(by="Grace", reason="complaints from JFK")
+    office.clock.move(days=70)
+    here.source = Published(("2015-01", "2015-02", "2015-03"))
+    here.told()
+    says = {alarm.name: alarm.says for alarm in here.status().alarms}["behind"]
+    assert says == (
+        "2015-03 published and not run yet; 2015-02 to be compared again, because production has changed: make dev "
+        "runs what is due"
+    )
+    assert ", as of 2015-01; 2015-02 compared with another version. The error" in words(here.screen())
+    here.ask("2015-03", "2")
+    assert (
+        "2015-03: PROMOTE, version 2 to replace version 1; version 2 was in production until 2015-02-01, when Grace "
+        "went back to version 1: complaints from JFK; asked"
+    ) in words(here.screen())
+
+
+def test_a_rule_that_a_month_was_measured_under_is_no_alarm_and_the_doctor_agrees(here: Installation) -> None:
+    """Bridge tolls rose on 22 March 2015; April, all of it under them, shows that version 1 is not stale."""
+    office = here.office.with_first_model()
+    learned = Exposure(
+        subject="base", revision="r", first_pickup=datetime(2014, 1, 1), last_pickup=datetime(2014, 12, 31)
+    )
+    put_in_force(here.settings, "1", 1, [learned])
+    office.clock.move(days=100)
+
+    def said() -> tuple[list[str], bool, str]:
+        """The alarms of `status`; whether the doctor finds the calendar well, and what it says."""
+        alarms = [alarm.says for alarm in here.status().alarms if alarm.name == "calendar"]
+        found = {one.part: one for one in examine(here.settings, lambda _: None)}["calendar"]
+        return alarms, found.is_well is True, found.says
+
+    alarms, is_well, says = said()
+    assert (len(alarms), is_well) == (1, False), says
+    assert alarms[0].endswith("no whole month under it has been compared yet")
+    close = Interval(mean=0.02, low=-0.02, high=0.06)
+    office.request(evidence("2015-04", "2", "1", verdict=Verdict.HOLD, mae=2.29).model_copy(update={"gain": close}))
+    alarms, is_well, says = said()
+    assert (alarms, is_well) == ([], True), says
+    assert "off by 2.31 USD a ride in 2015-04, where 2.10 was to be expected at its difficulty: not stale there" in says
 
 
 def test_a_source_that_cannot_be_made_is_an_alarm(here: Installation) -> None:
