@@ -225,13 +225,16 @@ def slices(parts: Iterable[SliceComparison], unit: Unit) -> dg.TableMetadataValu
         for part in parts
     )
     return table(
-        Table((Heading("slice"), Heading("trips, last days", "int"), *errors, *_gain_headings(unit)), tuple(rows))
+        Table(
+            (Heading("slice"), Heading("trips, last days", "int"), *errors, *_gain_headings(unit, ", last days")),
+            tuple(rows),
+        )
     )
 
 
-def _gain_headings(unit: Unit) -> tuple[Heading, ...]:
-    """Returns what stands above a gain and the ends of its 95 % interval."""
-    return tuple(Heading(name, "float", 3) for name in (f"gain, {unit}", "from (95 %)", "to (95 %)"))
+def _gain_headings(unit: Unit, over: str = "") -> tuple[Heading, ...]:
+    """Returns what stands above a gain over some days and the ends of its 95 % interval."""
+    return tuple(Heading(name, "float", 3) for name in (f"gain{over}, {unit}", "from (95 %)", "to (95 %)"))
 
 
 def _bounds(gain: Interval) -> tuple[float | None, ...]:

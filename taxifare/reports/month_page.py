@@ -17,7 +17,7 @@ from taxifare.approval.ledger import Entries
 from taxifare.approval.message import VERDICT_IN_WORDS, off_in_words, verdict_in_words
 from taxifare.approval.promotions import rolled_back_in_words
 from taxifare.approval.records import Promotion, readable
-from taxifare.approval.requests import approved_on
+from taxifare.approval.requests import approved_on, is_void
 from taxifare.digests import digest
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, skill
@@ -38,7 +38,7 @@ from taxifare.trips.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORM = 5
+_FORM = 6
 """Of the page: one of another form is made anew."""
 
 _ALIKE = 0.005
@@ -243,12 +243,12 @@ class MonthPage:
         if rise is None or self.promised is None or self.promised.subject == self.month.subject:
             return ()
         if abs(rise.whole) < _ALIKE:
-            return (f"That is the error shown when it was approved ({self.promised.subject}).",)
+            return (f"Its error was the one shown when it was approved ({self.promised.subject}).",)
         hardness = "harder" if rise.harder >= 0 else "easier"
         fit = "less well" if rise.staler >= 0 else "better"
-        more = "more" if rise.whole >= 0 else "less"
+        more = "higher" if rise.whole >= 0 else "lower"
         return (
-            f"That is {self.amount(abs(rise.whole))} {more} than when it was approved "
+            f"Its error was {self.amount(abs(rise.whole))} a ride {more} than when it was approved "
             f"({self.amount(rise.then.mae)}, {self.promised.subject}): {self.signed(rise.harder)} because the "
             f"month is {hardness} for any model, {self.signed(rise.staler)} because the model fits it {fit}.",
         )
@@ -337,7 +337,8 @@ class MonthPage:
             return ShortAnswer("bad", f"One question, until {until}", (question, *filter(None, [before]), way), ways)
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
         ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
-        return ShortAnswer("plain", "Nothing: it was decided", (question, ended))
+        unanswered = "the question is void" if is_void(outcome) else "nobody answered in time"
+        return ShortAnswer("plain", f"Nothing: {'it was decided' if outcome.by else unanswered}", (question, ended))
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -1,6 +1,7 @@
 """The page of a month: what a manager reads first is true, nothing on it commands a browser, and it needs no other."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -81,7 +82,10 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
         "middle ride, and a few expensive rides "
         "raise the mean. With the bias correction they were 0.05 USD too low."
     )
-    assert "That is 0.21 USD more than when it was approved (2.10 USD, base)" in found.is_still_good.sentences[1]
+    assert (
+        "Its error was 0.21 USD a ride higher than when it was approved (2.10 USD, base)"
+        in found.is_still_good.sentences[1]
+    )
     assert found.what_changed.short == "Nothing"
     assert found.to_decide.short == "One question, until 2015-03-03 09:00 UTC"
     assert found.to_decide.commands == (command(request, "approve"), command(request, "reject"))
@@ -126,6 +130,19 @@ def test_a_rule_that_production_has_not_learned_is_named_in_every_later_month(of
     assert page(office, home, "2015-05").what_changed.short == "Nothing"
 
 
+def test_a_version_that_was_rolled_back_is_asked_about_with_who_took_it_out(office: Office, home: Settings) -> None:
+    office.approve(office.ask("2015-01", "2", "1"))
+    office.approvals.rollback(by="Grace", reason="complaints from JFK")
+    asked = office.ask("2015-02", "2", "1")
+    found = page(office, home, "2015-02")
+    assert found.to_decide.sentences[1] == (
+        "Version 2 was in production until 2015-02-01, when Grace went back to version 1: complaints from JFK."
+    )
+    assert found.facts != replace(found, rolled_back=None).facts, "the page is made anew"
+    office.approve(asked)
+    assert "went back" not in " ".join(page(office, home, "2015-02").to_decide.sentences)
+
+
 def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(office: Office, home: Settings) -> None:
     other = office.ask("2015-02", "3", "1")
     office.approve(office.ask("2015-01", "2", "1"))
@@ -134,6 +151,7 @@ def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(o
     assert "by Ada: I looked at the slices" in found.what_changed.sentences[0]
     assert found.to_decide.short == "Nothing: it was decided"
     void = page(office, home, "2015-02")
+    assert void.to_decide.short == "Nothing: the question is void"
     assert void.to_decide.sentences[1].startswith("Void on 2015-02-01: ")
     assert void.month.asked is not None
     assert void.month.asked.id == other.id
