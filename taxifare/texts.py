@@ -86,6 +86,30 @@ def in_range(months: Sequence[str]) -> str:
     return f"{months[0]} to {months[-1]} ({len(months)} months)"
 
 
+def difference(before: float, after: float) -> float:
+    """Returns by how much the second of two amounts is more than the first, as whoever sees both works it out.
+
+    Amounts are shown with two digits, and the difference of two that stand beside it is that of what is shown. What is
+    measured by itself and has an interval of its own, a gain, is shown with a third digit.
+
+    >>> f"{1.594:.2f} to {1.788:.2f}: {difference(1.594, 1.788):+.2f}"
+    '1.59 to 1.79: +0.20'
+    """
+    return round(round(after, 2) - round(before, 2), 2)
+
+
+def parts_of(whole: float, first: float, second: float) -> tuple[float, float]:
+    """Returns two parts with two digits that add up to their whole as it is shown; the larger takes what is left over.
+
+    >>> parts_of(0.20, 0.174, 0.019)
+    (0.18, 0.02)
+    """
+    if abs(first) < abs(second):
+        return parts_of(whole, second, first)[::-1]
+    smaller = round(second, 2) + 0.0
+    return round(whole - smaller, 2), smaller
+
+
 def written_as(pattern: str, words: str) -> Callable[[str], str]:
     """Returns what returns a text that is written as a pattern says, and raises ValueError in words for another.
 

@@ -51,6 +51,8 @@ def main() -> None:
         print(f"Links in messages lead to {settings.dagster_url}: set DAGSTER_URL={here}", flush=True)
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _QUIET]))
     announce_once_ready(here)
+    # Begun in the background by a script, it would ignore interrupts, and Dagster ends by TERM as it does by those.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, "--log-level", "error", *sys.argv[1:]]
     os.execv(sys.executable, arguments)  # noqa: S606 - the arguments are ours
 

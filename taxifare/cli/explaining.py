@@ -15,7 +15,7 @@ from taxifare.serving.bundle import Bundle
 from taxifare.serving.in_force import bundles_in
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings, settings_in_force
-from taxifare.texts import counted
+from taxifare.texts import counted, difference
 from taxifare.trips.preparation import with_features
 
 
@@ -62,9 +62,9 @@ def _facts(told: Explanation, truth: str, unit: str) -> Iterator[tuple[str, str]
     yield "from, to", f"{west:.5f},{south:.5f} to {east:.5f},{north:.5f}: {told.haversine_km:.2f} km"
     yield truth, f"{told.actual:8.2f} {unit}"
     for one in told.predicted:
-        off = f"{one.value - told.actual:+.2f}"
+        off = f"{difference(told.actual, one.value):+.2f}"
         yield f"{one.role} (version {one.version})", f"{one.value:8.2f} {unit} ({off}), upper {one.upper:.2f}"
-    yield "at the month's rate", f"{told.at_rate:8.2f} {unit} ({told.at_rate - told.actual:+.2f})"
+    yield "at the month's rate", f"{told.at_rate:8.2f} {unit} ({difference(told.actual, told.at_rate):+.2f})"
     yield "kinds of rides", ", ".join(told.slices) or "none of those that are judged apart"
     yield "rules in force", ", ".join(told.rules) or "none"
 

@@ -158,7 +158,7 @@ def _months(found: Status, unit: str) -> list[str]:
 
 
 def _month(one: ComparedMonth) -> str:
-    errors = ["–" if mae is None else f"{mae:.3f}" for mae in (one.production_mae, one.staging_mae)]
+    errors = ["–" if mae is None else f"{mae:.2f}" for mae in (one.production_mae, one.staging_mae)]
     line = f"{one.subject:9}{one.verdict:12}{errors[0]:>10}{errors[1]:>9}  {one.decision}"
     room = _WIDTH - _MARGIN
     return line if len(line) <= room else f"{line[: room - 1]}…"

@@ -13,6 +13,7 @@ import pandas as pd
 from taxifare.gate.evidence import Contender, Evidence
 from taxifare.gate.scores import Interval, describe_saving, difficulty_of, skill
 from taxifare.model.exposure import Exposure
+from taxifare.texts import difference, parts_of
 from taxifare.trips.cities import City, Rule
 from taxifare.trips.editions import Trips
 from taxifare.trips.targets import Unit
@@ -69,15 +70,22 @@ class Rise(Frozen):
         """How much more it errs because it has less skill: the rest."""
         return self.whole - self.harder
 
+    @property
+    def shown(self) -> tuple[float, float, float]:
+        """`whole`, `harder` and `staler` as they stand beside the two errors, with two digits."""
+        whole = difference(self.then.mae, self.now.mae)
+        return whole, *parts_of(whole, self.harder, self.staler)
+
     def told(self, unit: Unit) -> str:
         """Returns it in words."""
         hardness = "harder" if self.harder >= 0 else "easier"
         fit = "less well" if self.staler >= 0 else "better"
+        whole, harder, staler = self.shown
         return (
-            f"The error went from {self.then.mae:.2f} to {self.now.mae:.2f} {unit} a ride ({self.whole:+.2f}): "
-            f"{self.harder:+.2f} because the month is {hardness} for any model (a flat per-km rate is off by "
+            f"The error went from {self.then.mae:.2f} to {self.now.mae:.2f} {unit} a ride ({whole:+.2f}): "
+            f"{harder:+.2f} because the month is {hardness} for any model (a flat per-km rate is off by "
             f"{self.now.difficulty_mae:.2f} {unit}, was {self.then.difficulty_mae:.2f}), "
-            f"{self.staler:+.2f} because the model fits it {fit} "
+            f"{staler:+.2f} because the model fits it {fit} "
             f"(skill {self.now.skill:.1%}, was {self.then.skill:.1%})."
         )
 

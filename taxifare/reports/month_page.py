@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 _FORM = 6
 """Of the page: one of another form is made anew."""
 
-_ALIKE = 0.005
-"""Differences that two decimals do not show."""
-
 _DRAWN_MONTHS = 36
 
 _NOT_LEARNED = " What is in production has not learned it."
@@ -242,15 +239,16 @@ class MonthPage:
         rise = None if change is None else change.rise
         if rise is None or self.promised is None or self.promised.subject == self.month.subject:
             return ()
-        if abs(rise.whole) < _ALIKE:
+        if not rise.shown[0]:
             return (f"Its error was the one shown when it was approved ({self.promised.subject}).",)
         hardness = "harder" if rise.harder >= 0 else "easier"
         fit = "less well" if rise.staler >= 0 else "better"
-        more = "higher" if rise.whole >= 0 else "lower"
+        whole, harder, staler = rise.shown
+        more = "higher" if whole >= 0 else "lower"
         return (
-            f"Its error was {self.amount(abs(rise.whole))} a ride {more} than when it was approved "
-            f"({self.amount(rise.then.mae)}, {self.promised.subject}): {self.signed(rise.harder)} because the "
-            f"month is {hardness} for any model, {self.signed(rise.staler)} because the model fits it {fit}.",
+            f"Its error was {self.amount(abs(whole))} a ride {more} than when it was approved "
+            f"({self.amount(rise.then.mae)}, {self.promised.subject}): {self.signed(harder)} because the "
+            f"month is {hardness} for any model, {self.signed(staler)} because the model fits it {fit}.",
         )
 
     @property

@@ -1,6 +1,7 @@
 """Texts from outside: whatever they contain, what is stored and shown is what people see."""
 
 import unicodedata
+from decimal import Decimal
 
 import pytest
 from hypothesis import example, given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from taxifare.approval import texts as approval_texts
 from taxifare.errors import ToldError
-from taxifare.texts import one_line, plain
+from taxifare.texts import difference, one_line, parts_of, plain
 
 FOREIGN = st.text(
     st.one_of(
@@ -79,3 +80,24 @@ def test_commands_and_directions_do_not(written: str, seen: str) -> None:
 
 def test_an_error_that_is_told_is_one_clean_line() -> None:
     assert str(ToldError("a\x1b[31mb\nforged line\u202e")) == "ab forged line"
+
+
+AMOUNTS = st.floats(0, 100, allow_nan=False)
+
+
+@given(AMOUNTS, AMOUNTS)
+def test_a_difference_is_that_of_the_amounts_as_they_are_shown(before: float, after: float) -> None:
+    shown = Decimal(f"{after:.2f}") - Decimal(f"{before:.2f}")
+    assert Decimal(f"{difference(before, after):.2f}") == shown
+
+
+@given(AMOUNTS, AMOUNTS, st.floats(-100, 100))
+@example(1.594, 1.788, 0.171)
+@example(1.5949, 1.5951, -0.3)
+def test_parts_come_to_their_whole_as_it_is_shown(before: float, after: float, first: float) -> None:
+    whole = difference(before, after)
+    parts = parts_of(whole, first, after - before - first)
+    assert sum(Decimal(f"{part:.2f}") for part in parts) == Decimal(f"{whole:.2f}")
+    for shown, part in zip(parts, (first, after - before - first), strict=True):
+        assert abs(shown - part) <= 0.015 + 1e-9
+        assert f"{shown:+.2f}" != "-0.00"

@@ -101,6 +101,16 @@ def test_a_rise_is_divided_among_the_two() -> None:
     assert rise(found).harder + rise(found).staler == pytest.approx(rise(found).whole)
 
 
+def test_the_shown_differences_are_those_of_the_shown_errors() -> None:
+    """1.594 to 1.788 is a rise of 0.194; beside 1.59 and 1.79 a reader finds 0.20, and the two parts come to that."""
+    then, now = Baseline(mae=1.594, difficulty_mae=2.053), Baseline(mae=1.788, difficulty_mae=2.273)
+    said = explain_change(
+        then, now, learned_up_to("2012-08-25"), month_up_to("2012-09-03"), NEW_YORK, "USD", 0.05, None
+    )
+    assert "from 1.59 to 1.79 USD a ride (+0.20): +0.18 because" in said.sentence
+    assert "+0.02 because the model fits it less well" in said.sentence
+
+
 def test_an_easy_month_hides_no_stale_model() -> None:
     found = change(Baseline(mae=1.9, difficulty_mae=3.0), MUCH)
     assert rise(found).whole < 0
