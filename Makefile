@@ -75,9 +75,11 @@ MONITOR := 127.0.0.1:9090
 monitor: .venv/installed  ## Prometheus with the alerts of deploy/prometheus, at http://127.0.0.1:9090; needs prometheus
 	@command -v prometheus >/dev/null || { echo "Prometheus is not installed: apt-get install prometheus," \
 		"or https://prometheus.io/download. Its rules are in deploy/prometheus; taxifare metrics is what they are about."; exit 1; }
-	@$(BIN)/taxifare metrics --listen 127.0.0.1:9108 & exporter=$$!; trap "kill $$exporter 2>/dev/null" EXIT INT TERM; \
+	@trap 'kill $$(jobs -p) 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/taxifare metrics --listen 127.0.0.1:9108 & \
 	prometheus --config.file=deploy/prometheus/prometheus.yml --web.listen-address=$(MONITOR) \
-		--storage.tsdb.path=.prometheus --storage.tsdb.retention.time=400d
+		--storage.tsdb.path=.prometheus --storage.tsdb.retention.time=400d & \
+	wait -n
 
 pictures: .venv/installed  ## takes the pictures of README and docs/tour.md anew, after a demo of their own; needs Chromium
 	rm -rf .pictures

@@ -20,5 +20,13 @@ class MiswrittenError(ToldError, ValueError):
     """What somebody wrote, in a command or a setting, is not as expected: nothing was tried."""
 
 
+def exit_code_of(error: Exception) -> int:
+    """Returns 2 for what is wrong as it is written; 1 for what was refused or failed.
+
+    What is written may be right and the world against it: a port that somebody else listens on is no wrong setting.
+    """
+    return 2 if isinstance(error, MiswrittenError) else 1
+
+
 def _presentable(message: str) -> str:
     return redacted(plain(message).replace("\n", " "))

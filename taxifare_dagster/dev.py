@@ -3,7 +3,6 @@
 import argparse
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -11,19 +10,15 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+from taxifare.addresses import ensure_free
 from taxifare.approval.channels import notifiers
 from taxifare.cli.shared import ending_told
-from taxifare.errors import ToldError
+from taxifare.errors import MiswrittenError
 from taxifare.secrets import shown
 from taxifare.settings import Settings, settings_in_force
 from taxifare_dagster import storage
 from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.home import SHIPPED, parts_left_out, prepare_home
-
-
-class AddressError(ToldError, RuntimeError):
-    """The address of the UI is taken, or cannot be one."""
-
 
 _FIRST_PAGE = "/assets/production_eval_mae"
 _QUIET = "ignore:Function `dev_command` is superseded"
@@ -34,7 +29,10 @@ def main() -> None:
     """Prepares the state folder and becomes `dagster dev`; further arguments go to it, such as `--port 3001`."""
     settings = settings_in_force()
     host, port = listening(sys.argv[1:])
-    ensure_free(host, port)
+    # Dagster would take another port, and links in messages would lead nowhere.
+    ensure_free(
+        host, port, f'does another `make dev` run? Stop it, or take another port: make dev ARGS="--port {port + 1}"'
+    )
     home = prepare_home(settings)
     ensure_no_other_daemon(settings)
     if left_out := parts_left_out(home):
@@ -102,7 +100,7 @@ def listening(arguments: Sequence[str]) -> tuple[str, int]:
     """Returns the host and port that `dagster dev` listens on with these arguments.
 
     Raises:
-        AddressError: The port is none.
+        MiswrittenError: The port is none.
 
     >>> listening(["--port", "3001", "--log-level", "debug"])
     ('127.0.0.1', 3001)
@@ -112,23 +110,8 @@ def listening(arguments: Sequence[str]) -> tuple[str, int]:
     parser.add_argument("-p", "--port", default="3000")
     known, _ = parser.parse_known_args(arguments)
     if not known.port.isdecimal() or int(known.port) >= 2**16:
-        raise AddressError(f"--port: expected a number below {2**16}, received {known.port!r}")
+        raise MiswrittenError(f"--port: expected a number below {2**16}, received {known.port!r}")
     return known.host, int(known.port)
-
-
-def ensure_free(host: str, port: int) -> None:
-    """Ensures that somebody can listen there: Dagster would take another port, and links in messages lead nowhere.
-
-    Raises:
-        AddressError: Somebody listens there already, or this machine has no such address.
-    """
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        raise AddressError(
-            f"{host}:{port} cannot be listened on ({error.strerror}): does another `make dev` run? Stop it, or take "
-            f'another port: make dev ARGS="--port {port + 1}"'
-        ) from error
 
 
 def ensure_no_other_daemon(settings: Settings) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import typer
 
 from taxifare.cli.typed import typed
-from taxifare.errors import MiswrittenError, ToldError
+from taxifare.errors import ToldError, exit_code_of
 from taxifare.texts import plain
 
 
@@ -21,7 +21,7 @@ def command_alone() -> typer.Typer:
 
 @contextmanager
 def errors_told(mendable: tuple[type[Exception], ...] = (ToldError,)) -> Iterator[None]:
-    """Ends the command with a sentence for what a person can mend, and the exit code of `exit_code_of`.
+    """Ends the command with a sentence for what a person can mend, and the exit code of `errors.exit_code_of`.
 
     Args:
         mendable: The errors that are for people.
@@ -29,20 +29,21 @@ def errors_told(mendable: tuple[type[Exception], ...] = (ToldError,)) -> Iterato
     try:
         yield
     except typer.BadParameter as error:
-        raise typer.BadParameter(typed(error.message)) from error
+        error.message = typed(error.message)
+        raise
     except mendable as error:
         tell(error)
         raise typer.Exit(exit_code_of(error)) from error
     except OSError as error:
         if error.filename is None:
             raise
-        typer.echo(f"{error.filename}: expected to read or write it, received: {error.strerror}", err=True)
+        typer.echo(f"Cannot read or write {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(1) from error
 
 
-def exit_code_of(error: Exception) -> int:
-    """Returns 2 for what is wrong as it is written; 1 for what was refused or failed."""
-    return 2 if isinstance(error, MiswrittenError) else 1
+def misused(name: str, fault: object) -> typer.BadParameter:
+    """Returns the error of an option or argument that is not as expected; it names it as click names its own."""
+    return typer.BadParameter(str(fault), param_hint=f"'{name}'")
 
 
 def tell(error: Exception) -> None:

@@ -13,6 +13,7 @@ from taxifare.approval.heads import ToldHeads
 from taxifare.approval.promotions import rolled_back, rolled_back_in_words
 from taxifare.approval.records import Decision, Outcome, Promotion, Question, Request, RequestState, readable
 from taxifare.approval.requests import by_subject
+from taxifare.cli.alone import misused
 from taxifare.cli.shared import (
     AsJson,
     Terminal,
@@ -32,10 +33,27 @@ from taxifare.reports.tables import Heading
 from taxifare.settings import settings_in_force
 from taxifare.texts import one_line
 from taxifare.trips.editions import is_so_far
+from taxifare.trips.months import Month
 
 By = Annotated[str, typer.Option("--by", help="Who decides: a name.", callback=written)]
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, in a sentence.", callback=written)]
+
+
+def _day_of(written: str) -> date:
+    """Returns a day as it was written on the command line; parses options, as `month_of` does."""
+    try:
+        return datetime.strptime(written, "%Y-%m-%d").date()
+    except ValueError:
+        raise typer.BadParameter(f"expected a day written YYYY-MM-DD, received {written!r}") from None
+
+
+def _head_of(written: str) -> Head:
+    """Returns a head as it was written on the command line; parses options, as `month_of` does."""
+    try:
+        return Head.parse(written)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @errors_told()
@@ -139,13 +157,20 @@ def decide(
 @errors_told()
 def history(
     on: Annotated[
-        str | None,
-        typer.Option("--on", help="YYYY-MM-DD: only who was production at the end of that day (UTC)."),
+        date | None,
+        typer.Option(
+            "--on",
+            parser=_day_of,
+            metavar="DAY",
+            help="YYYY-MM-DD: only who was production at the end of that day (UTC).",
+        ),
     ] = None,
     month: Annotated[
-        str | None,
+        Month | None,
         typer.Option(
             "--month",
+            parser=month_of,
+            metavar="MONTH",
             help="YYYY-MM: only who was production when that month was compared; exit code 1 if it never was.",
         ),
     ] = None,
@@ -153,31 +178,36 @@ def history(
         bool, typer.Option("--verify", help="Check that the ledger is what was written into it; exit code 1 if not.")
     ] = False,
     head: Annotated[
-        str | None, typer.Option("--head", help="With --verify: what a message shows after 'Ledger:', to be checked.")
+        Head | None,
+        typer.Option(
+            "--head",
+            parser=_head_of,
+            metavar="HEAD",
+            help="With --verify: what a message shows after 'Ledger:', to be checked.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which version was in production when, by whose decision and why; or verify the whole ledger."""
-    day = None if on is None else _day(on)
     approvals = approvals_in_force()
     if verify:
         told = ToldHeads(settings_in_force().home, approvals.ledger.place)
         with working("reading the ledger"):
-            verified = verification.verify(approvals.ledger, told.read(), _head(head))
+            verified = verification.verify(approvals.ledger, told.read(), head)
         say(str(verified))
         return
     if head is not None:
-        raise typer.BadParameter("--head: expected --verify beside it, which checks it, received --head alone")
+        raise misused("--head", "expected --verify beside it, which checks it, received --head alone")
     if on is not None and month is not None:
         raise typer.BadParameter("expected --on or --month, received both: they are two questions")
     entries = approvals.record.history()
     nothing = "Nothing was in production"
-    if day is not None:
-        nothing += f" at the end of {day} (UTC)"
-        entry = approvals.record.production_on(day)
+    if on is not None:
+        nothing += f" at the end of {on} (UTC)"
+        entry = approvals.record.production_on(on)
     if month is not None:
         nothing += f" when {month} was compared"
-        entry = approvals.record.production_at(str(month_of(month)))
+        entry = approvals.record.production_at(str(month))
     if on is not None or month is not None:
         first = entries[:1]
         entries = () if entry is None else (entry,)
@@ -246,22 +276,6 @@ def adopt(by: By, reason: Reason) -> None:
         say("Every version that MLflow has is on record.")
     say(f"In production: {_in_production(approvals)}.")
     say_next("taxifare status")
-
-
-def _day(written: str) -> date:
-    """Returns a day as it was written on the command line; one that is none ends the command."""
-    try:
-        return datetime.strptime(written, "%Y-%m-%d").date()
-    except ValueError:
-        raise typer.BadParameter(f"--on: expected a day written YYYY-MM-DD, received {written!r}") from None
-
-
-def _head(written: str | None) -> Head | None:
-    """Returns a head as it was written on the command line; one that is none ends the command."""
-    try:
-        return None if written is None else Head.parse(written)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def say_how_to_answer(asked: Question) -> None:

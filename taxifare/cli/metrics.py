@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter
 
+from taxifare.addresses import listening_at
 from taxifare.approval.versions import ledger_of
-from taxifare.cli.shared import errors_told
+from taxifare.cli.shared import errors_told, option_of
 from taxifare.environment import HostAndPort
 from taxifare.operations.exposition import StatusCollector, registry_of, told
 from taxifare.operations.status import Status, status_of
@@ -19,12 +20,24 @@ from taxifare.settings import settings_in_force
 from taxifare.sources import make_source
 
 
+def _address(written: str | None) -> str | None:
+    """Returns an address as it was written on the command line; one that is none ends the command."""
+    return None if written is None else option_of("--listen", _HOST_AND_PORT, written)
+
+
+_HOST_AND_PORT: TypeAdapter[str] = TypeAdapter(HostAndPort)
+
+
 @errors_told()
 def metrics(
     context: typer.Context,
     listen: Annotated[
         str | None,
-        typer.Option("--listen", help="HOST:PORT at which to serve it until interrupted, such as 127.0.0.1:9108."),
+        typer.Option(
+            "--listen",
+            callback=_address,
+            help="HOST:PORT at which to serve it until interrupted, such as 127.0.0.1:9108.",
+        ),
     ] = None,
 ) -> None:
     """Print the status in Prometheus' format once (for a textfile collector), or serve it with --listen."""
@@ -41,9 +54,7 @@ def metrics(
     if listen is None:
         typer.echo(told(collector), nl=False)
         return
-    try:
-        serve(registry_of(collector), TypeAdapter(HostAndPort).validate_python(listen))
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(f"--listen: {error}") from None
+    with listening_at(f"--listen: {listen}", "stop what listens there, or take another port"):
+        serve(registry_of(collector), listen)
     typer.echo(f"http://{listen}/metrics", err=True)
     threading.Event().wait()

@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from taxifare.addresses import ensure_free
 from taxifare.approval.versions import registry_of
 from taxifare.cli.shared import approvals_in_force, errors_told
 from taxifare.model.runs import PAGES_ADDRESS
@@ -21,9 +22,10 @@ def mlflow() -> None:
     if registry.store.is_server:
         typer.echo(f"MLflow is a server, see {registry.runs.pages()}")
         return
+    host, port = PAGES_ADDRESS.removeprefix("http://").split(":")
+    ensure_free(host, int(port), "does another `make mlflow` run? Stop it, or use it")
     typer.echo(f"Training runs: {registry.runs.pages()}\nStop with Ctrl-C.")
     # Its background jobs, for features not used here, are four more processes.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    host, port = PAGES_ADDRESS.removeprefix("http://").split(":")
     server = ["mlflow", "server", "--backend-store-uri", settings.tracking_uri, "--host", host, "--port", port]
     os.execv(sys.executable, [sys.executable, "-m", *server, "--workers", "1"])  # noqa: S606 - the arguments are ours

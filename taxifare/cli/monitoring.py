@@ -9,26 +9,29 @@ from taxifare.gate.scores import describe_saving
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports import tables
 from taxifare.settings import settings_in_force
+from taxifare.trips.months import Month
 
 
 @errors_told()
 def outcomes(
     context: typer.Context,
     month: Annotated[
-        str | None, typer.Argument(help="YYYY-MM: show its weeks and slices. By default all months.")
+        Month | None,
+        typer.Argument(
+            parser=month_of, metavar="MONTH", help="YYYY-MM: show its weeks and slices. By default all months."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how far quotes were from what was paid, beside the error promised for each version."""
     settings = settings_in_force()
     found = context.obj.realised(settings.lake)
-    wanted = None if month is None else month_of(month)
-    if wanted is not None and wanted not in found:
+    if month is not None and month not in found:
         raise NotThereError(
-            f"{wanted} has not been joined with what its rides came to: materialize served_mae of that month "
+            f"{month} has not been joined with what its rides came to: materialize served_mae of that month "
             "(outcomes_job)"
         )
-    shown = list(found.values()) if wanted is None else [found[wanted]]
+    shown = list(found.values()) if month is None else [found[month]]
     table = tables.realised(shown, settings.target_facts.unit)
     if as_json:
         show_json(table.records())
@@ -37,8 +40,8 @@ def outcomes(
         say("No month was joined with what its rides came to yet (outcomes_job).")
         return
     show(table)
-    if wanted is not None:
-        _show_month(found[wanted])
+    if month is not None:
+        _show_month(found[month])
     else:
         say(f"A month by week and kind of ride: taxifare outcomes {shown[-1].month}")
 

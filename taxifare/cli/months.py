@@ -24,6 +24,7 @@ from taxifare.reports.tables import Heading, Table
 from taxifare.settings import settings_in_force
 from taxifare.sources import CannotTellError, SourceError, course_month, make_source, whole_months
 from taxifare.texts import one_line
+from taxifare.trips.months import Month
 
 
 @errors_told()
@@ -77,21 +78,24 @@ def _beginning(revision: str | None) -> str | None:
 
 @errors_told()
 def take(
-    month: Annotated[str, typer.Argument(help="YYYY-MM, as `taxifare months` shows it.")],
+    month: Annotated[
+        Month, typer.Argument(parser=month_of, metavar="MONTH", help="YYYY-MM, as `taxifare months` shows it.")
+    ],
     by: Annotated[str, typer.Option("--by", help="Who takes it: a name.", callback=written)],
     reason: Annotated[str, typer.Option("--reason", help="Why, in a sentence.", callback=written)],
 ) -> None:
     """Use a month that is not complete yet as it is now; the lake keeps who decided so and why."""
     settings = settings_in_force()
-    taken = month_of(month)
-    lacks = whole_months.take(make_source(settings), taken, settings, settings.lake, by=by, reason=reason)
-    say(one_line(f"{taken} is taken as it is, though {lacks}."))
+    lacks = whole_months.take(make_source(settings), month, settings, settings.lake, by=by, reason=reason)
+    say(one_line(f"{month} is taken as it is, though {lacks}."))
 
 
 @errors_told()
-def fetch_new_data(month: Annotated[str, typer.Argument(help="YYYY-MM, 2015-01 to 2015-06.")]) -> None:
+def fetch_new_data(
+    month: Annotated[Month, typer.Argument(parser=month_of, metavar="MONTH", help="YYYY-MM, 2015-01 to 2015-06.")],
+) -> None:
     """Fetch a month of the Le Wagon course into TRIP_FOLDER, where the sensor finds it."""
-    file = course_month.fetch(month_of(month), settings_in_force(), download_bar)
+    file = course_month.fetch(month, settings_in_force(), download_bar)
     say(f"{file} is there.")
     say_next("taxifare months")
 

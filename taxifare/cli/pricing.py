@@ -8,7 +8,7 @@ from typing import IO, Annotated
 
 import typer
 
-from taxifare.cli.alone import command_alone, errors_told
+from taxifare.cli.alone import command_alone, errors_told, misused
 from taxifare.environment import ServiceSettingsInForce, read_settings
 from taxifare.errors import MiswrittenError
 from taxifare.serving import in_force
@@ -149,9 +149,7 @@ def _place(option: str, written: str) -> tuple[float, float]:
             return float(longitude), float(latitude)
     except ValueError:
         pass
-    raise typer.BadParameter(
-        f"{option}: expected LON,LAT in degrees, the longitude first, as in -73.98,40.75, received {written!r}"
-    )
+    raise misused(option, f"expected LON,LAT in degrees, the longitude first, as in -73.98,40.75, received {written!r}")
 
 
 def _price_file(file: str, output: str) -> None:
@@ -160,14 +158,13 @@ def _price_file(file: str, output: str) -> None:
     name = "standard input" if file == _STANDARD else file
     try:
         kind = "csv" if file == _STANDARD else kind_of(file)
-        kind_of_output = kind if output == _STANDARD else kind_of(output)
     except RideFileError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise misused("file", error) from None
+    ending = next(ending for ending, of in KINDS.items() if of == kind)
     if output == _STANDARD and kind == "parquet" and sys.stdout.isatty():
-        raise typer.BadParameter("expected --output FILE: a parquet file is nothing for a terminal")
-    if kind_of_output != kind:
-        ending = next(ending for ending, of in KINDS.items() if of == kind)
-        raise typer.BadParameter(f"--output: expected a file that ends in {ending}, received {output}")
+        raise misused("--output", "expected a file: parquet is nothing for a terminal")
+    if output != _STANDARD and not output.lower().endswith(ending):
+        raise misused("--output", f"expected a file that ends in {ending}, as the rides do, received {output}")
     bundle, _ = bundle_in_force()
     with _opened(file) as rides, _written(output) as answers:
         try:

@@ -7,6 +7,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn
 
+from taxifare.cli.alone import misused
 from taxifare.cli.shared import (
     download_bar,
     ensure_folder_of,
@@ -24,6 +25,7 @@ from taxifare.reports import tables
 from taxifare.reports.replay_page import headline, render
 from taxifare.settings import ChallengerName, ChallengerNames, settings_in_force
 from taxifare.sources import make_source
+from taxifare.trips.months import Month
 
 _POLICIES: TypeAdapter[list[PolicyName]] = TypeAdapter(list[PolicyName])
 
@@ -32,8 +34,8 @@ _CHALLENGERS: TypeAdapter[tuple[ChallengerName, ...]] = TypeAdapter(ChallengerNa
 
 @errors_told()
 def show_replay(
-    first: Annotated[str, typer.Option("--from", help="First month, YYYY-MM.")],
-    last: Annotated[str, typer.Option("--to", help="Last month, YYYY-MM.")],
+    first: Annotated[Month, typer.Option("--from", parser=month_of, metavar="MONTH", help="First month, YYYY-MM.")],
+    last: Annotated[Month, typer.Option("--to", parser=month_of, metavar="MONTH", help="Last month, YYYY-MM.")],
     policy: Annotated[
         list[str], typer.Option(help=f"Who decides: {', '.join(get_args(PolicyName))}. May be given several times.")
     ] = ["gate", "always", "never"],  # noqa: B006 - typer copies it
@@ -47,9 +49,8 @@ def show_replay(
         option_of("--policy", _POLICIES, policy),
         option_of("--challengers", _CHALLENGERS, challengers),
     )
-    first_month, last_month = month_of(first), month_of(last)
-    if last_month < first_month:
-        raise typer.BadParameter(f"expected --to not before --from, received --from {first} --to {last}")
+    if last < first:
+        raise misused("--to", f"expected a month not before that of --from, received --from {first} --to {last}")
     ensure_folder_of("--output", output)
     settings = settings_in_force().model_copy(update={"challengers": competing})
     with progress_bar(TextColumn("left: {task.fields[left]}")) as progress:
@@ -57,8 +58,8 @@ def show_replay(
         found = replay(
             make_source(settings, on_download=download_bar),
             settings,
-            first=first_month,
-            last=last_month,
+            first=first,
+            last=last,
             policies=policies_of(policies),
             on_progress=lambda done: progress.update(
                 task,

@@ -38,7 +38,7 @@ from taxifare.approval.records import EvidenceUnreadableError
 from taxifare.cli import alone
 from taxifare.cli.typed import typed
 from taxifare.environment import SettingsError
-from taxifare.errors import ToldError
+from taxifare.errors import ToldError, exit_code_of
 from taxifare.gate.scores import EvaluationError
 from taxifare.model.fitting import TrainingError
 from taxifare.monitoring.realised import RealisedMonth
@@ -104,7 +104,7 @@ def ending_told() -> Iterator[None]:
         yield
     except _MENDABLE as error:
         alone.tell(error)
-        raise SystemExit(alone.exit_code_of(error)) from None
+        raise SystemExit(exit_code_of(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
@@ -230,7 +230,7 @@ def option_of(name: str, kind: TypeAdapter[_Kind], written: object) -> _Kind:
     try:
         return read_as(kind, written)
     except SettingsError as error:
-        raise typer.BadParameter(f"{name}: {error}") from None
+        raise alone.misused(name, error) from None
 
 
 def ensure_folder_of(name: str, output: Path) -> None:
@@ -240,7 +240,7 @@ def ensure_folder_of(name: str, output: Path) -> None:
 
 
 def month_of(written: str) -> Month:
-    """Returns a month as it was written on the command line; one that is none ends the command."""
+    """Returns a month as it was written on the command line; parses options, which click names if it is none."""
     try:
         return parse_month(written)
     except ValueError as error:

@@ -8,8 +8,9 @@ import signal
 
 import uvloop
 
+from taxifare.addresses import listening_at
 from taxifare.cli.alone import command_alone, errors_told
-from taxifare.environment import SettingsError, StreamSettings, StreamSettingsInForce, read_settings
+from taxifare.environment import StreamSettings, StreamSettingsInForce, read_settings
 
 app = command_alone()
 
@@ -39,13 +40,9 @@ async def _consume(settings: StreamSettings) -> None:
 
     metrics = Metrics()
     if settings.stream_metrics_listen is not None:
-        try:
+        address = f"STREAM_METRICS_LISTEN: {settings.stream_metrics_listen}"
+        with listening_at(address, "give each process another one, or leave it empty"):
             metrics.serve(settings.stream_metrics_listen)
-        except OSError as error:
-            raise SettingsError(
-                f"STREAM_METRICS_LISTEN: expected an address that is free, received {settings.stream_metrics_listen}: "
-                f"{error}"
-            ) from None
     follower = Follower(settings, metrics)
     await asyncio.to_thread(follower.start)
     log = PredictionLog(folder_in(settings.home), settings.prediction_log_days)

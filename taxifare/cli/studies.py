@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
 
 from taxifare.approval.versions import registry_of
+from taxifare.cli.alone import misused
 from taxifare.cli.shared import (
     NotThereError,
     Terminal,
@@ -21,6 +22,7 @@ from taxifare.cli.shared import (
     show,
     written,
 )
+from taxifare.environment import SettingsError
 from taxifare.gate.scores import describe_gain
 from taxifare.reports import figures
 from taxifare.reports.tables import Heading, Table
@@ -47,7 +49,7 @@ def tuned(
 ) -> None:
     """Show which settings the latest search found, and on what evidence; --write puts them into .env."""
     if write and (by is None or reason is None):
-        raise typer.BadParameter("--write: expected --by and --reason beside it, received --write without them")
+        raise misused("--write", "expected --by and --reason beside it, received --write without them")
     settings, console = settings_in_force(), Terminal()
     result = latest_result(settings)
     if result is None:
@@ -64,7 +66,7 @@ def tuned(
     in_force = searched_settings(settings_in_force())
     overridden = [name.upper() for name, value in result.winner.items() if in_force[name] != value]
     if overridden:
-        raise typer.BadParameter(
+        raise SettingsError(
             f"{_ENV_FILE} is written, but the environment goes before it: unset {', '.join(overridden)}"
         )
     console.print(

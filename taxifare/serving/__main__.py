@@ -8,7 +8,9 @@ import socket
 import sys
 import tempfile
 
-from taxifare.environment import ServiceSettings, ServiceSettingsInForce, SettingsError, read_settings
+from taxifare.addresses import listening_at
+from taxifare.environment import ServiceSettings, ServiceSettingsInForce, read_settings
+from taxifare.errors import ToldError, exit_code_of
 from taxifare.serving.metrics import FOLDER_VARIABLE
 from taxifare.serving.server import CANNOT_START, Server, Supervisor, listening
 
@@ -19,17 +21,25 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code of the service, or of one of its processes, which receives the number of its socket."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    is_one_of_several = arguments[:1] == ["--socket"]
     try:
         settings = read_settings(ServiceSettingsInForce)
-        if arguments[:1] == ["--socket"]:
+        if is_one_of_several:
             return _serve(settings, socket.socket(fileno=int(arguments[1])), owns_socket=False)
-        listener = listening(settings.service_listen)
-    except SettingsError as error:
+        return _start(settings)
+    except ToldError as error:
         _log.error("%s", error)
-        return CANNOT_START
-    except OSError as error:
-        _log.error("SERVICE_LISTEN: expected an address that is free, received %s: %s", settings.service_listen, error)
-        return CANNOT_START
+        return exit_code_of(error) + (CANNOT_START if is_one_of_several else 0)
+
+
+def _start(settings: ServiceSettings) -> int:
+    """Returns the exit code of the service once it has ended.
+
+    Raises:
+        ToldError: It cannot start, by its settings or because of the world.
+    """
+    with listening_at(f"SERVICE_LISTEN: {settings.service_listen}", "stop what listens there, or set another port"):
+        listener = listening(settings.service_listen)
     _allow_connections()
     _log.info("rides are priced at http://%s; /docs says how", settings.service_listen)
     if settings.service_workers == 1:
@@ -46,11 +56,14 @@ def _allow_connections() -> None:
 
 
 def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: bool) -> int:
-    """Returns the exit code of one process once it has ended."""
+    """Returns the exit code of one process once it has ended.
+
+    Raises:
+        ToldError: It cannot start.
+    """
     # A process prices on one thread; set before numpy is imported, which reads the number of threads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from taxifare.buckets import UnreachableError
     from taxifare.serving.app import Service
     from taxifare.serving.bundle import BundleError
     from taxifare.serving.following import Follower
@@ -65,11 +78,7 @@ def _serve(settings: ServiceSettings, listener: socket.socket, *, owns_socket: b
     try:
         follower.start()
     except BundleError as error:
-        _log.error("SERVICE_MODEL_PATH: %s", error)
-        return CANNOT_START
-    except (SettingsError, UnreachableError) as error:
-        _log.error("%s", error)
-        return CANNOT_START
+        raise BundleError(f"SERVICE_MODEL_PATH: {error}") from None
     staging = None
     if settings.service_shadow == "on" and settings.service_model_path is None:
         staging = StagingFollower(settings)

@@ -53,7 +53,7 @@ def listening(host_and_port: str) -> socket.socket:
     """Returns a socket listening at an address, to be passed to processes.
 
     Raises:
-        OSError: The address is not available.
+        OSError: The system refuses.
     """
     host, _, port = host_and_port.rpartition(":")
     family, kind, protocol, _, address = socket.getaddrinfo(
@@ -230,15 +230,15 @@ class Supervisor:
         self._count = workers
 
     def run(self) -> int:
-        """Returns the exit code once all processes have ended."""
+        """Returns the exit code once all processes have ended: that of one that could not start, or 0."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._tell)
         self._workers = [self._started() for _ in range(self._count)]
         while self._told is None:
             time.sleep(0.1)
-            if not self._tend():
+            if (code := self._tend()) is not None:
                 self._end(signal.SIGTERM)
-                return CANNOT_START
+                return code
         self._end(self._told)
         return 0
 
@@ -256,20 +256,20 @@ class Supervisor:
             start_new_session=True,
         )
 
-    def _tend(self) -> bool:
-        """Returns whether the service can go on: a process that could not start ends all."""
+    def _tend(self) -> int | None:
+        """Returns None while the service can go on, else its exit code: a process that could not start ends all."""
         for place, worker in enumerate(self._workers):
             code = worker.poll()
             if code is None:
                 continue
-            if code == CANNOT_START:
-                return False
+            if code > CANNOT_START:
+                return code - CANNOT_START
             _log.error("process %s of the service ended with %s; another is started", worker.pid, code)
             if metrics.FOLDER_VARIABLE in os.environ:
                 multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
             time.sleep(_RESTART_S)
             self._workers[place] = self._started()
-        return True
+        return None
 
     def _end(self, sig: int) -> None:
         for worker in self._workers:
@@ -282,5 +282,6 @@ class Supervisor:
             worker.wait()
 
 
-CANNOT_START = 2
-"""Exit code of a process that would not start another time either: its settings are wrong."""
+CANNOT_START = 100
+"""Added to the exit code of one of several processes that told why it cannot start, and would not another time either;
+one that an error of ours ends is started again, and its exit code is 1 as well."""

@@ -1,5 +1,6 @@
 """The Makefile: what is installed is installed again when the lock says something else, not when it was touched."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,6 +43,25 @@ def test_it_is_installed_again_when_the_lock_says_something_else_and_only_then(c
     lock = clone / INPUTS[stamp][0]
     lock.write_text(lock.read_text() + "another==1.0\n")
     assert would_install(clone, stamp)
+
+
+@pytest.mark.parametrize("ends", ["exporter", "prometheus"])
+def test_make_monitor_ends_with_whichever_of_its_two_processes_ends(clone: Path, tmp_path: Path, ends: str) -> None:
+    """Prometheus alone would go on with alerts on numbers that nobody gives it, or on somebody else's."""
+    programs = {"exporter": tmp_path / ".venv/bin/taxifare", "prometheus": tmp_path / "bin/prometheus"}
+    for name, program in programs.items():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{'sleep 1; exit 1' if name == ends else 'echo $$ > pid; exec sleep 60'}\n")
+        program.chmod(0o755)
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        ["make", "monitor"], cwd=clone, env=os.environ | path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "Error 1" in ended.stderr
+    other = Path("/proc") / (tmp_path / "pid").read_text().strip() / "stat"
+    assert not other.exists() or ") Z " in other.read_text(), (
+        "whose parent is gone, and who waits to be reaped, is none"
+    )
 
 
 @pytest.mark.parametrize("stamp", INPUTS)

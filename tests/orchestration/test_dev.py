@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from taxifare.addresses import AddressError, ensure_free
 from taxifare.environment import SettingsError
+from taxifare.errors import MiswrittenError
 from taxifare.settings import settings_in_force
-from taxifare_dagster.dev import AddressError, ensure_free, listening
+from taxifare_dagster.dev import listening
 from taxifare_dagster.home import SHIPPED, parts_left_out, prepare_home
 from tests.support.places import REPOSITORY
 
@@ -27,7 +29,7 @@ def test_a_port_in_use_is_told_with_another_one_and_makes_no_state(tmp_path: Pat
             timeout=120,
             check=False,
         )
-    assert ended.returncode != 0
+    assert ended.returncode == 1
     assert f'make dev ARGS="--port {port + 1}"' in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "state").exists()
@@ -60,10 +62,10 @@ def test_a_configuration_that_is_broken_is_told_before_anything_is_opened(
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", ""])
 def test_a_port_that_is_none_is_told(port: str) -> None:
-    with pytest.raises(AddressError, match="--port: expected a number below 65536"):
+    with pytest.raises(MiswrittenError, match="--port: expected a number below 65536"):
         listening([f"--port={port}"])
 
 
 def test_an_address_of_another_machine_is_told() -> None:
-    with pytest.raises(AddressError, match=r"192\.0\.2\.1:3000 cannot be listened on"):
-        ensure_free("192.0.2.1", 3000)
+    with pytest.raises(AddressError, match=r"192\.0\.2\.1:3000 cannot be listened on \(Cannot assign"):
+        ensure_free("192.0.2.1", 3000, "stop it")

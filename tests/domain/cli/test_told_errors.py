@@ -1,21 +1,26 @@
 """What goes wrong before a command has begun: a sentence that names the setting, no traceback, and nothing made."""
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from taxifare.approval import ledger
 from taxifare.approval.ledger import Ledger
+from taxifare.cli import mlflow_pages
 from taxifare.cli.main import app
 from taxifare.environment import SettingsError
 from taxifare.settings import settings_in_force, unknown_names
 from taxifare_dagster.command import surroundings
 from tests.support.places import REPOSITORY
+from tests.support.servers import free_port
 
 READING = [
     "doctor",
@@ -240,6 +245,111 @@ MISWRITTEN = (
     "predict --at 2015-01-01 --from here --to there",
     "nonsense",
 )
+NAMED = {
+    f"decide 2015-01-v2-0 {SIGNED}": "--approve or --reject",
+    f"decide you --approve {SIGNED}": "for 'request'",
+    "decide 2015-01-v2-0 --approve --by you --reason complaints": "for '--by'",
+    "rollback --by Ada --reason WHY": "for '--reason'",
+    "requests --newest 0": "for '--newest'",
+    "history --on 2015-13-01": "for '--on'",
+    "history --month January": "for '--month'",
+    "history --on 2015-01-01 --month 2015-01": "--on or --month",
+    "history --head 1:00000000": "for '--head'",
+    "history --verify --head nonsense": "for '--head'",
+    f"take january {SIGNED}": "for 'MONTH'",
+    "new-data january": "for 'MONTH'",
+    "outcomes 2015-13": "for 'MONTH'",
+    "metrics --listen nowhere": "for '--listen'",
+    "tuned --write": "for '--write'",
+    "learning-curve --sizes many": "for '--sizes'",
+    "learning-curve --repeats 0": "for '--repeats'",
+    "replay --from 2015-13 --to 2015-02": "for '--from'",
+    "replay --from 2015-01 --to 2015-13": "for '--to'",
+    "replay --from 2015-02 --to 2015-01": "for '--to'",
+    "replay --from 2015-01 --to 2015-02 --policy sometimes": "for '--policy'",
+    "replay --from 2015-01 --to 2015-02 --challengers cold": "for '--challengers'",
+    "predict rides.txt": "for 'file'",
+    "predict rides.csv --output prices.parquet": "for '--output'",
+    f"predict --at 2015-01-01 {PLACES} --passengers many": "for '--passengers'",
+    "predict --at 2015-01-01 --from here --to there": "for '--from'",
+    "predict --at 2015-01-01 --from -73.98,40.75 --to there": "for '--to'",
+}
+
+
+@pytest.mark.parametrize("command", NAMED)
+def test_what_is_wrong_with_an_option_is_told_with_its_name(command: str, folder: Path) -> None:
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").writing():
+        pass
+    result = run(command)
+    assert result.exit_code == 2
+    assert f"Invalid value{' ' if NAMED[command].startswith('for') else ': expected '}{NAMED[command]}" in result.output
+
+
+def test_no_option_of_any_command_is_read_only_after_the_command_has_begun() -> None:
+    """Months, days and heads are parsed by click, which names the option; none is left to a command's own words."""
+    plain = {
+        f"{command} {parameter.name}": parameter.help
+        for command, found in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+        for parameter in found.params
+        if "YYYY-MM" in (getattr(parameter, "help", None) or "")
+        and parameter.type_descriptor.parameter_info.parser is None
+    }
+    assert not plain
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    """An address at which somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def begun(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_port_that_is_taken_is_the_world_and_no_wrong_setting(
+    taken: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever listens says so alike and ends with 1; an address that is none ends with 2."""
+    with Ledger(f"sqlite:///{folder / 'state' / 'ledger.db'}", "USD").writing():
+        pass
+    said = f"{taken} cannot be listened on (Address already in use): "
+    monkeypatch.setattr(mlflow_pages, "PAGES_ADDRESS", f"http://{taken}")
+    for command, where in (("mlflow", ""), (f"metrics --listen {taken}", "--listen: ")):
+        refused = run(command)
+        assert (refused.exit_code, f"AddressError: {where}{said}" in refused.stderr) == (1, True), refused.output
+    consumed = begun("taxifare.cli.streams", STREAM_METRICS_LISTEN=taken)
+    assert (consumed.returncode, f"STREAM_METRICS_LISTEN: {said}" in consumed.stderr) == (1, True), consumed.stderr
+    for workers in "12":
+        served = begun("taxifare.serving", SERVICE_LISTEN=taken, SERVICE_WORKERS=workers)
+        assert (served.returncode, f"SERVICE_LISTEN: {said}" in served.stderr) == (1, True), served.stderr
+    for miswritten in (
+        begun("taxifare.serving", SERVICE_LISTEN="nowhere"),
+        begun("taxifare.cli.streams", STREAM_METRICS_LISTEN="nowhere"),
+        begun("taxifare_dagster.dev", "--port", "http"),
+    ):
+        assert miswritten.returncode == 2, miswritten.stderr
+        assert "Traceback" not in miswritten.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_that_cannot_start_says_once_or_as_often_as_it_has_processes_why_and_ends(workers: str) -> None:
+    """A bundle that is not there is the world, too; the supervisor passes on what its processes end with."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    served = begun("taxifare.serving", SERVICE_LISTEN=nowhere, SERVICE_WORKERS=workers, SERVICE_MODEL_PATH="nowhere")
+    assert served.returncode == 1, served.stderr
+    assert "SERVICE_MODEL_PATH: " in served.stderr
+    assert "another is started" not in served.stderr
+
+
 REFUSED = (
     f"decide 2015-09-v9 --approve {SIGNED}",
     "ask-again 2015-09-v9",

@@ -103,7 +103,7 @@ def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
         ((), 2, "received nothing. For example:"),
         ((*ONE, "rides.csv"), 2, "received a file, --at, --from, --to"),
         (("rides.txt",), 2, "expected a file that ends in .csv or .parquet"),
-        (("nowhere.csv",), 1, "nowhere.csv: expected to read or write it"),
+        (("nowhere.csv",), 1, "Cannot read or write nowhere.csv: No such file or directory"),
     ],
 )
 def test_what_cannot_be_priced_is_told(made: Made, words: tuple[str, ...], code: int, said: str) -> None:
