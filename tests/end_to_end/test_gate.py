@@ -1,6 +1,7 @@
 """The gate bites: decisions against a real MLflow server that asks for a login, recorded in SQLite and in PostgreSQL.
 
-Each test has a registered model and a ledger of its own; the server is one for all, and is gone for a while in one.
+Each test has a registered model and a ledger of its own; the server is one for all; where it is to
+be gone, it is reached over a wire.
 """
 
 import multiprocessing
@@ -10,8 +11,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -49,7 +50,7 @@ from taxifare.trips.features import feature_names
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.command import surroundings
 from tests.support.approvals import LINKS, SECRET, Office, in_processes
-from tests.support.servers import Login, chat_server, free_port, mlflow_server, webhook_server
+from tests.support.servers import Login, chat_server, mlflow_server, webhook_server
 from tests.support.small import PLAIN_NETWORK, run_tags, small_settings
 
 if TYPE_CHECKING:
@@ -67,42 +68,24 @@ BASE_YEARS = Exposure(
 _models = count(1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tracking:
-    """An MLflow server with a login that can be stopped, and is back with all it had."""
+    """An MLflow server with a login, and the folder that has all of it."""
 
+    url: str
     folder: Path
-    port: int = field(default_factory=free_port)
-    _running: ExitStack | None = field(default=None, repr=False)
-
-    def start(self) -> None:
-        """Ensures that it answers."""
-        self._running = ExitStack()
-        self._running.enter_context(mlflow_server(self.folder, port=self.port, login=ADMINISTRATOR))
-
-    def stop(self) -> None:
-        """Ensures that its process is gone."""
-        if self._running is not None:
-            self._running.close()
-            self._running = None
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.port}"
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     """The server, with an account that may read."""
-    server = Tracking(tmp_path_factory.mktemp("mlflow"))
-    server.start()
     account = {"username": READER.user, "password": READER.password}
     administrator = (ADMINISTRATOR.user, ADMINISTRATOR.password)
-    created = requests.post(f"{server.url}/api/2.0/mlflow/users/create", json=account, auth=administrator, timeout=30)
-    assert created.ok, created.text
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("mlflow")
+    with mlflow_server(folder, login=ADMINISTRATOR) as url:
+        created = requests.post(f"{url}/api/2.0/mlflow/users/create", json=account, auth=administrator, timeout=30)
+        assert created.ok, created.text
+        yield Tracking(url, folder)
 
 
 @pytest.fixture
@@ -524,8 +507,8 @@ class Wire:
 
 
 @contextmanager
-def wire_to(server: str) -> Iterator[tuple[Wire, str]]:
-    """A wire and the address of its near end."""
+def wire_to(server: str, port: int = 0) -> Iterator[tuple[Wire, str]]:
+    """A wire and the address of its near end, by default at a free port; nobody listens there afterwards."""
     wire = Wire(server)
 
     class Handler(BaseHTTPRequestHandler):
@@ -549,7 +532,7 @@ def wire_to(server: str) -> Iterator[tuple[Wire, str]]:
         def log_message(self, *args: object) -> None:
             """Says nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as near_end:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as near_end:
         Thread(target=near_end.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield wire, f"http://127.0.0.1:{near_end.server_port}"
         near_end.shutdown()
@@ -619,38 +602,40 @@ def test_whichever_request_mlflow_does_not_answer_nothing_is_lost_or_done_twice(
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_a_server_that_is_gone_is_no_cold_start_and_finds_itself_told_when_it_is_back(
-    tracking: Tracking, office: Office, gate_settings: Settings
+    office: Office, gate_settings: Settings
 ) -> None:
-    requested = office.ask("2015-01", "2", "1")
-    rejected = office.ask("2015-02", "3", "1")
-    office.approve(office.ask("2015-03", "4", "1"), "Ada")
+    with wire_to(gate_settings.tracking_uri) as (_, address):
+        settings = gate_settings.model_copy(update={"mlflow_tracking_uri": SecretStr(address)})
+        distant = registry_of(settings)
+        office = Office.open(settings.ledger_url, distant)
+        distant.prepare()
+        requested = office.ask("2015-01", "2", "1")
+        rejected = office.ask("2015-02", "3", "1")
+        office.approve(office.ask("2015-03", "4", "1"), "Ada")
     before = office.approvals.record.history()
-    tracking.stop()
-    try:
-        for command in (
-            office.approvals.production,
-            lambda: office.ask("2015-04", "2", "4"),
-            lambda: office.approve(requested),
-            lambda: office.reject(rejected),
-            lambda: office.approvals.rollback(by="Bob", reason="complaints"),
-        ):
-            with pytest.raises(RegistryError):
-                command()
-        assert office.approvals.record.history() == before
-        answer = taxifare(gate_settings, "decide", requested.id, "--approve", "--by", "Ada", "--reason", "now")
-        assert answer.exit_code == 1
-        assert "RegistryError" in answer.stderr
-        assert "FAIL" in doctor(gate_settings)
-        # What needs no registry goes on.
-        assert "version" in taxifare(gate_settings, "history").output
-        office.clock.move(days=31)
-        with pytest.raises(RegistryBehindError):
-            office.approvals.expire()
-    finally:
-        tracking.start()
-    assert agree(office) == "4"
-    assert office.approvals.rollback(by="Bob", reason="complaints").version == agree(office) == "1"
-    assert "they agree" in doctor(gate_settings)
+    for command in (
+        office.approvals.production,
+        lambda: office.ask("2015-04", "2", "4"),
+        lambda: office.approve(requested),
+        lambda: office.reject(rejected),
+        lambda: office.approvals.rollback(by="Bob", reason="complaints"),
+    ):
+        with pytest.raises(RegistryError):
+            command()
+    assert office.approvals.record.history() == before
+    answer = taxifare(settings, "decide", requested.id, "--approve", "--by", "Ada", "--reason", "now")
+    assert answer.exit_code == 1
+    assert "RegistryError" in answer.stderr
+    assert "FAIL" in doctor(settings)
+    # What needs no registry goes on.
+    assert "version" in taxifare(settings, "history").output
+    office.clock.move(days=31)
+    with pytest.raises(RegistryBehindError):
+        office.approvals.expire()
+    with wire_to(gate_settings.tracking_uri, urlparse(address).port or 0):
+        assert agree(office) == "4"
+        assert office.approvals.rollback(by="Bob", reason="complaints").version == agree(office) == "1"
+        assert "they agree" in doctor(settings)
 
 
 def test_a_decision_killed_before_the_alias_is_reported_by_the_doctor_and_finished_by_the_next_command(

@@ -265,15 +265,14 @@ class Login:
 
 
 @contextmanager
-def mlflow_server(folder: Path, *, port: int | None = None, login: Login | None = None) -> Iterator[str]:
+def mlflow_server(folder: Path, *, login: Login | None = None) -> Iterator[str]:
     """A real MLflow server on SQLite with its artifacts in the folder; yields its URL.
 
     Args:
-        folder: Its state; a server started there again has what the one before it had.
-        port: Where it listens, by default on a free port.
+        folder: Its state.
         login: Its administrator. Whoever else has an account may read; nobody else gets in.
     """
-    url = f"http://127.0.0.1:{(port := port or free_port())}"
+    url = f"http://127.0.0.1:{(port := free_port())}"
     arguments = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "files")),

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -25,13 +26,29 @@ CITY = Simulator(
     scenario="as-it-was",
     scenario_from=JANUARY,
 )
-MONTHS = {"jan": CITY.read_month(JANUARY).trips, "feb": CITY.read_month(JANUARY + 1).trips}
-FILES = lewagon_files(MONTHS, CITY.read_base().whole().trips)
+
+
+@cache
+def months() -> dict[str, pd.DataFrame]:
+    """The city's trips by the course's name of the month; made when they are needed, not when tests are collected."""
+    return {"jan": CITY.read_month(JANUARY).trips, "feb": CITY.read_month(JANUARY + 1).trips}
+
+
+@cache
+def base_trips() -> pd.DataFrame:
+    """The trips of the years before."""
+    return CITY.read_base().whole().trips
+
+
+@cache
+def files() -> dict[str, bytes]:
+    """All of them as the course publishes them."""
+    return lewagon_files(months(), base_trips())
 
 
 @pytest.fixture
 def publisher() -> Iterator[Publisher]:
-    with publisher_server(dict(FILES)) as running:
+    with publisher_server(dict(files())) as running:
         yield running
 
 
@@ -43,14 +60,14 @@ def course(publisher: Publisher, tmp_path: Path) -> LeWagon:
 
 def test_the_published_split_is_kept(course: LeWagon) -> None:
     january = course.read_month(JANUARY)
-    trips, count = MONTHS["jan"], len(MONTHS["jan"])
+    trips, count = months()["jan"], len(months()["jan"])
     pd.testing.assert_frame_equal(january.trips, trips.assign(dropoff_datetime=None).astype(trips.dtypes))
     assert january.is_validation is not None
     assert january.is_validation.tolist() == [row >= count * 4 // 5 for row in range(count)]
 
 
 def test_a_split_that_is_not_by_time_stays_with_its_trips(course: LeWagon, publisher: Publisher) -> None:
-    trips = MONTHS["jan"].sample(frac=1, random_state=1)
+    trips = months()["jan"].sample(frac=1, random_state=1)
     publisher.files |= lewagon_files({"jan": trips}, trips)
     january = course.read_month(JANUARY)
     assert january.trips["pickup_datetime"].is_monotonic_increasing
@@ -65,7 +82,7 @@ def test_a_split_that_is_not_by_time_stays_with_its_trips(course: LeWagon, publi
 def test_the_smallest_file_that_is_large_enough_is_read(
     course: LeWagon, publisher: Publisher, wanted: int | None, file: str
 ) -> None:
-    publisher.files = lewagon_files({}, CITY.read_base().whole().trips, file)
+    publisher.files = lewagon_files({}, base_trips(), file)
     base = replace(course, dataset_size=wanted).read_base().whole()
     assert len(base.trips) == 400, "both files"
     assert base.origin == f"{publisher.url}/train_{file}.csv and {publisher.url}/val_{file}.csv"
@@ -73,7 +90,7 @@ def test_the_smallest_file_that_is_large_enough_is_read(
 
 def test_base_trips_from_the_first_month_on_are_left_out_and_counted(course: LeWagon, publisher: Publisher) -> None:
     """Otherwise the base model would know the months it is judged on."""
-    publisher.files |= lewagon_files({}, pd.concat([CITY.read_base().whole().trips, MONTHS["jan"][:7]]))
+    publisher.files |= lewagon_files({}, pd.concat([base_trips(), months()["jan"][:7]]))
     base = course.read_base().whole()
     assert (len(base.trips), base.dropped) == (400, {"not_before_first_month": 7})
     assert base.revision == course.base_revision()
@@ -84,8 +101,8 @@ def test_base_trips_from_the_first_month_on_are_left_out_and_counted(course: LeW
 
 def test_a_split_moved_is_a_month_restated(course: LeWagon, publisher: Publisher) -> None:
     before = course.months()
-    head, *rows = FILES["val_jan.csv"].splitlines(keepends=True)
-    publisher.files |= {"train_jan.csv": FILES["train_jan.csv"] + rows[0], "val_jan.csv": head + b"".join(rows[1:])}
+    head, *rows = files()["val_jan.csv"].splitlines(keepends=True)
+    publisher.files |= {"train_jan.csv": files()["train_jan.csv"] + rows[0], "val_jan.csv": head + b"".join(rows[1:])}
     after = course.months()
     assert [str(month) for month in after if after[month] != before[month]] == ["2015-01"]
 
@@ -117,10 +134,10 @@ def test_a_page_a_row_cut_off_and_other_columns_are_told_with_their_address(
     address = f"{publisher.url}/val_jan.csv"
     spoiled = {
         b"<html>Sign in</html>": "expected trips, received a web page",
-        FILES["val_jan.csv"][:-30]: "expected CSV",
-        FILES["val_jan.csv"].replace(b"fare_amount", b"fare"): "month 2015-01: missing columns fare_amount",
-        FILES["val_feb.csv"]: "expected times from 2015-01-01 00:00:00 until before 2015-02-01",
-        FILES["val_jan.csv"].splitlines(keepends=True)[0]: "month 2015-01: expected trips, received no rows",
+        files()["val_jan.csv"][:-30]: "expected CSV",
+        files()["val_jan.csv"].replace(b"fare_amount", b"fare"): "month 2015-01: missing columns fare_amount",
+        files()["val_feb.csv"]: "expected times from 2015-01-01 00:00:00 until before 2015-02-01",
+        files()["val_jan.csv"].splitlines(keepends=True)[0]: "month 2015-01: expected trips, received no rows",
         b"": "received an empty file",
     }
     for content, told in spoiled.items():
@@ -140,7 +157,7 @@ def test_what_is_wrong_does_not_replace_what_was_right(course: LeWagon, publishe
     assert (
         {file.read_bytes() for file in tmp_path.rglob("*.csv")}
         == before
-        == {FILES["train_jan.csv"], FILES["val_jan.csv"]}
+        == {files()["train_jan.csv"], files()["val_jan.csv"]}
     )
     assert not list(tmp_path.rglob("*.part"))
 
@@ -148,7 +165,7 @@ def test_what_is_wrong_does_not_replace_what_was_right(course: LeWagon, publishe
 @pytest.mark.parametrize("fault", ["503", "429:0", "cut", "drop"])
 def test_passing_faults_pass(course: LeWagon, publisher: Publisher, fault: str) -> None:
     publisher.faults = [fault, "", fault, "", "", fault]
-    assert len(course.read_month(JANUARY).trips) == len(MONTHS["jan"])
+    assert len(course.read_month(JANUARY).trips) == len(months()["jan"])
 
 
 def test_a_server_in_trouble_is_not_a_month_that_is_missing(course: LeWagon, publisher: Publisher) -> None:
