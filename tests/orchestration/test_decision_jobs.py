@@ -107,6 +107,13 @@ def test_rolling_back_is_on_record_and_shown(asked: World) -> None:
     shown = asked.metadata("production_model")
     assert (shown["version"], shown["replaced_version"], shown["kind"]) == ("1", "2", "rollback")
     assert (shown["decided_by"], shown["reason"]) == ("Ada", "drivers complain")
+    # The month that is compared again offers the same version.
+    compared = asked.run_month(JANUARY)
+    checks = compared.get_asset_check_evaluations()
+    (says,) = [check.description for check in checks if check.check_name == "staging_beats_production"]
+    assert says is not None
+    assert "; version 2 was in production until 20" in says
+    assert says.endswith(", when Ada went back to version 1: drivers complain")
 
 
 def test_rolling_back_to_what_never_was_production_fails(asked: World) -> None:
