@@ -167,7 +167,7 @@ def _month(one: ComparedMonth) -> str:
 def _questions(found: Status) -> list[str]:
     lines = []
     for question in found.questions[:_QUESTIONS]:
-        lines += _wrapped(f"{question.about}; {_asked(question, found.now)}")
+        lines += _wrapped(f"{question.about}; {_asked(question, found.now)}", most=3)
     more = len(found.questions) - _QUESTIONS
     return [*lines, f"and {more} more: taxifare requests"] if more > 0 else lines
 
