@@ -9,7 +9,7 @@ the order in which a visitor sees them, and what the terminal shows.
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from shlex import quote
 from typing import Literal
 
@@ -23,6 +23,7 @@ from taxifare.approval import promotions
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.channels import notifiers
 from taxifare.approval.decisions import BY_VERDICT, by_verdict, command
+from taxifare.approval.locks import holding
 from taxifare.approval.message import message
 from taxifare.approval.records import Outcome, Request
 from taxifare.approval.requests import overtaken
@@ -30,7 +31,9 @@ from taxifare.cli.pricing import price
 from taxifare.cli.shared import Terminal, ending_told
 from taxifare.environment import is_secret
 from taxifare.gate.evidence import Verdict
+from taxifare.model.quiet import load_tensorflow
 from taxifare.monitoring.calendar import rules_not_learned
+from taxifare.operations.status import NO_STATE
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
@@ -204,11 +207,12 @@ def main() -> None:
     last = subjects[-1]
     terminal.print(f"Trips: {settings.trip_source}. State: {settings.home}", soft_wrap=True, highlight=False)
     terminal.print(f"Decisions: {BY_VERDICT};\n{last} is left to you.\n", highlight=False)
-    with _progress(terminal, len(subjects) + 2) as step:
+    with _progress(terminal, len(subjects) + 2) as step, ExitStack() as work:
         step("preparing the state folder (Dagster, MLflow, ledger)")
         prepare_home(settings)
+        work.enter_context(holding(settings, NO_STATE))
         step("loading TensorFlow")
-        _load_tensorflow_quietly()
+        load_tensorflow()
         with dg.DagsterInstance.get() as instance:
             demo = Demo(settings, instance)
             demo.check_trips(source.base_revision())
@@ -320,20 +324,6 @@ def _progress(terminal: Terminal, steps: int) -> Iterator[Callable[[str], None]]
                 terminal.print(description)
 
         yield step
-
-
-def _load_tensorflow_quietly() -> None:
-    """Imports TensorFlow without the lines its native code writes about the processor before it reads any log level."""
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        import keras  # noqa: F401
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-    # It takes each newly loaded model for the same one compiled again, and warns of that.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

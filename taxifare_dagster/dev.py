@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from taxifare.addresses import ensure_free
 from taxifare.approval.channels import notifiers
-from taxifare.cli.shared import ending_told
+from taxifare.cli.shared import ending_told, ignore_warnings
 from taxifare.errors import MiswrittenError
 from taxifare.secrets import shown
 from taxifare.settings import Settings, settings_in_force
@@ -21,7 +21,7 @@ from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.home import SHIPPED, parts_left_out, prepare_home
 
 _FIRST_PAGE = "/assets/production_eval_mae"
-_QUIET = "ignore:Function `dev_command` is superseded"
+_NO_NEWS = "Function `dev_command` is superseded"
 """`dg dev` is the same with a project file of its own; whoever types `make dev` chose neither."""
 
 
@@ -47,12 +47,19 @@ def main() -> None:
         os.environ["DAGSTER_URL"] = here
     elif urlsplit(settings.dagster_url).port != port and urlsplit(settings.dagster_url).hostname in {host, "localhost"}:
         print(f"Links in messages lead to {settings.dagster_url}: set DAGSTER_URL={here}", flush=True)
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _QUIET]))
+    ignore_warnings(_NO_NEWS)
     announce_once_ready(here)
-    # Begun in the background by a script, it would ignore interrupts, and Dagster ends by TERM as it does by those.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    heed_interrupts()
     arguments = [sys.executable, "-m", "dagster", "dev", "-m", CODE_LOCATION, "--log-level", "error", *sys.argv[1:]]
     os.execv(sys.executable, arguments)  # noqa: S606 - the arguments are ours
+
+
+def heed_interrupts() -> None:
+    """Ensures that what this process becomes ends when it is told to.
+
+    Begun in the background by a script, it ignores interrupts, and Dagster takes TERM for one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def address(host: str, port: int) -> str:

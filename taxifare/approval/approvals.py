@@ -135,6 +135,15 @@ class Approvals:
         self.ensure_told()
         return self._projection.repair()
 
+    def retell(self) -> tuple[str, ...]:
+        """Returns which versions' tags in the registry were edited and say what the ledger says now.
+
+        Raises:
+            LedgerBehindError: The ledger lacks what people were told: nobody knows what is right.
+        """
+        self.ensure_told()
+        return self._projection.retell()
+
     def prepare(self, version: str) -> None:
         """Ensures, if possible, that the version can be in force as soon as it is promoted."""
         self._projection.prepare(version)

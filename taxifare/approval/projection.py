@@ -4,7 +4,7 @@ Both may be lost or wiped without effect.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Protocol
@@ -12,8 +12,9 @@ from typing import Protocol
 from taxifare.approval.errors import NotAdoptedError, RegistryBehindError
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.promotions import in_use
-from taxifare.approval.records import Promotion, Request, RequestState
+from taxifare.approval.records import Comparison, Promotion, Request, RequestState, readable
 from taxifare.errors import ToldError
+from taxifare.gate.staleness import baseline_shown
 from taxifare.model.contents import Content
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.store import RegistryError
@@ -39,8 +40,8 @@ class Registry(Protocol):
     def as_they_are(self) -> Sequence[Content]:
         """Returns the present content of every version whose files are there."""
 
-    def tag(self, version: str, tags: Mapping[str, str]) -> None:
-        """Sets tags of a version; raises if there is no such version."""
+    def tag(self, version: str, tags: Mapping[str, str]) -> bool:
+        """Sets tags of a version and returns whether any was otherwise; raises if there is no such version."""
 
 
 class NotPublishedError(ToldError, RuntimeError):
@@ -92,12 +93,32 @@ class Projection:
         """
         moved, tagged = self._project()
         for what in moved:
-            _log.warning("the model registry was behind the ledger; repaired: %s", what)
+            _log.warning("the model registry differed from the ledger; repaired: %s", what)
         # Tags may wait for the next command by design: on a busy machine that is nothing to be warned of.
         for what in tagged:
             _log.info("the model registry was behind the ledger; caught up: %s", what)
         self._publish()
         return (*moved, *tagged)
+
+    def retell(self) -> tuple[str, ...]:
+        """Returns which versions said otherwise in the registry than the ledger does, and say the same now.
+
+        Somebody may have edited tags there; only events on which they rest would bring them back.
+        """
+        with self._ledger.reading() as entries:
+            comparisons, history = entries.comparisons().values(), entries.promotions()
+            known = {one.staging_version for one in comparisons} | {one.staging_version for one in entries.requests()}
+            known |= {entry.version for entry in history if entry.version is not None}
+            tags = {version: _tags(entries, history, comparisons, version) for version in sorted(known)}
+        return tuple(f"tags of version {version}" for version, told in tags.items() if self._is_told(version, told))
+
+    def _is_told(self, version: str, tags: Mapping[str, str]) -> bool:
+        try:
+            return self._registry.tag(version, tags)
+        except RegistryError as error:
+            # Somebody may have deleted an old version: that must not stop the others.
+            _log.warning("version %s does not tell its story: %s", version, error)
+            return False
 
     def prepare(self, version: str) -> None:
         """Ensures, if possible, that a promotion of the version can be published without a wait."""
@@ -194,10 +215,11 @@ class Projection:
         told: set[str] = set()
         untold: set[str] = set()
         pending, history, until = entries.pending(), entries.promotions(), monotonic() + TELLING_S
+        comparisons = entries.comparisons().values() if pending else ()
         for event, versions in reversed(pending.items()):
             for version in sorted({*versions} - told - untold):
                 try:
-                    self._registry.tag(version, _tags(entries, history, version))
+                    self._registry.tag(version, _tags(entries, history, comparisons, version))
                     told.add(version)
                 except RegistryError as error:
                     # Somebody may have deleted an old version: that must not stop the others.
@@ -220,10 +242,15 @@ class Projection:
         return alias
 
 
-def _tags(entries: Entries, promotions: Sequence[Promotion], version: str) -> dict[str, str]:
-    """Returns the version's story, as its page in the registry tells it."""
-    tags: dict[str, str] = {}
+def _tags(
+    entries: Entries, promotions: Sequence[Promotion], comparisons: Iterable[Comparison], version: str
+) -> dict[str, str]:
+    """Returns the version's story, as its page in the registry tells it, and how well it did."""
     request = entries.last_request_of(version)
+    compared = (one for one in comparisons if one.staging_version == version)
+    latest = max(compared, key=lambda one: one.compared_at, default=request)
+    baseline = None if latest is None else baseline_shown(readable(latest))
+    tags: dict[str, str] = {} if baseline is None else baseline.tags
     if request is not None:
         outcome = entries.outcome(request.id)
         tags |= {

@@ -13,6 +13,7 @@ from taxifare.approval.heads import ToldHeads
 from taxifare.approval.promotions import rolled_back, rolled_back_in_words
 from taxifare.approval.records import Decision, Outcome, Promotion, Question, Request, RequestState, readable
 from taxifare.approval.requests import by_subject
+from taxifare.cli import records
 from taxifare.cli.alone import misused
 from taxifare.cli.shared import (
     AsJson,
@@ -67,17 +68,16 @@ def requests(
     found = approvals.record.requests() if everything else approvals.record.open_requests()
     shown = found[-newest:] if everything else found
     outcomes = approvals.record.outcomes() if everything else {}
+    if as_json:
+        unit = settings_in_force().target_facts.unit
+        show_json([records.request(request, outcomes.get(request.id), unit) for request in shown])
+        return
     last = Heading("state" if everything else "valid until", is_unbroken=not everything)
     rows = tuple(_row(request, outcomes.get(request.id), last.name) for request in shown)
-    table = tables.Table((*_ASKED, last), rows)
-    if as_json:
-        beside = ({"is_so_far": is_so_far(one.revision), "reasons": _reasons(one)} for one in shown)
-        show_json([record | more for record, more in zip(table.records(), beside, strict=True)])
-        return
     waiting = [request for request in shown if request.id not in outcomes]
     gone_back = rolled_back(approvals.record.history())
     if shown:
-        show(table)
+        show(tables.Table((*_ASKED, last), rows))
         for request in sorted(waiting, key=by_subject):
             Terminal().print(_why(request, gone_back.get(request.staging_version)), highlight=False)
     else:
@@ -214,13 +214,13 @@ def history(
         if first and not entries:
             nothing += f"; the first version came in on {first[0].promoted_at:%Y-%m-%d %H:%M} UTC"
     if as_json:
-        show_json(tables.history(entries).records())
+        show_json([records.promotion(entry) for entry in entries])
         return
     if not entries:
         say(f"{nothing}.")
         return
     show(tables.history(entries))
-    say('Back to the one before: taxifare rollback --by YOU --reason "WHY"')
+    say('Back to the previous version: taxifare rollback --by YOU --reason "WHY"')
 
 
 @errors_told()

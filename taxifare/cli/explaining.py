@@ -8,7 +8,16 @@ import typer
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import NotThereError, Surroundings, Terminal, approvals_in_force, errors_told, say_next, show
+from taxifare.cli.shared import (
+    NotThereError,
+    Surroundings,
+    approvals_in_force,
+    errors_told,
+    say,
+    say_next,
+    show,
+    show_facts,
+)
 from taxifare.operations.explaining import Explanation, explain
 from taxifare.reports.tables import Heading, Table
 from taxifare.serving.bundle import Bundle
@@ -25,7 +34,7 @@ def explain_ride(
     key: Annotated[str, typer.Argument(help="Key of a ride, as the page of production_eval_mae lists them.")],
 ) -> None:
     """Explain one ride: what was paid, what production and staging predict, why, and rides like it."""
-    settings, out = settings_in_force(), Terminal()
+    settings = settings_in_force()
     approvals = approvals_in_force()
     surroundings: Surroundings = context.obj
     found = surroundings.month_with(key, settings.lake)
@@ -38,9 +47,8 @@ def explain_ride(
     trips = with_features(trips, settings.city_facts)
     told = explain(key, str(month), trips, _versions(str(month), approvals, settings), settings)
     unit = settings.target_facts.unit
-    out.print(f"{key}, {told.part} ride of {told.month}", highlight=False)
-    for name, words in _facts(told, settings.target_facts.truth, unit):
-        out.print(f"{name:24}{words}", highlight=False)
+    say(f"{key}, {told.part} ride of {told.month}")
+    show_facts(_facts(told, settings.target_facts.truth, unit))
     headings = (
         Heading("ride like it", is_unbroken=True),
         Heading("pickup", is_unbroken=True),

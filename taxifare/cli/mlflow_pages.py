@@ -7,7 +7,7 @@ import typer
 
 from taxifare.addresses import ensure_free
 from taxifare.approval.versions import registry_of
-from taxifare.cli.shared import approvals_in_force, errors_told
+from taxifare.cli.shared import approvals_in_force, errors_told, ignore_warnings
 from taxifare.model.runs import PAGES_ADDRESS
 from taxifare.settings import settings_in_force
 
@@ -27,5 +27,7 @@ def mlflow() -> None:
     typer.echo(f"Training runs: {registry.runs.pages()}\nStop with Ctrl-C.")
     # Its background jobs, for features not used here, are four more processes.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    server = ["mlflow", "server", "--backend-store-uri", settings.tracking_uri, "--host", host, "--port", port]
-    os.execv(sys.executable, [sys.executable, "-m", *server, "--workers", "1"])  # noqa: S606 - the arguments are ours
+    ignore_warnings("starlette.middleware.wsgi is deprecated")
+    stores = ["--backend-store-uri", settings.tracking_uri, "--registry-store-uri", settings.tracking_uri]
+    served = ["--host", host, "--port", port, "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *stores, *served])  # noqa: S606 - the arguments are ours

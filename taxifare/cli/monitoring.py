@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from taxifare.cli import records
 from taxifare.cli.shared import AsJson, NotThereError, errors_told, month_of, say, show, show_json
 from taxifare.gate.scores import describe_saving
 from taxifare.monitoring.realised import RealisedMonth
@@ -32,14 +33,13 @@ def outcomes(
             "(outcomes_job)"
         )
     shown = list(found.values()) if month is None else [found[month]]
-    table = tables.realised(shown, settings.target_facts.unit)
     if as_json:
-        show_json(table.records())
+        show_json([records.realised(one) for one in shown])
         return
     if not shown:
-        say("No month was joined with what its rides came to yet (outcomes_job).")
+        say("No quotes have been compared with what was paid yet: outcomes_job does that.")
         return
-    show(table)
+    show(tables.realised(shown, settings.target_facts.unit))
     if month is not None:
         _show_month(found[month])
     else:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from taxifare.approval.due import covered
+from taxifare.cli import records
 from taxifare.cli.shared import (
     AsJson,
     approvals_in_force,
@@ -38,11 +39,10 @@ def months(context: typer.Context, as_json: AsJson = False) -> None:
         known.extend(known_months(source, approvals, in_lake, settings))
     except CannotTellError as error:
         doubt = error
-    table = _table(known)
     if as_json:
-        show_json(table.records())
+        show_json([records.month(entry) for entry in known])
     elif known or doubt is not None:
-        show(table)
+        show(_table(known))
     if doubt is not None:
         raise doubt
     published = {entry.month: entry.published for entry in known if entry.published is not None}

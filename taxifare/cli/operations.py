@@ -63,15 +63,14 @@ def _next(findings: list[Finding], *, has_state: bool) -> str:
 
 @errors_told()
 def mend() -> None:
-    """Repair MLflow after its experiment was deleted or the state folder moved; no decision is changed."""
+    """Repair MLflow where it was edited, its experiment deleted or the state folder moved; no decision is changed."""
     approvals = approvals_in_force()
     with working("putting MLflow right"):
-        mended = registry_of(settings_in_force()).store.mend()
-        approvals.repair()
+        mended = [*registry_of(settings_in_force()).store.mend(), *approvals.repair(), *approvals.retell()]
     for what in mended:
         say(f"Put right: {one_line(what)}.")
     if not mended:
-        say("There is nothing to put right; taxifare doctor examines every part.")
+        say("There is nothing to put right; taxifare doctor checks every part.")
 
 
 @errors_told()

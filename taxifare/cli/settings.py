@@ -32,7 +32,7 @@ def show_settings(
     changed = sum(one.differs for one in found)
     for fault in unknown_names(dotenv_values(ENV_FILE)):
         say(fault)
-    say(f"{changed} of {len(found)} differ from their defaults. What each is for: .env.sample")
+    say(f"Changed from the default: {changed} of {len(found)}. What each is for: .env.sample")
     if not everything:
         say_next("taxifare settings --all")
 

@@ -4,11 +4,14 @@ What concerns one subject only is in the module of that subject.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
+from textwrap import wrap
 from typing import Annotated, Any, Literal, TypeVar
 
 import pandas as pd
@@ -48,7 +51,7 @@ from taxifare.reports import tables
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, read_as, settings_in_force
 from taxifare.studies.learning_curve import LearningCurveError
-from taxifare.texts import plain, unsaid
+from taxifare.texts import one_line, plain, unsaid
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.splitting import SplitError
 from taxifare.trips.table import TripTableError
@@ -128,37 +131,84 @@ class Terminal(Console):
         return super().render_str(typed(plain(text)), **options)
 
 
-_NARROW, _WIDEST = 100, 1_000
-"""Characters of a line below which a table leaves out what is detail (`--json` never does), and of the longest."""
+USUAL_WIDTH, _WIDE, _WIDEST = 80, 100, 1_000
+"""Characters of a line from which on rows are rows, below that a line a value; from which on tables have details, too;
+and of the longest line."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")]
 
 
 def drawn(table: tables.Table, width: int) -> Table:
     """Returns a table for a terminal of so many characters; what can be copied is never folded."""
-    kept = [place for place, heading in enumerate(table.headings) if width >= _NARROW or not heading.is_detail]
+    kept = [place for place, heading in enumerate(table.headings) if width >= _WIDE or not heading.is_detail]
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for place in kept:
         heading = table.headings[place]
         justify: Literal["left", "right"] = "right" if heading.is_number else "left"
-        shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken, overflow="fold")
+        word = max(map(len, heading.name.split()), default=0)
+        shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken, overflow="fold", min_width=word)
     for row in table.texts():
         shown.add_row(*(row[place] for place in kept))
     return shown
 
 
 def show(table: tables.Table) -> None:
-    """Prints a table as wide as the terminal has room for."""
+    """Prints a table; in a narrow terminal a block of lines for each row, with all that it has."""
     out = Terminal()
+    if out.width < USUAL_WIDTH:
+        for row in table.texts():
+            show_facts([(heading.name, text) for heading, text in zip(table.headings, row, strict=True) if text])
+            out.print()
+        return
     shown = drawn(table, out.width)
     least = Measurement.get(out, out.options.update(max_width=_WIDEST), shown).minimum
     out.width = max(out.width, least)
     out.print(shown, highlight=False)
 
 
+def show_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Prints names and what belongs to them, a line each: one below the other, or in a narrow terminal beside them."""
+    out = Terminal()
+    for name, words in facts:
+        if out.width < USUAL_WIDTH:
+            for line in folded(f"{name}: {words}", out.width, indent="  "):
+                out.print(line, soft_wrap=True, highlight=False)
+        else:
+            out.print(f"{name:24}{words}", highlight=False)
+
+
+def folded(text: str, width: int, *, indent: str = "", most: int | None = None) -> list[str]:
+    """Returns a text in lines of so many characters, for the terminal; no word is broken, for it may be an id.
+
+    Args:
+        text: In one line.
+        width: Characters of a line.
+        indent: Before every line but the first.
+        most: How many lines at most, None for any number.
+
+    >>> folded("request: 2015-06-v7-acc7d7df5b2b waits for an answer", 24, indent="  ")
+    ['request:', '  2015-06-v7-acc7d7df5b2b', '  waits for an answer']
+    """
+    return wrap(
+        typed(one_line(text)),
+        width,
+        subsequent_indent=indent,
+        max_lines=most,
+        placeholder=" …",
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
+
+
 def show_json(value: object) -> None:
-    """Prints a value for programs; what JSON does not know stands there as text."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Prints a value for programs; moments as ISO 8601 in UTC, to the second."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_moment))
+
+
+def _moment(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="seconds")
+    raise TypeError(f"expected what JSON knows, or a moment, received {value!r}")
 
 
 def say(line: str) -> None:
@@ -192,6 +242,13 @@ def download_bar(address: str, arrived_bytes: int, total_bytes: int | None) -> I
     ) as bar:
         task = bar.add_task(PurePosixPath(address).name, total=total_bytes, completed=arrived_bytes)
         yield partial(bar.advance, task)
+
+
+def ignore_warnings(*beginnings: str) -> None:
+    """Ensures that Python processes begun from here print no warnings that begin so: libraries' talk to each other."""
+    given = os.environ.get("PYTHONWARNINGS")
+    filters = [given] if given else []
+    os.environ["PYTHONWARNINGS"] = ",".join([*filters, *(f"ignore:{beginning}" for beginning in beginnings)])
 
 
 def approvals_in_force() -> Approvals:

@@ -1,9 +1,11 @@
 """Standing approvals: whether one is in force, what was approved under it; to ask for one, and to end it."""
 
+from collections import Counter
+
 import typer
 
 from taxifare.approval import standing as rules
-from taxifare.cli import shared
+from taxifare.cli import records, shared
 from taxifare.cli.decisions import By, Reason, say_how_to_answer
 from taxifare.cli.shared import AsJson, approvals_in_force, errors_told, say, say_next
 from taxifare.reports.tables import Heading, Table
@@ -26,6 +28,11 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     with approvals.ledger.reading() as entries:
         record, uses = rules.read(entries), entries.standing_uses()
         decides = rules.who_decides(entries, settings_in_force())
+    approved = Counter(uses.values())
+    if as_json:
+        found = record.requests
+        shared.show_json([records.standing(one, str(record.state(one)), approved[one.id]) for one in found])
+        return
     names = ("standing approval", "months", "state")
     headings = (*(Heading(name, is_unbroken=True) for name in names), Heading("approved under it", "int"))
     rows = (
@@ -33,16 +40,12 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
             request.id,
             f"{request.first_month} to {request.last_month}",
             record.state(request),
-            sum(under == request.id for under in uses.values()),
+            approved[request.id],
         )
         for request in record.requests
     )
-    table = Table(headings, tuple(rows))
-    if as_json:
-        shared.show_json(table.records())
-        return
     if record.requests:
-        shared.show(table)
+        shared.show(Table(headings, tuple(rows)))
     else:
         say("No standing approval was ever asked for.")
     say(f"Who decides: {decides}.")

@@ -1,23 +1,25 @@
 """Where things stand, on one screen: `status`."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from textwrap import wrap
+from math import ceil
+from typing import Protocol
 
 import typer
 
 from taxifare.approval.versions import ledger_of
-from taxifare.cli.shared import AsJson, Terminal, errors_told, show_json
-from taxifare.cli.typed import typed
-from taxifare.operations.status import OpenQuestion, Status, status_of
+from taxifare.cli import records
+from taxifare.cli.shared import USUAL_WIDTH, AsJson, Terminal, errors_told, folded, show_json
+from taxifare.operations.status import OpenQuestion, Status, StillGood, status_of
 from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
 from taxifare.texts import counted, in_range, one_line
 
-_WIDTH = 80
-_MARGIN = 12
+_MARGIN, _INDENT = 12, 2
+"""Characters before what belongs to a part: beside its name, and below it where the terminal is narrow."""
+
+_NO_ALARM = "none; taxifare doctor checks every part"
 
 _MONTHS, _QUESTIONS, _ALARMS = 6, 2, 4
 """How many are shown of each: more than that is no screen any more."""
@@ -30,77 +32,57 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     ledger, source = ledger_of(settings), partial(make_source, settings)
     found = status_of(settings, ledger, source, context.obj.realised, datetime.now(UTC))
     if as_json:
-        show_json(record_of(found, settings))
+        show_json(records.status(found, settings))
         return
     screen = Terminal()
-    for line in lines_of(found, settings):
+    for line in lines_of(found, settings, screen.width):
         screen.print(line, soft_wrap=True, highlight=False)
 
 
-def record_of(found: Status, settings: Settings) -> dict[str, object]:
-    """Returns the screen for programs, complete: all months, questions and alarms; errors in the unit that it names."""
-    last, quotes = found.promotion, found.quotes
-    in_production = last is not None and last.version is not None
-    return {
-        "now": found.now.isoformat(timespec="seconds"),
-        "city": settings.city_facts.name,
-        "unit": settings.target_facts.unit,
-        "production": None
-        if last is None
-        else {
-            "version": last.version,
-            "since": last.promoted_at.isoformat(timespec="seconds"),
-            "by": last.by,
-            "reason": last.reason,
-            "promised_mae": found.promised_mae if in_production else None,
-            "realised_month": None if quotes is None else quotes[0],
-            "realised_mae": None if quotes is None else quotes[1].mae,
-        },
-        "still_good": None if found.still_good is None else asdict(found.still_good),
-        "months": [
-            {
-                "subject": one.subject,
-                "verdict": one.verdict,
-                "production_mae": one.production_mae,
-                "staging_mae": one.staging_mae,
-                "decision": one.decision,
-            }
-            for one in found.months
-        ],
-        "questions": [asdict(question) for question in found.questions],
-        "alarms": [asdict(alarm) for alarm in found.alarms],
-        "next": list(found.next_commands),
-    }
+def lines_of(found: Status, settings: Settings, width: int = USUAL_WIDTH) -> list[str]:
+    """Returns the screen, line by line; no line but a command or a path is longer than the terminal is wide, or than 80.
 
-
-def lines_of(found: Status, settings: Settings) -> list[str]:
-    """Returns the screen, line by line; no line but a command is longer than 80 characters."""
-    target = settings.target_facts
-    what = f"{settings.city_facts.name}, {target.name} in {target.unit}"
-    lines = [f"{'taxifare':{_MARGIN}}{what}; {found.now:%Y-%m-%d %H:%M} UTC"]
-    overall = None if found.still_good is None else found.still_good.overall
-    is_good = [*_wrapped(_still_good(found), most=8), *([] if overall is None else _wrapped(overall, most=4))]
-    lines += _part("Still good?", is_good)
-    lines += _part("Production", _production(found, target.unit))
-    if found.months:
-        lines += _part("Months", _months(found, target.unit))
-    lines += _part("Questions", _questions(found) or ["none waits for an answer"])
-    alarms = [line for alarm in found.alarms[:_ALARMS] for line in _wrapped(f"{alarm.name}: {alarm.says}", most=3)]
+    Args:
+        found: What is shown.
+        settings: Name city and target.
+        width: Of the terminal, in characters.
+    """
+    is_narrow, target = width < USUAL_WIDTH, settings.target_facts
+    room = width - _INDENT if is_narrow else USUAL_WIDTH - _MARGIN
+    fold = partial(_folded, room=room)
+    good = [*fold(_still_good(found), most=8), *([] if found.still_good is None else _overall(found.still_good, fold))]
+    alarms = [line for alarm in found.alarms[:_ALARMS] for line in fold(f"{alarm.name}: {alarm.says}", most=3)]
     more = len(found.alarms) - _ALARMS
     alarms += [f"and {more} more: taxifare doctor"] if more > 0 else []
-    lines += _part("Alarms", alarms or ["none; taxifare doctor examines every part"])
-    return lines + _part("Next", list(found.next_commands) or ["nothing: no question, month or alarm waits for you"])
+    about = f"{settings.city_facts.name}, {target.name} in {target.unit}; {found.now:%Y-%m-%d %H:%M} UTC"
+    parts = {
+        "taxifare": fold(about),
+        "Still good?": good,
+        "Production": _production(found, target.unit, fold),
+        "Months": _months(found, target.unit, fold, is_narrow=is_narrow) if found.months else [],
+        "Questions": _questions(found, fold) or fold("none waits for an answer"),
+        "Alarms": alarms or (fold(_NO_ALARM) if is_narrow else [_NO_ALARM]),
+        "Next": list(found.next_commands) or fold("nothing: no question, month or alarm waits for you"),
+    }
+    return [line for name, lines in parts.items() for line in _part(name, lines, is_narrow=is_narrow)]
 
 
-def _part(name: str, lines: list[str]) -> list[str]:
-    """Returns the lines of a part, its name before the first."""
+def _part(name: str, lines: list[str], *, is_narrow: bool) -> list[str]:
+    """Returns the lines of a part, its name before the first; above it where the terminal is narrow."""
+    if is_narrow:
+        return [name, *(f"{'':{_INDENT}}{line}" for line in lines)] if lines else []
     return [f"{name if not place else '':{_MARGIN}}{line}".rstrip() for place, line in enumerate(lines)]
 
 
-def _wrapped(text: str, most: int = 2) -> list[str]:
-    """Returns a text in so many lines at most."""
-    found = wrap(typed(one_line(text)), _WIDTH - _MARGIN, max_lines=most, placeholder=" …", break_on_hyphens=False)
-    return found or [""]
+class _Fold(Protocol):
+    """Returns a text in lines that there is room for, so many at most; more where the room is narrow."""
+
+    def __call__(self, text: str, most: int = 2) -> list[str]: ...
+
+
+def _folded(text: str, most: int = 2, *, room: int) -> list[str]:
+    usual = USUAL_WIDTH - _MARGIN
+    return folded(text, room, most=most if room >= usual else ceil(most * usual / room) + 1)
 
 
 def _still_good(found: Status) -> str:
@@ -114,32 +96,34 @@ def _still_good(found: Status) -> str:
     return f"not known yet: no month was compared with version {found.production}"
 
 
-def _production(found: Status, unit: str) -> list[str]:
+def _overall(good: StillGood, fold: _Fold) -> list[str]:
+    return [] if good.overall is None else fold(good.overall, most=4)
+
+
+def _production(found: Status, unit: str, fold: _Fold) -> list[str]:
     last = found.promotion
     if last is None:
-        return ["nothing yet: no model was approved"]
+        return fold("nothing yet: no model was approved")
     age = _ago(found.now - last.promoted_at)
     by = one_line(last.by)
     if last.version is None:
-        lines = _wrapped(f"none since {last.promoted_at:%Y-%m-%d} ({age}): taken out by {by}")
+        lines = fold(f"none since {last.promoted_at:%Y-%m-%d} ({age}): taken out by {by}")
     else:
         change = "back from" if last.kind == "rollback" else "in place of"
         before = "nothing" if last.replaced_version is None else f"version {last.replaced_version}"
-        lines = _wrapped(
-            f"version {last.version} since {last.promoted_at:%Y-%m-%d} ({age}), by {by}, {change} {before}"
-        )
-    lines += _wrapped(f"why: {last.reason}")
+        lines = fold(f"version {last.version} since {last.promoted_at:%Y-%m-%d} ({age}), by {by}, {change} {before}")
+    lines += fold(f"why: {last.reason}")
     if last.version is not None:
-        lines += _errors(found, unit)
+        lines += _errors(found, unit, fold)
     return lines
 
 
-def _errors(found: Status, unit: str) -> list[str]:
+def _errors(found: Status, unit: str, fold: _Fold) -> list[str]:
     """Returns the error that was promised, and what came of it."""
     promised = "not on record"
     if found.promised is not None and found.promised_mae is not None:
-        promised = f"off by {found.promised_mae:.2f} {unit} a ride (as shown on {found.promised.subject})"
-    return [f"promised: {promised}", *_wrapped(f"realised: {_realised(found, unit)}")]
+        promised = f"off by {found.promised_mae:.2f} {unit} a ride (measured on {found.promised.subject})"
+    return [*fold(f"promised: {promised}"), *fold(f"realised: {_realised(found, unit)}")]
 
 
 def _realised(found: Status, unit: str) -> str:
@@ -151,23 +135,36 @@ def _realised(found: Status, unit: str) -> str:
     return f"off by {error.mae:.2f} {unit} a ride on {error.rides:,} rides quoted in {month}{expected}"
 
 
-def _months(found: Status, unit: str) -> list[str]:
-    """Returns the last months, a line each."""
-    head = f"{'':9}{'verdict':12}{'production':>10}{'staging':>9}  decision"
-    return [head, *map(_month, found.months[-_MONTHS:]), f"(errors in {unit} a ride, both on the same rides)"]
+def _months(found: Status, unit: str, fold: _Fold, *, is_narrow: bool) -> list[str]:
+    """Returns the last months, a line each, or in words where a line is too short."""
+    last = found.months[-_MONTHS:]
+    note = fold(f"(errors in {unit} a ride, both on the same rides)")
+    if is_narrow:
+        return [line for one in last for line in fold(_in_words(one))] + note
+    return [f"{'':9}{'verdict':12}{'production':>10}{'staging':>9}  decision", *map(_month, last), *note]
+
+
+def _in_words(one: ComparedMonth) -> str:
+    production, staging = _maes(one)
+    return f"{one.subject}: {one.verdict}, production {production}, staging {staging}; {one.decision}"
 
 
 def _month(one: ComparedMonth) -> str:
-    errors = ["–" if mae is None else f"{mae:.2f}" for mae in (one.production_mae, one.staging_mae)]
-    line = f"{one.subject:9}{one.verdict:12}{errors[0]:>10}{errors[1]:>9}  {one.decision}"
-    room = _WIDTH - _MARGIN
+    production, staging = _maes(one)
+    line = f"{one.subject:9}{one.verdict:12}{production:>10}{staging:>9}  {one.decision}"
+    room = USUAL_WIDTH - _MARGIN
     return line if len(line) <= room else f"{line[: room - 1]}…"
 
 
-def _questions(found: Status) -> list[str]:
+def _maes(one: ComparedMonth) -> tuple[str, str]:
+    production, staging = ("–" if mae is None else f"{mae:.2f}" for mae in (one.production_mae, one.staging_mae))
+    return production, staging
+
+
+def _questions(found: Status, fold: _Fold) -> list[str]:
     lines = []
     for question in found.questions[:_QUESTIONS]:
-        lines += _wrapped(f"{question.about}; {_asked(question, found.now)}", most=3)
+        lines += fold(f"{question.about}; {_asked(question, found.now)}", most=3)
     more = len(found.questions) - _QUESTIONS
     return [*lines, f"and {more} more: taxifare requests"] if more > 0 else lines
 

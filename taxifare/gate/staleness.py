@@ -31,6 +31,14 @@ class Baseline(Frozen):
         """Share of the reference's error that it avoided."""
         return skill(self.mae, self.difficulty_mae)
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a version's page in MLflow shows of it, for readers there and for a release gone back to.
+
+        What a version was approved on is the ledger's; these move along with every month that keeps the version.
+        """
+        return {"skill": f"{self.skill:.6f}", "footing": self.model_dump_json()}
+
 
 def baseline_of(trips: Trips, contender: Contender) -> Baseline:
     """Returns how well a contender did on the validation trips."""
@@ -143,7 +151,7 @@ class Change(Frozen):
             )
         return (
             f"The model is {'' if self.is_stale else 'not '}stale: on the same rides the month's candidate "
-            f"{describe_saving(self.attainable, self.unit)}; tolerance: {self.tolerated:.3f}."
+            f"{describe_saving(self.attainable, self.unit)}; tolerance: {self.tolerated:.3f} {self.unit}."
         )
 
     @property

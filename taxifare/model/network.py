@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from taxifare.model.quiet import load_tensorflow
 from taxifare.trips.cities import City
 from taxifare.trips.features import feature_names
 
@@ -138,6 +139,7 @@ def build_network(
     Raises:
         ValueError: There is no row, or features and targets do not fit the city and each other.
     """
+    load_tensorflow()
     import keras
     from keras import ops
 

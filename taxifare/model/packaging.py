@@ -26,6 +26,7 @@ import pandas as pd
 from taxifare.errors import ToldError
 from taxifare.model.contents import Content
 from taxifare.model.exposure import Exposure
+from taxifare.model.quiet import load_tensorflow
 from taxifare.trips import stored
 from taxifare.trips.cities import City
 from taxifare.trips.features import check_computable, feature_names
@@ -140,6 +141,7 @@ def log_packed(
 
 def unpacked(mlflow: Any, path: str, content: Content) -> LoadedModel:
     """Returns the packed model in a local folder; whatever a damaged one raises passes through."""
+    load_tensorflow()
     model = mlflow.pyfunc.load_model(path)
     metadata = model.metadata.metadata
     exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])

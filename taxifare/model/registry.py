@@ -114,6 +114,10 @@ class ModelRegistry:
             (model,) = self._client.search_registered_models(f"name = '{self.model_name}'")
             if not model.description:
                 self._client.update_registered_model(self.model_name, _DESCRIPTION)
+            # An earlier release described those alone about which somebody was asked.
+            for found in self._client.search_model_versions(f"name = '{self.model_name}'"):
+                if not found.description:
+                    self._client.update_model_version(self.model_name, found.version, story(found.tags))
 
     # Versions and aliases
 
@@ -138,18 +142,20 @@ class ModelRegistry:
         with attempting(f"set the staging alias to version {version}"):
             self._client.set_registered_model_alias(self.model_name, STAGING_ALIAS, version)
 
-    def tag(self, version: str, tags: Mapping[str, str]) -> None:
-        """Sets tags on the version, and the description that they come to.
+    def tag(self, version: str, tags: Mapping[str, str]) -> bool:
+        """Sets tags on the version, and the description that they come to; returns whether any of it was otherwise.
 
         Only what it does not have yet, for a server with a login takes its time for each.
         """
         with attempting(f"tag version {version}"):
             found = self._client.get_model_version(self.model_name, version)
-            for name, value in tags.items():
-                if found.tags.get(name) != value:
-                    self._client.set_model_version_tag(self.model_name, version, name, value)
-            if (told := story({**found.tags, **tags})) != found.description:
-                self._client.update_model_version(self.model_name, version, told)
+            missing = {name: value for name, value in tags.items() if found.tags.get(name) != value}
+            for name, value in missing.items():
+                self._client.set_model_version_tag(self.model_name, version, name, value)
+            if (told := story({**found.tags, **tags})) == found.description:
+                return bool(missing)
+            self._client.update_model_version(self.model_name, version, told)
+            return True
 
     def describe(self, version: str) -> RegisteredVersion:
         """Returns what the registry knows of the version."""
@@ -249,7 +255,12 @@ class ModelRegistry:
         while True:
             # A server refuses a logged model as the source unless its id is named, too.
             created = self._client.create_model_version(
-                self.model_name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
+                self.model_name,
+                logged.model_uri,
+                run_id,
+                tags=dict(tags),
+                model_id=logged.model_id,
+                description=story(tags),
             )
             version = str(created.version)
             if self.contents.of(version) is None:

@@ -30,6 +30,8 @@ class KnownMonth:
         is_told: Whether the source can tell.
         waits: Why it is not used yet, None where nothing is known against it.
         is_covered: Whether it is worked on at all: from FIRST_MONTH to LAST_MONTH, and over.
+        answer: The latest decision of a person or policy on it; None where there is none, or a newer question waits.
+        is_on_earlier_edition: Whether that rested on an earlier edition of its trips.
     """
 
     month: Month
@@ -39,6 +41,8 @@ class KnownMonth:
     is_told: bool = True
     waits: str | None = None
     is_covered: bool = True
+    answer: Outcome | None = None
+    is_on_earlier_edition: bool = False
 
     @property
     def state(self) -> str:
@@ -98,15 +102,16 @@ def known_months(
     rides = source.rides()
     for month in sorted({*published, *in_lake, *([] if doubt is None else [doubt.month])}):
         revision = published.get(month)
-        decided = (
-            "waits for an answer"
-            if str(month) in is_asked
-            else _decided(revision, answers.get(str(month))) or on_record.get(str(month), "")
-        )
+        answered = None if str(month) in is_asked else answers.get(str(month))
+        answer = None if answered is None else answered[1]
+        is_earlier = answered is not None and revision not in {None, answered[0].revision}
+        decided = "waits for an answer" if str(month) in is_asked else on_record.get(str(month), "")
+        if answer is not None:
+            decided = f"{answer.state} by {answer.by}" + (", on an earlier edition" if is_earlier else "")
         is_told, is_new = doubt is None or month < doubt.month, revision != in_lake.get(month)
         waits = why_waiting(source, month, revision, rides, settings, settings.lake) if revision and is_new else None
         is_covered = revision is None or month in worked_on
-        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told, waits, is_covered)
+        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told, waits, is_covered, answer, is_earlier)
     if doubt is not None:
         raise doubt
 
@@ -141,12 +146,3 @@ def told_months(months: Collection[Month]) -> str:
     """
     first, last = min(months), max(months)
     return f"{counted(len(months), 'months')}, {first if first == last else f'{first} to {last}'}"
-
-
-def _decided(revision: str | None, answer: tuple[Request, Outcome] | None) -> str:
-    """Returns the latest decision on a month in words, and whether it rested on an earlier edition."""
-    if answer is None:
-        return ""
-    request, outcome = answer
-    restated = revision is not None and request.revision != revision
-    return f"{outcome.state} by {outcome.by}" + (", on an earlier edition" if restated else "")

@@ -15,10 +15,12 @@ from taxifare.approval.decisions import by_verdict, command
 from taxifare.approval.due import Due, Known, Why, covered, months_due, to_ask, to_tell
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
+from taxifare.approval.locks import is_held
 from taxifare.approval.promotions import rolled_back_in_words
 from taxifare.approval.records import Decision, Promotion, Question, Request, StandingRequest, readable
 from taxifare.errors import ToldError
-from taxifare.gate.staleness import rules_in_words
+from taxifare.gate.evidence import Verdict
+from taxifare.gate.staleness import Change, rules_in_words
 from taxifare.monitoring.calendar import calendar_if_told
 from taxifare.monitoring.realised import RealisedError, RealisedMonth
 from taxifare.operations.month_pages import Realised
@@ -33,7 +35,7 @@ from taxifare.texts import in_range, one_line
 from taxifare.trips.months import Month
 
 NO_STATE = "make demo"
-"""The first command of an installation."""
+"""The first command of an installation; while it is at work it holds a lock of that name."""
 
 WORKS = "make dev"
 """The command whose daemon runs months that are due, and asks."""
@@ -92,6 +94,8 @@ class StillGood:
         answer: In a few words, as the month's page has it.
         why: What its error came from, and whether a model that has learned the month saves more than is tolerated.
         overall: How far its predictions are off on the whole, as the month's page has it; None while that is tolerated.
+        is_good: Whether it is; None where that is not known.
+        change: The numbers behind it; None where it could not be scored.
     """
 
     month: str
@@ -99,6 +103,8 @@ class StillGood:
     answer: str
     why: str
     overall: str | None
+    is_good: bool | None
+    change: Change | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class Status:
         cannot_tell: Why it is not known what is published, None where it is.
         quotes: The last month in which it is known what quotes of production came to; None where there is none.
         lost_quotes: Why that cannot be told, None where it can.
+        is_demo_at_work: Whether `make demo` is running what is due, at this moment.
         untold: What people should know and no message has told them in every channel.
         alarms: What is not as it should be.
         next_commands: What to type next: one of them; none where nothing is to be done.
@@ -133,6 +140,7 @@ class Status:
     cannot_tell: str | None = None
     quotes: tuple[str, RealisedError] | None = None
     lost_quotes: str | None = None
+    is_demo_at_work: bool = False
     untold: tuple[str, ...] = ()
     alarms: tuple[StatusAlarm, ...] = ()
     next_commands: tuple[str, ...] = ()
@@ -188,6 +196,8 @@ def status_of(
         lost_quotes=lost_quotes,
     )
     found = _with_months(found, known, source, settings)
+    if found.behind or found.promotion is None:
+        found = replace(found, is_demo_at_work=_is_demo_at_work(settings))
     alarms = [
         *([] if missing is None else [_behind_what_was_told(missing.told_at)]),
         *_service(known.promotion, settings),
@@ -298,7 +308,15 @@ def _still_good(pages: Sequence[MonthPage], production: str | None, bias_toleran
             why = " ".join(is_good.sentences) if change is None else change.with_rules(rules).sentence
             scored = evidence.production
             is_off = scored is not None and abs(scored.scores.bias) > bias_tolerance
-            return StillGood(page.month.subject, later, is_good.short, why, page.overall if is_off else None)
+            return StillGood(
+                page.month.subject,
+                later,
+                is_good.short,
+                why,
+                page.overall if is_off else None,
+                None if change is None or evidence.verdict is Verdict.LEAK else is_good.tone == "good",
+                change,
+            )
         later = (page.month.subject, *later)
     return None
 
@@ -354,7 +372,18 @@ def _months(found: Status) -> Iterator[StatusAlarm]:
     elif found.behind and found.production is not None:
         due = {why: [str(one.month) for one in found.behind if one.why is why] for why in Why}
         said = "; ".join(f"{in_range(months)} {_TO_BE_RUN[why]}" for why, months in due.items() if months)
-        yield StatusAlarm("behind", f"{said}: {WORKS} runs what is due")
+        yield StatusAlarm("behind", f"{said}: {_who_runs(found)}")
+
+
+def _is_demo_at_work(settings: Settings) -> bool:
+    try:
+        return is_held(settings, NO_STATE)
+    except OSError:  # whoever may only read the folder cannot tell
+        return False
+
+
+def _who_runs(found: Status) -> str:
+    return f"{NO_STATE} is at work on it" if found.is_demo_at_work else f"{WORKS} runs what is due"
 
 
 def _quotes(found: Status) -> Iterator[StatusAlarm]:
@@ -385,4 +414,6 @@ def _next_commands(found: Status, *, is_behind: bool) -> tuple[str, ...]:
         return ("taxifare bundle",)
     if found.cannot_tell is not None or found.waits is not None:
         return ("taxifare months",)
+    if found.is_demo_at_work:
+        return ()
     return (WORKS,) if found.behind or found.untold or found.promotion is None else ()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from taxifare.digests import code_digest
 from taxifare.model.fitting import Matrix, state_of
+from taxifare.model.quiet import load_tensorflow
 from taxifare.replay.errors import ReplayError
 from taxifare.replay.results import Model
 from taxifare.secrets import private_folder
@@ -111,6 +112,7 @@ class TrainingStore:
 
     def network(self, lineage: str) -> "keras.Model":
         """Returns the network that began a lineage."""
+        load_tensorflow()
         import keras
 
         return keras.models.load_model(self._network(lineage))

@@ -38,7 +38,7 @@ from taxifare.trips.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORM = 6
+_FORM = 7
 """Of the page: one of another form is made anew."""
 
 _DRAWN_MONTHS = 36
@@ -222,16 +222,18 @@ class MonthPage:
         then = ""
         if promised is not None and promised.subject != self.month.subject:
             then = f" ({off_in_words(promised.staging.scores.bias, unit)} when it was approved)"
-        # Whoever aims at the middle ride is off on the mean, and further off once that is corrected.
+        # Whoever aims at the median ride is off on the mean, and further off once that is corrected.
         is_shifted = corrected.mae < scores.mae
-        middle = "they aim at the middle ride, and a few expensive rides raise the mean. " if scores.bias < 0 else ""
-        why = "most rides are, not only a few expensive ones. " if is_shifted else middle
+        median = ": they aim at the median ride, and a few expensive rides raise the mean" if scores.bias < 0 else ""
+        why = ", and not only for a few expensive rides" if is_shifted else median
         closer = (
-            f", and off by {self.amount(corrected.mae)} in place of {self.amount(scores.mae)}" if is_shifted else ""
+            f", and off by {self.amount(corrected.mae)} a ride instead of {self.amount(scores.mae)}"
+            if is_shifted
+            else ""
         )
         return (
-            f"Overall its predictions were {off_in_words(scores.bias, unit)}{then}{': ' if why else '. '}{why}With the "
-            f"bias correction they were {off_in_words(corrected.bias, unit)}{closer}."
+            f"Overall, its predictions were {off_in_words(scores.bias, unit)}{then}{why}. With the "
+            f"bias correction they would have been {off_in_words(corrected.bias, unit)}{closer}."
         )
 
     def _against_promise(self, change: Change | None) -> tuple[str, ...]:
@@ -308,7 +310,9 @@ class MonthPage:
         if evidence is None or evidence.production_version is None:
             return ShortAnswer("plain", "Nothing is in production", (*rules, *back))
         stays = f"Version {evidence.production_version} stayed in production"
-        short = "New rules" if self.new_rules else "Nothing new, but a rule is not learned" if earlier else "Nothing"
+        to_learn = "a rule" if len(earlier) == 1 else f"{len(earlier)} rules"
+        nothing = f"Nothing this month, but production has yet to learn {to_learn}" if earlier else "Nothing"
+        short = "New rules" if self.new_rules else nothing
         return ShortAnswer("plain", short, (f"{stays}.", *rules, *back))
 
     @property

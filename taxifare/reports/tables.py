@@ -3,7 +3,6 @@
 What only one of these shows is made where it is shown.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -31,7 +30,7 @@ class Heading:
         kind: Of which kind they are.
         digits: How many a person reads after the point, of numbers.
         is_unbroken: Whether they stay on one line, so that they can be copied.
-        is_detail: Whether a narrow terminal does without them.
+        is_detail: Whether a table in a terminal of 80 columns does without them.
     """
 
     name: str
@@ -39,15 +38,6 @@ class Heading:
     digits: int = 0
     is_unbroken: bool = False
     is_detail: bool = False
-
-    @property
-    def key(self) -> str:
-        """What programs call them.
-
-        >>> Heading("since (UTC)").key
-        'since_utc'
-        """
-        return "_".join(re.findall(r"\w+", self.name.lower()))
 
     @property
     def is_number(self) -> bool:
@@ -80,10 +70,6 @@ class Table:
         """Yields the rows as people read them."""
         for row in self.rows:
             yield tuple(heading.text(value) for heading, value in zip(self.headings, row, strict=True))
-
-    def records(self) -> list[dict[str, Value]]:
-        """Returns the rows as programs read them."""
-        return [{heading.key: value for heading, value in zip(self.headings, row, strict=True)} for row in self.rows]
 
 
 def policies(replay: Replay) -> Table:

@@ -24,13 +24,6 @@ from taxifare.trips.meters import Meter, quoted
 
 _log = logging.getLogger(__name__)
 
-BASELINE_TAG = "footing"
-"""On a version: its error and the difficulty of the trips when it was appraised last, see `staleness.Baseline`.
-
-For readers of MLflow, and for a release gone back to. What a version was approved on is the ledger's: until 2026-11-27
-this tag was read for it, which moved whenever an unchanged month kept the version, and hid a slow rise.
-"""
-
 
 def appraise_production(
     trips: Trips,

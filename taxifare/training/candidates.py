@@ -18,8 +18,9 @@ from taxifare.model.exposure import exposure_of
 from taxifare.model.fitting import TrainingHistory, peak_memory_mib
 from taxifare.model.packaging import LoadedModel
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry, RegisteredVersion
+from taxifare.model.story import KEPT_INSTEAD_TAG, NOTHING
 from taxifare.settings import TrainingSettings
-from taxifare.training.appraisal import BASELINE_TAG, appraise
+from taxifare.training.appraisal import appraise
 from taxifare.training.challengers import Challenger, Standing
 from taxifare.training.earlier_fingerprints import fingerprint_at_431839f
 from taxifare.training.recipe import fingerprint
@@ -126,11 +127,12 @@ def candidate_of(
             version, parent_version = known.version, known.tags.get("parent_version")
             registry.runs.log(run_id, params={**facts, "context": "reuse"})
         kept = _closer(registry.load(version), rival, trips.validation, registry)
+        _tell_what_was_kept(version, kept.version, registry)
         registry.runs.log(run_id, params={"model_version": kept.version, "lesson_version": version})
         appraisal = appraise(trips, kept, registry, settings, run_id)
         if appraisal.contender is not None:
             baseline = Baseline(mae=appraisal.contender.scores.mae, difficulty_mae=difficulty)
-            registry.tag(kept.version, {"skill": f"{baseline.skill:.6f}", BASELINE_TAG: baseline.model_dump_json()})
+            registry.tag(kept.version, baseline.tags)
     return Candidate(appraisal, version, parent_version, history, tuple(standings))
 
 
@@ -141,6 +143,14 @@ def _closer(model: LoadedModel, rival: Rival | None, trips: pd.DataFrame, regist
     actual = trips["target"].to_numpy(np.float64)
     is_closer = paired_gains(rival.predicted, model.predict(trips), actual).mean() > 0
     return model if is_closer else registry.load(rival.version)
+
+
+def _tell_what_was_kept(version: str, kept_version: str, registry: ModelRegistry) -> None:
+    """Ensures that a version that was no closer than another says so in MLflow, for nobody is asked about it."""
+    before = registry.describe(version).tags.get(KEPT_INSTEAD_TAG, NOTHING)
+    instead = NOTHING if kept_version == version else kept_version
+    if instead != before:
+        registry.tag(version, {KEPT_INSTEAD_TAG: instead})
 
 
 def _registered(

@@ -323,6 +323,9 @@ def shows_mlflow(clone: Clone) -> None:
         asked = {"experiment_ids": [re.findall("experiments/([0-9]+)", log.read_text())[0]]}
         found = requests.post(f"{PAGES_ADDRESS}/api/2.0/mlflow/runs/search", json=asked, timeout=30).json()
         assert found["runs"]
+        said = log.read_text()
+    assert "INFO" not in said, "of its server and of each page"
+    assert "deprecated" not in said, "what its libraries tell each other"
 
 
 def dg_shows_dagster(clone: Clone) -> None:
@@ -373,20 +376,20 @@ TYPED: dict[str, str | Callable[[Clone], None]] = {
     ".venv/bin/taxifare requests": asks,
     '.venv/bin/taxifare decide REQUEST --approve --override --by YOU --reason "WHY"': decides,
     '.venv/bin/taxifare predict --at "2015-07-01 18:05" --from -73.7781,40.6413 --to -74.00,40.70': prices,
-    ".venv/bin/taxifare history --month 2015-03": r"demo policy(.|\n)*\nBack to the one before: ",
+    ".venv/bin/taxifare history --month 2015-03": r"demo policy(.|\n)*\nBack to the previous version: ",
     ".venv/bin/taxifare status": r"^taxifare +New York(.|\n)*\nProduction +version .*by Ada(.|\n)*\nNext +\S",
     "make dev": shows_dagster,
     "make serve": serves,
     ".venv/bin/taxifare consume": prices_a_stream,
-    ".venv/bin/taxifare outcomes": r"No month was joined with what its rides came to yet",
+    ".venv/bin/taxifare outcomes": r"No quotes have been compared with what was paid yet",
     ".venv/bin/taxifare replay": lacks("Missing option '--from'"),
     ".venv/bin/taxifare backup": lacks("Missing argument"),
     ".venv/bin/taxifare restore": lacks("Missing argument"),
     "make mlflow": shows_mlflow,
     ".venv/bin/dg dev": dg_shows_dagster,
     ".venv/bin/taxifare doctor": r"^ok (?!(.|\n)*FAIL)(.|\n)*\nNext: ",
-    ".venv/bin/taxifare settings": r"LAST_MONTH +2015-03 +environment(.|\n)* differ from their defaults",
-    ".venv/bin/taxifare settings --all": r"SIMULATOR_SEED(.|\n)* differ from their defaults",
+    ".venv/bin/taxifare settings": r"LAST_MONTH +2015-03 +environment(.|\n)*\nChanged from the default: ",
+    ".venv/bin/taxifare settings --all": r"SIMULATOR_SEED(.|\n)*\nChanged from the default: ",
     ".venv/bin/taxifare --install-completion": completes,
     ".venv/bin/taxifare new-data 2015-01": has_new_data,
     ".venv/bin/taxifare delete-new-data": has_no_new_data,

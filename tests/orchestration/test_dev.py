@@ -1,5 +1,6 @@
 """`make dev` where it cannot listen: said at once, with the way out, before any state is made."""
 
+import shlex
 import socket
 import subprocess
 import sys
@@ -33,6 +34,18 @@ def test_a_port_in_use_is_told_with_another_one_and_makes_no_state(tmp_path: Pat
     assert f'make dev ARGS="--port {port + 1}"' in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "state").exists()
+
+
+def test_begun_in_the_background_by_a_script_it_ends_on_term() -> None:
+    """Such a process is born ignoring interrupts, and what it becomes would, too; Dagster ends by TERM as by those."""
+    becomes = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    begins = (
+        "import os, sys; from taxifare_dagster.dev import heed_interrupts; heed_interrupts(); "
+        f"os.execv(sys.executable, [sys.executable, '-c', {becomes!r}])"
+    )
+    script = f'trap "" INT; {shlex.quote(sys.executable)} -c {shlex.quote(begins)} & wait'
+    ended = subprocess.run(["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.stdout == "True\n", ended.stderr
 
 
 def test_a_configuration_of_an_earlier_release_is_told_what_it_lacks(tmp_path: Path) -> None:

@@ -168,12 +168,15 @@ class MemoryRegistry:
     def as_they_are(self) -> list[Content]:
         return [content_of(version) for version in self.tags]
 
-    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+    def tag(self, version: str, tags: Mapping[str, str]) -> bool:
         self.before("tag")
         self.load()
-        self.tags.setdefault(version, {}).update(tags)
+        known = self.tags.setdefault(version, {})
+        is_new = not tags.items() <= known.items()
+        known.update(tags)
         self.save()
         self.after("tag")
+        return is_new
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The projection: commands killed at any step, registries that are down, wrong or behind."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -259,3 +260,27 @@ def test_the_registry_of_mlflow_tells_the_same_story(tmp_path: Path) -> None:
 
     with pytest.raises(RegistryError):
         office.ask("2015-03", "9", "1")
+
+
+def test_tags_that_somebody_edited_say_again_what_the_ledger_says(office: Office) -> None:
+    """All that the ledger knows, how well a version did included: by an event about the version, or when asked to."""
+    request = office.ask("2015-01", "2", "1")
+    evidence = request.evidence
+    true = office.registry.tags["2"] | {}
+    assert true["decision"] == "requested"
+    assert json.loads(true["footing"]) == {
+        "mae": evidence.staging.scores.mae,
+        "difficulty_mae": evidence.difficulty_mae,
+    }
+    assert float(true["skill"]) == pytest.approx(1 - evidence.staging.scores.mae / evidence.difficulty_mae, abs=1e-6)
+    forged = {"footing": '{"mae": 0.01, "difficulty_mae": 9.99}', "skill": "0.999", "decision": "approved"}
+
+    office.registry.tags["2"] |= forged
+    assert office.approvals.retell() == ("tags of version 2",)
+    assert office.registry.tags["2"] == true
+    assert office.approvals.retell() == ()
+
+    office.registry.tags["2"] |= forged
+    office.approve(request)
+    assert office.registry.tags["2"]["footing"] == true["footing"]
+    assert office.registry.tags["2"]["skill"] == true["skill"]

@@ -3,7 +3,7 @@
 import json
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -107,7 +107,33 @@ def test_a_listing_fits_a_narrow_terminal_and_folds_no_id(desk: Desk) -> None:
     assert first.id in shown
     assert second.id in shown
     assert " ".join(words.split()[-3:]) in " ".join(desk.run("history", columns=160).output.split())
-    assert first.id in desk.run("requests", "--all", columns=30).output, "even where there is no room for it"
+    assert first.id in desk.run("requests", "--all", columns=20).output, "even where there is no room for it"
+
+
+LISTINGS = ("status", "requests", "requests --all", "history", "months", "outcomes", "standing", "settings --all")
+
+IN_WORDS = re.compile(r"taxifare |/|\S{25}|\. |\.$")
+"""Commands, addresses, whatever is longer than an id, and sentences below a listing stay on one line."""
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_every_listing_fits_its_terminal_and_breaks_no_word(desk: Desk, columns: int) -> None:
+    """Below 80 columns each value has its line; a folded heading, id or number would be read wrongly or not at all."""
+    first = desk.ask("2015-01", "2", "1", verdict=Verdict.HOLD)
+    words = "a long reason that nobody would want to see cut off, and which has to go on in the next line"
+    desk.run("decide", first.id, "--reject", "--by", "Ada Lovelace of the pricing team", "--reason", words)
+    second = desk.ask("2015-02", "3", "1")
+    shown = {listing: desk.run(*listing.split(), columns=columns).output for listing in LISTINGS}
+    for listing, output in shown.items():
+        over = [line for line in output.splitlines() if len(line.rstrip()) > columns and not IN_WORDS.search(line)]
+        assert not over, listing
+    for words in (first.id, second.id, "COLD_START", "production", "staging", "gain"):
+        assert words in shown["requests --all"]
+    for words in ("version", "replaced", "Ada"):
+        assert words in shown["history"]
+    assert "production" in shown["status"]
+    assert ("Production\n  version 1 since" in shown["status"]) == (columns < 80)
+    assert (f"request: {second.id}\n" in shown["requests"]) == (columns < 80)
 
 
 def test_a_listing_says_why_and_what_is_on_the_days_so_far(desk: Desk) -> None:
@@ -126,12 +152,52 @@ def test_listings_are_read_by_programs(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     (listed,) = json.loads(desk.run("requests", "--json").output)
     assert listed["reasons"] == ["the gain exceeds 0.01 USD"]
-    assert (listed["request"], listed["verdict"]) == (request.id, "PROMOTE")
-    assert listed["staging"] == request.evidence.staging.scores.mae
+    assert (listed["request"], listed["verdict"], listed["state"]) == (request.id, "PROMOTE", "requested")
+    evidence = request.evidence
+    assert evidence.gain is not None
+    assert listed["staging_mae_usd"] == evidence.staging.scores.mae
+    assert [listed[f"gain{end}_usd"] for end in ("", "_low", "_high")] == list(evidence.gain.model_dump().values())
     (promoted,) = json.loads(desk.run("history", "--json").output)
-    assert (promoted["version"], promoted["by"]) == ("1", "Ada")
-    assert json.loads(desk.run("requests", "--json").output)[0].keys() == listed.keys()
+    assert (promoted["version"], promoted["decided_by"], promoted["replaced_version"]) == ("1", "Ada", None)
+    desk.run("decide", request.id, "--reject", "--by", "Ada", "--reason", "airports")
+    start, answered = json.loads(desk.run("requests", "--all", "--json").output)
+    assert start.keys() == answered.keys() == listed.keys()
+    assert start["gain_usd"] is start["production_mae_usd"] is None
+    assert (answered["state"], answered["decided_by"], answered["decision_reason"]) == ("rejected", "Ada", "airports")
     assert json.loads(desk.run("outcomes", "--json").output) == []
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in what JSON holds, with the name that stands before it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, name)
+    else:
+        yield name, value
+
+
+MOMENTS, AMOUNTS = ("_at", "now", "valid_until"), ("mae", "gain", "bias", "tolerated", "low", "high")
+
+
+def test_programs_find_numbers_with_units_moments_in_utc_and_booleans(desk: Desk) -> None:
+    desk.ask("2015-01", "2", "1", verdict=Verdict.HOLD)
+    listings = ("status", "requests", "requests --all", "history", "months", "standing", "settings", "doctor")
+    found = {listing: list(leaves(json.loads(desk.run(*listing.split(), "--json").stdout))) for listing in listings}
+    assert {name for name, _ in found["status"]} >= {"is_good", "is_stale", "mae_usd", "gain_usd", "skill", "asked_at"}
+    for listing, values in found.items():
+        for name, value in values:
+            at = f"{listing}: {name}={value!r}"
+            if name.endswith(MOMENTS):
+                assert value is None or re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", value), at
+            if name.startswith("is_") or name == "differs":
+                assert value is None or isinstance(value, bool), at
+            if any(word in name.split("_") for word in AMOUNTS):
+                assert name.endswith("_usd"), at
+                assert value is None or isinstance(value, float), at
+            assert not (isinstance(value, str) and re.fullmatch(r"[+-]?\d*\.\d+", value) and listing != "settings"), at
 
 
 def test_who_was_production_when_a_month_was_compared(desk: Desk) -> None:
@@ -309,7 +375,7 @@ def test_the_ledger_is_verified_and_a_change_of_the_past_is_named(desk: Desk, se
 def test_programs_read_where_things_stand(desk: Desk) -> None:
     request = desk.ask("2015-01", "2", "1")
     stands = json.loads(desk.run("status", "--json").stdout)
-    assert (stands["production"]["version"], stands["production"]["by"]) == ("1", "Ada")
+    assert (stands["production"]["version"], stands["production"]["decided_by"]) == ("1", "Ada")
     assert [question["id"] for question in stands["questions"]] == [request.id]
     assert stands["next"] == stands["questions"][0]["answers"]
     assert stands["still_good"]["month"] == "2015-01"

@@ -132,7 +132,7 @@ def test_the_words_carry_the_numbers_and_the_rule() -> None:
     assert "+0.50 because the month is harder for any model" in said
     assert "+0.30 because the model fits it less well (skill 44.0%, was 50.0%)" in said
     assert "The model is stale: on the same rides the month's candidate saves 0.400 USD a ride (95 % int" in said
-    assert "tolerance: 0.250" in said
+    assert "tolerance: 0.250 USD." in said
     assert "Fare rules that changed since training: 2012-09-04 0.40 to 0.50 USD a unit" in said
 
 

@@ -34,7 +34,7 @@ from taxifare.trips.features import InputError, compute_features, feature_names
 from taxifare.trips.table import KNOWN_AT_PICKUP
 from tests.support.approvals import content_of
 from tests.support.cities import NEW_YORK
-from tests.support.registry import all_runs, registry_at
+from tests.support.registry import add_version, all_runs, registry_at
 from tests.support.servers import free_port, mlflow_server
 from tests.support.small import small_settings
 
@@ -358,7 +358,15 @@ def test_versions_and_experiment_say_what_they_are_and_keep_what_people_wrote(
     version = put(registry, trained.network)
     registry.tag(version, {"month": "base", "skill": "0.2"})
     described = client.get_model_version("taxifare", version).description
-    assert described == "Learned the base years, starting from random weights."
+    assert described == "Learned the base years, starting from random weights.\nNobody was asked about it."
+
+
+def test_versions_that_an_earlier_release_left_without_a_word_say_what_they_learned(registry: ModelRegistry) -> None:
+    version, client = add_version(registry), registry.store.client
+    client.set_model_version_tag("taxifare", version, "month", "2015-03")
+    client.update_model_version("taxifare", version, "")
+    registry.prepare()
+    assert client.get_model_version("taxifare", version).description.startswith("Learned 2015-03, starting from")
 
 
 def test_aliases_point_at_one_version_each(registry: ModelRegistry, trained: Trained) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from taxifare.approval.comparisons import record
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Ledger, LedgerError
+from taxifare.approval.locks import holding
 from taxifare.approval.records import Delivery, Notice, Request
 from taxifare.cli.main import app
 from taxifare.cli.status import lines_of
@@ -67,8 +68,8 @@ class Installation:
 
     def screen(self) -> str:
         lines = lines_of(self.status(), self.settings)
-        commands = [line for line in lines if "taxifare decide" in line]
-        assert max(len(line) for line in lines if line not in commands) <= 80
+        copied = [line for line in lines if "taxifare decide" in line or "/" in line]
+        assert max(len(line) for line in lines if line not in copied) <= 80
         return "\n".join(lines)
 
     def told(self) -> None:
@@ -128,13 +129,13 @@ def test_a_production_that_nothing_waits_for(here: Installation) -> None:
         "Still good? not known yet: no month was compared with version 1",
         "Production  version 1 since 2015-02-01 (3 days), by Ada, in place of nothing",
         "            why: I looked at the slices",
-        "            promised: off by 2.10 USD a ride (as shown on base)",
+        "            promised: off by 2.10 USD a ride (measured on base)",
         "            realised: no outcomes yet",
         "Months               verdict     production  staging  decision",
         "            base     COLD_START           –     2.10  approved by Ada",
         "            (errors in USD a ride, both on the same rides)",
         "Questions   none waits for an answer",
-        "Alarms      none; taxifare doctor examines every part",
+        "Alarms      none; taxifare doctor checks every part",
         "Next        nothing: no question, month or alarm waits for you",
     ]
 
@@ -158,9 +159,9 @@ def test_it_opens_with_whether_production_is_still_good_as_the_page_of_the_last_
     office.request(evidence("2015-04", "3", "1").model_copy(update={"gain": Interval(mean=0.8, low=0.7, high=0.9)}))
     second = here.screen().splitlines()[1]
     assert (
-        "Overall its predictions were 0.45 USD too low (0.25 USD too low when it was approved): they aim at the "
-        "middle ride, and a few expensive rides raise "
-        "the mean. With the bias correction they were 0.05 USD too low. Production version 1 "
+        "Overall, its predictions were 0.45 USD too low (0.25 USD too low when it was approved): they aim at the "
+        "median ride, and a few expensive rides raise the mean. With the bias correction they would have been 0.05 USD "
+        "too low. Production version 1 "
     ) in words(here.screen())
     assert second.startswith("Still good? No: it is stale, as of 2015-04. The error went from 2.10 to 2.31 USD")
     assert "Fare rules that changed since training: " in words(here.screen())
@@ -223,12 +224,23 @@ def test_a_production_that_was_rolled_back_and_one_that_was_taken_out(here: Inst
     here.told()
     shown = here.screen()
     assert "version 1 since 2015-02-01 (0 minutes), by Grace, back from version 2" in words(shown)
-    assert "promised: off by 2.10 USD a ride (as shown on base)" in shown
+    assert "promised: off by 2.10 USD a ride (measured on base)" in shown
     assert "…" in shown
     here.office.approvals.rollback("none", by="Grace", reason="nothing is better than this")
     shown = here.screen()
     assert "none since 2015-02-01 (0 minutes): taken out by Grace" in shown
     assert "promised" not in shown
+
+
+def test_months_that_the_demo_is_running_wait_for_nobody(here: Installation) -> None:
+    here.office.with_first_model()
+    here.told()
+    here.source = Published(("2015-01",))
+    assert here.status().next_commands == ("make dev",)
+    with holding(here.settings, "make demo"):
+        found = here.status()
+    assert [alarm.says for alarm in found.alarms] == ["2015-01 published and not run yet: make demo is at work on it"]
+    assert found.next_commands == ()
 
 
 def test_months_that_wait_or_are_behind(here: Installation) -> None:

@@ -66,9 +66,9 @@ def test_a_shift_is_not_told_as_a_few_expensive_rides(office: Office, home: Sett
     office.request(found.model_copy(update={"production": production}))
     told = page(office, home).is_still_good.sentences[0]
     assert told.endswith(
-        "Overall its predictions were 0.45 USD too low (0.25 USD too low when it was approved): most rides are, not "
-        "only a few expensive ones. With the bias correction they were 0.05 USD too low, and off by 2.20 USD in place "
-        "of 2.31 USD."
+        "Overall, its predictions were 0.45 USD too low (0.25 USD too low when it was approved), and not only for a "
+        "few expensive rides. With the bias correction they would have been 0.05 USD too low, and off by 2.20 USD a "
+        "ride instead of 2.31 USD."
     )
 
 
@@ -78,9 +78,9 @@ def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home
     assert found.is_still_good.short == "Yes"
     assert found.is_still_good.sentences[0] == (
         "Version 1 was off by 2.31 USD a ride on average, on 4,000 rides at the end of the month that it had not seen. "
-        "Overall its predictions were 0.45 USD too low (0.25 USD too low when it was approved): they aim at the "
-        "middle ride, and a few expensive rides "
-        "raise the mean. With the bias correction they were 0.05 USD too low."
+        "Overall, its predictions were 0.45 USD too low (0.25 USD too low when it was approved): they aim at the "
+        "median ride, and a few expensive rides raise the mean. With the bias correction they would have been 0.05 USD "
+        "too low."
     )
     assert (
         "Its error was 0.21 USD a ride higher than when it was approved (2.10 USD, base)"
@@ -118,7 +118,7 @@ def test_a_rule_that_production_has_not_learned_is_named_in_every_later_month(of
     assert march.sentences[-1].endswith(" What is in production has not learned it.")
     asked = office.ask("2015-04", "4", "1")
     april = page(office, home, "2015-04")
-    assert april.what_changed.short == "Nothing new, but a rule is not learned"
+    assert april.what_changed.short == "Nothing this month, but production has yet to learn a rule"
     assert april.what_changed.sentences[-1].startswith("In force since 2015-03-22: Bridge and tunnel tolls")
     shown = words(render(april))
     assert "not learned by production" in shown

@@ -159,6 +159,8 @@ def test_a_lesson_that_makes_the_candidate_no_better_is_not_kept(world: World, m
     assert (candidate.version, candidate.lesson_version, candidate.keeps_lesson) == ("1", "2", False)
     assert record.candidate == "1"
     assert record.gains.all.total == 0, "production against itself"
+    (lesson,) = [version for version in all_versions(world.registry) if str(version.version) == "2"]
+    assert lesson.description.endswith("version 1 was kept, and nobody is asked about this one.")
 
 
 @pytest.mark.slow
