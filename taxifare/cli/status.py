@@ -40,7 +40,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def lines_of(found: Status, settings: Settings, width: int = USUAL_WIDTH) -> list[str]:
-    """Returns the screen, line by line; no line but a command or a path is longer than the terminal is wide, or than 80.
+    """Returns the screen, line by line; no line but commands and paths is longer than the terminal, or than 80.
 
     Args:
         found: What is shown.
