@@ -134,6 +134,8 @@ def test_features_that_an_earlier_release_stored_are_not_read(
         pd.testing.assert_frame_equal(found.training.reset_index(drop=True), made_now.training, check_like=True)
 
 
+# What a checksum finds in bytes does not depend on where they were read from.
+@pytest.mark.parametrize("lake", ["folder", pytest.param("bucket", marks=pytest.mark.slow)], indirect=True)
 def test_a_file_that_was_damaged_is_never_read_as_other_values(lake: UPath, trips: Trips) -> None:
     manager, path = ParquetIOManager(lake, "fare"), lake / "trips" / "2015-01-01.parquet"
     write(manager, trips)
@@ -225,14 +227,22 @@ class DyingBaseTripsIOManager(BaseTripsIOManager):
         raise KeyboardInterrupt
 
 
-def test_the_base_years_come_back_a_part_at_a_time_and_survive_a_writer_that_dies(lake: UPath, tmp_path: Path) -> None:
-    settings = small_settings(tmp_path)
-    trips = base_file(settings)
+@pytest.fixture(scope="module")
+def base_years(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseTrips, BaseTrips]:
+    """The base years of two cities; not to be changed."""
+    home = tmp_path_factory.mktemp("base")
+    return base_file(small_settings(home)), base_file(small_settings(home, seed=2))
+
+
+def test_the_base_years_come_back_a_part_at_a_time_and_survive_a_writer_that_dies(
+    lake: UPath, base_years: tuple[BaseTrips, BaseTrips]
+) -> None:
+    trips, others = base_years
     assert BaseTripsIOManager(lake, "fare").stored() is None
     write_base(BaseTripsIOManager(lake, "fare"), trips)
     pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.batches(), ignore_index=True))
     with pytest.raises(KeyboardInterrupt):
-        write_base(DyingBaseTripsIOManager(lake, "fare"), base_file(small_settings(tmp_path, seed=2)))
+        write_base(DyingBaseTripsIOManager(lake, "fare"), others)
     pd.testing.assert_frame_equal(stored_base(lake), pd.concat(trips.batches(), ignore_index=True))
     assert files_in(lake) == ["base_trips.parquet"]
 

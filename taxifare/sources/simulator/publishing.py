@@ -1,5 +1,8 @@
 """What becomes of rides on their way into the published file: keys, passengers, and what goes wrong."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -42,20 +45,26 @@ def keys_of(start: np.datetime64, seconds: Integers) -> pd.Series:
     return pd.Series(text, dtype=DTYPES["text"])
 
 
-def with_defects(rng: np.random.Generator, rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows as they are published: with what goes wrong between meter and file, at its natural rate."""
-    pickup, dropoff = ["pickup_longitude", "pickup_latitude"], ["dropoff_longitude", "dropoff_latitude"]
+def spoil(rng: np.random.Generator, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Ensures that the columns are as they are published: with what goes wrong between meter and file, as often."""
+    pickup, dropoff = ("pickup_longitude", "pickup_latitude"), ("dropoff_longitude", "dropoff_latitude")
+    fares, passengers = columns["fare_amount"], columns["passenger_count"]
 
     def some(share: float) -> npt.NDArray[np.intp]:
-        return np.flatnonzero(rng.random(len(rows)) < share)
+        return np.flatnonzero(rng.random(len(fares)) < share)
 
-    for columns, share in ((pickup + dropoff, ZERO_COORDINATES), (pickup, ZERO_PICKUP), (dropoff, ZERO_DROPOFF)):
-        rows.loc[some(share), columns] = 0.0
-    rows.loc[some(NULL_DROPOFFS), dropoff] = np.nan
-    rows.loc[some(NO_PASSENGERS), "passenger_count"] = 0
-    rows.loc[some(ABSURD_PASSENGERS), "passenger_count"] = 208
+    for ends, share, wrong in (
+        (pickup + dropoff, ZERO_COORDINATES, 0.0),
+        (pickup, ZERO_PICKUP, 0.0),
+        (dropoff, ZERO_DROPOFF, 0.0),
+        (dropoff, NULL_DROPOFFS, np.nan),
+    ):
+        rides = some(share)
+        for name in ends:
+            columns[name][rides] = wrong
+    passengers[some(NO_PASSENGERS)] = 0
+    passengers[some(ABSURD_PASSENGERS)] = 208
     negative, absurd = some(NEGATIVE_FARES), some(ABSURD_FARES)
-    rows.loc[negative, "fare_amount"] *= -1
-    rows.loc[some(ZERO_FARES), "fare_amount"] = 0.0
-    rows.loc[absurd, "fare_amount"] = 6770.0
-    return rows
+    fares[negative] *= -1
+    fares[some(ZERO_FARES)] = 0.0
+    fares[absurd] = 6770.0

@@ -13,7 +13,7 @@ from taxifare.sources.base import MonthNotPublishedError, NoBaseError, TripSourc
 from taxifare.sources.simulator.city import draw_journeys, draw_points_km, from_grid_km
 from taxifare.sources.simulator.demand import DEMAND_BY_MONTH, draw_pickups_s
 from taxifare.sources.simulator.meter import draw_fares_usd
-from taxifare.sources.simulator.publishing import ROUND_TRIPS, draw_passengers, keys_of, with_defects
+from taxifare.sources.simulator.publishing import ROUND_TRIPS, draw_passengers, keys_of, spoil
 from taxifare.sources.simulator.traffic import draw_route_km, draw_times_min, not_walked
 from taxifare.trips.months import Month, months_between, parse_month
 from taxifare.trips.publication import BasePublication, Publication
@@ -158,17 +158,20 @@ class Simulator(TripSource):
         dropoff_km = np.where(returns, pickup_km + rng.normal(0, 0.01, pickup_km.shape), dropoff_km)
         pickup_longitude, pickup_latitude = from_grid_km(*pickup_km)
         dropoff_longitude, dropoff_latitude = from_grid_km(*dropoff_km)
-        rows = pd.DataFrame(
+        columns = {
+            "pickup_longitude": pickup_longitude,
+            "pickup_latitude": pickup_latitude,
+            "dropoff_longitude": dropoff_longitude,
+            "dropoff_latitude": dropoff_latitude,
+            "passenger_count": draw_passengers(rng, trips),
+            "fare_amount": np.round(fare_usd, 2),
+        }
+        spoil(rng, columns)
+        return pd.DataFrame(
             {
                 "key": keys_of(start, seconds),
                 "pickup_datetime": pickup_times,
-                "pickup_longitude": pickup_longitude,
-                "pickup_latitude": pickup_latitude,
-                "dropoff_longitude": dropoff_longitude,
-                "dropoff_latitude": dropoff_latitude,
-                "passenger_count": draw_passengers(rng, trips),
-                "fare_amount": np.round(fare_usd, 2),
+                **columns,
                 "dropoff_datetime": pickup_times + np.round(duration_min * 60).astype("timedelta64[s]"),
             }
         )
-        return with_defects(rng, rows)
