@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetPydanticSchema,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     model_validator,
@@ -31,9 +32,10 @@ from upath import UPath
 from taxifare import secrets
 from taxifare.buckets import EXTRAS, ensure_client
 from taxifare.errors import MiswrittenError
-from taxifare.texts import EXPECTED
+from taxifare.texts import EXPECTED, did_you_mean
 from taxifare.trips.cities import City
 from taxifare.trips.city_files import CityFile, city_named
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.targets import Target, target_in
 
 ENV_FILE = ".env"
@@ -272,7 +274,51 @@ class SubjectSettings(Group):
         return target_in(self.city, self.target)
 
 
-class ServiceSettings(SubjectSettings, HomeSettings):
+def _column_names(value: object) -> object:
+    """Reads `pickup_datetime=tpep_pickup,fare_amount=price`: our names of columns, and those that files have."""
+    if not isinstance(value, str):
+        return value
+    pairs = [tuple(map(str.strip, one.split("=", 1))) for one in value.split(",") if one.strip()]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(f"expected pairs as in pickup_datetime=tpep_pickup,fare_amount=price, received {value!r}")
+        if pair[0] not in COLUMN_NAMES:
+            meant = (
+                f" (did you mean {pair[1]}={pair[0]}?)"
+                if pair[1] in COLUMN_NAMES
+                else did_you_mean(pair[0], COLUMN_NAMES)
+            )
+            raise ValueError(
+                f"expected a column of the trip table before each = ({', '.join(COLUMN_NAMES)}), received "
+                f"{pair[0]!r}{meant}"
+            )
+    for place, names in enumerate(zip(*pairs, strict=True)):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"expected each name once {'before' if place == 0 else 'after'} =, received {twice!r} twice"
+            )
+    return tuple(pairs)
+
+
+ColumnNames = Annotated[
+    tuple[tuple[str, str], ...],
+    NoDecode,
+    BeforeValidator(_column_names),
+    PlainSerializer(lambda pairs: ",".join("=".join(pair) for pair in pairs)),
+]
+
+
+class OwnFileSettings(Group):
+    """Files of one's own: of trips, and of rides to be priced."""
+
+    trip_columns: ColumnNames = Field(
+        (),
+        description="Names of columns in your files of trips and rides, as in fare_amount=price,pickup_datetime=at",
+    )
+
+
+class ServiceSettings(SubjectSettings, HomeSettings, OwnFileSettings):
     """Who is answered, from where, and what is kept of it."""
 
     service_listen: HostAndPort = Field(

@@ -42,6 +42,7 @@ from taxifare.environment import (
     OptionalAddress,
     OptionalSecret,
     OptionalText,
+    OwnFileSettings,
     Place,
     ServiceSettings,
     SettingsError,
@@ -56,7 +57,6 @@ from taxifare.environment import (
 from taxifare.texts import did_you_mean, written_as
 from taxifare.trips.meters import Meter
 from taxifare.trips.months import Month, parse_month
-from taxifare.trips.table import COLUMN_NAMES
 
 _log = logging.getLogger(__name__)
 
@@ -264,42 +264,7 @@ class SourceSettings(BaseYearsSettings, MonthSettings, ProblemSettings, HomeSett
             )
 
 
-def _column_names(value: object) -> object:
-    """Reads `pickup_datetime=tpep_pickup,fare_amount=price`: our names of columns, and those that files have."""
-    if not isinstance(value, str):
-        return value
-    pairs = [tuple(map(str.strip, one.split("=", 1))) for one in value.split(",") if one.strip()]
-    for pair in pairs:
-        if len(pair) != 2 or not all(pair):
-            raise ValueError(f"expected pairs as in pickup_datetime=tpep_pickup,fare_amount=price, received {value!r}")
-        if pair[0] not in COLUMN_NAMES:
-            meant = (
-                f" (did you mean {pair[1]}={pair[0]}?)"
-                if pair[1] in COLUMN_NAMES
-                else did_you_mean(pair[0], COLUMN_NAMES)
-            )
-            raise ValueError(
-                f"expected a column of the trip table before each = ({', '.join(COLUMN_NAMES)}), received "
-                f"{pair[0]!r}{meant}"
-            )
-    for place, names in enumerate(zip(*pairs, strict=True)):
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(
-                f"expected each name once {'before' if place == 0 else 'after'} =, received {twice!r} twice"
-            )
-    return tuple(pairs)
-
-
-ColumnNames = Annotated[
-    tuple[tuple[str, str], ...],
-    NoDecode,
-    BeforeValidator(_column_names),
-    PlainSerializer(lambda pairs: ",".join("=".join(pair) for pair in pairs)),
-]
-
-
-class FolderSettings(SourceSettings):
+class FolderSettings(SourceSettings, OwnFileSettings):
     """A folder of trip files."""
 
     trip_folder: PathOrPlace = Field(
@@ -312,13 +277,6 @@ class FolderSettings(SourceSettings):
     trip_folder_base: str = Field("taxi_base_*", description="Name of the base years' file in TRIP_FOLDER, a pattern")
     trip_folder_quiet_s: float = Field(
         10, description="A file in TRIP_FOLDER waits until it has been unchanged for so many seconds", ge=0
-    )
-
-    trip_columns: ColumnNames = Field(
-        (),
-        description=(
-            "Names of columns in TRIP_FOLDER's files, as in fare_amount=price,pickup_datetime=at; others are left out"
-        ),
     )
 
     @property
@@ -337,10 +295,10 @@ class FolderSettings(SourceSettings):
     def _folder_is_named(self) -> Self:
         if self.trip_source == "folder" and self.trip_folder is None:
             raise ValueError("TRIP_SOURCE=folder needs TRIP_FOLDER, the folder of the trip files")
-        if self.trip_source != "folder" and self.trip_columns:
+        if self.trip_source == "bigquery" and self.trip_columns:
             raise ValueError(
-                f"TRIP_COLUMNS is for TRIP_SOURCE=folder, received TRIP_SOURCE={self.trip_source}; in BigQuery, a view "
-                "names columns"
+                "TRIP_COLUMNS is for files of your own, received TRIP_SOURCE=bigquery; in BigQuery, a view names "
+                "columns"
             )
         return self
 

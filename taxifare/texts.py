@@ -137,6 +137,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_words[found[0]] if found else None
 
 
+def same_words(name: str, known: Iterable[str]) -> str | None:
+    """Returns the first known name that has the words of one, in whatever letters and order; None where none has.
+
+    >>> same_words("pickup_longitude", ["PICKUP-LONGITUDE"]), same_words("key", ["keys"])
+    ('PICKUP-LONGITUDE', None)
+    """
+    return next((one for one in known if _by_words(one) == _by_words(name)), None)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns the end of a message about an unknown name: the known one that is most like it, if any is.
 

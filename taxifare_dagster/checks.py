@@ -35,11 +35,11 @@ from taxifare.operations.month_pages import renew_pages
 from taxifare.settings import Settings
 from taxifare.training.appraisal import change_since_approval
 from taxifare.training.base_trips import SAMPLE_TRIPS, BaseTrips
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.dropped import why_dropped
 from taxifare.trips.editions import Trips
 from taxifare.trips.preparation import Inspection, inspect_clean, inspect_published
 from taxifare.trips.stored import StoredTrips
-from taxifare.trips.table import COORDINATES
 from taxifare_dagster import metadata
 from taxifare_dagster.assets.models import all_months
 from taxifare_dagster.assets.production import production_model

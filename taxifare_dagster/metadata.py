@@ -42,9 +42,9 @@ from taxifare.texts import one_line
 from taxifare.training.appraisal import quoted_mae
 from taxifare.training.candidates import Candidate
 from taxifare.training.challengers import Standing
+from taxifare.trips.columns import TRIP_COLUMNS, Column
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
-from taxifare.trips.table import TRIP_COLUMNS, Column
 from taxifare.trips.targets import Unit
 
 Metadata = Mapping[str, Any]

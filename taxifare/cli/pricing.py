@@ -1,5 +1,7 @@
 """Prices of rides: `predict`. It starts in a fraction of a second, so it imports nothing but what prices rides."""
 
+import gzip
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,7 +11,7 @@ from typing import IO, Annotated
 import typer
 
 from taxifare.cli.alone import command_alone, errors_told, misused
-from taxifare.environment import ServiceSettingsInForce, read_settings
+from taxifare.environment import ServiceSettings, ServiceSettingsInForce, read_settings
 from taxifare.errors import MiswrittenError
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle
@@ -29,7 +31,9 @@ app = command_alone()
 def predict(
     file: Annotated[
         str | None,
-        typer.Argument(help="Rides: CSV, parquet, or - for CSV from standard input.", show_default=False),
+        typer.Argument(
+            help="Rides: CSV (also .csv.gz), parquet, or - for CSV from standard input.", show_default=False
+        ),
     ] = None,
     at: Annotated[
         str | None, typer.Option(help=f'When the ride begins, on the city\'s clock: "{EXAMPLE_TIME}".')
@@ -44,6 +48,11 @@ def predict(
     ] = _STANDARD,
 ) -> None:
     """Ask the model in production for the price of one ride, or of all rides of a file.
+
+    Quote "on the meter" (in a file quoted_fare_usd, or _eur, …): the prediction as the meter would show it. Seven rides
+    in ten cost no more than "upper"; "corrected" is for sums of many rides, for it has no bias.
+
+    A file's columns are called, and its times are read, as in files of trips: see TRIP_COLUMNS and docs/trips.md.
 
     Exit code 3 if some rides of a file could not be priced: standard error says which, and the column fault why.
     """
@@ -68,7 +77,10 @@ def bundle_in_force() -> tuple[Bundle, int | None]:
         SettingsError: A setting is not as expected.
         ToldError: Nothing is in production, it is not fit to serve, or what is cannot be told.
     """
-    settings = read_settings(ServiceSettingsInForce)
+    return _bundle_of(read_settings(ServiceSettingsInForce))
+
+
+def _bundle_of(settings: ServiceSettings) -> tuple[Bundle, int | None]:
     if (place := settings.service_bundle) is not None:
         return Bundle.read(place, city=settings.city, target=settings.target), None
     promotion, bundle = in_force.model_in(settings.lake, settings.city, settings.target)
@@ -103,6 +115,8 @@ def price(at: str, start: str, end: str, passengers: int) -> tuple[list[str], tu
         found["on the meter"] = quotes.quoted[0]
     promotion = "" if sequence is None else f", promotion {sequence}"
     lines = [f"{name:13}{value:8.2f} {manifest.unit}" for name, value in found.items()]
+    to_quote = list(found).index("on the meter" if manifest.meter else manifest.target)
+    lines[to_quote] += "  (to quote)"
     return [*lines, f"{'version':13}{manifest.version:>8}{promotion}"], bundle.unlearned(ride.pickup_datetime)
 
 
@@ -153,11 +167,11 @@ def _place(option: str, written: str) -> tuple[float, float]:
 
 
 def _price_file(file: str, output: str) -> None:
-    from taxifare.serving.files import KINDS, RideFileError, kind_of, score
+    from taxifare.serving.files import KINDS, Form, RideFileError, columns_of, kind_of, score
 
     name = "standard input" if file == _STANDARD else file
     try:
-        kind = "csv" if file == _STANDARD else kind_of(file)
+        kind = "csv" if file == _STANDARD else kind_of(re.sub(r"(?i)\.csv\.gz$", ".csv", file))
     except RideFileError as error:
         raise misused("file", error) from None
     ending = next(ending for ending, of in KINDS.items() if of == kind)
@@ -165,15 +179,27 @@ def _price_file(file: str, output: str) -> None:
         raise misused("--output", "expected a file: parquet is nothing for a terminal")
     if output != _STANDARD and not output.lower().endswith(ending):
         raise misused("--output", f"expected a file that ends in {ending}, as the rides do, received {output}")
-    bundle, _ = bundle_in_force()
+    settings = read_settings(ServiceSettingsInForce)
+    bundle, _ = _bundle_of(settings)
     with _opened(file) as rides, _written(output) as answers:
         try:
-            scored = score(rides, answers, kind, bundle, on_rows=_tell_rows)
+            scored = score(rides, answers, kind, bundle, Form.of(settings), on_rows=_tell_rows)
         except RideFileError as error:
             raise RideFileError(f"{name}: {error}") from None
     first_line = 2 if kind == "csv" else 1
     for row, what in scored.examples:
         typer.echo(f"{name}, line {row - 1 + first_line}: {what}", err=True)
+    if scored.calls_itself_utc:
+        typer.echo(
+            f"{name}: its times call themselves UTC and were taken for the clock of {bundle.manifest.city_facts.name}, "
+            "as in files of trips: if they are UTC, write them with the city's offset",
+            err=True,
+        )
+    upper, corrected, quoted = columns_of(bundle.manifest.unit)[1:4]
+    typer.echo(
+        f"To quote: {quoted}. Seven rides in ten cost no more than {upper}; {corrected} is for sums of many rides.",
+        err=True,
+    )
     if scored.refused:
         more = scored.refused - len(scored.examples)
         also = f", {more:,} of them not shown" if more else ""
@@ -192,7 +218,9 @@ def _tell_rows(done: int) -> None:
 
 
 def _opened(file: str) -> AbstractContextManager[IO[bytes]]:
-    return nullcontext(sys.stdin.buffer) if file == _STANDARD else Path(file).open("rb")
+    if file == _STANDARD:
+        return nullcontext(sys.stdin.buffer)
+    return gzip.GzipFile(file) if file.lower().endswith(".gz") else Path(file).open("rb")  # type: ignore[return-value]
 
 
 @contextmanager

@@ -29,8 +29,8 @@ from taxifare.model.exposure import Exposure
 from taxifare.model.quiet import load_tensorflow
 from taxifare.trips import stored
 from taxifare.trips.cities import City
+from taxifare.trips.columns import KNOWN_AT_PICKUP
 from taxifare.trips.features import check_computable, feature_names
-from taxifare.trips.table import KNOWN_AT_PICKUP
 
 if TYPE_CHECKING:
     import keras

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.trips.cities import City
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.features import feature_names
-from taxifare.trips.table import COORDINATES
 
 BINS = 10
 """Bins of the population stability index: tenths of the reference."""

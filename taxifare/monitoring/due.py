@@ -18,7 +18,7 @@ from taxifare.monitoring.gathering import months_of_lines, sources_of
 from taxifare.monitoring.joining import joined_with, told_ids
 from taxifare.serving import outcome_log, prediction_log
 from taxifare.serving.batches import priced_files
-from taxifare.serving.files import RideFileError, months_of_answers
+from taxifare.serving.files import Form, RideFileError, months_of_answers
 from taxifare.serving.segments import segments_in
 from taxifare.settings import Settings
 from taxifare.trips.months import Month, parse_month
@@ -78,7 +78,7 @@ def _quoted(settings: Settings) -> Iterator[tuple[str, frozenset[Month]]]:
     if settings.inbox is not None:
         with suppress(FileNotFoundError):  # `inbox_sensor` reports a missing inbox
             for answers, receipt in priced_files(settings.inbox):
-                yield f"{answers.name}:{receipt.edition}", _months_of(answers, receipt.edition)
+                yield f"{answers.name}:{receipt.edition}", _months_of(answers, receipt.edition, Form.of(settings))
 
 
 @lru_cache(maxsize=10_000)
@@ -92,10 +92,10 @@ def _months_in(segment: UPath) -> frozenset[Month]:
 
 
 @lru_cache(maxsize=1_000)
-def _months_of(answers: UPath, edition: str) -> frozenset[Month]:
+def _months_of(answers: UPath, edition: str, form: Form) -> frozenset[Month]:
     del edition  # part of the cache key: another edition at the same place has other rides
     try:
-        return frozenset(map(parse_month, months_of_answers(answers)))
+        return frozenset(map(parse_month, months_of_answers(answers, form)))
     except RideFileError:
         return frozenset()
 

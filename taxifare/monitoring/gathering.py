@@ -23,14 +23,14 @@ from taxifare.monitoring.errors import MonitoringError
 from taxifare.monitoring.outcomes import PREDICTIONS
 from taxifare.serving import prediction_log
 from taxifare.serving.batches import Receipt, priced_files
-from taxifare.serving.files import Answered, RideFileError, answered, kind_of
+from taxifare.serving.files import Answered, Form, RideFileError, answered, kind_of
 from taxifare.serving.rides import FIELDS
 from taxifare.serving.segments import segments_in
 from taxifare.serving.zones import ENDS, Zones, zones_of
 from taxifare.settings import Settings
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.months import Month, parse_month
-from taxifare.trips.table import COORDINATES
 from taxifare.whole_files import whole_file
 
 Mark = TypeVar("Mark")
@@ -298,7 +298,7 @@ def _priced(inbox: UPath | None, month: Month, settings: Settings, sources: set[
     for answers, receipt in files:
         try:
             with suppress(FileNotFoundError), answers.open("rb") as file:  # removed in the meantime
-                for part in answered(file, kind_of(answers.name), settings.target_facts.unit):
+                for part in answered(file, kind_of(answers.name), settings.target_facts.unit, Form.of(settings)):
                     quotes = _of_file(part, receipt, month)
                     sources |= {f"{answers.name}:{receipt.edition}"} if len(quotes) else set()
                     yield quotes

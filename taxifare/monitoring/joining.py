@@ -23,7 +23,7 @@ from taxifare.serving import outcome_log
 from taxifare.serving.outcome_log import ToldOutcome
 from taxifare.serving.segments import lines_of
 from taxifare.settings import Settings
-from taxifare.trips.table import COORDINATES
+from taxifare.trips.columns import COORDINATES
 from taxifare.whole_files import whole_file
 
 PUBLISHED, TOLD, UNSOUND, ANOTHER, CONTRADICTED, WAITING = (

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.features import haversine_km
-from taxifare.trips.table import COORDINATES
 
 PREDICTIONS = pa.schema(
     [

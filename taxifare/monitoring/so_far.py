@@ -24,11 +24,12 @@ from taxifare.training.candidacy import Candidacy
 from taxifare.training.challengers import OnEpoch
 from taxifare.training.staging import stage
 from taxifare.trips.cleaning import row_hashes
+from taxifare.trips.columns import COLUMN_NAMES, COORDINATES, TRIP_COLUMNS
 from taxifare.trips.editions import SO_FAR, Edition, Trips
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.preparation import preprocess
 from taxifare.trips.splitting import SplitError, split_by_time
-from taxifare.trips.table import COLUMN_NAMES, COORDINATES, DTYPES, TRIP_COLUMNS
+from taxifare.trips.table import DTYPES
 
 
 class TooFewSoFarError(RuntimeError):

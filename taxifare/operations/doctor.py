@@ -47,12 +47,12 @@ from taxifare.sources.whole_months import why_waiting
 from taxifare.texts import counted
 from taxifare.trips.city_files import CityFile
 from taxifare.trips.cleaning import clean
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.dropped import why_dropped
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import faults_of
 from taxifare.trips.publication import Publication
-from taxifare.trips.table import COORDINATES
 from taxifare.workers import Workers
 
 _TIMEOUT_S = 5

@@ -12,7 +12,7 @@ import msgspec
 from upath import UPath
 
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.files import KINDS, RideFileError, Scored, kind_of, score
+from taxifare.serving.files import KINDS, OURS, Form, RideFileError, Scored, kind_of, score
 from taxifare.serving.in_force import InForce
 from taxifare.whole_files import whole_file
 
@@ -48,7 +48,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None = None
 
 
-def score_file(rides: UPath, answers: UPath, bundle: Bundle) -> Scored:
+def score_file(rides: UPath, answers: UPath, bundle: Bundle, form: Form = OURS) -> Scored:
     """Returns the result of pricing a file of rides; its answers are in place, whole, or unchanged if it fails.
 
     Raises:
@@ -56,7 +56,7 @@ def score_file(rides: UPath, answers: UPath, bundle: Bundle) -> Scored:
         FileNotFoundError: It does not exist.
     """
     with whole_file(answers) as unfinished, rides.open("rb") as read, unfinished.open("wb") as written:
-        return score(read, written, kind_of(rides.name), bundle, threads=_THREADS)
+        return score(read, written, kind_of(rides.name), bundle, form, threads=_THREADS)
 
 
 def answers_of(rides: UPath) -> UPath:
@@ -112,7 +112,7 @@ def priced_files(inbox: UPath) -> Iterator[tuple[UPath, Receipt]]:
             yield answers_of(inbox / name), receipt
 
 
-def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: datetime) -> Receipt:
+def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: datetime, form: Form = OURS) -> Receipt:
     """Returns the receipt of a file, which is priced now, or holds no rides, as the receipt then says.
 
     Args:
@@ -120,13 +120,14 @@ def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: dateti
         promotion: The promotion in force.
         bundle: Its model.
         now: When.
+        form: How the file is written.
 
     Raises:
         FileNotFoundError: It no longer exists.
     """
     edition = edition_of(rides)
     try:
-        scored, fault = score_file(rides, answers_of(rides), bundle), None
+        scored, fault = score_file(rides, answers_of(rides), bundle, form), None
     except RideFileError as error:
         scored, fault = Scored(0, 0, ()), str(error)
         # Answers to a previous file of this name are not answers to this one.

@@ -1,16 +1,18 @@
 """Files of rides, CSV or parquet, of any length: read in parts, priced, and written with the answers beside each ride.
 
-A row that is not a ride that can be priced keeps its place, with its fault in `fault`; all others are priced.
+Their columns are called and their times are read as those of files of trips are, so a month's file can be priced as it
+is. A row that is not a ride that can be priced keeps its place, with its fault in `fault`; all others are priced.
 """
 
 import io
 import re
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Any, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +22,16 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from upath import UPath
 
+from taxifare.environment import ServiceSettings
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.rides import FIELDS, PLACES, WALL_CLOCK, Fault, Limits, Numbers, Rides, remarks, shown, unfit
+from taxifare.serving.rides import FIELDS, PLACES, Fault, Limits, Numbers, Rides, remarks, shown, unfit
+from taxifare.trips.clock import ClockError, Offsets, offsets_in, wall_clock_if_any
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.csv_blocks import open_csv
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.targets import column_of
-from taxifare.trips.text_files import NUMBERS_AS_IN, instead_of_csv, meant, too_many_fields
+from taxifare.trips.text_files import NUMBERS_AS_IN, OWN_NAMES, instead_of_csv, mapping, too_many_fields
 
 Kind = Literal["csv", "parquet"]
 
@@ -51,9 +56,43 @@ _DECIMAL_COMMA = re.compile(r"'\s*[+-]?\d+,\d+\s*'")
 
 Batch: TypeAlias = pa.RecordBatch
 
+_Timed: TypeAlias = tuple[Batch, npt.NDArray[np.datetime64]]
+"""Rows, and when their rides begin."""
+
 
 class RideFileError(ToldError, ValueError):
     """A file is not a file of rides; says which column or line, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How files of rides are written.
+
+    Attributes:
+        columns: What columns are called in them, by pairs of our names and theirs, as TRIP_COLUMNS says.
+        time_zone: Of the city; None where times have no offsets.
+    """
+
+    columns: tuple[tuple[str, str], ...]
+    time_zone: str | None
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> Self:
+        """Returns the form of somebody's own files."""
+        return cls(settings.trip_columns, settings.city.time_zone)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What columns are called that have a name of their own, by our names."""
+        return dict(self.columns)
+
+    def column(self, field: str) -> str:
+        """Returns what the column of a ride's field is called."""
+        return self.names.get(field, field)
+
+
+OURS = Form((), None)
+"""The form of files that the project has written."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +103,13 @@ class Scored:
         rides: How many rows it has.
         refused: How many of them are not rides that can be priced.
         examples: The first of those: the row, counted from 1 without the header, and what is wrong with it.
+        calls_itself_utc: Whether times that call themselves UTC were taken for the city's clock, as in files of trips.
     """
 
     rides: int
     refused: int
     examples: tuple[tuple[int, str], ...]
+    calls_itself_utc: bool = False
 
 
 def kind_of(name: str) -> Kind:
@@ -101,6 +142,7 @@ def score(
     answers: IO[bytes],
     kind: Kind,
     bundle: Bundle,
+    form: Form = OURS,
     *,
     threads: int = 1,
     on_rows: Callable[[int], None] = lambda _rows: None,
@@ -114,6 +156,7 @@ def score(
         answers: Where the answers go.
         kind: Kind of both.
         bundle: Prices rides.
+        form: How the rides are written.
         threads: How many price rides in parallel.
         on_rows: Called now and then with the number of rows done.
 
@@ -122,17 +165,19 @@ def score(
     """
     unit = bundle.manifest.unit
     schema, batches = _opened(rides, kind)
-    _ensure_columns(schema, columns_of(unit))
+    _ensure_columns(schema, form, columns_of(unit))
+    clock = _Clock(form, _offsets(rides, kind, schema, form))
     whole = pa.schema([*schema, *_answer_fields(unit)])
     total, refused = 0, 0
     examples: list[tuple[int, str]] = []
     with _writer(answers, whole, kind) as writer:
-        for batch, faults in _side_by_side(lambda one: _scored(one, whole, bundle), batches, threads):
+        timed = ((batch, clock.moments(batch)) for batch in batches)
+        for batch, faults in _side_by_side(lambda one: _scored(*one, whole, bundle, form), timed, threads):
             writer.write_batch(batch)
             examples += [(total + 1 + row, what) for row, what in faults.items()][: _EXAMPLES - len(examples)]
             total, refused = total + len(batch), refused + len(faults)
             on_rows(total)
-    return Scored(total, refused, tuple(examples))
+    return Scored(total, refused, tuple(examples), clock.seen.utc and not clock.seen.other)
 
 
 @dataclass(frozen=True)
@@ -146,25 +191,27 @@ class Answered:
     quoted: Numbers
 
 
-def answered(answers: IO[bytes], kind: Kind, unit: str) -> Iterator[Answered]:
+def answered(answers: IO[bytes], kind: Kind, unit: str, form: Form = OURS) -> Iterator[Answered]:
     """Yields what a file of answers says about rides that have an id and were priced; nothing if there are none.
 
     Raises:
         RideFileError: It is not a file of answers in that unit.
     """
     schema, batches = _opened(answers, kind)
-    names = (RIDE_ID, *FIELDS, *columns_of(unit))
+    names = (RIDE_ID, *map(form.column, FIELDS), *columns_of(unit))
     if RIDE_ID not in schema.names:
         return
     if missing := [name for name in names if name not in schema.names]:
         raise RideFileError(f"expected a file of answers in {unit}, received one without {missing[0]}")
     fare, _, _, quoted, *_ = columns_of(unit)
+    clock = _Clock(form, _offsets(answers, kind, schema, form))
     for batch in map(_named, batches):
         ids, versions = (_plain(batch.column(name)).cast(pa.string()) for name in (RIDE_ID, VERSION))
-        yield Answered(ids, _rides(batch), versions, _numbers(batch.column(fare)), _numbers(batch.column(quoted)))
+        rides = _rides(batch, clock.moments(batch), form)
+        yield Answered(ids, rides, versions, _numbers(batch.column(fare)), _numbers(batch.column(quoted)))
 
 
-def months_of_answers(answers: UPath) -> set[str]:
+def months_of_answers(answers: UPath, form: Form = OURS) -> set[str]:
     """Returns the months (`YYYY-MM`) in which a file's rides begin that have an id and were priced.
 
     Raises:
@@ -172,10 +219,11 @@ def months_of_answers(answers: UPath) -> set[str]:
     """
     found: set[str] = set()
     with answers.open("rb") as file:
-        schema, batches = _opened(file, kind_of(answers.name))
-        if {RIDE_ID, FAULT, "pickup_datetime"} <= set(schema.names):
+        schema, batches = _opened(file, kind := kind_of(answers.name))
+        if {RIDE_ID, FAULT, form.column("pickup_datetime")} <= set(schema.names):
+            clock = _Clock(form, _offsets(file, kind, schema, form))
             for batch in map(_named, batches):
-                months = np.unique(_moments(batch.column("pickup_datetime")).astype("datetime64[M]"))
+                months = np.unique(clock.moments(batch).astype("datetime64[M]"))
                 found |= {str(month) for month in months if not np.isnat(month)}
     return found
 
@@ -185,22 +233,86 @@ def _named(answers: Batch) -> Batch:
     return answers.filter(pc.and_(pc.is_null(answers.column(FAULT)), pc.is_valid(answers.column(RIDE_ID))))
 
 
-def _opened(rides: IO[bytes], kind: Kind) -> tuple[pa.Schema, Iterator[Batch]]:
-    """Returns the columns of a file and its rows; those of a CSV file all as text, so that no value is changed."""
-    if kind == "csv" and (instead := instead_of_csv(_beginning(rides))) is not None:
-        raise RideFileError(instead)
+class _Clock:
+    """Reads the pickup times of a file, a part after the other, as those of a file of trips are read as a whole."""
+
+    def __init__(self, form: Form, offsets: Offsets | None) -> None:
+        """Begins a file.
+
+        Args:
+            form: How it is written.
+            offsets: Which its times have; None of a pipe, of which that is known at its end.
+        """
+        self._form, self._whole = form, offsets
+        self.seen = offsets or Offsets(utc=False, other=False)
+
+    def moments(self, rides: Batch) -> npt.NDArray[np.datetime64]:
+        """Returns times to the second on the city's clock, NaT for anything that is not a time.
+
+        Raises:
+            RideFileError: Times of a pipe that called themselves UTC were taken for the city's clock, and now one has
+                another offset; or the city's clock is not known.
+        """
+        column = _plain(rides.column(name := self._form.column("pickup_datetime")))
+        if self._whole is None:
+            here = offsets_in(column)
+            if here.other and self.seen.utc and not self.seen.other:
+                raise RideFileError(
+                    f"{name}: expected times of one kind, received UTC and then another offset: whether UTC is the "
+                    "city's clock depends on the whole file, so price it as a file"
+                )
+            self.seen = Offsets(self.seen.utc or here.utc, self.seen.other or here.other)
+        try:
+            moments = wall_clock_if_any(column, self._form.time_zone, is_mixed=self.seen.other)
+        except ClockError as error:
+            raise RideFileError(f"{name}: {error}") from None
+        return moments.astype("datetime64[s]")
+
+
+def _offsets(rides: IO[bytes], kind: Kind, schema: pa.Schema, form: Form) -> Offsets | None:
+    """Returns which offsets the times of a file have; None of a pipe. The file stays where it is."""
+    name = form.column("pickup_datetime")
+    if not rides.seekable() or form.time_zone is None:
+        return None
+    if pa.types.is_timestamp(kept := schema.field(name).type):
+        return offsets_in(pa.array([], kept))
+    place, found = rides.tell(), Offsets(utc=False, other=False)
+    rides.seek(0)
+    for batch in _opened(rides, kind, [name])[1]:
+        here = offsets_in(_plain(batch.column(0)))
+        found = Offsets(found.utc or here.utc, found.other or here.other)
+    rides.seek(place)
+    return found
+
+
+def _opened(rides: IO[bytes], kind: Kind, columns: list[str] | None = None) -> tuple[pa.Schema, Iterator[Batch]]:
+    """Returns the columns of a file and its rows; those of a CSV file all as text, so that no value is changed.
+
+    Args:
+        rides: The file.
+        kind: Of it.
+        columns: Which are read, None: all.
+    """
     try:
+        if kind == "csv" and (instead := instead_of_csv(_beginning(rides))) is not None:
+            raise RideFileError(instead)
         if kind == "parquet":
             file = pq.ParquetFile(rides)
-            return file.schema_arrow, _read(file.iter_batches(ROWS), kind)
+            return file.schema_arrow, _read(file.iter_batches(ROWS, columns=columns), kind)
         schema, batches = open_csv(
             rides,
-            pyarrow.csv.ConvertOptions(default_column_type=pa.string(), strings_can_be_null=True, null_values=[""]),
+            pyarrow.csv.ConvertOptions(
+                default_column_type=pa.string(), strings_can_be_null=True, null_values=[""], include_columns=columns
+            ),
         )
         _ = schema.names  # Arrow reads a header that is not UTF-8, and fails when it is used.
         return schema, _read(batches, kind)
-    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+    except _FAULTS as error:
         raise _no_file(kind, error) from None
+
+
+_FAULTS = (pa.ArrowInvalid, UnicodeDecodeError, OSError, EOFError, zlib.error)
+"""What the readers raise when a file is not what it should be, or is cut off."""
 
 
 def _beginning(rides: IO[bytes]) -> bytes:
@@ -219,7 +331,7 @@ def _read(batches: Iterable[Batch], kind: Kind) -> Iterator[Batch]:
         for batch in batches:
             batch.validate(full=True)
             yield batch
-    except pa.ArrowInvalid as error:
+    except _FAULTS as error:
         raise _no_file(kind, error) from None
 
 
@@ -228,24 +340,31 @@ def _no_file(kind: Kind, error: Exception) -> RideFileError:
     return RideFileError(f"expected a {kind} file of rides with the columns {', '.join(FIELDS)}, received: {said}")
 
 
-def _ensure_columns(schema: pa.Schema, answers: tuple[str, ...]) -> None:
-    missing = [name for name in FIELDS if name not in schema.names]
+def _ensure_columns(schema: pa.Schema, form: Form, answers: tuple[str, ...]) -> None:
+    missing = [name for name in FIELDS if form.column(name) not in schema.names]
     if missing:
-        received = ", ".join(shown(name).strip("'") for name in schema.names[:20])
-        found = meant(missing, schema.names, FIELDS)
-        names = [f"{ours} ({found[ours]} may be it: name it so)" if ours in found else ours for ours in missing]
-        raise RideFileError(
-            f"expected the columns {', '.join(FIELDS)}, received {received}: {', '.join(names)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing"
-        )
+        raise RideFileError(_missing(missing, schema.names, form))
     for name in schema.names:
         if name in answers or schema.names.count(name) > 1:
             raise RideFileError(f"expected each column once, and none called {', '.join(answers)}; received {name}")
-    zoned = schema.field("pickup_datetime").type
-    if pa.types.is_timestamp(zoned) and zoned.tz is not None:
-        raise RideFileError(
-            f"pickup_datetime: expected times on the city's clock without a zone, received {zoned}: convert them"
-        )
+
+
+def _missing(missing: list[str], present: list[str], form: Form) -> str:
+    """Returns which columns of a ride are missing, and where their names are to be said."""
+    received = ", ".join(shown(name).strip("'") for name in present[:20])
+    lacking = [f"{form.column(name)} (in TRIP_COLUMNS for {name})" for name in missing if name in form.names]
+    lacking += [name for name in missing if name not in form.names]
+    in_force = [f"{ours}={theirs}" for ours, theirs in form.names.items() if ours not in missing]
+    known = [name for name in COLUMN_NAMES if name not in form.names or name in missing]
+    line = mapping(missing, [name for name in present if name not in form.names.values()], known)
+    if line is not None:
+        hint = f": did you mean TRIP_COLUMNS={','.join([*in_force, line.removeprefix('TRIP_COLUMNS=')])}?"
+    else:
+        hint = "" if form.names else f": {OWN_NAMES}"
+    return (
+        f"expected the columns {', '.join(map(form.column, FIELDS))}, received {received}: {', '.join(lacking)} "
+        f"{'is' if len(missing) == 1 else 'are'} missing{hint}"
+    )
 
 
 def _answer_fields(unit: str) -> list[pa.Field]:
@@ -267,7 +386,7 @@ def _writer(answers: IO[bytes], schema: pa.Schema, kind: Kind) -> AbstractContex
 
 
 def _side_by_side(
-    work: Callable[[Batch], tuple[Batch, dict[int, str]]], batches: Iterator[Batch], threads: int
+    work: Callable[[_Timed], tuple[Batch, dict[int, str]]], batches: Iterator[_Timed], threads: int
 ) -> Iterator[tuple[Batch, dict[int, str]]]:
     """Yields the result of the work on each batch, in order; no more are read than are being worked on."""
     with ThreadPoolExecutor(threads) as pool:
@@ -280,10 +399,12 @@ def _side_by_side(
             yield waiting.popleft().result()
 
 
-def _scored(batch: Batch, schema: pa.Schema, bundle: Bundle) -> tuple[Batch, dict[int, str]]:
+def _scored(
+    batch: Batch, moments: npt.NDArray[np.datetime64], schema: pa.Schema, bundle: Bundle, form: Form
+) -> tuple[Batch, dict[int, str]]:
     """Returns the rows with their answers, and what is wrong with those that have none."""
     manifest = bundle.manifest
-    faults = _faults(batch, rides := _rides(batch), manifest.limits)
+    faults = _faults(batch, rides := _rides(batch, moments, form), manifest.limits, form)
     is_fit = np.ones(len(batch), bool)
     is_fit[list(faults)] = False
     quotes = bundle.quote(rides[is_fit])
@@ -300,13 +421,13 @@ def _column(values: npt.NDArray[np.floating], is_fit: npt.NDArray[np.bool_]) -> 
     return pa.array(column, mask=~is_fit)
 
 
-def _rides(batch: Batch) -> Rides:
+def _rides(batch: Batch, moments: npt.NDArray[np.datetime64], form: Form) -> Rides:
     """Returns the rows as rides; whatever is not a number or time becomes one that no limit lets through."""
-    west, south, east, north = (_numbers(batch.column(name)) for name in PLACES)
-    passengers = _numbers(batch.column("passenger_count"), default=MISSING_PASSENGERS)
+    west, south, east, north = (_numbers(batch.column(form.column(name))) for name in PLACES)
+    passengers = _numbers(batch.column(form.column("passenger_count")), default=MISSING_PASSENGERS)
     is_whole = passengers == np.floor(passengers)
     whole = np.where(is_whole & (np.abs(passengers) < 2**31), passengers, -1).astype(np.int64)
-    return Rides(_moments(batch.column("pickup_datetime")), west, south, east, north, whole)
+    return Rides(moments, west, south, east, north, whole)
 
 
 def _numbers(column: pa.Array, default: float = np.nan) -> Numbers:
@@ -330,38 +451,25 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()) if is_text else column
 
 
-def _moments(column: pa.Array) -> npt.NDArray[np.datetime64]:
-    """Returns times to the second, NaT for anything that is not a time."""
-    column = _plain(column)
-    if pa.types.is_string(column.type):
-        text = pc.replace_substring(pc.utf8_slice_codeunits(column, 0, 19), "T", " ", max_replacements=1)
-        text = pc.if_else(pc.equal(pc.utf8_length(text), 16), pc.binary_join_element_wise(text, ":00", ""), text)
-        found = pc.strptime(text, format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True)
-        # strptime reads 30 February as 2 March.
-        is_right = pc.and_(
-            pc.match_substring_regex(column, f"^{WALL_CLOCK}$"), pc.equal(pc.strftime(found, "%Y-%m-%d %H:%M:%S"), text)
-        )
-        column = pc.if_else(is_right, found, pa.scalar(None, found.type))
-    elif not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
-        column = pa.nulls(len(column))
-    moments: npt.NDArray[np.datetime64] = column.cast(pa.timestamp("s"), safe=False).to_numpy(zero_copy_only=False)
-    return moments.astype("datetime64[s]")
+def _faults(batch: Batch, rides: Rides, limits: Limits, form: Form) -> dict[int, str]:
+    """Returns what is wrong with which rows, and the value there; what is to be done of each kind of fault once."""
 
-
-def _faults(batch: Batch, rides: Rides, limits: Limits) -> dict[int, str]:
-    """Returns what is wrong with which rows, and the value there."""
-
-    def told(fault: Fault, row: int) -> str:
-        value = batch.column(fault.field)[row]
+    def told(fault: Fault, row: int) -> tuple[str, bool]:
+        value = batch.column(name := form.column(fault.field))[row]
         try:
             received = shown(value.as_py())
         except OverflowError:
             received = f"a {value.type} out of range"  # Python has no times after the year 9999.
-        comma = f": {NUMBERS_AS_IN}" if fault.field != "pickup_datetime" and _DECIMAL_COMMA.match(received) else ""
-        return f"{Fault(fault.field, fault.expected, received)}{comma}"
+        is_moment = fault.field == "pickup_datetime"
+        expected = limits.expected(fault.field, may_have_offset=True) if is_moment else fault.expected
+        return str(Fault(name, expected, received)), not is_moment and _DECIMAL_COMMA.match(received) is not None
+
+    def in_all(row: int, faults: Iterable[Fault]) -> Iterator[str]:
+        said = [(fault, *told(fault, row)) for fault in faults]
+        yield from (words for _, words, _ in said)
+        if commas := [form.column(fault.field) for fault, _, has_comma in said if has_comma]:
+            yield f"{', '.join(commas)}: {NUMBERS_AS_IN}"
+        yield from remarks([ends[row] for ends in places], limits)
 
     places = [getattr(rides, name) for name in PLACES]
-    return {
-        row: "; ".join([*(told(fault, row) for fault in faults), *remarks([ends[row] for ends in places], limits)])
-        for row, faults in unfit(rides, limits).items()
-    }
+    return {row: "; ".join(in_all(row, faults)) for row, faults in unfit(rides, limits).items()}

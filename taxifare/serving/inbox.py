@@ -10,6 +10,7 @@ from upath import UPath
 
 from taxifare.serving import in_force
 from taxifare.serving.batches import Receipt, score_in_inbox
+from taxifare.serving.files import Form
 from taxifare.settings import Settings
 from taxifare.trips.city_files import CityFile
 from taxifare.workers import workers_if_worth
@@ -29,17 +30,18 @@ def price_files(inbox: UPath, names: Sequence[str], settings: Settings) -> Itera
     """
     place, city, target = settings.lake, settings.city, settings.target
     promotion, bundle = in_force.model_in(place, city, target)
+    form = Form.of(settings)
     with workers_if_worth(settings, len(names), 0.0) as workers:
         if workers is None:
             for name in names:
                 try:
-                    yield name, score_in_inbox(inbox / name, promotion, bundle, datetime.now(UTC))
+                    yield name, score_in_inbox(inbox / name, promotion, bundle, datetime.now(UTC), form)
                 except OSError as error:
                     yield name, error
             return
         workers.ensure_sees("SCORING_INBOX", inbox)
         workers.ensure_sees("STORAGE_URI" if settings.storage_uri else "TAXIFARE_HOME", place)
-        begun = [workers.submit(_priced, inbox / name, place, city, target) for name in names]
+        begun = [workers.submit(_priced, inbox / name, place, city, target, form) for name in names]
         for name, one in zip(names, begun, strict=True):
             try:
                 yield name, one.result()
@@ -47,6 +49,6 @@ def price_files(inbox: UPath, names: Sequence[str], settings: Settings) -> Itera
                 yield name, error
 
 
-def _priced(rides: UPath, lake: UPath, city: CityFile, target: str) -> Receipt:
+def _priced(rides: UPath, lake: UPath, city: CityFile, target: str, form: Form) -> Receipt:
     """Returns the receipt of a file, priced by what is in force."""
-    return score_in_inbox(rides, *in_force.model_in(lake, city, target), datetime.now(UTC))
+    return score_in_inbox(rides, *in_force.model_in(lake, city, target), datetime.now(UTC), form)

@@ -123,12 +123,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             return 1, self.most_passengers
         return self.longitude_range_deg if field.endswith("longitude") else self.latitude_range_deg
 
-    def expected(self, field: str) -> str:
-        """Returns in words what is expected of a field."""
+    def expected(self, field: str, *, may_have_offset: bool = False) -> str:
+        """Returns in words what is expected of a field; in a file, times may have an offset."""
         low, high = self.of(field)
         if field == "pickup_datetime":
             when = f"from {low:%Y-%m-%d} to {high:%Y-%m-%d}"
-            return f"a time on the city's clock without a zone, as in {EXAMPLE_TIME}, {when}"
+            how = "or with its offset" if may_have_offset else "without a zone"
+            return f"a time on the city's clock {how}, as in {EXAMPLE_TIME}, {when}"
         if field == "passenger_count":
             return f"a whole number from {low} to {high}, or null"
         return f"degrees from {low} to {high}"

@@ -21,8 +21,8 @@ from taxifare.errors import ToldError
 from taxifare.serving.files import FAULT, VERSION, columns_of
 from taxifare.settings import BigQuerySettings
 from taxifare.sources.bigquery_client import PATIENCE_S, OpenClient, connect, in_our_words, patient
+from taxifare.trips.columns import TRIP_COLUMNS, Kind
 from taxifare.trips.months import Month
-from taxifare.trips.table import TRIP_COLUMNS, Kind
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

@@ -34,9 +34,10 @@ from taxifare.sources.base import (
 )
 from taxifare.sources.bigquery_client import PATIENCE_S, OpenClient, connect, in_our_words, patient
 from taxifare.sources.files import SAMPLE_ROWS
+from taxifare.trips.columns import TRIP_COLUMNS
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import BasePublication, Publication
-from taxifare.trips.table import TRIP_COLUMNS, TripTableError, check_column_names
+from taxifare.trips.table import TripTableError, check_column_names
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

@@ -29,9 +29,9 @@ from taxifare.sources.base import (
 )
 from taxifare.sources.web import Web
 from taxifare.trips.clock import ClockError, wall_clock
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
-from taxifare.trips.table import COORDINATES
 
 DATA_SETS = {"wrvz-psew": (None, parse_month("2023-12")), "ajtu-isnz": (parse_month("2024-01"), None)}
 """The portal's data sets, with the first and last month that is read from each."""

@@ -23,8 +23,8 @@ import pyarrow.parquet
 from taxifare.sources.base import SourceError, is_page
 from taxifare.texts import nearest
 from taxifare.trips.clock import wall_clock
+from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS
 from taxifare.trips.csv_blocks import open_csv
-from taxifare.trips.table import COLUMN_NAMES, TRIP_COLUMNS
 from taxifare.trips.text_files import instead_of_csv, too_many_fields
 
 Names = Mapping[str, str]

@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 
 from taxifare.model.exposure import Exposure
 from taxifare.trips.cities import City
+from taxifare.trips.columns import TRIP_COLUMNS, Kind
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.preparation import with_features
 from taxifare.trips.stored import as_frame
-from taxifare.trips.table import TRIP_COLUMNS, Kind, TripTableError
+from taxifare.trips.table import TripTableError
 from taxifare.trips.targets import TARGETS, TargetName
 
 SAMPLE_TRIPS = 200_000

@@ -24,12 +24,12 @@ from taxifare.settings import Settings
 from taxifare.sources.base import SourceError, ensure_target
 from taxifare.training.base_trips import ARROW_SCHEMA, BaseTrips, write_base_trips
 from taxifare.trips.cleaning import clean, is_duplicate, row_hashes
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.dropped import why_dropped
 from taxifare.trips.editions import BASE, Edition
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.splitting import last_training_time
 from taxifare.trips.stored import as_frame
-from taxifare.trips.table import COLUMN_NAMES
 
 VALIDATION_SHARE = 0.05
 

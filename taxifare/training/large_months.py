@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from taxifare.trips import stored
 from taxifare.trips.cities import City
+from taxifare.trips.columns import KNOWN_AT_PICKUP
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.preparation import features_of, with_features
 from taxifare.trips.stored import StoredTrips, as_frame
-from taxifare.trips.table import KNOWN_AT_PICKUP
 
 Chosen: TypeAlias = npt.NDArray[np.bool_]
 """Which of a month's trips, in the order of its file."""

@@ -19,12 +19,12 @@ from taxifare.training.base_trips import BaseTrips
 from taxifare.training.kept_samples import KeptSamples, Sample
 from taxifare.training.reservoir import Reservoir
 from taxifare.trips.cleaning import clean
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.preparation import faults_of, preprocess_large, split_opened_month
 from taxifare.trips.splitting import SplitError
 from taxifare.trips.stored import StoredTrips
-from taxifare.trips.table import COORDINATES
 
 _log = logging.getLogger(__name__)
 

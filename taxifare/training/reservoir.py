@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from taxifare.trips.cleaning import row_hashes
+from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS
 from taxifare.trips.editions import TripBatches
-from taxifare.trips.table import COLUMN_NAMES, DTYPES, TRIP_COLUMNS
+from taxifare.trips.table import DTYPES
 
 HALF_LIFE_YEARS = 1.0
 """A trip a year older is half as likely to be kept: traffic drifts, and rare routes still have to be remembered."""

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from taxifare.trips.cities import City
-from taxifare.trips.table import COLUMN_NAMES, COORDINATES, TripTableError
+from taxifare.trips.columns import COLUMN_NAMES, COORDINATES
+from taxifare.trips.table import TripTableError
 from taxifare.trips.targets import Target
 
 MINIMUM_SHARE_KEPT = 0.8

@@ -4,18 +4,21 @@ The trip table has wall-clock times, because people and prices go by the clock o
 changed: an hour does not exist, another comes twice. Rules and reasons: docs/decisions.md, under trips.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Moments = npt.NDArray[np.datetime64]
 
@@ -24,6 +27,8 @@ _UTC_LABEL = " UTC"
 _OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*([Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 _UTC_OFFSET = r"([Zz]|[+-]00(:?00)?)$"
+
+_ISO = re.compile(r"\d{4}-?\d\d-?\d\d[ T]\d\d")
 
 _PROBED = 100
 
@@ -76,19 +81,68 @@ def wall_clock(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None
     ...
     taxifare.trips.clock.ClockError: expected times of day, received the date '2015-03-07' (the first of 1 such values)
     """
-    if isinstance(times, pd.Series):
-        if pd.api.types.is_datetime64_dtype(times):
+    if not isinstance(times, pa.Array | pa.ChunkedArray):
+        if times.dtype.kind == "M" and getattr(times.dtype, "tz", None) is None:
             return Clocked(times.astype("datetime64[us]").to_numpy(), None)
         times = _as_arrow(times)
     if pa.types.is_timestamp(times.type):
-        in_utc = times.cast(pa.timestamp("us"), safe=times.type.unit != "ns")
-        instants: Moments = np.asarray(in_utc.to_numpy(zero_copy_only=False))
-        if times.type.tz is None or _is_utc(times.type.tz):
-            return Clocked(instants, None)
-        return Clocked(_on_the_wall(instants, zone), instants)
-    if pa.types.is_date(times.type):
-        times = times.cast(pa.string())
-    return _of_text(times.cast(pa.string()), zone)
+        return _of_timestamps(times, zone, is_safe=times.type.unit != "ns")
+    text = times.cast(pa.string())
+    _ensure_none_is_date(text)
+    clocked = _of_text(text, zone, is_mixed=False)
+    _ensure_all_read(clocked.wall, text)
+    return clocked
+
+
+def wall_clock_if_any(times: "pa.Array | pa.ChunkedArray", zone: str | None, *, is_mixed: bool) -> Moments:
+    """Returns times as `wall_clock` does, null for whatever is none: of rows each of which is a matter of its own.
+
+    Args:
+        times: Timestamps with or without a zone, or text in ISO 8601; numbers and dates are no times.
+        zone: Of the city; None where times are the city's clock already.
+        is_mixed: Whether elsewhere in the column there are times with another offset than UTC, see `offsets_in`.
+
+    Raises:
+        ClockError: Times have offsets and no zone was given.
+
+    >>> rows = pa.array(["2015-03-09T12:00:00Z", "noon", "2015-03-09", None])
+    >>> [str(time) for time in wall_clock_if_any(rows, "America/New_York", is_mixed=True)]
+    ['2015-03-09T08:00:00.000000', 'NaT', 'NaT', 'NaT']
+    """
+    if pa.types.is_timestamp(times.type):
+        return _of_timestamps(times, zone, is_safe=False).wall
+    if not pa.types.is_string(times.type):
+        return np.full(len(times), _UNKNOWN)
+    return _of_text(times, zone, is_mixed=is_mixed).wall
+
+
+class Offsets(NamedTuple):
+    """Which offsets there are in a column of times.
+
+    Attributes:
+        utc: Whether some of them call themselves UTC, in whatever spelling.
+        other: Whether some have another offset or zone.
+    """
+
+    utc: bool
+    other: bool
+
+
+def offsets_in(times: "pa.Array | pa.ChunkedArray") -> Offsets:
+    """Returns which offsets there are in a part of a column: whether UTC means UTC depends on the whole of it.
+
+    >>> offsets_in(pa.array(["2015-03-09T12:00:00Z", "2015-03-09 12:00"]))
+    Offsets(utc=True, other=False)
+    """
+    if pa.types.is_timestamp(times.type):
+        is_utc = times.type.tz is not None and _is_utc(times.type.tz)
+        return Offsets(is_utc, times.type.tz is not None and not is_utc)
+    if not pa.types.is_string(times.type):
+        return Offsets(utc=False, other=False)
+    has_offset = _matching(times, _OFFSET)
+    in_utc = pc.or_(_matching(times, _UTC_OFFSET), pc.fill_null(pc.ends_with(times, _UTC_LABEL), False))
+    other = pc.and_(has_offset, pc.invert(in_utc))
+    return Offsets(bool(pc.any(pc.and_(in_utc, _matching(times, ":"))).as_py()), bool(pc.any(other).as_py()))
 
 
 def on_pickups_clock(pickups: Clocked, dropoffs: Clocked, zone: str) -> Moments:
@@ -124,8 +178,8 @@ def from_utc(instants: Moments, zone: str) -> Moments:
     >>> str(from_utc(np.array(["2015-03-09T16:00"], "datetime64[us]"), "America/New_York")[0])
     '2015-03-09T12:00:00.000000'
     """
-    local = pd.DatetimeIndex(instants).tz_localize("UTC").tz_convert(zone).tz_localize(None)
-    wall: Moments = local.to_numpy().astype("datetime64[us]")
+    in_zone = pa.array(instants.astype("datetime64[us]")).cast(pa.timestamp("us", zone))
+    wall: Moments = pc.local_timestamp(in_zone).to_numpy(zero_copy_only=False)
     return wall
 
 
@@ -207,9 +261,9 @@ def _took(pickups: Moments, dropoffs: Moments) -> npt.NDArray[np.timedelta64]:
     return np.where(np.isnat(shortest), np.fmax.reduce(took), single)
 
 
-def _as_arrow(values: pd.Series) -> pa.ChunkedArray:
+def _as_arrow(values: "pd.Series") -> pa.ChunkedArray:
     """Returns the values as timestamps with their zone, or as text."""
-    if not isinstance(values.dtype, pd.DatetimeTZDtype):
+    if getattr(values.dtype, "tz", None) is None:
         values = values.astype("string[pyarrow]")
     return pa.chunked_array(pa.array(values))
 
@@ -229,27 +283,43 @@ def _on_the_wall(instants: Moments, zone: str | None) -> Moments:
     return from_utc(instants, zone)
 
 
-def _of_text(text: Any, zone: str | None) -> Clocked:
-    """Returns the times of a text column; see `wall_clock`."""
-    bare = pc.if_else(pc.ends_with(text, _UTC_LABEL), pc.utf8_slice_codeunits(text, 0, -len(_UTC_LABEL)), text)
+def _of_timestamps(times: Any, zone: str | None, *, is_safe: bool) -> Clocked:
+    """Returns the times of a column of timestamps; see `wall_clock`."""
+    in_utc = times.cast(pa.timestamp("us"), safe=is_safe)
+    instants: Moments = np.asarray(in_utc.to_numpy(zero_copy_only=False))
+    if times.type.tz is None or _is_utc(times.type.tz):
+        return Clocked(instants, None)
+    return Clocked(_on_the_wall(instants, zone), instants)
+
+
+def _of_text(text: Any, zone: str | None, *, is_mixed: bool) -> Clocked:
+    """Returns the times of a text column, null for what is none; see `wall_clock_if_any`."""
+    bare = _bare(text)
+    bare = pc.if_else(pc.less_equal(pc.utf8_length(bare), _LONGEST_DATE), None, bare)
     try:
+        if is_mixed:
+            return _of_any_text(bare, text, zone, is_mixed=True)
         bare.slice(0, _PROBED).cast(pa.timestamp("us"))  # to fail takes long, with words for each row
-        wall = bare.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+        return Clocked(bare.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), None)
     except pa.ArrowInvalid:  # an offset, digits beyond microseconds, or no time at all
-        return _of_any_text(bare, text, zone)
-    _ensure_none_is_date(bare, text)
-    return Clocked(wall, None)
+        return _of_any_text(bare, text, zone, is_mixed=False)
 
 
-def _of_any_text(bare: Any, text: Any, zone: str | None) -> Clocked:
+def _bare(text: Any) -> Any:
+    """Returns texts without the label that they are UTC."""
+    return pc.if_else(pc.ends_with(text, _UTC_LABEL), pc.utf8_slice_codeunits(text, 0, -len(_UTC_LABEL)), text)
+
+
+def _matching(text: Any, pattern: str) -> Any:
+    return pc.fill_null(pc.match_substring_regex(text, pattern), False)
+
+
+def _of_any_text(bare: Any, text: Any, zone: str | None, *, is_mixed: bool) -> Clocked:
     """Returns the times of a text column some of which have an offset, or are not quickly read."""
-    _ensure_none_is_date(bare, text)
-    has_offset = pc.fill_null(pc.match_substring_regex(bare, _OFFSET), False)
-    is_elsewhere = pc.and_(has_offset, pc.invert(pc.fill_null(pc.match_substring_regex(bare, _UTC_OFFSET), False)))
-    if not pc.any(is_elsewhere).as_py():
-        wall = _parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False)
-        _ensure_all_read(wall, text)
-        return Clocked(wall, None)
+    has_offset = _matching(bare, _OFFSET)
+    is_elsewhere = pc.and_(has_offset, pc.invert(_matching(bare, _UTC_OFFSET)))
+    if not is_mixed and not pc.any(is_elsewhere).as_py():
+        return Clocked(_parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False), None)
     # Beside other offsets UTC is one of them.
     is_labelled = pc.fill_null(pc.ends_with(text, _UTC_LABEL), False)
     known = pc.or_(has_offset, is_labelled)
@@ -257,7 +327,6 @@ def _of_any_text(bare: Any, text: Any, zone: str | None) -> Clocked:
     instants = _parsed(pc.if_else(known, told, None), is_utc=True)
     without = _parsed(pc.if_else(known, None, bare), is_utc=False)
     wall = np.where(known.to_numpy(zero_copy_only=False), _on_the_wall(instants, zone), without)
-    _ensure_all_read(wall, text)
     return Clocked(wall, instants)
 
 
@@ -269,17 +338,25 @@ def _parsed(text: Any, *, is_utc: bool) -> Moments:
         return np.asarray(text.cast(kind).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:
         joined = pc.replace_substring_regex(text, _OFFSET, r"\1\2")  # there may be spaces before the offset
-        read = pd.to_datetime(joined.to_pandas(), errors="coerce", format="ISO8601", utc=True)
-        moments: Moments = read.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
-        return moments
+        return np.array([_told(one) for one in joined.to_pylist()], "datetime64[us]")
 
 
-def _ensure_none_is_date(bare: Any, text: Any) -> None:
+def _told(time: str | None) -> datetime | None:
+    """Returns the time that a text says, in UTC where it has an offset; None if it says none."""
+    try:
+        found = None if time is None or not _ISO.match(time) else datetime.fromisoformat(time)
+        return found if found is None or found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _ensure_none_is_date(text: Any) -> None:
     """Ensures that no text ends with the day.
 
     Raises:
         ClockError: One does.
     """
+    bare = _bare(text)
     is_date = pc.less_equal(pc.binary_length(bare), _LONGEST_DATE)
     if pc.any(is_date).as_py():
         dates = text.filter(pc.and_(is_date, pc.match_substring_regex(bare, r"^\d{4}-?\d{2}-?\d{2}$")))

@@ -14,7 +14,7 @@ import pandas as pd
 from taxifare.trips.cities import City
 from taxifare.trips.city_files import CityFile
 from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, broken_rules, coordinate_ranges
-from taxifare.trips.table import COORDINATES
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.targets import Target
 
 _Floats = npt.NDArray[np.float64]

@@ -19,13 +19,14 @@ import pandas as pd
 from taxifare.trips import stored
 from taxifare.trips.cities import City
 from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, clean, duplicates_in
+from taxifare.trips.columns import TRIP_COLUMNS
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.months import Month, bounds
 from taxifare.trips.publication import LargePublication, Publication
 from taxifare.trips.splitting import last_training_time, split_by_time
 from taxifare.trips.stored import OnTrips, StoredTrips, store
-from taxifare.trips.table import DTYPES, TRIP_COLUMNS
+from taxifare.trips.table import DTYPES
 from taxifare.trips.targets import Target
 
 AnyTrips = TypeVar("AnyTrips", Trips, StoredTrips)

@@ -17,8 +17,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.editions import Edition, Trips
-from taxifare.trips.table import COLUMN_NAMES, TripTableError
+from taxifare.trips.table import TripTableError
 from taxifare.trips.targets import TargetName
 
 MOST_IN_MEMORY = 1_000_000

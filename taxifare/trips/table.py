@@ -1,21 +1,15 @@
-"""The trip table: its columns, types, units and valid ranges, and the one function that lets rows into it.
-
-Everything that needs to know what a trip is – sources, checks, the column schema in Dagster's UI, the documentation –
-reads `TRIP_COLUMNS`; nothing repeats it.
-"""
+"""The trip table: the types of its columns, and the one function that lets rows into it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
-from taxifare.trips.text_files import NUMBERS_AS_IN, meant, unknown
-
-Kind = Literal["text", "timestamp", "number", "integer"]
+from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS, Column, Kind
+from taxifare.trips.text_files import NUMBERS_AS_IN, OWN_NAMES, mapping, unknown
 
 DTYPES: dict[Kind, Any] = {
     "text": "string[pyarrow]",
@@ -23,70 +17,6 @@ DTYPES: dict[Kind, Any] = {
     "number": "float64",
     "integer": "Int32",
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the trip table.
-
-    Attributes:
-        name: Column name.
-        kind: What it holds; `DTYPES` gives its pandas type.
-        unit: Unit of its values, empty where there is none.
-        description: What it means, in one line.
-        nullable: Whether a published trip may lack it. What cleaning does about it is cleaning's business.
-        required: Whether a source must publish it.
-        known_at_pickup: Whether a prediction may use it. What is known only afterwards is never a feature.
-    """
-
-    name: str
-    kind: Kind
-    unit: str
-    description: str
-    nullable: bool = False
-    required: bool = True
-    known_at_pickup: bool = True
-
-    def described(self, currency: str) -> str:
-        """Returns what it means, with its unit, in a city of that currency."""
-        unit = currency if self.unit == MONEY else self.unit
-        return f"{self.description} ({unit})" if unit else self.description
-
-
-MONEY = "money"
-"""The unit of what is in the city's currency."""
-
-TRIP_COLUMNS: tuple[Column, ...] = (
-    Column(
-        "key",
-        "text",
-        "",
-        "Identifier, unique within a month; numbered where the source has none",
-        required=False,
-    ),
-    Column("pickup_datetime", "timestamp", "city wall-clock time", "When the meter was started"),
-    Column("pickup_longitude", "number", "degrees", "Where the ride started", nullable=True),
-    Column("pickup_latitude", "number", "degrees", "Where the ride started", nullable=True),
-    Column("dropoff_longitude", "number", "degrees", "Where the ride ended", nullable=True),
-    Column("dropoff_latitude", "number", "degrees", "Where the ride ended", nullable=True),
-    Column("passenger_count", "integer", "", "Number of passengers", nullable=True),
-    Column("fare_amount", "number", MONEY, "Meter fare plus tolls", nullable=True, known_at_pickup=False),
-    Column(
-        "dropoff_datetime",
-        "timestamp",
-        "city wall-clock time",
-        "When the meter was stopped, by the clock that was right at the pickup: a target, never a feature",
-        nullable=True,
-        required=False,
-        known_at_pickup=False,
-    ),
-)
-
-COLUMN_NAMES: tuple[str, ...] = tuple(column.name for column in TRIP_COLUMNS)
-
-KNOWN_AT_PICKUP: tuple[str, ...] = tuple(c.name for c in TRIP_COLUMNS if c.known_at_pickup and c.name != "key")
-
-COORDINATES: tuple[str, ...] = ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")
 
 
 class TripTableError(ValueError):
@@ -168,8 +98,8 @@ def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] 
     >>> check_column_names(["pickup_datetime", "tip"], "trips.csv")
     Traceback (most recent call last):
     ...
-    taxifare.trips.table.TripTableError: trips.csv: missing columns ...; unknown columns tip; names of
-    your own are told in TRIP_COLUMNS, ...; expected ...
+    taxifare.trips.table.TripTableError: trips.csv: missing columns ...; unknown columns tip; if your
+    columns have other names, map them in TRIP_COLUMNS, ...; expected ...
     >>> check_column_names([name for name in COLUMN_NAMES if name != "pickup_longitude"] + ["longitud_pickup"], "a.csv")
     Traceback (most recent call last):
     ...
@@ -195,11 +125,10 @@ def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] 
 def _meant(missing: Sequence[str], present: Iterable[object]) -> Iterator[str]:
     """Yields which columns that are there may be those that are missing, and where that is said."""
     present = list(present)
-    if found := meant(missing, present, COLUMN_NAMES):
-        pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
-        yield f"did you mean TRIP_COLUMNS={pairs}? (TRIP_SOURCE=bigquery: a view)"
+    if (line := mapping(missing, present, COLUMN_NAMES)) is not None:
+        yield f"did you mean {line}? (TRIP_SOURCE=bigquery: a view)"
     elif missing and unknown(present, COLUMN_NAMES):
-        yield "names of your own are told in TRIP_COLUMNS, as in fare_amount=price (TRIP_SOURCE=bigquery: a view)"
+        yield f"{OWN_NAMES} (TRIP_SOURCE=bigquery: a view)"
 
 
 def _times(frame: pd.DataFrame, origin: str, time_zone: str | None) -> dict[str, pd.Series]:

@@ -2,11 +2,22 @@
 
 import codecs
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 
-from taxifare.texts import nearest
+from taxifare.texts import nearest, same_words
 
 NUMBERS_AS_IN = "numbers are written as in 12.5, with a point before decimals"
+
+
+_INSTEAD = {
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    b"\x1f\x8b": "a gzip file: end its name in .csv.gz",
+    b"PK\x03\x04": "a zip archive, which spreadsheets are, too: unpack it, or export it as CSV",
+    b"PAR1": "a parquet file: end its name in .parquet",
+    b"%PDF": "a PDF",
+}
+"""What files begin with that are no CSV, whatever their names say."""
 
 
 def instead_of_csv(plain: bytes) -> str | None:
@@ -21,9 +32,12 @@ def instead_of_csv(plain: bytes) -> str | None:
     Args:
         plain: The text, or its beginning with the whole header.
     """
-    if plain.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "expected CSV in UTF-8, received UTF-16"
+    for magic, received in _INSTEAD.items():
+        if plain.startswith(magic):
+            return f"expected CSV in UTF-8, received {received}"
     header = plain[: 2**20].partition(b"\n")[0].rstrip(b"\r")
+    if b"\0" in header:
+        return "expected CSV in UTF-8, received UTF-16, or no text at all"
     separator = max(b";", b"\t", b"|", key=header.count)
     if header.count(separator) <= header.count(b","):
         return None
@@ -45,19 +59,33 @@ def too_many_fields(said: str) -> str:
     return ": decimals have points, and a field with a comma in it stands in quotes" if is_more else ""
 
 
-def meant(missing: Iterable[str], present: Iterable[object], known: Collection[str]) -> Mapping[str, str]:
-    """Returns which columns that are there may be those that are missing.
+OWN_NAMES = "if your columns have other names, map them in TRIP_COLUMNS, as in fare_amount=price"
 
-    >>> meant(["pickup_longitude"], ["longitud_pickup", "fare_amount"], ["pickup_longitude", "fare_amount"])
-    {'pickup_longitude': 'longitud_pickup'}
+
+def mapping(missing: Iterable[str], present: Iterable[object], known: Sequence[str]) -> str | None:
+    """Returns the line TRIP_COLUMNS=… that maps columns that are there to those that they may be; None if none may be.
+
+    A column that is wanted may be any that is called much like it; every other one of the trip table only one that
+    has the same words in its name. None is meant twice.
+
+    >>> known = ["key", "pickup_longitude", "dropoff_longitude", "fare_amount"]
+    >>> mapping(["pickup_longitude", "dropoff_longitude"], ["Key", "longitud_pickup", "fare_amount"], known)
+    'TRIP_COLUMNS=key=Key,pickup_longitude=longitud_pickup'
 
     Args:
-        missing: Columns that are wanted.
+        missing: Columns that are wanted and not there.
         present: The columns that are there.
-        known: Columns that have a meaning of their own, and so are not meant for another.
+        known: The columns of the trip table, in its order; they are not meant for others.
     """
-    free = unknown(present, known)
-    return {name: near for name in missing if (near := nearest(name, free)) is not None}
+    present = list(present)
+    free, found, wanted = unknown(present, known), dict[str, str](), list(missing)
+    for is_meant in (same_words, lambda name, free: nearest(name, free) if name in wanted else None):
+        for name in known:
+            if name not in present and name not in found and (theirs := is_meant(name, free)) is not None:
+                found[name] = theirs
+                free.remove(theirs)
+    pairs = ",".join(f"{name}={found[name]}" for name in known if name in found)
+    return f"TRIP_COLUMNS={pairs}" if pairs else None
 
 
 def unknown(present: Iterable[object], known: Collection[str]) -> list[str]:

@@ -30,9 +30,9 @@ from taxifare.sources import make_source
 from taxifare.trips.cities import City
 from taxifare.trips.city_files import read_city, shipped
 from taxifare.trips.cleaning import clean
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.editions import is_so_far
 from taxifare.trips.months import Month, parse_month
-from taxifare.trips.table import COORDINATES
 from taxifare.trips.targets import FARE
 from taxifare_dagster.partitions import partition_key
 from tests.end_to_end.conftest import CHANNEL, Company, Question

@@ -22,11 +22,12 @@ from taxifare.monitoring.realised import RealisedMonth
 from taxifare.training.base_trips import BaseTrips
 from taxifare.trips import stored
 from taxifare.trips.cities import Rule
+from taxifare.trips.columns import TRIP_COLUMNS
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import parse_month
 from taxifare.trips.preparation import preprocess
 from taxifare.trips.stored import marks_of
-from taxifare.trips.table import DTYPES, TRIP_COLUMNS
+from taxifare.trips.table import DTYPES
 from taxifare_dagster.io_managers import BaseTripsIOManager, JsonIOManager, ParquetIOManager
 from taxifare_dagster.lake import realised
 from tests.support.approvals import contender

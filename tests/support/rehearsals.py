@@ -9,11 +9,11 @@ from taxifare.sources.base import TripSource, published_before
 from taxifare.sources.whole_months import NotWholeError, ensure_whole
 from taxifare.training.reservoir import Reservoir
 from taxifare.trips.cleaning import clean
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.editions import TripBatches, Trips
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import faults_of, split_opened_month
 from taxifare.trips.splitting import SplitError
-from taxifare.trips.table import COORDINATES
 
 
 def reservoir(editions: Iterable[TripBatches], size: int, seed: int) -> pd.DataFrame:

@@ -30,8 +30,8 @@ from taxifare.model.registry import FINGERPRINT_TAG, ModelRegistry
 from taxifare.model.runs import PAGES_ADDRESS, Runs
 from taxifare.model.store import MlflowStore, RegistryError
 from taxifare.settings import Settings
+from taxifare.trips.columns import KNOWN_AT_PICKUP
 from taxifare.trips.features import InputError, compute_features, feature_names
-from taxifare.trips.table import KNOWN_AT_PICKUP
 from tests.support.approvals import content_of
 from tests.support.cities import NEW_YORK
 from tests.support.registry import add_version, all_runs, registry_at

@@ -89,9 +89,13 @@ UNUSABLE: dict[str, tuple[Spoil, str]] = {
         lambda trips: text(trips.rename(columns=str.title)),
         r"did you mean TRIP_COLUMNS=pickup_datetime=Pickup_Datetime,",
     ),
+    "capitals, of an optional column too": (
+        lambda trips: text(trips.assign(key=range(len(trips))).rename(columns=str.upper)),
+        r"did you mean TRIP_COLUMNS=key=KEY,pickup_datetime=PICKUP_DATETIME,.*,fare_amount=FARE_AMOUNT\?",
+    ),
     "names that are like none": (
         lambda trips: text(trips.set_axis([f"c{n}" for n in range(len(trips.columns))], axis=1)),
-        r"names of your own are told in TRIP_COLUMNS, as in fare_amount=price",
+        r"if your columns have other names, map them in TRIP_COLUMNS, as in fare_amount=price",
     ),
     "names with blanks around them": (
         lambda trips: text(trips).replace(",", ", ", len(trips.columns) - 1),

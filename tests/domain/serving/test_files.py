@@ -1,19 +1,26 @@
 """Files of rides: every row keeps its place, what can be priced is, and what cannot says why."""
 
+import gzip
 import io
 import os
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.files import Kind, RideFileError, Scored, kind_of, score
+from taxifare.serving.files import Form, Kind, RideFileError, Scored, kind_of, score
 from taxifare.serving.rides import FIELDS
+from taxifare.sources.folder import Folder
+from taxifare.trips.months import parse_month
 from tests.support.bundles import Made
 
 GOOD = "2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,1"
@@ -74,8 +81,9 @@ def test_real_columns_stay_and_every_answer_is_the_registered_model_s(made: Made
         ("2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,1.5", "passenger_count", "'1.5'"),
         ("2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,1e300", "passenger_count", "'1e300'"),
         ("2015-01-03 18:05:00,-73.98,40.75,-73.95,40.78,two", "passenger_count", "'two'"),
-        ("2015-01-03 18:05:00 UTC,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'2015-01-03 18:05:00 UTC'"),
-        ("2015-01-03T18:05:00+02:00,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "+02:00'"),
+        ("1420308300,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'1420308300'"),
+        ("2015-01-03,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'2015-01-03'"),
+        ("2015-01-03 18:05:00 EST,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "EST'"),
         ("2015-02-30 18:05,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'2015-02-30 18:05'"),
         ("03/01/2015,-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "'03/01/2015'"),
         (",-73.98,40.75,-73.95,40.78,1", "pickup_datetime", "None"),
@@ -130,7 +138,15 @@ def test_a_pipe_is_read_once(bundle: Bundle) -> None:
 def test_a_decimal_comma_in_quotes_is_told(bundle: Bundle) -> None:
     found, _ = of_csv(bundle, GOOD, GOOD.replace("-73.98", '"-73,98"'))
     ((_, what),) = found.examples
-    assert "received '-73,98': numbers are written as in 12.5, with a point before decimals" in what
+    assert "received '-73,98'; pickup_longitude: numbers are written as in 12.5, with a point before decimals" in what
+
+
+def test_what_is_to_be_done_of_one_kind_of_fault_is_told_once_with_its_columns(bundle: Bundle) -> None:
+    """However many columns have it."""
+    ride = GOOD.replace("-73.98,40.75,-73.95,40.78", '"-73,98","40,75","-73,95","40,78"')
+    ((_, what),) = of_csv(bundle, GOOD, ride)[0].examples
+    assert what.count("numbers are written as in") == 1
+    assert "pickup_longitude, pickup_latitude, dropoff_longitude, dropoff_latitude: numbers are written" in what
 
 
 def test_a_pipe_of_other_separators_is_told(bundle: Bundle) -> None:
@@ -166,8 +182,19 @@ def test_a_pipe_of_other_separators_is_told(bundle: Bundle) -> None:
         (
             HEADING.replace("pickup_longitude", "longitud_pickup").replace("passenger_count", "p").encode() + b"\n",
             "csv",
-            r"pickup_longitude \(longitud_pickup may be it: name it so\), passenger_count are missing",
+            r"pickup_longitude, passenger_count are missing: did you mean "
+            r"TRIP_COLUMNS=pickup_longitude=longitud_pickup\?",
         ),
+        (
+            f"{HEADING}\n".upper().encode(),
+            "csv",
+            "did you mean TRIP_COLUMNS=pickup_datetime=PICKUP_DATETIME,pickup_lon",
+        ),
+        (b"when,from,to\n", "csv", "if your columns have other names, map them in TRIP_COLUMNS"),
+        (f"{HEADING}\n{GOOD}\n".encode("utf-16-le"), "csv", "received UTF-16, or no text at all"),
+        (gzip.compress(HEADING.encode()), "csv", r"received a gzip file: end its name in \.csv\.gz"),
+        (b"PK\x03\x04" + bytes(40), "csv", "received a zip archive"),
+        (b"PAR1" + bytes(40), "csv", "received a parquet file"),
         (b"PAR1 and nothing more", "parquet", "expected a parquet file of rides"),
         (f"{HEADING}\n{GOOD}\n".encode(), "parquet", "expected a parquet file of rides"),
     ],
@@ -177,10 +204,87 @@ def test_what_is_no_file_of_rides_is_told(bundle: Bundle, content: bytes, kind: 
         score(io.BytesIO(content), io.BytesIO(), kind, bundle)
 
 
-def test_times_with_a_zone_are_not_dropped_silently(made: Made) -> None:
-    trips = made.trips[list(FIELDS)].assign(pickup_datetime=made.trips["pickup_datetime"].dt.tz_localize("UTC"))
-    with pytest.raises(RideFileError, match=r"without a zone, received timestamp.*UTC"):
-        score(parquet_of(trips), io.BytesIO(), "parquet", made.bundle)
+def in_utc_but_for_the_last(wall: pd.Series) -> pd.Series:
+    """Times of New York written in UTC, and one with its own offset, which says that UTC is meant."""
+    zoned = wall.dt.tz_localize("America/New_York")
+    written = zoned.dt.tz_convert("UTC").map(pd.Timestamp.isoformat)
+    return written.where(wall.index != wall.index[-1], zoned.map(pd.Timestamp.isoformat))
+
+
+OWN = Form((("pickup_datetime", "start"), ("fare_amount", "price")), "America/New_York")
+
+
+@pytest.mark.parametrize(
+    ("write", "is_utc"),
+    [
+        (lambda wall: wall.dt.strftime("%Y-%m-%d %H:%M:%S UTC"), True),
+        (lambda wall: wall.dt.strftime("%Y-%m-%dT%H:%M:%SZ"), True),
+        (lambda wall: wall.dt.tz_localize("UTC"), True),
+        (lambda wall: wall.dt.tz_localize("America/New_York").dt.tz_convert("Europe/Berlin"), False),
+        (lambda wall: wall.dt.tz_localize("America/New_York").map(pd.Timestamp.isoformat), False),
+        (in_utc_but_for_the_last, False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_month_s_file_that_a_source_reads_is_priced_as_it_is(
+    made: Made, kind: Kind, write: Callable[[pd.Series], pd.Series], is_utc: bool, tmp_path: Path
+) -> None:
+    """One rule for names and times: those of the trips that the source makes of the file are the rides priced.
+
+    A file of more rides than are in memory at once is one of which only the end says that UTC is meant.
+    """
+    month = pd.concat([made.trips] * (70_000 // len(made.trips) + 1), ignore_index=True)
+    month["pickup_datetime"] = month["pickup_datetime"].dt.floor("s")
+    theirs = month.assign(pickup_datetime=write(month["pickup_datetime"])).rename(columns=dict(OWN.columns))
+    place = tmp_path / f"taxi_2015_01.{kind}"
+    theirs.to_csv(place, index=False) if kind == "csv" else theirs.to_parquet(place, index=False)
+    source = Folder(UPath(tmp_path), columns=OWN.columns, time_zone="America/New_York")
+    trips = source.read_month(parse_month("2015-01")).trips
+    answers = io.BytesIO()
+    with place.open("rb") as rides:
+        found = score(rides, answers, kind, made.bundle, OWN)
+    assert (found.rides, found.refused, found.calls_itself_utc) == (len(month), 0, is_utc)
+    answers.seek(0)
+    scored = pd.read_csv(answers) if kind == "csv" else pd.read_parquet(answers)
+    assert list(scored.columns[: len(theirs.columns)]) == list(theirs.columns)
+    by_ride = trips.assign(fare=made.model.predict(trips)).groupby("key")["fare"].mean()
+    np.testing.assert_allclose(scored["fare_usd"], by_ride[scored["key"].astype(str)], atol=0.005)
+
+
+def test_a_pipe_whose_end_says_that_utc_is_meant_is_no_file_of_rides(bundle: Bundle) -> None:
+    """What was priced of it by then was priced at another hour."""
+    reading, writing = os.pipe()
+    lines = [HEADING, *[GOOD.replace("18:05:00", "23:05:00Z")] * 300_000, GOOD.replace("18:05:00", "18:05:00-05:00")]
+
+    def write() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as pipe:
+            pipe.write("\n".join([*lines, ""]).encode())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(reading, "rb") as pipe, pytest.raises(RideFileError, match="received UTC and then another offset"):
+        score(pipe, io.BytesIO(), "csv", bundle, OURS_IN_NEW_YORK)
+    writer.join()
+
+
+OURS_IN_NEW_YORK = Form((), "America/New_York")
+
+
+def test_a_name_in_trip_columns_that_the_file_has_not_is_told_with_the_whole_line(bundle: Bundle) -> None:
+    content = f"{HEADING.replace('pickup_datetime', 'begin').upper()}\n".encode()
+    said = (
+        r"start \(in TRIP_COLUMNS for pickup_datetime\), .* are missing: did you mean TRIP_COLUMNS=fare_amount=price,p"
+    )
+    with pytest.raises(RideFileError, match=said):
+        score(io.BytesIO(content), io.BytesIO(), "csv", bundle, OWN)
+
+
+def test_a_file_that_is_cut_off_in_its_packing_is_told(bundle: Bundle) -> None:
+    packed = gzip.compress("\n".join([HEADING, *[f"2015-01-03 18:05:{n % 60:02},{-73.98 + n / 1e6},40.75,-73.95,40.78,1"
+                                                  for n in range(5_000)], ""]).encode())  # fmt: skip
+    for content in (packed[:-100], b"no gzip at all"):
+        with pytest.raises(RideFileError, match="expected a csv file of rides"):
+            score(gzip.GzipFile(fileobj=io.BytesIO(content)), io.BytesIO(), "csv", bundle)
 
 
 @pytest.mark.parametrize("name", ["rides.json", "rides.csv.gz", "rides", ".csv.tmp"])

@@ -1,10 +1,13 @@
 """`taxifare predict`, as somebody types it: one ride in a moment, files with bad rows, and nothing to ask."""
 
+import gzip
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from upath import UPath
@@ -57,6 +60,7 @@ def test_one_ride_is_priced_without_loading_anything_heavy_or_telling_anybody(ma
     assert found["corrected"] == pytest.approx(float(made.model.predict(ride, corrected=True)[0]), abs=0.0051)
     assert found["upper"] >= found["fare"]
     assert found["on the meter"] % 0.5 == 0
+    assert re.search(r"^on the meter +[\d.]+ USD  \(to quote\)$", done.stdout, re.MULTILINE)
     assert found["version"] == 1
 
 
@@ -98,7 +102,7 @@ def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
         ((*ONE, "--at", "14/03/2015"), 2, "--at: expected a time on the city's clock without a zone, as in 2015-03-14"),
         ((*ONE, "--at", "2015-03-14T18:05Z"), 2, "received '2015-03-14T18:05Z'"),
         ((*ONE, "--passengers", "208"), 2, "--passengers: expected a whole number from 1 to 7, received 208"),
-        ((*ONE, "--from", "40.75"), 2, "--from: expected LON,LAT in degrees, the longitude first"),
+        ((*ONE, "--from", "40.75"), 2, "Invalid value for '--from': expected LON,LAT in degrees, the longitude first"),
         (ONE[:4], 2, "expected a file of rides, or --at, --from and --to of one ride, received --at, --from."),
         ((), 2, "received nothing. For example:"),
         ((*ONE, "rides.csv"), 2, "received a file, --at, --from, --to"),
@@ -112,6 +116,25 @@ def test_what_cannot_be_priced_is_told(made: Made, words: tuple[str, ...], code:
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_packed_file_in_names_and_times_of_its_own_is_priced_and_what_to_quote_is_said(
+    made: Made, tmp_path: Path
+) -> None:
+    """As a source of trips reads it; the prices are in a plain file with the names that came."""
+    rides = made.trips[list(FIELDS)].head(5).astype({"passenger_count": "int64"})
+    rides["pickup_datetime"] = rides["pickup_datetime"].dt.floor("s").astype(str) + " UTC"
+    packed, to = tmp_path / "rides.csv.gz", tmp_path / "prices.csv"
+    packed.write_bytes(gzip.compress(rides.rename(columns={"pickup_datetime": "start"}).to_csv(index=False).encode()))
+    done = predict(
+        str(packed), "-o", str(to), service_model_path=made.folder.path, trip_columns="pickup_datetime=start"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "its times call themselves UTC and were taken for the clock of New York" in done.stderr
+    assert "To quote: quoted_fare_usd. Seven rides in ten cost no more than upper_fare_usd; corr" in done.stderr
+    prices = pd.read_csv(to)
+    assert list(prices.columns[:6]) == ["start", *FIELDS[1:]]
+    np.testing.assert_allclose(prices["fare_usd"], made.model.predict(made.trips.head(5)), atol=0.0051)
 
 
 def test_where_nothing_is_in_production_the_way_out_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
-from taxifare.trips.table import KNOWN_AT_PICKUP
+from taxifare.trips.columns import KNOWN_AT_PICKUP
 from tests.support.bundles import Made
 from tests.support.services import installation
 

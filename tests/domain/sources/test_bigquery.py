@@ -21,8 +21,8 @@ from taxifare.sources import MonthNotPublishedError, SourceError, make_source
 from taxifare.sources.base import NoBaseError
 from taxifare.sources.bigquery import BigQuery
 from taxifare.sources.bigquery_client import connect
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.months import parse_month
-from taxifare.trips.table import COLUMN_NAMES
 from tests.support.google_cloud import PROJECT, TOKEN, BigQueryServer
 
 pytestmark = pytest.mark.end_to_end

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from taxifare.environment import SettingsError
-from taxifare.settings import Settings, read_settings
+from taxifare.environment import ServiceSettingsInForce, SettingsError, read_settings
+from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import SourceError
 from taxifare.trips.months import parse_month
@@ -125,11 +125,14 @@ def test_a_column_of_ours_that_is_there_twice_is_said(write: Writer, tmp_path: P
         make_source(settings_of(tmp_path, "fare_amount=prix")).read_month(FEBRUARY)
 
 
-def test_names_for_other_sources_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_of_files_and_not_of_bigquery_s_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other sources they are those of files of rides."""
     monkeypatch.setenv("TRIP_COLUMNS", "fare_amount=price")
     monkeypatch.setenv("TRIP_SOURCE", "bigquery")
-    with pytest.raises(SettingsError, match=r"TRIP_COLUMNS is for TRIP_SOURCE=folder, .* a view names columns"):
+    with pytest.raises(SettingsError, match=r"TRIP_COLUMNS is for files of your own, .* a view names columns"):
         read_settings(Settings)
+    monkeypatch.setenv("TRIP_SOURCE", "tlc")
+    assert read_settings(Settings).trip_columns == read_settings(ServiceSettingsInForce).trip_columns
 
 
 def test_a_column_that_holds_something_else_is_said_with_the_setting(tmp_path: Path) -> None:

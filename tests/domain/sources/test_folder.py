@@ -21,9 +21,9 @@ from taxifare.sources.base import (
 )
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.months import parse_month
 from taxifare.trips.publication import BasePublication
-from taxifare.trips.table import COLUMN_NAMES
 
 JANUARY = parse_month("2015-01")
 CITY = Simulator(

@@ -21,8 +21,8 @@ import pytest
 from taxifare.sources.base import SourceError
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
+from taxifare.trips.columns import TRIP_COLUMNS
 from taxifare.trips.months import parse_month
-from taxifare.trips.table import TRIP_COLUMNS
 
 JANUARY = parse_month("2015-01")
 TRIPS = (

@@ -27,8 +27,9 @@ from taxifare.sources import (
 from taxifare.sources.folder import Folder
 from taxifare.sources.simulator.source import Simulator
 from taxifare.sources.whole_months import NotWholeError, whole_month
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.months import bounds, parse_month
-from taxifare.trips.table import COLUMN_NAMES, as_trip_table
+from taxifare.trips.table import as_trip_table
 from tests.support.cities import SAINT_DENIS
 from tests.support.clouds import FORBIDDEN, THROTTLED, Cloud, Front
 from tests.support.google_cloud import PROJECT, BigQueryServer

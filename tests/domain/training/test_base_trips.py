@@ -22,10 +22,11 @@ from taxifare.training.base_trips import BaseTrips
 from taxifare.training.from_random_weights import fit_from_scratch, fit_streamed, predict_trips
 from taxifare.training.gathering import gather_base
 from taxifare.trips.cleaning import clean
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.editions import BASE
 from taxifare.trips.publication import BasePublication, Publication
 from taxifare.trips.splitting import SplitError
-from taxifare.trips.table import COLUMN_NAMES, TripTableError
+from taxifare.trips.table import TripTableError
 from taxifare.trips.targets import DURATION, FARE
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings

@@ -15,9 +15,10 @@ from taxifare.settings import Settings
 from taxifare.sources import SourceError, TripSource, make_source
 from taxifare.sources.whole_months import take
 from taxifare.training.rehearsal import Past
+from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS
 from taxifare.trips.editions import BASE, Edition, Trips
 from taxifare.trips.months import Month, parse_month
-from taxifare.trips.table import COLUMN_NAMES, DTYPES, TRIP_COLUMNS, as_trip_table
+from taxifare.trips.table import DTYPES, as_trip_table
 from tests.support.published import Published
 from tests.support.rehearsals import reservoir, sound_months_before
 from tests.support.small import raw_month, small_settings

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxifare.trips.cleaning import clean
-from taxifare.trips.table import COLUMN_NAMES, TripTableError, as_trip_table
+from taxifare.trips.columns import COLUMN_NAMES
+from taxifare.trips.table import TripTableError, as_trip_table
 from taxifare.trips.targets import DURATION, FARE
 from tests.support.cities import NEW_YORK
 from tests.support.places import REAL_TRIPS

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taxifare.trips.columns import KNOWN_AT_PICKUP
 from taxifare.trips.features import (
     KM_PER_DEGREE,
     InputError,
@@ -15,7 +16,7 @@ from taxifare.trips.features import (
     grid_distance_km,
     haversine_km,
 )
-from taxifare.trips.table import KNOWN_AT_PICKUP, as_trip_table
+from taxifare.trips.table import as_trip_table
 from tests.support.cities import NEW_YORK
 from tests.support.places import REAL_TRIPS
 

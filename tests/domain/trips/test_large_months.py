@@ -15,6 +15,7 @@ from taxifare.sources import make_source
 from taxifare.training.candidates import training_inputs
 from taxifare.training.large_months import drawn
 from taxifare.trips import stored
+from taxifare.trips.columns import COORDINATES
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
 from taxifare.trips.months import parse_month
@@ -30,7 +31,6 @@ from taxifare.trips.preparation import (
 )
 from taxifare.trips.publication import LargePublication, Publication
 from taxifare.trips.stored import STORED, StoredTrips
-from taxifare.trips.table import COORDINATES
 from tests.support.rehearsals import reservoir
 from tests.support.small import small_settings
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxifare.trips.table import COLUMN_NAMES, DTYPES, KNOWN_AT_PICKUP, TRIP_COLUMNS, TripTableError, as_trip_table
+from taxifare.trips.columns import COLUMN_NAMES, KNOWN_AT_PICKUP, TRIP_COLUMNS
+from taxifare.trips.table import DTYPES, TripTableError, as_trip_table
 from tests.support.places import REAL_TRIPS
 
 

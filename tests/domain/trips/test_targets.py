@@ -13,9 +13,10 @@ from taxifare.replay.replaying import replay
 from taxifare.settings import Settings
 from taxifare.sources import make_source
 from taxifare.sources.base import SourceError, ensure_target
+from taxifare.trips.columns import TRIP_COLUMNS
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.months import parse_month
-from taxifare.trips.table import DTYPES, TRIP_COLUMNS
+from taxifare.trips.table import DTYPES
 from taxifare.trips.targets import DURATION, FARE, TARGETS
 from tests.support.small import clean_month, small_settings
 
