@@ -131,6 +131,7 @@ class World:
     source: TripSource | None = None
     more_chats: list[Chat] = field(default_factory=list)
     clock_ahead_days: int = 0
+    _built: tuple[list[int], dg.Definitions] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def create(cls, home: Path, migrated_store: Path) -> "World":
@@ -171,16 +172,15 @@ class World:
 
     @property
     def definitions(self) -> dg.Definitions:
-        """The code location, with this world's source and chat."""
-        approvals = Approvals.from_settings(self.settings, self.registry)
-        ahead = timedelta(days=self.clock_ahead_days)
-        approvals.now = lambda: datetime.now(UTC) + ahead
-        return build_definitions(
-            self.settings,
-            source=self.source or self.publisher,
-            notifiers=(self.chat, *self.more_chats),
-            approvals=approvals,
-        )
+        """The code location, with this world's source and chats: put together once, as the demo does, for these."""
+        source, chats = self.source or self.publisher, (self.chat, *self.more_chats)
+        parts = [id(part) for part in (source, *chats)]
+        if self._built is None or self._built[0] != parts:
+            approvals = Approvals.from_settings(self.settings, self.registry)
+            approvals.now = lambda: datetime.now(UTC) + timedelta(days=self.clock_ahead_days)
+            built = build_definitions(self.settings, source=source, notifiers=chats, approvals=approvals)
+            self._built = parts, built
+        return self._built[1]
 
     @cached_property
     def registry(self) -> ModelRegistry:
