@@ -41,18 +41,17 @@ from taxifare.serving.bundle import Bundle, BundleError
 from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import AskingSettings, ExecutionSettings, MlflowSettings, Settings, unknown_names
 from taxifare.sources import make_source
-from taxifare.sources.base import CannotTellError, NoBaseError, ensure_target, month_with
+from taxifare.sources.base import CannotTellError, NoBaseError, Sample, ensure_target, month_with
 from taxifare.sources.files import SAMPLE_ROWS
 from taxifare.sources.whole_months import why_waiting
 from taxifare.texts import counted
 from taxifare.trips.city_files import CityFile
 from taxifare.trips.cleaning import clean
 from taxifare.trips.columns import COORDINATES
-from taxifare.trips.dropped import why_dropped
+from taxifare.trips.dropped import left_out, why_dropped
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import Month
 from taxifare.trips.preparation import faults_of
-from taxifare.trips.publication import Publication
 from taxifare.workers import Workers
 
 _TIMEOUT_S = 5
@@ -274,34 +273,43 @@ def _was_promoted(approvals: Approvals | None) -> bool:
         return entries.last_promotion() is not None
 
 
-def _usable(found: Publication | None, month: Month | None, settings: Settings) -> str:
+def _usable(sample: Sample | None, month: Month | None, settings: Settings) -> str:
     """Returns how many of some trips can be learned from, by the rules of the assets and their checks.
 
     Args:
-        found: The trips; None where no setting says what their columns are.
+        sample: The trips; None where no setting says what their columns are.
         month: Which they are of; None: of the base years, of which only some have to be usable.
         settings: Say what is expected of them.
     """
-    if found is None:
+    if sample is None:
         return f"as {settings.trip_source} has them: no setting says what their columns are"
-    trips, target = found.trips, settings.target_facts
+    found, target = sample.published, settings.target_facts
+    trips = found.trips
     ensure_target(target, found.known(target.column), len(trips), found.origin)
     cleaned = clean(trips, settings.city_facts, target).trips
     first, last = trips["pickup_datetime"].min(), trips["pickup_datetime"].max()
     says = (
         f"{found.origin}: {len(cleaned):,} of the {len(trips):,} trips looked at, {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
-        "can be learned from"
+        f"can be learned from{_of_all(sample.share)}"
     )
-    faults = (
-        [why] if (why := why_dropped(trips, settings.city, target, dict(settings.trip_columns))) is not None else []
-    )
+    names = dict(settings.trip_columns)
+    faults = [why] if (why := why_dropped(trips, settings.city, target, names)) is not None else []
+    beside = [] if faults or (few := left_out(trips, settings.city, target, names)) is None else [few]
     if month is not None:
-        minimum_trips = settings.minimum_trips if len(trips) < SAMPLE_ROWS else 0  # these are all, or just some
+        is_all = sample.share == 1 or (sample.share is None and len(trips) < SAMPLE_ROWS)
+        minimum_trips = settings.minimum_trips if is_all else 0
         raw = Trips(Edition(str(month), found.revision), trips)
         faults += map(str, faults_of(raw, cleaned, month, minimum_trips, COORDINATES))
     if faults and (month is not None or cleaned.empty):
-        raise DisorderError("; ".join([says, *faults]))
-    return "; ".join([says, *faults])
+        raise DisorderError("; ".join([says, *faults, *beside]))
+    return "; ".join([says, *faults, *beside])
+
+
+def _of_all(share: float | None) -> str:
+    """Returns which share of what is there was looked at."""
+    if share is None:
+        return ""
+    return " (all of the file)" if share == 1 else f" ({share:.1%} of the file, in blocks spread over all of it)"
 
 
 def _dropoffs(settings: Settings) -> str:

@@ -6,6 +6,7 @@ never taken for the second: docs/decisions.md, under sources.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 import pandas as pd
@@ -55,6 +56,19 @@ Answer: TypeAlias = str | SourceError
 error, which says that it cannot tell."""
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Some trips of a month or of the base years, to see what they are like.
+
+    Attributes:
+        published: The trips.
+        share: Which share of what is there they are, 0 to 1; None where that is not known.
+    """
+
+    published: Publication
+    share: float | None
+
+
 class TripSource(Protocol):
     """A publisher of monthly trips and of the base years before them.
 
@@ -79,8 +93,8 @@ class TripSource(Protocol):
         """Returns how far a published month goes; None where that is not known before all of it is read as trips."""
         return None
 
-    def sample(self, month: Month | None) -> Publication | None:  # noqa: ARG002 - likewise
-        """Returns a thousand or so trips of a month, or of the base years, read as all of them would be.
+    def sample(self, month: Month | None) -> Sample | None:  # noqa: ARG002 - likewise
+        """Returns some trips of a month, or of the base years, read as all of them would be.
 
         None where no setting says what their columns are: those of publishers, and simulated ones.
 

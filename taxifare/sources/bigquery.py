@@ -23,6 +23,7 @@ from taxifare.settings import BigQuerySettings
 from taxifare.sources.base import (
     MonthNotPublishedError,
     NoBaseError,
+    Sample,
     SourceError,
     TripSource,
     checked_month,
@@ -120,7 +121,7 @@ class BigQuery(TripSource):
         """
         return {month: int(revision.partition("-")[0]) for month, revision in self._over().items()}
 
-    def sample(self, month: Month | None) -> Publication:
+    def sample(self, month: Month | None) -> Sample:
         """Returns some trips of a month, or of the base years: those with the smallest fingerprints.
 
         Raises:
@@ -135,7 +136,7 @@ class BigQuery(TripSource):
             raise self._no_base()
         checked = checked_trips if month is None else partial(checked_month, month=month)
         trips = checked(_frame(rows), origin=origin, time_zone=self.time_zone)
-        return Publication(trips, _revision_of(rows), origin)
+        return Sample(Publication(trips, _revision_of(rows), origin), None)
 
     def read_month(self, month: Month) -> Publication:
         """Returns the month's trips.

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ FORMATS = (".parquet", ".csv", ".csv.gz")
 """Endings of trip files, in order of preference: parquet is typed, and text is quicker to read plain than packed."""
 
 SAMPLE_ROWS = 1_000
-"""Rows of a file, or of a table, that are looked at to tell whether all of it is trips."""
+"""Rows of a table that are looked at to tell whether all of it is trips; of files, see `read_spread`."""
 
 _ROWS_AT_ONCE = 2**18
 _BYTES_OF_A_ROW = 2**7
@@ -105,21 +105,70 @@ def read_rows(content: bytes, origin: str, names: Names = _ITS_OWN) -> pd.DataFr
     return _rows(plain, origin, names)
 
 
-def read_parts(
-    file: IO[bytes], origin: str, names: Names = _ITS_OWN, rows_at_once: int | None = None
-) -> Iterator[pd.DataFrame]:
+def read_parts(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> Iterator[pd.DataFrame]:
     """Yields the rows of a trip file as they stand there, a few hundred thousand at a time.
 
     Args:
         file: Open at its beginning.
         origin: Its name, as for `read_rows`. A row of text is a line.
         names: As for `read_rows`.
-        rows_at_once: About how many, None: a few hundred thousand.
 
     Raises:
         SourceError: As `read_rows`, when the part that is at fault is reached.
     """
-    rows_at_once = rows_at_once or _ROWS_AT_ONCE
+    for block in _blocks(file, origin, _ROWS_AT_ONCE):
+        yield _rows_in(block, origin, names)
+
+
+def read_spread(file: IO[bytes], origin: str, names: Names = _ITS_OWN) -> tuple[pd.DataFrame, float]:
+    """Returns rows from all over a trip file, its first and last among them, and which share of the file was looked at.
+
+    All of a file of a few hundred thousand rows; of a larger one as many, in blocks spread evenly over it.
+
+    Args:
+        file: Open at its beginning.
+        origin: Its name, as for `read_rows`.
+        names: As for `read_rows`.
+
+    Raises:
+        SourceError: As `read_rows`, of the blocks that are looked at.
+    """
+    kept, step, number, last = list[_Block](), 1, 0, None
+    for number, last in enumerate(_blocks(file, origin, _ROWS_OF_A_BLOCK), 1):
+        if (number - 1) % step == 0:
+            kept.append(last)
+        if len(kept) > _MOST_BLOCKS:
+            kept, step = kept[::2], step * 2
+    if last is None:
+        raise SourceError(f"{origin}: expected trips, received no rows")
+    if (number - 1) % step:
+        kept.append(last)
+    parts = [rows for block in kept if not (rows := _rows_in(block, origin, names)).empty]
+    if not parts:
+        raise SourceError(f"{origin}: expected trips, received no rows")
+    return pd.concat(parts, ignore_index=True), len(kept) / number
+
+
+_Block: TypeAlias = bytes | pa.RecordBatch
+"""Rows of a file as they stand there: lines of text below the header, or what parquet has."""
+
+_ROWS_OF_A_BLOCK = 2**14
+
+_MOST_BLOCKS = 24
+
+
+def _rows_in(block: _Block, origin: str, names: Names) -> pd.DataFrame:
+    if isinstance(block, bytes):
+        return _rows(block, origin, names)
+    with reading(origin, "parquet"):
+        table = pa.Table.from_batches([block])
+    named = _named(table, origin, names)
+    with reading(origin, "parquet"):
+        return _frame(named)
+
+
+def _blocks(file: IO[bytes], origin: str, rows_at_once: int) -> Iterator[_Block]:
+    """Yields a trip file in blocks of about so many rows, see `read_parts`."""
     bytes_at_once = rows_at_once * _BYTES_OF_A_ROW
     if origin.endswith(".parquet"):
         with reading(origin, "parquet"):
@@ -129,13 +178,9 @@ def read_parts(
         while True:
             with reading(origin, "parquet"):
                 batch = next(batches, None)
-                if batch is None:
-                    return
-                table = pa.Table.from_batches([batch])
-            named = _named(table, origin, names)
-            with reading(origin, "parquet"):
-                rows = _frame(named)
-            yield rows
+            if batch is None:
+                return
+            yield batch
     text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
     most, unpacked = _most_unpacked(file.seek(0, io.SEEK_END)), 0
     file.seek(0)
@@ -149,7 +194,7 @@ def read_parts(
     while lines:
         unpacked += len(lines)
         _ensure_bearable(unpacked, most, origin)
-        yield _rows(header + lines, origin, names)
+        yield header + lines
         with reading(origin, "gzip" if origin.endswith(".gz") else "CSV"):
             lines = text.read(bytes_at_once) + _line(text, origin)
 

@@ -30,6 +30,7 @@ from taxifare.settings import FolderSettings
 from taxifare.sources.base import (
     Answer,
     NoBaseError,
+    Sample,
     SourceError,
     TripSource,
     checked_month,
@@ -38,7 +39,7 @@ from taxifare.sources.base import (
     told_apart,
     untold_dropoffs,
 )
-from taxifare.sources.files import FORMATS, SAMPLE_ROWS, ensure_last_line, pickup_span, read_parts, read_rows
+from taxifare.sources.files import FORMATS, ensure_last_line, pickup_span, read_parts, read_rows, read_spread
 from taxifare.sources.places import Found, listed, looked_at, noted, opening
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
@@ -143,8 +144,8 @@ class Folder(TripSource):
         first, until = bounds(month)
         return found if found is not None and first <= found.first and found.last < until else None
 
-    def sample(self, month: Month | None) -> Publication:
-        """Returns the first trips of a month's file, or of the base file, as `read_month` and `read_base` read them.
+    def sample(self, month: Month | None) -> Sample:
+        """Returns trips from all over a month's file, or the base file, as `read_month` and `read_base` read them.
 
         Raises:
             NoBaseError: Nothing has the name of a base file.
@@ -152,24 +153,17 @@ class Folder(TripSource):
         """
         file = self._base_file() if month is None else self._month_file(month)
         origin = f"{file}{self._by_names}"
-        parts = list[pd.DataFrame]()
         with opening(file) as opened:
-            for part in read_parts(opened, str(file), dict(self.columns), SAMPLE_ROWS):
-                parts += [] if part.empty else [part]
-                if sum(map(len, parts)) >= SAMPLE_ROWS:
-                    break
-        if not parts:
-            raise SourceError(f"{file}: expected trips, received no rows")
-        rows = pd.concat(parts, ignore_index=True)
+            rows, share = read_spread(opened, str(file), dict(self.columns))
         if month is not None:
             trips = checked_month(rows, month, origin, self.time_zone)
             self._ensure_all_within(file, month)
-            return Publication(trips, self._as_read(self._revision(file)), str(file))
+            return Sample(Publication(trips, self._as_read(self._revision(file)), str(file)), share)
         trips = checked_trips(rows, origin, self.time_zone)
         span = self._span_to_end(file)
         if self.first_month is not None and span is not None and span.first >= bounds(self.first_month)[0]:
             raise self._no_earlier(file, span.rides)
-        return Publication(trips, self.base_revision(), str(file))
+        return Sample(Publication(trips, self.base_revision(), str(file)), share)
 
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's file.

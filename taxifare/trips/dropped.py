@@ -74,6 +74,29 @@ def why_dropped(trips: pd.DataFrame, city: CityFile, target: Target, names: Mapp
     return "; ".join(reasons) if kept.mean() < MINIMUM_SHARE_KEPT else None
 
 
+def left_out(trips: pd.DataFrame, city: CityFile, target: Target, names: Mapping[str, str]) -> str | None:
+    """Returns how many of the trips of a sound month cleaning drops, by rule, and what is odd about some; None if none.
+
+    Few rows that are wrong in the same way leave a month sound, and are worth a look all the same.
+
+    Args:
+        trips: A trip table, as published.
+        city: Where the trips should be.
+        target: What is to be learned of them.
+        names: As for `why_dropped`.
+    """
+    kept, counts = np.ones(len(trips), np.bool_), dict[str, int]()
+    for rule, breaks in broken_rules(trips, city.facts, target).items():
+        counts[rule] = int(np.count_nonzero(kept & breaks))
+        kept &= ~breaks
+    told = [f"{rule} {count:,}" for rule, count in counts.items() if count]
+    odd = list(_instead({end: _points(trips, end) for end in ("pickup", "dropoff")}, city.facts, names))
+    took = trips["dropoff_datetime"] - trips["pickup_datetime"]
+    if turned := int((took < pd.Timedelta(0)).sum()):
+        odd.append(f"in {turned:,} of {len(trips):,} trips dropoff_datetime is before pickup_datetime")
+    return "; ".join([*([f"left out: {', '.join(told)}"] if told else []), *odd]) or None
+
+
 def _reason(
     rule: str, trips: pd.DataFrame, breaks: _Mask, city: CityFile, target: Target, names: Mapping[str, str]
 ) -> str:
@@ -182,13 +205,16 @@ def _instead(points: Mapping[str, _Floats], city: City, names: Mapping[str, str]
     """
     exchanged = list[tuple[str, str]]()
     for end, ends in points.items():
-        is_inside, is_known = _inside(ends, city), np.isfinite(ends).all(axis=1)
+        is_inside, is_known = _inside(ends, city), np.asarray(np.isfinite(ends).all(axis=1))
         outside = ends[is_known & ~is_inside]
         if not len(outside):
             continue
         for other in _OTHERWISE:
-            meant = np.count_nonzero(_inside(other.as_meant(outside), city))
+            meant = int(np.count_nonzero(_inside(other.as_meant(outside), city)))
             if meant <= len(outside) / 2:
+                # No place lies in the city by chance with longitude and latitude exchanged.
+                if meant and other.seems == _EXCHANGED:
+                    yield _in_some(meant, is_known, other, end)
                 continue
             # What is said of a column as a whole has to leave a sound month; what makes sense neither way says nothing.
             if meant >= MINIMUM_SHARE_KEPT * (meant + np.count_nonzero(is_inside)):
@@ -196,11 +222,15 @@ def _instead(points: Mapping[str, _Floats], city: City, names: Mapping[str, str]
                 if other.seems == _EXCHANGED:
                     exchanged.append((f"{end}_longitude", f"{end}_latitude"))
             else:
-                some = f"{meant:,} of {np.count_nonzero(is_known):,} trips"
-                yield f"in {some} only, {other.seems.format(end=end)}: mend these rows in the file; they are dropped"
+                yield _in_some(meant, is_known, other, end)
             break
     if exchanged:
         yield f"{_exchanging(names, exchanged)}, or exchange the box in the city's file"
+
+
+def _in_some(meant: int, is_known: _Mask, other: _Otherwise, end: str) -> str:
+    some = f"{meant:,} of {np.count_nonzero(is_known):,} trips"
+    return f"in {some} only, {other.seems.format(end=end)}: mend these rows in the file; they are dropped"
 
 
 _TIMES = ("pickup_datetime", "dropoff_datetime")

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from taxifare.approval.tokens import KEPT_IN
 from taxifare.operations.doctor import Finding, examine
 from taxifare.settings import Settings
+from taxifare.sources import files
 from tests.support.cities import SAINT_DENIS
 from tests.support.places import REPOSITORY
 from tests.support.saint_denis import trips_between
@@ -270,6 +272,60 @@ def test_a_month_that_its_checks_would_stop_is_said_with_the_names_of_the_checks
     found = findings(settings_of(folder))["newest month"]
     assert not found.is_well
     assert "has_unique_keys (repeated_keys 100)" in found.says
+
+
+MANY = trips_between("2024-02-01", "2024-03-01", 50_000)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "said"),
+    [
+        (
+            exchanged_in(slice(-40, None), MANY),
+            "left out: outside_city 40; in 40 of 50,000 trips only, pickup longitudes lie in the city's latitudes, and "
+            "pickup latitudes in its longitudes: mend these rows in the file; they are dropped",
+        ),
+        (
+            MANY.assign(
+                dropoff_datetime=MANY["pickup_datetime"] + pd.to_timedelta(np.where(MANY.index < 49_990, 9, -9), "min")
+            ),
+            "in 10 of 50,000 trips dropoff_datetime is before pickup_datetime",
+        ),
+        (MANY.assign(passenger_count=MANY["passenger_count"].where(MANY.index != 49_999, 99)), "left out: passenger_c"),
+    ],
+)
+@pytest.mark.parametrize("write", ["csv", "parquet"])
+def test_a_few_rows_at_the_end_of_a_month_that_are_wrong_are_counted(
+    folder: Path, write: str, spoiled: pd.DataFrame, said: str
+) -> None:
+    """They leave it a sound month, so nothing else would ever name them."""
+    (folder / "trips" / "taxi_2024_02.csv").unlink()
+    place = folder / "trips" / f"taxi_2024_02.{write}"
+    spoiled.to_csv(place, index=False) if write == "csv" else spoiled.to_parquet(place, index=False)
+    found = findings(settings_of(folder))["newest month"]
+    assert found.is_well, found.says
+    assert "of the 50,000 trips looked at" in found.says
+    assert "can be learned from (all of the file)" in found.says
+    assert said in found.says
+
+
+def test_of_a_file_too_large_to_look_at_blocks_all_over_it_are_and_how_much_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rows and the last among them; the three formats alike."""
+    monkeypatch.setattr(files, "_ROWS_OF_A_BLOCK", 2**8)
+    spoiled = exchanged_in(slice(-40, None), MANY)
+    (folder / "trips" / "taxi_2024_02.csv").unlink()
+    for ending in (".csv", ".csv.gz", ".parquet"):
+        place = folder / "trips" / f"taxi_2024_02{ending}"
+        spoiled.to_parquet(place, index=False) if ending == ".parquet" else spoiled.to_csv(place, index=False)
+        found = findings(settings_of(folder))["newest month"]
+        assert found.is_well, found.says
+        (looked_at,) = re.findall(r"of the ([\d,]+) trips looked at, 2024-02-01 to 2024-02-29", found.says)
+        (share,) = re.findall(r"can be learned from \((\d+\.\d)% of the file, in blocks spread over", found.says)
+        assert 0.7 < int(looked_at.replace(",", "")) / 50_000 / (float(share) / 100) < 1.3
+        assert f"in 40 of {looked_at} trips only, pickup longitudes lie in the city's latitudes" in found.says
+        place.unlink()
 
 
 def test_a_month_of_which_the_source_cannot_tell_is_said_once(folder: Path) -> None:
