@@ -43,10 +43,13 @@ from taxifare.sources.files import FORMATS, ensure_last_line, pickup_span, read_
 from taxifare.sources.places import Found, listed, looked_at, noted, opening
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
+from taxifare.trips.text_files import instead_of_csv
 from taxifare.trips.wholeness import Extent
 
 _EXAMPLES = 3
 """Of files that are named where there are more."""
+
+_BEGINNING_BYTES = 2**13
 
 _MONTH_CODES = {"%Y": r"(?P<year>[0-9]{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
 
@@ -460,7 +463,13 @@ def _ensure_written(file: Found, quiet_s: float) -> None:
     if file.size and file.name.endswith(".csv"):
         with opening(file) as opened:
             opened.seek(-min(file.size, 2), os.SEEK_END)
-            ensure_last_line(opened.read(), str(file))
+            try:
+                ensure_last_line(opened.read(), str(file))
+            except SourceError:
+                opened.seek(0)
+                if (instead := instead_of_csv(opened.read(_BEGINNING_BYTES))) is None:
+                    raise
+                raise SourceError(f"{file}: {instead}") from None  # which has no lines, and is not being written
 
 
 def _sha256(file: Found) -> str:

@@ -65,14 +65,7 @@ def as_trip_table(
     1  0000000001 2015-01-02 10:00:00          7.5
     """
     check_column_names(frame.columns, origin)
-    table = pd.DataFrame(
-        {
-            column.name: _as_column(frame[column.name], column, origin)
-            for column in TRIP_COLUMNS
-            if column.name in frame.columns and column.kind != "timestamp"
-        }
-        | _times(frame, origin, time_zone)
-    )
+    table = pd.DataFrame(_other_than_times(frame, origin) | _times(frame, origin, time_zone))
     if not table["pickup_datetime"].is_monotonic_increasing:
         table = table.sort_values("pickup_datetime", kind="stable", ignore_index=True)
     table = table.reset_index(drop=True)
@@ -129,6 +122,22 @@ def _meant(missing: Sequence[str], present: Iterable[object]) -> Iterator[str]:
         yield f"did you mean {line}? (TRIP_SOURCE=bigquery: a view)"
     elif missing and unknown(present, COLUMN_NAMES):
         yield f"{OWN_NAMES} (TRIP_SOURCE=bigquery: a view)"
+
+
+def _other_than_times(frame: pd.DataFrame, origin: str) -> dict[str, pd.Series]:
+    """Returns the columns that are no times; raises with the first that does not fit, and the names of others."""
+    found, faults = dict[str, pd.Series](), dict[str, TripTableError]()
+    for column in TRIP_COLUMNS:
+        if column.name in frame.columns and column.kind != "timestamp":
+            try:
+                found[column.name] = _as_column(frame[column.name], column, origin)
+            except TripTableError as error:
+                faults[column.name] = error
+    if faults:
+        first, *others = faults
+        also = f"; nor are values as expected in {', '.join(others)}" if others else ""
+        raise TripTableError(f"{faults[first]}{also}") from faults[first].__cause__
+    return found
 
 
 def _times(frame: pd.DataFrame, origin: str, time_zone: str | None) -> dict[str, pd.Series]:
