@@ -11,7 +11,7 @@ from taxifare.approval.chain import Head
 from taxifare.approval.decisions import command
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.promotions import rolled_back, rolled_back_in_words
-from taxifare.approval.records import Decision, Outcome, Promotion, Question, Request, RequestState, readable
+from taxifare.approval.records import Decision, Outcome, Promotion, Question, Request, readable
 from taxifare.approval.requests import by_subject
 from taxifare.cli import records
 from taxifare.cli.alone import misused
@@ -287,7 +287,7 @@ def say_how_to_answer(asked: Question) -> None:
 def _state(outcome: Outcome | None) -> str:
     """Returns where the request stands, with the name of whoever answered it."""
     if outcome is None:
-        return RequestState.REQUESTED
+        return "open"
     return f"{outcome.state} by {outcome.by}" if outcome.by else f"{outcome.state}: {outcome.reason}"
 
 

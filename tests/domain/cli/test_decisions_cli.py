@@ -90,8 +90,11 @@ def test_how_to_answer_says_what_approving_against_the_verdict_takes(desk: Desk)
     held = desk.ask("2015-02", "3", "1", verdict=Verdict.HOLD)
     assert f"taxifare decide {held.id} --approve --override --by" in desk.run("requests").output
     first = desk.ask("2015-01", "2", "1")
-    approve = desk.run("requests", "--all").output.splitlines()[-2]
-    assert f"taxifare decide {first.id} --approve --by" in approve, held.id
+    shown = desk.run("requests", "--all").output.splitlines()
+    assert f"taxifare decide {first.id} --approve --by" in shown[-2], held.id
+    assert [line.split()[-1] for line in shown if line.startswith((first.id, held.id)) and ":" not in line] == [
+        "open"
+    ] * 2
 
 
 def test_a_listing_fits_a_narrow_terminal_and_folds_no_id(desk: Desk) -> None:
