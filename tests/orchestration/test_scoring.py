@@ -31,6 +31,9 @@ from taxifare_dagster.command import surroundings
 from tests.support.predictions import answer
 from tests.support.world import JANUARY, World, checks_of, failed_checks, failures
 
+# What is built once for the module has told this process so in its first test alone.
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+
 
 @pytest.fixture(scope="module")
 def serving(_compared: World, tmp_path_factory: pytest.TempPathFactory) -> World:
