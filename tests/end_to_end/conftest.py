@@ -191,7 +191,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
         servers.callback(lambda: company.hang_up() if company._line else None)
         settings = {
             **SMALL,
-            "LAST_MONTH": "2015-05",
+            "LAST_MONTH": "2015-04",
             "MLFLOW_TRACKING_URI": mlflow_url,
             "CHAT_BASE_URL": chat.url,
             "CHAT_CHANNEL": CHANNEL,
