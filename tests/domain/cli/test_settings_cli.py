@@ -58,4 +58,4 @@ def test_first_come_the_ten_that_matter_and_what_is_set() -> None:
     assert names[:10] == [name.upper() for name in MATTER_FIRST]
     assert sorted(names[10:]) == ["APPROVAL_SECRET", "DATABASE_URL", "DATASET_SIZE", "SEED"]
     assert not [line for line in lines if len(line) > 80 and "taxifare " not in line]
-    assert any(line.startswith("7 of ") for line in lines)
+    assert any(line.startswith("Changed from the default: 7 of ") for line in lines)
