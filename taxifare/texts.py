@@ -89,8 +89,8 @@ def in_range(months: Sequence[str]) -> str:
 def difference(before: float, after: float) -> float:
     """Returns by how much the second of two amounts is more than the first, as whoever sees both works it out.
 
-    Amounts are shown with two digits, and the difference of two that stand beside it is that of what is shown. What is
-    measured by itself and has an interval of its own, a gain, is shown with a third digit.
+    In sentences amounts have two digits, and the difference of two that stand beside it is that of what is shown. In
+    tables they have a third, as gains have: these are measured by themselves, with an interval of their own.
 
     >>> f"{1.594:.2f} to {1.788:.2f}: {difference(1.594, 1.788):+.2f}"
     '1.59 to 1.79: +0.20'

@@ -297,8 +297,8 @@ def _row(demo: Demo, subject: str) -> tuple[str, ...]:
     return (
         subject,
         f"{demo.trips_of(subject):,}",
-        "–" if evidence.production is None else f"{evidence.production.scores.mae:.2f}",
-        f"{evidence.staging.scores.mae:.2f}",
+        "–" if evidence.production is None else f"{evidence.production.scores.mae:.3f}",
+        f"{evidence.staging.scores.mae:.3f}",
         "–" if gain is None else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
         "–" if evidence.track_record is None else f"{evidence.track_record.gains.all.mean:+.3f}",
         evidence.verdict,

@@ -194,7 +194,7 @@ def standings(found: Iterable[Standing], unit: Unit) -> dg.TableMetadataValue:
         Heading("staged", "bool"),
         Heading("trips", "int"),
         Heading("seconds", "float", 1),
-        Heading(f"MAE, {unit}", "float", 2),
+        Heading(f"MAE, {unit}", "float", 3),
         *_gain_headings(unit),
     )
     rows = (
@@ -213,7 +213,7 @@ def standings(found: Iterable[Standing], unit: Unit) -> dg.TableMetadataValue:
 
 def slices(parts: Iterable[SliceComparison], unit: Unit) -> dg.TableMetadataValue:
     """Returns the comparison on each slice as a table."""
-    errors = (Heading(f"{name} MAE, {unit}", "float", 2) for name in ("production", "staging"))
+    errors = (Heading(f"{name} MAE, {unit}", "float", 3) for name in ("production", "staging"))
     rows = (
         (
             part.name,

@@ -101,8 +101,8 @@ def requests(
 _ASKED = (
     Heading("request", is_unbroken=True),
     Heading("verdict", is_unbroken=True),
-    Heading("production", "float", 2),
-    Heading("staging", "float", 2),
+    Heading("production", "float", 3),
+    Heading("staging", "float", 3),
     Heading("gain"),
 )
 

@@ -157,7 +157,7 @@ def _month(one: ComparedMonth) -> str:
 
 
 def _maes(one: ComparedMonth) -> tuple[str, str]:
-    production, staging = ("–" if mae is None else f"{mae:.2f}" for mae in (one.production_mae, one.staging_mae))
+    production, staging = ("–" if mae is None else f"{mae:.3f}" for mae in (one.production_mae, one.staging_mae))
     return production, staging
 
 

@@ -15,7 +15,7 @@ from taxifare.approval.records import Promotion
 from taxifare.gate.scores import Interval
 from taxifare.monitoring.realised import QuotedPart, RealisedError, RealisedMonth
 from taxifare.replay.results import Replay
-from taxifare.texts import difference, one_line
+from taxifare.texts import one_line
 from taxifare.trips.targets import Target, Unit
 
 Value: TypeAlias = str | int | float | None
@@ -156,7 +156,7 @@ def worst_rides(predicted: npt.NDArray[np.floating], trips: pd.DataFrame, target
             "–" if pd.isna(trips["passenger_count"].iloc[row]) else str(trips["passenger_count"].iloc[row]),
             float(trips["target"].iloc[row]),
             float(predicted[row]),
-            difference(float(trips["target"].iloc[row]), float(predicted[row])),
+            float(errors[row]),
         )
         for row in worst
     )

@@ -301,7 +301,7 @@ def test_a_mistyped_request_is_answered_with_the_one_that_is_meant(desk: Desk) -
 def test_a_day_that_is_none_is_told_in_a_sentence(desk: Desk) -> None:
     answer = desk.run("history", "--on", "2015-13-01")
     assert answer.exit_code == 2
-    assert "--on: expected a day written YYYY-MM-DD, received '2015-13-01'" in " ".join(answer.stderr.split())
+    assert "'--on': expected a day written YYYY-MM-DD, received '2015-13-01'" in " ".join(answer.stderr.split())
 
 
 def test_an_unknown_request_is_named_in_the_error(desk: Desk) -> None:

@@ -132,7 +132,7 @@ def test_a_production_that_nothing_waits_for(here: Installation) -> None:
         "            promised: off by 2.10 USD a ride (measured on base)",
         "            realised: no outcomes yet",
         "Months               verdict     production  staging  decision",
-        "            base     COLD_START           –     2.10  approved by Ada",
+        "            base     COLD_START           –    2.100  approved by Ada",
         "            (errors in USD a ride, both on the same rides)",
         "Questions   none waits for an answer",
         "Alarms      none; taxifare doctor checks every part",
