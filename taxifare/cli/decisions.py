@@ -68,14 +68,19 @@ def requests(
     found = approvals.record.requests() if everything else approvals.record.open_requests()
     shown = found[-newest:] if everything else found
     outcomes = approvals.record.outcomes() if everything else {}
+    gone_back = rolled_back(approvals.record.history())
     if as_json:
         unit = settings_in_force().target_facts.unit
-        show_json([records.request(request, outcomes.get(request.id), unit) for request in shown])
+        show_json(
+            [
+                records.request(request, outcomes.get(request.id), gone_back.get(request.staging_version), unit)
+                for request in shown
+            ]
+        )
         return
     last = Heading("state" if everything else "valid until", is_unbroken=not everything)
     rows = tuple(_row(request, outcomes.get(request.id), last.name) for request in shown)
     waiting = [request for request in shown if request.id not in outcomes]
-    gone_back = rolled_back(approvals.record.history())
     if shown:
         show(tables.Table((*_ASKED, last), rows))
         for request in sorted(waiting, key=by_subject):

@@ -34,12 +34,13 @@ def in_unit(unit: Unit, **amounts: float | None) -> Record:
     }
 
 
-def request(asked: Request, outcome: Outcome | None, unit: Unit) -> Record:
+def request(asked: Request, outcome: Outcome | None, rolled_back: Promotion | None, unit: Unit) -> Record:
     """Returns a request, its numbers and how it ended; none where its evidence is of another release.
 
     Args:
         asked: The request.
         outcome: How it ended; None while it is open.
+        rolled_back: The rollback that took its version out of production, if the version has not come back since.
         unit: Of errors.
     """
     evidence = readable(asked)
@@ -58,6 +59,7 @@ def request(asked: Request, outcome: Outcome | None, unit: Unit) -> Record:
         ),
         **_bounds("gain", None if evidence is None else evidence.gain, unit),
         "reasons": None if evidence is None else list(evidence.reasons),
+        "rolled_back": None if rolled_back is None else promotion(rolled_back),
         "requested_at": asked.requested_at,
         "valid_until": asked.valid_until,
         "state": RequestState.REQUESTED if outcome is None else outcome.state,

@@ -215,9 +215,16 @@ def test_who_was_production_when_a_month_was_compared(desk: Desk) -> None:
         return str(entry["version"])
 
     assert [version(month) for month in ("2015-01", "2015-02")] == ["1", "2"]
+    desk.ask("2015-03", "2", "1")
+    offered = json.loads(desk.run("requests", "--json").output)[-1]
+    assert (offered["rolled_back"]["decided_by"], offered["rolled_back"]["reason"]) == ("Ben", "complaints")
+    assert "when Ben went back to version 1: complaints" in " ".join(desk.run("requests").output.split())
     never = desk.run("history", "--month", "2014-12")
     assert never.exit_code == 1
-    assert "2014-12 was never compared, so no version is on record for it. Compared: 2015-01, 2015-02." in never.stderr
+    assert (
+        "2014-12 was never compared, so no version is on record for it. Compared: 2015-01, 2015-02, 2015-03."
+        in never.stderr
+    )
     assert desk.run("history", "--month", "January").exit_code == 2
 
 
