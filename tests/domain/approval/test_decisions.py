@@ -57,6 +57,8 @@ def test_a_model_becomes_production_when_somebody_approves_it(ledger_url: str) -
         "promoted_at": "2015-02-01T10:00:00+00:00",
         "replaced": "1",
         "replaced_by": "-",
+        "skill": "0.153226",  # 1 - 2.10 / 2.48
+        "footing": '{"mae":2.1,"difficulty_mae":2.48}',
     }
     assert office.registry.tags["1"]["replaced_by"] == "2"
 

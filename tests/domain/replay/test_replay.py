@@ -316,7 +316,7 @@ def test_the_command_shows_the_summary_and_writes_the_report(found: Replay, tmp_
         (["--from", "2015-13", "--to", "2015-02"], "2015-13"),
         (["--from", "2015-01", "--to", "2015-02", "--policy", "sometimes"], "sometimes"),
         (["--from", "2015-01", "--to", "2015-02", "--challengers", "cold"], "cold"),
-        (["--from", "2015-02", "--to", "2015-01"], "expected --to not before --from"),
+        (["--from", "2015-02", "--to", "2015-01"], "'--to': expected a month not before that of --from"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_an_error(asked: list[str], said: str) -> None:
