@@ -81,6 +81,7 @@ class UnlearnedRule:
         is_ahead: Whether its date is after all rides the model has learned; otherwise it is only not a feature.
         observed: How the model did in the latest month that was compared with it; None unless all rides of that month
             were paid under the rule.
+        is_beyond: Whether it begins after LAST_MONTH, so that no month under it will be compared.
     """
 
     rule: Rule
@@ -88,11 +89,17 @@ class UnlearnedRule:
     why: str
     is_ahead: bool
     observed: Observed | None = None
+    is_beyond: bool = False
 
     @property
     def is_concern(self) -> bool:
-        """Whether it may cost more than is tolerated: no whole month under it has shown that the model is not stale."""
-        return self.observed is None or self.observed.is_stale
+        """Whether it may cost more than is tolerated: no whole month under it has shown that the model is not stale.
+
+        An installation that works on past months is not concerned by what came after them.
+        """
+        if self.observed is not None:
+            return self.observed.is_stale
+        return self.is_news or not self.is_beyond
 
     @property
     def is_news(self) -> bool:
@@ -109,6 +116,8 @@ class UnlearnedRule:
         """Returns it in words, with what it has come to so far."""
         if self.observed is not None:
             return f"{self}; {self.observed.told(unit)}"
+        if self.is_beyond:
+            return f"{self}; it begins after LAST_MONTH, so no month under it is worked on"
         return f"{self}; no whole month under it has been compared yet" if self.days >= 0 else str(self)
 
 
@@ -174,7 +183,7 @@ class Calendar:
     def state(self) -> str:
         """A text that changes when the model, what it lacks or what that comes to changes, but not from day to day."""
         rules = (
-            f"{one.rule.name}: {one.why}"
+            f"{one.rule.name}: {one.why}{'' if one.is_concern else ', beyond LAST_MONTH'}"
             if one.observed is None
             else f"{one.rule.name}: {one.why}, {'stale' if one.is_concern else 'not stale'} in {one.observed.month}"
             for one in self.unlearned
@@ -201,6 +210,7 @@ def unlearned_rules(
     today: date,
     features: Sequence[str] | None = None,
     observed: Observed | None = None,
+    last_month: Month | None = None,
 ) -> tuple[UnlearnedRule, ...]:
     """Returns the dated rules, in force or within `LOOKS_AHEAD`, that a model has learned nothing about, oldest first.
 
@@ -212,6 +222,7 @@ def unlearned_rules(
         today: On the city's clock.
         features: Inputs of the model; None if unknown.
         observed: How it did in the latest month that was compared with it; None if there is none.
+        last_month: The last month that is worked on; None if there will always be another.
     """
     last = max(entry.last_pickup for entry in exposure).date()
     found = []
@@ -228,6 +239,7 @@ def unlearned_rules(
                     ", ".join(lacks),
                     is_ahead=last < rule.since,
                     observed=observed if is_under_it else None,
+                    is_beyond=last_month is not None and last_month.end_time.date() < rule.since,
                 )
             )
     return tuple(found)
@@ -251,7 +263,9 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
     if manifest is None:
         return Calendar(None, today)
     seen = observed_of(entries, manifest.version, settings.staleness_tolerance)
-    unlearned = unlearned_rules(settings.city_facts, manifest.exposure, today, manifest.features, seen)
+    unlearned = unlearned_rules(
+        settings.city_facts, manifest.exposure, today, manifest.features, seen, settings.last_month
+    )
     return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
 
 

@@ -164,7 +164,7 @@ with psycopg.connect(address) as connection:
 
 def test_the_application_cannot_change_what_is_recorded(parts: Composition, smoke: str) -> None:
     """In a process of its own: the tests' has loaded TensorFlow before any driver of PostgreSQL, which aborts it."""
-    assert "not permitted" in parts.run("code", "python", "-c", CHANGES_HISTORY)
+    assert "not permitted" in parts.run("code", "python", "-c", CHANGES_HISTORY, "changes-history")
 
 
 def test_prometheus_finds_every_part_that_it_is_told_of(parts: Composition, smoke: str) -> None:

@@ -110,6 +110,21 @@ def test_a_rule_is_a_concern_until_a_whole_month_under_it_was_compared_and_its_c
     assert len({march.state, april.state, stale.state}) == 3, "the check is evaluated again"
 
 
+def test_rules_after_the_last_month_that_is_worked_on_are_no_concern_unless_they_are_news() -> None:
+    """An archive of 2014 to January 2015 knows of the tolls of March 2015, and will never see a ride under them."""
+    learned, january = [Until(datetime(2014, 9, 3))], parse_month("2015-01")
+
+    def on(today: date) -> Calendar:
+        return Calendar("1", today, unlearned_rules(NEW_YORK, learned, today, last_month=january))
+
+    years_later, days_before = on(date(2026, 1, 1)), on(date(2015, 3, 15))
+    assert (len(years_later.unlearned), years_later.concerns, years_later.news) == (1, (), ())
+    assert "it begins after LAST_MONTH, so no month under it is worked on" in years_later.told("USD")
+    assert len(days_before.concerns) == len(days_before.news) == 1, "what is in production prices rides all the same"
+    march = unlearned_rules(NEW_YORK, learned, date(2026, 1, 1), last_month=parse_month("2015-03"))
+    assert march[0].is_concern, "some days of March are under it"
+
+
 def test_no_message_is_sent_about_a_rule_once_a_month_under_it_was_compared() -> None:
     """A rule of the first of a month may be news while that month is compared: its question says what it came to."""
     learned, today = [Until(datetime(2015, 2, 23))], date(2015, 4, 15)
