@@ -17,6 +17,9 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`(make|(?:make|taxifare|\.venv/bin/\S+) [^`]+)`")
 _NOT_CLONED = {"state", ".env", ".git", ".venv"}
 
+_PATIENCE_S = 900
+"""For a command: beside two other tests on two cores the whole demo takes more than five minutes."""
+
 
 def fences(language: str) -> list[str]:
     """The blocks of README in a language; `""` is what is printed."""
@@ -69,7 +72,7 @@ class Clone:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=_PATIENCE_S,
             check=False,
         )
 
