@@ -149,7 +149,7 @@ def staging_model_checks(
     renew_pages(approvals.ledger, settings, realised)
     worse = [objection.name for objection in evidence.objects("slice")]
     gone_back = Known.of(approvals).rolled_back.get(evidence.staging.version)
-    before = "" if gone_back is None else f"; {rolled_back_in_words(gone_back)}"
+    before = "" if gone_back is None else f"; {rolled_back_in_words(evidence.staging.version, gone_back)}"
     asset = "staging_model"
     yield _result(
         asset,

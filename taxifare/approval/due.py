@@ -292,6 +292,8 @@ def undecided_before(month: Month, revisions: Mapping[str, str], known: Known, s
     if before not in revisions or (before, revisions[before]) in known.settled:
         return None
     comparison = known.comparisons.get(before)
+    if before != BASE and _is_history(parse_month(before), comparison, revisions[before], last_learned(known)):
+        return None
     if comparison is not None and requests.makes_sense(comparison, known.production) and not _is_question(comparison):
         return None
     is_compared = comparison is not None and (comparison.revision, comparison.production_version) == (
@@ -302,6 +304,15 @@ def undecided_before(month: Month, revisions: Mapping[str, str], known: Known, s
     if not policies.decides_on(before, as_it_is, known.standing, known.rolled_back, settings):
         return None
     return Undecided(before, is_compared)
+
+
+def _is_history(month: Month, comparison: Comparison | None, revision: str, learned: Month | None) -> bool:
+    """Whether a month will not be run again, see `months_due`: nobody decides on it any more."""
+    if learned is None:
+        return False
+    if comparison is None or is_so_far(comparison.revision):
+        return month < learned
+    return comparison.revision == revision and month <= learned
 
 
 def to_retrain(known: Known, challengers: Collection[ChallengerName]) -> Request | None:

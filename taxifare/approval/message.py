@@ -221,7 +221,8 @@ def _warnings(
     """Returns what has to be known before answering, besides the numbers."""
     lines = []
     if rolled_back is not None:
-        lines.append(f"It was rolled back: {rolled_back_in_words(rolled_back)}. Only a person puts it back")
+        told = rolled_back_in_words(request.staging_version, rolled_back)
+        lines.append(f"It was rolled back: {told}. Only a person puts it back")
     if dead_links is not None:
         lines.append(f"The links in earlier messages about this no longer work: {dead_links}. Use the links below")
     if other_starts:

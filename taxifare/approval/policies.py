@@ -4,7 +4,7 @@ It is derived each time from the evidence, the standing approval in force and th
 What a person has taken out of production, only a person puts back.
 """
 
-from collections.abc import Container
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from taxifare.approval.decisions import by_verdict
@@ -35,12 +35,12 @@ class PolicyDecision:
 
 
 def decision_on(
-    about: Comparison | Request, standing: StandingRecord, rolled_back: Container[str], settings: Settings
+    about: Comparison | Request, standing: StandingRecord, rolled_back: Collection[str], settings: Settings
 ) -> PolicyDecision | None:
     """Returns what the policy decides on evidence, None where a person has to.
 
-    A person also has to where the policy would approve a version that was rolled back, and where another release has
-    written the evidence in a form that this one cannot read.
+    A person also has to where the policy would approve a version that was rolled back, or a first one after all were,
+    and where another release has written the evidence in a form that this one cannot read.
 
     Args:
         about: What is asked.
@@ -49,8 +49,8 @@ def decision_on(
         settings: Give the policy and its terms.
     """
     ruled = _by_evidence(about, standing, settings)
-    is_back = ruled is not None and ruled.decision == "approve" and about.staging_version in rolled_back
-    return None if is_back else ruled
+    is_back = about.staging_version in rolled_back or (about.production_version is None and len(rolled_back) > 0)
+    return None if ruled is not None and ruled.decision == "approve" and is_back else ruled
 
 
 def _by_evidence(about: Comparison | Request, standing: StandingRecord, settings: Settings) -> PolicyDecision | None:
@@ -73,7 +73,7 @@ def decides_on(
     subject: str,
     comparison: Comparison | None,
     standing: StandingRecord,
-    rolled_back: Container[str],
+    rolled_back: Collection[str],
     settings: Settings,
 ) -> bool:
     """Whether a policy decides on a subject, or will once it has been compared.

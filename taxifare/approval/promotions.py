@@ -64,25 +64,30 @@ def is_repeated(last: Promotion, to: str | None, by: str, reason: str) -> bool:
 def rolled_back(history: Iterable[Promotion]) -> dict[str, Promotion]:
     """Returns the rollback that took each version out of production, by version; none for one that came back since.
 
+    Whoever goes back past several versions takes out all of them; whoever goes back to nothing, every one.
+
     Args:
         history: Every promotion and rollback, in order.
     """
-    found = {}
+    found: dict[str, Promotion] = {}
+    before: list[str] = []
     for change in history:
-        if change.kind == "rollback" and change.replaced_version is not None:
-            found[change.replaced_version] = change
+        if change.kind == "rollback":
+            back_to = max((place for place, version in enumerate(before) if version == change.version), default=-1)
+            found |= dict.fromkeys(before[back_to + 1 :], change)
         if change.version is not None:
             found.pop(change.version, None)
+            before.append(change.version)
     return found
 
 
-def rolled_back_in_words(change: Promotion) -> str:
+def rolled_back_in_words(version: str, change: Promotion) -> str:
     """Returns what a person should know before a version that was rolled back is put into production again."""
     to = "nothing" if change.version is None else f"version {change.version}"
-    return (
-        f"version {change.replaced_version} was in production until {change.promoted_at:%Y-%m-%d}, when "
-        f"{one_line(change.by)} went back to {to}: {one_line(change.reason)}"
-    )
+    is_last = version == change.replaced_version
+    was = f"was in production until {change.promoted_at:%Y-%m-%d}, when" if is_last else "was in production before"
+    past = "" if is_last else f"; on {change.promoted_at:%Y-%m-%d}"
+    return f"version {version} {was}{past} {one_line(change.by)} went back to {to}: {one_line(change.reason)}"
 
 
 def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """Requests, decisions and who was production when: `requests`, `decide`, `history`, `rollback`."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated
 
@@ -9,8 +10,9 @@ from taxifare.approval import alarms, standing, verification
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.chain import Head
 from taxifare.approval.decisions import command
+from taxifare.approval.errors import RollbackError
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.promotions import rolled_back, rolled_back_in_words
+from taxifare.approval.promotions import earlier_version, rolled_back, rolled_back_in_words
 from taxifare.approval.records import Decision, Outcome, Promotion, Question, Request, readable
 from taxifare.approval.requests import by_subject
 from taxifare.cli import records
@@ -132,7 +134,7 @@ def _why(request: Request, gone_back: Promotion | None) -> str:
     """Returns the first reason of the verdict, whether its month is not over, and whether it was rolled back before."""
     so_far = f", on the days of {request.subject} so far" if is_so_far(request.revision) else ""
     reason = next(iter(_reasons(request) or ()), "the evidence was written by another release")
-    before = "" if gone_back is None else f"; {rolled_back_in_words(gone_back)}"
+    before = "" if gone_back is None else f"; {rolled_back_in_words(request.staging_version, gone_back)}"
     return f"{request.id}{so_far}: {one_line(reason)}{before}"
 
 
@@ -225,7 +227,17 @@ def history(
         say(f"{nothing}.")
         return
     show(tables.history(entries))
-    say('Back to the previous version: taxifare rollback --by YOU --reason "WHY"')
+    say(f"Back: {_way_back(approvals.record.history())}")
+
+
+def _way_back(changes: Sequence[Promotion]) -> str:
+    """Returns the command that goes back from what is in production."""
+    try:
+        earlier_version(changes, None)
+    except RollbackError:
+        # What is in production replaced nothing, or nothing is.
+        return 'taxifare rollback --to VERSION --by YOU --reason "WHY"'
+    return 'taxifare rollback --by YOU --reason "WHY"'
 
 
 @errors_told()

@@ -177,6 +177,8 @@ def _price_file(file: str, output: str) -> None:
     ending = next(ending for ending, of in KINDS.items() if of == kind)
     if output == _STANDARD and kind == "parquet" and sys.stdout.isatty():
         raise misused("--output", "expected a file: parquet is nothing for a terminal")
+    if _STANDARD not in {output, file} and Path(output).absolute() == Path(file).absolute():
+        raise misused("--output", f"expected another file than the rides', received {output}")
     if output != _STANDARD and not output.lower().endswith(ending):
         raise misused("--output", f"expected a file that ends in {ending}, as the rides do, received {output}")
     settings = read_settings(ServiceSettingsInForce)

@@ -19,7 +19,7 @@ from taxifare.approval.ledger import Entries
 from taxifare.approval.records import readable
 from taxifare.approval.requests import approved_on
 from taxifare.errors import ToldError
-from taxifare.gate.evidence import Evidence
+from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.gate.staleness import Baseline, baseline_shown, change_shown, rules_between, rules_in_words
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Manifest, read_manifest
@@ -54,20 +54,20 @@ class Observed:
         mae: Its error a ride.
         expected: What was to be expected at the month's difficulty with the skill that it was approved with; None where
             that is not on record.
-        is_stale: Whether a model that has learned the month surely saves more than is tolerated.
+        is_stale: Whether a model that has learned the month surely saves more than is tolerated; None where the month's
+            rides are too few to tell.
     """
 
     month: Month
     mae: float
     expected: float | None
-    is_stale: bool
+    is_stale: bool | None
 
     def told(self, unit: Unit) -> str:
         """Returns it in words."""
         beside = "" if self.expected is None else f", where {self.expected:.2f} was to be expected at its difficulty"
-        return (
-            f"off by {self.mae:.2f} {unit} a ride in {self.month}{beside}: {'' if self.is_stale else 'not '}stale there"
-        )
+        found = {True: "stale there", False: "not stale there", None: "too few rides to tell whether it is stale"}
+        return f"off by {self.mae:.2f} {unit} a ride in {self.month}{beside}: {found[self.is_stale]}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class UnlearnedRule:
         An installation that works on past months is not concerned by what came after them.
         """
         if self.observed is not None:
-            return self.observed.is_stale
+            return self.observed.is_stale is not False
         return self.is_news or not self.is_beyond
 
     @property
@@ -185,7 +185,7 @@ class Calendar:
         rules = (
             f"{one.rule.name}: {one.why}{'' if one.is_concern else ', beyond LAST_MONTH'}"
             if one.observed is None
-            else f"{one.rule.name}: {one.why}, {'stale' if one.is_concern else 'not stale'} in {one.observed.month}"
+            else f"{one.rule.name}: {one.why}, {'a concern' if one.is_concern else 'none'} since {one.observed.month}"
             for one in self.unlearned
         )
         return "; ".join([f"version {self.version}", *rules])
@@ -357,11 +357,13 @@ def observed_of(entries: Entries, version: str, tolerance: float) -> Observed | 
         return None
     approved = approved_on(entries.promotions(), entries.requests()).get(version)
     change = change_shown(evidence, None if approved is None else readable(approved), tolerance)
-    if change is None:
+    if change is None or evidence.verdict is Verdict.LEAK:
         return None
     then, now = change.then, change.now
     expected = None if then is None else Expectation(then, now.difficulty_mae, evidence.subject).mae
-    return Observed(parse_month(evidence.subject), now.mae, expected, change.is_stale)
+    is_fresh = change.attainable is not None and change.attainable.high <= change.tolerated
+    is_stale = True if change.is_stale else False if is_fresh else None
+    return Observed(parse_month(evidence.subject), now.mae, expected, is_stale)
 
 
 def faults_of(calendar: Calendar | None, unit: Unit, page: str) -> dict[str, FaultNotice]:

@@ -230,7 +230,7 @@ def _questions(known: Known, now: datetime) -> Iterator[OpenQuestion]:
         before = "nothing" if request.production_version is None else f"version {request.production_version}"
         about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
         if (gone_back := known.rolled_back.get(request.staging_version)) is not None:
-            about = f"{about}; {rolled_back_in_words(gone_back)}"
+            about = f"{about}; {rolled_back_in_words(request.staging_version, gone_back)}"
         answers = _answers(request, by_verdict(request.verdict))
         yield OpenQuestion(request.id, about, request.requested_at, request.valid_until, answers)
 

@@ -329,7 +329,11 @@ class MonthPage:
             f"{asked.verdict}: {says}."
         )
         if outcome is None:
-            before = "" if self.rolled_back is None else f"{_capital(rolled_back_in_words(self.rolled_back))}."
+            before = (
+                ""
+                if self.rolled_back is None
+                else f"{_capital(rolled_back_in_words(asked.staging_version, self.rolled_back))}."
+            )
             until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
             way = (
                 "Answer with the links in the message, or type one of these in the folder of the installation (where "

@@ -376,7 +376,7 @@ TYPED: dict[str, str | Callable[[Clone], None]] = {
     ".venv/bin/taxifare requests": asks,
     '.venv/bin/taxifare decide REQUEST --approve --override --by YOU --reason "WHY"': decides,
     '.venv/bin/taxifare predict --at "2015-07-01 18:05" --from -73.7781,40.6413 --to -74.00,40.70': prices,
-    ".venv/bin/taxifare history --month 2015-03": r"demo policy(.|\n)*\nBack to the previous version: ",
+    ".venv/bin/taxifare history --month 2015-03": r"demo policy(.|\n)*\nBack: ",
     ".venv/bin/taxifare status": r"^taxifare +New York(.|\n)*\nProduction +version .*by Ada(.|\n)*\nNext +\S",
     "make dev": shows_dagster,
     "make serve": serves,

@@ -8,6 +8,7 @@ from taxifare.approval.asking import AskOutcome, ask
 from taxifare.approval.channels import DeliveryError, Message
 from taxifare.approval.comparisons import record
 from taxifare.approval.due import Known, to_ask
+from taxifare.approval.promotions import rolled_back, rolled_back_in_words
 from taxifare.approval.records import RequestState
 from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings
@@ -104,6 +105,29 @@ def test_the_question_about_an_earlier_edition_is_void(office: Office, chat: Cha
     outcome = office.approvals.record.outcome(first.id)
     assert outcome is not None
     assert (outcome.state, outcome.reason) == (RequestState.VOID, "2015-01 restated as r2")
+
+
+def test_who_goes_back_past_several_versions_takes_out_all_of_them_and_to_nothing_every_one(office: Office) -> None:
+    """The gate promoted 2 and 3, and both are bad; in one step or in two, neither is promoted again by itself."""
+    gate = Settings(approval_policy="gate")
+
+    def offered(subject: str, staging: str, production: str | None) -> AskOutcome:
+        found = record(office.approvals.ledger, evidence(subject, staging, production), office.clock())
+        return ask(office.approvals, found, [], LINKS, gate, comparison_page=None)
+
+    for subject, staging, production in (("2015-01", "2", "1"), ("2015-02", "3", "2")):
+        assert offered(subject, staging, production).decided is not None
+    office.approvals.rollback("1", by="Grace", reason="both are bad")
+    gone_back = rolled_back(office.approvals.record.history())
+    assert {version: change.sequence for version, change in gone_back.items()} == {"2": 4, "3": 4}
+    assert rolled_back_in_words("2", gone_back["2"]) == (
+        "version 2 was in production before; on 2015-02-01 Grace went back to version 1: both are bad"
+    )
+    assert offered("2015-03", "2", "1").decided is None
+    assert offered("2015-04", "4", "1").decided is not None, "another one is"
+    office.approvals.rollback("none", by="Grace", reason="no model at all")
+    assert set(rolled_back(office.approvals.record.history())) == {"1", "2", "3", "4"}
+    assert offered("2015-05", "5", None).decided is None, "whoever took the model out says when there is one again"
 
 
 @pytest.mark.parametrize(("verdict", "waits"), [(Verdict.PROMOTE, True), (Verdict.HOLD, False)])

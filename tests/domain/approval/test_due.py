@@ -364,6 +364,26 @@ def test_nobody_is_asked_to_replace_a_model_by_its_twin_and_a_policy_does_not_wa
     assert undecided_before(FEBRUARY, revisions, known([compared("2015-01", "2", "1")]), GATE) is not None
 
 
+def test_a_policy_waits_for_no_month_that_will_never_be_run_again() -> None:
+    """February stayed open, March became production and is restated: it waited for February for ever."""
+    february, march = compared("2015-02", "2", "1"), compared("2015-03", "4", "1")
+    approved = asked(march)
+    promotion = Promotion(2, "4", "1", "promotion", approved.id, "policy gate", "", None, NOW)
+    on_record = Known(
+        {one.subject: one for one in (february, march)},
+        promotion,
+        [asked(february), approved],
+        [ended(asked(february), RequestState.VOID), ended(approved, RequestState.APPROVED)],
+        (),
+    )
+    revisions = {"2015-02": "r1", "2015-03": "r2"}
+    assert undecided_before(parse_month("2015-03"), revisions, on_record, GATE) is None
+    restated = undecided_before(parse_month("2015-03"), revisions | {"2015-02": "r2"}, on_record, GATE)
+    assert restated is not None, "that one will be run again"
+    earlier = replace(on_record, comparisons={"2015-03": march})
+    assert undecided_before(parse_month("2015-03"), revisions, earlier, GATE) is None, "older than what was learned"
+
+
 def test_a_message_that_arrived_is_not_sent_again() -> None:
     january = compared("2015-01", "2", "1")
     assert untold([january], requests=[asked(january)], deliveries=[told(asked(january))]) == []

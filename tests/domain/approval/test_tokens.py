@@ -107,7 +107,7 @@ def test_a_key_that_is_cut_off_or_cannot_be_read_is_told_with_the_way_out(tmp_pa
         approval_secret(settings)
     path.unlink()
     path.mkdir()
-    with pytest.raises(ApprovalError, match="approval-secret, cannot be read: Is a directory"):
+    with pytest.raises(ApprovalError, match="cannot be read: Is a directory"):
         approval_secret(settings)
 
 

@@ -510,3 +510,15 @@ def test_of_many_requests_the_newest_are_shown_and_how_many_are_not(desk: Desk) 
     assert "2015-01-v3" in output
     assert "2015-01-v2" not in output
     assert "2 earlier ones are not shown: --newest 3 shows them all." in output
+
+
+def test_history_ends_with_a_way_back_that_can_be_typed(desk: Desk) -> None:
+    assert re.search(r"Back: \S*taxifare rollback --to VERSION --by", desk.run("history").output), (
+        "version 1 replaced nothing"
+    )
+    january = desk.ask("2015-01", "2", "1")
+    desk.run("decide", january.id, "--approve", "--by", "Ada", "--reason", "airports")
+    assert re.search(r"Back: \S*taxifare rollback --by", desk.run("history").output)
+    assert desk.run("rollback", "--to", "none", "--by", "Ben", "--reason", "complaints").exit_code == 0
+    assert re.search(r"Back: \S*taxifare rollback --to VERSION --by", desk.run("history").output)
+    assert desk.run("rollback", "--to", "2", "--by", "Ben", "--reason", "on second thought").exit_code == 0

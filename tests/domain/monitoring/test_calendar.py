@@ -94,7 +94,7 @@ def test_a_rule_is_a_concern_until_a_whole_month_under_it_was_compared_and_its_c
     """Bridge tolls rose on 22 March 2015: all of March is not under it, all of April is."""
     learned, today = [Until(datetime(2015, 2, 23))], date(2026, 1, 1)
 
-    def on(month: str, *, is_stale: bool = False) -> Calendar:
+    def on(month: str, *, is_stale: bool | None = False) -> Calendar:
         seen = Observed(parse_month(month), mae=1.64, expected=1.61, is_stale=is_stale)
         return Calendar("3", today, unlearned_rules(NEW_YORK, learned, today, observed=seen))
 
@@ -108,6 +108,9 @@ def test_a_rule_is_a_concern_until_a_whole_month_under_it_was_compared_and_its_c
     assert len(stale.concerns) == 1
     assert stale.told("USD").endswith(": stale there")
     assert len({march.state, april.state, stale.state}) == 3, "the check is evaluated again"
+    few = on("2015-04", is_stale=None)
+    assert len(few.concerns) == 1, "what is not known settles nothing"
+    assert few.told("USD").endswith("too few rides to tell whether it is stale")
 
 
 def test_rules_after_the_last_month_that_is_worked_on_are_no_concern_unless_they_are_news() -> None:

@@ -160,6 +160,9 @@ def test_bad_rows_of_a_file_are_named_by_their_line_and_the_others_priced(made: 
     again = predict(str(tmp_path / "rides.csv"), "-o", str(to), service_model_path=made.folder.path)
     assert "rides.csv, line 3: pickup_longitude: expected degrees" in again.stderr
     assert (again.returncode, again.stdout, to.read_text()) == (3, "", done.stdout)
+    over_itself = predict(str(to), "-o", str(to), service_model_path=made.folder.path)
+    assert (over_itself.returncode, to.read_text()) == (2, done.stdout)
+    assert "expected another file than the rides'" in " ".join(over_itself.stderr.split())
     prices = pd.read_csv(to)
     assert prices["fare_usd"].isna().tolist() == [False, True, False, False, False]
     assert prices["fare_usd"][0] == pytest.approx(float(made.model.predict(made.trips.head(1))[0]), abs=0.005)
