@@ -5,7 +5,6 @@ others. Nothing but these two modules reads the environment.
 """
 
 import re
-from contextlib import suppress
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -109,23 +108,9 @@ def _subject(name: str) -> str:
     return name
 
 
-def _with_its_driver(url: SecretStr | None) -> SecretStr | None:
-    """Returns the ledger's address; where that is PostgreSQL, its driver is loaded from now on.
-
-    TensorFlow brings a TLS library of its own. Where it was loaded first, the first connection to PostgreSQL over TLS
-    ended the process ("free(): invalid pointer"); where the driver was, both work.
-    """
-    if url is not None and url.get_secret_value().startswith("postgres"):
-        # What only prices rides has no ledger, and its image no driver.
-        with suppress(ModuleNotFoundError):
-            import psycopg  # noqa: F401
-    return url
-
-
 OptionalText = Annotated[str | None, BeforeValidator(empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(_remembered)]
 OptionalAddress = Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(remembered_address)]
-LedgerAddress = Annotated[OptionalAddress, AfterValidator(_with_its_driver)]
 Place = Annotated[str | None, BeforeValidator(empty_is_none), AfterValidator(_holds_no_secret)]
 Broker = Annotated[SecretStr, AfterValidator(remembered_address), AfterValidator(_broker)]
 Subject = Annotated[str, AfterValidator(_subject)]
@@ -160,7 +145,7 @@ class HomeSettings(Group):
         None,
         description="Folder or bucket in which files of rides (.csv, .parquet) are priced as they appear; empty: none",
     )
-    database_url: LedgerAddress = Field(
+    database_url: OptionalAddress = Field(
         None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME"
     )
 

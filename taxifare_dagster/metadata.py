@@ -45,7 +45,7 @@ from taxifare.training.challengers import Standing
 from taxifare.trips.columns import TRIP_COLUMNS, Column
 from taxifare.trips.editions import Trips
 from taxifare.trips.features import feature_names
-from taxifare.trips.targets import Unit
+from taxifare.trips.targets import Unit, with_unit
 
 Metadata = Mapping[str, Any]
 
@@ -134,7 +134,7 @@ def measured(unit: Unit, **values: float) -> dict[str, float]:
     >>> measured("min", mae=2.123456)
     {'mae_min': 2.1235}
     """
-    return {f"{name}_{unit.lower()}": rounded(value) for name, value in values.items()}
+    return {with_unit(name, unit): rounded(value) for name, value in values.items()}
 
 
 def plot(png: bytes) -> dg.MarkdownMetadataValue:

@@ -92,15 +92,16 @@ class Known:
     @classmethod
     def read(cls, entries: Entries) -> "Known":
         """Returns what is on record in one view of the ledger; it does not look whether the registry agrees."""
+        history = entries.promotions()
         return cls(
             entries.comparisons(),
-            entries.last_promotion(),
+            history[-1] if history else None,
             *entries.at_hand(),
             entries.notices(),
             entries.spent_tokens(),
             standing.read(entries),
             alarms.read(entries),
-            promotions.rolled_back(entries.promotions()),
+            promotions.rolled_back(history),
         )
 
     @property

@@ -17,7 +17,7 @@ from taxifare.operations.status import Status, StillGood
 from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings
 from taxifare.trips.editions import is_so_far
-from taxifare.trips.targets import Unit
+from taxifare.trips.targets import Unit, with_unit
 
 Record = dict[str, object]
 
@@ -29,7 +29,7 @@ def in_unit(unit: Unit, **amounts: float | None) -> Record:
     {'mae_usd': 1.5, 'gain_high_usd': None}
     """
     return {
-        f"{name}_{unit.lower()}": amount if amount is not None and math.isfinite(amount) else None
+        with_unit(name, unit): amount if amount is not None and math.isfinite(amount) else None
         for name, amount in amounts.items()
     }
 

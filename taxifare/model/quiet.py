@@ -1,19 +1,29 @@
-"""TensorFlow, imported without what it says to nobody: lines about the processor and cards that are not there."""
+"""TensorFlow, imported after what has to be there before it, and without what it says to nobody.
+
+That is lines about the processor, and about cards that are not there.
+"""
 
 import logging
 import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 
 _TO_NOBODY = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 """How lines begin that native code writes at the level of information, and before it reads what level is asked for."""
 
 
 def load_tensorflow() -> None:
-    """Ensures that TensorFlow is imported; its warnings and errors, and what others say meanwhile, are printed."""
+    """Ensures that TensorFlow is imported; its warnings and errors, and what others say meanwhile, are printed.
+
+    It brings a TLS library of its own. Where it was loaded before PostgreSQL's driver, the first connection over TLS
+    ended the process ("free(): invalid pointer"); after the driver, both work.
+    """
     if "tensorflow" in sys.modules:
         return
+    with suppress(ModuleNotFoundError):  # whoever has no ledger may have no driver
+        import psycopg  # noqa: F401
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as said:
         try:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from taxifare.approval.faults import FaultNotice
 from taxifare.approval.ledger import Entries
-from taxifare.approval.records import readable
+from taxifare.approval.records import Comparison, readable
 from taxifare.approval.requests import approved_on
 from taxifare.errors import ToldError
 from taxifare.gate.evidence import Evidence, Verdict
@@ -183,9 +183,8 @@ class Calendar:
     def state(self) -> str:
         """A text that changes when the model, what it lacks or what that comes to changes, but not from day to day."""
         rules = (
-            f"{one.rule.name}: {one.why}{'' if one.is_concern else ', beyond LAST_MONTH'}"
-            if one.observed is None
-            else f"{one.rule.name}: {one.why}, {'a concern' if one.is_concern else 'none'} since {one.observed.month}"
+            f"{one.rule.name}: {one.why}, {'a concern' if one.is_concern else 'no concern'}"
+            f"{'' if one.observed is None else f' after {one.observed.month}'}"
             for one in self.unlearned
         )
         return "; ".join([f"version {self.version}", *rules])
@@ -262,11 +261,14 @@ def calendar_in(entries: Entries, settings: Settings, now: datetime) -> Calendar
     manifest = _manifest_in_force(settings)
     if manifest is None:
         return Calendar(None, today)
-    seen = observed_of(entries, manifest.version, settings.staleness_tolerance)
+    asked = approved_on(entries.promotions(), entries.requests()).get(manifest.version)
+    approved = None if asked is None else readable(asked)
+    months = sorted((one for one in entries.comparisons().values() if one.is_of_month), key=lambda one: one.subject)
+    seen = observed_in(months, manifest.version, approved, settings.staleness_tolerance)
     unlearned = unlearned_rules(
         settings.city_facts, manifest.exposure, today, manifest.features, seen, settings.last_month
     )
-    return Calendar(manifest.version, today, unlearned, expectation(entries, manifest.version))
+    return Calendar(manifest.version, today, unlearned, expectation(months, approved))
 
 
 def learned_until(settings: Settings, version: str, files_digest: str | None) -> datetime | None:
@@ -326,38 +328,32 @@ def calendar_if_told(entries: Entries, settings: Settings, now: datetime) -> Cal
         return None
 
 
-def expectation(entries: Entries, version: str) -> Expectation | None:
-    """Returns the error to expect of a version; None where the ledger does not say what was promised.
+def expectation(months: Sequence[Comparison], approved: Evidence | None) -> Expectation | None:
+    """Returns the error to expect of a version; None where it is not known what was promised, or how hard rides are.
 
     Args:
-        entries: The ledger's.
-        version: The version in production.
+        months: Those that were compared, in order.
+        approved: The evidence on which the version was approved; None where that is not on record.
     """
-    approved = approved_on(entries.promotions(), entries.requests()).get(version)
-    months = [one for one in entries.comparisons().values() if one.is_of_month]
-    latest = max(months, key=lambda one: one.subject, default=None)
-    if approved is None or latest is None:
-        return None
-    then, now = baseline_shown(readable(approved)), readable(latest)
-    return None if then is None or now is None else Expectation(then, now.difficulty_mae, latest.subject)
+    then, now = baseline_shown(approved), readable(months[-1]) if months else None
+    return None if then is None or now is None else Expectation(then, now.difficulty_mae, now.subject)
 
 
-def observed_of(entries: Entries, version: str, tolerance: float) -> Observed | None:
-    """Returns how a version did in the latest month that was compared with it; None where it was scored on none.
+def observed_in(
+    months: Sequence[Comparison], version: str, approved: Evidence | None, tolerance: float
+) -> Observed | None:
+    """Returns how a version did in the latest month that was compared with it; None where it was not scored there.
 
     Args:
-        entries: The ledger's.
+        months: Those that were compared, in order.
         version: The version in production.
+        approved: The evidence on which it was approved; None where that is not on record.
         tolerance: The most skill that it may surely lack before it is stale.
     """
-    months = (one for one in entries.comparisons().values() if one.is_of_month and one.production_version == version)
-    latest = max(months, key=lambda one: one.subject, default=None)
+    latest = next((one for one in reversed(months) if one.production_version == version), None)
     evidence = None if latest is None else readable(latest)
-    if evidence is None:
-        return None
-    approved = approved_on(entries.promotions(), entries.requests()).get(version)
-    change = change_shown(evidence, None if approved is None else readable(approved), tolerance)
-    if change is None or evidence.verdict is Verdict.LEAK:
+    change = None if evidence is None else change_shown(evidence, approved, tolerance)
+    if evidence is None or change is None or evidence.verdict is Verdict.LEAK:
         return None
     then, now = change.then, change.now
     expected = None if then is None else Expectation(then, now.difficulty_mae, evidence.subject).mae

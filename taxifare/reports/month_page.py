@@ -140,9 +140,8 @@ class MonthPage:
         unlearned = [(version, [str(rule.since) for rule in lacks]) for version, lacks in self.unlearned.items()]
         paid = [month.model_dump(mode="json") for month in self.realised]
         about = [self.target.name, self.target.unit, self.city.name, self.tolerance]
-        if self.rolled_back is not None:
-            about.append(self.rolled_back.sequence)
-        return digest([_FORM, shown, asked, promised, changes, rules, unlearned, paid, about])
+        gone_back = None if self.rolled_back is None else self.rolled_back.sequence
+        return digest([_FORM, shown, asked, promised, changes, rules, unlearned, paid, about, gone_back])
 
     @property
     def change(self) -> Change | None:
@@ -329,18 +328,16 @@ class MonthPage:
             f"{asked.verdict}: {says}."
         )
         if outcome is None:
-            before = (
-                ""
-                if self.rolled_back is None
-                else f"{_capital(rolled_back_in_words(asked.staging_version, self.rolled_back))}."
-            )
             until = f"{asked.valid_until:%Y-%m-%d %H:%M} UTC"
             way = (
                 "Answer with the links in the message, or type one of these in the folder of the installation (where "
                 "taxifare is not found, type .venv/bin/taxifare):"
             )
             ways = (command(asked, "approve"), command(asked, "reject"))
-            return ShortAnswer("bad", f"One question, until {until}", (question, *filter(None, [before]), way), ways)
+            said = [question]
+            if self.rolled_back is not None:
+                said.append(f"{_capital(rolled_back_in_words(asked.staging_version, self.rolled_back))}.")
+            return ShortAnswer("bad", f"One question, until {until}", (*said, way), ways)
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
         ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
         unanswered = "the question is void" if is_void(outcome) else "nobody answered in time"

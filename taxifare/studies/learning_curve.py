@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from taxifare.gate.scores import Interval, reference_mae, score, student_interval
+from taxifare.model.quiet import load_tensorflow
 from taxifare.model.registry import SUBJECT_TAG, ModelRegistry
 from taxifare.settings import Settings, TrainingSettings, of_training
 from taxifare.training.from_random_weights import architecture_of, fit_from_scratch, predict_trips
@@ -152,6 +153,7 @@ def _fit(
     on_progress: Callable[[float], None] = lambda _share: None,
 ) -> _Fitted:
     """Returns what one fit came to; the share of it that is done is told after each epoch."""
+    load_tensorflow()
     import keras
 
     order = np.random.default_rng([settings.seed, point.repeat]).permutation(len(training))

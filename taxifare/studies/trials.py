@@ -11,6 +11,7 @@ import pandas as pd
 
 from taxifare.gate.scores import EvaluationError, score
 from taxifare.model.fitting import Epoch, TrainingError, TrainingHistory
+from taxifare.model.quiet import load_tensorflow
 from taxifare.model.registry import ModelRegistry
 from taxifare.settings import MonthSettings, TrainingSettings
 from taxifare.studies.results import SettingValues, TuningError
@@ -108,6 +109,7 @@ def fit_trial(trips: TrialTrips, settings: TrainingSettings, values: SettingValu
     Raises:
         TrainingError: It gave no usable network.
     """
+    load_tensorflow()
     import keras
 
     own = settings.model_copy(update=dict(values))

@@ -121,13 +121,22 @@ def target_in(city: CityFile, name: TargetName) -> Target:
     return own if city.is_shipped else replace(own, model_name=f"{own.model_name}-{city.slug}")
 
 
+def with_unit(name: str, unit: Unit) -> str:
+    """Returns the name of an amount in a unit.
+
+    >>> with_unit("mae", "USD")
+    'mae_usd'
+    """
+    return f"{name}_{unit.lower()}"
+
+
 def column_of(unit: Unit) -> str:
     """Returns how columns and fields of a target are called that is in that unit.
 
     >>> column_of("USD"), column_of("EUR"), column_of("min")
     ('fare_usd', 'fare_eur', 'duration_min')
     """
-    return f"{'duration' if unit == MINUTES else 'fare'}_{unit.lower()}"
+    return with_unit("duration" if unit == MINUTES else "fare", unit)
 
 
 def in_currency(name: TargetName, currency: Currency) -> Target:

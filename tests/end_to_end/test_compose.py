@@ -147,13 +147,13 @@ def test_people_get_in_by_the_guard_alone(parts: Composition, smoke: str) -> Non
 
 
 CHANGES_HISTORY = """
+from taxifare.model.quiet import load_tensorflow
 from taxifare.settings import settings_in_force
 
-address = settings_in_force().ledger_url
-import tensorflow  # its TLS library after that of the driver, as in every process that trains
+load_tensorflow()  # whose TLS library comes after the driver's, as in every process that trains
 import psycopg
 
-with psycopg.connect(address) as connection:
+with psycopg.connect(settings_in_force().ledger_url) as connection:
     assert connection.info.pgconn.ssl_in_use
     try:
         connection.execute("DELETE FROM promotions")

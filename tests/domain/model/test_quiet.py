@@ -14,7 +14,8 @@ class Speaker:
             os.write(2, b"W0000 00:00:1 7 a.cc:1] a warning of native code\\nan error of somebody else\\n")
 sys.meta_path.insert(0, Speaker())
 load_tensorflow()
-assert "tensorflow" in sys.modules
+loaded = list(sys.modules)
+assert loaded.index("psycopg") < loaded.index("tensorflow"), "or a connection over TLS ends the process"
 print("afterwards", file=sys.stderr)
 """
 
