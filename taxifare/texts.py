@@ -75,6 +75,15 @@ def counted(count: int, plural: str) -> str:
     return f"{count:,} {one if count == 1 else plural}"
 
 
+def named_version(version: str | None) -> str:
+    """Returns a version in words, or that there is none.
+
+    >>> named_version("3"), named_version(None)
+    ('version 3', 'nothing')
+    """
+    return "nothing" if version is None else f"version {version}"
+
+
 def in_range(months: Sequence[str]) -> str:
     """Returns which months, oldest first, at least one; those between need not all be among them, so they are counted.
 

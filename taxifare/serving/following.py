@@ -23,6 +23,7 @@ from taxifare.serving.bundle import Bundle, BundleError, copy_bundle
 from taxifare.serving.in_force import InForce, InForceError, bundles_in
 from taxifare.serving.metrics import Metrics
 from taxifare.serving.problems import ProblemError
+from taxifare.texts import named_version
 
 LOOK_EVERY_S = 1.0
 
@@ -77,7 +78,7 @@ class Follower:
             ProblemError: Nothing is.
         """
         if self.current is None:
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, self._why_nothing(), headers=((b"retry-after", b"5"),))
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, self.why_nothing, headers=((b"retry-after", b"5"),))
         return self.current
 
     def start(self) -> None:
@@ -92,6 +93,15 @@ class Follower:
         if self.begin():
             threading.Thread(target=self._look_on, name="follower", daemon=True).start()
             self._first_look.wait(_FIRST_LOOK_S)
+
+    @property
+    def why_nothing(self) -> str:
+        """Why rides are not priced while `current` is None, and the way out."""
+        if self.behind is not None:
+            return f"no model is served: {self.behind}"
+        if self._in_force is not None and self._in_force.digest is None:
+            return in_force.taken_out(self._in_force)
+        return "no model is in production: approve one, or set SERVICE_MODEL_PATH"
 
     def begin(self) -> bool:
         """Returns whether approvals are followed; whatever can be served without looking is served.
@@ -176,7 +186,7 @@ class Follower:
         """Ensures that rides are priced as promoted from now on: one assignment, which a request sees or does not."""
         self.current = None if bundle is None else Served(bundle, found.sequence)
         self._in_force = found
-        _log.info("promotion %s: version %s is served", found.sequence, found.version or "none")
+        _log.info("promotion %s: %s is served", found.sequence, named_version(found.version))
 
     def _from_copy(self, found: InForce) -> Bundle | None:
         return None if found.digest is None else self._loaded(bundles_in(UPath(self._own)) / found.digest)
@@ -205,8 +215,3 @@ class Follower:
         self.behind = behind
         served = self.current
         self._metrics.follows(None if served is None else served.sequence, is_behind=behind is not None)
-
-    def _why_nothing(self) -> str:
-        if self.behind is not None:
-            return f"no model is served: {self.behind}"
-        return "no model is in production: approve one, or set SERVICE_MODEL_PATH"

@@ -12,6 +12,7 @@ from upath import UPath
 
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
+from taxifare.texts import named_version, one_line
 from taxifare.trips.city_files import CityFile
 from taxifare.whole_files import whole_file
 
@@ -99,13 +100,37 @@ def model_in(lake: UPath, city: CityFile, target: str) -> tuple[InForce, Bundle]
         OSError, UnreachableError: The lake cannot be read.
     """
     promotion = read(lake)
-    if promotion is None or promotion.digest is None:
+    if promotion is None:
         raise NothingInForceError(
             f"no model is in production, so nothing prices rides: expected one in {bundles_in(lake)}. Approve a "
             "request (taxifare requests); where a release before promoted one: taxifare bundle; where the state is "
             "elsewhere, set TAXIFARE_HOME"
         )
+    if promotion.digest is None:
+        raise NothingInForceError(taken_out(promotion))
     return promotion, Bundle.read(bundles_in(lake) / promotion.digest, city=city, target=target)
+
+
+def taken_out(change: InForce) -> str:
+    """Returns why nothing prices rides where the model was taken out of production, and the ways out."""
+    return (
+        f"no model is in production, so nothing prices rides, since {one_line(change.by)} took "
+        f"{named_version(change.replaced_version)} out on {change.promoted_at:%Y-%m-%d %H:%M} UTC (promotion "
+        f"{change.sequence}: {one_line(change.reason)}). {ways_out(change.replaced_version)}"
+    )
+
+
+def ways_out(version: str | None) -> str:
+    """Returns how rides are priced again after a version was taken out."""
+    return (
+        f"{going_back(version)} puts {named_version(version)} back, or the next month's run makes a new start that is "
+        "asked about"
+    )
+
+
+def going_back(version: str | None) -> str:
+    """Returns the command that puts a version back into production; None: one that is yet to be named."""
+    return f'taxifare rollback --to {version or "VERSION"} --by YOU --reason "WHY"'
 
 
 def publish(lake: UPath, in_force: InForce) -> None:

@@ -347,7 +347,7 @@ class Consumer:
     def _say_waiting(self) -> None:
         if not self._is_waiting:
             self._is_waiting = True
-            _log.warning("rides wait: %s", self._follower.behind or "no model is in production")
+            _log.warning("rides wait: %s", self._follower.why_nothing)
 
     def _warn(self, error: Exception) -> None:
         """Logs what is wrong; a fault that persists is logged once a minute."""

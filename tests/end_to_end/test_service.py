@@ -341,6 +341,7 @@ def test_a_promotion_and_a_rollback_are_followed_within_seconds(fresh: Installat
         assert fresh.price().json()["sequence"] == fresh.sequence
     fresh.promote(None)
     fresh.wait(lambda: fresh.price().status_code == 503, FOLLOWS_WITHIN_S)
+    assert 'taxifare rollback --to 1 --by YOU --reason "WHY" puts version 1 back' in fresh.price().json()["detail"]
 
 
 _DAMAGE = ["a byte", *(pytest.param(each, marks=pytest.mark.slow) for each in ("cut", "absent", "another city"))]

@@ -183,12 +183,14 @@ class Installation:
         process: The running service.
         url: Its address.
         sequence: Of the last promotion.
+        version: Of the last promotion, None where nothing is in production.
         lake: Where the lake is, if not in the state folder.
     """
 
     home: Path
     port: int
     sequence: int = 0
+    version: str | None = None
     lake: UPath | None = None
     process: subprocess.Popen[bytes] | None = None
     settings: dict[str, str] = field(default_factory=dict)
@@ -220,9 +222,10 @@ class Installation:
             by="ada",
             reason="cheaper",
             promoted_at=datetime(2015, 2, 1, tzinfo=UTC),
-            replaced_version=None,
+            replaced_version=self.version,
         )
         in_force.publish(lake, promotion)
+        self.version = version
         return digest
 
     def put_in_shadow(self, version: str | None, *, digest: str | None = None, sequence: int | None = None) -> None:
