@@ -33,8 +33,9 @@ from taxifare.cli.shared import (
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import tables
 from taxifare.reports.tables import Heading
+from taxifare.serving.in_force import going_back
 from taxifare.settings import settings_in_force
-from taxifare.texts import one_line
+from taxifare.texts import named_version, one_line
 from taxifare.trips.editions import is_so_far
 from taxifare.trips.months import Month
 
@@ -231,12 +232,12 @@ def history(
 
 
 def _way_back(changes: Sequence[Promotion]) -> str:
-    """Returns the command that goes back from what is in production."""
+    """Returns the command that goes back from what is in production, or puts back what was taken out."""
     try:
         earlier_version(changes, None)
     except RollbackError:
-        # What is in production replaced nothing, or nothing is.
-        return 'taxifare rollback --to VERSION --by YOU --reason "WHY"'
+        last = changes[-1]
+        return going_back(last.replaced_version if last.version is None else None)
     return 'taxifare rollback --by YOU --reason "WHY"'
 
 
@@ -257,7 +258,7 @@ def rollback(
     with working("going back"):
         promotion = approvals.rollback(to, by=by, reason=reason)
         renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
-    say(f"In production: {_named(promotion.version)}, instead of {_named(promotion.replaced_version)}.")
+    say(f"In production: {named_version(promotion.version)}, instead of {named_version(promotion.replaced_version)}.")
 
 
 @errors_told()
@@ -310,8 +311,4 @@ def _state(outcome: Outcome | None) -> str:
 
 def _in_production(approvals: Approvals) -> str:
     """Returns the production version in words."""
-    return _named(approvals.production())
-
-
-def _named(version: str | None) -> str:
-    return "nothing" if version is None else f"version {version}"
+    return named_version(approvals.production())

@@ -14,7 +14,7 @@ from taxifare.operations.status import OpenQuestion, Status, StillGood, status_o
 from taxifare.reports.months import ComparedMonth
 from taxifare.settings import Settings, settings_in_force
 from taxifare.sources import make_source
-from taxifare.texts import counted, in_range, one_line
+from taxifare.texts import counted, in_range, named_version, one_line
 
 _MARGIN, _INDENT = 12, 2
 """Characters before what belongs to a part: beside its name, and below it where the terminal is narrow."""
@@ -91,8 +91,10 @@ def _still_good(found: Status) -> str:
         good = found.still_good
         later = f"; {in_range(good.later)} compared with another version" if good.later else ""
         return f"{good.answer}, as of {good.month}{later}. {good.why}"
+    if found.promotion is None:
+        return "nothing is in production yet"
     if found.production is None:
-        return "nothing is in production"
+        return "No: nothing is in production, so nothing prices rides"
     return f"not known yet: no month was compared with version {found.production}"
 
 
@@ -107,11 +109,12 @@ def _production(found: Status, unit: str, fold: _Fold) -> list[str]:
     age = _ago(found.now - last.promoted_at)
     by = one_line(last.by)
     if last.version is None:
-        lines = fold(f"none since {last.promoted_at:%Y-%m-%d} ({age}): taken out by {by}")
+        out = f"{by} took {named_version(last.replaced_version)} out"
+        lines = fold(f"nothing since {last.promoted_at:%Y-%m-%d} ({age}): {out}")
     else:
-        change = "back from" if last.kind == "rollback" else "in place of"
-        before = "nothing" if last.replaced_version is None else f"version {last.replaced_version}"
-        lines = fold(f"version {last.version} since {last.promoted_at:%Y-%m-%d} ({age}), by {by}, {change} {before}")
+        who = f"put back by {by}" if last.kind == "rollback" else f"by {by}"
+        before = named_version(last.replaced_version)
+        lines = fold(f"version {last.version} since {last.promoted_at:%Y-%m-%d} ({age}), {who}, in place of {before}")
     lines += fold(f"why: {last.reason}")
     if last.version is not None:
         lines += _errors(found, unit, fold)

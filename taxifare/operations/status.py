@@ -31,7 +31,7 @@ from taxifare.serving import in_force
 from taxifare.settings import Settings
 from taxifare.sources import CannotTellError, SourceError, TripSource
 from taxifare.sources.whole_months import why_waiting
-from taxifare.texts import in_range, one_line
+from taxifare.texts import in_range, named_version, one_line
 from taxifare.trips.months import Month
 
 NO_STATE = "make demo"
@@ -67,7 +67,17 @@ class OpenQuestion:
 
 
 StatusAlarmName = Literal[
-    "ledger", "service", "calendar", "watch", "source", "waiting", "behind", "outcomes", "promise", "messages"
+    "ledger",
+    "production",
+    "service",
+    "calendar",
+    "watch",
+    "source",
+    "waiting",
+    "behind",
+    "outcomes",
+    "promise",
+    "messages",
 ]
 
 
@@ -227,7 +237,7 @@ def _questions(known: Known, now: datetime) -> Iterator[OpenQuestion]:
         yield OpenQuestion(raised.id, about, raised.requested_at, raised.valid_until, _answers(raised, "approve"))
     waiting = (request for request in known.requests if request.id not in known.ends)
     for request in sorted(waiting, key=requests.by_subject):
-        before = "nothing" if request.production_version is None else f"version {request.production_version}"
+        before = named_version(request.production_version)
         about = f"{request.subject}: {request.verdict}, version {request.staging_version} to replace {before}"
         if (gone_back := known.rolled_back.get(request.staging_version)) is not None:
             about = f"{about}; {rolled_back_in_words(request.staging_version, gone_back)}"
@@ -330,7 +340,7 @@ def _behind_what_was_told(told_at: datetime) -> StatusAlarm:
 
 
 def _service(last: Promotion | None, settings: Settings) -> Iterator[StatusAlarm]:
-    """Yields that those who price rides find something else than what the ledger says."""
+    """Yields that nothing prices rides, or something else than what the ledger says."""
     if last is None:
         return
     try:
@@ -339,8 +349,10 @@ def _service(last: Promotion | None, settings: Settings) -> Iterator[StatusAlarm
         yield StatusAlarm("service", f"what prices rides cannot be told: {one_line(redacted(str(error)))}")
         return
     if found is None or (found.sequence, found.version) != (last.sequence, last.version):
-        instead = "nothing" if found is None else f"version {found.version or 'none'}"
+        instead = named_version(None if found is None else found.version)
         yield StatusAlarm("service", f"rides are priced by {instead}, not by what is in production: taxifare bundle")
+    elif last.version is None:
+        yield StatusAlarm("production", f"nothing prices rides; {in_force.ways_out(last.replaced_version)}")
 
 
 def _unlearned(entries: Entries, settings: Settings, now: datetime) -> Iterator[StatusAlarm]:
@@ -369,7 +381,7 @@ def _months(found: Status) -> Iterator[StatusAlarm]:
         yield StatusAlarm("source", f"the source cannot tell what is published: {found.cannot_tell}")
     if found.waits is not None:
         yield StatusAlarm("waiting", one_line(found.waits))
-    elif found.behind and found.production is not None:
+    elif found.behind and found.promotion is not None:
         due = {why: [str(one.month) for one in found.behind if one.why is why] for why in Why}
         said = "; ".join(f"{in_range(months)} {_TO_BE_RUN[why]}" for why, months in due.items() if months)
         yield StatusAlarm("behind", f"{said}: {_who_runs(found)}")
@@ -414,6 +426,7 @@ def _next_commands(found: Status, *, is_behind: bool) -> tuple[str, ...]:
         return ("taxifare bundle",)
     if found.cannot_tell is not None or found.waits is not None:
         return ("taxifare months",)
-    if found.is_demo_at_work:
-        return ()
-    return (WORKS,) if found.behind or found.untold or found.promotion is None else ()
+    last = found.promotion
+    back = (in_force.going_back(last.replaced_version),) if last is not None and last.version is None else ()
+    is_due = bool(found.behind or found.untold) or last is None
+    return (*back, WORKS) if is_due and not found.is_demo_at_work else back

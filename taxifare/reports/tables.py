@@ -115,7 +115,7 @@ def history(entries: Iterable[Promotion]) -> Table:
     rows = (
         (
             f"{entry.promoted_at:%Y-%m-%d %H:%M}",
-            entry.version or "none",
+            entry.version or "nothing",
             entry.replaced_version or "nothing",
             entry.kind,
             # An earlier release stored texts as they came.

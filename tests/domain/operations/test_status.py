@@ -223,13 +223,42 @@ def test_a_production_that_was_rolled_back_and_one_that_was_taken_out(here: Inst
     here.office.approvals.rollback("1", by="Grace\n\x1b[31m", reason="complaints " * 30)
     here.told()
     shown = here.screen()
-    assert "version 1 since 2015-02-01 (0 minutes), by Grace, back from version 2" in words(shown)
+    assert "version 1 since 2015-02-01 (0 minutes), put back by Grace, in place of version 2" in words(shown)
     assert "promised: off by 2.10 USD a ride (measured on base)" in shown
     assert "…" in shown
     here.office.approvals.rollback("none", by="Grace", reason="nothing is better than this")
-    shown = here.screen()
-    assert "none since 2015-02-01 (0 minutes): taken out by Grace" in shown
+    here.told()
+    here.source = Published(("2015-01",))
+    found, shown = here.status(), here.screen()
+    assert shown.splitlines()[1:4] == [
+        "Still good? No: nothing is in production, so nothing prices rides",
+        "Production  nothing since 2015-02-01 (0 minutes): Grace took version 1 out",
+        "            why: nothing is better than this",
+    ]
     assert "promised" not in shown
+    back = 'taxifare rollback --to 1 --by YOU --reason "WHY"'
+    assert [(alarm.name, alarm.says) for alarm in found.alarms] == [
+        (
+            "production",
+            f"nothing prices rides; {back} puts version 1 back, or the next month's run makes a new start that is "
+            "asked about",
+        ),
+    ]
+    assert found.next_commands == (back,)
+    here.office.approvals.rollback("2", by="Ada", reason="on second thought")
+    assert "version 2 since 2015-02-01 (0 minutes), put back by Ada, in place of nothing" in words(here.screen())
+
+
+def test_months_that_a_new_start_may_come_from_are_told_where_production_was_taken_out(here: Installation) -> None:
+    here.office.with_first_model()
+    here.office.request(evidence("2015-01", "2", "1", verdict=Verdict.HOLD))
+    here.office.approvals.rollback("none", by="Grace", reason="nothing is better than this")
+    here.told()
+    here.source = Published(("2015-01",))
+    here.office.clock.move(days=1)
+    found = here.status()
+    assert [alarm.name for alarm in found.alarms] == ["production", "behind"]
+    assert found.next_commands == ('taxifare rollback --to 1 --by YOU --reason "WHY"', "make dev")
 
 
 def test_months_that_the_demo_is_running_wait_for_nobody(here: Installation) -> None:
