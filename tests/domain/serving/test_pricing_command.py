@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,7 @@ import pandas as pd
 import pytest
 from upath import UPath
 
-from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.in_force import InForce
 from taxifare.serving.rides import FIELDS
 from tests.support.bundles import Made
 from tests.support.servers import free_port
@@ -146,29 +143,6 @@ def test_where_nothing_is_in_production_the_way_out_is_told(tmp_path: Path) -> N
     assert "no model is in production" in done.stderr
     assert "taxifare bundle" in done.stderr
     assert not (tmp_path / "state").exists()
-
-
-def test_where_the_model_was_taken_out_of_production_who_did_so_why_and_the_ways_out_are_told(tmp_path: Path) -> None:
-    out = InForce(
-        sequence=5,
-        version=None,
-        digest=None,
-        city="new-york",
-        target="fare",
-        by="Ada",
-        reason="complaints\nfrom JFK",
-        promoted_at=datetime(2015, 2, 1, 16, 58, tzinfo=UTC),
-        replaced_version="3",
-    )
-    in_force.publish(UPath(tmp_path / "lake"), out)
-    done = predict(*ONE, taxifare_home=tmp_path)
-    assert done.returncode == 1
-    said = re.sub(r"\S*taxifare rollback", "taxifare rollback", done.stderr.splitlines()[0])
-    assert said == (
-        "NothingInForceError: no model is in production, so nothing prices rides, since Ada took version 3 out on "
-        '2015-02-01 16:58 UTC (promotion 5: complaints from JFK). taxifare rollback --to 3 --by YOU --reason "WHY" '
-        "puts version 3 back, or the next month's run makes a new start that is asked about"
-    )
 
 
 def test_bad_rows_of_a_file_are_named_by_their_line_and_the_others_priced(made: Made, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from taxifare.cli.main import app
 from taxifare.operations.doctor import examine
 from taxifare.serving import in_force, in_shadow
 from taxifare.serving.bundle import NETWORK, Bundle
-from taxifare.serving.in_force import InForce, bundles_in
+from taxifare.serving.in_force import InForce, NothingInForceError, bundles_in
 from taxifare.serving.in_shadow import InShadow
 from taxifare.serving.publishing import LakePublisher, approvals_of
 from taxifare.settings import Settings
@@ -108,6 +108,13 @@ def test_a_model_that_is_taken_out_is_in_force_as_none(state: Settings) -> None:
     found = published(state)
     assert (found.sequence, found.version, found.digest, found.replaced_version) == (2, None, None, "1")
     assert ill(state) == ""
+    with pytest.raises(NothingInForceError) as told:
+        in_force.model_in(state.lake, state.city, state.target)
+    assert str(told.value) == (
+        "no model is in production, so nothing prices rides, since Ada took version 1 out on "
+        f"{found.promoted_at:%Y-%m-%d %H:%M} UTC (promotion 2: it errs). taxifare rollback --to 1 --by YOU --reason "
+        '"WHY" puts version 1 back, or the next month\'s run makes a new start that is asked about'
+    )
 
 
 def test_a_version_that_is_asked_about_is_in_shadow_until_the_question_ends(state: Settings) -> None:
