@@ -33,6 +33,7 @@ from taxifare.serving.publishing import LakePublisher
 from taxifare.settings import Settings
 from taxifare.sources.base import TripSource
 from taxifare.studies.tuning import tune
+from taxifare.texts import named_version
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster import metadata
@@ -218,7 +219,8 @@ def roll_back(
 ) -> None:
     """Makes an earlier production version production again, on the record."""
     promotion = approvals.rollback(config.to, by=config.decided_by, reason=config.reason, token=config.token)
-    context.log.info("version %s is production, instead of %s", promotion.version, promotion.replaced_version)
+    was, now = named_version(promotion.replaced_version), named_version(promotion.version)
+    context.log.info("%s is in production, instead of %s", now, was)
     _show_promotions(context, approvals, publisher)
     renew_pages(approvals.ledger, settings, realised)
 

@@ -23,6 +23,7 @@ from taxifare.approval.records import (
 )
 from taxifare.approval.requests import ensure_signed
 from taxifare.approval.tokens import spend, to_answer
+from taxifare.texts import named_version
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def raise_alarm(entries: Entries, evidence: AlarmEvidence, version: str, valid_f
     last = entries.last_promotion()
     if last is None or last.version != version:
         raise ApprovalError(
-            f"version {version} was watched, and {'nothing' if last is None else f'version {last.version}'} is in "
+            f"version {version} was watched, and {named_version(None if last is None else last.version)} is in "
             "production: nobody is asked"
         )
     known = read(entries).of(last.sequence)

@@ -30,7 +30,7 @@ from taxifare.gate.evidence import Contender, Evidence, Verdict
 from taxifare.gate.scores import Interval, Scores, describe_saving
 from taxifare.gate.slices import MINIMUM_SLICE_TRIPS
 from taxifare.gate.verdict import RECORD_SHARE, StandingAnswer
-from taxifare.texts import counted, one_line
+from taxifare.texts import counted, named_version, one_line
 from taxifare.trips.editions import is_so_far
 from taxifare.trips.targets import Unit
 
@@ -253,7 +253,7 @@ def promotion_notice(
     if before is not None and way_back is not None:
         pages.append((f"Back to version {before}", links.way_back(before, way_back)))
     lines = [
-        f"In production: {_version(promotion.version)}, in place of {_version(before)}",
+        f"In production: {named_version(promotion.version)}, in place of {named_version(before)}",
         f"By {promotion.kind}, {promotion.by}, {_moment(promotion.promoted_at)}: {promotion.reason}",
     ]
     return _message(key, lines, pages, head)
@@ -271,7 +271,7 @@ def expiry_notice(request: Request, links: Links, token: str, number: int, head:
     """
     key = f"Expiry of {request.id}" + (f", message {number}" if number else "")
     pages = [("See", links.subject(request.subject)), ("Ask again", links.asking_again(request, token))]
-    before = _version(request.production_version)
+    before = named_version(request.production_version)
     lines = [
         f"Expired: {request.subject}, {request.verdict}: nobody answered by {_moment(request.valid_until)}",
         f"Its evidence still stands: version {request.staging_version} to replace {before}",
@@ -434,10 +434,6 @@ def _message(key: str, lines: Sequence[str], pages: Sequence[tuple[str, str]], h
     told = [] if head is None else [f"Ledger: {head}"]
     addresses = [f"{name}: {address}" for name, address in pages]
     return Message(key, "\n".join([*lines, *told, *addresses, key]), tuple(pages))
-
-
-def _version(version: str | None) -> str:
-    return "nothing" if version is None else f"version {version}"
 
 
 def _amount(amount: float | None) -> str:

@@ -18,6 +18,7 @@ from taxifare.gate.staleness import baseline_shown
 from taxifare.model.contents import Content
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.model.store import RegistryError
+from taxifare.texts import named_version
 
 TELLING_S = 0.5
 """About how long a command may hold the ledger's lock to tag versions with what became of them."""
@@ -204,7 +205,7 @@ class Projection:
             _log.warning("the ledger says version %s is production, the alias stays as it is: %s", last.version, error)
             return []
         self._registry.set_production(last.version)
-        return [f"production is version {last.version or 'none'}, was {alias or 'none'}"]
+        return [f"production is {named_version(last.version)}, was {alias or 'nothing'}"]
 
     def _tag_versions(self, entries: Entries) -> list[str]:
         """Returns which versions were tagged with what became of them; what could not be tagged stays pending.

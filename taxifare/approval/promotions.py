@@ -3,14 +3,14 @@
 Rules over the ledger's entries within one transaction; `approvals` opens it, and tells the registry afterwards.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from taxifare.approval import alarms, requests
 from taxifare.approval.errors import RollbackError
 from taxifare.approval.ledger import NOTHING, Entries
-from taxifare.approval.records import Promotion, Request
-from taxifare.texts import one_line
+from taxifare.approval.records import Outcome, Promotion, Request, RequestState
+from taxifare.texts import named_version, one_line
 
 
 def production(entries: Entries) -> str | None:
@@ -81,13 +81,27 @@ def rolled_back(history: Iterable[Promotion]) -> dict[str, Promotion]:
     return found
 
 
+def taken_out_since(
+    request: Request, outcome: Outcome | None, rolled_back: Mapping[str, Promotion]
+) -> Promotion | None:
+    """Returns the rollback that has since taken out what was approved; None without one, or where nothing was.
+
+    Args:
+        request: The question.
+        outcome: How it ended; None while it is open.
+        rolled_back: The rollbacks, see `rolled_back`.
+    """
+    is_approved = outcome is not None and outcome.state is RequestState.APPROVED
+    return rolled_back.get(request.staging_version) if is_approved else None
+
+
 def rolled_back_in_words(version: str, change: Promotion) -> str:
     """Returns what a person should know before a version that was rolled back is put into production again."""
-    to = "nothing" if change.version is None else f"version {change.version}"
     is_last = version == change.replaced_version
     was = f"was in production until {change.promoted_at:%Y-%m-%d}, when" if is_last else "was in production before"
     past = "" if is_last else f"; on {change.promoted_at:%Y-%m-%d}"
-    return f"version {version} {was}{past} {one_line(change.by)} went back to {to}: {one_line(change.reason)}"
+    to, why = named_version(change.version), one_line(change.reason)
+    return f"version {version} {was}{past} {one_line(change.by)} went back to {to}: {why}"
 
 
 def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from taxifare.approval.errors import ApprovalError, UnknownRequestError, UnsignedError
 from taxifare.approval.ledger import Entries
 from taxifare.approval.records import Comparison, Outcome, Promotion, Request, RequestState
-from taxifare.texts import did_you_mean, unsaid
+from taxifare.texts import did_you_mean, named_version, unsaid
 from taxifare.trips.editions import BASE
 
 
@@ -193,9 +193,7 @@ def found(entries: Entries, request_id: str) -> Request:
 def _stale(request: Comparison | Request, production: str | None) -> str | None:
     """Returns why replacing production is no longer a sensible question on this evidence, None if it still is."""
     if production != request.production_version:
-        before, after = (
-            f"version {version}" if version else "nothing" for version in (request.production_version, production)
-        )
+        before, after = named_version(request.production_version), named_version(production)
         return f"production moved from {before} to {after} since the evidence was gathered"
     if production == request.staging_version:
         return f"version {production} is production already"

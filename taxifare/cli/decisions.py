@@ -1,6 +1,6 @@
 """Requests, decisions and who was production when: `requests`, `decide`, `history`, `rollback`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from taxifare.approval.chain import Head
 from taxifare.approval.decisions import command
 from taxifare.approval.errors import RollbackError
 from taxifare.approval.heads import ToldHeads
-from taxifare.approval.promotions import earlier_version, rolled_back, rolled_back_in_words
+from taxifare.approval.promotions import earlier_version, rolled_back, rolled_back_in_words, taken_out_since
 from taxifare.approval.records import Decision, Outcome, Promotion, Question, Request, readable
 from taxifare.approval.requests import by_subject
 from taxifare.cli import records
@@ -32,6 +32,7 @@ from taxifare.cli.shared import (
 )
 from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import tables
+from taxifare.reports.months import ending
 from taxifare.reports.tables import Heading
 from taxifare.serving.in_force import going_back
 from taxifare.settings import settings_in_force
@@ -82,7 +83,13 @@ def requests(
         )
         return
     last = Heading("state" if everything else "valid until", is_unbroken=not everything)
-    rows = tuple(_row(request, outcomes.get(request.id), last.name) for request in shown)
+    rows = tuple(
+        _row(
+            request,
+            _state(request, outcomes.get(request.id), gone_back) if everything else f"{request.valid_until:%Y-%m-%d}",
+        )
+        for request in shown
+    )
     waiting = [request for request in shown if request.id not in outcomes]
     if shown:
         show(tables.Table((*_ASKED, last), rows))
@@ -115,9 +122,8 @@ _ASKED = (
 )
 
 
-def _row(request: Request, outcome: Outcome | None, last: str) -> tuple[tables.Value, ...]:
+def _row(request: Request, end: str) -> tuple[tables.Value, ...]:
     """Returns a request as it is listed; evidence of another release may be unreadable, it is listed all the same."""
-    end = _state(outcome) if last == "state" else f"{request.valid_until:%Y-%m-%d}"
     if (evidence := readable(request)) is None:
         return request.id, request.verdict, None, None, "written by another release", end
     production = None if evidence.production is None else evidence.production.scores.mae
@@ -302,11 +308,13 @@ def say_how_to_answer(asked: Question) -> None:
     say(f"Reject:  {command(asked, 'reject')}")
 
 
-def _state(outcome: Outcome | None) -> str:
-    """Returns where the request stands, with the name of whoever answered it."""
+def _state(request: Request, outcome: Outcome | None, gone_back: Mapping[str, Promotion]) -> str:
+    """Returns where the request stands, with the name of whoever answered it, or took out what was approved."""
     if outcome is None:
         return "open"
-    return f"{outcome.state} by {outcome.by}" if outcome.by else f"{outcome.state}: {outcome.reason}"
+    if outcome.by is None:
+        return f"{outcome.state}: {outcome.reason}"
+    return ending(outcome, taken_out_since(request, outcome, gone_back))
 
 
 def _in_production(approvals: Approvals) -> str:

@@ -59,7 +59,7 @@ def request(asked: Request, outcome: Outcome | None, rolled_back: Promotion | No
         ),
         **_bounds("gain", None if evidence is None else evidence.gain, unit),
         "reasons": None if evidence is None else list(evidence.reasons),
-        "rolled_back": None if rolled_back is None else promotion(rolled_back),
+        **_taken_out(rolled_back),
         "requested_at": asked.requested_at,
         "valid_until": asked.valid_until,
         "state": RequestState.REQUESTED if outcome is None else outcome.state,
@@ -91,6 +91,7 @@ def month(known: KnownMonth) -> Record:
         "decision": (str(known.answer.state) if known.answer is not None else known.decided) or None,
         "is_on_earlier_edition": known.is_on_earlier_edition,
         **_answer(known.answer),
+        **_taken_out(known.taken_out),
     }
 
 
@@ -185,6 +186,7 @@ def _compared(one: ComparedMonth, unit: Unit) -> Record:
         **_bounds("gain", None if one.evidence is None else one.evidence.gain, unit),
         "decision": one.decision if one.outcome is None else str(one.outcome.state),
         **_answer(one.outcome),
+        **_taken_out(one.taken_out),
     }
 
 
@@ -234,3 +236,8 @@ def _answer(outcome: Outcome | None) -> Record:
     if outcome is None:
         return {"decided_by": None, "decided_at": None, "decision_reason": None}
     return {"decided_by": outcome.by, "decided_at": outcome.at, "decision_reason": outcome.reason}
+
+
+def _taken_out(rolled_back: Promotion | None) -> Record:
+    """Returns the rollback that took a version out of production, if it has not come back since."""
+    return {"rolled_back": None if rolled_back is None else promotion(rolled_back)}

@@ -29,6 +29,7 @@ from taxifare.model.store import (
 )
 from taxifare.model.story import story
 from taxifare.settings import MlflowSettings
+from taxifare.texts import named_version
 from taxifare.trips.cities import City
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class ModelRegistry:
 
     def set_production(self, version: str | None) -> None:
         """Points the production alias at the version, None for none."""
-        with attempting(f"set the production alias to version {version or 'none'}"):
+        with attempting(f"set the production alias to {named_version(version)}"):
             if version is None:
                 self._client.delete_registered_model_alias(self.model_name, PRODUCTION_ALIAS)
             else:

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.due import Known, covered
-from taxifare.approval.records import Outcome, Request
-from taxifare.reports.months import months_on_record
+from taxifare.approval.promotions import taken_out_since
+from taxifare.approval.records import Outcome, Promotion, Request
+from taxifare.reports.months import ending, months_on_record
 from taxifare.settings import MonthSettings, Settings
 from taxifare.sources.base import CannotTellError, SourceError, TripSource
 from taxifare.sources.whole_months import why_waiting
@@ -32,6 +33,7 @@ class KnownMonth:
         is_covered: Whether it is worked on at all: from FIRST_MONTH to LAST_MONTH, and over.
         answer: The latest decision of a person or policy on it; None where there is none, or a newer question waits.
         is_on_earlier_edition: Whether that rested on an earlier edition of its trips.
+        taken_out: The rollback that has since taken out what it approved; None without one.
     """
 
     month: Month
@@ -43,6 +45,7 @@ class KnownMonth:
     is_covered: bool = True
     answer: Outcome | None = None
     is_on_earlier_edition: bool = False
+    taken_out: Promotion | None = None
 
     @property
     def state(self) -> str:
@@ -85,11 +88,13 @@ def known_months(
         published = source.months()
     except CannotTellError as error:
         published, doubt = error.before, error
-    requests, outcomes, on_record = [], [], dict[str, str]()
+    requests, outcomes, on_record, rolled_back = [], [], dict[str, str](), dict[str, Promotion]()
     if approvals is not None:
         with approvals.ledger.reading() as entries:
             requests, outcomes = entries.requests(), entries.outcomes()
-            on_record = {one.subject: one.decision for one in months_on_record(Known.read(entries))}
+            known = Known.read(entries)
+            on_record = {one.subject: one.decision for one in months_on_record(known)}
+            rolled_back = dict(known.rolled_back)
     asked = {request.id: request for request in requests}
     answers: dict[str, tuple[Request, Outcome]] = {}
     for outcome in outcomes:  # oldest first: the latest of a month stays
@@ -104,14 +109,26 @@ def known_months(
         revision = published.get(month)
         answered = None if str(month) in is_asked else answers.get(str(month))
         answer = None if answered is None else answered[1]
+        taken_out = None if answered is None else taken_out_since(*answered, rolled_back)
         is_earlier = answered is not None and revision not in {None, answered[0].revision}
         decided = "waits for an answer" if str(month) in is_asked else on_record.get(str(month), "")
         if answer is not None:
-            decided = f"{answer.state} by {answer.by}" + (", on an earlier edition" if is_earlier else "")
+            decided = ending(answer, taken_out) + (", on an earlier edition" if is_earlier else "")
         is_told, is_new = doubt is None or month < doubt.month, revision != in_lake.get(month)
         waits = why_waiting(source, month, revision, rides, settings, settings.lake) if revision and is_new else None
         is_covered = revision is None or month in worked_on
-        yield KnownMonth(month, revision, in_lake.get(month), decided, is_told, waits, is_covered, answer, is_earlier)
+        yield KnownMonth(
+            month,
+            revision,
+            in_lake.get(month),
+            decided,
+            is_told,
+            waits,
+            is_covered,
+            answer,
+            is_earlier,
+            taken_out,
+        )
     if doubt is not None:
         raise doubt
 

@@ -29,7 +29,7 @@ from taxifare.reports.drawing import svg
 from taxifare.reports.figures import drawn_over_time
 from taxifare.reports.months import TO_BE_ASKED, ComparedMonth, months_on_record
 from taxifare.settings import Settings
-from taxifare.texts import one_line
+from taxifare.texts import named_version, one_line
 from taxifare.trips.cities import City, Rule
 from taxifare.trips.editions import BASE, is_so_far
 from taxifare.trips.months import Month, parse_month
@@ -38,7 +38,7 @@ from taxifare.trips.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORM = 7
+_FORM = 8
 """Of the page: one of another form is made anew."""
 
 _DRAWN_MONTHS = 36
@@ -225,11 +225,9 @@ class MonthPage:
         is_shifted = corrected.mae < scores.mae
         median = ": they aim at the median ride, and a few expensive rides raise the mean" if scores.bias < 0 else ""
         why = ", and not only for a few expensive rides" if is_shifted else median
-        closer = (
-            f", and off by {self.amount(corrected.mae)} a ride instead of {self.amount(scores.mae)}"
-            if is_shifted
-            else ""
-        )
+        # What is closer by less than is shown is not told: nobody can see it.
+        then_off, now_off = self.amount(scores.mae), self.amount(corrected.mae)
+        closer = f", and off by {now_off} a ride instead of {then_off}" if is_shifted and now_off != then_off else ""
         return (
             f"Overall, its predictions were {off_in_words(scores.bias, unit)}{then}{why}. With the "
             f"bias correction they would have been {off_in_words(corrected.bias, unit)}{closer}."
@@ -324,7 +322,7 @@ class MonthPage:
         evidence = self.month.evidence
         says = VERDICT_IN_WORDS[asked.verdict] if evidence is None else verdict_in_words(evidence)
         question = (
-            f"Should version {asked.staging_version} replace {_version(asked.production_version)}? The verdict is "
+            f"Should version {asked.staging_version} replace {named_version(asked.production_version)}? The verdict is "
             f"{asked.verdict}: {says}."
         )
         if outcome is None:
@@ -341,7 +339,10 @@ class MonthPage:
         by = f" by {one_line(outcome.by)}" if outcome.by else ""
         ended = f"{_capital(str(outcome.state))}{by} on {outcome.at:%Y-%m-%d}: {one_line(outcome.reason)}"
         unanswered = "the question is void" if is_void(outcome) else "nobody answered in time"
-        return ShortAnswer("plain", f"Nothing: {'it was decided' if outcome.by else unanswered}", (question, ended))
+        said = [question, ended]
+        if self.month.taken_out is not None:
+            said.append(f"{_capital(rolled_back_in_words(asked.staging_version, self.month.taken_out))}.")
+        return ShortAnswer("plain", f"Nothing: {'it was decided' if outcome.by else unanswered}", tuple(said))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -503,13 +504,9 @@ def _says(gain: Interval, *, is_objection: bool) -> str:
 
 def _told(change: Promotion) -> str:
     return (
-        f"{_capital(_version(change.version))} replaced {_version(change.replaced_version)} on "
+        f"{_capital(named_version(change.version))} replaced {named_version(change.replaced_version)} on "
         f"{change.promoted_at:%Y-%m-%d}, by {one_line(change.by)}: {one_line(change.reason)}"
     )
-
-
-def _version(version: str | None) -> str:
-    return "nothing" if version is None else f"version {version}"
 
 
 def _capital(text: str) -> str:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from taxifare.approval import requests
 from taxifare.approval.due import Known
-from taxifare.approval.records import Comparison, Outcome, Request, readable
+from taxifare.approval.promotions import taken_out_since
+from taxifare.approval.records import Comparison, Outcome, Promotion, Request, readable
 from taxifare.gate.evidence import Evidence, Verdict
 from taxifare.texts import one_line
 
@@ -21,6 +22,7 @@ class ComparedMonth:
         evidence: What it found; None where another release has written it in a shape that this one cannot read.
         asked: The last question about it, None where nobody was asked.
         outcome: How that ended, None while it is open.
+        taken_out: The rollback that has since taken out what was approved; None without one.
         decision: What came of it, in words.
     """
 
@@ -28,6 +30,7 @@ class ComparedMonth:
     evidence: Evidence | None
     asked: Request | None
     outcome: Outcome | None
+    taken_out: Promotion | None
     decision: str
 
     @property
@@ -58,9 +61,22 @@ def months_on_record(known: Known) -> list[ComparedMonth]:
     for comparison in sorted(known.comparisons.values(), key=requests.by_subject):
         evidence, asked = readable(comparison), known.round_on(comparison)
         outcome = None if asked is None else known.ends.get(asked.id)
-        decision = _decision(comparison, evidence, asked, outcome, known.production)
-        found.append(ComparedMonth(comparison, evidence, asked, outcome, decision))
+        out = None if asked is None else taken_out_since(asked, outcome, known.rolled_back)
+        decision = _decision(comparison, evidence, asked, outcome, out, known.production)
+        found.append(ComparedMonth(comparison, evidence, asked, outcome, out, decision))
     return found
+
+
+def ending(outcome: Outcome, taken_out: Promotion | None) -> str:
+    """Returns how a question ended, in words as few as a line has room for, and by whom.
+
+    Args:
+        outcome: How it ended.
+        taken_out: The rollback that has since taken out what was approved; None without one.
+    """
+    if taken_out is not None:
+        return f"approved, taken out by {one_line(taken_out.by)}"
+    return f"{outcome.state} by {one_line(outcome.by)}" if outcome.by else str(outcome.state)
 
 
 def _decision(
@@ -68,11 +84,12 @@ def _decision(
     evidence: Evidence | None,
     asked: Request | None,
     outcome: Outcome | None,
+    taken_out: Promotion | None,
     production: str | None,
 ) -> str:
     """Returns what came of the question, in words."""
     if outcome is not None:
-        return f"{outcome.state} by {one_line(outcome.by)}" if outcome.by else str(outcome.state)
+        return ending(outcome, taken_out)
     if asked is not None:
         return "waits for an answer"
     if evidence is not None and evidence.verdict is Verdict.UNCHANGED:

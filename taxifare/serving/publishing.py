@@ -18,6 +18,7 @@ from taxifare.serving.in_force import InForce, InForceError, bundles_in
 from taxifare.serving.in_shadow import InShadow
 from taxifare.serving.making import make_bundle
 from taxifare.settings import Settings
+from taxifare.texts import named_version
 from taxifare.whole_files import whole_file
 
 _log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ class LakePublisher:
             if found == self._as_in_force(last):
                 return None
         return (
-            f"expected promotion {last.sequence}, version {last.version or 'none'}, received "
-            f"{'nothing' if found is None else f'promotion {found.sequence}, version {found.version}'}; "
+            f"expected promotion {last.sequence}, {named_version(last.version)}, received "
+            f"{'nothing' if found is None else f'promotion {found.sequence}, {named_version(found.version)}'}; "
             "the next command or run publishes it: taxifare bundle"
         )
 

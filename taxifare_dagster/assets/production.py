@@ -12,6 +12,7 @@ from taxifare.approval.approvals import Approvals
 from taxifare.approval.projection import NotPublishedError
 from taxifare.approval.records import Promotion
 from taxifare.serving.publishing import LakePublisher
+from taxifare.texts import named_version
 from taxifare_dagster import metadata
 from taxifare_dagster.catalog import MODEL_KINDS, MODELS_GROUP, OWNERS
 
@@ -52,7 +53,7 @@ def unshown_promotions(
     return [
         dg.AssetMaterialization(
             production_model.key,
-            description=f"version {entry.version or 'none'}: {entry.kind} by {entry.by}",
+            description=f"{named_version(entry.version)}: {entry.kind} by {entry.by}",
             metadata={
                 **(served if entry is entries[-1] else {}),
                 **metadata.promotion(entry, entries[: entry.sequence]),

@@ -408,6 +408,34 @@ def test_rollback_goes_back_in_one_command(desk: Desk) -> None:
     assert "never production" in never.stderr
 
 
+def test_what_was_approved_and_then_taken_out_is_listed_so_until_it_comes_back(desk: Desk) -> None:
+    january = desk.ask("2015-01", "2", "1")
+    desk.run("decide", january.id, "--approve", "--by", "Ben", "--reason", "airports")
+
+    def told(listing: str, request: str) -> str:
+        output = desk.run(*listing.split()).output
+        return next(line for line in output.splitlines() if line.strip().startswith(request))
+
+    def in_json(*listing: str) -> list[tuple[str, str | None]]:
+        found = json.loads(desk.run(*listing, "--json").output)
+        rows = found["months"] if isinstance(found, dict) else found
+        return [
+            (row.get("decision", row.get("state")), row["rolled_back"] and row["rolled_back"]["decided_by"])
+            for row in rows
+        ]
+
+    assert told("requests --all", january.id).split("  ")[-1].strip() == "approved by Ben"
+    desk.run("rollback", "--to", "none", "--by", "Ada", "--reason", "complaints")
+    for request in (january.id, "base-v1"):
+        assert "approved, taken out by Ada" in told("requests --all", request)
+    assert "approved, taken out by Ada" in told("status", "2015-01")
+    assert in_json("requests", "--all") == in_json("status") == [("approved", "Ada")] * 2
+    desk.run("rollback", "--to", "2", "--by", "Ben", "--reason", "on second thought")
+    assert "approved by Ben" in told("requests --all", january.id)
+    assert "approved by Ben" in told("status", "2015-01")
+    assert in_json("requests", "--all") == in_json("status") == [("approved", "Ada"), ("approved", None)]
+
+
 def ill(examined: Result) -> list[str]:
     """The parts that the doctor finds ill; the versions here are no models, so none of them can be in force."""
     parts = [line[6:24].strip() for line in examined.output.splitlines() if line.startswith("FAIL")]

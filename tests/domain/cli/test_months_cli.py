@@ -1,5 +1,6 @@
 """The commands about months: what the source has and what became of it; the course's new data, which come and go."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,6 +134,12 @@ class TestMonths:
         assert "earlier edition" not in line_of("2015-01")
         CITY.read_month(JANUARY).trips[-50:].to_parquet(trips / "taxi_2015_01.parquet")
         assert "approved by Ada, on an earlier edition" in line_of("2015-01")
+        listed, *_ = json.loads(run("months", "--json").output)
+        assert (listed["decision"], listed["rolled_back"]) == ("approved", None)
+        approvals.rollback("none", by="Grace", reason="complaints from JFK")
+        assert "approved, taken out by Grace, on an earlier edition" in line_of("2015-01")
+        listed, *_ = json.loads(run("months", "--json").output)
+        assert (listed["decision"], listed["rolled_back"]["decided_by"]) == ("approved", "Grace")
 
     def test_a_month_of_which_the_source_cannot_tell_is_said_with_the_reason(self, trips: Path) -> None:
         CITY.read_month(JANUARY + 2).trips.to_parquet(trips / "taxi_2015_03.parquet")

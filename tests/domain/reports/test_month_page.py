@@ -72,6 +72,17 @@ def test_a_shift_is_not_told_as_a_few_expensive_rides(office: Office, home: Sett
     )
 
 
+def test_a_correction_that_gains_less_than_is_shown_is_not_told_as_closer(office: Office, home: Settings) -> None:
+    """February of the demo was "off by 1.61 USD a ride instead of 1.61 USD"."""
+    found = evidence("2015-01", "2", "1", mae=2.27)
+    assert found.production is not None
+    corrected = found.production.corrected.model_copy(update={"mae": found.production.scores.mae - 0.002})
+    production = found.production.model_copy(update={"corrected": corrected})
+    office.request(found.model_copy(update={"production": production}))
+    told = page(office, home).is_still_good.sentences[0]
+    assert told.endswith("With the bias correction they would have been 0.05 USD too low.")
+
+
 def test_an_open_question_says_until_when_and_how_to_answer(office: Office, home: Settings) -> None:
     request = office.ask("2015-01", "2", "1", mae=2.27)
     found = page(office, home)
@@ -141,6 +152,19 @@ def test_a_version_that_was_rolled_back_is_asked_about_with_who_took_it_out(offi
     assert found.facts != replace(found, rolled_back=None).facts, "the page is made anew"
     office.approve(asked)
     assert "went back" not in " ".join(page(office, home, "2015-02").to_decide.sentences)
+
+
+def test_an_approval_that_was_taken_back_since_is_not_told_as_if_it_stood(office: Office, home: Settings) -> None:
+    office.approve(office.ask("2015-01", "2", "1"))
+    before = page(office, home)
+    assert len(before.to_decide.sentences) == 2
+    office.approvals.rollback("none", by="Grace", reason="complaints from JFK")
+    after = page(office, home)
+    assert after.to_decide.sentences[1].startswith("Approved by ")
+    assert after.to_decide.sentences[2] == (
+        "Version 2 was in production until 2015-02-01, when Grace went back to nothing: complaints from JFK."
+    )
+    assert after.facts != before.facts, "the page is made anew"
 
 
 def test_a_decision_is_told_with_who_and_why_on_the_pages_of_all_that_it_ended(office: Office, home: Settings) -> None:
