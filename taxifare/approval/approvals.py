@@ -56,6 +56,7 @@ from taxifare.gate.evidence import Verdict
 from taxifare.model.contents import Content, NotOnRecordError
 from taxifare.model.packaging import VersionUnusableError
 from taxifare.settings import Settings
+from taxifare.texts import named_version
 
 
 def utc_now() -> datetime:
@@ -461,7 +462,7 @@ class Approvals:
                 entries.add_refusal(Refusal(about, "go back", by, str(error), self.now()))
         if promotion is None:
             raise refused
-        self._projection.show(f"rollback to version {promotion.version}")
+        self._projection.show(f"rollback to {named_version(promotion.version)}")
         return promotion
 
     def _gone_back(

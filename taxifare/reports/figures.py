@@ -15,6 +15,7 @@ from taxifare.monitoring.realised import MonthErrors
 from taxifare.reports.drawing import WIDTH_IN, below_each_other, png, side_by_side
 from taxifare.studies.learning_curve import Level
 from taxifare.studies.results import Trial
+from taxifare.texts import named_version
 from taxifare.trips.cities import Rule
 from taxifare.trips.targets import Target, Unit
 
@@ -234,7 +235,7 @@ def production_timeline(history: Sequence[Promotion]) -> bytes:
     from matplotlib.patches import Patch
 
     figure, (axis,) = below_each_other("Which version was production when, and by whose decision?")
-    names = [f"version {entry.version}" if entry.version else "none" for entry in history]
+    names = [named_version(entry.version) for entry in history]
     rows = sorted(set(names), key=lambda name: (len(name), name))
     begins = date2num([entry.promoted_at for entry in history])
     end = begins.max() + max((begins.max() - begins.min()) / 6, 1 / 24)
