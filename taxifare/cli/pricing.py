@@ -1,7 +1,5 @@
 """Prices of rides: `predict`. It starts in a fraction of a second, so it imports nothing but what prices rides."""
 
-import gzip
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -167,36 +165,33 @@ def _place(option: str, written: str) -> tuple[float, float]:
 
 
 def _price_file(file: str, output: str) -> None:
-    from taxifare.serving.files import KINDS, Form, RideFileError, columns_of, kind_of, score
+    from taxifare.serving.files import KINDS, Form, RideFileError, columns_of, kind_of, packing, score, unpacking
 
     name = "standard input" if file == _STANDARD else file
     try:
-        kind = "csv" if file == _STANDARD else kind_of(re.sub(r"(?i)\.csv\.gz$", ".csv", file))
+        kind = "csv" if file == _STANDARD else kind_of(file)
     except RideFileError as error:
         raise misused("file", error) from None
-    ending = next(ending for ending, of in KINDS.items() if of == kind)
+    endings = [ending for ending, of in KINDS.items() if of == kind]
     if output == _STANDARD and kind == "parquet" and sys.stdout.isatty():
         raise misused("--output", "expected a file: parquet is nothing for a terminal")
     if _STANDARD not in {output, file} and Path(output).absolute() == Path(file).absolute():
         raise misused("--output", f"expected another file than the rides', received {output}")
-    if output != _STANDARD and not output.lower().endswith(ending):
-        raise misused("--output", f"expected a file that ends in {ending}, as the rides do, received {output}")
+    if output != _STANDARD and not output.lower().endswith(tuple(endings)):
+        raise misused("--output", f"expected a file that ends in {' or '.join(endings)}, received {output}")
     settings = read_settings(ServiceSettingsInForce)
     bundle, _ = _bundle_of(settings)
-    with _opened(file) as rides, _written(output) as answers:
+    with _opened(file) as stored, _written(output) as kept:
         try:
-            scored = score(rides, answers, kind, bundle, Form.of(settings), on_rows=_tell_rows)
+            with unpacking(stored, file) as rides, packing(kept, output) as answers:
+                scored = score(rides, answers, kind, bundle, Form.of(settings), on_rows=_tell_rows)
         except RideFileError as error:
             raise RideFileError(f"{name}: {error}") from None
-    first_line = 2 if kind == "csv" else 1
     for row, what in scored.examples:
-        typer.echo(f"{name}, line {row - 1 + first_line}: {what}", err=True)
-    if scored.calls_itself_utc:
-        typer.echo(
-            f"{name}: its times call themselves UTC and were taken for the clock of {bundle.manifest.city_facts.name}, "
-            "as in files of trips: if they are UTC, write them with the city's offset",
-            err=True,
-        )
+        where = f"line {row + 1}" if kind == "csv" else f"row {row}"
+        typer.echo(f"{name}, {where}: {what}", err=True)
+    if (remark := scored.offsets.remark(bundle.manifest.city_facts.name)) is not None:
+        typer.echo(f"{name}: {remark}", err=True)
     upper, corrected, quoted = columns_of(bundle.manifest.unit)[1:4]
     typer.echo(
         f"To quote: {quoted}. Seven rides in ten cost no more than {upper}; {corrected} is for sums of many rides.",
@@ -222,7 +217,7 @@ def _tell_rows(done: int) -> None:
 def _opened(file: str) -> AbstractContextManager[IO[bytes]]:
     if file == _STANDARD:
         return nullcontext(sys.stdin.buffer)
-    return gzip.GzipFile(file) if file.lower().endswith(".gz") else Path(file).open("rb")  # type: ignore[return-value]
+    return Path(file).open("rb")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from taxifare.monitoring.errors import MonitoringError
 from taxifare.monitoring.outcomes import PREDICTIONS
 from taxifare.serving import prediction_log
 from taxifare.serving.batches import Receipt, priced_files
-from taxifare.serving.files import Answered, Form, RideFileError, answered, kind_of
+from taxifare.serving.files import Answered, Form, RideFileError, answered, kind_of, unpacking
 from taxifare.serving.rides import FIELDS
 from taxifare.serving.segments import segments_in
 from taxifare.serving.zones import ENDS, Zones, zones_of
@@ -297,7 +297,8 @@ def _priced(inbox: UPath | None, month: Month, settings: Settings, sources: set[
         ) from None
     for answers, receipt in files:
         try:
-            with suppress(FileNotFoundError), answers.open("rb") as file:  # removed in the meantime
+            # It may have been removed in the meantime.
+            with suppress(FileNotFoundError), answers.open("rb") as stored, unpacking(stored, answers.name) as file:
                 for part in answered(file, kind_of(answers.name), settings.target_facts.unit, Form.of(settings)):
                     quotes = _of_file(part, receipt, month)
                     sources |= {f"{answers.name}:{receipt.edition}"} if len(quotes) else set()

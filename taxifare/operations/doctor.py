@@ -302,7 +302,8 @@ def _usable(sample: Sample | None, month: Month | None, settings: Settings) -> s
         faults += map(str, faults_of(raw, cleaned, month, minimum_trips, COORDINATES))
     if faults and (month is not None or cleaned.empty):
         raise DisorderError("; ".join([says, *faults, *beside]))
-    return "; ".join([says, *faults, *beside])
+    remark = sample.offsets.remark(settings.city_facts.name)
+    return "; ".join([says, *([] if remark is None else [remark]), *faults, *beside])
 
 
 def _of_all(share: float | None) -> str:

@@ -12,7 +12,18 @@ import msgspec
 from upath import UPath
 
 from taxifare.serving.bundle import Bundle
-from taxifare.serving.files import KINDS, OURS, Form, RideFileError, Scored, kind_of, score
+from taxifare.serving.files import (
+    KINDS,
+    OURS,
+    Form,
+    RideFileError,
+    Scored,
+    ending_of,
+    kind_of,
+    packing,
+    score,
+    unpacking,
+)
 from taxifare.serving.in_force import InForce
 from taxifare.whole_files import whole_file
 
@@ -36,6 +47,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         examples: The first of those: row and reason.
         scored_at: When, UTC.
         fault: Why it is not a file of rides, None if it is one.
+        remark: How its times were taken where they can be taken in another way too.
     """
 
     edition: str
@@ -46,6 +58,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     examples: tuple[tuple[int, str], ...]
     scored_at: datetime
     fault: str | None = None
+    remark: str | None = None
 
 
 def score_file(rides: UPath, answers: UPath, bundle: Bundle, form: Form = OURS) -> Scored:
@@ -55,7 +68,13 @@ def score_file(rides: UPath, answers: UPath, bundle: Bundle, form: Form = OURS) 
         RideFileError: It is not a file of rides.
         FileNotFoundError: It does not exist.
     """
-    with whole_file(answers) as unfinished, rides.open("rb") as read, unfinished.open("wb") as written:
+    with (
+        whole_file(answers) as unfinished,
+        rides.open("rb") as stored,
+        unpacking(stored, rides.name) as read,
+        unfinished.open("wb") as kept,
+        packing(kept, answers.name) as written,
+    ):
         return score(read, written, kind_of(rides.name), bundle, form, threads=_THREADS)
 
 
@@ -65,7 +84,8 @@ def answers_of(rides: UPath) -> UPath:
     >>> answers_of(UPath("inbox/march.csv")).name
     'march.quotes.csv'
     """
-    return rides.with_name(f"{rides.stem}{ANSWERS}{rides.suffix}")
+    stem = rides.name[: -len(ending_of(rides.name))]
+    return rides.with_name(f"{stem}{ANSWERS}{rides.name.removeprefix(stem)}")
 
 
 def edition_of(rides: UPath) -> str:
@@ -141,6 +161,7 @@ def score_in_inbox(rides: UPath, promotion: InForce, bundle: Bundle, now: dateti
         examples=scored.examples,
         scored_at=now,
         fault=fault,
+        remark=scored.offsets.remark(bundle.manifest.city_facts.name),
     )
     with whole_file(_receipt_of(rides)) as unfinished:
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(receipt), indent=1))

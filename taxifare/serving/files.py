@@ -4,15 +4,16 @@ Their columns are called and their times are read as those of files of trips are
 is. A row that is not a ride that can be priced keeps its place, with its fault in `fault`; all others are priced.
 """
 
+import gzip
 import io
 import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import IO, Any, Literal, Self, TypeAlias
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal, Self, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +28,17 @@ from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import FIELDS, PLACES, Fault, Limits, Numbers, Rides, remarks, shown, unfit
 from taxifare.trips.clock import ClockError, Offsets, offsets_in, wall_clock_if_any
-from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.csv_blocks import open_csv
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.targets import column_of
-from taxifare.trips.text_files import NUMBERS_AS_IN, OWN_NAMES, instead_of_csv, mapping, too_many_fields
+from taxifare.trips.text_files import NUMBERS_AS_IN, as_named, instead_of, own_names, undecoded, way_out
 
 Kind = Literal["csv", "parquet"]
 
-KINDS: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet"}
+KINDS: dict[str, Kind] = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet"}
 """Kinds by the ending of a file's name."""
+
+PACKED = ".gz"
 
 VERSION, FAULT = "model_version", "fault"
 
@@ -103,28 +105,63 @@ class Scored:
         rides: How many rows it has.
         refused: How many of them are not rides that can be priced.
         examples: The first of those: the row, counted from 1 without the header, and what is wrong with it.
-        calls_itself_utc: Whether times that call themselves UTC were taken for the city's clock, as in files of trips.
+        offsets: Which offsets its times say.
     """
 
     rides: int
     refused: int
     examples: tuple[tuple[int, str], ...]
-    calls_itself_utc: bool = False
+    offsets: Offsets = field(default_factory=Offsets)
 
 
 def kind_of(name: str) -> Kind:
-    """Returns the kind of a file with this name; compressed files have none.
-
-    >>> kind_of("rides.CSV")
-    'csv'
+    """Returns the kind of a file with this name.
 
     Raises:
         RideFileError: It is of neither kind.
     """
-    for ending, kind in KINDS.items():
+    return KINDS[ending_of(name)]
+
+
+def ending_of(name: str) -> str:
+    """Returns the ending of a file's name, in small letters.
+
+    >>> ending_of("rides.CSV"), ending_of("rides.csv.gz")
+    ('.csv', '.csv.gz')
+
+    Raises:
+        RideFileError: It is none of a file of rides.
+    """
+    for ending in KINDS:
         if name.lower().endswith(ending):
-            return kind
-    raise RideFileError(f"{name}: expected a file that ends in {' or '.join(KINDS)}")
+            return ending
+    raise RideFileError(f"{name}: expected a file that ends in {', '.join(KINDS)}")
+
+
+@contextmanager
+def unpacking(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """Yields what is in a file, which is packed where its name says so.
+
+    Raises:
+        RideFileError: It is not, though its name says so.
+    """
+    if not name.lower().endswith(PACKED):
+        yield file
+        return
+    if (instead := instead_of("gzip", _beginning(file))) is not None:
+        raise RideFileError(instead)
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        yield cast("IO[bytes]", unpacked)
+
+
+@contextmanager
+def packing(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """Yields where to write what a file is to hold, which is packed where its name says so."""
+    if not name.lower().endswith(PACKED):
+        yield file
+        return
+    with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:  # without a time: the same rides, the same bytes
+        yield cast("IO[bytes]", packed)
 
 
 def columns_of(unit: str) -> tuple[str, ...]:
@@ -177,7 +214,7 @@ def score(
             examples += [(total + 1 + row, what) for row, what in faults.items()][: _EXAMPLES - len(examples)]
             total, refused = total + len(batch), refused + len(faults)
             on_rows(total)
-    return Scored(total, refused, tuple(examples), clock.seen.utc and not clock.seen.other)
+    return Scored(total, refused, tuple(examples), clock.seen)
 
 
 @dataclass(frozen=True)
@@ -218,7 +255,7 @@ def months_of_answers(answers: UPath, form: Form = OURS) -> set[str]:
         RideFileError: It is not a file of rides.
     """
     found: set[str] = set()
-    with answers.open("rb") as file:
+    with answers.open("rb") as stored, unpacking(stored, answers.name) as file:
         schema, batches = _opened(file, kind := kind_of(answers.name))
         if {RIDE_ID, FAULT, form.column("pickup_datetime")} <= set(schema.names):
             clock = _Clock(form, _offsets(file, kind, schema, form))
@@ -241,17 +278,17 @@ class _Clock:
 
         Args:
             form: How it is written.
-            offsets: Which its times have; None of a pipe, of which that is known at its end.
+            offsets: Which its times say; None where that is seen as they are read.
         """
         self._form, self._whole = form, offsets
-        self.seen = offsets or Offsets(utc=False, other=False)
+        self.seen = offsets or Offsets()
 
     def moments(self, rides: Batch) -> npt.NDArray[np.datetime64]:
         """Returns times to the second on the city's clock, NaT for anything that is not a time.
 
         Raises:
-            RideFileError: Times of a pipe that called themselves UTC were taken for the city's clock, and now one has
-                another offset; or the city's clock is not known.
+            RideFileError: What the times mean cannot be told; those of a pipe that called themselves UTC were taken for
+                the city's clock, and now one has another offset; or the city's clock is not known.
         """
         column = _plain(rides.column(name := self._form.column("pickup_datetime")))
         if self._whole is None:
@@ -261,26 +298,29 @@ class _Clock:
                     f"{name}: expected times of one kind, received UTC and then another offset: whether UTC is the "
                     "city's clock depends on the whole file, so price it as a file"
                 )
-            self.seen = Offsets(self.seen.utc or here.utc, self.seen.other or here.other)
+            self.seen = self.seen.plus(here)
         try:
-            moments = wall_clock_if_any(column, self._form.time_zone, is_mixed=self.seen.other)
+            self.seen.ensure_one_clock()
+            moments = wall_clock_if_any(column, self._form.time_zone, self.seen)
         except ClockError as error:
             raise RideFileError(f"{name}: {error}") from None
         return moments.astype("datetime64[s]")
 
 
 def _offsets(rides: IO[bytes], kind: Kind, schema: pa.Schema, form: Form) -> Offsets | None:
-    """Returns which offsets the times of a file have; None of a pipe. The file stays where it is."""
+    """Returns which offsets the times of a file say; None of a type that has one, and of a pipe.
+
+    The file stays where it is.
+    """
     name = form.column("pickup_datetime")
     if not rides.seekable() or form.time_zone is None:
         return None
-    if pa.types.is_timestamp(kept := schema.field(name).type):
-        return offsets_in(pa.array([], kept))
-    place, found = rides.tell(), Offsets(utc=False, other=False)
+    if pa.types.is_timestamp(schema.field(name).type):  # all have that of the type
+        return None
+    place, found = rides.tell(), Offsets()
     rides.seek(0)
     for batch in _opened(rides, kind, [name])[1]:
-        here = offsets_in(_plain(batch.column(0)))
-        found = Offsets(found.utc or here.utc, found.other or here.other)
+        found = found.plus(offsets_in(_plain(batch.column(0))))
     rides.seek(place)
     return found
 
@@ -294,7 +334,10 @@ def _opened(rides: IO[bytes], kind: Kind, columns: list[str] | None = None) -> t
         columns: Which are read, None: all.
     """
     try:
-        if kind == "csv" and (instead := instead_of_csv(_beginning(rides))) is not None:
+        beginning = _beginning(rides)
+        if rides.seekable() and not beginning:
+            raise RideFileError("expected rides, received an empty file")
+        if (instead := instead_of("CSV" if kind == "csv" else "parquet", beginning)) is not None:
             raise RideFileError(instead)
         if kind == "parquet":
             file = pq.ParquetFile(rides)
@@ -336,7 +379,9 @@ def _read(batches: Iterable[Batch], kind: Kind) -> Iterator[Batch]:
 
 
 def _no_file(kind: Kind, error: Exception) -> RideFileError:
-    said = re.sub(r"\s+", " ", f"{error}{too_many_fields(str(error))}")
+    if isinstance(error, UnicodeDecodeError):
+        return RideFileError(f"expected CSV in UTF-8, {undecoded(error)}: write it in UTF-8")
+    said = re.sub(r"\s+", " ", f"{error}{way_out(str(error))}")
     return RideFileError(f"expected a {kind} file of rides with the columns {', '.join(FIELDS)}, received: {said}")
 
 
@@ -351,19 +396,13 @@ def _ensure_columns(schema: pa.Schema, form: Form, answers: tuple[str, ...]) -> 
 
 def _missing(missing: list[str], present: list[str], form: Form) -> str:
     """Returns which columns of a ride are missing, and where their names are to be said."""
-    received = ", ".join(shown(name).strip("'") for name in present[:20])
+    received = ", ".join(as_named(shown(name).strip("'")) for name in present[:20])
     lacking = [f"{form.column(name)} (in TRIP_COLUMNS for {name})" for name in missing if name in form.names]
     lacking += [name for name in missing if name not in form.names]
-    in_force = [f"{ours}={theirs}" for ours, theirs in form.names.items() if ours not in missing]
-    known = [name for name in COLUMN_NAMES if name not in form.names or name in missing]
-    line = mapping(missing, [name for name in present if name not in form.names.values()], known)
-    if line is not None:
-        hint = f": did you mean TRIP_COLUMNS={','.join([*in_force, line.removeprefix('TRIP_COLUMNS=')])}?"
-    else:
-        hint = "" if form.names else f": {OWN_NAMES}"
+    hint = own_names(missing, present, form.names)
     return (
         f"expected the columns {', '.join(map(form.column, FIELDS))}, received {received}: {', '.join(lacking)} "
-        f"{'is' if len(missing) == 1 else 'are'} missing{hint}"
+        f"{'is' if len(missing) == 1 else 'are'} missing{'' if hint is None else f': {hint}'}"
     )
 
 

@@ -6,16 +6,16 @@ never taken for the second: docs/decisions.md, under sources.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 import pandas as pd
 
 from taxifare.errors import ToldError
-from taxifare.trips.clock import from_utc
+from taxifare.trips.clock import Offsets, from_utc, offsets_in
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, LargePublication, Publication
-from taxifare.trips.table import TripTableError, as_trip_table
+from taxifare.trips.table import AS_THEY_ARE, TripTableError, as_trip_table
 from taxifare.trips.targets import Target
 from taxifare.trips.wholeness import Extent
 
@@ -63,10 +63,12 @@ class Sample:
     Attributes:
         published: The trips.
         share: Which share of what is there they are, 0 to 1; None where that is not known.
+        offsets: Which offsets all pickups say that are there, as far as that is known.
     """
 
     published: Publication
     share: float | None
+    offsets: Offsets = field(default_factory=Offsets)
 
 
 class TripSource(Protocol):
@@ -270,15 +272,6 @@ def ensure_target(target: Target, known: int, trips: int, origin: str) -> None:
         )
 
 
-def is_page(content: bytes) -> bool:
-    r"""Returns whether content that should be trips begins as web pages and errors of buckets do.
-
-    >>> is_page(b"\n<!DOCTYPE html><html>"), is_page(b"key,pickup_datetime")
-    (True, False)
-    """
-    return content[:1024].lstrip()[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml"))
-
-
 def now_in(time_zone: str) -> pd.Timestamp:
     """Returns what the clocks show there."""
     return pd.Timestamp.now(tz=time_zone).tz_localize(None)
@@ -296,6 +289,7 @@ def checked_trips(
     *,
     first_number: int = 0,
     left_out: Mapping[str, int] | None = None,
+    offsets: Mapping[str, Offsets] = AS_THEY_ARE,
 ) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table with at least one row, see `as_trip_table`.
 
@@ -305,12 +299,13 @@ def checked_trips(
         time_zone: Of the city; None where times are the city's clock already.
         first_number: Where their numbering starts.
         left_out: How many rows were there besides and are no such trips, by reason.
+        offsets: Of whole columns of times, where the rows are a part of what is read.
 
     Raises:
         SourceError: There are no rows, or they are not trips; names the origin, the column and the first misfit.
     """
     try:
-        trips = as_trip_table(frame, origin, first_number=first_number, time_zone=time_zone)
+        trips = as_trip_table(frame, origin, first_number=first_number, time_zone=time_zone, offsets=offsets)
     except TripTableError as error:
         raise SourceError(str(error)) from error
     if trips.empty:
@@ -320,14 +315,20 @@ def checked_trips(
 
 
 def checked_month(
-    frame: pd.DataFrame, month: Month, origin: str, time_zone: str | None, *, left_out: Mapping[str, int] | None = None
+    frame: pd.DataFrame,
+    month: Month,
+    origin: str,
+    time_zone: str | None,
+    *,
+    left_out: Mapping[str, int] | None = None,
+    offsets: Mapping[str, Offsets] = AS_THEY_ARE,
 ) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table of that month: at least one row, all of them in the month.
 
     Raises:
         SourceError: As `checked_trips`, or a pickup is before the month or at or after the first instant of the next.
     """
-    trips = checked_trips(frame, f"{origin}: month {month}", time_zone, left_out=left_out)
+    trips = checked_trips(frame, f"{origin}: month {month}", time_zone, left_out=left_out, offsets=offsets)
     first, until = bounds(month)
     pickups = trips["pickup_datetime"]
     strays = pickups[(pickups < first) | (pickups >= until)]
@@ -335,7 +336,7 @@ def checked_month(
         raise SourceError(
             f"{origin}: month {month}: column pickup_datetime: expected times from {first} until before {until}, "
             f"received {strays.iloc[0]} (the first of {len(strays):,} such rows of {len(trips):,})"
-            f"{_if_they_are_utc(pickups, month, time_zone)}"
+            f"{_if_they_are_utc(pickups, month, time_zone)}{_if_all_said_utc(frame['pickup_datetime'], time_zone)}"
         )
     return trips
 
@@ -351,6 +352,12 @@ def _if_they_are_utc(pickups: pd.Series, month: Month, time_zone: str | None) ->
         ": if they were UTC they would all be of the month, and they are taken for the city's clock: write them as it "
         "showed them, or with its offset from UTC, as in 12:00-05:00"
     )
+
+
+def _if_all_said_utc(pickups: pd.Series, time_zone: str | None) -> str:
+    """Returns why times that say UTC were converted from it; nothing where none were."""
+    said = offsets_in(pickups) if time_zone is not None else Offsets()
+    return f"; {said.remark(str(time_zone))}" if said.is_utc_meant else ""
 
 
 def untold_dropoffs(frame: pd.DataFrame, trips: pd.DataFrame) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import requests
 
 from taxifare.errors import ToldError
-from taxifare.sources.base import is_page
+from taxifare.trips.text_files import is_page
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry

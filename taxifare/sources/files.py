@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from taxifare.sources.base import SourceError, is_page
+from taxifare.sources.base import SourceError
 from taxifare.texts import nearest
-from taxifare.trips.clock import wall_clock
+from taxifare.trips.clock import Offsets, offsets_in, wall_clock
 from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS
 from taxifare.trips.csv_blocks import open_csv
-from taxifare.trips.text_files import instead_of_csv, too_many_fields
+from taxifare.trips.table import AS_THEY_ARE, TripTableError, check_column_names
+from taxifare.trips.text_files import Wanted, instead_of, undecoded, way_out
 
 Names = Mapping[str, str]
 """What columns of the trip table are called in a file that has names of its own."""
@@ -40,6 +41,8 @@ SAMPLE_ROWS = 1_000
 
 _ROWS_AT_ONCE = 2**18
 _BYTES_OF_A_ROW = 2**7
+
+_BEGINNING_BYTES = 2**13
 
 _MOST_RATIO = 100
 _UNPACKED_AT_LEAST = 2**26
@@ -73,8 +76,7 @@ def reading(origin: str, expected: str, received: str = "") -> Iterator[None]:
 def _told(error: Exception, expected: str, received: str) -> str:
     """Returns a reader's error in words."""
     if isinstance(error, UnicodeDecodeError):
-        before = error.object[max(0, error.start - 20) : error.start].decode("ascii", "backslashreplace")
-        return f"expected {expected} in UTF-8, received the byte {error.object[error.start]:#x} after {before!r}"
+        return f"expected {expected} in UTF-8, {undecoded(error)}"
     if isinstance(error, json.JSONDecodeError):
         return f"expected {expected}, received one whose metadata are damaged: {error}"
     return f"expected {expected}{received and ', received '}{received}: {str(error) or type(error).__name__}"
@@ -91,11 +93,10 @@ def read_rows(content: bytes, origin: str, names: Names = _ITS_OWN) -> pd.DataFr
     Raises:
         SourceError: The file is empty, damaged or of another format than its name says, or lacks a column named so.
     """
-    if not content:
-        raise SourceError(f"{origin}: expected trips, received an empty file")
     if not origin.endswith(".gz"):
         return _rows(content, origin, names)
     most = _most_unpacked(len(content))
+    _ensure_is("gzip", content, origin)
     with (
         reading(origin, "gzip", _glimpse(content)),
         gzip.GzipFile(fileobj=io.BytesIO(content)) as packed,
@@ -170,6 +171,9 @@ def _rows_in(block: _Block, origin: str, names: Names) -> pd.DataFrame:
 def _blocks(file: IO[bytes], origin: str, rows_at_once: int) -> Iterator[_Block]:
     """Yields a trip file in blocks of about so many rows, see `read_parts`."""
     bytes_at_once = rows_at_once * _BYTES_OF_A_ROW
+    if not origin.endswith(".csv"):
+        _ensure_is("parquet" if origin.endswith(".parquet") else "gzip", file.read(_BEGINNING_BYTES), origin)
+        file.seek(0)
     if origin.endswith(".parquet"):
         with reading(origin, "parquet"):
             parquet = open_parquet(file, 2**20)
@@ -199,40 +203,75 @@ def _blocks(file: IO[bytes], origin: str, rows_at_once: int) -> Iterator[_Block]
             lines = text.read(bytes_at_once) + _line(text, origin)
 
 
-def pickup_span(
-    file: IO[bytes], origin: str, names: Names, time_zone: str | None
-) -> tuple[int, pd.Timestamp, pd.Timestamp] | None:
-    """Returns how many rows a trip file has, and its first and last pickup time; None where it has none.
+class Times(TypedDict):
+    """What the times of a trip file are like, all of it; as it can be noted.
 
-    Only that column is read.
+    Attributes:
+        rows: How many rows it has.
+        span: Its first and last pickup; None where it has no pickup time.
+        offsets: Which offsets its columns of times say.
+    """
+
+    rows: int
+    span: list[str] | None
+    offsets: dict[str, Offsets]
+
+
+def times_of(
+    file: IO[bytes], origin: str, names: Names, time_zone: str, offsets: Mapping[str, Offsets] = AS_THEY_ARE
+) -> Times:
+    """Returns what the times of a trip file are like; only they are read.
 
     Args:
         file: Open at its beginning.
         origin: Its name, as for `read_rows`.
         names: As for `read_rows`.
         time_zone: Of the city, see `clock.wall_clock`.
+        offsets: Those of the whole file, where they are known.
 
     Raises:
-        SourceError: The file, or that column, cannot be read to its end as times.
+        SourceError: The file, or its pickups, cannot be read to the end as times.
     """
-    name = names.get("pickup_datetime", "pickup_datetime")
-    rows, times = 0, list[Any]()
-    with reading(f"{origin}: column {name}", "times to its end"):
-        if origin.endswith(".parquet"):
-            batches: Iterable[pa.RecordBatch] = pa.parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=[name])
-        else:
-            text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
-            options = pa.csv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
-            _, batches = open_csv(text, options)
-        for batch in batches:
-            column = batch.column(0)
-            if pa.types.is_dictionary(column.type):
-                column = column.dictionary_decode()
-            wall = wall_clock(column, time_zone).wall
-            rows += len(wall)
-            times += [np.fmin.reduce(wall), np.fmax.reduce(wall)] if len(wall) else []
+    wanted = {name: names.get(name, name) for name in _TIMES}
+    rows, times, found = 0, list[Any](), dict.fromkeys(_TIMES, Offsets())
+    with reading(f"{origin}: column {wanted['pickup_datetime']}", "times to its end"):
+        for batch in _batches_of(file, origin, list(wanted.values())):
+            rows += len(batch)
+            for name, theirs in wanted.items():
+                if theirs in batch.schema.names:
+                    column = _decoded(batch.column(theirs))
+                    here = offsets_in(column)
+                    found[name] = found[name].plus(here)
+                    if name == "pickup_datetime" and len(column):
+                        # Whether what they mean can be told is a matter of the whole column.
+                        wall = wall_clock(column, time_zone, offsets.get(name, Offsets(other=here.other))).wall
+                        times += [np.fmin.reduce(wall), np.fmax.reduce(wall)]
+    if not offsets and found["pickup_datetime"].is_utc_meant:  # of which the parts before the first such may not know
+        file.seek(0)
+        return times_of(file, origin, names, time_zone, found)
     known = [time for time in times if not np.isnat(time)]
-    return (rows, pd.Timestamp(min(known)), pd.Timestamp(max(known))) if known else None
+    span = [pd.Timestamp(time).isoformat() for time in (min(known), max(known))] if known else None
+    return {"rows": rows, "span": span, "offsets": found}
+
+
+_TIMES = tuple(column.name for column in TRIP_COLUMNS if column.kind == "timestamp")
+
+
+def _batches_of(file: IO[bytes], origin: str, columns: list[str]) -> Iterable[pa.RecordBatch]:
+    """Returns the rows of a trip file with these columns, as far as they are there; the first has to be."""
+    if origin.endswith(".parquet"):
+        parquet = pa.parquet.ParquetFile(file)
+        there = [name for name in columns[1:] if name in parquet.schema_arrow.names]
+        found: Iterable[pa.RecordBatch] = parquet.iter_batches(_ROWS_AT_ONCE, columns=[columns[0], *there])
+        return found
+    text = gzip.GzipFile(fileobj=file) if origin.endswith(".gz") else file
+    types = dict.fromkeys(columns, pa.string())
+    options = pa.csv.ConvertOptions(include_columns=columns, column_types=types, include_missing_columns=True)
+    return open_csv(text, options)[1]
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _line(text: IO[bytes] | gzip.GzipFile, origin: str) -> bytes:
@@ -248,6 +287,13 @@ def _line(text: IO[bytes] | gzip.GzipFile, origin: str) -> bytes:
             "LF or CRLF"
         )
     return line
+
+
+def _ensure_is(wanted: Wanted, beginning: bytes, origin: str) -> None:
+    if not beginning:
+        raise SourceError(f"{origin}: expected trips, received an empty file")
+    if (instead := instead_of(wanted, beginning)) is not None:
+        raise SourceError(f"{origin}: {instead}")
 
 
 def _most_unpacked(packed_bytes: int) -> int:
@@ -272,11 +318,8 @@ def ensure_no_bomb(parquet: pa.parquet.ParquetFile, size_bytes: int, origin: str
 
 def _rows(plain: bytes, origin: str, names: Names) -> pd.DataFrame:
     """Returns the rows of a file that is not packed, or no longer."""
-    if is_page(plain):
-        raise SourceError(f"{origin}: expected trips, received a web page: {_glimpse(plain)}")
-    kind = "parquet" if origin.endswith(".parquet") else "CSV"
-    if kind == "CSV" and (instead := instead_of_csv(plain)) is not None:
-        raise SourceError(f"{origin}: {instead}")
+    kind: Wanted = "parquet" if origin.endswith(".parquet") else "CSV"
+    _ensure_is(kind, plain, origin)
     with reading(origin, kind, _glimpse(plain)):
         table = _read_parquet(plain, origin) if kind == "parquet" else _read_csv(plain, names)
     named = _named(table, origin, names)
@@ -356,6 +399,11 @@ def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
             meant = "" if near is None else f" (did you mean {ours}={near}?)"
             received = "it twice" if times else f"the columns {', '.join(table.column_names)}{meant}"
             raise SourceError(f"{origin}: expected a column {theirs}{why}, received {received}")
+    others = [name for name in table.column_names if name not in found.values()]
+    try:
+        check_column_names(found, origin, others, names)
+    except TripTableError as error:
+        raise SourceError(str(error)) from None
     return table.select(list(found.values())).rename_columns(list(found))
 
 
@@ -404,7 +452,7 @@ def _parse_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
         return pa.csv.read_csv(pa.BufferReader(content), convert_options=options)
     except pa.ArrowInvalid as error:
         found = re.match(r"In CSV column #([0-9]+): (.*)", str(error), re.DOTALL)
-        if hint := too_many_fields(str(error)):
+        if hint := way_out(str(error)):
             raise pa.ArrowInvalid(f"{error}{hint}") from error
         if found is None:
             raise

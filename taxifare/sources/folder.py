@@ -13,7 +13,7 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,11 +39,12 @@ from taxifare.sources.base import (
     told_apart,
     untold_dropoffs,
 )
-from taxifare.sources.files import FORMATS, ensure_last_line, pickup_span, read_parts, read_rows, read_spread
+from taxifare.sources.files import FORMATS, Times, ensure_last_line, read_parts, read_rows, read_spread, times_of
 from taxifare.sources.places import Found, listed, looked_at, noted, opening
+from taxifare.trips.clock import Offsets
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
-from taxifare.trips.text_files import instead_of_csv
+from taxifare.trips.text_files import instead_of
 from taxifare.trips.wholeness import Extent
 
 _EXAMPLES = 3
@@ -158,15 +159,18 @@ class Folder(TripSource):
         origin = f"{file}{self._by_names}"
         with opening(file) as opened:
             rows, share = read_spread(opened, str(file), dict(self.columns))
+        offsets = self._offsets(file)
+        pickups = offsets.get("pickup_datetime", Offsets())
         if month is not None:
-            trips = checked_month(rows, month, origin, self.time_zone)
+            trips = checked_month(rows, month, origin, self.time_zone, offsets=offsets)
             self._ensure_all_within(file, month)
-            return Sample(Publication(trips, self._as_read(self._revision(file)), str(file)), share)
-        trips = checked_trips(rows, origin, self.time_zone)
+            published = Publication(trips, self._as_read(self._revision(file)), str(file))
+            return Sample(published, share, pickups)
+        trips = checked_trips(rows, origin, self.time_zone, offsets=offsets)
         span = self._span_to_end(file)
         if self.first_month is not None and span is not None and span.first >= bounds(self.first_month)[0]:
             raise self._no_earlier(file, span.rides)
-        return Sample(Publication(trips, self.base_revision(), str(file)), share)
+        return Sample(Publication(trips, self.base_revision(), str(file)), share, pickups)
 
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's file.
@@ -213,12 +217,14 @@ class Folder(TripSource):
             SourceError: It cannot be read as trips, has none of before the first month, or is another at the end.
         """
         origin, revision, read, kept, latest = str(file), self.base_revision(), 0, 0, None
-        untold = Counter[str]()
+        untold, offsets = Counter[str](), self._offsets(file)
         with opening(file) as opened:
             for rows in read_parts(opened, origin, dict(self.columns)):
                 if rows.empty:  # blank lines at the end of a text
                     continue
-                trips = checked_trips(rows, f"{origin}{self._by_names}", self.time_zone, first_number=read)
+                trips = checked_trips(
+                    rows, f"{origin}{self._by_names}", self.time_zone, first_number=read, offsets=offsets
+                )
                 untold.update(untold_dropoffs(rows, trips))
                 read += len(trips)
                 if self.first_month is not None:
@@ -256,7 +262,7 @@ class Folder(TripSource):
             SourceError: The pickup times cannot be read to the end of the file.
         """
         if (found := self._span(file)) is None:
-            _pickup_span(file, self.columns, self.time_zone)
+            _times(file, self.columns, self.time_zone)
         return found
 
     def _no_earlier(self, file: Found, rides: int) -> SourceError:
@@ -268,11 +274,16 @@ class Folder(TripSource):
 
     def _span(self, file: Found) -> Extent | None:
         """Returns how far the pickups in a file go, None where that cannot be told; a changed one is read again."""
-        found = noted(_pickup_span_if_any, file, self.notes, self.columns, self.time_zone)
-        if found is None:
+        found = noted(_times_if_any, file, self.notes, self.columns, self.time_zone)
+        if found is None or found["span"] is None:
             return None
-        rides, first, last = found.split()
-        return Extent(int(rides), pd.Timestamp(first), pd.Timestamp(last))
+        first, last = map(pd.Timestamp, found["span"])
+        return Extent(found["rows"], first, last)
+
+    def _offsets(self, file: Found) -> Mapping[str, Offsets]:
+        """Returns which offsets the columns of times of a file say; none where they cannot be read to its end."""
+        found = noted(_times_if_any, file, self.notes, self.columns, self.time_zone)
+        return {} if found is None else {name: Offsets(*counts) for name, counts in found["offsets"].items()}
 
     def _revision(self, file: Found) -> str:
         """Returns the SHA-256 of the file, which is read again only when it has changed.
@@ -467,7 +478,7 @@ def _ensure_written(file: Found, quiet_s: float) -> None:
                 ensure_last_line(opened.read(), str(file))
             except SourceError:
                 opened.seek(0)
-                if (instead := instead_of_csv(opened.read(_BEGINNING_BYTES))) is None:
+                if (instead := instead_of("CSV", opened.read(_BEGINNING_BYTES))) is None:
                     raise
                 raise SourceError(f"{file}: {instead}") from None  # which has no lines, and is not being written
 
@@ -491,16 +502,15 @@ def _rows_of(file: Found) -> int | None:
         return None
 
 
-def _pickup_span(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> str | None:
+def _times(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> Times:
     with opening(file) as opened:
-        found = pickup_span(opened, str(file), dict(columns), time_zone)
-    return None if found is None else f"{found[0]} {found[1].isoformat()} {found[2].isoformat()}"
+        return times_of(opened, str(file), dict(columns), time_zone)
 
 
-def _pickup_span_if_any(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> str | None:
-    """Returns what `_pickup_span` does; None, too, for what is no file of trips, which is said where it is read."""
+def _times_if_any(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> Times | None:
+    """Returns what `_times` does; None for what is no file of trips, which is said where it is read."""
     try:
-        return _pickup_span(file, columns, time_zone)
+        return _times(file, columns, time_zone)
     except SourceError:
         return None
 

@@ -29,7 +29,7 @@ _MARKS = ("ETag", "md5Hash", "crc32c", "generation", "etag")
 
 _TIMES = ("LastModified", "updated", "mtime")
 
-_Fact = TypeVar("_Fact", str, str | None, int | None)
+_Fact = TypeVar("_Fact")
 
 
 @dataclass(frozen=True)

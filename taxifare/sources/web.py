@@ -42,8 +42,9 @@ from urllib3.util import Retry
 from taxifare.bounds import TooMuchError, beginning, parsed_json, within
 from taxifare.digests import digest_of_file
 from taxifare.secrets import private_folder, redacted, remember, shown
-from taxifare.sources.base import Answer, MonthNotPublishedError, SourceError, is_page
+from taxifare.sources.base import Answer, MonthNotPublishedError, SourceError
 from taxifare.trips.months import Month
+from taxifare.trips.text_files import is_page
 from taxifare.whole_files import put_in_place
 
 _log = logging.getLogger(__name__)

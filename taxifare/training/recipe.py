@@ -33,6 +33,7 @@ _APART = frozenset(
         "taxifare.trips.clock",
         "taxifare.trips.stored",
         "taxifare.trips.table",
+        "taxifare.trips.text_files",
         "taxifare.trips.wholeness",
     }
 )

@@ -28,6 +28,8 @@ _OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*([Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 _UTC_OFFSET = r"([Zz]|[+-]00(:?00)?)$"
 
+_BARE = r"\d:\d{2}(:\d{2}(\.\d+)?)?$"
+
 _ISO = re.compile(r"\d{4}-?\d\d-?\d\d[ T]\d\d")
 
 _PROBED = 100
@@ -58,7 +60,9 @@ class Clocked(NamedTuple):
     instants: Moments | None
 
 
-def wall_clock(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None) -> Clocked:
+def wall_clock(
+    times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None, offsets: "Offsets | None" = None
+) -> Clocked:
     """Returns times of a source as the clock in the city showed them.
 
     Times without offset or zone are the city's clock, and so are those of a column that calls all of its times UTC,
@@ -67,9 +71,11 @@ def wall_clock(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None
     Args:
         times: Timestamps with or without a zone, or text in ISO 8601.
         zone: Of the city; None where times are the city's clock already.
+        offsets: Of all times of the column, where these are a part of it; None: these are all.
 
     Raises:
-        ClockError: Values are dates, or no times; or they have offsets and no zone was given.
+        ClockError: Values are dates, or no times; or they have offsets and no zone was given; or some have none and all
+            others say UTC, see `Offsets.ensure_one_clock`.
 
     >>> rows = pa.array(["2015-03-07T12:00:00-05:00", "2015-03-09T12:00:00-04:00", "2015-03-09T12:00:00Z"])
     >>> [str(time) for time in wall_clock(rows, "America/New_York").wall]
@@ -89,60 +95,125 @@ def wall_clock(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None
         return _of_timestamps(times, zone, is_safe=times.type.unit != "ns")
     text = times.cast(pa.string())
     _ensure_none_is_date(text)
-    clocked = _of_text(text, zone, is_mixed=False)
+    offsets = offsets_in(text) if offsets is None else offsets
+    clocked = _of_text(text, zone, offsets)
     _ensure_all_read(clocked.wall, text)
+    offsets.ensure_one_clock()
     return clocked
 
 
-def wall_clock_if_any(times: "pa.Array | pa.ChunkedArray", zone: str | None, *, is_mixed: bool) -> Moments:
+def wall_clock_if_any(times: "pa.Array | pa.ChunkedArray", zone: str | None, offsets: "Offsets") -> Moments:
     """Returns times as `wall_clock` does, null for whatever is none: of rows each of which is a matter of its own.
 
     Args:
         times: Timestamps with or without a zone, or text in ISO 8601; numbers and dates are no times.
         zone: Of the city; None where times are the city's clock already.
-        is_mixed: Whether elsewhere in the column there are times with another offset than UTC, see `offsets_in`.
+        offsets: Of all times of the column.
 
     Raises:
         ClockError: Times have offsets and no zone was given.
 
     >>> rows = pa.array(["2015-03-09T12:00:00Z", "noon", "2015-03-09", None])
-    >>> [str(time) for time in wall_clock_if_any(rows, "America/New_York", is_mixed=True)]
+    >>> [str(time) for time in wall_clock_if_any(rows, "America/New_York", Offsets(utc=1, other=1))]
     ['2015-03-09T08:00:00.000000', 'NaT', 'NaT', 'NaT']
     """
     if pa.types.is_timestamp(times.type):
         return _of_timestamps(times, zone, is_safe=False).wall
     if not pa.types.is_string(times.type):
         return np.full(len(times), _UNKNOWN)
-    return _of_text(times, zone, is_mixed=is_mixed).wall
+    return _of_text(times, zone, offsets).wall
 
 
 class Offsets(NamedTuple):
-    """Which offsets there are in a column of times.
+    """How many times of a column say which offset from UTC.
 
     Attributes:
-        utc: Whether some of them call themselves UTC, in whatever spelling.
-        other: Whether some have another offset or zone.
+        without: Say none.
+        utc: Call themselves UTC, in whatever spelling.
+        other: Have another offset or zone.
     """
 
-    utc: bool
-    other: bool
+    without: int = 0
+    utc: int = 0
+    other: int = 0
+
+    def plus(self, more: "Offsets") -> "Offsets":
+        """Returns the offsets of both parts of a column."""
+        return Offsets(self.without + more.without, self.utc + more.utc, self.other + more.other)
+
+    @property
+    def is_utc_meant(self) -> bool:
+        """Whether times that call themselves UTC are: others beside them have an offset, so offsets mean something."""
+        return self.utc > 0 and self.other > 0
+
+    def ensure_one_clock(self) -> None:
+        """Ensures that what the times mean can be told.
+
+        Raises:
+            ClockError: Some say nothing and all others UTC: those may be the city's clock, or hours from it.
+
+        >>> Offsets(without=3, utc=2, other=1).ensure_one_clock()
+        >>> Offsets(without=3, utc=2).ensure_one_clock()
+        Traceback (most recent call last):
+        ...
+        taxifare.trips.clock.ClockError: expected times all of which say UTC, or none, received 2 that do and 3 without
+        an offset: ...
+        """
+        if self.without and self.utc and not self.other:
+            raise ClockError(
+                f"expected times all of which say UTC, or none, received {self.utc:,} that do and {self.without:,} "
+                "without an offset: whether both are the city's clock cannot be told. Write all as it showed them, or "
+                "all with its offset, as in 12:00-05:00"
+            )
+
+    def remark(self, city: str) -> str | None:
+        """Returns how times were taken that can be taken in another way too; None where there are none.
+
+        >>> print(Offsets(utc=399_998, other=2).remark("New York"))
+        399,998 times that say UTC were converted from it, because 2 have another offset: if all said UTC, they would be
+        taken for the clock of New York
+        >>> Offsets(without=5).remark("New York"), Offsets(other=5).remark("New York")
+        (None, None)
+        """
+        if self.is_utc_meant:
+            return (
+                f"{self.utc:,} times that say UTC were converted from it, because {self.other:,} "
+                f"{'has' if self.other == 1 else 'have'} another offset: if all said UTC, they would be taken for the "
+                f"clock of {city}"
+            )
+        if self.utc:
+            return (
+                f"its times say UTC and were taken for the clock of {city}, as public files mean it: if they are UTC, "
+                "write them with the city's offset"
+            )
+        if self.without and self.other:
+            return (
+                f"{self.without:,} times without an offset were taken for the clock of {city}; {self.other:,} that "
+                "have one were converted"
+            )
+        return None
 
 
-def offsets_in(times: "pa.Array | pa.ChunkedArray") -> Offsets:
-    """Returns which offsets there are in a part of a column: whether UTC means UTC depends on the whole of it.
+def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray") -> Offsets:
+    """Returns which offsets the times of a column say, or those of a part of it; what is no time says none.
 
-    >>> offsets_in(pa.array(["2015-03-09T12:00:00Z", "2015-03-09 12:00"]))
-    Offsets(utc=True, other=False)
+    >>> offsets_in(pa.array(["2015-03-09T12:00:00Z", "2015-03-09 12:00", "noon", None]))
+    Offsets(without=1, utc=1, other=0)
     """
+    if not isinstance(times, pa.Array | pa.ChunkedArray):
+        times = _as_arrow(times)
     if pa.types.is_timestamp(times.type):
-        is_utc = times.type.tz is not None and _is_utc(times.type.tz)
-        return Offsets(is_utc, times.type.tz is not None and not is_utc)
-    if not pa.types.is_string(times.type):
-        return Offsets(utc=False, other=False)
-    has_offset = _matching(times, _OFFSET)
-    in_utc = pc.or_(_matching(times, _UTC_OFFSET), pc.fill_null(pc.ends_with(times, _UTC_LABEL), False))
-    other = pc.and_(has_offset, pc.invert(in_utc))
-    return Offsets(bool(pc.any(pc.and_(in_utc, _matching(times, ":"))).as_py()), bool(pc.any(other).as_py()))
+        count, zone = len(times) - times.null_count, times.type.tz
+        if zone is None:
+            return Offsets(without=count)
+        return Offsets(utc=count) if _is_utc(zone) else Offsets(other=count)
+    text = times.cast(pa.string())
+    offset = _matching(text, _OFFSET)
+    without = _total(pc.and_(_matching(text, _BARE), pc.invert(offset)))
+    labelled = _total(pc.and_(_is_labelled(text), _matching(text, ":")))
+    told = _total(offset)
+    utc = _total(pc.and_(offset, _matching(text, _UTC_OFFSET))) if told else 0
+    return Offsets(without, labelled + utc, told - utc)
 
 
 def on_pickups_clock(pickups: Clocked, dropoffs: Clocked, zone: str) -> Moments:
@@ -292,17 +363,28 @@ def _of_timestamps(times: Any, zone: str | None, *, is_safe: bool) -> Clocked:
     return Clocked(_on_the_wall(instants, zone), instants)
 
 
-def _of_text(text: Any, zone: str | None, *, is_mixed: bool) -> Clocked:
+def _of_text(text: Any, zone: str | None, offsets: Offsets) -> Clocked:
     """Returns the times of a text column, null for what is none; see `wall_clock_if_any`."""
     bare = _bare(text)
     bare = pc.if_else(pc.less_equal(pc.utf8_length(bare), _LONGEST_DATE), None, bare)
-    try:
-        if is_mixed:
-            return _of_any_text(bare, text, zone, is_mixed=True)
-        bare.slice(0, _PROBED).cast(pa.timestamp("us"))  # to fail takes long, with words for each row
-        return Clocked(bare.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), None)
-    except pa.ArrowInvalid:  # an offset, digits beyond microseconds, or no time at all
-        return _of_any_text(bare, text, zone, is_mixed=False)
+    if not offsets.other:
+        try:
+            bare.slice(0, _PROBED).cast(pa.timestamp("us"))  # to fail takes long, with words for each row
+            return Clocked(bare.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), None)
+        except pa.ArrowInvalid:  # UTC as an offset, digits beyond microseconds, or no time at all
+            return Clocked(_parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False), None)
+    # Beside other offsets UTC is one of them.
+    is_labelled = _is_labelled(text)
+    known = pc.or_(_matching(bare, _OFFSET), is_labelled)
+    told = pc.if_else(is_labelled, pc.binary_join_element_wise(bare, "Z", ""), bare)
+    instants = _parsed(pc.if_else(known, told, None), is_utc=True)
+    without = _parsed(pc.if_else(known, None, bare), is_utc=False)
+    wall = np.where(known.to_numpy(zero_copy_only=False), _on_the_wall(instants, zone), without)
+    return Clocked(wall, instants)
+
+
+def _is_labelled(text: Any) -> Any:
+    return pc.fill_null(pc.ends_with(text, _UTC_LABEL), False)
 
 
 def _bare(text: Any) -> Any:
@@ -314,20 +396,8 @@ def _matching(text: Any, pattern: str) -> Any:
     return pc.fill_null(pc.match_substring_regex(text, pattern), False)
 
 
-def _of_any_text(bare: Any, text: Any, zone: str | None, *, is_mixed: bool) -> Clocked:
-    """Returns the times of a text column some of which have an offset, or are not quickly read."""
-    has_offset = _matching(bare, _OFFSET)
-    is_elsewhere = pc.and_(has_offset, pc.invert(_matching(bare, _UTC_OFFSET)))
-    if not is_mixed and not pc.any(is_elsewhere).as_py():
-        return Clocked(_parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False), None)
-    # Beside other offsets UTC is one of them.
-    is_labelled = pc.fill_null(pc.ends_with(text, _UTC_LABEL), False)
-    known = pc.or_(has_offset, is_labelled)
-    told = pc.if_else(is_labelled, pc.binary_join_element_wise(bare, "Z", ""), bare)
-    instants = _parsed(pc.if_else(known, told, None), is_utc=True)
-    without = _parsed(pc.if_else(known, None, bare), is_utc=False)
-    wall = np.where(known.to_numpy(zero_copy_only=False), _on_the_wall(instants, zone), without)
-    return Clocked(wall, instants)
+def _total(flags: Any) -> int:
+    return int(pc.sum(flags).as_py() or 0)
 
 
 def _parsed(text: Any, *, is_utc: bool) -> Moments:

@@ -1,15 +1,15 @@
 """The trip table: the types of its columns, and the one function that lets rows into it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
+from taxifare.trips.clock import Clocked, ClockError, Offsets, on_pickups_clock, wall_clock
 from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS, Column, Kind
-from taxifare.trips.text_files import NUMBERS_AS_IN, OWN_NAMES, mapping, unknown
+from taxifare.trips.text_files import NUMBERS_AS_IN, as_named, own_names
 
 DTYPES: dict[Kind, Any] = {
     "text": "string[pyarrow]",
@@ -26,6 +26,14 @@ class TripTableError(ValueError):
 _FAULTS = (ValueError, TypeError, ArithmeticError, pa.ArrowException)
 """What pandas and Arrow raise of values that are of quite another type."""
 
+_NONE: Mapping[str, str] = {}
+
+_EXAMPLES = 20
+"""Of columns that are named where there are more."""
+
+AS_THEY_ARE: Mapping[str, Offsets] = {}
+"""The offsets of columns all of which is at hand."""
+
 _FEWEST_TIMES = 10
 """So many pickups that are all at midnight are dates."""
 
@@ -33,7 +41,12 @@ _MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 def as_trip_table(
-    frame: pd.DataFrame, origin: str, *, first_number: int = 0, time_zone: str | None = None
+    frame: pd.DataFrame,
+    origin: str,
+    *,
+    first_number: int = 0,
+    time_zone: str | None = None,
+    offsets: Mapping[str, Offsets] = AS_THEY_ARE,
 ) -> pd.DataFrame:
     """Returns the rows as a trip table: the columns of `TRIP_COLUMNS` in order and type, sorted by pickup time.
 
@@ -47,6 +60,7 @@ def as_trip_table(
         origin: Where the rows come from (a file, a table), for error messages.
         first_number: Where the numbering starts: of a part of a file, with the rows before it.
         time_zone: Of the city; None where the times are as a trip table has them.
+        offsets: Of whole columns of times, where the rows are a part of what is read.
 
     Returns:
         A new frame with a fresh index; ties in pickup time keep the source's order.
@@ -65,7 +79,7 @@ def as_trip_table(
     1  0000000001 2015-01-02 10:00:00          7.5
     """
     check_column_names(frame.columns, origin)
-    table = pd.DataFrame(_other_than_times(frame, origin) | _times(frame, origin, time_zone))
+    table = pd.DataFrame(_other_than_times(frame, origin) | _times(frame, origin, time_zone, offsets))
     if not table["pickup_datetime"].is_monotonic_increasing:
         table = table.sort_values("pickup_datetime", kind="stable", ignore_index=True)
     table = table.reset_index(drop=True)
@@ -77,13 +91,16 @@ def as_trip_table(
     return table[list(COLUMN_NAMES)]
 
 
-def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] = ()) -> None:
+def check_column_names(
+    names: Iterable[str], origin: str, others: Iterable[str] = (), in_force: Mapping[str, str] = _NONE
+) -> None:
     """Ensures that the names are those of a trip table: all required ones, none unknown, none twice.
 
     Args:
         names: Of the columns that are read.
         origin: Where they are.
         others: Names of columns that are there and left out.
+        in_force: What TRIP_COLUMNS calls them.
 
     Raises:
         TripTableError: Names what is missing, unknown or repeated, and what was expected.
@@ -101,7 +118,7 @@ def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] 
     """
     present = list(names)
     missing = [column.name for column in TRIP_COLUMNS if column.required and column.name not in present]
-    unknown = [_shown(name) for name in present if name not in COLUMN_NAMES]
+    unknown = [as_named(name) for name in present if name not in COLUMN_NAMES]
     repeated = [column.name for column in TRIP_COLUMNS if present.count(column.name) > 1]
     faults = [
         f"{fault} columns {', '.join(columns)}"
@@ -111,17 +128,12 @@ def check_column_names(names: Iterable[str], origin: str, others: Iterable[str] 
     if faults:
         required = ", ".join(column.name for column in TRIP_COLUMNS if column.required)
         optional = ", ".join(column.name for column in TRIP_COLUMNS if not column.required)
-        told = "; ".join([*faults, *_meant(missing, [*present, *others])])
-        raise TripTableError(f"{origin}: {told}; expected {required} and optionally {optional}")
-
-
-def _meant(missing: Sequence[str], present: Iterable[object]) -> Iterator[str]:
-    """Yields which columns that are there may be those that are missing, and where that is said."""
-    present = list(present)
-    if (line := mapping(missing, present, COLUMN_NAMES)) is not None:
-        yield f"did you mean {line}? (TRIP_SOURCE=bigquery: a view)"
-    elif missing and unknown(present, COLUMN_NAMES):
-        yield f"{OWN_NAMES} (TRIP_SOURCE=bigquery: a view)"
+        left_out = [as_named(name) for name in others if name not in present]
+        if missing and left_out:
+            faults.append(f"columns left out are {', '.join(left_out[:_EXAMPLES])}")
+        if (hint := own_names(missing, [*present, *others], in_force)) is not None:
+            faults.append(f"{hint} (TRIP_SOURCE=bigquery: a view)")
+        raise TripTableError(f"{origin}: {'; '.join(faults)}; expected {required} and optionally {optional}")
 
 
 def _other_than_times(frame: pd.DataFrame, origin: str) -> dict[str, pd.Series]:
@@ -140,10 +152,15 @@ def _other_than_times(frame: pd.DataFrame, origin: str) -> dict[str, pd.Series]:
     return found
 
 
-def _times(frame: pd.DataFrame, origin: str, time_zone: str | None) -> dict[str, pd.Series]:
+def _times(
+    frame: pd.DataFrame, origin: str, time_zone: str | None, offsets: Mapping[str, Offsets]
+) -> dict[str, pd.Series]:
     """Returns the columns of times, by the clock on the wall."""
     columns = [column for column in TRIP_COLUMNS if column.kind == "timestamp" and column.name in frame.columns]
-    clocked = {column.name: _clocked(frame[column.name], column, origin, time_zone) for column in columns}
+    clocked = {
+        column.name: _clocked(frame[column.name], column, origin, time_zone, offsets.get(column.name))
+        for column in columns
+    }
     walls = {name: times.wall for name, times in clocked.items()}
     pickups = walls["pickup_datetime"]
     # Most are told from dates by the first few; those that are not cost a pass over all.
@@ -159,31 +176,16 @@ def _times(frame: pd.DataFrame, origin: str, time_zone: str | None) -> dict[str,
     return {name: pd.Series(wall, index=frame.index, dtype=DTYPES["timestamp"]) for name, wall in walls.items()}
 
 
-def _clocked(values: pd.Series, column: Column, origin: str, time_zone: str | None) -> Clocked:
+def _clocked(values: pd.Series, column: Column, origin: str, time_zone: str | None, offsets: Offsets | None) -> Clocked:
     """Returns a column of times, or raises with the first that is none."""
     try:
-        clocked = wall_clock(values, time_zone)
+        clocked = wall_clock(values, time_zone, offsets)
     except ClockError as error:
         raise TripTableError(f"{origin}: column {column.name}: {error}") from None
     except _FAULTS as error:
         raise _not_converted(values, column, origin, error) from error
     _ensure_no_nulls(int(np.isnat(clocked.wall).sum()), column, origin)
     return clocked
-
-
-def _shown(name: object) -> str:
-    """Returns a column's name for a message; the names that pandas gives to an index, or to none, say so.
-
-    >>> _shown("tip"), _shown(""), _shown("__index_level_0__")
-    ('tip', "'' (an index? write without it)", "'__index_level_0__' (an index? write without it)")
-    >>> _shown(" key")
-    "' key' (write without blanks around it)"
-    """
-    text = str(name)
-    if text.strip() and text != text.strip():
-        return f"{text!r} (write without blanks around it)"
-    is_index = not text.strip() or text.startswith(("__index_level_", "Unnamed: "))
-    return f"{text!r} (an index? write without it)" if is_index else text
 
 
 def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:

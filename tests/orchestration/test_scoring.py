@@ -139,13 +139,14 @@ def test_where_nothing_is_in_force_it_says_so(started: World) -> None:
 def test_a_file_that_appears_is_priced_once_with_a_receipt(serving: World, inbox: Path, ending: str) -> None:
     rides = january(serving)[["key", *FIELDS]].head(50)
     path = inbox / f"march{ending}"
-    rides.to_csv(path, index=False) if ending == ".csv" else rides.to_parquet(path, index=False)
+    rides.to_parquet(path, index=False) if ending == ".parquet" else rides.to_csv(path, index=False)
     requests, cursor = tick(serving, None)
     assert requests == [], "it may still grow"
     (request,), cursor = tick(serving, cursor)
     assert failures(serving.launch(request, "inbox_job")) == {}
     answers = answers_of(UPath(path))
-    scored = pd.read_csv(answers.path) if ending == ".csv" else pd.read_parquet(answers.path)
+    assert answers.name == f"march.quotes{ending}"
+    scored = pd.read_parquet(answers.path) if ending == ".parquet" else pd.read_csv(answers.path)
     assert scored["fare_usd"].notna().all()
     receipt = receipt_of(path)
     assert (receipt["version"], receipt["sequence"], receipt["rides"], receipt["refused"]) == ("1", 1, 50, 0)

@@ -339,6 +339,46 @@ def test_of_a_file_too_large_to_look_at_blocks_all_over_it_are_and_how_much_is_s
         place.unlink()
 
 
+@pytest.mark.parametrize("file", ["taxi_2024_02.csv", "taxi_base_2022.csv"])
+def test_times_without_an_offset_beside_utc_are_said_wherever_in_the_file_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """A single row at its end, which is in no block that was looked at, would make all others doubtful."""
+    monkeypatch.setattr(files, "_ROWS_OF_A_BLOCK", 2**5)
+    trips = FEBRUARY if file == "taxi_2024_02.csv" else EARLIER
+    times = trips["pickup_datetime"].astype(str)
+    trips.assign(pickup_datetime=times.where(times.index != len(times) // 2 + 40, times + "Z")).to_csv(
+        folder / "trips" / file, index=False
+    )
+    found = findings(settings_of(folder))["newest month" if file == "taxi_2024_02.csv" else "base years"]
+    assert not found.is_well
+    assert "expected times all of which say UTC, or none, received 1 that do and 1,499 without an offset" in found.says
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda times: times + " UTC", "its times say UTC and were taken for the clock of Saint-Denis"),
+        (
+            lambda times: (times + "+04:00").where(times.index > 0, "2022-01-02T10:00:00Z"),
+            "1 times that say UTC were converted from it, because 1,499 have another offset",
+        ),
+        (
+            lambda times: (times + "+04:00").where(times.index > 0, times),
+            "1 times without an offset were taken for the clock of Saint-Denis; 1,499 that have one were converted",
+        ),
+    ],
+)
+def test_how_times_were_taken_is_said_where_they_can_be_taken_in_another_way(
+    folder: Path, write: Callable[[pd.Series], pd.Series], said: str
+) -> None:
+    times = EARLIER["pickup_datetime"].astype(str)
+    EARLIER.assign(pickup_datetime=write(times)).to_csv(folder / "trips" / "taxi_base_2022.csv", index=False)
+    found = findings(settings_of(folder))["base years"]
+    assert found.is_well, found.says
+    assert said in found.says
+
+
 def test_a_month_of_which_the_source_cannot_tell_is_said_once(folder: Path) -> None:
     text = folder / "trips" / "taxi_2024_02.csv"
     text.rename(text.with_suffix(".xlsx"))
@@ -359,6 +399,19 @@ def test_a_name_in_trip_columns_that_no_file_has_is_said_with_the_nearest(folder
         assert not found[part].is_well
         assert "expected a column fare_amonut, which TRIP_COLUMNS names for fare_amount" in found[part].says
         assert "(did you mean fare_amount=fare_amount?)" in found[part].says
+
+
+def test_where_trip_columns_names_one_column_the_others_are_proposed_beside_it(folder: Path) -> None:
+    theirs = {"fare_amount": "price", "pickup_longitude": "longitud_pickup", "dropoff_latitude": "Dropoff_Latitude"}
+    for file, trips in (("taxi_2024_02.csv", FEBRUARY), ("taxi_base_2022.csv", EARLIER)):
+        trips.rename(columns=theirs).to_csv(folder / "trips" / file, index=False)
+    found = findings(settings_of(folder, trip_columns="fare_amount=price"))["newest month"]
+    assert (
+        "missing columns pickup_longitude, dropoff_latitude; columns left out are longitud_pickup, Drop" in found.says
+    )
+    (line,) = re.findall(r"did you mean TRIP_COLUMNS=(\S+)\?", found.says)
+    assert line.startswith("fare_amount=price,")
+    assert findings(settings_of(folder, trip_columns=line))["newest month"].is_well
 
 
 @pytest.mark.parametrize("others", ["", "basis.csv"])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
+from taxifare.serving.batches import answers_of, score_file
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.files import Form, Kind, RideFileError, Scored, kind_of, score
 from taxifare.serving.rides import FIELDS
 from taxifare.sources.folder import Folder
+from taxifare.trips.clock import Offsets
 from taxifare.trips.months import parse_month
 from tests.support.bundles import Made
 
@@ -59,7 +62,7 @@ def test_real_columns_stay_and_every_answer_is_the_registered_model_s(made: Made
     found = score(told, answers, kind, made.bundle, threads=threads, on_rows=rows.append)
     answers.seek(0)
     scored = pd.read_csv(answers) if kind == "csv" else pd.read_parquet(answers)
-    assert found == Scored(len(trips), 0, ())
+    assert found == Scored(len(trips), 0, (), Offsets(without=len(trips)))
     assert rows[-1] == len(trips)
     assert scored["key"].astype(str).tolist() == trips["key"].astype(str).tolist()
     np.testing.assert_allclose(scored["fare_usd"], made.model.predict(trips), atol=0.005)
@@ -160,7 +163,7 @@ def test_a_pipe_of_other_separators_is_told(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("content", "kind", "said"),
     [
-        (b"", "csv", "expected a csv file of rides"),
+        (b"", "csv", "expected rides, received an empty file"),
         (b"\xff\xfe\x00", "csv", "received"),
         (b"a,b\n1,2\n", "csv", "passenger_count are missing"),
         (HEADING.replace("passenger_count", "riders").encode() + b"\n", "csv", "passenger_count is missing"),
@@ -196,7 +199,20 @@ def test_a_pipe_of_other_separators_is_told(bundle: Bundle) -> None:
         (b"PK\x03\x04" + bytes(40), "csv", "received a zip archive"),
         (b"PAR1" + bytes(40), "csv", "received a parquet file"),
         (b"PAR1 and nothing more", "parquet", "expected a parquet file of rides"),
-        (f"{HEADING}\n{GOOD}\n".encode(), "parquet", "expected a parquet file of rides"),
+        (
+            f"{HEADING}\n{GOOD}\n".encode(),
+            "parquet",
+            r"received a text that begins .*: if it is CSV, end its name in \.csv",
+        ),
+        (HEADING.replace(",", ", ").encode() + b"\n", "csv", r"' pickup_longitude' \(write without blanks around it\)"),
+        (f"{HEADING},note\n{GOOD},café\n".encode("latin-1"), "csv", "the byte 0xe9 after .*: write it in UTF-8"),
+        (
+            "\n".join([f"{HEADING},note", *[f"{GOOD},no"] * 1_000, f"{GOOD},café", ""]).encode("latin-1"),
+            "csv",
+            "column #6: .* invalid UTF8 data: write it in UTF-8",
+        ),
+        (b"<!DOCTYPE html><html>", "csv", "received a web page that begins '<!DOCTYPE html><html>'"),
+        (b'[{"ride": 1}]', "csv", "expected CSV in UTF-8, received JSON"),
     ],
 )
 def test_what_is_no_file_of_rides_is_told(bundle: Bundle, content: bytes, kind: Kind, said: str) -> None:
@@ -243,12 +259,36 @@ def test_a_month_s_file_that_a_source_reads_is_priced_as_it_is(
     answers = io.BytesIO()
     with place.open("rb") as rides:
         found = score(rides, answers, kind, made.bundle, OWN)
-    assert (found.rides, found.refused, found.calls_itself_utc) == (len(month), 0, is_utc)
+    assert (found.rides, found.refused, found.offsets.utc == len(month)) == (len(month), 0, is_utc)
     answers.seek(0)
     scored = pd.read_csv(answers) if kind == "csv" else pd.read_parquet(answers)
     assert list(scored.columns[: len(theirs.columns)]) == list(theirs.columns)
     by_ride = trips.assign(fare=made.model.predict(trips)).groupby("key")["fare"].mean()
     np.testing.assert_allclose(scored["fare_usd"], by_ride[scored["key"].astype(str)], atol=0.005)
+
+
+@pytest.mark.parametrize("as_pipe", [False, True])
+def test_times_without_an_offset_beside_utc_are_no_file_of_rides(bundle: Bundle, as_pipe: bool) -> None:
+    """In whichever part of it they are; a pipe's are found when they come."""
+    lines = [HEADING, *[GOOD] * 100_000, GOOD.replace("18:05:00", "18:05:00Z"), GOOD.replace("18:05:00", "soon Z")]
+    content = "\n".join([*lines, ""]).encode()
+    rides = io.BufferedReader(Unseekable(content)) if as_pipe else io.BytesIO(content)
+    said = "pickup_datetime: expected times all of which say UTC, or none, received 1 that do and [0-9,]+ without an"
+    with pytest.raises(RideFileError, match=said):
+        score(rides, io.BytesIO(), "csv", bundle, OURS_IN_NEW_YORK)
+
+
+class Unseekable(io.RawIOBase):
+    """A file that can be read once, from its beginning."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._content.readinto(buffer)
 
 
 def test_a_pipe_whose_end_says_that_utc_is_meant_is_no_file_of_rides(bundle: Bundle) -> None:
@@ -279,6 +319,21 @@ def test_a_name_in_trip_columns_that_the_file_has_not_is_told_with_the_whole_lin
         score(io.BytesIO(content), io.BytesIO(), "csv", bundle, OWN)
 
 
+def test_a_packed_file_has_packed_answers_and_a_text_called_packed_is_told(bundle: Bundle, tmp_path: Path) -> None:
+    plain, packed = UPath(tmp_path / "rides.csv"), UPath(tmp_path / "rides.csv.gz")
+    plain.write_text(f"{HEADING}\n{GOOD}\n")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    results = [score_file(rides, answers_of(rides), bundle) for rides in (plain, packed)]
+    assert results[0] == results[1]
+    assert answers_of(packed).name == "rides.quotes.csv.gz"
+    assert gzip.decompress(answers_of(packed).read_bytes()) == answers_of(plain).read_bytes()
+    packed.write_bytes(plain.read_bytes())
+    with pytest.raises(
+        RideFileError, match=r"expected gzip, received a text that begins .*: if it is CSV, end its name"
+    ):
+        score_file(packed, answers_of(packed), bundle)
+
+
 def test_a_file_that_is_cut_off_in_its_packing_is_told(bundle: Bundle) -> None:
     packed = gzip.compress("\n".join([HEADING, *[f"2015-01-03 18:05:{n % 60:02},{-73.98 + n / 1e6},40.75,-73.95,40.78,1"
                                                   for n in range(5_000)], ""]).encode())  # fmt: skip
@@ -287,9 +342,9 @@ def test_a_file_that_is_cut_off_in_its_packing_is_told(bundle: Bundle) -> None:
             score(gzip.GzipFile(fileobj=io.BytesIO(content)), io.BytesIO(), "csv", bundle)
 
 
-@pytest.mark.parametrize("name", ["rides.json", "rides.csv.gz", "rides", ".csv.tmp"])
+@pytest.mark.parametrize("name", ["rides.json", "rides.gz", "rides", ".csv.tmp"])
 def test_other_kinds_of_files_are_told(name: str) -> None:
-    with pytest.raises(RideFileError, match=r"expected a file that ends in \.csv or \.parquet"):
+    with pytest.raises(RideFileError, match=r"expected a file that ends in \.csv, \.csv\.gz, \.parq"):
         kind_of(name)
 
 
@@ -304,7 +359,7 @@ def test_other_kinds_of_files_are_told(name: str) -> None:
     ],
 )
 def test_columns_count_however_a_parquet_file_has_them_packed(bundle: Bundle, field: str, column: pa.Array) -> None:
-    assert score(_ride_with(field, column), io.BytesIO(), "parquet", bundle) == Scored(1, 0, ())
+    assert score(_ride_with(field, column), io.BytesIO(), "parquet", bundle) == Scored(1, 0, (), Offsets(without=1))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +380,9 @@ def test_texts_that_are_no_utf_8_are_told(bundle: Bundle) -> None:
     column = pa.Array.from_buffers(pa.string(), 1, [None, offsets, text])
     with pytest.raises(RideFileError, match="expected a parquet file"):
         score(_ride_with("pickup_datetime", column), io.BytesIO(), "parquet", bundle)
-    with pytest.raises(RideFileError, match="expected a csv file"):
+    with pytest.raises(
+        RideFileError, match=r"expected CSV in UTF-8, received the byte 0xe9 after .*: write it in UTF-8"
+    ):
         score(io.BytesIO(b"\xe9," + HEADING.encode() + b"\n"), io.BytesIO(), "csv", bundle)
 
 

@@ -106,7 +106,7 @@ def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
         (ONE[:4], 2, "expected a file of rides, or --at, --from and --to of one ride, received --at, --from."),
         ((), 2, "received nothing. For example:"),
         ((*ONE, "rides.csv"), 2, "received a file, --at, --from, --to"),
-        (("rides.txt",), 2, "expected a file that ends in .csv or .parquet"),
+        (("rides.txt",), 2, "expected a file that ends in .csv, .csv.gz, .parquet"),
         (("nowhere.csv",), 1, "Cannot read or write nowhere.csv: No such file or directory"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_packed_file_in_names_and_times_of_its_own_is_priced_and_what_to_quote
         str(packed), "-o", str(to), service_model_path=made.folder.path, trip_columns="pickup_datetime=start"
     )
     assert done.returncode == 0, done.stderr
-    assert "its times call themselves UTC and were taken for the clock of New York" in done.stderr
+    assert "its times say UTC and were taken for the clock of New York" in done.stderr
     assert "To quote: quoted_fare_usd. Seven rides in ten cost no more than upper_fare_usd; corr" in done.stderr
     prices = pd.read_csv(to)
     assert list(prices.columns[:6]) == ["start", *FIELDS[1:]]

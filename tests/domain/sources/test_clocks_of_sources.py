@@ -1,5 +1,6 @@
 """What every source promises of times, held against each: offsets and zones, changes of the clock, dates."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from taxifare.environment import opened
 from taxifare.settings import Settings
-from taxifare.sources import SourceError, TripSource, make_source
+from taxifare.sources import SourceError, TripSource, files, make_source
+from taxifare.trips import csv_blocks
 from taxifare.trips.city_files import shipped
 from taxifare.trips.months import Month, parse_month
 from taxifare.trips.preparation import preprocess, split_month
@@ -299,6 +301,74 @@ def test_a_month_that_is_truly_in_utc_is_refused_with_a_way_out(
     source = SOURCES[name]
     with pytest.raises(SourceError, match=r"received 2015-04-01 03:30:00 .* if they were UTC they would all be of the"):
         source.by(rides_of(MARCH, in_utc, source.city), MARCH, tmp_path, request).read_month(MARCH)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [(name, label) for name in ("parquet", "csv", "csv.gz", "lewagon", "tlc") for label in ("Z", " UTC", "+00:00")]
+    + [("chicago", "Z")],
+)
+def test_times_without_an_offset_beside_utc_are_refused(
+    name: str, label: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Half of them were four hours off, if the others were truly in UTC, and all were taken for one clock."""
+
+    def partly(texts: pd.Series, _summer: Sequence[int], _hours: int) -> pd.Series:
+        return texts.where(texts.index != 1, texts + label)
+
+    source = SOURCES[name]
+    with pytest.raises(SourceError) as refusal:
+        source.by(rides_of(MARCH, partly, source.city), MARCH, tmp_path, request).read_month(MARCH)
+    told = r"pickup_datetime: expected times all of which say UTC, or none, received 1 that do and [23] without an off"
+    assert re.search(told, str(refusal.value))
+    assert "Write all as it showed them, or all with its offset, as in 12:00-05:00" in str(refusal.value)
+
+
+def test_a_month_that_one_time_puts_into_utc_says_so(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """They are the city's clock, called UTC as public files do; a single row with an offset shifts all others."""
+
+    def but_for_one(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+        return called_utc(texts, summer, hours).where(texts.index != 1, with_offsets(texts, summer, hours))
+
+    source = SOURCES["csv"]
+    with pytest.raises(SourceError, match=r"received 2015-02-28 19:30:00 .*; 3 times that say UTC were converted from"):
+        source.by(rides_of(MARCH, but_for_one, source.city), MARCH, tmp_path, request).read_month(MARCH)
+
+
+def base_of(rides: pd.DataFrame, folder: Path, ending: str) -> TripSource:
+    """A folder whose base years are such rides."""
+    place = folder / f"taxi_base_2015{ending}"
+    rides.to_parquet(place, row_group_size=2) if ending == ".parquet" else rides.to_csv(place, index=False)
+    facts = {"trip_source": "folder", "trip_folder": folder, "trip_folder_quiet_s": 0, "taxifare_home": folder}
+    return make_source(Settings(**facts, first_month=parse_month("2016-01"), last_month=None))
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".csv.gz"])
+def test_what_the_base_years_times_mean_is_told_by_all_of_them(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in parts, and only the last row has an offset, or none: those before it are read by it, too."""
+    monkeypatch.setattr(files, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 2**8)
+
+    def in_utc_but_for_the_last(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+        utc = pd.to_datetime(with_offsets(texts, summer, hours), utc=True).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return utc.where(texts.index < 3, with_offsets(texts, summer, hours))
+
+    source = base_of(rides_of(NOVEMBER, in_utc_but_for_the_last, "new-york"), tmp_path, ending)
+    parts = list(source.read_base().parts)
+    assert len(parts) > 1
+    trips = source.read_base().whole().trips
+    assert trips["pickup_datetime"].astype(str).tolist() == [begin for begin, _ in RIDES[NOVEMBER]]
+    minutes = (trips["dropoff_datetime"] - trips["pickup_datetime"]).dt.total_seconds() / 60
+    assert minutes.tolist() == TOOK_MIN[NOVEMBER]
+
+    def bare_but_for_the_last(texts: pd.Series, summer: Sequence[int], hours: int) -> pd.Series:
+        return texts.where(texts.index < 3, called_utc(texts, summer, hours))
+
+    source = base_of(rides_of(NOVEMBER, bare_but_for_the_last, "new-york"), tmp_path, ending)
+    with pytest.raises(SourceError, match=r"pickup_datetime: .* received 1 that do and 3 without an offset"):
+        next(iter(source.read_base().parts))
 
 
 def test_the_base_years_are_by_the_clock_too(tmp_path: Path, request: pytest.FixtureRequest) -> None:
