@@ -143,7 +143,8 @@ class HomeSettings(Group):
     )
     scoring_inbox: Place = Field(
         None,
-        description="Folder or bucket in which files of rides (.csv, .csv.gz, .parquet) are priced as they appear; empty: none",
+        description="Folder or bucket in which files of rides (.csv, .csv.gz, .parquet) are priced as they appear; "
+        "empty: none",
     )
     database_url: OptionalAddress = Field(
         None, description="SQLAlchemy URL of the ledger; empty: SQLite in TAXIFARE_HOME"
