@@ -220,10 +220,10 @@ class Entries:
         """Every request, oldest first."""
         return [_request(row) for row in self._rows(sa.select(REQUESTS).order_by(REQUESTS.c.number))]
 
-    def counts(self) -> tuple[int, int, int]:
-        """How many requests there are, how many of them are open, and how many promotions."""
-        asked, ended, promoted = (self._count(table) for table in (REQUESTS, OUTCOMES, PROMOTIONS))
-        return asked, asked - ended, promoted
+    def counts(self) -> tuple[int, int]:
+        """How many requests there are, and how many of them are open."""
+        asked, ended = self._count(REQUESTS), self._count(OUTCOMES)
+        return asked, asked - ended
 
     def last_request_of(self, version: str) -> Request | None:
         """The last request about a version, None where there is none."""

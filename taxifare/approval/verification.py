@@ -16,7 +16,7 @@ from taxifare.approval.heads import ToldHead
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.promises import broken_promise
 from taxifare.approval.records import EvidenceUnreadableError, digest_of, read_evidence
-from taxifare.approval.tables import ALARMS, COMPARISONS, METADATA, REQUESTS, STANDING_REQUESTS
+from taxifare.approval.tables import ALARMS, COMPARISONS, METADATA, PROMOTIONS, REQUESTS, STANDING_REQUESTS
 from taxifare.gate.evidence import Evidence
 from taxifare.texts import counted
 
@@ -47,12 +47,17 @@ class Verified:
         """Returns it in words."""
         if self.head is None:
             return "nothing is recorded; triggers and keys are as they were made"
-        of_each = ", ".join(counted(count, table.replace("_", " ")) for table, count in self.entries.items() if count)
+        of_each = ", ".join(counted(count, _called(table)) for table, count in self.entries.items() if count)
         fit = f"{counted(self.head.number, 'entries')} {'fits' if self.head.number == 1 else 'fit'} the chain"
         return (
             f"{fit} ({of_each}), foreign keys hold, each piece of evidence has its digest ({self.evidence}), triggers "
             f"and keys are as they were made, each head told is in the chain ({self.told}); its head is {self.head}"
         )
+
+
+def _called(table: str) -> str:
+    """Returns what the entries of a table are; rollbacks stand beside promotions."""
+    return "production changes" if table == PROMOTIONS.name else table.replace("_", " ")
 
 
 def verify(ledger: Ledger, told: Iterable[ToldHead], shown: Head | None = None) -> Verified:

@@ -44,7 +44,7 @@ from taxifare.sources import make_source
 from taxifare.sources.base import CannotTellError, NoBaseError, Sample, ensure_target, month_with
 from taxifare.sources.files import SAMPLE_ROWS
 from taxifare.sources.whole_months import why_waiting
-from taxifare.texts import counted
+from taxifare.texts import counted, named_version
 from taxifare.trips.city_files import CityFile
 from taxifare.trips.cleaning import clean
 from taxifare.trips.columns import COORDINATES
@@ -328,9 +328,10 @@ def _dropoffs(settings: Settings) -> str:
 def _ledger(approvals: Approvals) -> str:
     """Returns how much the ledger holds."""
     with approvals.ledger.reading() as entries:
-        asked, waiting, promoted = entries.counts()
-    asked_in_all, promoted_in_all = counted(asked, "requests"), counted(promoted, "promotions")
-    return f"{asked_in_all}, {waiting} of them {_wait(waiting)} for an answer, {promoted_in_all}"
+        (asked, waiting), kinds = entries.counts(), [change.kind for change in entries.promotions()]
+    asked_in_all, promoted = counted(asked, "requests"), counted(kinds.count("promotion"), "promotions")
+    back = counted(kinds.count("rollback"), "rollbacks")
+    return f"{asked_in_all}, {waiting} of them {_wait(waiting)} for an answer, {promoted}, {back}"
 
 
 def _tokens(approvals: Approvals, settings: Settings) -> str:
@@ -382,7 +383,7 @@ def _chain(approvals: Approvals, home: Path) -> str:
 def _registry(registry: ModelRegistry) -> str:
     """Returns what MLflow says is in production."""
     production, staging = registry.production_version(), registry.staging_version()
-    return f"production is version {production or 'none'}, staging is version {staging or 'none'}"
+    return f"{named_version(production)} is in production, {named_version(staging)} is staging"
 
 
 def _versions(approvals: Approvals, registry: ModelRegistry) -> str:
@@ -450,7 +451,7 @@ def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:
         )
     if recorded != alias:
         raise DisorderError(
-            f"the ledger says version {recorded or 'none'} is production, MLflow says {alias or 'none'}: "
+            f"the ledger says {named_version(recorded)} is production, MLflow says {alias or 'nothing'}: "
             "a command was killed or somebody moved the alias by hand; the next command or run repairs it"
         )
     gone = {version for versions in pending.values() for version in versions if not _is_there(version, registry)}
@@ -474,7 +475,7 @@ def _in_force(approvals: Approvals, publisher: LakePublisher, settings: Settings
     if found is None or difference is not None:
         raise DisorderError(str(difference))
     if found.digest is None:
-        return "nothing: the model was taken out of production"
+        return in_force.taken_out(found)
     try:
         Bundle.read(in_force.bundles_in(settings.lake) / found.digest, city=settings.city, target=settings.target)
     except BundleError as error:
@@ -497,7 +498,7 @@ def _in_shadow(asked: Request | None, beside: Promotion, publisher: LakePublishe
     """Returns which version those who price rides find in shadow, and that it is the one that is asked about."""
     if not publisher.is_in_shadow(asked, beside):
         raise DisorderError(
-            f"expected {'nothing' if asked is None else f'version {asked.staging_version}'} in shadow, received "
+            f"expected {named_version(None if asked is None else asked.staging_version)} in shadow, received "
             "something else; the next command or run publishes it: taxifare bundle"
         )
     if asked is None:

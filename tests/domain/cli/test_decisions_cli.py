@@ -471,6 +471,20 @@ def test_the_doctor_goes_on_after_a_part_that_is_ill(desk: Desk, monkeypatch: py
     assert ["ok", "MLflow"] in lines
 
 
+def test_the_doctor_says_in_words_that_the_model_was_taken_out(desk: Desk) -> None:
+    desk.run("rollback", "--to", "none", "--by", "Ada", "--reason", "complaints")
+    said = {one["part"]: one["says"] for one in json.loads(desk.run("doctor", "--json").output)}
+    assert said["ledger"] == "1 request, 0 of them wait for an answer, 1 promotion, 1 rollback"
+    assert "2 production changes" in said["ledger's chain"]
+    assert said["MLflow"] == "nothing is in production, nothing is staging"
+    assert said["in force"].startswith(
+        "no model is in production, so nothing prices rides, since Ada took version 1 out on "
+    )
+    desk.registry.set_production("3")
+    said = {one["part"]: one["says"] for one in json.loads(desk.run("doctor", "--json").output)}
+    assert "the ledger says nothing is production, MLflow says 3: " in said["ledger and MLflow"]
+
+
 # What every command does
 
 
