@@ -34,7 +34,7 @@ from taxifare.operations.month_pages import renew_pages
 from taxifare.reports import tables
 from taxifare.reports.months import ending
 from taxifare.reports.tables import Heading
-from taxifare.serving.in_force import going_back
+from taxifare.serving.in_force import going_back, ways_out
 from taxifare.settings import settings_in_force
 from taxifare.texts import named_version, one_line
 from taxifare.trips.editions import is_so_far
@@ -265,6 +265,8 @@ def rollback(
         promotion = approvals.rollback(to, by=by, reason=reason)
         renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
     say(f"In production: {named_version(promotion.version)}, instead of {named_version(promotion.replaced_version)}.")
+    if promotion.version is None:
+        say(f"Nothing prices rides now; {ways_out(promotion.replaced_version)}.")
 
 
 @errors_told()

@@ -561,6 +561,8 @@ def test_history_ends_with_a_way_back_that_can_be_typed(desk: Desk) -> None:
     january = desk.ask("2015-01", "2", "1")
     desk.run("decide", january.id, "--approve", "--by", "Ada", "--reason", "airports")
     assert re.search(r"Back: \S*taxifare rollback --by", desk.run("history").output)
-    assert desk.run("rollback", "--to", "none", "--by", "Ben", "--reason", "complaints").exit_code == 0
+    out = desk.run("rollback", "--to", "none", "--by", "Ben", "--reason", "complaints")
+    assert out.exit_code == 0
+    assert "In production: nothing, instead of version 2.\nNothing prices rides now; " in out.output
     assert re.search(r"Back: \S*taxifare rollback --to 2 --by", desk.run("history").output), "what was taken out"
     assert desk.run("rollback", "--to", "2", "--by", "Ben", "--reason", "on second thought").exit_code == 0
