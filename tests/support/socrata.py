@@ -46,6 +46,9 @@ class Portal:
     most_rows: int = MOST_ROWS
     slow_s: float = 1.0
     _databases: dict[str, tuple[int, sqlite3.Connection]] = field(default_factory=dict, repr=False)
+    # Two statements at once of a connection with a function of Python's wait for one another for ever: one holds
+    # SQLite's lock and wants Python's, the other the other way round.
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def answer(self, data_set: str, query: dict[str, str]) -> tuple[int, Any]:
         """Status and JSON for a query, which SQLite understands as it is: SoQL is a dialect of SQL."""
@@ -55,7 +58,7 @@ class Portal:
         limit = int(query.get("$limit", DEFAULT_ROWS))
         if unknown or limit > MOST_ROWS:
             return 400, {"code": "query.soql", "error": True, "message": f"{unknown or 'Exceeded max limit of 50000'}"}
-        with self._database(data_set) as database:
+        with self._turn, self._database(data_set) as database:
             # Without $order rows come as they please, and differently each time.
             order = query.get("$order", "random()")
             grouped = f" GROUP BY {query['$group']}" if "$group" in query else ""
