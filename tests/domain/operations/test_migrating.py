@@ -248,7 +248,14 @@ def test_a_file_of_mlflows_release_before_migrates_itself(tmp_path: Path) -> Non
     engine = sa.create_engine(settings.tracking_uri)
     Base.metadata.create_all(engine)
     command.upgrade(config, before)
-    assert MlflowStore.from_settings(settings).client.get_experiment_by_name("taxifare") is not None
+    with engine.begin() as connection:  # one without an experiment was never finished, and is made anew
+        connection.exec_driver_sql(
+            "INSERT INTO experiments (name, artifact_location, lifecycle_stage) VALUES ('of before', 'there', 'active')"
+        )
+    engine.dispose()
+    client = MlflowStore.from_settings(settings).client
+    assert client.get_experiment_by_name("taxifare") is not None
+    assert client.get_experiment_by_name("of before") is not None
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == latest
     engine.dispose()
