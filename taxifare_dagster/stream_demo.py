@@ -164,7 +164,8 @@ async def _sent(
     with progress_bar(TextColumn("{task.fields[told]}")) as progress:
         task = progress.add_task(f"{scene.day:%Y-%m-%d}", total=_HOURS, told="")
         for hour in range(_HOURS):
-            if hour == _NOON:
+            if hour == _NOON:  # a consumer that has just begun, on a busy machine, would price the morning, too, by it
+                await _all_answered(sent, answers, folder)
                 in_force.publish(UPath(folder), scene.after)
             again = rides.get(hour - _NOON, ())[::_SENT_AGAIN]
             for ride in (*rides.get(hour, ()), *again):
@@ -174,16 +175,25 @@ async def _sent(
             promoted = f", version {scene.after.version} is promoted" if hour >= _NOON else ""
             told = f"{hour:02}:59  {sent.total()} rides, {answers.count} answers{promoted}"
             progress.update(task, advance=1, told=told)
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                while answers.count < sent.total():
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            said = (folder / _LOG).read_text()[-2000:]
-            raise DemoError(
-                f"{sent.total()} rides were sent, {answers.count} answered. The consumer says:\n{said}"
-            ) from None
+        await _all_answered(sent, answers, folder)
     return sent
+
+
+async def _all_answered(sent: Counter[bytes], answers: Answers, folder: Path) -> None:
+    """Ensures that what was sent is answered.
+
+    Raises:
+        DemoError: It is not, however long it is waited for.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            while answers.count < sent.total():
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        said = (folder / _LOG).read_text()[-2000:]
+        raise DemoError(
+            f"{sent.total()} rides were sent, {answers.count} answered. The consumer says:\n{said}"
+        ) from None
 
 
 def _show(scene: Scene, sent: Counter[bytes], answers: Answers) -> None:

@@ -308,7 +308,7 @@ def test_the_demo_shows_a_day_with_a_promotion(home: Installation) -> None:
 
 def demo(home: Path) -> subprocess.CompletedProcess[str]:
     """What `make stream-demo` runs."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TAXIFARE_HOME": str(home)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TAXIFARE_HOME": str(home), "COLUMNS": "120"}
     return subprocess.run(
         [sys.executable, "-m", "taxifare_dagster.stream_demo"],
         cwd=home,
