@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from taxifare.gate.evidence import Evidence, Verdict
+from taxifare.replay.policies import policies_of
 from taxifare.replay.replaying import replay
 from tests.support.world import FEBRUARY, JANUARY, World, failures
 
@@ -24,12 +25,18 @@ def lived(world: World) -> list[Evidence]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has TensorFlow, and its networks are plain, as the lifecycle's; work in others is tested in tests/domain."""
+    monkeypatch.setattr("taxifare.workers._started", lambda: ThreadPoolExecutor(1))
+
+
 @pytest.mark.slow
 def test_the_gate_replayed_is_the_lifecycle(started: World) -> None:
     world = started.under(challengers=("warm", "whole month"))
     world.publisher.out = MONTHS
     evidences = lived(world)
-    found = replay(world.publisher, world.settings, first=JANUARY, last=FEBRUARY, policies=["gate"])
+    found = replay(world.publisher, world.settings, first=JANUARY, last=FEBRUARY, policies=policies_of(["gate"]))
     assert any(decision.is_promoted for decision in found.decisions)
     for decision, evidence, facts in zip(found.decisions, evidences, found.months, strict=True):
         assert evidence.production is not None
@@ -43,9 +50,7 @@ def test_the_gate_replayed_is_the_lifecycle(started: World) -> None:
         assert has_moved == earlier.is_promoted == (earlier.production != later.production)
 
 
-def test_the_job_replays_and_writes_the_report(empty: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its work is done in this process, which has TensorFlow; processes of their own are tested in tests/domain."""
-    monkeypatch.setattr("taxifare.workers._started", lambda: ThreadPoolExecutor(1))
+def test_the_job_replays_and_writes_the_report(empty: World) -> None:
     empty.publisher.out = MONTHS
     config = {"first": "2015-01", "last": "2015-02", "policies": ["gate", "never"]}
     result = empty.run("replay_job", ops={"replayed_months": config})
