@@ -140,6 +140,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     >>> nearest("TRIP_SORCE", ["TRIP_SOURCE", "TRIP_FOLDER"]), nearest("pickup_longitude", ["Longitud pickup"])
     ('TRIP_SOURCE', 'Longitud pickup')
+    >>> nearest("pickup_longitude", ["Fare", "PickupLongitude"])
+    'PickupLongitude'
     """
     by_words = {_by_words(one): one for one in known}
     found = get_close_matches(_by_words(name), by_words, 1)
@@ -166,7 +168,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _by_words(name: str) -> str:
-    return " ".join(sorted(re.findall(r"[^\W_]+", name.lower())))
+    return " ".join(sorted(re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())))
 
 
 def _seen(character: str) -> str:

@@ -5,6 +5,7 @@ Rules over the ledger's entries within one transaction; `approvals` opens it, an
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import takewhile
 
 from taxifare.approval import alarms, requests
 from taxifare.approval.errors import RollbackError
@@ -64,20 +65,26 @@ def is_repeated(last: Promotion, to: str | None, by: str, reason: str) -> bool:
 def rolled_back(history: Iterable[Promotion]) -> dict[str, Promotion]:
     """Returns the rollback that took each version out of production, by version; none for one that came back since.
 
-    Whoever goes back past several versions takes out all of them; whoever goes back to nothing, every one.
+    Production has a line: versions approved one after the other. Whoever goes back past several versions takes out all
+    of them; whoever goes back to nothing, every one that was left; whoever puts one back puts back its line.
 
     Args:
         history: Every promotion and rollback, in order.
     """
     found: dict[str, Promotion] = {}
-    before: list[str] = []
+    line: tuple[str, ...] = ()
+    lines: dict[str | None, tuple[str, ...]] = {None: ()}
     for change in history:
-        if change.kind == "rollback":
-            back_to = max((place for place, version in enumerate(before) if version == change.version), default=-1)
-            found |= dict.fromkeys(before[back_to + 1 :], change)
-        if change.version is not None:
-            found.pop(change.version, None)
-            before.append(change.version)
+        if change.kind == "rollback" or change.version is None:
+            before, line = line, lines.get(change.version, ())
+            kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, line, strict=False)))
+            found |= dict.fromkeys(before[kept:], change)
+            back = line[kept:]
+        else:
+            back, line = (change.version,), (*line, change.version)
+            lines[change.version] = line
+        for version in (*back, change.version):
+            found.pop(version or "", None)
     return found
 
 
@@ -131,14 +138,14 @@ def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:
         )
         if to is None:
             raise RollbackError(
-                f"{'nothing is in production' if present is None else f'version {present} replaced nothing'}; name the "
-                f"version to go back to, or {NOTHING}: --to of taxifare rollback. taxifare history lists them"
+                f"{'nothing is in production' if present is None else f'nothing came before version {present}'}; name "
+                f"the version to put back, or {NOTHING}: --to of taxifare rollback. taxifare history lists them"
             )
     if to == present:
         raise RollbackError(f"version {to} is production already: there is nothing to go back to. See taxifare history")
     if to not in {entry.version for entry in history}:
         raise RollbackError(
-            f"version {to} was never production; a new version takes a request and a decision. taxifare history lists "
-            "what was, taxifare requests what is asked"
+            f"version {to} was never production; a new version takes a request and a decision, and {NOTHING} takes the "
+            "model out. taxifare history lists what was, taxifare requests what is asked"
         )
     return to

@@ -160,7 +160,8 @@ def packing(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     if not name.lower().endswith(PACKED):
         yield file
         return
-    with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:  # without a time: the same rides, the same bytes
+    # Without a name and a time: the same rides, the same bytes.
+    with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
         yield cast("IO[bytes]", packed)
 
 

@@ -193,8 +193,7 @@ def _blocks(file: IO[bytes], origin: str, rows_at_once: int) -> Iterator[_Block]
         lines = text.read(bytes_at_once) + _line(text, origin)
     if not header:
         raise SourceError(f"{origin}: expected trips, received an empty file")
-    if b"\r" in header.rstrip(b"\r\n"):
-        raise SourceError(f"{origin}: expected lines that end with LF or CRLF, received lines that end with CR alone")
+    _ensure_is("CSV", header, origin)
     while lines:
         unpacked += len(lines)
         _ensure_bearable(unpacked, most, origin)

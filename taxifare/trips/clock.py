@@ -24,11 +24,9 @@ Moments = npt.NDArray[np.datetime64]
 
 _UTC_LABEL = " UTC"
 
-_OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*([Zz]|[+-]\d{2}(?::?\d{2})?)$"
+_OFFSET = r"([T ]\d{2}(?::?\d{2}(?::?\d{2}(?:[.,]\d+)?)?)?)\s*([Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)$"
 
 _UTC_OFFSET = r"([Zz]|[+-]00(:?00)?)$"
-
-_BARE = r"\d:\d{2}(:\d{2}(\.\d+)?)?$"
 
 _ISO = re.compile(r"\d{4}-?\d\d-?\d\d[ T]\d\d")
 
@@ -170,14 +168,14 @@ class Offsets(NamedTuple):
         """Returns how times were taken that can be taken in another way too; None where there are none.
 
         >>> print(Offsets(utc=399_998, other=2).remark("New York"))
-        399,998 times that say UTC were converted from it, because 2 have another offset: if all said UTC, they would be
-        taken for the clock of New York
+        399,998 times in UTC were converted from it, because 2 have another offset: if all said UTC, they would be taken
+        for the clock of New York
         >>> Offsets(without=5).remark("New York"), Offsets(other=5).remark("New York")
         (None, None)
         """
         if self.is_utc_meant:
             return (
-                f"{self.utc:,} times that say UTC were converted from it, because {self.other:,} "
+                f"{_rows(self.utc)} in UTC {_were(self.utc)} converted from it, because {self.other:,} "
                 f"{'has' if self.other == 1 else 'have'} another offset: if all said UTC, they would be taken for the "
                 f"clock of {city}"
             )
@@ -188,14 +186,22 @@ class Offsets(NamedTuple):
             )
         if self.without and self.other:
             return (
-                f"{self.without:,} times without an offset were taken for the clock of {city}; {self.other:,} that "
-                "have one were converted"
+                f"{_rows(self.without)} without an offset {_were(self.without)} taken for the clock of {city}, and "
+                f"{self.other:,} with one {_were(self.other)} converted"
             )
         return None
 
 
+def _rows(times: int) -> str:
+    return "1 time" if times == 1 else f"{times:,} times"
+
+
+def _were(times: int) -> str:
+    return "was" if times == 1 else "were"
+
+
 def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray") -> Offsets:
-    """Returns which offsets the times of a column say, or those of a part of it; what is no time says none.
+    """Returns which offsets the times of a column say, or those of a part of it; what is no time does not count.
 
     >>> offsets_in(pa.array(["2015-03-09T12:00:00Z", "2015-03-09 12:00", "noon", None]))
     Offsets(without=1, utc=1, other=0)
@@ -208,12 +214,12 @@ def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray") -> Offsets:
             return Offsets(without=count)
         return Offsets(utc=count) if _is_utc(zone) else Offsets(other=count)
     text = times.cast(pa.string())
-    offset = _matching(text, _OFFSET)
-    without = _total(pc.and_(_matching(text, _BARE), pc.invert(offset)))
-    labelled = _total(pc.and_(_is_labelled(text), _matching(text, ":")))
-    told = _total(offset)
-    utc = _total(pc.and_(offset, _matching(text, _UTC_OFFSET))) if told else 0
-    return Offsets(without, labelled + utc, told - utc)
+    bare, labelled = _bare(text), _is_labelled(text)
+    offset = _matching(bare, _OFFSET)
+    is_time = pa.array(~np.isnat(_parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False)))
+    utc = pc.and_(is_time, pc.or_(labelled, pc.and_(offset, _matching(bare, _UTC_OFFSET))))
+    told = _total(pc.and_(is_time, pc.or_(labelled, offset)))
+    return Offsets(_total(is_time) - told, _total(utc), told - _total(utc))
 
 
 def on_pickups_clock(pickups: Clocked, dropoffs: Clocked, zone: str) -> Moments:
@@ -340,7 +346,7 @@ def _as_arrow(values: "pd.Series") -> pa.ChunkedArray:
 
 
 def _is_utc(zone: str) -> bool:
-    return zone.upper() in {"UTC", "ETC/UTC", "Z", "+00:00", "-00:00"}
+    return zone.upper().removeprefix("ETC/") in {"UTC", "UCT", "GMT", "ZULU", "UNIVERSAL", "Z", "+00:00", "-00:00"}
 
 
 def _on_the_wall(instants: Moments, zone: str | None) -> Moments:
@@ -366,7 +372,6 @@ def _of_timestamps(times: Any, zone: str | None, *, is_safe: bool) -> Clocked:
 def _of_text(text: Any, zone: str | None, offsets: Offsets) -> Clocked:
     """Returns the times of a text column, null for what is none; see `wall_clock_if_any`."""
     bare = _bare(text)
-    bare = pc.if_else(pc.less_equal(pc.utf8_length(bare), _LONGEST_DATE), None, bare)
     if not offsets.other:
         try:
             bare.slice(0, _PROBED).cast(pa.timestamp("us"))  # to fail takes long, with words for each row
@@ -374,9 +379,9 @@ def _of_text(text: Any, zone: str | None, offsets: Offsets) -> Clocked:
         except pa.ArrowInvalid:  # UTC as an offset, digits beyond microseconds, or no time at all
             return Clocked(_parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False), None)
     # Beside other offsets UTC is one of them.
-    is_labelled = _is_labelled(text)
-    known = pc.or_(_matching(bare, _OFFSET), is_labelled)
-    told = pc.if_else(is_labelled, pc.binary_join_element_wise(bare, "Z", ""), bare)
+    is_labelled, has_offset = _is_labelled(text), _matching(bare, _OFFSET)
+    known = pc.or_(has_offset, is_labelled)
+    told = pc.if_else(has_offset, bare, pc.binary_join_element_wise(bare, "Z", ""))
     instants = _parsed(pc.if_else(known, told, None), is_utc=True)
     without = _parsed(pc.if_else(known, None, bare), is_utc=False)
     wall = np.where(known.to_numpy(zero_copy_only=False), _on_the_wall(instants, zone), without)
@@ -388,8 +393,9 @@ def _is_labelled(text: Any) -> Any:
 
 
 def _bare(text: Any) -> Any:
-    """Returns texts without the label that they are UTC."""
-    return pc.if_else(pc.ends_with(text, _UTC_LABEL), pc.utf8_slice_codeunits(text, 0, -len(_UTC_LABEL)), text)
+    """Returns texts without the label that they are UTC; null for dates, which are no times."""
+    bare = pc.if_else(pc.ends_with(text, _UTC_LABEL), pc.utf8_slice_codeunits(text, 0, -len(_UTC_LABEL)), text)
+    return pc.if_else(pc.less_equal(pc.utf8_length(bare), _LONGEST_DATE), None, bare)
 
 
 def _matching(text: Any, pattern: str) -> Any:
@@ -408,14 +414,20 @@ def _parsed(text: Any, *, is_utc: bool) -> Moments:
         return np.asarray(text.cast(kind).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:
         joined = pc.replace_substring_regex(text, _OFFSET, r"\1\2")  # there may be spaces before the offset
-        return np.array([_told(one) for one in joined.to_pylist()], "datetime64[us]")
+        return np.array([_told(one, has_offset=is_utc) for one in joined.to_pylist()], "datetime64[us]")
 
 
-def _told(time: str | None) -> datetime | None:
-    """Returns the time that a text says, in UTC where it has an offset; None if it says none."""
+def _told(time: str | None, *, has_offset: bool) -> datetime | None:
+    """Returns the time that a text says, in UTC where it has an offset; None if it says none.
+
+    Neither does one with an offset where none is expected: `_OFFSET` did not know it for one, and the instant in UTC
+    was taken for the city's clock.
+    """
     try:
         found = None if time is None or not _ISO.match(time) else datetime.fromisoformat(time)
-        return found if found is None or found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+        if found is None or (found.tzinfo is not None) != has_offset:
+            return None
+        return found.astimezone(UTC).replace(tzinfo=None) if has_offset else found
     except (ValueError, OverflowError):
         return None
 
@@ -426,10 +438,9 @@ def _ensure_none_is_date(text: Any) -> None:
     Raises:
         ClockError: One does.
     """
-    bare = _bare(text)
-    is_date = pc.less_equal(pc.binary_length(bare), _LONGEST_DATE)
-    if pc.any(is_date).as_py():
-        dates = text.filter(pc.and_(is_date, pc.match_substring_regex(bare, r"^\d{4}-?\d{2}-?\d{2}$")))
+    is_short = pc.less_equal(pc.binary_length(text), _LONGEST_DATE + len(_UTC_LABEL))
+    if pc.any(is_short).as_py():
+        dates = text.filter(pc.and_(is_short, _matching(text, rf"^\d{{4}}-?\d{{2}}-?\d{{2}}({_UTC_LABEL})?$")))
         if len(dates):
             raise ClockError(
                 f"expected times of day, received the date {dates[0].as_py()!r} (the first of {len(dates):,} such "

@@ -131,7 +131,8 @@ def check_column_names(
         left_out = [as_named(name) for name in others if name not in present]
         if missing and left_out:
             faults.append(f"columns left out are {', '.join(left_out[:_EXAMPLES])}")
-        if (hint := own_names(missing, [*present, *others], in_force)) is not None:
+        there = [*(in_force.get(name, name) for name in present), *others]
+        if (hint := own_names(missing, there, in_force)) is not None:
             faults.append(f"{hint} (TRIP_SOURCE=bigquery: a view)")
         raise TripTableError(f"{origin}: {'; '.join(faults)}; expected {required} and optionally {optional}")
 

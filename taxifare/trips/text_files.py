@@ -20,9 +20,9 @@ _BEGINS: Mapping[Wanted, bytes] = {"gzip": b"\x1f\x8b", "parquet": b"PAR1"}
 _INSTEAD = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
-    _BEGINS["gzip"]: "a gzip file: end its name in .csv.gz",
+    _BEGINS["gzip"]: "a gzip file: unpack it, or end its name in .csv.gz",
     b"PK\x03\x04": "a zip archive, which spreadsheets are, too: unpack it, or export it as CSV",
-    _BEGINS["parquet"]: "a parquet file: end its name in .parquet",
+    _BEGINS["parquet"]: "a parquet file: end its name in .parquet, and do not pack it",
     b"%PDF": "a PDF",
     b"[{": "JSON",
     b'{"': "JSON",
@@ -95,6 +95,8 @@ def _instead_of_text(beginning: bytes) -> str | None:
     header = beginning[: 2**20].partition(b"\n")[0].rstrip(b"\r")
     if b"\0" in header:
         return "expected CSV in UTF-8, received UTF-16, or no text at all"
+    if b"\r" in header:
+        return "expected lines that end with LF or CRLF, received lines that end with CR alone"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(beginning[:_LOOKED_AT])  # it may end within a character
     except UnicodeDecodeError as error:
@@ -202,5 +204,9 @@ def mapping(missing: Iterable[str], present: Sequence[str], known: Sequence[str]
 
 
 def unknown(present: Iterable[object], known: Collection[str]) -> list[str]:
-    """Returns the columns that mean nothing known, and are not called so by a blank around the name alone."""
-    return [name for name in map(str, present) if name not in known and name == name.strip()]
+    """Returns the columns that mean nothing known, and are not called so by a blank around the name alone.
+
+    What TRIP_COLUMNS cannot name is not among them: it has commas between names, and `#` begins a comment.
+    """
+    names = [str(name) for name in present if not {",", "#"} & set(str(name))]
+    return [name for name in names if name not in known and name == name.strip()]

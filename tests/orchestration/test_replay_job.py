@@ -1,8 +1,10 @@
 """Replay as assets, and replay against the lifecycle itself: the same months, run and approved one after another."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,10 +27,19 @@ def lived(world: World) -> list[Evidence]:
     return found
 
 
+class AtOnce(Executor):
+    """Does all work when it is submitted, in the same thread: seeds do not hold beside another one."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*args, **named))
+        return done
+
+
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has TensorFlow, and its networks are plain, as the lifecycle's; work in others is tested in tests/domain."""
-    monkeypatch.setattr("taxifare.workers._started", lambda: ThreadPoolExecutor(1))
+    monkeypatch.setattr("taxifare.workers._started", AtOnce)
 
 
 @pytest.mark.slow

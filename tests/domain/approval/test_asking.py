@@ -130,6 +130,24 @@ def test_who_goes_back_past_several_versions_takes_out_all_of_them_and_to_nothin
     assert offered("2015-05", "5", None).decided is None, "whoever took the model out says when there is one again"
 
 
+def test_who_took_a_version_out_stays_who_did_whatever_is_rolled_back_later(office: Office) -> None:
+    """Jon's rollback to nothing took the blame for what Ida had found bad, and putting 3 back blamed whoever did."""
+    for subject, staging, production in (("2015-01", "2", "1"), ("2015-02", "3", "2"), ("2015-03", "4", "3")):
+        found = record(office.approvals.ledger, evidence(subject, staging, production), office.clock())
+        asked = ask(office.approvals, found, [], LINKS, Settings(approval_policy="gate"), comparison_page=None)
+        assert asked.decided is not None
+
+    def gone_back(to: str, by: str) -> dict[str, str]:
+        office.approvals.rollback(to, by=by, reason=f"{by} says so")
+        return {version: change.by for version, change in rolled_back(office.approvals.record.history()).items()}
+
+    assert gone_back("3", "Ida") == {"4": "Ida"}
+    assert gone_back("none", "Jon") == {"1": "Jon", "2": "Jon", "3": "Jon", "4": "Ida"}
+    assert gone_back("3", "Kim") == {"4": "Ida"}, "3 is back, and with it what it had replaced"
+    assert gone_back("2", "Lee") == {"3": "Lee", "4": "Ida"}
+    assert gone_back("4", "Mia") == {}
+
+
 @pytest.mark.parametrize(("verdict", "waits"), [(Verdict.PROMOTE, True), (Verdict.HOLD, False)])
 def test_a_policy_never_puts_back_what_a_person_took_out_of_production(
     office: Office, chat: Channel, verdict: Verdict, *, waits: bool

@@ -241,7 +241,11 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
         "expected gzip: Compressed file ended before the end-of-stream marker",
     ),
     "an archive": (lambda _: b"PK\x03\x04" + bytes(99), "taxi_2024_02.csv", "received a zip archive, which"),
-    "packed, by no name": (gzip.compress, "taxi_2024_02.csv", "received a gzip file: end its name in .csv.gz"),
+    "packed, by no name": (
+        gzip.compress,
+        "taxi_2024_02.csv",
+        "received a gzip file: unpack it, or end its",
+    ),
     "decimal commas between commas": (
         lambda plain: re.sub(rb"\.(?=\d+\r?\n)", b",", plain),
         "taxi_2024_02.csv",
@@ -361,11 +365,11 @@ def test_times_without_an_offset_beside_utc_are_said_wherever_in_the_file_they_a
         (lambda times: times + " UTC", "its times say UTC and were taken for the clock of Saint-Denis"),
         (
             lambda times: (times + "+04:00").where(times.index > 0, "2022-01-02T10:00:00Z"),
-            "1 times that say UTC were converted from it, because 1,499 have another offset",
+            "1 time in UTC was converted from it, because 1,499 have another offset",
         ),
         (
             lambda times: (times + "+04:00").where(times.index > 0, times),
-            "1 times without an offset were taken for the clock of Saint-Denis; 1,499 that have one were converted",
+            "1 time without an offset was taken for the clock of Saint-Denis, and 1,499 with one were converted",
         ),
     ],
 )
@@ -412,6 +416,12 @@ def test_where_trip_columns_names_one_column_the_others_are_proposed_beside_it(f
     (line,) = re.findall(r"did you mean TRIP_COLUMNS=(\S+)\?", found.says)
     assert line.startswith("fare_amount=price,")
     assert findings(settings_of(folder, trip_columns=line))["newest month"].is_well
+    for file, trips in (("taxi_2024_02.csv", FEBRUARY), ("taxi_base_2022.csv", EARLIER)):
+        trips.rename(columns={"pickup_longitude": "lon", "fare_amount": "price"}).to_csv(
+            folder / "trips" / file, index=False
+        )
+    found = findings(settings_of(folder, trip_columns="pickup_longitude=lon"))["newest month"]
+    assert "add them, as in TRIP_COLUMNS=pickup_longitude=lon,fare_amount=price (" in found.says, "not a name of ours"
 
 
 @pytest.mark.parametrize("others", ["", "basis.csv"])

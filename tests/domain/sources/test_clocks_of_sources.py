@@ -331,7 +331,7 @@ def test_a_month_that_one_time_puts_into_utc_says_so(tmp_path: Path, request: py
         return called_utc(texts, summer, hours).where(texts.index != 1, with_offsets(texts, summer, hours))
 
     source = SOURCES["csv"]
-    with pytest.raises(SourceError, match=r"received 2015-02-28 19:30:00 .*; 3 times that say UTC were converted from"):
+    with pytest.raises(SourceError, match=r"received 2015-02-28 19:30:00 .*; 3 times in UTC were converted from"):
         source.by(rides_of(MARCH, but_for_one, source.city), MARCH, tmp_path, request).read_month(MARCH)
 
 

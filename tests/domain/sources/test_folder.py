@@ -277,7 +277,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_packed(tmp_path: Path) -> None:
-    assert "received 0 bytes" in str(damage(tmp_path, "taxi_2015_01.csv.gz", gzip.compress(b"")))
+    assert "expected trips, received an empty file" in str(damage(tmp_path, "taxi_2015_01.csv.gz", gzip.compress(b"")))
 
 
 def test_a_header_without_rows(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_parquet_file_with_bytes_flipped(tmp_path: Path) -> None:
 def test_something_else_called_parquet(tmp_path: Path) -> None:
     told = str(damage(tmp_path, "taxi_2015_01.parquet", text_of(TRIPS).encode()))
     assert "expected parquet, received" in told
-    assert "that begin 'key,pickup_datetime" in told
+    assert "a text that begins 'key,pickup_datetime" in told
 
 
 @pytest.mark.parametrize(
@@ -316,14 +316,14 @@ def test_damaged_gzip(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
 def test_plain_text_called_gzip(tmp_path: Path) -> None:
     told = str(damage(tmp_path, "taxi_2015_01.csv.gz", text_of(TRIPS).encode()))
     assert "expected gzip, received" in told
-    assert "Not a gzipped file" in told
+    assert "expected gzip, received a text that begins" in told
 
 
 @pytest.mark.parametrize("name", ["taxi_2015_01.csv", "taxi_2015_01.parquet", "taxi_2015_01.csv.gz"])
 def test_a_login_page_instead_of_trips(tmp_path: Path, name: str) -> None:
     page = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
     told = str(damage(tmp_path, name, gzip.compress(page) if name.endswith("gz") else page))
-    assert "expected trips, received a web page" in told
+    assert "received a web page that begins" in told
 
 
 def test_text_cut_off_in_the_middle_of_a_row(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ ODD_FILES: dict[str, tuple[str, bytes, str]] = {
     "a value in Latin-1": (
         "csv",
         CSV.replace(FIRST_KEY, b"\xe9", 1),
-        "column key: CSV conversion error to string: invalid UTF8 data",
+        "expected CSV in UTF-8, received the byte 0xe9 after",
     ),
     "UTF-16": ("csv", text_of(TRIPS).encode("utf-16"), "expected CSV in UTF-8, received UTF-16"),
     "metadata that are no JSON": (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxifare.trips.clock import Clocked, ClockError, on_pickups_clock, wall_clock
+from taxifare.trips.clock import Clocked, ClockError, Offsets, offsets_in, on_pickups_clock, wall_clock
 from taxifare.trips.table import TripTableError, as_trip_table
 
 NEW_YORK = "America/New_York"
@@ -42,6 +42,10 @@ def on_the_wall(times: Any, zone: str = NEW_YORK) -> list[str]:
         ("2015-03-07 17:00:00 UTC", "2015-03-09 12:00:00-04:00"),
         ("2015-03-07 12:00:00", "2015-03-09 12:00:00-04:00"),
         ("2015-03-07 18:00:00+01:00", "2015-03-09 21:45:00+05:45"),
+        ("20150307T120000-0500", "20150309T160000Z"),
+        ("20150307T120000Z", "20150309T120000 UTC"),
+        ("2015-03-07T120000-05:00", "2015-03-09T12-04:00"),
+        ("2015-03-07 12:00:00,000-05:00", "2015-03-09 12:00:00 +0000 UTC".replace("12", "16")),
     ],
     ids=" and ".join,
 )
@@ -107,6 +111,8 @@ def test_the_same_instants_in_any_offset_are_the_same_times(told: list[tuple[dat
         (["2015-03-07 12:00-05:00", "2015-02-30 12:00-05:00"], "expected timestamp, received '2015-02-30 12:00-05:00'"),
         (["2015-03-07 12:00-05:00", "2015-03-07 12:00+25:00"], "expected timestamp, received '2015-03-07 12:00+25:00'"),
         (["2015-03-07Z", "2015-03-08Z"], "received '2015-03-07Z'"),
+        (["2015-03-07 12:00:00-05:00:00"] * 2, "expected timestamp, received '2015-03-07 12:00:00-05:00:00'"),
+        (["20150307T120000Z", "2015-03-07 12:00"], "which say UTC, or none, received 1 that do and 1 without"),
         ([1425747600], "expected timestamp, received '1425747600'"),
     ],
     ids=str,
@@ -115,6 +121,14 @@ def test_what_is_no_time_of_day_is_refused(times: list[Any], told: str) -> None:
     with pytest.raises(ClockError) as refusal:
         wall_clock(pd.Series(times), NEW_YORK)
     assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["2015-13-45 12:00:00-05:00", "2015-02-30 12:00-05:00", "noon 12:00", "n/a 00:00", "", None]
+)
+def test_what_is_no_time_says_nothing_of_what_the_others_mean(wrong: str | None) -> None:
+    """Four cells with an impossible date and an offset moved 396 rides by hours; four of "noon 12:00" refused them."""
+    assert offsets_in(pa.array(["2015-03-07 12:00:00Z", wrong])) == Offsets(utc=1)
 
 
 def test_pickups_that_are_midnights_are_dates() -> None:
