@@ -216,7 +216,8 @@ def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray") -> Offsets:
     text = times.cast(pa.string())
     bare, labelled = _bare(text), _is_labelled(text)
     offset = _matching(bare, _OFFSET)
-    is_time = pa.array(~np.isnat(_parsed(pc.replace_substring_regex(bare, _OFFSET, r"\1"), is_utc=False)))
+    alone = pc.replace_substring_regex(bare, _OFFSET, r"\1") if pc.any(offset).as_py() else bare
+    is_time = pa.array(~np.isnat(_parsed(alone, is_utc=False)))
     utc = pc.and_(is_time, pc.or_(labelled, pc.and_(offset, _matching(bare, _UTC_OFFSET))))
     told = _total(pc.and_(is_time, pc.or_(labelled, offset)))
     return Offsets(_total(is_time) - told, _total(utc), told - _total(utc))
