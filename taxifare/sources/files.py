@@ -367,11 +367,12 @@ def _named(table: pa.Table, origin: str, names: Names) -> pa.Table:
     Of a table with names of its own whatever is no column of a trip table is left out.
 
     Raises:
-        SourceError: A column that is named is not there, or one that is wanted is there twice.
+        SourceError: A column that is wanted is not there, or is there twice.
 
+    >>> whole = pa.table({name: [0] for name in COLUMN_NAMES if name != "fare_amount"} | {"price": [7.5], "tip": [1.0]})
+    >>> _named(whole, "trips.csv", {"fare_amount": "price"}).column_names == list(COLUMN_NAMES)
+    True
     >>> table = pa.table({"price": [7.5], "key": ["a"], "tip": [1.0]})
-    >>> _named(table, "trips.csv", {"fare_amount": "price"}).column_names
-    ['key', 'fare_amount']
     >>> _named(table, "trips.csv", {"fare_amount": "fare"})
     Traceback (most recent call last):
     ...
