@@ -1,10 +1,8 @@
 """Replay as assets, and replay against the lifecycle itself: the same months, run and approved one after another."""
 
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,19 +25,14 @@ def lived(world: World) -> list[Evidence]:
     return found
 
 
-class AtOnce(Executor):
-    """Does all work when it is submitted, in the same thread: seeds do not hold beside another one."""
-
-    def submit(self, work: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(work(*args, **named))
-        return done
-
-
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has TensorFlow, and its networks are plain, as the lifecycle's; work in others is tested in tests/domain."""
-    monkeypatch.setattr("taxifare.workers._started", AtOnce)
+    """It has TensorFlow, and its networks are plain, as the lifecycle's; work in others is tested in tests/domain.
+
+    All in one thread: a process keeps one network of a lineage, and two fits of it at once would be one of neither.
+    """
+    only = ThreadPoolExecutor(1)
+    monkeypatch.setattr("taxifare.workers._started", lambda: only)
 
 
 @pytest.mark.slow
