@@ -78,7 +78,7 @@ class Site:
             "track_record": {"months": {"__all__": {"candidate"}}},
         }
         return {
-            subject: comparison.evidence.model_dump(mode="json", exclude=unnamed)
+            subject: rounded(comparison.evidence.model_dump(mode="json", exclude=unnamed))
             for subject, comparison in sorted(self.world.approvals.record.comparisons().items())
         }
 
@@ -90,7 +90,19 @@ class Site:
             "production_eval_mae": ("production_version", "revision", "mae_usd"),
             "staging_model": ("production_version", "parent_version", "revision", "mae_usd"),
         }
-        return {asset: tuple(world.metadata(asset, month)[name] for name in names) for asset, names in wanted.items()}
+        return {
+            asset: tuple(rounded(world.metadata(asset, month)[name]) for name in names)
+            for asset, names in wanted.items()
+        }
+
+
+def rounded(value: Any) -> Any:
+    """The value with five digits: tests ask networks eagerly, an installation traced, which differ in the last ones."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def publish(site: Site, city: Path, months: tuple[Month, ...] = MONTHS) -> None:
