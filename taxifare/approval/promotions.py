@@ -83,8 +83,8 @@ def rolled_back(history: Iterable[Promotion]) -> dict[str, Promotion]:
         else:
             back, line = (change.version,), (*line, change.version)
             lines[change.version] = line
-        for version in (*back, change.version):
-            found.pop(version or "", None)
+        for version in back:
+            found.pop(version, None)
     return found
 
 

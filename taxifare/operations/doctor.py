@@ -300,10 +300,11 @@ def _usable(sample: Sample | None, month: Month | None, settings: Settings) -> s
         minimum_trips = settings.minimum_trips if is_all else 0
         raw = Trips(Edition(str(month), found.revision), trips)
         faults += map(str, faults_of(raw, cleaned, month, minimum_trips, COORDINATES))
-    if faults and (month is not None or cleaned.empty):
-        raise DisorderError("; ".join([says, *faults, *beside]))
     remark = sample.offsets.remark(settings.city_facts.name)
-    return "; ".join([says, *([] if remark is None else [remark]), *faults, *beside])
+    told = "; ".join([says, *([] if remark is None else [remark]), *faults, *beside])
+    if faults and (month is not None or cleaned.empty):
+        raise DisorderError(told)
+    return told
 
 
 def _of_all(share: float | None) -> str:

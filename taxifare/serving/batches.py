@@ -83,9 +83,12 @@ def answers_of(rides: UPath) -> UPath:
 
     >>> answers_of(UPath("inbox/march.csv")).name
     'march.quotes.csv'
+
+    Raises:
+        RideFileError: It has the name of no file of rides.
     """
-    stem = rides.name[: -len(ending_of(rides.name))]
-    return rides.with_name(f"{stem}{ANSWERS}{rides.name.removeprefix(stem)}")
+    place = len(rides.name) - len(ending_of(rides.name))
+    return rides.with_name(f"{rides.name[:place]}{ANSWERS}{rides.name[place:]}")
 
 
 def edition_of(rides: UPath) -> str:

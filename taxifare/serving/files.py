@@ -31,14 +31,22 @@ from taxifare.trips.clock import ClockError, Offsets, offsets_in, wall_clock_if_
 from taxifare.trips.csv_blocks import open_csv
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.targets import column_of
-from taxifare.trips.text_files import NUMBERS_AS_IN, as_named, instead_of, own_names, undecoded, way_out
+from taxifare.trips.text_files import (
+    BEGINNING_BYTES,
+    NUMBERS_AS_IN,
+    as_named,
+    instead_of,
+    own_names,
+    undecoded,
+    way_out,
+)
 
 Kind = Literal["csv", "parquet"]
 
 KINDS: dict[str, Kind] = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet"}
 """Kinds by the ending of a file's name."""
 
-PACKED = ".gz"
+_PACKED = ".gz"
 
 VERSION, FAULT = "model_version", "fault"
 
@@ -51,8 +59,6 @@ ROWS = 65_536
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
 _EXAMPLES = 10
-
-_HEADER_BYTES = 2**13
 
 _DECIMAL_COMMA = re.compile(r"'\s*[+-]?\d+,\d+\s*'")
 
@@ -145,7 +151,7 @@ def unpacking(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     Raises:
         RideFileError: It is not, though its name says so.
     """
-    if not name.lower().endswith(PACKED):
+    if not name.lower().endswith(_PACKED):
         yield file
         return
     if (instead := instead_of("gzip", _beginning(file))) is not None:
@@ -157,7 +163,7 @@ def unpacking(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def packing(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     """Yields where to write what a file is to hold, which is packed where its name says so."""
-    if not name.lower().endswith(PACKED):
+    if not name.lower().endswith(_PACKED):
         yield file
         return
     # Without a name and a time: the same rides, the same bytes.
@@ -293,7 +299,7 @@ class _Clock:
         """
         column = _plain(rides.column(name := self._form.column("pickup_datetime")))
         if self._whole is None:
-            here = offsets_in(column)
+            here = offsets_in(column, self._form.time_zone)
             if here.other and self.seen.utc and not self.seen.other:
                 raise RideFileError(
                     f"{name}: expected times of one kind, received UTC and then another offset: whether UTC is the "
@@ -301,15 +307,19 @@ class _Clock:
                 )
             self.seen = self.seen.plus(here)
         try:
-            self.seen.ensure_one_clock()
             moments = wall_clock_if_any(column, self._form.time_zone, self.seen)
         except ClockError as error:
             raise RideFileError(f"{name}: {error}") from None
+        try:
+            self.seen.ensure_one_clock()
+        except ClockError as error:
+            of_pipe = "" if self._whole else "; or price it as a file, if times with another offset follow"
+            raise RideFileError(f"{name}: {error}{of_pipe}") from None
         return moments.astype("datetime64[s]")
 
 
 def _offsets(rides: IO[bytes], kind: Kind, schema: pa.Schema, form: Form) -> Offsets | None:
-    """Returns which offsets the times of a file say; None of a type that has one, and of a pipe.
+    """Returns which offsets the times of a file say; None where they are seen as they are read: of a pipe, for one.
 
     The file stays where it is.
     """
@@ -321,7 +331,7 @@ def _offsets(rides: IO[bytes], kind: Kind, schema: pa.Schema, form: Form) -> Off
     place, found = rides.tell(), Offsets()
     rides.seek(0)
     for batch in _opened(rides, kind, [name])[1]:
-        found = found.plus(offsets_in(_plain(batch.column(0))))
+        found = found.plus(offsets_in(_plain(batch.column(0)), form.time_zone))
     rides.seek(place)
     return found
 
@@ -362,9 +372,9 @@ _FAULTS = (pa.ArrowInvalid, UnicodeDecodeError, OSError, EOFError, zlib.error)
 def _beginning(rides: IO[bytes]) -> bytes:
     """Returns how a file begins, without moving on in it; nothing of a pipe that cannot be looked into."""
     if not rides.seekable():
-        return rides.peek(_HEADER_BYTES) if isinstance(rides, io.BufferedReader) else b""
+        return rides.peek(BEGINNING_BYTES) if isinstance(rides, io.BufferedReader) else b""
     place = rides.tell()
-    beginning = rides.read(_HEADER_BYTES)
+    beginning = rides.read(BEGINNING_BYTES)
     rides.seek(place)
     return beginning
 

@@ -15,7 +15,7 @@ from taxifare.errors import ToldError
 from taxifare.trips.clock import Offsets, from_utc, offsets_in
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, LargePublication, Publication
-from taxifare.trips.table import AS_THEY_ARE, TripTableError, as_trip_table
+from taxifare.trips.table import TripTableError, as_trip_table
 from taxifare.trips.targets import Target
 from taxifare.trips.wholeness import Extent
 
@@ -63,7 +63,7 @@ class Sample:
     Attributes:
         published: The trips.
         share: Which share of what is there they are, 0 to 1; None where that is not known.
-        offsets: Which offsets all pickups say that are there, as far as that is known.
+        offsets: Which offsets all times say that are there, as far as that is known.
     """
 
     published: Publication
@@ -289,7 +289,7 @@ def checked_trips(
     *,
     first_number: int = 0,
     left_out: Mapping[str, int] | None = None,
-    offsets: Mapping[str, Offsets] = AS_THEY_ARE,
+    offsets: Offsets | None = None,
 ) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table with at least one row, see `as_trip_table`.
 
@@ -299,7 +299,7 @@ def checked_trips(
         time_zone: Of the city; None where times are the city's clock already.
         first_number: Where their numbering starts.
         left_out: How many rows were there besides and are no such trips, by reason.
-        offsets: Of whole columns of times, where the rows are a part of what is read.
+        offsets: Of all times of what is read, where the rows are a part of it.
 
     Raises:
         SourceError: There are no rows, or they are not trips; names the origin, the column and the first misfit.
@@ -321,7 +321,7 @@ def checked_month(
     time_zone: str | None,
     *,
     left_out: Mapping[str, int] | None = None,
-    offsets: Mapping[str, Offsets] = AS_THEY_ARE,
+    offsets: Offsets | None = None,
 ) -> pd.DataFrame:
     """Returns rows as read from a source as a trip table of that month: at least one row, all of them in the month.
 
@@ -356,7 +356,7 @@ def _if_they_are_utc(pickups: pd.Series, month: Month, time_zone: str | None) ->
 
 def _if_all_said_utc(pickups: pd.Series, time_zone: str | None) -> str:
     """Returns why times that say UTC were converted from it; nothing where none were."""
-    said = offsets_in(pickups) if time_zone is not None else Offsets()
+    said = offsets_in(pickups, time_zone) if time_zone is not None else Offsets()
     return f"; {said.remark(str(time_zone))}" if said.is_utc_meant else ""
 
 

@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypedDict
 
@@ -25,8 +26,8 @@ from taxifare.texts import nearest
 from taxifare.trips.clock import Offsets, offsets_in, wall_clock
 from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS
 from taxifare.trips.csv_blocks import open_csv
-from taxifare.trips.table import AS_THEY_ARE, TripTableError, check_column_names
-from taxifare.trips.text_files import Wanted, instead_of, undecoded, way_out
+from taxifare.trips.table import TripTableError, check_column_names
+from taxifare.trips.text_files import BEGINNING_BYTES, Wanted, instead_of, undecoded, way_out
 
 Names = Mapping[str, str]
 """What columns of the trip table are called in a file that has names of its own."""
@@ -41,8 +42,6 @@ SAMPLE_ROWS = 1_000
 
 _ROWS_AT_ONCE = 2**18
 _BYTES_OF_A_ROW = 2**7
-
-_BEGINNING_BYTES = 2**13
 
 _MOST_RATIO = 100
 _UNPACKED_AT_LEAST = 2**26
@@ -172,7 +171,7 @@ def _blocks(file: IO[bytes], origin: str, rows_at_once: int) -> Iterator[_Block]
     """Yields a trip file in blocks of about so many rows, see `read_parts`."""
     bytes_at_once = rows_at_once * _BYTES_OF_A_ROW
     if not origin.endswith(".csv"):
-        _ensure_is("parquet" if origin.endswith(".parquet") else "gzip", file.read(_BEGINNING_BYTES), origin)
+        _ensure_is("parquet" if origin.endswith(".parquet") else "gzip", file.read(BEGINNING_BYTES), origin)
         file.seek(0)
     if origin.endswith(".parquet"):
         with reading(origin, "parquet"):
@@ -208,17 +207,15 @@ class Times(TypedDict):
     Attributes:
         rows: How many rows it has.
         span: Its first and last pickup; None where it has no pickup time.
-        offsets: Which offsets its columns of times say.
+        offsets: Which offsets its times say, those of its columns together.
     """
 
     rows: int
     span: list[str] | None
-    offsets: dict[str, Offsets]
+    offsets: Offsets
 
 
-def times_of(
-    file: IO[bytes], origin: str, names: Names, time_zone: str, offsets: Mapping[str, Offsets] = AS_THEY_ARE
-) -> Times:
+def times_of(file: IO[bytes], origin: str, names: Names, time_zone: str, offsets: Offsets | None = None) -> Times:
     """Returns what the times of a trip file are like; only they are read.
 
     Args:
@@ -232,20 +229,19 @@ def times_of(
         SourceError: The file, or its pickups, cannot be read to the end as times.
     """
     wanted = {name: names.get(name, name) for name in _TIMES}
-    rows, times, found = 0, list[Any](), dict.fromkeys(_TIMES, Offsets())
+    rows, times, found = 0, list[Any](), Offsets()
     with reading(f"{origin}: column {wanted['pickup_datetime']}", "times to its end"):
         for batch in _batches_of(file, origin, list(wanted.values())):
             rows += len(batch)
-            for name, theirs in wanted.items():
-                if theirs in batch.schema.names:
-                    column = _decoded(batch.column(theirs))
-                    here = offsets_in(column)
-                    found[name] = found[name].plus(here)
-                    if name == "pickup_datetime" and len(column):
-                        # Whether what they mean can be told is a matter of the whole column.
-                        wall = wall_clock(column, time_zone, offsets.get(name, Offsets(other=here.other))).wall
-                        times += [np.fmin.reduce(wall), np.fmax.reduce(wall)]
-    if not offsets and found["pickup_datetime"].is_utc_meant:  # of which the parts before the first such may not know
+            there = {
+                name: _decoded(batch.column(theirs)) for name, theirs in wanted.items() if theirs in batch.schema.names
+            }
+            here = reduce(Offsets.plus, (offsets_in(column, time_zone) for column in there.values()), Offsets())
+            found = found.plus(here)
+            if len(pickups := there.get("pickup_datetime", ())):
+                wall = wall_clock(pickups, time_zone, offsets or here).wall
+                times += [np.fmin.reduce(wall), np.fmax.reduce(wall)]
+    if offsets is None and found.is_utc_meant:  # of which the parts before the first such may not know
         file.seek(0)
         return times_of(file, origin, names, time_zone, found)
     known = [time for time in times if not np.isnat(time)]

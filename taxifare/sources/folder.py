@@ -13,7 +13,7 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,13 +44,11 @@ from taxifare.sources.places import Found, listed, looked_at, noted, opening
 from taxifare.trips.clock import Offsets
 from taxifare.trips.months import Month, bounds, parse_month
 from taxifare.trips.publication import BasePublication, Publication
-from taxifare.trips.text_files import instead_of
+from taxifare.trips.text_files import BEGINNING_BYTES, instead_of
 from taxifare.trips.wholeness import Extent
 
 _EXAMPLES = 3
 """Of files that are named where there are more."""
-
-_BEGINNING_BYTES = 2**13
 
 _MONTH_CODES = {"%Y": r"(?P<year>[0-9]{4})", "%m": r"(?P<month>0[1-9]|1[0-2])"}
 
@@ -160,17 +158,16 @@ class Folder(TripSource):
         with opening(file) as opened:
             rows, share = read_spread(opened, str(file), dict(self.columns))
         offsets = self._offsets(file)
-        pickups = offsets.get("pickup_datetime", Offsets())
         if month is not None:
             trips = checked_month(rows, month, origin, self.time_zone, offsets=offsets)
             self._ensure_all_within(file, month)
             published = Publication(trips, self._as_read(self._revision(file)), str(file))
-            return Sample(published, share, pickups)
+            return Sample(published, share, offsets or Offsets())
         trips = checked_trips(rows, origin, self.time_zone, offsets=offsets)
         span = self._span_to_end(file)
         if self.first_month is not None and span is not None and span.first >= bounds(self.first_month)[0]:
             raise self._no_earlier(file, span.rides)
-        return Sample(Publication(trips, self.base_revision(), str(file)), share, pickups)
+        return Sample(Publication(trips, self.base_revision(), str(file)), share, offsets or Offsets())
 
     def read_month(self, month: Month) -> Publication:
         """Returns the trips of the month's file.
@@ -274,16 +271,20 @@ class Folder(TripSource):
 
     def _span(self, file: Found) -> Extent | None:
         """Returns how far the pickups in a file go, None where that cannot be told; a changed one is read again."""
-        found = noted(_times_if_any, file, self.notes, self.columns, self.time_zone)
+        found = self._times(file)
         if found is None or found["span"] is None:
             return None
         first, last = map(pd.Timestamp, found["span"])
         return Extent(found["rows"], first, last)
 
-    def _offsets(self, file: Found) -> Mapping[str, Offsets]:
-        """Returns which offsets the columns of times of a file say; none where they cannot be read to its end."""
-        found = noted(_times_if_any, file, self.notes, self.columns, self.time_zone)
-        return {} if found is None else {name: Offsets(*counts) for name, counts in found["offsets"].items()}
+    def _offsets(self, file: Found) -> Offsets | None:
+        """Returns which offsets the times of a file say; None where they cannot be read to its end."""
+        found = self._times(file)
+        return None if found is None else Offsets(*found["offsets"])
+
+    def _times(self, file: Found) -> Times | None:
+        """Returns what the times of a file are like; None where they cannot be read to its end."""
+        return noted(_times_known, file, self.notes, self.columns, self.time_zone)
 
     def _revision(self, file: Found) -> str:
         """Returns the SHA-256 of the file, which is read again only when it has changed.
@@ -478,7 +479,7 @@ def _ensure_written(file: Found, quiet_s: float) -> None:
                 ensure_last_line(opened.read(), str(file))
             except SourceError:
                 opened.seek(0)
-                if (instead := instead_of("CSV", opened.read(_BEGINNING_BYTES))) is None:
+                if (instead := instead_of("CSV", opened.read(BEGINNING_BYTES))) is None:
                     raise
                 raise SourceError(f"{file}: {instead}") from None  # which has no lines, and is not being written
 
@@ -507,7 +508,7 @@ def _times(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) ->
         return times_of(opened, str(file), dict(columns), time_zone)
 
 
-def _times_if_any(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> Times | None:
+def _times_known(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> Times | None:
     """Returns what `_times` does; None for what is no file of trips, which is said where it is read."""
     try:
         return _times(file, columns, time_zone)

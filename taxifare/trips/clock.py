@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from taxifare.texts import counted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -63,17 +65,17 @@ def wall_clock(
 ) -> Clocked:
     """Returns times of a source as the clock in the city showed them.
 
-    Times without offset or zone are the city's clock, and so are those of a column that calls all of its times UTC,
-    in whatever spelling: public files do. Any other offset or zone is converted, and UTC beside another offset as well.
+    Times without offset or zone are the city's clock, and so are those of a file that calls all of its times UTC, in
+    whatever spelling: public files do. Any other offset or zone is converted, and UTC beside another offset as well.
 
     Args:
         times: Timestamps with or without a zone, or text in ISO 8601.
         zone: Of the city; None where times are the city's clock already.
-        offsets: Of all times of the column, where these are a part of it; None: these are all.
+        offsets: Of all times of the file, see `Offsets.ensure_one_clock`; None: these are all.
 
     Raises:
-        ClockError: Values are dates, or no times; or they have offsets and no zone was given; or some have none and all
-            others say UTC, see `Offsets.ensure_one_clock`.
+        ClockError: Values are dates, or no times; or they have offsets and no zone was given; or what they mean cannot
+            be told, where these are all.
 
     >>> rows = pa.array(["2015-03-07T12:00:00-05:00", "2015-03-09T12:00:00-04:00", "2015-03-09T12:00:00Z"])
     >>> [str(time) for time in wall_clock(rows, "America/New_York").wall]
@@ -86,17 +88,18 @@ def wall_clock(
     taxifare.trips.clock.ClockError: expected times of day, received the date '2015-03-07' (the first of 1 such values)
     """
     if not isinstance(times, pa.Array | pa.ChunkedArray):
-        if times.dtype.kind == "M" and getattr(times.dtype, "tz", None) is None:
+        if _is_plain(times):
             return Clocked(times.astype("datetime64[us]").to_numpy(), None)
         times = _as_arrow(times)
+    whole = offsets_in(times, zone) if offsets is None else offsets
     if pa.types.is_timestamp(times.type):
-        return _of_timestamps(times, zone, is_safe=times.type.unit != "ns")
+        return _of_timestamps(times, zone, whole, is_safe=times.type.unit != "ns")
     text = times.cast(pa.string())
     _ensure_none_is_date(text)
-    offsets = offsets_in(text) if offsets is None else offsets
-    clocked = _of_text(text, zone, offsets)
+    clocked = _of_text(text, zone, whole)
     _ensure_all_read(clocked.wall, text)
-    offsets.ensure_one_clock()
+    if offsets is None:
+        whole.ensure_one_clock()
     return clocked
 
 
@@ -106,7 +109,7 @@ def wall_clock_if_any(times: "pa.Array | pa.ChunkedArray", zone: str | None, off
     Args:
         times: Timestamps with or without a zone, or text in ISO 8601; numbers and dates are no times.
         zone: Of the city; None where times are the city's clock already.
-        offsets: Of all times of the column.
+        offsets: Of all times of the file.
 
     Raises:
         ClockError: Times have offsets and no zone was given.
@@ -116,18 +119,18 @@ def wall_clock_if_any(times: "pa.Array | pa.ChunkedArray", zone: str | None, off
     ['2015-03-09T08:00:00.000000', 'NaT', 'NaT', 'NaT']
     """
     if pa.types.is_timestamp(times.type):
-        return _of_timestamps(times, zone, is_safe=False).wall
+        return _of_timestamps(times, zone, offsets, is_safe=False).wall
     if not pa.types.is_string(times.type):
         return np.full(len(times), _UNKNOWN)
     return _of_text(times, zone, offsets).wall
 
 
 class Offsets(NamedTuple):
-    """How many times of a column say which offset from UTC.
+    """How many times of a file say which offset from UTC.
 
     Attributes:
         without: Say none.
-        utc: Call themselves UTC, in whatever spelling.
+        utc: Call themselves UTC, in whatever spelling, and the city's clock showed another time then.
         other: Have another offset or zone.
     """
 
@@ -136,7 +139,7 @@ class Offsets(NamedTuple):
     other: int = 0
 
     def plus(self, more: "Offsets") -> "Offsets":
-        """Returns the offsets of both parts of a column."""
+        """Returns the offsets of two columns, or of two parts of one."""
         return Offsets(self.without + more.without, self.utc + more.utc, self.other + more.other)
 
     @property
@@ -154,14 +157,14 @@ class Offsets(NamedTuple):
         >>> Offsets(without=3, utc=2).ensure_one_clock()
         Traceback (most recent call last):
         ...
-        taxifare.trips.clock.ClockError: expected times all of which say UTC, or none, received 2 that do and 3 without
-        an offset: ...
+        taxifare.trips.clock.ClockError: expected times that are all in UTC or all without an offset, received 2 in UTC
+        and 3 without one: ...
         """
         if self.without and self.utc and not self.other:
             raise ClockError(
-                f"expected times all of which say UTC, or none, received {self.utc:,} that do and {self.without:,} "
-                "without an offset: whether both are the city's clock cannot be told. Write all as it showed them, or "
-                "all with its offset, as in 12:00-05:00"
+                f"expected times that are all in UTC or all without an offset, received {self.utc:,} in UTC and "
+                f"{self.without:,} without one: whether both are the city's clock cannot be told. Write all of them as "
+                "it showed them, or all with its offset, as in 12:00-05:00"
             )
 
     def remark(self, city: str) -> str | None:
@@ -175,7 +178,7 @@ class Offsets(NamedTuple):
         """
         if self.is_utc_meant:
             return (
-                f"{_rows(self.utc)} in UTC {_were(self.utc)} converted from it, because {self.other:,} "
+                f"{counted(self.utc, 'times')} in UTC {_were(self.utc)} converted from it, because {self.other:,} "
                 f"{'has' if self.other == 1 else 'have'} another offset: if all said UTC, they would be taken for the "
                 f"clock of {city}"
             )
@@ -186,41 +189,57 @@ class Offsets(NamedTuple):
             )
         if self.without and self.other:
             return (
-                f"{_rows(self.without)} without an offset {_were(self.without)} taken for the clock of {city}, and "
-                f"{self.other:,} with one {_were(self.other)} converted"
+                f"{counted(self.without, 'times')} without an offset {_were(self.without)} taken for the clock of "
+                f"{city}, and {self.other:,} with one {_were(self.other)} converted"
             )
         return None
-
-
-def _rows(times: int) -> str:
-    return "1 time" if times == 1 else f"{times:,} times"
 
 
 def _were(times: int) -> str:
     return "was" if times == 1 else "were"
 
 
-def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray") -> Offsets:
-    """Returns which offsets the times of a column say, or those of a part of it; what is no time does not count.
+def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None) -> Offsets:
+    """Returns which offsets the times of a column say, or those of a part of it.
 
-    >>> offsets_in(pa.array(["2015-03-09T12:00:00Z", "2015-03-09 12:00", "noon", None]))
+    What is no time does not count, nor does one in UTC of when the city's clock is UTC: it means the same either way.
+
+    Args:
+        times: As for `wall_clock`.
+        zone: Of the city; None where that is not known.
+
+    >>> offsets_in(pa.array(["2015-03-09T12:00:00Z", "2015-03-09 12:00", "noon", None]), "America/New_York")
     Offsets(without=1, utc=1, other=0)
+    >>> offsets_in(pa.array(["2015-01-09T12:00:00Z", "2015-07-09T12:00:00+01:00"]), "Europe/London")
+    Offsets(without=0, utc=0, other=1)
     """
     if not isinstance(times, pa.Array | pa.ChunkedArray):
+        if _is_plain(times):
+            return Offsets(without=int(times.count()))
         times = _as_arrow(times)
     if pa.types.is_timestamp(times.type):
-        count, zone = len(times) - times.null_count, times.type.tz
-        if zone is None:
+        count, told_in = len(times) - times.null_count, times.type.tz
+        if told_in is None:
             return Offsets(without=count)
-        return Offsets(utc=count) if _is_utc(zone) else Offsets(other=count)
+        if not _is_utc(told_in):
+            return Offsets(other=count)
+        in_utc = times.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
+        return Offsets(utc=count - _alike(in_utc, zone))
     text = times.cast(pa.string())
     bare, labelled = _bare(text), _is_labelled(text)
     offset = _matching(bare, _OFFSET)
     alone = pc.replace_substring_regex(bare, _OFFSET, r"\1") if pc.any(offset).as_py() else bare
-    is_time = pa.array(~np.isnat(_parsed(alone, is_utc=False)))
+    wall = _parsed(alone, is_utc=False)
+    is_time = pa.array(~np.isnat(wall))
     utc = pc.and_(is_time, pc.or_(labelled, pc.and_(offset, _matching(bare, _UTC_OFFSET))))
-    told = _total(pc.and_(is_time, pc.or_(labelled, offset)))
-    return Offsets(_total(is_time) - told, _total(utc), told - _total(utc))
+    told, in_utc = _total(pc.and_(is_time, pc.or_(labelled, offset))), _total(utc)
+    alike = _alike(wall[utc.to_numpy(zero_copy_only=False)], zone) if in_utc else 0
+    return Offsets(_total(is_time) - told, in_utc - alike, told - in_utc)
+
+
+def _alike(instants: Moments, zone: str | None) -> int:
+    """Returns at how many instants in UTC the city's clock showed just that; none where its zone is not known."""
+    return 0 if zone is None else int(np.count_nonzero(from_utc(instants, zone) == instants))
 
 
 def on_pickups_clock(pickups: Clocked, dropoffs: Clocked, zone: str) -> Moments:
@@ -339,6 +358,11 @@ def _took(pickups: Moments, dropoffs: Moments) -> npt.NDArray[np.timedelta64]:
     return np.where(np.isnat(shortest), np.fmax.reduce(took), single)
 
 
+def _is_plain(values: "pd.Series") -> bool:
+    """Whether a column is of times without a zone, and not of text."""
+    return values.dtype.kind == "M" and getattr(values.dtype, "tz", None) is None
+
+
 def _as_arrow(values: "pd.Series") -> pa.ChunkedArray:
     """Returns the values as timestamps with their zone, or as text."""
     if getattr(values.dtype, "tz", None) is None:
@@ -361,11 +385,11 @@ def _on_the_wall(instants: Moments, zone: str | None) -> Moments:
     return from_utc(instants, zone)
 
 
-def _of_timestamps(times: Any, zone: str | None, *, is_safe: bool) -> Clocked:
+def _of_timestamps(times: Any, zone: str | None, offsets: Offsets, *, is_safe: bool) -> Clocked:
     """Returns the times of a column of timestamps; see `wall_clock`."""
     in_utc = times.cast(pa.timestamp("us"), safe=is_safe)
     instants: Moments = np.asarray(in_utc.to_numpy(zero_copy_only=False))
-    if times.type.tz is None or _is_utc(times.type.tz):
+    if times.type.tz is None or (_is_utc(times.type.tz) and not offsets.other):
         return Clocked(instants, None)
     return Clocked(_on_the_wall(instants, zone), instants)
 

@@ -1,13 +1,15 @@
 """The trip table: the types of its columns, and the one function that lets rows into it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from taxifare.trips.clock import Clocked, ClockError, Offsets, on_pickups_clock, wall_clock
+from taxifare.trips.clock import Clocked, ClockError, Offsets, offsets_in, on_pickups_clock, wall_clock
 from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS, Column, Kind
 from taxifare.trips.text_files import NUMBERS_AS_IN, as_named, own_names
 
@@ -31,9 +33,6 @@ _NONE: Mapping[str, str] = {}
 _EXAMPLES = 20
 """Of columns that are named where there are more."""
 
-AS_THEY_ARE: Mapping[str, Offsets] = {}
-"""The offsets of columns all of which is at hand."""
-
 _FEWEST_TIMES = 10
 """So many pickups that are all at midnight are dates."""
 
@@ -46,13 +45,13 @@ def as_trip_table(
     *,
     first_number: int = 0,
     time_zone: str | None = None,
-    offsets: Mapping[str, Offsets] = AS_THEY_ARE,
+    offsets: Offsets | None = None,
 ) -> pd.DataFrame:
     """Returns the rows as a trip table: the columns of `TRIP_COLUMNS` in order and type, sorted by pickup time.
 
     Nothing is repaired: a value that does not fit its column's type is an error. Times become the clock's on the wall,
-    see `clock`; a column that calls all of its times UTC is not shifted, because public files write New York
-    wall-clock time and call it so. `key` is numbered from the sorted rows where the source has none;
+    see `clock`; where all of them are called UTC they are not shifted, because public files write New York wall-clock
+    time and call it so. `key` is numbered from the sorted rows where the source has none;
     `dropoff_datetime` is null where the source has none, and where the clock leaves open how long a ride took.
 
     Args:
@@ -60,7 +59,7 @@ def as_trip_table(
         origin: Where the rows come from (a file, a table), for error messages.
         first_number: Where the numbering starts: of a part of a file, with the rows before it.
         time_zone: Of the city; None where the times are as a trip table has them.
-        offsets: Of whole columns of times, where the rows are a part of what is read.
+        offsets: Of all times of what is read, where the rows are a part of it; None: they are all.
 
     Returns:
         A new frame with a fresh index; ties in pickup time keep the source's order.
@@ -153,15 +152,16 @@ def _other_than_times(frame: pd.DataFrame, origin: str) -> dict[str, pd.Series]:
     return found
 
 
-def _times(
-    frame: pd.DataFrame, origin: str, time_zone: str | None, offsets: Mapping[str, Offsets]
-) -> dict[str, pd.Series]:
+def _times(frame: pd.DataFrame, origin: str, time_zone: str | None, offsets: Offsets | None) -> dict[str, pd.Series]:
     """Returns the columns of times, by the clock on the wall."""
     columns = [column for column in TRIP_COLUMNS if column.kind == "timestamp" and column.name in frame.columns]
-    clocked = {
-        column.name: _clocked(frame[column.name], column, origin, time_zone, offsets.get(column.name))
-        for column in columns
-    }
+    if offsets is None:
+        offsets = reduce(Offsets.plus, (_offsets(frame[column.name], column, origin, time_zone) for column in columns))
+    clocked = {column.name: _clocked(frame[column.name], column, origin, time_zone, offsets) for column in columns}
+    try:
+        offsets.ensure_one_clock()
+    except ClockError as error:
+        raise TripTableError(f"{origin}: {' and '.join(clocked)}: {error}") from None
     walls = {name: times.wall for name, times in clocked.items()}
     pickups = walls["pickup_datetime"]
     # Most are told from dates by the first few; those that are not cost a pass over all.
@@ -177,24 +177,34 @@ def _times(
     return {name: pd.Series(wall, index=frame.index, dtype=DTYPES["timestamp"]) for name, wall in walls.items()}
 
 
-def _clocked(values: pd.Series, column: Column, origin: str, time_zone: str | None, offsets: Offsets | None) -> Clocked:
+def _clocked(values: pd.Series, column: Column, origin: str, time_zone: str | None, offsets: Offsets) -> Clocked:
     """Returns a column of times, or raises with the first that is none."""
-    try:
+    with _reading(values, column, origin):
         clocked = wall_clock(values, time_zone, offsets)
-    except ClockError as error:
-        raise TripTableError(f"{origin}: column {column.name}: {error}") from None
-    except _FAULTS as error:
-        raise _not_converted(values, column, origin, error) from error
     _ensure_no_nulls(int(np.isnat(clocked.wall).sum()), column, origin)
     return clocked
 
 
-def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
-    """Returns the values in the column's type, or raises with the first value that does not fit."""
+def _offsets(values: pd.Series, column: Column, origin: str, time_zone: str | None) -> Offsets:
+    with _reading(values, column, origin):
+        return offsets_in(values, time_zone)
+
+
+@contextmanager
+def _reading(values: pd.Series, column: Column, origin: str) -> Iterator[None]:
+    """Raises with the first value that does not fit the column, where something fails because of one."""
     try:
-        converted = _converted(values, column.kind)
+        yield
+    except ClockError as error:
+        raise TripTableError(f"{origin}: column {column.name}: {error}") from None
     except _FAULTS as error:
         raise _not_converted(values, column, origin, error) from error
+
+
+def _as_column(values: pd.Series, column: Column, origin: str) -> pd.Series:
+    """Returns the values in the column's type, or raises with the first value that does not fit."""
+    with _reading(values, column, origin):
+        converted = _converted(values, column.kind)
     is_null = converted.isna()
     nulls = int(is_null.sum())
     if not nulls:

@@ -29,7 +29,8 @@ _INSTEAD = {
 }
 """What files begin with that are something else, whatever their names say."""
 
-_LOOKED_AT = 2**13
+BEGINNING_BYTES = 2**13
+"""So much of a file says what it is, the whole header of a CSV with it."""
 
 
 def is_page(content: bytes) -> bool:
@@ -58,7 +59,7 @@ def instead_of(wanted: Wanted, beginning: bytes) -> str | None:
 
     Args:
         wanted: What its name says.
-        beginning: The file, or its first few thousand bytes, with the whole header of a CSV.
+        beginning: The file, or its first `BEGINNING_BYTES`.
     """
     begins = _BEGINS.get(wanted)
     if begins is not None and beginning.startswith(begins):
@@ -80,7 +81,7 @@ def _recognized(beginning: bytes) -> str | None:
 
 def _text(beginning: bytes) -> str | None:
     """Returns that a file is a text, None where it is none."""
-    some = beginning[:_LOOKED_AT]
+    some = beginning[:BEGINNING_BYTES]
     if not some or b"\0" in some or b"\n" not in some:
         return None
     return f"a text that begins {_shown(some)}: if it is CSV, end its name in .csv"
@@ -98,7 +99,7 @@ def _instead_of_text(beginning: bytes) -> str | None:
     if b"\r" in header:
         return "expected lines that end with LF or CRLF, received lines that end with CR alone"
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(beginning[:_LOOKED_AT])  # it may end within a character
+        codecs.getincrementaldecoder("utf-8")().decode(beginning[:BEGINNING_BYTES])  # it may end within a character
     except UnicodeDecodeError as error:
         return f"expected CSV in UTF-8, {undecoded(error)}: write it in UTF-8"
     separator = max(b";", b"\t", b"|", key=header.count)
@@ -112,7 +113,7 @@ def _instead_of_text(beginning: bytes) -> str | None:
 
 
 def undecoded(error: UnicodeDecodeError) -> str:
-    r"""Returns which byte a text has that is none of UTF-8, and what stands before it."""
+    """Returns which byte a text has that is none of UTF-8, and what stands before it."""
     before = error.object[max(0, error.start - 20) : error.start].decode("ascii", "backslashreplace")
     return f"received the byte {error.object[error.start]:#x} after {before!r}"
 
@@ -165,9 +166,9 @@ def own_names(missing: Sequence[str], present: Iterable[object], in_force: Mappi
     free = [name for name in map(str, present) if name not in in_force.values()]
     kept = {ours: theirs for ours, theirs in in_force.items() if ours not in missing}
     known = [name for name in COLUMN_NAMES if name not in kept]
-    if meant := mapping(missing, free, known):
+    if meant := _mapping(missing, free, known):
         return f"did you mean TRIP_COLUMNS={_pairs(kept | meant)}?"
-    if not missing or not (others := unknown(free, known)):
+    if not missing or not (others := _unknown(free, known)):
         return None
     if not kept:
         return "if your columns have other names, map them in TRIP_COLUMNS, as in fare_amount=price"
@@ -179,14 +180,14 @@ def _pairs(names: Mapping[str, str]) -> str:
     return ",".join(f"{ours}={theirs}" for ours, theirs in names.items())
 
 
-def mapping(missing: Iterable[str], present: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+def _mapping(missing: Iterable[str], present: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """Returns which columns that are there may be which of the trip table, by our names.
 
     A column that is wanted may be any that is called much like it; every other one of the trip table only one that
     has the same words in its name. None is meant twice.
 
     >>> known = ["key", "pickup_longitude", "dropoff_longitude", "fare_amount"]
-    >>> mapping(["pickup_longitude", "dropoff_longitude"], ["Key", "longitud_pickup", "fare_amount"], known)
+    >>> _mapping(["pickup_longitude", "dropoff_longitude"], ["Key", "longitud_pickup", "fare_amount"], known)
     {'key': 'Key', 'pickup_longitude': 'longitud_pickup'}
 
     Args:
@@ -194,7 +195,7 @@ def mapping(missing: Iterable[str], present: Sequence[str], known: Sequence[str]
         present: The columns that are there.
         known: The columns of the trip table, in its order; they are not meant for others.
     """
-    free, found, wanted = unknown(present, known), dict[str, str](), list(missing)
+    free, found, wanted = _unknown(present, known), dict[str, str](), list(missing)
     for is_meant in (same_words, lambda name, free: nearest(name, free) if name in wanted else None):
         for name in known:
             if name not in present and name not in found and (theirs := is_meant(name, free)) is not None:
@@ -203,7 +204,7 @@ def mapping(missing: Iterable[str], present: Sequence[str], known: Sequence[str]
     return {name: found[name] for name in known if name in found}
 
 
-def unknown(present: Iterable[object], known: Collection[str]) -> list[str]:
+def _unknown(present: Iterable[object], known: Collection[str]) -> list[str]:
     """Returns the columns that mean nothing known, and are not called so by a blank around the name alone.
 
     What TRIP_COLUMNS cannot name is not among them: it has commas between names, and `#` begins a comment.

@@ -356,7 +356,7 @@ def test_times_without_an_offset_beside_utc_are_said_wherever_in_the_file_they_a
     )
     found = findings(settings_of(folder))["newest month" if file == "taxi_2024_02.csv" else "base years"]
     assert not found.is_well
-    assert "expected times all of which say UTC, or none, received 1 that do and 1,499 without an offset" in found.says
+    assert "all in UTC or all without an offset, received 1 in UTC and 1,499 without one" in found.says
 
 
 @pytest.mark.parametrize(
@@ -381,6 +381,16 @@ def test_how_times_were_taken_is_said_where_they_can_be_taken_in_another_way(
     found = findings(settings_of(folder))["base years"]
     assert found.is_well, found.says
     assert said in found.says
+
+
+def test_how_times_were_taken_is_said_beside_what_is_wrong_too(folder: Path) -> None:
+    in_cents = EARLIER.assign(
+        pickup_datetime=EARLIER["pickup_datetime"].astype(str) + " UTC", fare_amount=EARLIER["fare_amount"] * 1_000
+    )
+    in_cents.to_csv(folder / "trips" / "taxi_base_2022.csv", index=False)
+    found = findings(settings_of(folder))["base years"]
+    assert not found.is_well
+    assert "its times say UTC and were taken for the clock of Saint-Denis" in found.says
 
 
 def test_a_month_of_which_the_source_cannot_tell_is_said_once(folder: Path) -> None:

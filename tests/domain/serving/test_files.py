@@ -255,7 +255,8 @@ def test_a_month_s_file_that_a_source_reads_is_priced_as_it_is(
     """
     month = pd.concat([made.trips] * (70_000 // len(made.trips) + 1), ignore_index=True)
     month["pickup_datetime"] = month["pickup_datetime"].dt.floor("s")
-    theirs = month.assign(pickup_datetime=write(month["pickup_datetime"])).rename(columns=dict(OWN.columns))
+    times = {name: write(month[name]) for name in ("pickup_datetime", "dropoff_datetime")}
+    theirs = month.assign(**times).rename(columns=dict(OWN.columns))
     place = tmp_path / f"taxi_2015_01.{kind}"
     theirs.to_csv(place, index=False) if kind == "csv" else theirs.to_parquet(place, index=False)
     source = Folder(UPath(tmp_path), columns=OWN.columns, time_zone="America/New_York")
@@ -277,9 +278,10 @@ def test_times_without_an_offset_beside_utc_are_no_file_of_rides(bundle: Bundle,
     lines = [HEADING, *[GOOD] * 100_000, GOOD.replace("18:05:00", "18:05:00Z"), GOOD.replace("18:05:00", "soon Z")]
     content = "\n".join([*lines, ""]).encode()
     rides = io.BufferedReader(Unseekable(content)) if as_pipe else io.BytesIO(content)
-    said = "pickup_datetime: expected times all of which say UTC, or none, received 1 that do and [0-9,]+ without an"
-    with pytest.raises(RideFileError, match=said):
+    said = "pickup_datetime: expected times that are all in UTC or all without an offset, received 1 in UTC and [0-9,]+"
+    with pytest.raises(RideFileError, match=said) as refusal:
         score(rides, io.BytesIO(), "csv", bundle, OURS_IN_NEW_YORK)
+    assert ("price it as a file, if times with another offset follow" in str(refusal.value)) is as_pipe
 
 
 class Unseekable(io.RawIOBase):

@@ -112,7 +112,6 @@ def test_the_same_instants_in_any_offset_are_the_same_times(told: list[tuple[dat
         (["2015-03-07 12:00-05:00", "2015-03-07 12:00+25:00"], "expected timestamp, received '2015-03-07 12:00+25:00'"),
         (["2015-03-07Z", "2015-03-08Z"], "received '2015-03-07Z'"),
         (["2015-03-07 12:00:00-05:00:00"] * 2, "expected timestamp, received '2015-03-07 12:00:00-05:00:00'"),
-        (["20150307T120000Z", "2015-03-07 12:00"], "which say UTC, or none, received 1 that do and 1 without"),
         ([1425747600], "expected timestamp, received '1425747600'"),
     ],
     ids=str,
@@ -128,7 +127,54 @@ def test_what_is_no_time_of_day_is_refused(times: list[Any], told: str) -> None:
 )
 def test_what_is_no_time_says_nothing_of_what_the_others_mean(wrong: str | None) -> None:
     """Four cells with an impossible date and an offset moved 396 rides by hours; four of "noon 12:00" refused them."""
-    assert offsets_in(pa.array(["2015-03-07 12:00:00Z", wrong])) == Offsets(utc=1)
+    assert offsets_in(pa.array(["2015-03-07 12:00:00Z", wrong]), NEW_YORK) == Offsets(utc=1)
+
+
+def clocks(pickups: Any, dropoffs: Any = None, zone: str = NEW_YORK) -> list[str]:
+    """All times of a table of such rides, pickups first."""
+    trips = as_trip_table(rides(pickups, dropoffs), "trips.csv", time_zone=zone)
+    return [f"{time:%m-%d %H:%M}" for name in ("pickup_datetime", "dropoff_datetime") for time in trips[name].dropna()]
+
+
+@pytest.mark.parametrize(
+    ("pickups", "dropoffs", "said"),
+    [
+        (
+            ["20150307T120000Z", "2015-03-07 12:00"],
+            None,
+            "pickup_datetime: expected times .* received 1 in UTC and 1 w",
+        ),
+        (
+            ["2015-03-07 12:00", "2015-03-07 13:00"],
+            ["2015-03-07T17:20:00Z", "2015-03-07T18:20:00Z"],
+            "trips.csv: pickup_datetime and dropoff_datetime: expected times .* received 2 in UTC and 2 without one",
+        ),
+    ],
+    ids=["of pickups", "of pickups and drop-offs"],
+)
+def test_times_of_which_some_say_utc_and_the_rest_nothing_are_refused(pickups: Any, dropoffs: Any, said: str) -> None:
+    """Rides that began by the city's clock and ended in UTC took five hours, and were called "in seconds"."""
+    with pytest.raises(TripTableError, match=said):
+        as_trip_table(rides(pickups, dropoffs), "trips.csv", time_zone=NEW_YORK)
+
+
+@pytest.mark.parametrize("as_column", [list, lambda times: pd.to_datetime(pd.Series(times))], ids=["text", "typed"])
+def test_an_offset_in_one_column_says_that_utc_is_meant_in_the_other(as_column: Any) -> None:
+    pickups, dropoffs = as_column(["2015-03-07T17:00:00Z"]), as_column(["2015-03-07T12:20:00-05:00"])
+    assert clocks(pickups, dropoffs) == ["03-07 12:00", "03-07 12:20"]
+    assert clocks(pickups) == ["03-07 17:00"]
+
+
+@pytest.mark.parametrize("in_utc", ["+00:00", "Z", " UTC"])
+def test_utc_is_as_good_as_no_offset_while_the_citys_clock_is_utc(in_utc: str) -> None:
+    """A January of London, half with `+00:00`, was refused, and one all in UTC remarked upon for ever."""
+    january = [f"2015-01-09 12:00:00{in_utc}", "2015-01-09 13:00:00"]
+    assert clocks(january, zone="Europe/London") == ["01-09 12:00", "01-09 13:00"]
+    assert offsets_in(pa.array(january), "Europe/London") == Offsets(without=1)
+    typed = pa.array(pd.to_datetime(january[:1], utc=True))
+    assert offsets_in(typed, "Europe/London") == Offsets()
+    with pytest.raises(TripTableError, match="received 1 in UTC and 1 without one"):
+        clocks([time.replace("-01-", "-07-") for time in january], zone="Europe/London")
 
 
 def test_pickups_that_are_midnights_are_dates() -> None:
