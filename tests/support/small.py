@@ -1,11 +1,13 @@
 """Months small enough to train on in a second: the simulated city with few trips, the network with few epochs."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import cloudpickle
 import numpy.typing as npt
 import pandas as pd
 import pytest
@@ -40,6 +42,9 @@ trains, loads or asks a network traces it anew, which for this one takes half as
 @contextmanager
 def plain_networks() -> Iterator[None]:
     """New networks of this process are plain ones, for tests of what is done with networks, not of networks."""
+    # A model holds the functions that it is asked through, and is asked where there are no tests, too: an installation
+    # that went on with one found no tests.support, and its months could not be scored.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("taxifare.training.from_random_weights.ARCHITECTURES", {0: PLAIN_NETWORK})
         patch.setattr("taxifare.model.fitting.quote", _quote_untraced)
