@@ -8,7 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -209,6 +212,28 @@ def fit(
     return TrainingHistory(tuple(epochs), best.number, seconds, sum(training.counts), learning_rate, batch_size)
 
 
+@contextmanager
+def on_a_bench(network: "keras.Model") -> "Iterator[keras.Model]":
+    """Yields a network to train in place of one of the same configuration, which is then left in its state.
+
+    What is yielded stays in this process with its graph, for the next of the configuration: making that takes a second,
+    and renewing a small network with it a twentieth of one. Where training fails, the network is left as it was.
+    """
+    bench, turn = _bench(network.to_json())
+    with turn:
+        restore(bench, state_of(network))
+        yield bench
+        restore(network, state_of(bench))
+
+
+@lru_cache(maxsize=3)  # as many as a replay keeps lineages
+def _bench(configuration: str) -> "tuple[keras.Model, Lock]":
+    """Returns a network of a configuration, and whose turn it is."""
+    import keras
+
+    return keras.models.model_from_json(configuration), Lock()
+
+
 def peak_memory_mib() -> float:
     """Returns the most memory that this process has held so far, MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -233,7 +258,7 @@ def _learner(network: "keras.Model") -> "Callable[[Matrix, Vector, npt.NDArray[n
 
     It is one graph for all steps: `keras.Model.fit` takes a third longer, for it returns to Python between steps
     and leaves the gradients of tables sparse, which Adam then adds up twice, for its mean and for its variance.
-    It stays with the network: a replay renews the same one again and again.
+    It stays with the network, see `on_a_bench`.
     """
     import tensorflow as tf
 

@@ -15,7 +15,8 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ class LoadedModel:
 
     @property
     def network(self) -> "keras.Model":
-        """The Keras network with its optimizer, to go on training from; a private copy each time it is loaded."""
+        """The Keras network with its optimizer, to go on training from where the model is a copy of its own."""
         network: keras.Model = self.model.unwrap_python_model().network
         return network
 
@@ -139,13 +140,35 @@ def log_packed(
         )
 
 
-def unpacked(mlflow: Any, path: str, content: Content) -> LoadedModel:
-    """Returns the packed model in a local folder; whatever a damaged one raises passes through."""
+@dataclass(frozen=True)
+class Packed:
+    """A packed model.
+
+    Attributes:
+        content: What it is, which its files have been found to be.
+        folder: Where these are.
+        mlflow: MLflow's module, set to the store.
+    """
+
+    content: Content
+    folder: str = field(compare=False)
+    mlflow: Any = field(compare=False, repr=False)
+
+
+def unpacked(packed: Packed) -> LoadedModel:
+    """Returns the model; whatever a damaged one raises passes through."""
     load_tensorflow()
-    model = mlflow.pyfunc.load_model(path)
+    model = packed.mlflow.pyfunc.load_model(packed.folder)
     metadata = model.metadata.metadata
     exposure = tuple(Exposure.model_validate(entry) for entry in metadata["exposure"])
-    return LoadedModel(content, model, exposure, tuple(metadata["features"]), float(metadata["correction_share"]))
+    features, share = tuple(metadata["features"]), float(metadata["correction_share"])
+    return LoadedModel(packed.content, model, exposure, features, share)
+
+
+@lru_cache(maxsize=3)  # those of a month: production, what it replaced, and the candidate
+def unpacked_once(packed: Packed) -> LoadedModel:
+    """Returns what `unpacked` does, in this process the same one for the same content: nobody may change it."""
+    return unpacked(packed)
 
 
 def _pyfunc_model(city: City, correction_share: float) -> Any:

@@ -18,7 +18,7 @@ from taxifare.buckets import EXTRAS
 from taxifare.digests import digest_of_files
 from taxifare.model.contents import Content, Contents, NotOnRecordError
 from taxifare.model.exposure import Exposure
-from taxifare.model.packaging import LoadedModel, VersionUnusableError, log_packed, unpacked
+from taxifare.model.packaging import LoadedModel, Packed, VersionUnusableError, log_packed, unpacked, unpacked_once
 from taxifare.model.runs import Runs
 from taxifare.model.store import (
     MlflowStore,
@@ -302,16 +302,28 @@ class ModelRegistry:
             return content
 
     def load(self, version: str) -> LoadedModel:
-        """Returns the registered version, loaded from its saved weights; its files are verified before they are read.
+        """Returns a copy of the registered version, loaded from its saved weights, for whoever trains on with it.
+
+        Its files are verified before they are read.
 
         Raises:
             NotOnRecordError: Nobody has recorded what it is.
             VersionUnusableError: The version exists but its files are others, or cannot be loaded.
         """
+        return self._unpacked(version, unpacked)
+
+    def load_once(self, version: str) -> LoadedModel:
+        """Returns the registered version, for whoever only asks it: all of this process share it, and what is traced.
+
+        Its files are verified each time; raises what `load` does.
+        """
+        return self._unpacked(version, unpacked_once)
+
+    def _unpacked(self, version: str, unpack: Callable[[Packed], LoadedModel]) -> LoadedModel:
         with self._verified_files_of(version) as (folder, content):
             # Whatever a damaged model raises while it is unpickled means the same: this version cannot be used.
             try:
-                return unpacked(self.store.mlflow, str(folder), content)
+                return unpack(Packed(content, str(folder), self.store.mlflow))
             except Exception as error:
                 raise VersionUnusableError(f"version {version} cannot be loaded: {error}") from error
 

@@ -128,7 +128,7 @@ class LakePublisher:
         if known is not None and self._is_whole(known):
             return known
         on_making()
-        model = self._registry.load(version)
+        model = self._registry.load_once(version)
         digest = make_bundle(model, self._settings, self._bundles)
         place = in_force.made_for(self._settings.lake, model.content.files_digest)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ def appraise_production(
     with registry.runs.open(f"{run_tags['asset']} {trips.edition.subject}", run_tags) as run_id:
         registry.runs.log(run_id, params=facts_of(trips) | {"context": "evaluation", "model_version": version})
         try:
-            model = registry.load(version)
+            model = registry.load_once(version)
             appraisal = appraise(trips, model, registry, settings, run_id)
         except VersionUnusableError as error:
             return Appraisal(version=version, fault=str(error))
@@ -70,7 +70,7 @@ def _hindsight(trips: Trips, production: LoadedModel, replaced: str, registry: M
     validation = trips.validation
     actual = validation["target"].to_numpy(np.float64)
     try:
-        before = registry.load(replaced).predict(validation)
+        before = registry.load_once(replaced).predict(validation)
     except (VersionUnusableError, NotOnRecordError) as error:
         _log.warning("production cannot be held against version %s, which it replaced: %s", replaced, error)
         return None

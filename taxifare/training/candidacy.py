@@ -122,7 +122,7 @@ def _with_month(
     )
     validation = month.trips.validation
     production, candidate = (
-        registry.load(version).predict(validation) for version in (record.production, renewed.version)
+        registry.load_once(version).predict(validation) for version in (record.production, renewed.version)
     )
     return renewed.record.with_gains(sliced_gains(production, candidate, validation, settings.city_facts))
 

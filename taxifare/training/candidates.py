@@ -126,7 +126,7 @@ def candidate_of(
         else:
             version, parent_version = known.version, known.tags.get("parent_version")
             registry.runs.log(run_id, params={**facts, "context": "reuse"})
-        kept = _closer(registry.load(version), rival, trips.validation, registry)
+        kept = _closer(registry.load_once(version), rival, trips.validation, registry)
         _tell_what_was_kept(version, kept.version, registry)
         registry.runs.log(run_id, params={"model_version": kept.version, "lesson_version": version})
         appraisal = appraise(trips, kept, registry, settings, run_id)
@@ -142,7 +142,7 @@ def _closer(model: LoadedModel, rival: Rival | None, trips: pd.DataFrame, regist
         return model
     actual = trips["target"].to_numpy(np.float64)
     is_closer = paired_gains(rival.predicted, model.predict(trips), actual).mean() > 0
-    return model if is_closer else registry.load(rival.version)
+    return model if is_closer else registry.load_once(rival.version)
 
 
 def _tell_what_was_kept(version: str, kept_version: str, registry: ModelRegistry) -> None:

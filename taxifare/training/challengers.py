@@ -26,7 +26,7 @@ import pandas as pd
 from taxifare.gate.scores import Interval, mean_interval
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import Exposure, exposure_of, union_of
-from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit
+from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit, on_a_bench
 from taxifare.settings import ChallengerName, TrainingSettings
 from taxifare.training.from_random_weights import arrays_of, fit_from_scratch, held_errors
 from taxifare.trips.editions import Trips
@@ -331,19 +331,20 @@ def warm(lesson: Lesson, parent: Parent, settings: TrainingSettings, on_epoch: O
     """Returns the parent, trained on with the whole lesson."""
     started, network = time.perf_counter(), parent.network
     features, targets = arrays_of(lesson.trips, settings)
-    history = fit(
-        network,
-        InMemory(features, targets, ~lesson.is_held),
-        features[lesson.is_held],
-        targets[lesson.is_held],
-        learning_rate=RENEWAL.learning_rate,
-        batch_size=RENEWAL.batch_size,
-        patience=settings.patience,
-        max_epochs=RENEWAL.epochs,
-        seed=settings.seed,
-        on_epoch=_named("warm", on_epoch),
-    )
-    errors, share = held_errors(network, features[lesson.is_held], targets[lesson.is_held])
+    with on_a_bench(network) as bench:
+        history = fit(
+            bench,
+            InMemory(features, targets, ~lesson.is_held),
+            features[lesson.is_held],
+            targets[lesson.is_held],
+            learning_rate=RENEWAL.learning_rate,
+            batch_size=RENEWAL.batch_size,
+            patience=settings.patience,
+            max_epochs=RENEWAL.epochs,
+            seed=settings.seed,
+            on_epoch=_named("warm", on_epoch),
+        )
+        errors, share = held_errors(bench, features[lesson.is_held], targets[lesson.is_held])
     return Challenger(
         name="warm",
         network=network,

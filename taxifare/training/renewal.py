@@ -71,20 +71,15 @@ def renew(
     """
     whole_version = None if parent_version is None else registry.newest_whole_month_of(parent_version)
     before = None if record is None else _before(trips, record, registry, settings)
-    loaded = {} if before is None else {before.candidate.version: before.candidate}
-
-    def parent(version: str | None) -> LoadedModel | None:
-        known = None if version is None else loaded.get(version) or registry.load(version)
-        return None if known is None else _to_start_from(known, settings)
 
     def learn(run_id: str) -> tuple[Challenger, Sequence[Standing]]:
-        parents = {version: parent(version) for version in (parent_version, whole_version)}
-        unfit = [version for version, model in parents.items() if version is not None and model is None]
+        parent = None if parent_version is None else _to_start_from(registry.load(parent_version), settings)
+        whole_month = None if whole_version is None else _to_start_from(registry.load_once(whole_version), settings)
+        started_from = ((parent_version, parent), (whole_version, whole_month))
+        unfit = [version for version, model in started_from if version is not None and model is None]
         lesson = lesson_of(trips, rehearsed, settings)
         anew = before is None or may_win_anew(lesson, before.production_exposure, before.record, settings)
-        chosen, standings = choose(
-            challenge(lesson, parents[parent_version], parents[whole_version], settings, on_epoch, may_begin_anew=anew)
-        )
+        chosen, standings = choose(challenge(lesson, parent, whole_month, settings, on_epoch, may_begin_anew=anew))
         registry.runs.log(
             run_id,
             params={"context": "renewal", "challenger": chosen.name, "learned_trips": chosen.learned_trips}
@@ -110,18 +105,16 @@ def renew(
 
 @dataclass(frozen=True)
 class _Before:
-    """All that is asked of production and the candidate before the month is learned: training changes the candidate.
+    """All that is asked of production and the candidate before the month is learned.
 
     Attributes:
         record: Of the candidate, until now.
-        candidate: To be trained on.
         gains: What it saved over production on the month's training trips.
         rival: What its lesson has to beat: itself on the validation trips.
         production_exposure: What production has been trained on.
     """
 
     record: TrackRecord
-    candidate: LoadedModel
     gains: SlicedGains
     rival: Rival
     production_exposure: tuple[Exposure, ...]
@@ -129,11 +122,11 @@ class _Before:
 
 def _before(trips: Trips, record: TrackRecord, registry: ModelRegistry, settings: TrainingSettings) -> _Before:
     """Returns what production and the candidate say of the month's trips, which neither has learned from."""
-    production, training = registry.load(record.production), trips.training
-    candidate = production if record.candidate == record.production else registry.load(record.candidate)
+    production, training = registry.load_once(record.production), trips.training
+    candidate = registry.load_once(record.candidate)
     gains = sliced_gains(production.predict(training), candidate.predict(training), training, settings.city_facts)
     rival = Rival(candidate.version, candidate.predict(trips.validation))
-    return _Before(record, candidate, gains, rival, production.exposure)
+    return _Before(record, gains, rival, production.exposure)
 
 
 def _to_start_from(model: LoadedModel, settings: TrainingSettings) -> LoadedModel | None:

@@ -98,7 +98,7 @@ def stage(
 def _fault_of(version: str, registry: ModelRegistry, trips: Trips) -> str | None:
     """Returns why the version cannot be loaded or does not predict, None where it does."""
     try:
-        registry.load(version).predict(trips.frame.head(1))
+        registry.load_once(version).predict(trips.frame.head(1))
     except VersionUnusableError as error:
         return str(error)
     return None

@@ -5,7 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxifare.model.fitting import PREDICTION_ROWS, InMemory, TrainingError, fit, predict, quantile_loss, quote
+from taxifare.model.fitting import (
+    PREDICTION_ROWS,
+    InMemory,
+    TrainingError,
+    fit,
+    on_a_bench,
+    predict,
+    quantile_loss,
+    quote,
+    state_of,
+)
 from taxifare.model.network import Architecture, build_network
 from taxifare.trips.cleaning import clean
 from taxifare.trips.features import compute_features, feature_names
@@ -189,6 +199,30 @@ def test_a_network_is_traced_once_however_often_it_is_trained(trained):
     for batch_size in (500, 1000):
         fit(network, InMemory(*TRAIN), *VALIDATION, **FAST | {"batch_size": batch_size, "max_epochs": 1})
     assert network.learner.experimental_get_tracing_count() == 1
+
+
+def test_networks_trained_on_one_bench_end_as_each_would_by_itself(trained):
+    path, _, _ = trained
+    for learned in (InMemory(*TRAIN), InMemory(TRAIN[0], TRAIN[1] * 1.2), InMemory(*TRAIN)):
+        alone, guest = keras.models.load_model(path), keras.models.load_model(path)
+        fit(alone, learned, *VALIDATION, **FAST)
+        with on_a_bench(guest) as bench:
+            assert bench is not guest
+            fit(bench, learned, *VALIDATION, **FAST)
+        assert len(state_of(guest)) == len(guest.variables) + len(guest.optimizer.variables)
+        assert all(map(np.array_equal, state_of(guest), state_of(alone)))
+        path = path.with_name("next.keras")
+        guest.save(path)  # a renewal goes on from it, its optimizer included
+    assert bench.learner.experimental_get_tracing_count() == 1
+    assert not hasattr(guest, "learner")
+
+
+def test_a_network_whose_training_fails_on_the_bench_is_left_as_it_was(trained):
+    network = keras.models.load_model(trained[0])
+    before = state_of(network)
+    with pytest.raises(TrainingError, match="expected finite numbers"), on_a_bench(network) as bench:
+        fit(bench, InMemory(*TRAIN), *VALIDATION, **FAST | {"learning_rate": 1e38})
+    assert all(map(np.array_equal, state_of(network), before))
 
 
 def test_predictions_follow_the_weights(trained):

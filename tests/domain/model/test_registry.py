@@ -316,6 +316,21 @@ def test_each_load_is_a_copy_of_its_own(stocked: Stocked, trained: Trained, janu
     np.testing.assert_array_equal(stocked.registry.load(stocked.version).predict(january), before)
 
 
+def test_a_version_that_is_only_asked_is_loaded_once_and_verified_each_time(
+    registry: ModelRegistry, trained: Trained, january: pd.DataFrame
+) -> None:
+    import mlflow
+
+    version = put(registry, trained.network)
+    asked = registry.load_once(version)
+    assert registry.load_once(version) is asked
+    np.testing.assert_array_equal(asked.predict(january), registry.load(version).predict(january))
+    assert registry.load(version).network is not asked.network, "who trains has a copy"
+    damaged_network(Path(mlflow.artifacts.download_artifacts(f"models:/{registry.model_name}/{version}")))
+    with pytest.raises(VersionUnusableError, match="its files in MLflow are not those that were registered"):
+        registry.load_once(version)
+
+
 def test_exposure_and_features_travel_with_the_model(stocked: Stocked) -> None:
     loaded = stocked.registry.load(stocked.version)
     assert loaded.exposure == EXPOSURE
@@ -517,6 +532,7 @@ EVERY_METHOD: dict[str, Callable[[ModelRegistry], object]] = {
         tags={},
     ),
     "load": lambda registry: registry.load("1"),
+    "load_once": lambda registry: registry.load_once("1"),
     "verify": lambda registry: registry.verify("1"),
     "as_they_are": ModelRegistry.as_they_are,
     "artifacts": lambda registry: registry.store.artifacts(),

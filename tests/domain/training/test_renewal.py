@@ -386,7 +386,7 @@ def test_a_registry_that_falls_silent_before_production_is_fetched_is_no_fault_o
     def silent(*_args: object) -> None:
         raise RegistryError("no connection")
 
-    monkeypatch.setattr(ModelRegistry, "load", silent)
+    monkeypatch.setattr(ModelRegistry, "load_once", silent)
     with pytest.raises(RegistryError, match="no connection"):
         appraise(month.trips, version_of(month.base), month.registry, "run-silent")
 

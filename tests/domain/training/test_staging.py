@@ -57,6 +57,8 @@ class Bench:
             raise VersionUnusableError(f"version {version} cannot be loaded")
         return self
 
+    load_once = load
+
     def verify(self, version: str) -> None:
         self.load(version)
 
