@@ -268,7 +268,7 @@ def ensure_target(target: Target, known: int, trips: int, origin: str) -> None:
     if trips and not known:
         raise SourceError(
             f"{origin}: column {target.column}: expected values, which TARGET={target.name} needs, received none in "
-            f"{trips:,} trips"
+            f"{trips:,} trips: if they have another name, map it in TRIP_COLUMNS"
         )
 
 
