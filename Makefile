@@ -11,7 +11,7 @@ help:  ## this list
 
 # Installing again only when what is to be installed changes: a checkout touches files, so their checksum is kept, not
 # their time. pip compiles nothing: of 20,000 modules a third is ever imported, and Python compiles these when they are first
-# imported, once. The largest are imported here already, in two processes; the first demo waited for one. A container's
+# imported, once. The largest are imported here already, in two processes, or the first demo would do it in one. A container's
 # usual setting would keep Python from writing down what it has compiled: then each process that needs TensorFlow would
 # take twice to three times as long to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -45,7 +45,7 @@ FORCE:
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
 	@echo "Compiling what is used of it: half a minute"
 	@$(BIN)/python -c "from taxifare.model.quiet import load_tensorflow; load_tensorflow(); import tf2onnx" & \
-		$(BIN)/python -c "import dagster, dagster_mlflow, dagster_webserver, mlflow.pyfunc, matplotlib.pyplot"; wait
+		$(BIN)/python -c "import dagster, dagster_mlflow, dagster_webserver, mlflow.pyfunc, matplotlib.pyplot" && wait $$!
 	@cat requirements.lock pyproject.toml | cksum > $@
 
 # In place of Google Cloud, for tests; an environment of its own, for its pins are not those of the lock.

@@ -157,16 +157,6 @@ def same_words(name: str, known: Iterable[str]) -> str | None:
     return next((one for one in known if _by_words(one) == _by_words(name)), None)
 
 
-def with_its_words(name: str, known: Iterable[str]) -> str | None:
-    """Returns the first known name that has all words of one that has several, and others besides; None where none has.
-
-    >>> with_its_words("dropoff_datetime", ["tpep_dropoff_datetime"]), with_its_words("key", ["licence_key"])
-    ('tpep_dropoff_datetime', None)
-    """
-    words = set(_by_words(name).split())
-    return next((one for one in known if len(words) > 1 and words < set(_by_words(one).split())), None)
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns the end of a message about an unknown name: the known one that is most like it, if any is.
 

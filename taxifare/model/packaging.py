@@ -165,7 +165,8 @@ def unpacked(packed: Packed) -> LoadedModel:
     return LoadedModel(packed.content, model, exposure, features, share)
 
 
-@lru_cache(maxsize=3)  # those of a month: production, what it replaced, and the candidate
+# Of a month: production, the candidate before and after, and one that has learned a month whole.
+@lru_cache(maxsize=4)
 def unpacked_once(packed: Packed) -> LoadedModel:
     """Returns what `unpacked` does, in this process the same one for the same content: nobody may change it."""
     return unpacked(packed)

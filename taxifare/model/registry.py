@@ -302,7 +302,7 @@ class ModelRegistry:
             return content
 
     def load(self, version: str) -> LoadedModel:
-        """Returns a copy of the registered version, loaded from its saved weights, for whoever trains on with it.
+        """Returns a copy of the registered version, loaded from its saved weights, which the caller may train.
 
         Its files are verified before they are read.
 

@@ -27,7 +27,8 @@ from taxifare.environment import ServiceSettings
 from taxifare.errors import ToldError
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.rides import FIELDS, PLACES, Fault, Limits, Numbers, Rides, remarks, shown, unfit
-from taxifare.trips.clock import ClockError, Offsets, offsets_in, wall_clock_if_any
+from taxifare.trips.clock import ClockError, Offsets, all_offsets, wall_clock_if_any
+from taxifare.trips.columns import TIME_COLUMNS
 from taxifare.trips.csv_blocks import open_csv
 from taxifare.trips.features import MISSING_PASSENGERS
 from taxifare.trips.targets import column_of
@@ -210,7 +211,7 @@ def score(
     unit = bundle.manifest.unit
     schema, batches = _opened(rides, kind)
     _ensure_columns(schema, form, columns_of(unit))
-    clock = _Clock(form, _offsets(rides, kind, schema, form))
+    clock = _Clock(rides, kind, schema, form)
     whole = pa.schema([*schema, *_answer_fields(unit)])
     total, refused = 0, 0
     examples: list[tuple[int, str]] = []
@@ -248,7 +249,7 @@ def answered(answers: IO[bytes], kind: Kind, unit: str, form: Form = OURS) -> It
     if missing := [name for name in names if name not in schema.names]:
         raise RideFileError(f"expected a file of answers in {unit}, received one without {missing[0]}")
     fare, _, _, quoted, *_ = columns_of(unit)
-    clock = _Clock(form, _offsets(answers, kind, schema, form))
+    clock = _Clock(answers, kind, schema, form)
     for batch in map(_named, batches):
         ids, versions = (_plain(batch.column(name)).cast(pa.string()) for name in (RIDE_ID, VERSION))
         rides = _rides(batch, clock.moments(batch), form)
@@ -265,7 +266,7 @@ def months_of_answers(answers: UPath, form: Form = OURS) -> set[str]:
     with answers.open("rb") as stored, unpacking(stored, answers.name) as file:
         schema, batches = _opened(file, kind := kind_of(answers.name))
         if {RIDE_ID, FAULT, form.column("pickup_datetime")} <= set(schema.names):
-            clock = _Clock(form, _offsets(file, kind, schema, form))
+            clock = _Clock(file, kind, schema, form)
             for batch in map(_named, batches):
                 months = np.unique(clock.moments(batch).astype("datetime64[M]"))
                 found |= {str(month) for month in months if not np.isnat(month)}
@@ -278,17 +279,34 @@ def _named(answers: Batch) -> Batch:
 
 
 class _Clock:
-    """Reads the pickup times of a file, a part after the other, as those of a file of trips are read as a whole."""
+    """Reads the pickup times of a file, a part after the other, as those of a file of trips are read as a whole.
 
-    def __init__(self, form: Form, offsets: Offsets | None) -> None:
-        """Begins a file.
+    Attributes:
+        seen: Which offsets its times say, drop-offs as well: all of them or, of a pipe, as far as it has been read.
+    """
+
+    def __init__(self, rides: IO[bytes], kind: Kind, schema: pa.Schema, form: Form) -> None:
+        """Begins a file, which stays where it is; all of its times are looked at, unless it is a pipe.
 
         Args:
+            rides: The file.
+            kind: Of it.
+            schema: Its columns.
             form: How it is written.
-            offsets: Which its times say; None where that is seen as they are read.
         """
-        self._form, self._whole = form, offsets
-        self.seen = offsets or Offsets()
+        self._form, self._is_pipe = form, not rides.seekable()
+        self._columns = [name for name in map(form.column, TIME_COLUMNS) if name in schema.names]
+        self._is_all_seen = not self._is_pipe and form.time_zone is not None
+        self.seen = Offsets()
+        if self._is_all_seen:
+            place = rides.tell()
+            rides.seek(0)
+            for batch in _opened(rides, kind, self._columns)[1]:
+                self.seen = self.seen.plus(self._offsets(batch))
+            rides.seek(place)
+
+    def _offsets(self, rides: Batch) -> Offsets:
+        return all_offsets((_plain(rides.column(name)) for name in self._columns), self._form.time_zone)
 
     def moments(self, rides: Batch) -> npt.NDArray[np.datetime64]:
         """Returns times to the second on the city's clock, NaT for anything that is not a time.
@@ -298,11 +316,12 @@ class _Clock:
                 the city's clock, and now one has another offset; or the city's clock is not known.
         """
         column = _plain(rides.column(name := self._form.column("pickup_datetime")))
-        if self._whole is None:
-            here = offsets_in(column, self._form.time_zone)
-            if here.other and self.seen.utc and not self.seen.other:
+        names = " and ".join(self._columns)
+        if not self._is_all_seen:
+            here = self._offsets(rides)
+            if self._is_pipe and here.other and self.seen.utc and not self.seen.other:
                 raise RideFileError(
-                    f"{name}: expected times of one kind, received UTC and then another offset: whether UTC is the "
+                    f"{names}: expected times of one kind, received UTC and then another offset: whether UTC is the "
                     "city's clock depends on the whole file, so price it as a file"
                 )
             self.seen = self.seen.plus(here)
@@ -313,27 +332,9 @@ class _Clock:
         try:
             self.seen.ensure_one_clock()
         except ClockError as error:
-            of_pipe = "" if self._whole else "; or price it as a file, if times with another offset follow"
-            raise RideFileError(f"{name}: {error}{of_pipe}") from None
+            also = "; or price it as a file, if times with another offset follow" if self._is_pipe else ""
+            raise RideFileError(f"{names}: {error}{also}") from None
         return moments.astype("datetime64[s]")
-
-
-def _offsets(rides: IO[bytes], kind: Kind, schema: pa.Schema, form: Form) -> Offsets | None:
-    """Returns which offsets the times of a file say; None where they are seen as they are read: of a pipe, for one.
-
-    The file stays where it is.
-    """
-    name = form.column("pickup_datetime")
-    if not rides.seekable() or form.time_zone is None:
-        return None
-    if pa.types.is_timestamp(schema.field(name).type):  # all have that of the type
-        return None
-    place, found = rides.tell(), Offsets()
-    rides.seek(0)
-    for batch in _opened(rides, kind, [name])[1]:
-        found = found.plus(offsets_in(_plain(batch.column(0)), form.time_zone))
-    rides.seek(place)
-    return found
 
 
 def _opened(rides: IO[bytes], kind: Kind, columns: list[str] | None = None) -> tuple[pa.Schema, Iterator[Batch]]:

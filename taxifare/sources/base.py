@@ -12,7 +12,8 @@ from typing import Protocol, TypeAlias, TypeVar
 import pandas as pd
 
 from taxifare.errors import ToldError
-from taxifare.trips.clock import Offsets, from_utc, offsets_in
+from taxifare.trips.clock import Offsets, all_offsets, from_utc
+from taxifare.trips.columns import TIME_COLUMNS
 from taxifare.trips.months import Month, bounds, months_between
 from taxifare.trips.publication import BasePublication, LargePublication, Publication
 from taxifare.trips.table import TripTableError, as_trip_table
@@ -268,7 +269,7 @@ def ensure_target(target: Target, known: int, trips: int, origin: str) -> None:
     if trips and not known:
         raise SourceError(
             f"{origin}: column {target.column}: expected values, which TARGET={target.name} needs, received none in "
-            f"{trips:,} trips: if they have another name, map it in TRIP_COLUMNS"
+            f"{trips:,} trips"
         )
 
 
@@ -336,7 +337,7 @@ def checked_month(
         raise SourceError(
             f"{origin}: month {month}: column pickup_datetime: expected times from {first} until before {until}, "
             f"received {strays.iloc[0]} (the first of {len(strays):,} such rows of {len(trips):,})"
-            f"{_if_they_are_utc(pickups, month, time_zone)}{_if_all_said_utc(frame['pickup_datetime'], time_zone)}"
+            f"{_if_they_are_utc(pickups, month, time_zone)}{_if_all_said_utc(frame, time_zone, offsets)}"
         )
     return trips
 
@@ -354,9 +355,9 @@ def _if_they_are_utc(pickups: pd.Series, month: Month, time_zone: str | None) ->
     )
 
 
-def _if_all_said_utc(pickups: pd.Series, time_zone: str | None) -> str:
+def _if_all_said_utc(frame: pd.DataFrame, time_zone: str | None, offsets: Offsets | None) -> str:
     """Returns why times that say UTC were converted from it; nothing where none were."""
-    said = offsets_in(pickups, time_zone) if time_zone is not None else Offsets()
+    said = offsets or all_offsets((frame[name] for name in TIME_COLUMNS if name in frame), time_zone)
     return f"; {said.remark(str(time_zone))}" if said.is_utc_meant else ""
 
 

@@ -11,7 +11,6 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import reduce
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypedDict
 
@@ -23,8 +22,8 @@ import pyarrow.parquet
 
 from taxifare.sources.base import SourceError
 from taxifare.texts import nearest
-from taxifare.trips.clock import Offsets, offsets_in, wall_clock
-from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS
+from taxifare.trips.clock import Offsets, all_offsets, wall_clock
+from taxifare.trips.columns import COLUMN_NAMES, TIME_COLUMNS, TRIP_COLUMNS
 from taxifare.trips.csv_blocks import open_csv
 from taxifare.trips.table import TripTableError, check_column_names
 from taxifare.trips.text_files import BEGINNING_BYTES, Wanted, instead_of, undecoded, way_out
@@ -207,12 +206,12 @@ class Times(TypedDict):
     Attributes:
         rows: How many rows it has.
         span: Its first and last pickup; None where it has no pickup time.
-        offsets: Which offsets its times say, those of its columns together.
+        offsets: Which offsets its times say, those of its columns together, as `Offsets` counts them.
     """
 
     rows: int
     span: list[str] | None
-    offsets: Offsets
+    offsets: list[int]
 
 
 def times_of(file: IO[bytes], origin: str, names: Names, time_zone: str, offsets: Offsets | None = None) -> Times:
@@ -228,7 +227,7 @@ def times_of(file: IO[bytes], origin: str, names: Names, time_zone: str, offsets
     Raises:
         SourceError: The file, or its pickups, cannot be read to the end as times.
     """
-    wanted = {name: names.get(name, name) for name in _TIMES}
+    wanted = {name: names.get(name, name) for name in TIME_COLUMNS}
     rows, times, found = 0, list[Any](), Offsets()
     with reading(f"{origin}: column {wanted['pickup_datetime']}", "times to its end"):
         for batch in _batches_of(file, origin, list(wanted.values())):
@@ -236,7 +235,7 @@ def times_of(file: IO[bytes], origin: str, names: Names, time_zone: str, offsets
             there = {
                 name: _decoded(batch.column(theirs)) for name, theirs in wanted.items() if theirs in batch.schema.names
             }
-            here = reduce(Offsets.plus, (offsets_in(column, time_zone) for column in there.values()), Offsets())
+            here = all_offsets(there.values(), time_zone)
             found = found.plus(here)
             if len(pickups := there.get("pickup_datetime", ())):
                 wall = wall_clock(pickups, time_zone, offsets or here).wall
@@ -246,10 +245,7 @@ def times_of(file: IO[bytes], origin: str, names: Names, time_zone: str, offsets
         return times_of(file, origin, names, time_zone, found)
     known = [time for time in times if not np.isnat(time)]
     span = [pd.Timestamp(time).isoformat() for time in (min(known), max(known))] if known else None
-    return {"rows": rows, "span": span, "offsets": found}
-
-
-_TIMES = tuple(column.name for column in TRIP_COLUMNS if column.kind == "timestamp")
+    return {"rows": rows, "span": span, "offsets": list(found)}
 
 
 def _batches_of(file: IO[bytes], origin: str, columns: list[str]) -> Iterable[pa.RecordBatch]:

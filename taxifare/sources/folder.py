@@ -284,7 +284,7 @@ class Folder(TripSource):
 
     def _times(self, file: Found) -> Times | None:
         """Returns what the times of a file are like; None where they cannot be read to its end."""
-        return noted(_times_known, file, self.notes, self.columns, self.time_zone)
+        return noted(_known_times, file, self.notes, self.columns, self.time_zone)
 
     def _revision(self, file: Found) -> str:
         """Returns the SHA-256 of the file, which is read again only when it has changed.
@@ -508,7 +508,8 @@ def _times(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) ->
         return times_of(opened, str(file), dict(columns), time_zone)
 
 
-def _times_known(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> Times | None:
+# Notes bear its name: another form of what is noted takes another.
+def _known_times(file: Found, columns: tuple[tuple[str, str], ...], time_zone: str) -> Times | None:
     """Returns what `_times` does; None for what is no file of trips, which is said where it is read."""
     try:
         return _times(file, columns, time_zone)

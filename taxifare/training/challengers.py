@@ -111,7 +111,7 @@ class Parent(Protocol):
 
     @property
     def network(self) -> "keras.Model":
-        """Its network with its optimizer, which may be trained on."""
+        """Its network with its optimizer; that of a whole month is only asked."""
         ...
 
 

@@ -5,10 +5,10 @@ changed: an hour does not exist, another comes twice. Rules and reasons: docs/de
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -225,6 +225,8 @@ def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None
             return Offsets(other=count)
         in_utc = times.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
         return Offsets(utc=count - _alike(in_utc, zone))
+    if pa.types.is_nested(times.type):
+        return Offsets()
     text = times.cast(pa.string())
     bare, labelled = _bare(text), _is_labelled(text)
     offset = _matching(bare, _OFFSET)
@@ -235,6 +237,11 @@ def offsets_in(times: "pd.Series | pa.Array | pa.ChunkedArray", zone: str | None
     told, in_utc = _total(pc.and_(is_time, pc.or_(labelled, offset))), _total(utc)
     alike = _alike(wall[utc.to_numpy(zero_copy_only=False)], zone) if in_utc else 0
     return Offsets(_total(is_time) - told, in_utc - alike, told - in_utc)
+
+
+def all_offsets(columns: "Iterable[pd.Series | pa.Array | pa.ChunkedArray]", zone: str | None) -> Offsets:
+    """Returns which offsets the times of some columns say together, see `offsets_in`."""
+    return reduce(Offsets.plus, (offsets_in(column, zone) for column in columns), Offsets())
 
 
 def _alike(instants: Moments, zone: str | None) -> int:

@@ -69,6 +69,8 @@ TRIP_COLUMNS: tuple[Column, ...] = (
 
 COLUMN_NAMES: tuple[str, ...] = tuple(column.name for column in TRIP_COLUMNS)
 
+TIME_COLUMNS: tuple[str, ...] = tuple(column.name for column in TRIP_COLUMNS if column.kind == "timestamp")
+
 KNOWN_AT_PICKUP: tuple[str, ...] = tuple(c.name for c in TRIP_COLUMNS if c.known_at_pickup and c.name != "key")
 
 COORDINATES: tuple[str, ...] = ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")

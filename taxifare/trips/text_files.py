@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-from taxifare.texts import nearest, same_words, with_its_words
+from taxifare.texts import nearest, same_words
 from taxifare.trips.columns import COLUMN_NAMES
 
 NUMBERS_AS_IN = "numbers are written as in 12.5, with a point before decimals"
@@ -186,7 +186,8 @@ def _mapping(missing: Iterable[str], present: Sequence[str], known: Sequence[str
     """Returns which columns that are there may be which of the trip table, by our names.
 
     A column that is wanted may be any that is called much like it; every other one of the trip table only one that
-    has its words in its name. None is meant twice.
+    has the same words in its name. Where something is wanted, so are drop-off times, for TARGET=duration. None is meant
+    twice.
 
     >>> known = ["key", "pickup_longitude", "dropoff_longitude", "fare_amount"]
     >>> _mapping(["pickup_longitude", "dropoff_longitude"], ["Key", "longitud_pickup", "fare_amount"], known)
@@ -198,7 +199,8 @@ def _mapping(missing: Iterable[str], present: Sequence[str], known: Sequence[str
         known: The columns of the trip table, in its order; they are not meant for others.
     """
     free, found, wanted = _unknown(present, known), dict[str, str](), list(missing)
-    for is_meant in (same_words, lambda name, free: (nearest if name in wanted else with_its_words)(name, free)):
+    wanted += ["dropoff_datetime"] if wanted else []
+    for is_meant in (same_words, lambda name, free: nearest(name, free) if name in wanted else None):
         for name in known:
             if name not in present and name not in found and (theirs := is_meant(name, free)) is not None:
                 found[name] = theirs

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -44,8 +44,11 @@ def plain_networks() -> Iterator[None]:
     """New networks of this process are plain ones, for tests of what is done with networks, not of networks."""
     # A model holds the functions that it is asked through, and is asked where there are no tests, too: an installation
     # that went on with one found no tests.support, and its months could not be scored.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with pytest.MonkeyPatch.context() as patch:
+    here = sys.modules[__name__]
+    with ExitStack() as ends, pytest.MonkeyPatch.context() as patch:
+        if __name__ not in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.register_pickle_by_value(here)
+            ends.callback(cloudpickle.unregister_pickle_by_value, here)
         patch.setattr("taxifare.training.from_random_weights.ARCHITECTURES", {0: PLAIN_NETWORK})
         patch.setattr("taxifare.model.fitting.quote", _quote_untraced)
         yield

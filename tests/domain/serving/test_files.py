@@ -21,8 +21,10 @@ from taxifare.serving.batches import answers_of, score_file
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.files import Form, Kind, RideFileError, Scored, kind_of, score
 from taxifare.serving.rides import FIELDS
+from taxifare.sources.base import SourceError
 from taxifare.sources.folder import Folder
 from taxifare.trips.clock import Offsets
+from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.months import parse_month
 from tests.support.bundles import Made
 
@@ -264,7 +266,7 @@ def test_a_month_s_file_that_a_source_reads_is_priced_as_it_is(
     answers = io.BytesIO()
     with place.open("rb") as rides:
         found = score(rides, answers, kind, made.bundle, OWN)
-    assert (found.rides, found.refused, found.offsets.utc == len(month)) == (len(month), 0, is_utc)
+    assert (found.rides, found.refused, found.offsets.utc == 2 * len(month)) == (len(month), 0, is_utc)
     answers.seek(0)
     scored = pd.read_csv(answers) if kind == "csv" else pd.read_parquet(answers)
     assert list(scored.columns[: len(theirs.columns)]) == list(theirs.columns)
@@ -282,6 +284,38 @@ def test_times_without_an_offset_beside_utc_are_no_file_of_rides(bundle: Bundle,
     with pytest.raises(RideFileError, match=said) as refusal:
         score(rides, io.BytesIO(), "csv", bundle, OURS_IN_NEW_YORK)
     assert ("price it as a file, if times with another offset follow" in str(refusal.value)) is as_pipe
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_the_pickups_mean_is_told_by_the_dropoffs_too_as_in_a_source(
+    made: Made, kind: Kind, tmp_path: Path
+) -> None:
+    rides = made.trips[list(COLUMN_NAMES)].assign(pickup_datetime=made.trips["pickup_datetime"].dt.floor("s"))
+    zoned = rides["pickup_datetime"].dt.tz_localize("America/New_York")
+    in_utc, with_offset = zoned.dt.tz_convert("UTC"), zoned + pd.Timedelta(minutes=20)
+    place = tmp_path / f"taxi_2015_01.{kind}"
+    source = Folder(UPath(tmp_path), time_zone="America/New_York")
+
+    def write(pickups: pd.Series, dropoffs: pd.Series) -> None:
+        theirs = rides.assign(pickup_datetime=pickups, dropoff_datetime=dropoffs)
+        theirs.to_csv(place, index=False) if kind == "csv" else theirs.to_parquet(place, index=False)
+
+    write(in_utc, with_offset)
+    answers = io.BytesIO()
+    with place.open("rb") as opened:
+        score(opened, answers, kind, made.bundle, OURS_IN_NEW_YORK)
+    answers.seek(0)
+    scored = pd.read_csv(answers) if kind == "csv" else pd.read_parquet(answers)
+    np.testing.assert_allclose(scored["fare_usd"], made.model.predict(rides), atol=0.005)
+    read = source.read_month(parse_month("2015-01")).trips["pickup_datetime"]
+    assert read.tolist() == sorted(rides["pickup_datetime"])
+
+    write(rides["pickup_datetime"], in_utc)
+    told = "pickup_datetime and dropoff_datetime: expected times that are all in UTC or all without an offset"
+    with pytest.raises(SourceError, match=told):
+        source.read_month(parse_month("2015-01"))
+    with place.open("rb") as opened, pytest.raises(RideFileError, match=told):
+        score(opened, io.BytesIO(), kind, made.bundle, OURS_IN_NEW_YORK)
 
 
 class Unseekable(io.RawIOBase):

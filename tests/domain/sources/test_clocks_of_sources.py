@@ -319,7 +319,8 @@ def test_times_without_an_offset_beside_utc_are_refused(
     source = SOURCES[name]
     with pytest.raises(SourceError) as refusal:
         source.by(rides_of(MARCH, partly, source.city), MARCH, tmp_path, request).read_month(MARCH)
-    told = r"pickup_datetime.*: expected times that are all in UTC or .*, received [12] in UTC and [2-6]"
+    counts = "2 in UTC and 6" if source.tells_ends and name != "tlc" else "1 in UTC and [23]"
+    told = rf"pickup_datetime.*: expected times that are all in UTC or all without an offset, received {counts} without"
     assert re.search(told, str(refusal.value))
     assert "Write all of them as it showed them, or all with its offset, as in 12:00-05:00" in str(refusal.value)
 
@@ -331,8 +332,17 @@ def test_a_month_that_one_time_puts_into_utc_says_so(tmp_path: Path, request: py
         return called_utc(texts, summer, hours).where(texts.index != 1, with_offsets(texts, summer, hours))
 
     source = SOURCES["csv"]
-    with pytest.raises(SourceError, match=r"received 2015-02-28 19:30:00 .*; 3 times in UTC were converted from"):
+    with pytest.raises(SourceError, match=r"received 2015-02-28 19:30:00 .*; 6 times in UTC were converted from"):
         source.by(rides_of(MARCH, but_for_one, source.city), MARCH, tmp_path, request).read_month(MARCH)
+
+
+def test_a_month_that_its_dropoffs_put_into_utc_says_so(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    rides = rides_of(MARCH, called_utc, "new-york")
+    rides["dropoff_datetime"] = rides_of(MARCH, with_offsets, "new-york")["dropoff_datetime"]
+    source = SOURCES["csv"].by(rides, MARCH, tmp_path, request)
+    for read in (source.read_month, source.sample):
+        with pytest.raises(SourceError, match=r"received 2015-02-28 19:30:00 .*; 4 times in UTC were converted from"):
+            read(MARCH)
 
 
 def base_of(rides: pd.DataFrame, folder: Path, ending: str) -> TripSource:

@@ -71,7 +71,7 @@ def test_trips_of_which_none_tells_the_target_are_named() -> None:
     told = (
         "jan.csv: month 2015-01: column dropoff_datetime: expected values, which TARGET=duration needs, received none"
     )
-    with pytest.raises(SourceError, match=f"{told} in 12,459 trips: if they have another name, map it in TRIP_COLUMNS"):
+    with pytest.raises(SourceError, match=f"{told} in 12,459 trips"):
         ensure_target(DURATION, known=0, trips=12_459, origin="jan.csv: month 2015-01")
 
 
