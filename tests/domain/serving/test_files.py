@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
+from taxifare.serving import files as serving_files
 from taxifare.serving.batches import answers_of, score_file
 from taxifare.serving.bundle import Bundle
 from taxifare.serving.files import Form, Kind, RideFileError, Scored, kind_of, score
 from taxifare.serving.rides import FIELDS
 from taxifare.sources.base import SourceError
 from taxifare.sources.folder import Folder
+from taxifare.trips import csv_blocks
 from taxifare.trips.clock import Offsets
 from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.months import parse_month
@@ -249,13 +251,20 @@ OWN = Form((("pickup_datetime", "start"), ("fare_amount", "price")), "America/Ne
 )
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_month_s_file_that_a_source_reads_is_priced_as_it_is(
-    made: Made, kind: Kind, write: Callable[[pd.Series], pd.Series], is_utc: bool, tmp_path: Path
+    made: Made,
+    kind: Kind,
+    write: Callable[[pd.Series], pd.Series],
+    is_utc: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One rule for names and times: those of the trips that the source makes of the file are the rides priced.
 
     A file of more rides than are in memory at once is one of which only the end says that UTC is meant.
     """
-    month = pd.concat([made.trips] * (70_000 // len(made.trips) + 1), ignore_index=True)
+    monkeypatch.setattr(serving_files, "ROWS", 1_000)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 2**16)
+    month = pd.concat([made.trips] * (3_000 // len(made.trips) + 1), ignore_index=True)
     month["pickup_datetime"] = month["pickup_datetime"].dt.floor("s")
     times = {name: write(month[name]) for name in ("pickup_datetime", "dropoff_datetime")}
     theirs = month.assign(**times).rename(columns=dict(OWN.columns))
