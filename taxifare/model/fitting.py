@@ -221,7 +221,7 @@ def on_a_bench(network: "keras.Model") -> "Iterator[keras.Model]":
     and renewing a small network with it a twentieth of one. Where training fails, the network is left as it was.
     """
     configuration = json.loads(network.to_json())
-    # That is a part of the state: by its last learning rate each renewal would have another bench.
+    # The learning rate is a part of the state: with it here, each renewal would have a bench of its own.
     configuration["compile_config"]["optimizer"]["config"]["learning_rate"] = 0.0
     bench, turn = _bench(json.dumps(configuration))
     with turn:
