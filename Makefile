@@ -10,10 +10,10 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 # Installing again only when what is to be installed changes: a checkout touches files, so their checksum is kept, not
-# their time. pip compiles nothing: of 20,000 modules a third is ever imported, and Python compiles these when they are first
-# imported, once. The largest are imported here already, in two processes, or the first demo would do it in one. A container's
-# usual setting would keep Python from writing down what it has compiled: then each process that needs TensorFlow would
-# take twice to three times as long to start.
+# their time. pip compiles nothing: of 20,000 modules a third is ever imported, and Python compiles these when they are
+# first imported, once. The largest packages are imported here, in two processes; the first demo would do it in one. A
+# container's usual setting would keep Python from writing down what it has compiled: then each process that needs
+# TensorFlow would take twice to three times as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --no-deps --no-compile
 
@@ -43,7 +43,7 @@ FORCE:
 	@PYTHONUNBUFFERED=1 $(BIN)/python $(subst --quiet,--progress-bar off,$(PIP_INSTALL)) --require-hashes -r requirements.lock \
 		| awk "$$PIP_PROGRESS" requirements.lock -
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
-	@echo "Compiling what is used of it: half a minute"
+	@echo "Compiling the largest packages: half a minute"
 	@$(BIN)/python -c "from taxifare.model.quiet import load_tensorflow; load_tensorflow(); import tf2onnx" & \
 		$(BIN)/python -c "import dagster, dagster_mlflow, dagster_webserver, mlflow.pyfunc, matplotlib.pyplot" && wait $$!
 	@cat requirements.lock pyproject.toml | cksum > $@

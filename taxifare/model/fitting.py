@@ -214,25 +214,25 @@ def fit(
 
 
 @contextmanager
-def on_a_bench(network: "keras.Model") -> "Iterator[keras.Model]":
-    """Yields a network to train in place of one of the same configuration, which is then left in its state.
+def twin_of(network: "keras.Model") -> "Iterator[keras.Model]":
+    """Yields a network to train in place of one, which takes over its state at the end.
 
-    What is yielded stays in this process with its graph, for the next of the configuration: making that takes a second,
-    and renewing a small network with it a twentieth of one. Where training fails, the network is left as it was.
+    The twin stays in this process with what was traced, for the next network of the same configuration: tracing takes a
+    second, and renewing a small network a twentieth of one. If training fails, the network is left as it was.
     """
     configuration = json.loads(network.to_json())
-    # The learning rate is a part of the state: with it here, each renewal would have a bench of its own.
+    # The learning rate is a part of the state: with it here, each renewal would have a twin of its own.
     configuration["compile_config"]["optimizer"]["config"]["learning_rate"] = 0.0
-    bench, turn = _bench(json.dumps(configuration))
+    twin, turn = _twin(json.dumps(configuration))
     with turn:
-        restore(bench, state_of(network))
-        yield bench
-        restore(network, state_of(bench))
+        restore(twin, state_of(network))
+        yield twin
+        restore(network, state_of(twin))
 
 
 @lru_cache(maxsize=3)  # as many as a replay keeps lineages
-def _bench(configuration: str) -> "tuple[keras.Model, Lock]":
-    """Returns a network of a configuration, and whose turn it is."""
+def _twin(configuration: str) -> "tuple[keras.Model, Lock]":
+    """Returns the network that this process keeps for a configuration, and the lock of whoever trains it."""
     import keras
 
     return keras.models.model_from_json(configuration), Lock()
@@ -262,7 +262,7 @@ def _learner(network: "keras.Model") -> "Callable[[Matrix, Vector, npt.NDArray[n
 
     It is one graph for all steps: `keras.Model.fit` takes a third longer, for it returns to Python between steps
     and leaves the gradients of tables sparse, which Adam then adds up twice, for its mean and for its variance.
-    It stays with the network, see `on_a_bench`.
+    It stays with the network, see `twin_of`.
     """
     import tensorflow as tf
 

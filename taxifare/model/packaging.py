@@ -70,7 +70,7 @@ class LoadedModel:
 
     @property
     def network(self) -> "keras.Model":
-        """The Keras network with its optimizer, to go on training from where the model is a copy of its own."""
+        """The Keras network with its optimizer; it may be trained unless the model is shared, see `unpacked_once`."""
         network: keras.Model = self.model.unwrap_python_model().network
         return network
 

@@ -1,7 +1,7 @@
 """What workers of a replay are given: one training after another, on networks that are kept compiled.
 
 Compiling a network costs as much as renewing it. So a process keeps one network object for all models that descend from
-the same random weights, and exchanges their states; what that learns, it learns on a bench (`fitting.on_a_bench`). The
+the same random weights, and exchanges their states; what that learns, its twin learns (`fitting.twin_of`). The
 process may outlive the replay, and see others.
 """
 

@@ -26,7 +26,7 @@ import pandas as pd
 from taxifare.gate.scores import Interval, mean_interval
 from taxifare.gate.track_record import TrackRecord
 from taxifare.model.exposure import Exposure, exposure_of, union_of
-from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit, on_a_bench
+from taxifare.model.fitting import Epoch, InMemory, TrainingHistory, fit, twin_of
 from taxifare.settings import ChallengerName, TrainingSettings
 from taxifare.training.from_random_weights import arrays_of, fit_from_scratch, held_errors
 from taxifare.trips.editions import Trips
@@ -331,9 +331,9 @@ def warm(lesson: Lesson, parent: Parent, settings: TrainingSettings, on_epoch: O
     """Returns the parent, trained on with the whole lesson."""
     started, network = time.perf_counter(), parent.network
     features, targets = arrays_of(lesson.trips, settings)
-    with on_a_bench(network) as bench:
+    with twin_of(network) as twin:
         history = fit(
-            bench,
+            twin,
             InMemory(features, targets, ~lesson.is_held),
             features[lesson.is_held],
             targets[lesson.is_held],
@@ -344,7 +344,7 @@ def warm(lesson: Lesson, parent: Parent, settings: TrainingSettings, on_epoch: O
             seed=settings.seed,
             on_epoch=_named("warm", on_epoch),
         )
-        errors, share = held_errors(bench, features[lesson.is_held], targets[lesson.is_held])
+        errors, share = held_errors(twin, features[lesson.is_held], targets[lesson.is_held])
     return Challenger(
         name="warm",
         network=network,

@@ -71,7 +71,8 @@ def wall_clock(
     Args:
         times: Timestamps with or without a zone, or text in ISO 8601.
         zone: Of the city; None where times are the city's clock already.
-        offsets: Of all times of the file, see `Offsets.ensure_one_clock`; None: these are all.
+        offsets: Of all times of the file, where these are a part of them, and the caller ensures that they are of one
+            clock; None: these are all.
 
     Raises:
         ClockError: Values are dates, or no times; or they have offsets and no zone was given; or what they mean cannot

@@ -10,11 +10,11 @@ from taxifare.model.fitting import (
     InMemory,
     TrainingError,
     fit,
-    on_a_bench,
     predict,
     quantile_loss,
     quote,
     state_of,
+    twin_of,
 )
 from taxifare.model.network import Architecture, build_network
 from taxifare.trips.cleaning import clean
@@ -201,28 +201,28 @@ def test_a_network_is_traced_once_however_often_it_is_trained(trained):
     assert network.learner.experimental_get_tracing_count() == 1
 
 
-def test_networks_trained_on_one_bench_end_as_each_would_by_itself(trained):
-    path, benches = trained[0], []
+def test_networks_trained_in_one_twin_end_as_each_would_by_itself(trained):
+    path, twins = trained[0], []
     for learned in (InMemory(*TRAIN), InMemory(TRAIN[0], TRAIN[1] * 1.2)):
         alone, guest = keras.models.load_model(path), keras.models.load_model(path)
         fit(alone, learned, *VALIDATION, **FAST)
-        with on_a_bench(guest) as bench:
-            assert bench is not guest
-            fit(bench, learned, *VALIDATION, **FAST)
-        benches.append(bench)
+        with twin_of(guest) as twin:
+            assert twin is not guest
+            fit(twin, learned, *VALIDATION, **FAST)
+        twins.append(twin)
         assert len(state_of(guest)) == len(guest.variables) + len(guest.optimizer.variables)
         assert all(map(np.array_equal, state_of(guest), state_of(alone)))
         path = path.with_name("next.keras")
         guest.save(path)  # a renewal goes on from it, its optimizer included
-    assert benches == [bench] * 2, "whatever learning rate each ended with"
-    assert bench.learner.experimental_get_tracing_count() == 1
+    assert twins == [twin] * 2, "whatever learning rate each ended with"
+    assert twin.learner.experimental_get_tracing_count() == 1
 
 
-def test_a_network_whose_training_fails_on_the_bench_is_left_as_it_was(trained):
+def test_a_network_whose_twin_fails_to_train_is_left_as_it_was(trained):
     network = keras.models.load_model(trained[0])
     before = state_of(network)
-    with pytest.raises(TrainingError, match="expected finite numbers"), on_a_bench(network) as bench:
-        fit(bench, InMemory(*TRAIN), *VALIDATION, **FAST | {"learning_rate": 1e38})
+    with pytest.raises(TrainingError, match="expected finite numbers"), twin_of(network) as twin:
+        fit(twin, InMemory(*TRAIN), *VALIDATION, **FAST | {"learning_rate": 1e38})
     assert all(map(np.array_equal, state_of(network), before))
 
 
