@@ -392,7 +392,7 @@ def _reviewed(evidence: StandingEvidence) -> str:
     for one in evidence.months:
         months[one.answer].append(one.month)
     return (
-        f"In the last {counted(len(evidence.months), 'months')} on record it would have promoted "
+        f"Over {counted(len(evidence.months), 'months')} on record it would have promoted "
         f"{_some(months['promote'])}, asked a person about {_some(months['ask'])}, and changed nothing in "
         f"{len(months['keep'])}"
     )

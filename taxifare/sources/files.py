@@ -225,11 +225,11 @@ def times_of(file: IO[bytes], origin: str, names: Names, time_zone: str, offsets
         offsets: Those of the whole file, where they are known.
 
     Raises:
-        SourceError: The file, or its pickups, cannot be read to the end as times.
+        SourceError: The file cannot be read to its end, or a pickup is no time.
     """
     wanted = {name: names.get(name, name) for name in TIME_COLUMNS}
     rows, times, found = 0, list[Any](), Offsets()
-    with reading(f"{origin}: column {wanted['pickup_datetime']}", "times to its end"):
+    with reading(f"{origin}: {' and '.join(wanted.values())}", "times to the end"):
         for batch in _batches_of(file, origin, list(wanted.values())):
             rows += len(batch)
             there = {

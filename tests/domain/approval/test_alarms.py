@@ -1,10 +1,12 @@
 """An alarm asks a person once for a promotion, is answered like any question, and is over when production changes."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
+from taxifare.approval.comparisons import record
 from taxifare.approval.delivery import send_notice, send_reminders
 from taxifare.approval.due import (
     Due,
@@ -21,10 +23,11 @@ from taxifare.approval.errors import ApprovalError, SettledError, TokenError, Un
 from taxifare.approval.records import Alarm, RequestState, readable
 from taxifare.approval.tokens import about_alarm
 from taxifare.approval.verification import TamperedError, verify
+from taxifare.gate.evidence import Verdict
 from taxifare.settings import Settings
 from taxifare.trips.months import parse_month
 from tests.support.approvals import ALARM as EVIDENCE
-from tests.support.approvals import LINKS, PERSON, Office
+from tests.support.approvals import LINKS, PERSON, Office, evidence
 from tests.support.world import Chat
 
 
@@ -114,6 +117,24 @@ def test_who_does_not_answer_is_reminded_then_told_and_the_latch_is_still_closed
     assert raised(office) == alarm
 
 
+def test_it_can_be_answered_up_to_its_last_moment(office: Office) -> None:
+    alarm = raised(office)
+    office.clock.moment = alarm.valid_until
+    office.approvals.expire()
+    assert Known.of(office.approvals).alarms.open == alarm
+    assert answer(office, alarm) is RequestState.APPROVED
+
+
+def test_an_answer_a_moment_later_comes_too_late(office: Office) -> None:
+    alarm = raised(office)
+    token = office.approvals.answer_tokens(alarm)["approve"]
+    office.clock.moment = alarm.valid_until + timedelta(microseconds=1)
+    with pytest.raises(SettledError, match=f"nobody answered until {alarm.valid_until:%Y-%m-%d %H:%M} UTC"):
+        answer(office, alarm, token=token)
+    outcome = Known.of(office.approvals).alarms.outcomes[alarm.id]
+    assert (outcome.state, outcome.by) == (RequestState.EXPIRED, None)
+
+
 def test_a_promotion_makes_it_void_and_opens_the_latch(office: Office) -> None:
     alarm = raised(office)
     office.approve(office.ask("2012-09", "2", "1"))
@@ -171,6 +192,15 @@ def test_what_was_learned_so_far_leaves_the_whole_month_to_be_learned(office: Of
     whole = office.ask("2012-09", "3", "2", revision="r1")
     assert to_learn_so_far(Known.of(office.approvals)) is None
     assert office.approvals.record.decided_on_other_editions(whole) == (), "the days so far were not restated"
+
+
+def test_a_month_that_was_compared_without_a_question_is_learned_too(office: Office) -> None:
+    """August changed nothing, so nobody was asked about it; it had been compared when the days so far were approved."""
+    august = evidence("2012-08", "1", "1", verdict=Verdict.UNCHANGED)
+    record(office.approvals.ledger, office.gathered(august), office.clock())
+    answer(office, raised(office))
+    office.approve(office.ask("2012-09", "2", "1", revision="so-far-2012-09-08-a1b2"))
+    assert last_learned(Known.of(office.approvals)) == parse_month("2012-08")
 
 
 def test_days_so_far_are_no_month(office: Office) -> None:

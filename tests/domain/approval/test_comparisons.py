@@ -11,7 +11,7 @@ import pytest
 from taxifare.approval.comparisons import SCHEMA, comparison_of, record, take_over
 from taxifare.approval.due import Known, next_month, to_ask
 from taxifare.approval.ledger import Ledger
-from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request
+from taxifare.approval.records import Comparison, EvidenceUnreadableError, Request, digest_of
 from taxifare.approval.requests import request_on
 from taxifare.approval.tables import REQUESTS
 from taxifare.gate.evidence import Evidence, Objection
@@ -74,6 +74,8 @@ def test_the_digest_does_not_depend_on_the_order_of_fields() -> None:
     backwards = dict(reversed(found.model_dump(mode="json").items()))
     backwards["staging"] = dict(reversed(backwards["staging"].items()))
     assert Evidence.model_validate(backwards).digest == found.digest
+    assert json.dumps(backwards) != json.dumps(found.model_dump(mode="json"))
+    assert digest_of(json.dumps(backwards)) == digest_of(found.model_dump_json())
 
 
 class TestOtherReleases:

@@ -31,6 +31,7 @@ from taxifare.gate.track_record import MonthOnRecord, TrackRecord
 from taxifare.secrets import remember
 from taxifare.settings import Settings
 from tests.support.approvals import LINKS, Office, evidence, in_processes
+from tests.support.echo import echo_server
 from tests.support.servers import Chat, Webhook, chat_server, webhook_server
 
 pytestmark = pytest.mark.databases("sqlite")
@@ -289,6 +290,15 @@ def test_of_processes_sending_at_once_one_sends(ledger_url: str, chat: Chat, wag
     sent = in_processes([lambda: send_request(office.approvals, wagon, request.id, LINKS, SETTINGS)] * 3)
     assert sorted(sent) == [False, False, True]
     assert len(chat.messages) == 1
+
+
+def test_a_chat_that_sends_us_on_is_not_followed(office: Office, pauses: list[float]) -> None:
+    """What stands elsewhere is not what people read, and a question posted there would show its tokens to others."""
+    with echo_server(status=200) as elsewhere, echo_server(status=307, onward=elsewhere.host) as moved:
+        wagon = WagonChat(f"http://{moved.host}", "fares", "taxifare")
+        with pytest.raises(DeliveryError, match="307"):
+            send(office, wagon, office.ask("2015-03", "2", "1").id, pauses)
+    assert (len(moved.received), elsewhere.received) == (2, []), "read, then posted to"
 
 
 @pytest.mark.parametrize("listed", ["[]", "{}", '{"messages": 3}', '[{"content": null}, 7]', "no json"])

@@ -14,6 +14,7 @@ from taxifare.approval.errors import (
     UnsignedError,
 )
 from taxifare.approval.records import Promotion, RequestState
+from taxifare.approval.tables import VERSIONS
 from taxifare.approval.tokens import to_go_back
 from tests.support.approvals import MemoryRegistry, Office, content_of
 
@@ -119,6 +120,9 @@ def test_a_production_version_the_ledger_never_heard_of_is_adopted_on_purpose_on
     assert office.approvals.adopt(by="Ada", reason="mine") == (content_of("7"),)
     assert office.approvals.production() == "7"
     assert office.approvals.adopt(by="Eve", reason="again") == (), "what is on record stays as it is"
+    with office.approvals.ledger._begin(exclusive=False) as connection:
+        (row,) = connection.execute(sa.select(VERSIONS.c.version, VERSIONS.c.adopted_by, VERSIONS.c.reason))
+    assert tuple(row) == ("7", "Ada", "mine"), "who vouched for files that nobody here has made"
 
 
 def test_a_person_can_take_the_model_out_of_production_and_put_another_in(office: Office) -> None:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -118,10 +119,11 @@ def test_a_person_is_asked_once_with_terms_evidence_and_tokens(firm: Firm) -> No
     text = firm.said()
     assert text.startswith("May candidates be promoted automatically from 2015-02 to 2016-01?")
     assert "better, with 95 % confidence, by more than 0.01 USD a ride" in text
-    assert "it would have promoted none, asked a person about none, and changed nothing in 1" in text
+    assert "Over 1 month on record it would have promoted none, asked a person about none, and changed nothing" in text
     assert text.splitlines()[-1] == f"Standing approval {request.id}"
     tokens = firm.office.approvals.answer_tokens(request)
-    assert [tokens[decision] in text for decision in ("approve", "reject")] == [True, True]
+    for decision, token in tokens.items():
+        assert f"{decision.capitalize()}: https://pages/{decision}/{request.id}?{token}" in text
     told = len(firm.chat.messages)
     firm.tick()
     assert (len(firm.chat.messages), firm.open) == (told, request), "asked once"
@@ -134,6 +136,17 @@ def test_nobody_is_asked_under_another_policy(office: Office, chat: Chat) -> Non
     assert firm.known.standing.requests == []
     with pytest.raises(ApprovalError, match="APPROVAL_POLICY: expected standing, received person"):
         office.approvals.ask_standing(PERSON)
+
+
+def test_under_another_policy_an_approval_in_force_decides_nothing_and_that_is_said(agreed: Firm) -> None:
+    given = agreed.known.standing.in_force
+    assert given is not None
+    assert agreed.who_decides() == f"under {given.id}, until 2016-01"
+    assert replace(agreed, settings=PERSON).who_decides() == (
+        f"APPROVAL_POLICY=person, under which {given.id} decides nothing"
+    )
+    withdrawn(agreed)
+    assert replace(agreed, settings=PERSON).who_decides() == "APPROVAL_POLICY=person"
 
 
 def test_before_a_month_was_compared_there_is_nothing_to_go_by(office: Office, chat: Chat) -> None:
@@ -289,7 +302,9 @@ def test_what_waited_for_it_reaches_a_person_with_links_once_it_is_over(agreed: 
 def test_no_month_beyond_its_term_is_covered(agreed: Firm, subject: str) -> None:
     covering = agreed.known.standing.covering
     assert covering(subject, standing.terms_of(STANDING)) is None
-    assert covering("2016-01", standing.terms_of(STANDING)) is not None
+    given = covering("2016-01", standing.terms_of(STANDING))
+    assert given is not None
+    assert f"{given.id} is of 2015-02 to 2016-01" in agreed.known.standing.said_of(subject, standing.terms_of(STANDING))
 
 
 @pytest.mark.parametrize(
@@ -359,9 +374,17 @@ def test_a_question_that_nobody_answers_is_reminded_of_expires_and_comes_with_th
     assert firm.open.first_month == "2015-03"
 
 
+def test_it_can_be_answered_up_to_its_last_moment(firm: Firm) -> None:
+    waiting = firm.open
+    firm.office.clock.moment = waiting.valid_until
+    firm.office.approvals.expire()
+    firm.answer(waiting)
+    assert firm.known.standing.in_force == waiting
+
+
 def test_an_answer_that_comes_too_late_does_not_count(firm: Firm) -> None:
     waiting = firm.open
-    firm.office.clock.move(days=31)
+    firm.office.clock.moment = waiting.valid_until + timedelta(microseconds=1)
     with pytest.raises(SettledError, match="expired"):
         firm.answer(waiting)
     assert firm.known.standing.in_force is None
@@ -404,7 +427,14 @@ def test_what_waits_for_a_predecessor_reaches_a_person_once_another_has_taken_it
     request = agreed.office.approvals.request(comparison)
     assert send_request(agreed.office.approvals, agreed.chat, request.id, LINKS, STANDING)
     successor = agreed.office.approvals.ask_standing(STANDING)
-    agreed.answer(successor)
+    (about,) = to_tell(agreed.known, CHANNELS)
+    send_notice(agreed.office.approvals, agreed.chat, about, LINKS, STANDING)
+    assert "Over 2 months on record it would have promoted 1 (2015-02), asked a person about none" in agreed.said()
+    before = agreed.known.standing.in_force
+    agreed.answer(successor, by="Bea")
+    assert before is not None
+    end = agreed.known.standing.ends[before.id]
+    assert (end.cause, end.by, end.reason) == ("successor", "Bea", f"{successor.id} takes its place")
     assert not successor.covers("2015-02")
     agreed.tick()
     questions = [sent.text for sent in agreed.chat.messages if f"Request {request.id}" in sent.key]

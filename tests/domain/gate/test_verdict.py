@@ -16,8 +16,10 @@ from taxifare.gate.scores import (
     Interval,
 )
 from taxifare.gate.track_record import MonthOnRecord, TrackRecord
+from taxifare.gate.verdict import weighed
 from taxifare.model.exposure import Exposure, leaked
-from tests.support.comparison import DECEMBER, PAID, RIDES, VALIDATION, judged, noise, off_by, scored
+from tests.support.comparison import DECEMBER, NO_SETTINGS, PAID, RIDES, VALIDATION, judged, noise, off_by, scored
+from tests.support.small import small_settings
 
 
 def renamed(usd: pd.Series) -> pd.Series:
@@ -93,6 +95,15 @@ def test_a_single_trip_that_is_priced_otherwise_is_something_to_decide_on() -> N
     other = off_by(noise(2)).copy()
     other.iloc[7] += 0.01
     assert judged(off_by(noise(2)), other).verdict is Verdict.HOLD
+
+
+def test_the_same_predictions_raised_by_other_corrections_are_something_to_decide_on() -> None:
+    same = off_by(noise(2))
+    staging = scored("2", same, DECEMBER)
+    assert staging.contender is not None
+    corrected = staging.contender.corrected.model_copy(update={"bias": 0.1})
+    raised = staging.model_copy(update={"contender": staging.contender.model_copy(update={"corrected": corrected})})
+    assert judged(same, same, staging=raised).verdict is Verdict.HOLD
 
 
 def test_swapping_the_models_swaps_the_sign() -> None:
@@ -235,6 +246,13 @@ def test_a_record_is_no_reason_where_the_last_days_disagree() -> None:
     evidence = judged(*worse, staging=with_record(worse[1], saved(0.05)))
     assert evidence.verdict is Verdict.HOLD
     assert evidence.reasons[1].endswith("but the last days do not agree")
+
+
+def test_last_days_that_gain_nothing_at_all_disagree_too() -> None:
+    even, settings = Interval(mean=0, low=-0.01, high=0.01), small_settings(NO_SETTINGS)
+    assert weighed(even, saved(0.05).all, (), settings)[0] is Verdict.HOLD
+    more = even.model_copy(update={"mean": 0.0001})
+    assert weighed(more, saved(0.05).all, (), settings)[0] is Verdict.PROMOTE
 
 
 def test_a_fall_of_the_last_days_alone_is_no_rejection_while_the_record_is_good() -> None:

@@ -1,5 +1,6 @@
 """What every source promises of times, held against each: offsets and zones, changes of the clock, dates."""
 
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -379,6 +380,13 @@ def test_what_the_base_years_times_mean_is_told_by_all_of_them(
     source = base_of(rides_of(NOVEMBER, bare_but_for_the_last, "new-york"), tmp_path, ending)
     with pytest.raises(SourceError, match=r"and dropoff_datetime: .* received 2 in UTC and 6 without one"):
         next(iter(source.read_base().parts))
+
+
+def test_times_that_cannot_be_read_are_told_by_both_columns_names() -> None:
+    text = b"start,end\n2015-01-01 00:00:00,\xe9\n"
+    names = {"pickup_datetime": "start", "dropoff_datetime": "end"}
+    with pytest.raises(SourceError, match=r"2015-01\.csv: start and end: expected times to the end: .*invalid UTF8"):
+        files.times_of(io.BytesIO(text), "2015-01.csv", names, "America/New_York")
 
 
 def test_the_base_years_are_by_the_clock_too(tmp_path: Path, request: pytest.FixtureRequest) -> None:
