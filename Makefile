@@ -103,7 +103,7 @@ test-fast: .venv/installed  ## of these the ones that start no server
 test-all: .venv/installed .venv/emulators/installed  ## and what measures or takes minutes: the network on real months, memory, every publisher, kills, a cluster, S3, ways to run a season
 	$(PYTEST) $(ARGS)
 
-mutants: .venv/installed  ## breaks gate and approval in small ways and says which their tests miss; an hour, ARGS="taxifare.gate.verdict*" for a part
+mutants: .venv/installed  ## breaks gate and approval in 300 small ways and says which their tests miss; an hour, ARGS="taxifare.gate.verdict*" for a part
 	$(BIN)/python -m tests.support.mutants $(ARGS)
 
 lint: .venv/installed  ## ruff, its formatter, the layers of imports (import-linter) and mypy
