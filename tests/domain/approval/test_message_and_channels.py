@@ -19,7 +19,7 @@ from taxifare.approval.channels import (
 )
 from taxifare.approval.delivery import ATTEMPTS, send_notice, send_reminders, send_request
 from taxifare.approval.errors import UnknownRequestError
-from taxifare.approval.faults import failure
+from taxifare.approval.faults import damage, failure
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.message import message, verdict_in_words
 from taxifare.approval.policies import PolicyDecision
@@ -417,6 +417,7 @@ def test_a_fault_is_told_once_and_its_words_are_cleaned_and_show_no_secret(offic
     remember("open-sesame-of-the-bucket")
     why = "GET \x1b[31mhttp://x/?sig=open-sesame-of-the-bucket\x1b[0m\n" + "and so on " * 100
     fault = failure("of run 4f", "monthly_job, 2015-03", "failed", why, LINKS.run("4f"), holds_back=True)
+    head = office.approvals.record.head()
     for _ in range(2):
         send_notice(office.approvals, SlackWebhook(hook.url), fault.about, LINKS, SETTINGS, fault=fault)
     (post,) = hook.posts
@@ -424,4 +425,20 @@ def test_a_fault_is_told_once_and_its_words_are_cleaned_and_show_no_secret(offic
     assert lines[0] == "*Failed: monthly_job, 2015-03*"
     assert lines[1].startswith("Why: GET http://x/?sig=…")
     assert len(lines[1]) < 600
-    assert lines[-2:] == ["<https://pages/runs/4f|See>", "Failure of run 4f"]
+    assert lines[-3:] == [f"Ledger: {head}", "<https://pages/runs/4f|See>", "Failure of run 4f"]
+
+
+def test_production_that_is_not_what_was_approved_is_told_with_the_ways_out(office: Office, chat: Chat) -> None:
+    assert office.approvals.damage() is None
+    office.registry.altered.add("1")
+    found = office.approvals.damage()
+    assert found == ("1", "version 1 cannot be loaded: its files are not those")
+    fault = damage(*found, LINKS.production())
+    wagon = WagonChat(chat.url, "fares", "taxifare")
+    for _ in range(2):
+        send_notice(office.approvals, wagon, fault.about, LINKS, SETTINGS, fault=fault)
+    (text,) = chat.contents("fares")
+    assert text.splitlines()[:2] == ["Damaged: version 1, which is in production", f"Why: {found[1]}"]
+    assert "taxifare rollback --to VERSION (or none) --by YOU --reason WHY" in text
+    office.approvals.rollback("none", by="Ada", reason="it is damaged")
+    assert office.approvals.damage() is None

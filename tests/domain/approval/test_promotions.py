@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from taxifare.approval.errors import (
     ApprovalError,
+    NeverComparedError,
     NotAdoptedError,
     RollbackError,
     SettledError,
@@ -123,6 +124,15 @@ def test_a_production_version_the_ledger_never_heard_of_is_adopted_on_purpose_on
     with office.approvals.ledger._begin(exclusive=False) as connection:
         (row,) = connection.execute(sa.select(VERSIONS.c.version, VERSIONS.c.adopted_by, VERSIONS.c.reason))
     assert tuple(row) == ("7", "Ada", "mine"), "who vouched for files that nobody here has made"
+
+
+def test_what_was_in_production_when_a_month_was_compared_is_found_by_the_month(office: Office) -> None:
+    office.approve(office.ask("2015-02", "2", "1"))
+    office.ask("2015-01", "3", "2")
+    at = office.approvals.record.production_at
+    assert [getattr(at(subject), "version", None) for subject in ("base", "2015-02", "2015-01")] == [None, "1", "2"]
+    with pytest.raises(NeverComparedError, match=r"2015-03 was never compared.* Compared: 2015-01, 2015-02\. taxifare"):
+        at("2015-03")
 
 
 def test_a_person_can_take_the_model_out_of_production_and_put_another_in(office: Office) -> None:

@@ -3,11 +3,12 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from taxifare.gate.evidence import Appraisal, Evidence, Hindsight, Objection, Verdict
+from taxifare.gate.evidence import Appraisal, Evidence, Hindsight, Objection, Verdict, contend
 from taxifare.gate.scores import (
     Interval,
     score,
@@ -35,6 +36,15 @@ def test_scored_nothing_and_unscorable_exclude_each_other() -> None:
     ):
         with pytest.raises(ValidationError):
             Appraisal.model_validate(confused)
+
+
+def test_a_version_is_scored_as_it_predicts_and_as_it_is_corrected() -> None:
+    """Too low by 1 and by 3 USD; raised by 2, it is too high by 1 and too low by 1."""
+    paid, predicted = np.array([10.0, 20.0]), np.array([9.0, 17.0])
+    found = contend("7", "run-7", predicted, predicted + 2, paid, files_digest="f00d")
+    assert (found.version, found.run_id, found.files_digest) == ("7", "run-7", "f00d")
+    assert (found.scores.mae, found.scores.bias, found.scores.rmse) == (2.0, -2.0, math.sqrt(5))
+    assert (found.corrected.mae, found.corrected.bias, found.correction) == (1.0, 0.0, 2.0)
 
 
 # The evidence as a document
