@@ -3,7 +3,7 @@
 Its wording belongs here. Whoever serves the pages provides its links (`Links`); `delivery` and `channels` send it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -138,6 +138,7 @@ def message(
         f"Bias after correction: production {_corrected(evidence.production, unit)}, staging "
         f"{_corrected(evidence.staging, unit)}",
         f"Difficulty: a flat per-km rate has an MAE of {_amount(evidence.difficulty_mae)} on these rides",
+        *_worse_than_flat_rate(evidence),
         *(f"Version {request.production_version} was trained before a rule came into force: {rule}" for rule in rules),
         f"Versions: {request.staging_version} to replace {request.production_version or 'nothing'},"
         f" evidence {request.evidence_digest[:12]}",
@@ -384,6 +385,16 @@ def alarm_expiry_notice(alarm: Alarm, links: Links, head: Head | None) -> Messag
         "month when it is published; this is not asked again until production changes",
     ]
     return _message(f"Expiry of {alarm.id}", lines, [("See", links.production())], head)
+
+
+def _worse_than_flat_rate(evidence: Evidence) -> Iterator[str]:
+    """Yields a warning where staging is no better than a rate per km: against nothing, or a bad model, it still wins."""
+    mae = evidence.staging.scores.mae
+    if mae >= evidence.difficulty_mae:
+        yield (
+            f"Beware: staging, with an MAE of {_amount(mae)}, is no better than that flat rate. Look for what is wrong "
+            "with the trips (taxifare doctor) before it prices rides"
+        )
 
 
 def _reviewed(evidence: StandingEvidence) -> str:

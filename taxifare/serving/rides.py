@@ -127,7 +127,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """Returns in words what is expected of a field; in a file, times may have an offset."""
         low, high = self.of(field)
         if field == "pickup_datetime":
-            when = f"from {low:%Y-%m-%d} to {high:%Y-%m-%d}"
+            when = f"from {low:%Y-%m-%d} to {high:%Y-%m-%d}, years after the last trip that the version has learned"
             how = "or with its offset" if may_have_offset else "without a zone"
             return f"a time on the city's clock {how}, as in {EXAMPLE_TIME}, {when}"
         if field == "passenger_count":

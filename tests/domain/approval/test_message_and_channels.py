@@ -103,6 +103,15 @@ def test_the_message_tells_everything_a_decision_needs(office: Office) -> None:
     assert text.splitlines()[-1] == f"Request {request.id}"
 
 
+@pytest.mark.parametrize(("mae", "is_warned"), [(2.47, False), (2.48, True), (2.6, True)])
+def test_a_model_that_is_no_better_than_a_flat_rate_is_not_recommended_in_silence(
+    office: Office, mae: float, is_warned: bool
+) -> None:
+    text = message(office.ask("2015-03", "2", "1", mae=mae), TOKENS, LINKS).text
+    warning = f"Beware: staging, with an MAE of {mae:.2f}, is no better than that flat rate."
+    assert (warning in text, text.splitlines()[0][:16]) == (is_warned, "Evaluation MAE: ")
+
+
 def test_the_track_record_is_one_figure_in_the_message(office: Office) -> None:
     """Three months of 4,000 rides that saved 2 cents each, and one kind of ride that lost."""
     days = np.repeat(np.arange(20), 200)
