@@ -388,7 +388,7 @@ def alarm_expiry_notice(alarm: Alarm, links: Links, head: Head | None) -> Messag
 
 
 def _worse_than_flat_rate(evidence: Evidence) -> Iterator[str]:
-    """Yields a warning where staging is no better than a rate per km: against nothing, or a bad model, it still wins."""
+    """Yields a warning where staging is no better than a rate per km: against nothing or a bad model, it still wins."""
     mae = evidence.staging.scores.mae
     if mae >= evidence.difficulty_mae:
         yield (
