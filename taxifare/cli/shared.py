@@ -135,21 +135,39 @@ USUAL_WIDTH, _WIDE, _WIDEST = 80, 100, 1_000
 """Characters of a line from which on rows are rows, below that a line a value; from which on tables have details, too;
 and of the longest line."""
 
+_BETWEEN = 2
+"""Characters between columns."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")]
 
 
 def drawn(table: tables.Table, width: int) -> Table:
-    """Returns a table for a terminal of so many characters; what can be copied is never folded."""
-    kept = [place for place, heading in enumerate(table.headings) if width >= _WIDE or not heading.is_detail]
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for place in kept:
-        heading = table.headings[place]
+    """Returns a table for a terminal of so many characters; what can be copied, and numbers, are never folded."""
+    places = [place for place, heading in enumerate(table.headings) if width >= _WIDE or not heading.is_detail]
+    headings = [table.headings[place] for place in places]
+    rows = [[row[place] for place in places] for row in table.texts()]
+    names = [heading.name for heading in headings]
+    columns = list(zip(names, *rows, strict=True))
+    if sum(max(map(len, column)) + _BETWEEN for column in columns) - _BETWEEN > width:
+        # Rich takes from all columns that may be folded, beyond a word's length too, so that numbers would be cut.
+        names = [
+            _heading(*column) if heading.is_number else heading.name
+            for heading, column in zip(headings, columns, strict=True)
+        ]
+    shown = Table(box=None, pad_edge=False, padding=(0, _BETWEEN, 0, 0))
+    for heading, name in zip(headings, names, strict=True):
         justify: Literal["left", "right"] = "right" if heading.is_number else "left"
-        word = max(map(len, heading.name.split()), default=0)
-        shown.add_column(heading.name, justify=justify, no_wrap=heading.is_unbroken, overflow="fold", min_width=word)
-    for row in table.texts():
-        shown.add_row(*(row[place] for place in kept))
+        word = max(map(len, name.split()), default=0)
+        is_kept = heading.is_unbroken or heading.is_number
+        shown.add_column(Text(name), justify=justify, no_wrap=is_kept, overflow="fold", min_width=word)
+    for row in rows:
+        shown.add_row(*row)
     return shown
+
+
+def _heading(name: str, *cells: str) -> str:
+    """Returns a heading in lines that are no longer than its longest word or the longest of its cells."""
+    return "\n".join(wrap(name, max(map(len, (*name.split(), *cells))), break_on_hyphens=False))
 
 
 def show(table: tables.Table) -> None:

@@ -84,7 +84,7 @@ def policies(replay: Replay) -> Table:
         Heading("promotions", "int"),
         Heading("regretted", "int"),
         Heading(f"above the best, {unit}", "float", 3),
-        Heading("training, s", "float"),
+        Heading("training, s", "float", is_detail=True),
     )
     rows = (
         (
