@@ -145,7 +145,8 @@ def earlier_version(history: Sequence[Promotion], to: str | None) -> str | None:
         raise RollbackError(f"version {to} is production already: there is nothing to go back to. See taxifare history")
     if to not in {entry.version for entry in history}:
         raise RollbackError(
-            f"version {to} was never production; a new version takes a request and a decision, and {NOTHING} takes the "
-            "model out. taxifare history lists what was, taxifare requests what is asked"
+            f"version {to} was never production, so there is nothing to go back to: a new version takes a request and "
+            f"a decision, and --to {NOTHING} takes the model out. taxifare history lists what was, taxifare requests "
+            "what is asked"
         )
     return to

@@ -14,6 +14,7 @@ def command_alone() -> typer.Typer:
     """Returns the application of one command on its own."""
     return typer.Typer(
         add_completion=False,
+        rich_markup_mode="markdown",  # the only one that joins the lines of a paragraph
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

@@ -264,7 +264,10 @@ def rollback(
     with working("going back"):
         promotion = approvals.rollback(to, by=by, reason=reason)
         renew_pages(approvals.ledger, settings_in_force(), context.obj.realised)
-    say(f"In production: {named_version(promotion.version)}, instead of {named_version(promotion.replaced_version)}.")
+    # The same command twice is one rollback: its time tells when it was.
+    since = f"since {promotion.promoted_at:%Y-%m-%d %H:%M} UTC"
+    version, before = named_version(promotion.version), named_version(promotion.replaced_version)
+    say(f"In production: {version}, instead of {before}, {since}.")
     if promotion.version is None:
         say(f"Nothing prices rides now; {ways_out(promotion.replaced_version)}.")
 

@@ -13,6 +13,7 @@ from taxifare.settings import settings_in_force
 
 app = typer.Typer(
     add_completion=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Show standing approvals, ask for one, or end the one in force.",
 )

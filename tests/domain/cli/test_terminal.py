@@ -1,7 +1,12 @@
-"""Tables in terminals of every width: no number, word or id is cut."""
+"""What stands in a terminal: tables of which nothing is cut, whatever the width, and help that is folded by words."""
+
+import inspect
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from taxifare.cli.main import app
 from taxifare.cli.shared import show
 from taxifare.reports.tables import Heading, Table
 
@@ -36,3 +41,12 @@ def test_nothing_is_cut(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         for row in FIGURES.texts():
             assert all(word in shown.split() for word in row[place].split()), row[place]
     assert max(map(len, shown.splitlines())) <= width or is_row_a_block
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_help_is_folded_where_the_terminal_ends_and_not_where_the_source_does(name: str) -> None:
+    told = inspect.cleandoc(typer.main.get_command(app).commands[name].help)  # type: ignore[attr-defined]
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"}).output
+    lines = {line.strip() for line in shown.splitlines()}
+    for paragraph in told.replace("`", "").split("\n\n"):
+        assert " ".join(paragraph.split()) in lines
