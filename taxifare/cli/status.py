@@ -58,7 +58,7 @@ def lines_of(found: Status, settings: Settings, width: int = USUAL_WIDTH) -> lis
     parts = {
         "taxifare": fold(about),
         "Still good?": good,
-        "Production": _production(found, target.unit, fold),
+        "Production": _production(found, target.unit, fold) if settings.has_ledger else [_no_state(settings)],
         "Months": _months(found, target.unit, fold, is_narrow=is_narrow) if found.months else [],
         "Questions": _questions(found, fold) or fold("none waits for an answer"),
         "Alarms": alarms or (fold(_NO_ALARM) if is_narrow else [_NO_ALARM]),
@@ -100,6 +100,11 @@ def _still_good(found: Status) -> str:
 
 def _overall(good: StillGood, fold: _Fold) -> list[str]:
     return [] if good.overall is None else fold(good.overall, most=4)
+
+
+def _no_state(settings: Settings) -> str:
+    """Returns where a state was looked for: a typing error in its place would look like a new installation."""
+    return f"nothing yet: there is no state in {settings.home} (TAXIFARE_HOME)"
 
 
 def _production(found: Status, unit: str, fold: _Fold) -> list[str]:

@@ -115,7 +115,7 @@ def test_in_an_empty_folder_it_says_how_to_begin_and_makes_nothing(
     shown = CliRunner().invoke(app, ["status"], obj=surroundings())
     assert shown.exit_code == 0, shown.output
     assert shown.output.splitlines()[-1] == "Next        make demo"
-    assert "nothing yet: no model was approved" in shown.output
+    assert f"Production  nothing yet: there is no state in {tmp_path / 'state'} (TAXIFARE_HOME)" in shown.output
     assert "\x1b" not in shown.output
     assert not (tmp_path / "state").exists()
 
