@@ -87,7 +87,7 @@ def ride_of(told: Any, served: Served) -> Ride:
         manifest = served.bundle.manifest
         return checked(placed(told, zones_of(manifest.city)), manifest.limits)
     except RideError as error:
-        raise unfit(error.faults) from None
+        raise unfit(error.faults, error.remarks) from None
 
 
 def answer_to(asked: Asked, quote: Quote) -> Priced:
@@ -130,7 +130,7 @@ def only(found: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def unfit(faults: Sequence[Fault]) -> ProblemError:
-    """Returns the problem with a request, made of its faults."""
-    detail = "; ".join(f"{fault.field}: expected {fault.expected}, received {fault.received}" for fault in faults[:3])
+def unfit(faults: Sequence[Fault], remarks: Sequence[str] = ()) -> ProblemError:
+    """Returns the problem with a request, made of its faults and of what explains them."""
+    detail = "; ".join([*map(str, faults[:3]), *remarks])
     return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)

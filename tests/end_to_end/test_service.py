@@ -148,6 +148,14 @@ def test_a_ride_that_cannot_be_priced_is_told_which_field_what_was_expected_and_
     assert received is None or error["received"] == received
 
 
+def test_what_explains_a_ride_s_faults_is_told_over_http_as_well(running: Installation) -> None:
+    swapped = {**RIDE, "pickup_longitude": RIDE["pickup_latitude"], "pickup_latitude": RIDE["pickup_longitude"]}
+    answer = running.post("/predict", {"ride_id": 1, "ride": swapped})
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == ["pickup_longitude", "pickup_latitude"]
+    assert answer.json()["detail"].endswith("; pickup: longitude and latitude are swapped")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "content_type", "status"),
     [
