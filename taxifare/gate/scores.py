@@ -192,6 +192,10 @@ def student_interval(values: npt.NDArray[np.floating]) -> Interval:
 
     >>> student_interval(np.array([1.0, 2.0, 3.0])).model_dump()
     {'mean': 2.0, 'low': -0.48413..., 'high': 4.48413...}
+    >>> student_interval(np.array([1.0, 3.0])).model_dump()
+    {'mean': 2.0, 'low': -10.70620..., 'high': 14.70620...}
+    >>> student_interval(np.array([2.0])).model_dump(mode="python")["low"]
+    -inf
     """
     from scipy import stats
 
