@@ -299,7 +299,7 @@ def _usable(sample: Sample | None, month: Month | None, settings: Settings) -> s
         is_all = sample.share == 1 or (sample.share is None and len(trips) < SAMPLE_ROWS)
         minimum_trips = settings.minimum_trips if is_all else 0
         raw = Trips(Edition(str(month), found.revision), trips)
-        faults += map(str, faults_of(raw, cleaned, month, minimum_trips, COORDINATES))
+        faults += (fault.in_words(names) for fault in faults_of(raw, cleaned, month, minimum_trips, COORDINATES))
     remark = sample.offsets.remark(settings.city_facts.name)
     told = "; ".join([says, *([] if remark is None else [remark]), *faults, *beside])
     if faults and (month is not None or cleaned.empty):

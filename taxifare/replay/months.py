@@ -111,6 +111,6 @@ def _prepared(month: Month, history: AllMonths, settings: Settings, extents: dic
     needed = (*feature_names(settings.city_facts), "target")
     faults = faults_of(raw, trips.frame, month, settings.minimum_trips, needed)
     if faults:
-        told = ", ".join(map(str, faults))
+        told = "; ".join(fault.in_words(dict(settings.trip_columns)) for fault in faults)
         raise ReplayError(f"{month}, {published.origin}: the checks would stop this month: {told}")
     return trips

@@ -4,6 +4,7 @@ Everything that needs to know what a trip is – sources, checks, the column sch
 reads `TRIP_COLUMNS`; nothing repeats it. `table` has the one function that lets rows into a trip table.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,3 +75,17 @@ TIME_COLUMNS: tuple[str, ...] = tuple(column.name for column in TRIP_COLUMNS if 
 KNOWN_AT_PICKUP: tuple[str, ...] = tuple(c.name for c in TRIP_COLUMNS if c.known_at_pickup and c.name != "key")
 
 COORDINATES: tuple[str, ...] = ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")
+
+
+def in_file(column: str, names: Mapping[str, str]) -> str:
+    """Returns what a column is called where somebody has to look for it, and by which setting if that is another name.
+
+    >>> in_file("key", {}), in_file("key", {"key": "ride_id"})
+    ('key', 'ride_id (TRIP_COLUMNS: key=ride_id)')
+
+    Args:
+        column: Of the trip table.
+        names: What columns are called in the files, as TRIP_COLUMNS says.
+    """
+    name = names.get(column, column)
+    return name if name == column else f"{name} (TRIP_COLUMNS: {column}={name})"

@@ -6,6 +6,7 @@ out a month that has a fault, a replay names its faults. Which trips are dropped
 Why there is one definition: docs/decisions.md, under trips.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from taxifare.texts import counted
 from taxifare.trips import stored
 from taxifare.trips.cities import City
 from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, clean, duplicates_in
-from taxifare.trips.columns import TRIP_COLUMNS
+from taxifare.trips.columns import COLUMN_NAMES, TRIP_COLUMNS, in_file
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.features import compute_features, feature_names
 from taxifare.trips.months import Month, bounds
@@ -51,19 +53,25 @@ class Inspection:
         name: Of the rule.
         is_passed: Whether the month keeps the rule.
         found: What was counted, in either case.
+        fault: What is wrong with a month that does not keep it, and the way out; columns of the trip table in braces.
     """
 
     name: str
     is_passed: bool
     found: Mapping[str, object]
+    fault: str
 
-    def __str__(self) -> str:
-        """What was found, in a line.
+    def in_words(self, names: Mapping[str, str]) -> str:
+        """Returns what is wrong with a month that does not keep the rule, and what to do about it.
 
-        >>> str(Inspection("has_enough_trips", False, {"trips": 60, "minimum_trips": 100}))
-        'has_enough_trips (trips 60, minimum_trips 100)'
+        >>> twice = Inspection("has_unique_keys", False, {"repeated_keys": 3}, "column {key}: 3 are not unique")
+        >>> twice.in_words({}), twice.in_words({"key": "ride_id"})
+        ('column key: 3 are not unique', 'column ride_id (TRIP_COLUMNS: key=ride_id): 3 are not unique')
+
+        Args:
+            names: What columns are called in the files, as TRIP_COLUMNS says.
         """
-        return f"{self.name} ({', '.join(f'{what} {value}' for what, value in self.found.items())})"
+        return self.fault.format_map({name: in_file(name, names) for name in COLUMN_NAMES})
 
 
 def split_month(published: Publication, month: Month, validation_share: float) -> Trips:
@@ -179,23 +187,47 @@ def inspect_published(trips: pd.DataFrame | StoredTrips, month: Month, minimum_t
         month: Which month they should be of.
         minimum_trips: Fewest trips of a month.
     """
-    wrong, outside = dict[str, str](), 0
+    wrong, outside, (first, end) = dict[str, str](), 0, bounds(month)
     for part in [trips] if isinstance(trips, pd.DataFrame) else trips.batches():
         wrong |= {
             column.name: str(part.get(column.name, pd.Series(dtype="object")).dtype)
             for column in TRIP_COLUMNS
             if column.name not in part or part[column.name].dtype != pd.api.types.pandas_dtype(DTYPES[column.kind])
         }
-        first, end = bounds(month)
         times = part["pickup_datetime"]
         outside += int((~((times >= first) & (times < end))).sum())
     repeated = _repeated_keys(trips)
     enough = {"trips": len(trips), "minimum_trips": minimum_trips}
+    types = {column.name: DTYPES[column.kind] for column in TRIP_COLUMNS}
+    columns = (f"column {{{name}}}: expected the type {types[name]}, received {kind}" for name, kind in wrong.items())
     return (
-        Inspection("has_trip_columns", not wrong, {"wrong_columns": wrong}),
-        Inspection("is_within_month", not outside, {"trips_outside": outside}),
-        Inspection("has_enough_trips", len(trips) >= minimum_trips, enough),
-        Inspection("has_unique_keys", not repeated, {"repeated_keys": repeated}),
+        Inspection(
+            "has_trip_columns",
+            not wrong,
+            {"wrong_columns": wrong},
+            f"{'; '.join(columns)}: materialize raw_new_data of {month} again, which reads it anew from its source",
+        ),
+        Inspection(
+            "is_within_month",
+            not outside,
+            {"trips_outside": outside},
+            f"column {{pickup_datetime}}: expected times from {first} until before {end}, received others in "
+            f"{counted(outside, 'trips')}: move these rows to the files of their months",
+        ),
+        Inspection(
+            "has_enough_trips",
+            len(trips) >= minimum_trips,
+            enough,
+            f"expected at least {counted(minimum_trips, 'trips')} in {month} (MINIMUM_TRIPS={minimum_trips}), received "
+            f"{len(trips):,}: add those that are missing, or set a lower MINIMUM_TRIPS",
+        ),
+        Inspection(
+            "has_unique_keys",
+            not repeated,
+            {"repeated_keys": repeated},
+            f"column {{key}}: expected each key once in {month}, received {counted(repeated, 'trips')} whose key an "
+            "earlier one has: give each a key of its own, or leave the column out, and trips are numbered",
+        ),
     )
 
 
@@ -231,9 +263,26 @@ def inspect_clean(
         counts.update({name: int(part[name].isna().sum()) for name in needed})
     nulls = {name: count for name, count in counts.items() if count}
     shares = {"share_kept": share_kept, "minimum_share_kept": MINIMUM_SHARE_KEPT}
+    empty = (
+        f"{f'{{{name}}}' if name in COLUMN_NAMES else name} ({counted(count, 'trips')})"
+        for name, count in nulls.items()
+    )
     return (
-        Inspection("keeps_most_trips", share_kept >= MINIMUM_SHARE_KEPT, shares),
-        Inspection("has_no_nulls", not nulls, {"null_values": nulls}),
+        Inspection(
+            "keeps_most_trips",
+            share_kept >= MINIMUM_SHARE_KEPT,
+            shares,
+            # Rounded down, so that what is too little never reads as enough.
+            f"expected at least {MINIMUM_SHARE_KEPT:.0%} of the trips to be such as can be learned from, received "
+            f"{math.floor(1_000 * share_kept) / 1_000:.1%}: mend the rows that cleaning drops",
+        ),
+        Inspection(
+            "has_no_nulls",
+            not nulls,
+            {"null_values": nulls},
+            f"expected values in all trips that cleaning keeps, received none in {', '.join(empty)}: add them, or "
+            "leave these rows out",
+        ),
     )
 
 

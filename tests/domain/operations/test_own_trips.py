@@ -277,16 +277,19 @@ def test_files_that_are_no_text_of_trips_are_said(folder: Path, wrong: str) -> N
     assert said in says.says
 
 
-def test_a_month_that_its_checks_would_stop_is_said_with_the_names_of_the_checks(folder: Path) -> None:
+def test_a_month_that_its_checks_would_stop_is_said_with_setting_column_and_a_way_out(folder: Path) -> None:
     file = folder / "trips" / "taxi_2024_02.csv"
     FEBRUARY.iloc[::30].to_csv(file, index=False)
     found = findings(settings_of(folder))["newest month"]
     assert not found.is_well
-    assert "has_enough_trips (trips 50, minimum_trips 100)" in found.says
-    FEBRUARY.assign(key=[f"{ride % 1_400}" for ride in range(1_500)]).to_csv(file, index=False)
-    found = findings(settings_of(folder))["newest month"]
+    assert "expected at least 100 trips in 2024-02 (MINIMUM_TRIPS=100), received 50: add those that" in found.says
+    FEBRUARY.assign(ride_id=[f"{ride % 1_400}" for ride in range(1_500)]).to_csv(file, index=False)
+    found = findings(settings_of(folder, trip_columns="key=ride_id"))["newest month"]
     assert not found.is_well
-    assert "has_unique_keys (repeated_keys 100)" in found.says
+    assert (
+        "column ride_id (TRIP_COLUMNS: key=ride_id): expected each key once in 2024-02, received 100 trips whose key "
+        "an earlier one has: give each a key of its own, or leave the column out"
+    ) in found.says
 
 
 MANY = trips_between("2024-02-01", "2024-03-01", 50_000)

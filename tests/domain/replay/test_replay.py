@@ -277,7 +277,10 @@ def test_a_month_without_trips_is_an_error(settings: Settings) -> None:
 
 
 def test_a_month_that_the_checks_would_stop_is_an_error(settings: Settings) -> None:
-    told = r"2015-01, .*: the checks would stop this month: has_enough_trips \(trips \d+, minimum_trips 100000\)$"
+    told = (
+        r"2015-01, .*: the checks would stop this month: expected at least 100,000 trips in 2015-01 "
+        r"\(MINIMUM_TRIPS=100000\), received [\d,]+: add those that are missing, or set a lower MINIMUM_TRIPS$"
+    )
     with pytest.raises(ReplayError, match=told):
         replayed(settings.model_copy(update={"minimum_trips": 100_000}))
 

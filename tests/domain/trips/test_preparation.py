@@ -176,3 +176,37 @@ def test_all_faults_of_a_month_are_named(raw: Trips, own: Settings) -> None:
     bad = raw.frame.head(60)
     bad = bad.assign(key=bad["key"].where(bad.index > 1, "twice"))
     assert list(found(replace(raw, frame=bad), own)) == ["has_enough_trips", "has_unique_keys"]
+
+
+def test_what_is_wrong_is_said_in_words_with_the_setting_the_columns_in_the_file_and_a_way_out(
+    raw: Trips, own: Settings
+) -> None:
+    names = {"key": "ride_id", "pickup_datetime": "at"}
+    early = raw.frame["pickup_datetime"].where(raw.frame.index > 0, pd.Timestamp("2014-12-31 23:59:59"))
+    bad = raw.frame.assign(pickup_datetime=early, fare_amount=raw.frame["fare_amount"].astype(str)).head(60)
+    bad = bad.assign(key=bad["key"].where(bad.index > 1, "twice"))
+    told = {fault.name: fault.in_words(names) for fault in inspect_published(bad, JANUARY, 100)}
+    assert told == {
+        "has_trip_columns": "column fare_amount: expected the type float64, received object: materialize raw_new_data "
+        "of 2015-01 again, which reads it anew from its source",
+        "is_within_month": "column at (TRIP_COLUMNS: pickup_datetime=at): expected times from 2015-01-01 00:00:00 "
+        "until before 2015-02-01 00:00:00, received others in 1 trip: move these rows to the files of their months",
+        "has_enough_trips": "expected at least 100 trips in 2015-01 (MINIMUM_TRIPS=100), received 60: add those that "
+        "are missing, or set a lower MINIMUM_TRIPS",
+        "has_unique_keys": "column ride_id (TRIP_COLUMNS: key=ride_id): expected each key once in 2015-01, received 1 "
+        "trip whose key an earlier one has: give each a key of its own, or leave the column out, and trips are "
+        "numbered",
+    }
+    trips = preprocess(raw, own.city_facts, own.target_facts).trips.frame
+    spoiled = trips.assign(target=trips["target"].where(trips.index > 2), pickup_datetime=None)
+    told = {
+        fault.name: fault.in_words(names)
+        for fault in inspect_clean(spoiled.head(79_999 * len(spoiled) // 100_000), len(spoiled), ["target"])
+    }
+    assert told["keeps_most_trips"].startswith("expected at least 80% of the trips to be such as can be learned from, ")
+    assert "received 79." in told["keeps_most_trips"], "what is too little does not read as enough"
+    (_, nulls) = inspect_clean(spoiled.head(5), 5, ["pickup_datetime", "target"])
+    assert nulls.in_words(names) == (
+        "expected values in all trips that cleaning keeps, received none in at (TRIP_COLUMNS: pickup_datetime=at) "
+        "(5 trips), target (3 trips): add them, or leave these rows out"
+    )
