@@ -51,7 +51,7 @@ from taxifare.trips.columns import COORDINATES
 from taxifare.trips.dropped import left_out, why_dropped
 from taxifare.trips.editions import Edition, Trips
 from taxifare.trips.months import Month
-from taxifare.trips.preparation import faults_of
+from taxifare.trips.preparation import faults_of, inspect_clean
 from taxifare.workers import Workers
 
 _TIMEOUT_S = 5
@@ -278,7 +278,7 @@ def _usable(sample: Sample | None, month: Month | None, settings: Settings) -> s
 
     Args:
         sample: The trips; None where no setting says what their columns are.
-        month: Which they are of; None: of the base years, of which only some have to be usable.
+        month: Which they are of; None: of the base years, of which as large a share has to be usable as of a month.
         settings: Say what is expected of them.
     """
     if sample is None:
@@ -295,14 +295,17 @@ def _usable(sample: Sample | None, month: Month | None, settings: Settings) -> s
     names = dict(settings.trip_columns)
     faults = [why] if (why := why_dropped(trips, settings.city, target, names)) is not None else []
     beside = [] if faults or (few := left_out(trips, settings.city, target, names)) is None else [few]
-    if month is not None:
+    if month is None:  # no check would stop them: what is left of them is learned from, however little
+        found_wrong = tuple(rule for rule in inspect_clean(cleaned, len(trips), COORDINATES) if not rule.is_passed)
+    else:
         is_all = sample.share == 1 or (sample.share is None and len(trips) < SAMPLE_ROWS)
         minimum_trips = settings.minimum_trips if is_all else 0
         raw = Trips(Edition(str(month), found.revision), trips)
-        faults += (fault.in_words(names) for fault in faults_of(raw, cleaned, month, minimum_trips, COORDINATES))
+        found_wrong = faults_of(raw, cleaned, month, minimum_trips, COORDINATES)
+    faults += (rule.in_words(names) for rule in found_wrong)
     remark = sample.offsets.remark(settings.city_facts.name)
     told = "; ".join([says, *([] if remark is None else [remark]), *faults, *beside])
-    if faults and (month is not None or cleaned.empty):
+    if faults:
         raise DisorderError(told)
     return told
 

@@ -14,7 +14,7 @@ import pandas as pd
 from taxifare.trips.cities import City
 from taxifare.trips.city_files import CityFile
 from taxifare.trips.cleaning import MINIMUM_SHARE_KEPT, broken_rules, coordinate_ranges
-from taxifare.trips.columns import COORDINATES
+from taxifare.trips.columns import COORDINATES, in_file
 from taxifare.trips.targets import Target
 
 _Floats = npt.NDArray[np.float64]
@@ -85,16 +85,58 @@ def left_out(trips: pd.DataFrame, city: CityFile, target: Target, names: Mapping
         target: What is to be learned of them.
         names: As for `why_dropped`.
     """
-    kept, counts = np.ones(len(trips), np.bool_), dict[str, int]()
+    kept, told = np.ones(len(trips), np.bool_), list[str]()
     for rule, breaks in broken_rules(trips, city.facts, target).items():
-        counts[rule] = int(np.count_nonzero(kept & breaks))
+        them = trips[kept & breaks]
         kept &= ~breaks
-    told = [f"{rule} {count:,}" for rule, count in counts.items() if count]
+        if len(them):
+            told.append(f"{len(them):,} {_those(rule, them, city, target, names)}")
     odd = list(_instead({end: _points(trips, end) for end in ("pickup", "dropoff")}, city.facts, names))
     took = trips["dropoff_datetime"] - trips["pickup_datetime"]
     if turned := int((took < pd.Timedelta(0)).sum()):
-        odd.append(f"in {turned:,} of {len(trips):,} trips dropoff_datetime is before pickup_datetime")
+        dropoff, pickup = in_file("dropoff_datetime", names), in_file("pickup_datetime", names)
+        odd.append(f"in {turned:,} of {len(trips):,} trips {dropoff} is before {pickup}")
     return "; ".join([*([f"left out: {', '.join(told)}"] if told else []), *odd]) or None
+
+
+def _those(rule: str, them: pd.DataFrame, city: CityFile, target: Target, names: Mapping[str, str]) -> str:
+    """Returns which trips those are that break a rule, after their number."""
+    match rule:
+        case "missing_value":
+            return f"without a value in {_columns(_empty(them, target), names)}"
+        case "duplicate":
+            return f"equal to an earlier one in everything but {in_file('key', names)}"
+        case "zero_coordinate":
+            return f"with a coordinate of 0 in {_columns(_zero(them), names)}"
+        case "outside_city":
+            return f"with an end outside the box of CITY={city.told}"
+        case "passenger_count":
+            return f"whose {in_file('passenger_count', names)} is not {_passengers(city)}"
+        case _:
+            return f"whose {_measured(target, names)} is not {_limits(city, target)}"
+
+
+def _empty(them: pd.DataFrame, target: Target) -> list[str]:
+    return [name for name in (*COORDINATES, target.column) if them[name].isna().any()]
+
+
+def _zero(them: pd.DataFrame) -> list[str]:
+    return [name for name in COORDINATES if them[name].eq(0).any()]
+
+
+def _passengers(city: CityFile) -> str:
+    return f"1 to {city.facts.max_passengers}, or nothing (max_passengers of CITY={city.told})"
+
+
+def _measured(target: Target, names: Mapping[str, str]) -> str:
+    """Returns what the values of the target are, by columns of the file."""
+    column = in_file(target.column, names)
+    return column if target.name == "fare" else f"{column} less {in_file('pickup_datetime', names)}"
+
+
+def _limits(city: CityFile, target: Target) -> str:
+    limit = f" (highest_fare of CITY={city.told})" if target.name == "fare" else ""
+    return f"more than 0 and less than {target.most:g} {target.unit}{limit}"
 
 
 def _reason(
@@ -104,22 +146,17 @@ def _reason(
     them, of_all = trips[breaks], f"{np.count_nonzero(breaks):,} of {len(trips):,} trips"
     match rule:
         case "missing_value":
-            empty = [name for name in (*COORDINATES, target.column) if them[name].isna().any()]
-            return f"{of_all} have no value in {_columns(empty)}"
+            return f"{of_all} have no value in {_columns(_empty(them, target), names)}"
         case "duplicate":
-            return f"{of_all} are equal to an earlier one in everything but key"
+            return f"{of_all} are equal to an earlier one in everything but {in_file('key', names)}"
         case "zero_coordinate":
-            zero = [name for name in COORDINATES if them[name].eq(0).any()]
-            return f"{of_all} have a coordinate of 0 in {_columns(zero)}"
+            return f"{of_all} have a coordinate of 0 in {_columns(_zero(them), names)}"
         case "outside_city":
             return where_outside(trips, city, names) or of_all
         case "passenger_count":
-            most = city.facts.max_passengers
             received = _span(them["passenger_count"].to_numpy(np.float64))
-            return (
-                f"column passenger_count: expected 1 to {most}, or nothing (max_passengers of CITY={city.told}), "
-                f"received {received} in {of_all}"
-            )
+            column = in_file("passenger_count", names)
+            return f"column {column}: expected {_passengers(city)}, received {received} in {of_all}"
         case _:
             return _of_target(target.of(them).to_numpy(np.float64), of_all, city, target, names)
 
@@ -127,8 +164,7 @@ def _reason(
 def _of_target(values: _Floats, of_all: str, city: CityFile, target: Target, names: Mapping[str, str]) -> str:
     """Returns what is wrong with values of the target, and what they may be instead."""
     is_fare = target.name == "fare"
-    column = f"column {target.column}" if is_fare else f"{target.column} less pickup_datetime"
-    limit = f" (highest_fare of CITY={city.told})" if is_fare else ""
+    column = f"column {_measured(target, names)}" if is_fare else _measured(target, names)
     turned = (
         "with the other sign they would be fares"
         if is_fare
@@ -141,10 +177,7 @@ def _of_target(values: _Floats, of_all: str, city: CityFile, target: Target, nam
     seems = next(
         (f": {says}" for says, other in instead.items() if np.mean((other > 0) & (other < target.most)) > 1 / 2), ""
     )
-    return (
-        f"{column}: expected more than 0 and less than {target.most:g} {target.unit}{limit}, received {_span(values)} "
-        f"in {of_all}{seems}"
-    )
+    return f"{column}: expected {_limits(city, target)}, received {_span(values)} in {of_all}{seems}"
 
 
 def where_outside(trips: pd.DataFrame, city: CityFile, names: Mapping[str, str]) -> str | None:
@@ -254,8 +287,9 @@ def _exchanging(names: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> s
     return f"write TRIP_COLUMNS={line} into .env (TRIP_SOURCE=bigquery: change the view)"
 
 
-def _columns(names: list[str]) -> str:
-    return f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
+def _columns(columns: list[str], names: Mapping[str, str]) -> str:
+    """Returns columns of the trip table as they are called in the files."""
+    return f"column{'s' if len(columns) > 1 else ''} {', '.join(in_file(column, names) for column in columns)}"
 
 
 def _span(values: _Floats) -> str:
