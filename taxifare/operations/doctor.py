@@ -39,10 +39,11 @@ from taxifare.secrets import private_folder, redacted, shown
 from taxifare.serving import in_force
 from taxifare.serving.bundle import Bundle, BundleError
 from taxifare.serving.publishing import LakePublisher
-from taxifare.settings import AskingSettings, ExecutionSettings, MlflowSettings, Settings, unknown_names
+from taxifare.settings import AskingSettings, ExecutionSettings, FolderSettings, MlflowSettings, Settings, unknown_names
 from taxifare.sources import make_source
-from taxifare.sources.base import CannotTellError, NoBaseError, Sample, ensure_target, month_with
+from taxifare.sources.base import CannotTellError, NoBaseError, Sample, SourceError, ensure_target, month_with
 from taxifare.sources.files import SAMPLE_ROWS
+from taxifare.sources.folder import Folder
 from taxifare.sources.whole_months import why_waiting
 from taxifare.texts import counted, named_version
 from taxifare.trips.city_files import CityFile
@@ -126,10 +127,12 @@ def examine(settings: Settings, run_server: Callable[[Settings], str | None]) ->
 
 def _parts_of_trips(settings: Settings, approvals: Approvals | None) -> dict[str, Callable[[], str]]:
     """Returns the parts that there are before there is any state, which is None then."""
+    files = {"files not read": lambda: _not_read(settings)} if settings.trip_source == "folder" else {}
     return {
         "settings": _settings,
         "city": lambda: _city(settings.city),
         "trips": lambda: _published(settings, approvals),
+        **files,
         "newest month": lambda: _newest_month(settings),
         "base years": lambda: _base_years(settings, approvals),
     }
@@ -235,6 +238,15 @@ def _published(settings: Settings, approvals: Approvals | None) -> str:
         if why is not None:
             raise DisorderError(f"{settings.trip_source}: {why}")
     return f"{settings.trip_source}: {told_months(months)}"
+
+
+def _not_read(settings: FolderSettings) -> str:
+    """Returns which files in the folder of trips are not read, though somebody may think so."""
+    try:
+        told = Folder.from_settings(settings).not_read()
+    except SourceError:
+        raise NothingToExamineError("see trips") from None
+    return "; ".join(told) or "none: every file of trips in TRIP_FOLDER is read"
 
 
 def _newest_month(settings: Settings) -> str:

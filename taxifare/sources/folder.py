@@ -1,7 +1,8 @@
 """Trips from a folder of files, here or in a bucket: one of the base years and one a month, in Kaggle's columns.
 
 A file is chosen by its name. How a place is listed, and what is known of a file without reading it, is in `places`.
-Where the same trips stand there in several formats the first of `FORMATS` is read. What has such a name and is no file
+Where the same name stands there in several formats the first of `FORMATS` is read; files of one month, or of the base
+years, under several names may have a part of the trips each, and are refused. What has such a name and is no file
 of trips – a folder, a link to nothing, another ending or other letters – is nothing that is not there: whether there is
 such a month, or base years, cannot be told then.
 """
@@ -13,7 +14,7 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,7 +114,7 @@ class Folder(TripSource):
         """Returns the months that have a file, and the hash of each.
 
         Raises:
-            CannotTellError: A month has no file though a later one has, two of one format, or what is no file of trips.
+            CannotTellError: A month has no file though a later one has, or two, or what is no file of trips.
             SourceError: The folder is missing.
         """
         answers = {month: self._answer(entries, month) for month, entries in self._entries_of_months().items()}
@@ -322,12 +323,44 @@ class Folder(TripSource):
             raise not_there(self, month, f"{told}{self._others()}")
         return _file(entries, f"month {month}")
 
-    def _base_file(self) -> Found:
-        entries = [
+    def not_read(self) -> list[str]:
+        """Returns which files somebody may take for trips that are read, each with what is read instead and a way out.
+
+        Raises:
+            SourceError: The folder is missing.
+        """
+        beside = list[str]()
+        of_months, of_base = self._entries_of_months(), self._entries_of_base()
+        for entries in [*of_months.values(), *([of_base] if of_base else [])]:
+            with suppress(SourceError):  # which says that none of them is read, and is said where one would be
+                read = _file(entries, "trips").name
+                others = [entry.found.name for entry in entries if entry.oddity is None and entry.found.name != read]
+                if others:
+                    beside.append(
+                        f"{', '.join(others)}: {read} is read in {'its' if len(others) == 1 else 'their'} place"
+                    )
+        by_format = f" ({', '.join(FORMATS)}: the first that is there)"
+        are_trips = {found.name for found in self._visible() if found.oddity is None and _format(found.name.lower())}
+        named = [name for name in self._named_otherwise() if name in are_trips]
+        by_name = (
+            f" named as neither TRIP_FOLDER_MONTHS={self.months_pattern} nor TRIP_FOLDER_BASE={self.base_pattern} "
+            "says: rename it if it has trips, or move it away"
+        )
+        return [
+            *([_some(beside, "; ") + by_format] if beside else []),
+            *([_some(named, ", ") + by_name] if named else []),
+        ]
+
+    def _entries_of_base(self) -> "list[_Entry]":
+        """Returns what has the name of a file of the base years, but for its letters."""
+        return [
             _Entry.of(found, is_named=fnmatch.fnmatchcase(found.name, self.base_pattern))
             for found in self._visible()
             if self._is_base(found.name)
         ]
+
+    def _base_file(self) -> Found:
+        entries = self._entries_of_base()
         if not entries:
             raise NoBaseError(
                 f"{self.path}: no file of the base years: {_expected(self.base_pattern)} "
@@ -337,13 +370,14 @@ class Folder(TripSource):
 
     def _others(self) -> str:
         """Returns what else is there, with names of neither months nor base years, for messages."""
-        visible = [found.name for found in self._visible()]
+        if not (others := self._named_otherwise()):
+            return "" if self._visible() else "; nothing is there"
+        return f"; named otherwise: {_some(sorted(others, key=lambda name: _format(name.lower()) is None), ', ')}"
+
+    def _named_otherwise(self) -> list[str]:
+        """Returns what is there with names of neither months nor base years, by name."""
         months = {entry.found.name for entries in self._entries_of_months().values() for entry in entries}
-        others = [name for name in visible if name not in months and not self._is_base(name)]
-        if not others:
-            return "" if visible else "; nothing is there"
-        some = ", ".join(sorted(others, key=lambda name: _format(name.lower()) is None)[:_EXAMPLES])
-        return f"; named otherwise: {some}{f' and {len(others) - _EXAMPLES:,} more' if len(others) > _EXAMPLES else ''}"
+        return [found.name for found in self._visible() if found.name not in months and not self._is_base(found.name)]
 
     def _is_base(self, name: str) -> bool:
         return re.fullmatch(fnmatch.translate(self.base_pattern), name, re.IGNORECASE) is not None
@@ -405,6 +439,16 @@ def _expected(name: str) -> str:
     return f"expected a file named {name} that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 
 
+def _some(names: Sequence[str], between: str) -> str:
+    """Returns some names, and how many more there are.
+
+    >>> _some(["a", "b", "c", "d"], ", ")
+    'a, b, c and 1 more'
+    """
+    more = f" and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else ""
+    return f"{between.join(names[:_EXAMPLES])}{more}"
+
+
 def _format(name: str) -> str | None:
     """Returns which of `FORMATS` a file's name ends in, if any."""
     return next((ending for ending in FORMATS if name.endswith(ending)), None)
@@ -441,8 +485,8 @@ def _file(entries: "list[_Entry]", what: str) -> Found:
     """Returns the file in the most preferred format.
 
     Raises:
-        SourceError: Two have that format: to read one of them might be to read half the trips. Or something else has
-            that name.
+        SourceError: Several differ in more than their format: to read one of them might be to read half the trips. Or
+            something else has that name.
     """
     files = [entry.found for entry in entries if entry.oddity is None]
     odd = [entry for entry in entries if entry.oddity is not None and not (entry.is_beside and files)]
@@ -451,13 +495,14 @@ def _file(entries: "list[_Entry]", what: str) -> Found:
             f"{odd[0].found}: expected a file with {what} that ends in {', '.join(FORMATS)}, received {odd[0].oddity}: "
             "rename it, move it away, or put the file in its place"
         )
-    ranked = sorted(files, key=lambda file: (FORMATS.index(_format(file.name) or ""), file.name))
-    if len(ranked) > 1 and _format(ranked[0].name) == _format(ranked[1].name):
+    stems = {file.name.removesuffix(_format(file.name) or "") for file in files}
+    if len(stems) > 1:
+        received = _some([file.name for file in files], ", ")
         raise SourceError(
-            f"{ranked[0].path.parent}: expected one {_format(ranked[0].name)} file for {what}, received "
-            f"{ranked[0].name} and {ranked[1].name}: keep one, or narrow the pattern"
+            f"{files[0].path.parent}: expected one file for {what}, received {received}, each of which may have a part "
+            "of the trips: keep one, or narrow the pattern (TRIP_FOLDER_MONTHS, TRIP_FOLDER_BASE)"
         )
-    return ranked[0]
+    return min(files, key=lambda file: FORMATS.index(_format(file.name) or ""))
 
 
 def _ensure_written(file: Found, quiet_s: float) -> None:

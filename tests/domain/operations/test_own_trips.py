@@ -495,6 +495,19 @@ def test_a_folder_without_base_years_is_said_with_the_pattern_and_what_is_there(
     assert ("named otherwise: basis.csv" in found.says) is bool(others)
 
 
+def test_files_that_are_there_and_not_read_are_named_whatever_else_is_found(folder: Path) -> None:
+    assert findings(settings_of(folder))["files not read"].says == "none: every file of trips in TRIP_FOLDER is read"
+    FEBRUARY.to_parquet(folder / "trips" / "taxi_2024_02.parquet", index=False)
+    FEBRUARY.head(700).to_csv(folder / "trips" / "taxi_2024_02 (1).csv", index=False)
+    (folder / "trips" / "taxi_base_2022.csv").unlink()
+    found = findings(settings_of(folder))
+    assert (found["files not read"].is_well, found["base years"].is_well) == (True, False)
+    assert "taxi_2024_02.csv: taxi_2024_02.parquet is read in its place" in found["files not read"].says
+    assert "taxi_2024_02 (1).csv named as neither TRIP_FOLDER_MONTHS=" in found["files not read"].says
+    missing = findings(settings_of(folder, trip_folder=str(folder / "nowhere")))
+    assert (missing["trips"].is_well, missing["files not read"].is_well) == (False, None)
+
+
 def test_base_years_that_are_all_later_are_said(folder: Path) -> None:
     found = findings(settings_of(folder, first_month="2021-01", last_month="2024-02"))["base years"]
     assert not found.is_well

@@ -81,14 +81,45 @@ def test_parquet_goes_before_text_and_plain_text_before_packed(tmp_path: Path) -
     assert len(Folder(tmp_path).read_month(JANUARY).trips) == 1
 
 
-def test_two_files_of_one_format_may_be_half_a_month_each(tmp_path: Path) -> None:
-    for half in ("train", "val"):
-        (tmp_path / f"taxi_2015_01.{half}.csv").write_text(text_of(TRIPS))
+@pytest.mark.parametrize("endings", [("csv", "csv"), ("parquet", "csv"), ("csv.gz", "csv")])
+def test_two_files_of_two_names_may_be_half_a_month_each(tmp_path: Path, endings: tuple[str, str]) -> None:
+    """Whatever their formats: a conversion of a file has the file's name."""
+    for half, ending in zip(("train", "val"), endings, strict=True):
+        (tmp_path / f"taxi_2015_01.{half}.{ending}").write_text(text_of(TRIPS))
     for read in (Folder(tmp_path).months, lambda: Folder(tmp_path).read_month(JANUARY)):
         with pytest.raises(
-            SourceError, match=r"one \.csv file for month 2015-01, received .*train\.csv and .*val\.csv"
+            SourceError,
+            match=r"one file for month 2015-01, received taxi_2015_01\.train\.\S+, .*val\.csv, each of which",
         ):
             read()
+
+
+@pytest.mark.parametrize("other", ["taxi_base_2010.parquet", "taxi_base_2010.csv", "taxi_base_2009 (1).csv.gz"])
+def test_base_years_in_two_files_are_not_read_by_half(tmp_path: Path, other: str) -> None:
+    for name in ("taxi_base_2009.csv", other):
+        (tmp_path / name).write_text(text_of(TRIPS))
+    for ask in (Folder(tmp_path).base_revision, Folder(tmp_path).read_base, lambda: Folder(tmp_path).sample(None)):
+        with pytest.raises(SourceError, match=r"one file for the base years, received .*: keep one, or narrow") as told:
+            ask()
+        assert "taxi_base_2009.csv" in str(told.value)
+        assert other in str(told.value)
+
+
+def test_what_is_there_and_not_read_is_named_with_what_is_read_in_its_place(tmp_path: Path) -> None:
+    for name in ("taxi_2015_01.parquet", "taxi_base_2009.csv", "taxi_2015_01.csv.md5", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    assert Folder(tmp_path).not_read() == []
+    for name in ("taxi_2015_01.csv", "taxi_2015_01.csv.gz", "taxi_base_2009.csv.gz", "taxi_2015_01 (1).csv"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "a folder.csv").mkdir()
+    assert Folder(tmp_path).not_read() == [
+        "taxi_2015_01.csv, taxi_2015_01.csv.gz: taxi_2015_01.parquet is read in their place; taxi_base_2009.csv.gz: "
+        "taxi_base_2009.csv is read in its place (.parquet, .csv, .csv.gz: the first that is there)",
+        "taxi_2015_01 (1).csv named as neither TRIP_FOLDER_MONTHS=taxi_{month:%Y_%m}.* nor "
+        "TRIP_FOLDER_BASE=taxi_base_* says: rename it if it has trips, or move it away",
+    ]
+    (tmp_path / "taxi_2015_01.more.csv").write_text("x")
+    assert "taxi_2015_01.csv," not in Folder(tmp_path).not_read()[0], "none of them is, as is said where it is read"
 
 
 def test_only_trip_files_count_as_months(tmp_path: Path) -> None:
