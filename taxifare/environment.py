@@ -4,13 +4,19 @@ A process that serves has no pandas, so nothing here imports it; `taxifare.setti
 others. Nothing but these two modules reads the environment.
 """
 
+import os
 import re
+from collections.abc import Mapping
 from functools import cached_property
+from io import StringIO
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self, TypeVar, get_args
 from urllib.parse import unquote, urlsplit
 
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from fsspec import get_filesystem_class
 from pydantic import (
     AfterValidator,
@@ -31,13 +37,19 @@ from upath import UPath
 from taxifare import secrets
 from taxifare.buckets import EXTRAS, ensure_client
 from taxifare.errors import MiswrittenError
-from taxifare.texts import EXPECTED, did_you_mean
+from taxifare.texts import EXPECTED, counted, did_you_mean
 from taxifare.trips.cities import City
 from taxifare.trips.city_files import CityFile, city_named
 from taxifare.trips.columns import COLUMN_NAMES
 from taxifare.trips.targets import Target, target_in
 
 ENV_FILE = ".env"
+
+Origin = Literal["environment", ".env"]
+"""Where something is set."""
+
+_EXAMPLES = 3
+"""Of lines that are named where there are more."""
 
 
 class SettingsError(MiswrittenError):
@@ -423,19 +435,82 @@ def read_settings(kind: type[_Settings]) -> _Settings:
     try:
         if Path(ENV_FILE).is_dir():
             raise SettingsError(f"{ENV_FILE}: expected a text file of settings, received a folder")
+        _ensure_lines(kind)
         return kind()
     except ValidationError as error:
-        raise SettingsError(in_words(error, kind)) from None
+        raise SettingsError(in_words(error, kind, origins(os.environ, dotenv_values(ENV_FILE)))) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{ENV_FILE}: expected a text file of settings, received {error}") from None
 
 
-def in_words(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Returns what is wrong with which settings, each as `.env` has it; never a value that is in order."""
-    return "; ".join(_fault(details, kind) for details in error.errors(include_url=False))
+def _ensure_lines(kind: type[BaseModel]) -> None:
+    """Ensures that whatever stands in `.env` is read: its parser leaves out lines that it does not understand.
+
+    Raises:
+        SettingsError: A line is none of a setting.
+        OSError: `.env` cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    if not Path(ENV_FILE).exists():
+        return
+    found = [read.original for read in parse_stream(StringIO(Path(ENV_FILE).read_text("utf-8"))) if read.error]
+    faults = list[str]()
+    for lines in found[:_EXAMPLES]:
+        text = lines.string.lstrip()
+        first = lines.line + lines.string.removesuffix(text).count("\n")  # blank lines count to what follows them
+        faults.append(f"{ENV_FILE}, line {first}: {_no_setting(text.splitlines()[0].rstrip(), kind)}")
+    if faults:
+        more = f"; and {counted(len(found) - _EXAMPLES, 'lines')} more" if len(found) > _EXAMPLES else ""
+        raise SettingsError("; ".join(faults) + more)
 
 
-def _fault(details: ErrorDetails, kind: type[BaseModel]) -> str:
+def _no_setting(line: str, kind: type[BaseModel]) -> str:
+    """Returns what is wrong with a line of `.env`; of what may be a secret, no more than the name.
+
+    >>> _no_setting("PREDICTION_LOG_DAYS: 90", ServiceSettings)
+    "expected NAME=value, received 'PREDICTION_LOG_DAYS: 90'"
+    >>> _no_setting("SERVICE_TOKEN: sesame", ServiceSettings), _no_setting("open sesame", ServiceSettings)
+    ('expected NAME=value, received a line that begins with SERVICE_TOKEN',
+     'expected NAME=value, received a line that is not shown, as it may be part of a secret')
+    """
+    expected = "expected NAME=value" + (", every quote closed and nothing behind it" if "=" in line else "")
+    name = re.match(r"(?:export\s+)?(\w+)", line)
+    if name is not None and name[1].lower() in kind.model_fields and not is_secret(kind, name[1]) and "://" not in line:
+        return f"{expected}, received {line!r}"
+    # Lines of a key have letters of both kinds, or no underscore.
+    if name is not None and (
+        name[1].lower() in kind.model_fields or re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name[1])
+    ):
+        return f"{expected}, received a line that begins with {name[1]}"
+    return f"{expected}, received a line that is not shown, as it may be part of a secret"
+
+
+def origins(environment: Mapping[str, str], file: Mapping[str, str | None]) -> dict[str, Origin]:
+    """Returns where settings are set, by their names in small letters; a variable goes before `.env`.
+
+    >>> origins({"SEED": "2"}, {"seed": "3", "PATIENCE": "4"})
+    {'seed': 'environment', 'patience': '.env'}
+
+    Args:
+        environment: The environment variables.
+        file: What `.env` says.
+    """
+    in_file: dict[str, Origin] = {name.lower(): ".env" for name in file}
+    return in_file | {name.lower(): "environment" for name in environment}
+
+
+def in_words(error: ValidationError, kind: type[BaseModel], set_in: Mapping[str, Origin] = MappingProxyType({})) -> str:
+    """Returns what is wrong with which settings, each as `.env` has it; never a value that is in order.
+
+    Args:
+        error: Found by pydantic.
+        kind: Has the settings.
+        set_in: Where they are set, see `origins`.
+    """
+    return "; ".join(_fault(details, kind, set_in) for details in error.errors(include_url=False))
+
+
+def _fault(details: ErrorDetails, kind: type[BaseModel], set_in: Mapping[str, Origin]) -> str:
     """Returns what is wrong with one setting, or with several that go together; what is secret is not repeated."""
     context = details.get("ctx", {})
     if details["type"] == "value_error":
@@ -449,7 +524,8 @@ def _fault(details: ErrorDetails, kind: type[BaseModel]) -> str:
         )
     # Where a value is a list, its place in there follows; rules about several settings and options have no name.
     names = [str(part).upper() for part in details["loc"][:1] if isinstance(part, str)]
-    return ": ".join([*names, said])
+    where = {"environment": " (in the environment)", ".env": f" (in {ENV_FILE})", None: ""}
+    return ": ".join([*names, said]) + where[set_in.get(names[0].lower()) if names else None]
 
 
 def is_secret(kind: type[BaseModel], name: str) -> bool:

@@ -219,9 +219,15 @@ class MonthSettings(Group):
 
     @model_validator(mode="after")
     def _months_are_in_order(self) -> Self:
-        if self.last_month is not None and self.last_month < self.first_month:
-            raise ValueError(f"LAST_MONTH {self.last_month} is before FIRST_MONTH {self.first_month}")
-        return self
+        if self.last_month is None or self.last_month >= self.first_month:
+            return self
+        if "last_month" not in self.model_fields_set:
+            last, first, mend = ", the default,", "", "set LAST_MONTH, too, or LAST_MONTH= for every month up to now"
+        elif "first_month" not in self.model_fields_set:
+            last, first, mend = "", ", the default", "set FIRST_MONTH, too"
+        else:
+            last, first, mend = "", "", "set a later LAST_MONTH, or an earlier FIRST_MONTH"
+        raise ValueError(f"LAST_MONTH={self.last_month}{last} is before FIRST_MONTH={self.first_month}{first}: {mend}")
 
 
 class BaseYearsSettings(Group):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from taxifare.environment import is_secret
+from taxifare.environment import Origin, is_secret, origins
 from taxifare.settings import Settings, sections, written
 
 NOT_SHOWN = "set, not shown"
@@ -29,7 +29,7 @@ class KnownSetting:
     section: str
     says: str
     value: str
-    origin: Literal["environment", ".env", "default"]
+    origin: Origin | Literal["default"]
     default: str
     differs: bool
 
@@ -45,6 +45,7 @@ def known_settings(
         file: What `.env` says.
     """
     in_environment, in_file = ({name.lower(): value for name, value in them.items()} for them in (environment, file))
+    set_in = origins(environment, file)
     found = []
     for section, names in sections().items():
         for name in names:
@@ -53,9 +54,7 @@ def known_settings(
             differs = (str(value) if name == "city" else value) != field.default
             told = in_environment.get(name, in_file.get(name))
             shown = written(field.default) if told is None else told
-            origin: Literal["environment", ".env", "default"] = (
-                "environment" if name in in_environment else ".env" if name in in_file else "default"
-            )
+            origin: Origin | Literal["default"] = set_in.get(name, "default")
             if differs and is_secret(Settings, name):
                 shown = NOT_SHOWN
             description = field.description or ""

@@ -135,7 +135,7 @@ def test_an_unknown_value_is_refused_by_name(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"first_month": "2015-06", "last_month": "2015-01"}, "LAST_MONTH 2015-01 is before FIRST_MONTH 2015-06"),
+        ({"first_month": "2015-06", "last_month": "2015-01"}, "LAST_MONTH=2015-01 is before FIRST_MONTH=2015-06: "),
         ({"trip_source": "folder"}, "TRIP_SOURCE=folder needs TRIP_FOLDER"),
         ({"chat_base_url": "https://chat"}, "CHAT_BASE_URL and CHAT_CHANNEL go together"),
         ({"trip_source": "chicago"}, "TRIP_SOURCE=chicago needs CITY=chicago, received new-york"),
@@ -208,7 +208,16 @@ def test_no_group_hides_a_setting_or_a_rule_of_another() -> None:
         ("CHICAGO_URL", "ftp://x", "CHICAGO_URL: expected an address that begins with http or https"),
         ("MLFLOW_EXPERIMENT", "", "MLFLOW_EXPERIMENT: expected a text, received ''"),
         ("FIRST_MONTH", "2015-1", "FIRST_MONTH: expected a month written YYYY-MM, received '2015-1'"),
-        ("LAST_MONTH", "2014-12", "LAST_MONTH 2014-12 is before FIRST_MONTH 2015-01"),
+        (
+            "LAST_MONTH",
+            "2014-12",
+            "LAST_MONTH=2014-12 is before FIRST_MONTH=2015-01, the default: set FIRST_MONTH, too",
+        ),
+        (
+            "FIRST_MONTH",
+            "2024-02",
+            "LAST_MONTH=2015-06, the default, is before FIRST_MONTH=2024-02: set LAST_MONTH, too, or LAST_MONTH= for",
+        ),
     ],
 )
 def test_a_faulty_setting_is_said_as_it_is_written_and_what_was_expected(
@@ -229,10 +238,63 @@ def test_all_faulty_settings_are_said_and_nothing_of_the_others(
     monkeypatch.chdir(tmp_path)
     for name, value in {"SEED": "x", "PATIENCE": "y", "APPROVAL_SECRET": "sesame"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=r"PATIENCE: .*'y'; SEED: .*'x'$"):
+    with pytest.raises(SettingsError, match=r"PATIENCE: .*'y' \(in .*\); SEED: .*'x' \(in the environment\)$"):
         settings_in_force()
     for name, value in {"SEED": "1", "PATIENCE": "1", "CHAT_CHANNEL": "fares"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as told:
         settings_in_force()
     assert str(told.value) == "CHAT_BASE_URL and CHAT_CHANNEL go together: set both or neither"
+
+
+def test_a_faulty_setting_is_said_with_where_it_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("minimum_gain=xyz\nSEED=abc\n")
+    monkeypatch.setenv("MINIMUM_GAIN", "uvw")
+    with pytest.raises(SettingsError) as told:
+        settings_in_force()
+    assert sorted(str(told.value).split("; ")) == [
+        "MINIMUM_GAIN: expected a number, received 'uvw' (in the environment)",
+        "SEED: expected a whole number, received 'abc' (in .env)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("MINIMUM_GAIN: 0.02", [".env, line 1: expected NAME=value, received 'MINIMUM_GAIN: 0.02'"]),
+        ("SEED=1\n\n\n  MINIMUM_GAIN 0.02\r\n", [".env, line 4: expected NAME=value, received 'MINIMUM_GAIN 0.02'"]),
+        ("export SEED: 1", [".env, line 1: expected NAME=value, received 'export SEED: 1'"]),
+        (
+            "APPROVAL_SECRET: open-sesame\nSEED=1\nTRIP_SORCE: sesame\nopen sesame",
+            [
+                ".env, line 1: expected NAME=value, received a line that begins with APPROVAL_SECRET",
+                ".env, line 3: expected NAME=value, received a line that begins with TRIP_SORCE",
+                ".env, line 4: expected NAME=value, received a line that is not shown, as it may be part of a secret",
+            ],
+        ),
+        (
+            "STORAGE_URI: s3://ada:sesame@lake",
+            [".env, line 1: expected NAME=value, received a line that begins with STORAGE_URI"],
+        ),
+        (
+            "TRIP_FOLDER='trips\nAPPROVAL_SECRET='sesame'\n",
+            [
+                ".env, line 1: expected NAME=value, every quote closed and nothing behind it, received "
+                '"TRIP_FOLDER=\'trips"'
+            ],
+        ),
+        ("a: 1\nb: 2\nc: 3\nd: 4\ne: 5", ["and 2 lines more"]),
+    ],
+)
+def test_a_line_that_is_no_setting_is_refused_and_no_secret_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, written: str, said: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(written)
+    with pytest.raises(SettingsError) as told:
+        settings_in_force()
+    found = str(told.value).split("; ")
+    assert found[-len(said) :] == said
+    assert "sesame" not in str(told.value)
+    assert caplog.messages == [], "the parser's own log says less"

@@ -68,7 +68,8 @@ def test_where_there_is_no_state_a_command_says_so_and_makes_none(command: str, 
     [
         ("FIRST_MONTH=2015-13", "FIRST_MONTH: expected a month written YYYY-MM, received '2015-13'"),
         ("TRIP_SOURCE=nonsense", "TRIP_SOURCE: expected 'simulator'"),
-        ("PATIENCE=", "PATIENCE: expected a whole number, received ''"),
+        ("PATIENCE=", "PATIENCE: expected a whole number, received '' (in .env)"),
+        ("MINIMUM_GAIN: 0.02", ".env, line 1: expected NAME=value, received 'MINIMUM_GAIN: 0.02'"),
         ("CHAT_BASE_URL=https://chat", "CHAT_BASE_URL and CHAT_CHANNEL go together"),
         ("CITY=rome.yaml", "rome.yaml: expected a YAML file that describes a city, received No such file"),
         ("CITY=rome.toml", "CITY: expected new-york, chicago or the path of a YAML file (a complete file"),
@@ -185,7 +186,10 @@ def test_make_demo_and_make_dev_tell_a_bad_setting_likewise(program: str, folder
         check=False,
     )
     assert ended.returncode == 2
-    assert ended.stderr.strip() == "SettingsError: FIRST_MONTH: expected a month written YYYY-MM, received '2015-13'"
+    assert (
+        ended.stderr.strip()
+        == "SettingsError: FIRST_MONTH: expected a month written YYYY-MM, received '2015-13' (in .env)"
+    )
     assert [path.name for path in folder.iterdir()] == [".env"]
 
 
