@@ -21,14 +21,20 @@ def whole_file(path: AnyPath) -> Iterator[AnyPath]:
     """Yields where to write a file that takes the place of `path` when the block ends.
 
     If the block raises, what was written is gone and `path` is as it was. The place yielded is beside `path`, on the
-    same disk or in the same bucket, and its name begins with a dot and ends as that of `path` does.
+    same disk or in the same bucket, and its name begins with a dot and ends as that of `path` does. Errors of that
+    place name `path`, which is the file that somebody knows of.
     """
     unfinished = path.with_name(f".{uuid4().hex}.{path.name}")
     try:
-        yield unfinished
-        put_in_place(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        try:
+            yield unfinished
+            put_in_place(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename in {str(unfinished), unfinished}:
+            error.filename = str(path)
+        raise
 
 
 def put_in_place(unfinished: AnyPath, path: AnyPath) -> None:

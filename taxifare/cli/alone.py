@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -40,6 +41,16 @@ def errors_told(mendable: tuple[type[Exception], ...] = (ToldError,)) -> Iterato
             raise
         typer.echo(f"Cannot read or write {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(1) from error
+
+
+class NotThereError(ToldError, LookupError):
+    """What was asked for is not there, though it was asked for in the right way; says what to do."""
+
+
+def ensure_folder_of(name: str, output: Path) -> None:
+    """Ensures, before the work, that the file that an option names can be put where it should be afterwards."""
+    if not output.parent.is_dir():
+        raise NotThereError(f"{name}: expected a file in a folder that is there, received {output}: make the folder")
 
 
 def misused(name: str, fault: object) -> typer.BadParameter:

@@ -8,8 +8,8 @@ import typer
 
 from taxifare.approval.approvals import Approvals
 from taxifare.approval.versions import registry_of
+from taxifare.cli.alone import NotThereError
 from taxifare.cli.shared import (
-    NotThereError,
     Surroundings,
     approvals_in_force,
     errors_told,

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from taxifare.cli import records
-from taxifare.cli.shared import AsJson, NotThereError, errors_told, month_of, say, show, show_json
+from taxifare.cli.alone import NotThereError
+from taxifare.cli.shared import AsJson, errors_told, month_of, say, show, show_json
 from taxifare.gate.scores import describe_saving
 from taxifare.monitoring.realised import RealisedMonth
 from taxifare.reports import tables

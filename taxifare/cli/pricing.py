@@ -8,7 +8,7 @@ from typing import IO, Annotated
 
 import typer
 
-from taxifare.cli.alone import command_alone, errors_told, misused
+from taxifare.cli.alone import command_alone, ensure_folder_of, errors_told, misused
 from taxifare.environment import ServiceSettings, ServiceSettingsInForce, read_settings
 from taxifare.errors import MiswrittenError
 from taxifare.serving import in_force
@@ -179,6 +179,8 @@ def _price_file(file: str, output: str) -> None:
         raise misused("--output", f"expected another file than the rides', received {output}")
     if output != _STANDARD and not output.lower().endswith(tuple(endings)):
         raise misused("--output", f"expected a file that ends in {' or '.join(endings)}, received {output}")
+    if output != _STANDARD:
+        ensure_folder_of("--output", Path(output))
     settings = read_settings(ServiceSettingsInForce)
     bundle, _ = _bundle_of(settings)
     with _opened(file) as stored, _written(output) as kept:

@@ -7,10 +7,9 @@ import typer
 from pydantic import TypeAdapter
 from rich.progress import TextColumn
 
-from taxifare.cli.alone import misused
+from taxifare.cli.alone import ensure_folder_of, misused
 from taxifare.cli.shared import (
     download_bar,
-    ensure_folder_of,
     errors_told,
     month_of,
     option_of,

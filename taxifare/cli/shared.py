@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from textwrap import wrap
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -110,10 +110,6 @@ def ending_told() -> Iterator[None]:
         raise SystemExit(exit_code_of(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-class NotThereError(ToldError, LookupError):
-    """What was asked for is not there, though it was asked for in the right way; says what to do."""
 
 
 class Terminal(Console):
@@ -306,12 +302,6 @@ def option_of(name: str, kind: TypeAdapter[_Kind], written: object) -> _Kind:
         return read_as(kind, written)
     except SettingsError as error:
         raise alone.misused(name, error) from None
-
-
-def ensure_folder_of(name: str, output: Path) -> None:
-    """Ensures, before the work, that the file that an option names can be put where it should be afterwards."""
-    if not output.parent.is_dir():
-        raise NotThereError(f"{name}: expected a file in a folder that is there, received {output}: make the folder")
 
 
 def month_of(written: str) -> Month:

@@ -8,12 +8,10 @@ from pydantic import TypeAdapter
 from rich.progress import TextColumn, TimeRemainingColumn
 
 from taxifare.approval.versions import registry_of
-from taxifare.cli.alone import misused
+from taxifare.cli.alone import NotThereError, ensure_folder_of, misused
 from taxifare.cli.shared import (
-    NotThereError,
     Terminal,
     download_bar,
-    ensure_folder_of,
     errors_told,
     option_of,
     progress_bar,

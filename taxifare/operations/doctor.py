@@ -102,7 +102,7 @@ def examine(settings: Settings, run_server: Callable[[Settings], str | None]) ->
     parts: dict[str, Callable[[], str]] = {
         "state folder": lambda: _home(settings.home),
         "machines": lambda: _machines(settings, run_server(settings)),
-        "lake": lambda: _writable(settings.lake),
+        "lake": lambda: _writable("TAXIFARE_HOME" if settings.storage_uri is None else "STORAGE_URI", settings.lake),
         **_parts_of_trips(settings, approvals),
         "ledger": lambda: _ledger(approvals),
         "approval": lambda: _approval(approvals, settings),
@@ -152,7 +152,7 @@ def _found(parts: Mapping[str, Callable[[], str]]) -> Iterator[Finding]:
 
 def _home(home: Path) -> str:
     """Returns that the state folder can be written to, and by its owner only."""
-    says = _writable(UPath(str(private_folder(home))))
+    says = _writable("TAXIFARE_HOME", UPath(str(private_folder(home))))
     if home.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         holds = "holds" if (home / KEPT_IN).exists() else "will hold, once somebody is asked,"
         raise DisorderError(
@@ -194,12 +194,20 @@ def _city(city: CityFile) -> str:
     )
 
 
-def _writable(folder: UPath) -> str:
-    """Returns that the folder can be written to, and says what is in it."""
-    if is_local(folder):  # a bucket needs no folders, and would be made where it is missing
-        folder.mkdir(parents=True, exist_ok=True)
+def _writable(setting: str, folder: UPath) -> str:
+    """Returns that the folder or bucket that a setting names can be written to."""
     probe = folder / f".doctor-{uuid4().hex}"
-    probe.write_text("")
+    try:
+        if is_local(folder):  # a bucket needs no folders, and would be made where it is missing
+            folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+    except OSError as error:
+        if not is_local(folder):  # what a bucket answers is said with its setting where buckets are opened
+            raise
+        raise DisorderError(
+            f"{setting}: expected a folder that is there or can be made, and can be written to, received {folder}: "
+            f"{error.strerror}. Set {setting} to another, or give whoever runs this the right to write there"
+        ) from None
     if probe.name not in {path.name for path in folder.iterdir()}:
         raise DisorderError(f"{folder} does not list what was written to it a moment ago")
     probe.unlink()
@@ -211,7 +219,7 @@ def _inbox(settings: Settings) -> str:
     inbox = settings.inbox
     if inbox is None or (is_local(inbox) and not inbox.is_dir()):
         raise DisorderError(f"SCORING_INBOX: expected a folder, received {inbox}: make it, or correct SCORING_INBOX")
-    return _writable(inbox)
+    return _writable("SCORING_INBOX", inbox)
 
 
 def _workers(settings: ExecutionSettings) -> str:
@@ -451,7 +459,7 @@ def _artifacts(settings: MlflowSettings, registry: ModelRegistry) -> str:
             f"the files of experiment {settings.mlflow_experiment} are in {place}, MLFLOW_ARTIFACT_LOCATION says "
             f"{wanted}: an experiment keeps the place it was created with; name a new one in MLFLOW_EXPERIMENT"
         )
-    return f"in {place}" if settings.artifacts is None else _writable(settings.artifacts)
+    return f"in {place}" if settings.artifacts is None else _writable("MLFLOW_ARTIFACT_LOCATION", settings.artifacts)
 
 
 def _agreement(approvals: Approvals, registry: ModelRegistry) -> str:

@@ -70,6 +70,23 @@ def test_a_writer_that_wrote_nothing_is_an_error(place: Path | UPath) -> None:
     assert place.read_text() == "old"
 
 
+@pytest.mark.parametrize("kind", [Path, UPath])
+@pytest.mark.parametrize("folder", ["nowhere", "a file"])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, kind: type[Path | UPath], folder: str) -> None:
+    """Not the one beside it, of which nobody knows."""
+    (tmp_path / "a file").write_text("no folder")
+    place = kind(tmp_path / folder / "prices.csv")
+
+    def write() -> None:
+        with whole_file(place) as unfinished:
+            unfinished.write_text("new")
+
+    with pytest.raises(OSError, match=r"prices\.csv") as refused:
+        write()
+    assert refused.value.filename == str(place)
+    assert "/." not in str(refused.value)
+
+
 def test_two_writers_do_not_meet(place: Path | UPath) -> None:
     with whole_file(place) as one:
         one.write_text("one")

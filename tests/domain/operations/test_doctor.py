@@ -57,6 +57,22 @@ def test_an_inbox_that_is_not_there_is_found_and_not_made(tmp_path: Path, open_r
     assert not [*(tmp_path / "inbox").iterdir()]
 
 
+def test_a_lake_that_cannot_be_made_is_found_with_its_setting(tmp_path: Path, open_registry: Open) -> None:
+    (tmp_path / "notes").write_text("no folder")
+    settings = small_settings(tmp_path, storage_uri=str(tmp_path / "notes" / "lake"))
+    open_registry(settings)
+    found = findings(settings)["lake"]
+    assert not found.is_well
+    assert found.says == (
+        "DisorderError: STORAGE_URI: expected a folder that is there or can be made, and can be written to, received "
+        f"{tmp_path}/notes/lake: Not a directory. Set STORAGE_URI to another, or give whoever runs this the right to "
+        "write there"
+    )
+    default = small_settings(tmp_path)
+    (default.home / "lake").write_text("no folder")
+    assert "TAXIFARE_HOME: expected a folder that is there or can be made" in findings(default)["lake"].says
+
+
 def test_an_experiment_that_keeps_its_files_elsewhere_is_found(
     bucket: str, tmp_path: Path, open_registry: Open
 ) -> None:

@@ -107,6 +107,11 @@ def test_a_rule_that_the_version_has_not_learned_is_told(made: Made) -> None:
         ((), 2, "received nothing. For example:"),
         ((*ONE, "rides.csv"), 2, "received a file, --at, --from, --to"),
         (("rides.txt",), 2, "expected a file that ends in .csv, .csv.gz, .parquet"),
+        (
+            ("rides.csv", "-o", "/nowhere/x.csv"),
+            1,
+            "--output: expected a file in a folder that is there, received /nowhere/x.csv: make the folder",
+        ),
         (("nowhere.csv",), 1, "Cannot read or write nowhere.csv: No such file or directory"),
     ],
 )
