@@ -37,7 +37,7 @@ from upath import UPath
 from taxifare import secrets
 from taxifare.buckets import EXTRAS, ensure_client
 from taxifare.errors import MiswrittenError
-from taxifare.texts import EXPECTED, counted, did_you_mean
+from taxifare.texts import EXPECTED, did_you_mean
 from taxifare.trips.cities import City
 from taxifare.trips.city_files import CityFile, city_named
 from taxifare.trips.columns import COLUMN_NAMES
@@ -47,9 +47,6 @@ ENV_FILE = ".env"
 
 Origin = Literal["environment", ".env"]
 """Where something is set."""
-
-_EXAMPLES = 3
-"""Of lines that are named where there are more."""
 
 
 class SettingsError(MiswrittenError):
@@ -453,15 +450,16 @@ def _ensure_lines(kind: type[BaseModel]) -> None:
     """
     if not Path(ENV_FILE).exists():
         return
-    found = [read.original for read in parse_stream(StringIO(Path(ENV_FILE).read_text("utf-8"))) if read.error]
-    faults = list[str]()
-    for lines in found[:_EXAMPLES]:
-        text = lines.string.lstrip()
-        first = lines.line + lines.string.removesuffix(text).count("\n")  # blank lines count to what follows them
-        faults.append(f"{ENV_FILE}, line {first}: {_no_setting(text.splitlines()[0].rstrip(), kind)}")
-    if faults:
-        more = f"; and {counted(len(found) - _EXAMPLES, 'lines')} more" if len(found) > _EXAMPLES else ""
-        raise SettingsError("; ".join(faults) + more)
+    unread = dict[int, str]()
+    for read in parse_stream(StringIO(Path(ENV_FILE).read_text("utf-8"))):
+        if read.error:
+            text = read.original.string.lstrip()  # blank lines count to what follows them
+            before = read.original.string.removesuffix(text).count("\n")
+            unread[read.original.line + before] = text.splitlines()[0].rstrip()
+    if unread:
+        (first, line), *others = unread.items()
+        more = f"; other such lines: {', '.join(str(number) for number, _ in others)}" if others else ""
+        raise SettingsError(f"{ENV_FILE}, line {first}: {_no_setting(line, kind)}{more}")
 
 
 def _no_setting(line: str, kind: type[BaseModel]) -> str:
@@ -524,8 +522,12 @@ def _fault(details: ErrorDetails, kind: type[BaseModel], set_in: Mapping[str, Or
         )
     # Where a value is a list, its place in there follows; rules about several settings and options have no name.
     names = [str(part).upper() for part in details["loc"][:1] if isinstance(part, str)]
-    where = {"environment": " (in the environment)", ".env": f" (in {ENV_FILE})", None: ""}
-    return ": ".join([*names, said]) + where[set_in.get(names[0].lower()) if names else None]
+    origin = set_in.get(names[0].lower()) if names else None
+    if origin is not None:
+        place = ENV_FILE if origin == ".env" else "the environment"
+        # A sentence of our own may end in a way out, of which the place would seem to be a part.
+        said += f" ({names[0]} is set in {place})" if details["type"] == "value_error" else f" (in {place})"
+    return ": ".join([*names, said])
 
 
 def is_secret(kind: type[BaseModel], name: str) -> bool:

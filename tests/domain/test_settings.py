@@ -269,9 +269,13 @@ def test_a_faulty_setting_is_said_with_where_it_is_set(monkeypatch: pytest.Monke
             "APPROVAL_SECRET: open-sesame\nSEED=1\nTRIP_SORCE: sesame\nopen sesame",
             [
                 ".env, line 1: expected NAME=value, received a line that begins with APPROVAL_SECRET",
-                ".env, line 3: expected NAME=value, received a line that begins with TRIP_SORCE",
-                ".env, line 4: expected NAME=value, received a line that is not shown, as it may be part of a secret",
+                "other such lines: 3, 4",
             ],
+        ),
+        ("TRIP_SORCE: sesame", [".env, line 1: expected NAME=value, received a line that begins with TRIP_SORCE"]),
+        (
+            "SEED=1\nopen sesame",
+            [".env, line 2: expected NAME=value, received a line that is not shown, as it may be part of a secret"],
         ),
         (
             "STORAGE_URI: s3://ada:sesame@lake",
@@ -284,7 +288,6 @@ def test_a_faulty_setting_is_said_with_where_it_is_set(monkeypatch: pytest.Monke
                 '"TRIP_FOLDER=\'trips"'
             ],
         ),
-        ("a: 1\nb: 2\nc: 3\nd: 4\ne: 5", ["and 2 lines more"]),
     ],
 )
 def test_a_line_that_is_no_setting_is_refused_and_no_secret_shown(
@@ -295,6 +298,6 @@ def test_a_line_that_is_no_setting_is_refused_and_no_secret_shown(
     with pytest.raises(SettingsError) as told:
         settings_in_force()
     found = str(told.value).split("; ")
-    assert found[-len(said) :] == said
+    assert found == said
     assert "sesame" not in str(told.value)
     assert caplog.messages == [], "the parser's own log says less"

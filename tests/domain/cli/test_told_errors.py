@@ -186,9 +186,8 @@ def test_make_demo_and_make_dev_tell_a_bad_setting_likewise(program: str, folder
         check=False,
     )
     assert ended.returncode == 2
-    assert (
-        ended.stderr.strip()
-        == "SettingsError: FIRST_MONTH: expected a month written YYYY-MM, received '2015-13' (in .env)"
+    assert ended.stderr.strip() == (
+        "SettingsError: FIRST_MONTH: expected a month written YYYY-MM, received '2015-13' (FIRST_MONTH is set in .env)"
     )
     assert [path.name for path in folder.iterdir()] == [".env"]
 
