@@ -43,6 +43,7 @@ from taxifare_dagster.build import build_definitions
 from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.executors import while_alive
 from taxifare_dagster.home import prepare_home
+from taxifare_dagster.interrupts import ending_at_once
 from taxifare_dagster.links import DagsterLinks
 from taxifare_dagster.order import covered_months
 from taxifare_dagster.partitions import partition_key
@@ -329,4 +330,4 @@ def _progress(terminal: Terminal, steps: int) -> Iterator[Callable[[str], None]]
 if __name__ == "__main__":
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with ending_told():
-        main()
+        ending_at_once(main, f"Interrupted: {NO_STATE} goes on from there.")

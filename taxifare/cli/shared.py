@@ -70,6 +70,9 @@ _MENDABLE = (
 
 _Kind = TypeVar("_Kind")
 
+INTERRUPTED = 130
+"""Exit code of what was interrupted."""
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -102,14 +105,14 @@ def errors_told() -> Iterator[None]:
 
 @contextmanager
 def ending_told() -> Iterator[None]:
-    """Ensures the same of a program that is no command of `taxifare`; interrupted, it ends with exit code 130."""
+    """Ensures the same of a program that is no command of `taxifare`; interrupted, it ends with `INTERRUPTED`."""
     try:
         yield
     except _MENDABLE as error:
         alone.tell(error)
         raise SystemExit(exit_code_of(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 class Terminal(Console):

@@ -1,10 +1,12 @@
 """README as a newcomer reads it: `make demo`, what it leaves to them, and every further command that README names.
 
-The demo is killed in the middle, and run again as README has it; `make test-all` runs it once more when nothing is left
-to do. On the state that it leaves, README's commands are typed in their order.
+The demo is interrupted in the middle, and run again as README has it; `make test-all` runs it once more when nothing is
+left to do. On the state that it leaves, README's commands are typed in their order.
 """
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -54,16 +56,16 @@ class Story:
 
     Attributes:
         clone: Where it was typed.
-        killed: What the first said until it was killed, in the middle of March.
-        at_death: The ledger then.
+        interrupted: How the first ended, and what it said until then, in the middle of March.
+        at_its_end: The ledger then.
         abandoned: The runs that were at work in Dagster then.
         second: What the second said.
         books: The ledger after the second.
     """
 
     clone: Clone
-    killed: str
-    at_death: Books
+    interrupted: subprocess.CompletedProcess[str]
+    at_its_end: Books
     abandoned: list[str]
     second: subprocess.CompletedProcess[str]
     books: Books
@@ -73,31 +75,33 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     """The demo on a small city, twice."""
     clone = Clone(tmp_path_factory.mktemp("demo"), SMALL | {"FIRST_MONTH": "2015-02", "LAST_MONTH": "2015-03"})
-    killed = run_until_killed(clone)
-    at_death = read(clone.folder)
+    interrupted = interrupt(clone)
+    at_its_end = read(clone.folder)
     with dagster_of(clone.folder) as instance:
         abandoned = [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))]
     second = clone.types("make demo")
-    return Story(clone, killed, at_death, abandoned, second, read(clone.folder))
+    return Story(clone, interrupted, at_its_end, abandoned, second, read(clone.folder))
 
 
-def run_until_killed(clone: Clone) -> str:
-    """What the demo said before it was killed while it trained on March."""
-    folder = clone.folder
-    log = folder / "killed.log"
+def interrupt(clone: Clone) -> subprocess.CompletedProcess[str]:
+    """How the demo ended that was interrupted while it trained on March, by a terminal's Ctrl-C."""
+    folder, environment = clone.folder, clone.environment | {"PYTHONUNBUFFERED": "1"}
+    log = folder / "interrupted.log"
     with log.open("w") as output:
         demo = subprocess.Popen(
-            COMMAND, env=clone.environment | {"PYTHONUNBUFFERED": "1"}, cwd=folder, stdout=output, stderr=output
+            COMMAND, env=environment, cwd=folder, stdout=output, stderr=output, start_new_session=True
         )
     try:
         eventually(lambda: "2015-03: " in log.read_text() or demo.poll() is not None, "March", 240, every_s=0.1)
         with dagster_of(folder) as instance:
             eventually(lambda: turns(instance) or demo.poll() is not None, "March's training", 60, every_s=0.02)
         assert demo.poll() is None, log.read_text()[-3000:]
+        os.killpg(demo.pid, signal.SIGINT)  # whom it has started is interrupted as well
+        demo.wait(30)
     finally:
         demo.kill()
         demo.wait()
-    return log.read_text()
+    return subprocess.CompletedProcess(COMMAND, demo.returncode, log.read_text())
 
 
 def dagster_of(folder: Path) -> dg.DagsterInstance:
@@ -128,8 +132,15 @@ def printed(begin: str, story: Story) -> str:
     return next(line.removeprefix(begin) for line in lines if line.startswith(begin))
 
 
-def test_a_killed_demo_goes_on_and_completes(story: Story) -> None:
-    assert [request.subject for request in story.at_death.requests] == SUBJECTS[:-1]
+def test_interrupted_amid_a_month_it_says_so_in_a_sentence(story: Story) -> None:
+    """In place of an interrupt, too, that Dagster makes of one while a step is executed, and of its helpers' words."""
+    assert story.interrupted.returncode == 130
+    assert story.interrupted.stdout.endswith("asking\n\nInterrupted: make demo goes on from there.\n")
+    assert "Traceback" not in story.interrupted.stdout
+
+
+def test_an_interrupted_demo_goes_on_and_completes(story: Story) -> None:
+    assert [request.subject for request in story.at_its_end.requests] == SUBJECTS[:-1]
     assert story.second.returncode == 0, story.second.stderr[-3000:]
     assert list(rows(story.second.stdout)) == SUBJECTS
     assert "\nbase: done before\n" in story.second.stdout
@@ -137,7 +148,7 @@ def test_a_killed_demo_goes_on_and_completes(story: Story) -> None:
     assert "\n2015-03: done before\n" not in story.second.stdout
 
 
-def test_what_the_killed_demo_had_begun_is_closed(story: Story) -> None:
+def test_what_the_interrupted_demo_had_begun_is_closed(story: Story) -> None:
     assert len(story.abandoned) == 1
     with dagster_of(story.clone.folder) as instance:
         assert not instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
