@@ -59,7 +59,8 @@ def raw_new_data_checks(
     """Whether what the source published is a month of trips."""
     month = month_of_partition(context.op_execution_context.partition_key)
     trips = raw_new_data.in_memory().frame if raw_new_data.fits_in_memory else raw_new_data
-    yield from _inspected("raw_new_data", inspect_published(trips, month, settings.minimum_trips))
+    inspections = inspect_published(trips, month, settings.minimum_trips)
+    yield from _inspected("raw_new_data", inspections, dict(settings.trip_columns))
 
 
 def preprocessed_data_checks(
@@ -68,16 +69,10 @@ def preprocessed_data_checks(
     """Whether enough of the month can be learned from."""
     # Features are computed whenever they are read; they have no nulls where these columns have none.
     inspections = inspect_clean(preprocessed_data, len(raw_new_data), (*COORDINATES, "pickup_datetime", "target"))
-    for result in _inspected("preprocessed_data", inspections):
-        why = None
-        if not result.passed:
-            why = why_dropped(
-                raw_new_data.every_so_many(SAMPLE_TRIPS),
-                settings.city,
-                settings.target_facts,
-                dict(settings.trip_columns),
-            )
-        yield result if why is None else result._replace(description=why)
+    names, why = dict(settings.trip_columns), None
+    if not all(found.is_passed for found in inspections):
+        why = why_dropped(raw_new_data.every_so_many(SAMPLE_TRIPS), settings.city, settings.target_facts, names)
+    yield from _inspected("preprocessed_data", inspections, names, why)
 
 
 def production_is_not_stale(
@@ -316,10 +311,20 @@ def build_checks(months: dg.PartitionsDefinition) -> list[dg.AssetChecksDefiniti
     ]
 
 
-def _inspected(asset: str, inspections: Iterable[Inspection]) -> Iterator[dg.AssetCheckResult]:
-    """Yields the check of each inspection, which has its name."""
-    for inspection in inspections:
-        yield _result(asset, inspection.name, passed=inspection.is_passed, shown=inspection.found)
+def _inspected(
+    asset: str, inspections: Iterable[Inspection], names: Mapping[str, str], why: str | None = None
+) -> Iterator[dg.AssetCheckResult]:
+    """Yields the check of each inspection, which has its name, and says in words what is wrong.
+
+    Args:
+        asset: What was inspected.
+        inspections: Of it.
+        names: What columns are called in the files, as TRIP_COLUMNS says.
+        why: What is known besides of what is wrong.
+    """
+    for found in inspections:
+        says = None if found.is_passed else "; ".join(filter(None, (why, found.in_words(names))))
+        yield _result(asset, found.name, passed=found.is_passed, shown=found.found, says=says)
 
 
 def _result(

@@ -14,6 +14,7 @@ from shlex import quote
 from typing import Literal
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.utils import make_new_run_id
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -30,6 +31,7 @@ from taxifare.approval.requests import overtaken
 from taxifare.cli.pricing import price
 from taxifare.cli.shared import Terminal, ending_told
 from taxifare.environment import is_secret
+from taxifare.errors import ToldError
 from taxifare.gate.evidence import Verdict
 from taxifare.model.quiet import load_tensorflow
 from taxifare.monitoring.calendar import rules_not_learned
@@ -42,6 +44,7 @@ from taxifare.trips.months import parse_month
 from taxifare_dagster.build import build_definitions
 from taxifare_dagster.catalog import CODE_LOCATION
 from taxifare_dagster.executors import while_alive
+from taxifare_dagster.failures import why_blocked
 from taxifare_dagster.home import prepare_home
 from taxifare_dagster.interrupts import ending_at_once
 from taxifare_dagster.links import DagsterLinks
@@ -61,6 +64,10 @@ _COLUMNS: Mapping[str, Literal["left", "right"]] = {
 }
 _WORK_ON_BASE = "learning from the base years, asking"
 _WORK_ON_MONTH = "fetching, scoring, training, comparing, asking"
+
+
+class StoppedByChecksError(ToldError, RuntimeError):
+    """What was published is no month of trips; says what is wrong with it, and what to do."""
 
 
 class Demo:
@@ -176,18 +183,26 @@ class Demo:
         return is_unchanged or self.answered(subject) is not None
 
     def _execute(self, job: str, config: dict[str, object] | None = None, partition: str | None = None) -> None:
-        """Ensures that the job has run; its log goes to the instance, where the UI shows it."""
+        """Ensures that the job has run; its log goes to the instance, where the UI shows it.
+
+        Raises:
+            StoppedByChecksError: Checks of its trips have stopped it.
+        """
         run_id = make_new_run_id()
         with while_alive(run_id, self._settings):
-            done = self._definitions.resolve_job_def(job).execute_in_process(
-                instance=self._instance,
-                partition_key=partition,
-                run_id=run_id,
-                run_config={
-                    "ops": {op: {"config": values} for op, values in (config or {}).items()},
-                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                },
-            )
+            try:
+                done = self._definitions.resolve_job_def(job).execute_in_process(
+                    instance=self._instance,
+                    partition_key=partition,
+                    run_id=run_id,
+                    run_config={
+                        "ops": {op: {"config": values} for op, values in (config or {}).items()},
+                        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    },
+                )
+            except DagsterAssetCheckFailedError:
+                why = why_blocked(run_id, self._instance)
+                raise StoppedByChecksError(f"{why}. Once that is done, {NO_STATE} goes on from there") from None
         # A run in this process has no code location, and the UI's timeline shows only those of one.
         origin = RemoteRepositoryOrigin(
             RegisteredCodeLocationOrigin(CODE_LOCATION), self._definitions.get_repository_def().name

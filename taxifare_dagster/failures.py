@@ -71,10 +71,36 @@ def _why(run: DagsterRun, instance: dg.DagsterInstance) -> str:
     """Returns what the first step that failed says, or else the run."""
     for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_FAILURE):
         event = entry.get_dagster_event()
-        return f"{event.step_key}: {_said(event)}"
+        return f"{event.step_key}: {why_blocked(run.run_id, instance) or _said(event)}"
     ends = {DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED}
     ended = [entry.get_dagster_event() for entry in instance.all_logs(run.run_id, of_type=ends)]
     return next(filter(None, map(_ending, ended)), "")
+
+
+def why_blocked(run_id: str, instance: dg.DagsterInstance) -> str | None:
+    """Returns what those checks say that stopped a run, and of which trips; None where no check did.
+
+    Dagster's own error has their names, but not what they have found.
+    """
+    evaluated = instance.all_logs(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION)
+    found = [entry.get_dagster_event().asset_check_evaluation_data for entry in evaluated]
+    failed = [one for one in found if one.blocking and not one.passed and one.severity is dg.AssetCheckSeverity.ERROR]
+    if not failed:
+        return None
+    origin = _origin(failed[0].partition, instance)
+    said = "; ".join(one.description or one.check_name for one in failed)
+    return said if origin is None else f"{origin}: {said}"
+
+
+def _origin(partition: str | None, instance: dg.DagsterInstance) -> str | None:
+    """Returns the month, and where its trips were read; None where that is not known."""
+    if partition is None:
+        return None
+    published = dg.AssetRecordsFilter(asset_key=dg.AssetKey("raw_new_data"), asset_partitions=[partition])
+    for record in instance.fetch_materializations(published, limit=1).records:
+        if record.asset_materialization is not None and "source" in record.asset_materialization.metadata:
+            return f"{partition[:7]}, {record.asset_materialization.metadata['source'].value}"
+    return None
 
 
 def _ending(event: dg.DagsterEvent) -> str:

@@ -42,7 +42,11 @@ class TestFaults:
         tell_what_is_due(started)
         lines = started.chat.messages[-1].text.splitlines()
         assert lines[0] == "Failed: monthly_job, 2015-01"
-        assert lines[1].startswith("Why: raw_new_data_checks: 1 blocking asset check failed")
+        origin = started.publisher.city.read_month(JANUARY).origin
+        assert lines[1] == (
+            f"Why: raw_new_data_checks: 2015-01, {origin}: expected at least 100 trips in 2015-01 (MINIMUM_TRIPS=100), "
+            "received 50: add those that are missing, or set a lower MINIMUM_TRIPS"
+        )
         assert (
             lines[2] == "What to do: fix the cause and re-execute the run from its page; later months wait until then"
         )
