@@ -139,5 +139,9 @@ lock:  ## resolve the dependencies anew; needs uv
 	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		tests/checkers.in -o tests/checkers.lock --quiet
 
+# What TAXIFARE_HOME names may be anything, a folder with other things among them: to remove it is left to people.
 clean:  ## forget the state: trips, models, runs, decisions
 	rm -rf state
+	@home="$${TAXIFARE_HOME-$$(sed -nE "s/^(export )?TAXIFARE_HOME=//p" .env 2>/dev/null | tail -n 1 | tr -d \"\')}"; \
+	case "$$home" in "~"/*) home="$$HOME/$${home#"~/"}";; esac; \
+	[ ! -e "$$home" ] || printf 'Left: %s, which TAXIFARE_HOME names. To forget it as well: rm -rf %q\n' "$$home" "$$home"

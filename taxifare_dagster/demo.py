@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from shlex import quote
 from typing import Literal
 
@@ -38,7 +39,7 @@ from taxifare.monitoring.calendar import rules_not_learned
 from taxifare.operations.status import NO_STATE
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
-from taxifare.sources import make_source
+from taxifare.sources import NoBaseError, TripSource, make_source
 from taxifare.trips.editions import BASE
 from taxifare.trips.months import parse_month
 from taxifare_dagster.build import build_definitions
@@ -142,7 +143,8 @@ class Demo:
         if base is not None and base.revision != base_revision:
             raise SystemExit(
                 f"{self._settings.home} holds the story of other trips (revision {base.revision}, this source has "
-                f"{base_revision}). Set TAXIFARE_HOME to another folder, or start anew with `make clean`."
+                f"{base_revision}). Set TAXIFARE_HOME to another folder, or forget this one: "
+                f"{_forgetting(self._settings)}"
             )
 
     def trips_of(self, subject: str) -> int:
@@ -220,7 +222,7 @@ def main() -> None:
     subjects = [BASE, *map(str, covered_months(source, settings))]
     if len(subjects) == 1:
         raise SystemExit(f"the source has no month between {settings.first_month} and {settings.last_month}")
-    last = subjects[-1]
+    last, base_revision = subjects[-1], _base_revision(source)
     terminal.print(f"Trips: {settings.trip_source}. State: {settings.home}", soft_wrap=True, highlight=False)
     terminal.print(f"Decisions: {BY_VERDICT};\n{last} is left to you.\n", highlight=False)
     with _progress(terminal, len(subjects) + 2) as step, ExitStack() as work:
@@ -231,7 +233,7 @@ def main() -> None:
         load_tensorflow()
         with dg.DagsterInstance.get() as instance:
             demo = Demo(settings, instance)
-            demo.check_trips(source.base_revision())
+            demo.check_trips(base_revision)
             for subject in subjects:
                 step(f"{subject}: {_WORK_ON_BASE if subject == BASE else _WORK_ON_MONTH}")
                 if demo.run(subject, is_answered=subject != last):
@@ -250,6 +252,25 @@ def main() -> None:
     else:
         terminal.print(f"No question about {last} is open: it is answered, or nothing was learned.")
     terminal.print(f"Open it all: make dev, then {links.asset('production_eval_mae')}", soft_wrap=True, highlight=False)
+
+
+def _base_revision(source: TripSource) -> str:
+    """Returns the revision of the base years, which the demo begins with.
+
+    Raises:
+        NoBaseError: There are none; says what goes without them.
+    """
+    try:
+        return source.base_revision()
+    except NoBaseError as error:
+        without = "without base years the first month's candidate is the first model, and learns from that month alone"
+        raise NoBaseError(f"{error}. If there are none: {without} (make dev; {NO_STATE} needs them)") from None
+
+
+def _forgetting(settings: Settings) -> str:
+    """Returns the command that removes the state folder: `make clean` knows of the usual one only."""
+    usual = Path(str(Settings.model_fields["taxifare_home"].default)).absolute()
+    return "make clean" if settings.home == usual else f"rm -rf {quote(str(settings.home))}"
 
 
 def _message(approvals: Approvals, asked: Request, links: DagsterLinks, settings: Settings) -> str:

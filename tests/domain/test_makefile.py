@@ -81,3 +81,28 @@ def test_a_fresh_clone_is_installed(clone: Path, stamp: str, left: str | None) -
         "-m taxifare_dagster.demo"
         in subprocess.run(["make", "-n", "demo"], cwd=clone, capture_output=True, text=True, check=True).stdout
     )
+
+
+@pytest.mark.parametrize("written", ["environment", ".env"])
+def test_make_clean_says_what_it_leaves_and_how_to_forget_that(clone: Path, written: str) -> None:
+    """TAXIFARE_HOME may name a folder with other things in it."""
+    named, usual = clone / "my states", clone / "state"
+    for folder in (named, usual):
+        folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "TAXIFARE_HOME"}
+    if written == "environment":
+        environment["TAXIFARE_HOME"] = str(named)
+    else:
+        (clone / ".env").write_text(f"LAST_MONTH=2015-02\nTAXIFARE_HOME='{named}'\n")
+
+    def said() -> list[str]:
+        run = subprocess.run(["make", "clean"], cwd=clone, env=environment, capture_output=True, text=True, check=True)
+        return run.stdout.splitlines()
+
+    _, left = said()
+    assert not usual.exists()
+    assert named.exists()
+    assert left.startswith(f"Left: {named}, which TAXIFARE_HOME names. ")
+    subprocess.run(["bash", "-c", left.partition("as well: ")[2]], cwd=clone, check=True)
+    assert not named.exists()
+    assert said() == ["rm -rf state"]
