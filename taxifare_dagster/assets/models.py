@@ -229,11 +229,11 @@ def _reporter(context: dg.AssetExecutionContext, settings: Settings) -> OnEpoch:
     """Returns what writes the progress of training to the run's log."""
 
     def report(challenger: str, epoch: Epoch) -> None:
+        # Before training there is an error, but no loss: nothing has been passed over yet.
         context.log.info(
-            "%s, epoch %d: loss %.3f, error on early-stopping trips %.3f %s (%.1f s)",
+            "%s, %s error on early-stopping trips %.3f %s (%.1f s)",
             challenger,
-            epoch.number,
-            epoch.loss,
+            f"epoch {epoch.number}: loss {epoch.loss:.3f}," if epoch.number else "before training:",
             epoch.validation_mae,
             settings.target_facts.unit,
             epoch.seconds,

@@ -1,5 +1,6 @@
 """A month, whole: what its assets show, what its checks record, what MLflow keeps – and every verdict it can reach."""
 
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import urlparse
@@ -122,6 +123,15 @@ class TestJanuaryAsItWas:
         assert [entry["subject"] for entry in staging["exposure"]] == ["base", "2015-01"]
         for picture in (production["all_months"], production["errors"], staging["errors"], staging["loss_curve"]):
             assert picture.startswith("![plot](data:image/png;base64,iVBOR")
+
+    def test_the_runs_log_says_the_error_before_training_and_loss_and_error_of_each_epoch(
+        self, january: World, run: dg.DagsterRun
+    ) -> None:
+        told = [entry.user_message for entry in january.instance.all_logs(run.run_id)]
+        epochs = [line for line in told if " on early-stopping trips " in line]
+        assert re.match(r"warm, before training: error on early-stopping trips \d+\.\d{3} USD \(", epochs[0])
+        assert all(re.match(r"warm, epoch [12]: loss \d+\.\d{3}, error on ", line) for line in epochs[1:])
+        assert len(epochs) > 1
 
     def test_every_check_is_recorded_for_the_month(self, january: World, run: dg.DagsterRun) -> None:
         storage = january.instance.event_log_storage
