@@ -82,7 +82,7 @@ def _in_home(settings: HomeSettings, name: str, patience_s: float) -> Iterator[N
     try:
         lock.acquire()
     except Timeout:
-        raise HeldError(f"another process is at work: {name}") from None
+        raise HeldError(f"another process is at work in {settings.home}: {name}; wait for it to end") from None
     try:
         yield
     finally:
@@ -114,7 +114,10 @@ class _ServerLock:
         """
         self._session = self._taken()
         if self._session is None:
-            raise HeldError(f"another process is at work, on this machine or another: {self._name}")
+            raise HeldError(
+                f"another process is at work, on this machine or another that has DATABASE_URL={shown(self._url)}: "
+                f"{self._name}; wait for it to end"
+            )
         self._keeper.start()
 
     def release(self) -> None:

@@ -1,6 +1,7 @@
 """Locks: held by one process, seen by all, and gone with whoever held them; in files, and in PostgreSQL."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from taxifare.approval import locks
 from taxifare.approval.ledger import LedgerError, address_of_database
 from taxifare.approval.locks import HeldError, holding, is_held
+from taxifare.secrets import shown
 from taxifare.settings import Settings
 from tests.support.places import REPOSITORY
 from tests.support.small import small_settings
@@ -67,7 +69,9 @@ def test_a_lock_is_held_by_one_and_is_gone_with_the_process_that_was_killed(sett
     with another_process(settings) as process:
         assert is_held(settings, "month")
         assert not is_held(settings, "another month")
-        with pytest.raises(HeldError, match=r"another process is at work.*: month"), holding(settings, "month"):
+        place = f"DATABASE_URL={shown(settings.ledger_url)}" if settings.ledger_is_server else f"in {settings.home}"
+        told = rf"^another process is at work.* {re.escape(place)}: month; wait for it to end$"
+        with pytest.raises(HeldError, match=told), holding(settings, "month"):
             pass
         os.kill(process.pid, signal.SIGKILL)
         assert soon(False, settings)
