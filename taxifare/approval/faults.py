@@ -11,6 +11,9 @@ from taxifare.texts import one_line
 MOST_CHARACTERS = 500
 """Of an error; all of it is on the run's page."""
 
+_MEND = "fix the cause: a mended file is run by itself, after anything else re-execute the run from its page"
+"""A file that has changed is another edition, which is due of its own."""
+
 
 @dataclass(frozen=True)
 class FaultNotice:
@@ -30,6 +33,15 @@ class FaultNotice:
 def about_failure(name: str) -> str:
     """Returns what messages call the failure of a run, or of the runs of one backfill."""
     return f"failure {name}"
+
+
+def is_about_failure(about: str) -> bool:
+    """Returns whether a message is about the failure of a run.
+
+    >>> is_about_failure(about_failure("of run 4f")), is_about_failure(about_damage("7"))
+    (True, False)
+    """
+    return about.startswith(about_failure(""))
 
 
 def about_damage(version: str) -> str:
@@ -52,15 +64,15 @@ def failure(
         is_refused: Whether it would be refused again, and says itself what to run instead.
 
     >>> told = failure("of run 4f", "monthly_job, 2015-03", "failed", "no\ntrips", "http://d/runs/4f", holds_back=True)
-    >>> print("\n".join(told.lines))
+    >>> print("\n".join(told.lines))  # doctest: +ELLIPSIS
     Failed: monthly_job, 2015-03
     Why: no trips
-    What to do: fix the cause and re-execute the run from its page; later months wait until then
+    What to do: fix the cause: a mended file is run by itself, after anything else re-execute ...; later months wait ...
     """
     said = one_line(redacted(why))
     cut = said if len(said) <= MOST_CHARACTERS else f"{said[:MOST_CHARACTERS]}…"
     wait = "; later months wait until then" if holds_back else ""
-    mend = "run what it says instead" if is_refused else "fix the cause and re-execute the run from its page"
+    mend = "run what it says instead" if is_refused else _MEND
     way_out = f"What to do: {mend}{wait}"
     return FaultNotice(
         about_failure(name), (f"{ending.capitalize()}: {what}", f"Why: {cut or 'unknown'}", way_out), page

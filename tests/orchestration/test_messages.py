@@ -47,8 +47,9 @@ class TestFaults:
             f"Why: raw_new_data_checks: 2015-01, {origin}: expected at least 100 trips in 2015-01 (MINIMUM_TRIPS=100), "
             "received 50: add those that are missing, or set a lower MINIMUM_TRIPS"
         )
-        assert (
-            lines[2] == "What to do: fix the cause and re-execute the run from its page; later months wait until then"
+        assert lines[2] == (
+            "What to do: fix the cause: a mended file is run by itself, after anything else re-execute the run from "
+            "its page; later months wait until then"
         )
         assert f"See: {started.settings.dagster_url}/runs/{failed.run_id}" in lines
         assert lines[-1] == f"Failure of run {failed.run_id}"

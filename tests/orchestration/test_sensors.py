@@ -172,6 +172,9 @@ class TestNewMonthSensor:
             f"2015-01 is due: new, but run {failed.run_id} for it ended FAILURE; "
             "re-execute it from its page, later months wait"
         )
+        started.publisher.restate(JANUARY, "mended")
+        (mended,) = started.tick("new_month_sensor").run_requests
+        assert (mended.run_key, mended.partition_key) == ("2015-01:mended", "2015-01-01"), "by itself"
 
     def test_a_source_out_of_reach_is_said_in_its_own_words(self, started: World) -> None:
         started.publisher.fault = SourceError("/published: expected a folder of trip files, received Stale file handle")
