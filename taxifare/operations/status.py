@@ -13,6 +13,7 @@ from taxifare.approval import requests
 from taxifare.approval.channels import notifiers
 from taxifare.approval.decisions import by_verdict, command
 from taxifare.approval.due import Due, Known, Why, covered, months_due, to_ask, to_tell
+from taxifare.approval.faults import is_about_failure
 from taxifare.approval.heads import ToldHeads
 from taxifare.approval.ledger import Entries, Ledger
 from taxifare.approval.locks import is_held
@@ -41,7 +42,7 @@ WORKS = "make dev"
 """The command whose daemon runs months that are due, and asks."""
 
 _TO_BE_RUN = {
-    Why.NEW: "published and not run yet",
+    Why.NEW: "published and not compared yet",
     Why.RESTATED: "published anew since, and to be run again",
     Why.PRODUCTION_CHANGED: "to be compared again, because production has changed",
 }
@@ -129,7 +130,7 @@ class Status:
         still_good: Whether it is still good; None while no month was compared with it.
         questions: What waits for an answer, in the order in which to answer.
         behind: The published months that have yet to be run, or run again, oldest first.
-        waits: Why the first of them is not run yet; None where it may be.
+        waits: Why the first of them is not to be run yet; None where it may be.
         cannot_tell: Why it is not known what is published, None where it is.
         quotes: The last month in which it is known what quotes of production came to; None where there is none.
         lost_quotes: Why that cannot be told, None where it can.
@@ -213,7 +214,7 @@ def status_of(
         *_service(known.promotion, settings),
         *unlearned,
         *_errs(known, now),
-        *_months(found),
+        *_months(found, _failed_at(known)),
         *_quotes(found),
         *_messages(found),
     ]
@@ -271,7 +272,7 @@ def _untold(known: Known, channels: Sequence[str], settings: Settings) -> Iterat
 
 
 def _with_months(found: Status, known: Known, source: Callable[[], TripSource], settings: Settings) -> Status:
-    """Returns the status with what the source has published that was not run yet."""
+    """Returns the status with what the source has published that was not compared yet."""
     doubt = None
     try:
         trips = source()
@@ -375,7 +376,17 @@ def _errs(known: Known, now: datetime) -> Iterator[StatusAlarm]:
         )
 
 
-def _months(found: Status) -> Iterator[StatusAlarm]:
+def _failed_at(known: Known) -> datetime | None:
+    """Returns when people were last told that a run failed; None where they were not since the last comparison.
+
+    Of which month it was, Dagster knows.
+    """
+    told = max((notice.delivered_at for notice in known.notices if is_about_failure(notice.about)), default=None)
+    compared = max((comparison.compared_at for comparison in known.comparisons.values()), default=None)
+    return told if told is not None and (compared is None or told > compared) else None
+
+
+def _months(found: Status, failed_at: datetime | None) -> Iterator[StatusAlarm]:
     """Yields what keeps months from being run."""
     if found.cannot_tell is not None:
         yield StatusAlarm("source", f"the source cannot tell what is published: {found.cannot_tell}")
@@ -384,7 +395,13 @@ def _months(found: Status) -> Iterator[StatusAlarm]:
     elif found.behind and found.promotion is not None:
         due = {why: [str(one.month) for one in found.behind if one.why is why] for why in Why}
         said = "; ".join(f"{in_range(months)} {_TO_BE_RUN[why]}" for why, months in due.items() if months)
-        yield StatusAlarm("behind", f"{said}: {_who_runs(found)}")
+        failed = (
+            ""
+            if failed_at is None
+            else "; a run has failed since the last comparison: see the message of "
+            f"{failed_at:%Y-%m-%d %H:%M} UTC, or the run's page in {WORKS}"
+        )
+        yield StatusAlarm("behind", f"{said}: {_who_runs(found)}{failed}")
 
 
 def _is_demo_at_work(settings: Settings) -> bool:

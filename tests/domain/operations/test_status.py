@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from taxifare.approval.comparisons import record
+from taxifare.approval.faults import about_failure
 from taxifare.approval.heads import ToldHead, ToldHeads
 from taxifare.approval.ledger import Ledger, LedgerError
 from taxifare.approval.locks import holding
@@ -268,7 +269,9 @@ def test_months_that_the_demo_is_running_wait_for_nobody(here: Installation) -> 
     assert here.status().next_commands == ("make dev",)
     with holding(here.settings, "make demo"):
         found = here.status()
-    assert [alarm.says for alarm in found.alarms] == ["2015-01 published and not run yet: make demo is at work on it"]
+    assert [alarm.says for alarm in found.alarms] == [
+        "2015-01 published and not compared yet: make demo is at work on it"
+    ]
     assert found.next_commands == ()
 
 
@@ -281,13 +284,34 @@ def test_months_that_wait_or_are_behind(here: Installation) -> None:
     found = here.status()
     assert [str(one.month) for one in found.behind] == ["2015-01", "2015-02"], "LAST_MONTH is 2015-06"
     assert [alarm.name for alarm in found.alarms] == ["behind"]
-    assert found.alarms[0].says == "2015-01 and 2015-02 published and not run yet: make dev runs what is due"
+    assert found.alarms[0].says == "2015-01 and 2015-02 published and not compared yet: make dev runs what is due"
     assert found.next_commands == ("make dev",)
     told = CannotTellError("cannot tell whether month 2015-02 is published", parse_month("2015-02"), {})
     here.source = Published(fault=told)
     found = here.status()
     assert [alarm.name for alarm in found.alarms] == ["source"]
     assert found.next_commands == ("taxifare months",)
+
+
+def test_a_run_that_failed_is_said_until_a_month_is_compared_again(here: Installation) -> None:
+    """Which month's it was is not on record; a month that was run and failed is not said to wait for its first run."""
+    here.office.with_first_model()
+    here.told()
+    here.source = Published(("2015-01",))
+    here.office.clock.move(days=1)
+    with here.office.approvals.ledger.writing() as entries:
+        entries.add_notice(Notice(about_failure("of run 4f"), "chat", 0, here.office.clock()))
+    (behind,) = here.status().alarms
+    assert behind.says == (
+        "2015-01 published and not compared yet: make dev runs what is due; a run has failed since the last "
+        f"comparison: see the message of {here.office.clock():%Y-%m-%d %H:%M} UTC, or the run's page in make dev"
+    )
+    here.office.clock.move(days=1)
+    here.ask("2015-01", "2", Verdict.HOLD)
+    here.source = Published(("2015-01", "2015-02"))
+    here.office.clock.move(days=60)
+    assert not any("failed" in alarm.says for alarm in here.status().alarms)
+    assert any(alarm.says.startswith("2015-02 published and not compared yet") for alarm in here.status().alarms)
 
 
 def test_after_a_rollback_months_are_to_be_compared_again_and_who_took_the_version_back_is_told(
@@ -303,8 +327,8 @@ def test_after_a_rollback_months_are_to_be_compared_again_and_who_took_the_versi
     here.told()
     says = {alarm.name: alarm.says for alarm in here.status().alarms}["behind"]
     assert says == (
-        "2015-03 published and not run yet; 2015-02 to be compared again, because production has changed: make dev "
-        "runs what is due"
+        "2015-03 published and not compared yet; 2015-02 to be compared again, because production has changed: make "
+        "dev runs what is due"
     )
     assert ", as of 2015-01; 2015-02 compared with another version. The error" in words(here.screen())
     here.ask("2015-03", "2")
