@@ -469,7 +469,7 @@ def _no_setting(line: str, kind: type[BaseModel]) -> str:
     "expected NAME=value, received 'PREDICTION_LOG_DAYS: 90'"
     >>> _no_setting("SERVICE_TOKEN: sesame", ServiceSettings), _no_setting("open sesame", ServiceSettings)
     ('expected NAME=value, received a line that begins with SERVICE_TOKEN',
-     'expected NAME=value, received a line that is not shown, as it may be part of a secret')
+     'expected NAME=value, received a line that is not shown, as it may be confidential')
     """
     expected = "expected NAME=value" + (", every quote closed and nothing behind it" if "=" in line else "")
     name = re.match(r"(?:export\s+)?(\w+)", line)
@@ -480,7 +480,7 @@ def _no_setting(line: str, kind: type[BaseModel]) -> str:
         name[1].lower() in kind.model_fields or re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name[1])
     ):
         return f"{expected}, received a line that begins with {name[1]}"
-    return f"{expected}, received a line that is not shown, as it may be part of a secret"
+    return f"{expected}, received a line that is not shown, as it may be confidential"
 
 
 def origins(environment: Mapping[str, str], file: Mapping[str, str | None]) -> dict[str, Origin]:

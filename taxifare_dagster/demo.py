@@ -36,6 +36,7 @@ from taxifare.errors import ToldError
 from taxifare.gate.evidence import Verdict
 from taxifare.model.quiet import load_tensorflow
 from taxifare.monitoring.calendar import rules_not_learned
+from taxifare.operations.doctor import IF_NO_BASE_YEARS
 from taxifare.operations.status import NO_STATE
 from taxifare.serving.publishing import approvals_of
 from taxifare.settings import Settings, settings_in_force
@@ -263,8 +264,7 @@ def _base_revision(source: TripSource) -> str:
     try:
         return source.base_revision()
     except NoBaseError as error:
-        without = "without base years the first month's candidate is the first model, and learns from that month alone"
-        raise NoBaseError(f"{error}. If there are none: {without} (make dev; {NO_STATE} needs them)") from None
+        raise NoBaseError(f"{error}. {IF_NO_BASE_YEARS}") from None
 
 
 def _forgetting(settings: Settings) -> str:

@@ -83,7 +83,7 @@ def damage(version: str, why: str, page: str) -> FaultNotice:
     """Returns what is told of a production version that is not what was approved, or cannot be found."""
     way_out = (
         "What to do: restore it from a backup, or roll back: taxifare rollback --to VERSION (or none) --by YOU "
-        "--reason WHY; taxifare doctor says more"
+        '--reason "WHY"; taxifare doctor says more'
     )
     lines = (f"Damaged: version {version}, which is in production", f"Why: {one_line(redacted(why))}", way_out)
     return FaultNotice(about_damage(version), lines, page)

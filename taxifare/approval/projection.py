@@ -238,7 +238,7 @@ class Projection:
         if last is None and alias is not None:
             raise NotAdoptedError(
                 f"the registry's production is version {alias}, but the ledger records no promotion; "
-                "adopt it: taxifare adopt --by YOU --reason WHY"
+                'adopt it: taxifare adopt --by YOU --reason "WHY"'
             )
         return alias
 

@@ -173,7 +173,7 @@ def _untold(links: Sequence[Link], told: Iterable[ToldHead]) -> str | None:
             return (
                 f"it lacks or differs from what was told on {one.told_at:%Y-%m-%d %H:%M} UTC ({one.message}: head "
                 f"{one.head}): it was cut off, computed anew, or restored from an older backup. Restore the newer one; "
-                "where that is lost: taxifare adopt --by YOU --reason WHY"
+                'where that is lost: taxifare adopt --by YOU --reason "WHY"'
             )
     return None
 

@@ -334,7 +334,7 @@ class ModelRegistry:
         if content is None:
             raise NotOnRecordError(
                 f"version {version} of {self.model_name} is not on record: an earlier release registered it, or "
-                "somebody else did. Where it is yours: taxifare adopt --by YOU --reason WHY"
+                'somebody else did. Where it is yours: taxifare adopt --by YOU --reason "WHY"'
             )
         with self._files_of(version, content.run_id) as folder:
             if (found := digest_of_files(folder)) != content.files_digest:

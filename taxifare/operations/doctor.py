@@ -55,6 +55,12 @@ from taxifare.trips.months import Month
 from taxifare.trips.preparation import faults_of, inspect_clean
 from taxifare.workers import Workers
 
+_WITHOUT_BASE_YEARS = (
+    "without base years the first month's candidate is the first model, and learns from that month alone"
+)
+IF_NO_BASE_YEARS = f"If there are none: {_WITHOUT_BASE_YEARS} (make dev; make demo needs them)"
+"""What to do where a folder of trips has no base years."""
+
 _TIMEOUT_S = 5
 
 _EXAMPLES = 3
@@ -279,10 +285,9 @@ def _base_years(settings: Settings, approvals: Approvals | None) -> str:
         return _usable(source.sample(None), None, settings)
     except NoBaseError as error:
         is_needed = settings.trip_source == "folder" and not _was_promoted(approvals)
-        without = "without base years the first month's candidate is the first model, and learns from that month alone"
         if is_needed:
-            raise DisorderError(f"{error}. If there are none: {without} (make dev; make demo needs them)") from None
-        return f"none: {without}"
+            raise DisorderError(f"{error}. {IF_NO_BASE_YEARS}") from None
+        return f"none: {_WITHOUT_BASE_YEARS}"
 
 
 def _was_promoted(approvals: Approvals | None) -> bool:
@@ -423,7 +428,9 @@ def _versions(approvals: Approvals, registry: ModelRegistry) -> str:
     if production is not None and (fault := _fault_of(production, registry)) is not None:
         earlier = _last_usable([entry.version for entry in history], production, registry)
         after = "" if earlier else "; then base_job, or the next month, makes a new start that is asked about"
-        faults.append(f"{fault}, or go back: taxifare rollback --to {earlier or NOTHING} --by YOU --reason WHY{after}")
+        faults.append(
+            f'{fault}, or go back: taxifare rollback --to {earlier or NOTHING} --by YOU --reason "WHY"{after}'
+        )
     if faults:
         raise DisorderError("; ".join(faults))
     return f"{len(known)} on record; production and what is asked about have the files that were registered"

@@ -98,7 +98,7 @@ def _ensure_whole(extents: Mapping[Month, Extent], revisions: Mapping[Month, str
         if why is not None and taken(month, revisions[month], settings.lake) is None:
             raise ReplayError(
                 f"{month} is not whole, and its own run would wait: {why}. Replay other months, or take it as it is: "
-                f"taxifare take {month} --by YOU --reason WHY"
+                f'taxifare take {month} --by YOU --reason "WHY"'
             )
 
 

@@ -180,7 +180,7 @@ def _lacks(
 
 
 def _way_out(month: Month) -> str:
-    return f"To take it anyway: taxifare take {month} --by YOU --reason WHY"
+    return f'To take it anyway: taxifare take {month} --by YOU --reason "WHY"'
 
 
 def _seen(lake: UPath, month: Month) -> UPath:

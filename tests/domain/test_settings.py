@@ -275,7 +275,7 @@ def test_a_faulty_setting_is_said_with_where_it_is_set(monkeypatch: pytest.Monke
         ("TRIP_SORCE: sesame", [".env, line 1: expected NAME=value, received a line that begins with TRIP_SORCE"]),
         (
             "SEED=1\nopen sesame",
-            [".env, line 2: expected NAME=value, received a line that is not shown, as it may be part of a secret"],
+            [".env, line 2: expected NAME=value, received a line that is not shown, as it may be confidential"],
         ),
         (
             "STORAGE_URI: s3://ada:sesame@lake",

@@ -461,7 +461,7 @@ class TestBlockingChecks:
         result = compared_january.run_month(JANUARY)
         assert not result.success
         assert "month 2015-01 is not whole yet: its last ride begins 2015-01-1" in failures(result)["raw_new_data"]
-        assert "taxifare take 2015-01 --by YOU --reason WHY" in failures(result)["raw_new_data"]
+        assert 'taxifare take 2015-01 --by YOU --reason "WHY"' in failures(result)["raw_new_data"]
         after = compared_january.lake()
         assert {name for name in before if before[name] != after[name]} == {"whole_months/2015-01.seen.json"}
         assert compared_january.versions() == {"1": "base", "2": "2015-01"}

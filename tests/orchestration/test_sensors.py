@@ -94,7 +94,7 @@ class TestNewMonthSensor:
         tick = started.tick("new_month_sensor")
         assert not tick.run_requests
         assert "2015-01 is due: new, but month 2015-01 is not whole yet: its last ride begins" in tick.skip_message
-        assert tick.skip_message.endswith("taxifare take 2015-01 --by YOU --reason WHY; later months wait")
+        assert tick.skip_message.endswith('taxifare take 2015-01 --by YOU --reason "WHY"; later months wait')
         take(started.publisher, JANUARY, settings, lake, by="Ada", reason="a strike")
         (taken,) = started.tick("new_month_sensor").run_requests
         assert taken.run_key == f"{requested.run_key}:taken"

@@ -448,6 +448,6 @@ def test_production_that_is_not_what_was_approved_is_told_with_the_ways_out(offi
         send_notice(office.approvals, wagon, fault.about, LINKS, SETTINGS, fault=fault)
     (text,) = chat.contents("fares")
     assert text.splitlines()[:2] == ["Damaged: version 1, which is in production", f"Why: {found[1]}"]
-    assert "taxifare rollback --to VERSION (or none) --by YOU --reason WHY" in text
+    assert 'taxifare rollback --to VERSION (or none) --by YOU --reason "WHY"' in text
     office.approvals.rollback("none", by="Ada", reason="it is damaged")
     assert office.approvals.damage() is None

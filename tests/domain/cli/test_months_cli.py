@@ -93,7 +93,7 @@ class TestMonths:
         pd.read_parquet(file).tail(12).to_parquet(file)
         assert "not whole yet" in line_of("2015-02")
         assert "month 2015-02 is not whole yet: it has 12 rides, expected at least 25 % of the" in run("months").output
-        assert re.search(r"To take it anyway: \S*taxifare take 2015-02 --by YOU --reason WHY", run("months").output)
+        assert re.search(r'To take it anyway: \S*taxifare take 2015-02 --by YOU --reason "WHY"', run("months").output)
         taken = run("take", "2015-02", "--by", "Ada", "--reason", "a strike")
         assert taken.exit_code == 0, taken.output
         assert taken.output.startswith("2015-02 is taken as it is, though it has 12 rides")

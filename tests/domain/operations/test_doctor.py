@@ -135,7 +135,7 @@ def test_a_month_that_waits_until_it_is_whole_is_found(tmp_path: Path, open_regi
     found = findings(settings)["trips"]
     assert not found.is_well
     assert "month 2015-02 is not whole yet: it has 10 rides, expected at least 25 % of the 300" in found.says
-    assert "taxifare take 2015-02 --by YOU --reason WHY" in found.says
+    assert 'taxifare take 2015-02 --by YOU --reason "WHY"' in found.says
 
 
 def test_a_month_of_which_the_source_cannot_tell_is_found(tmp_path: Path, open_registry: Open) -> None:

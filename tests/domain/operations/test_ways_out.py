@@ -156,7 +156,7 @@ def test_a_deleted_production_leads_back_to_the_last_version_that_is_there(
     for version in ("2", "3"):
         registry.store.client.delete_model_version(registry.model_name, version)
     found = ills(settings)
-    assert "taxifare rollback --to 1 --by YOU --reason WHY" in found["versions"]
+    assert 'taxifare rollback --to 1 --by YOU --reason "WHY"' in found["versions"]
     assert found["ledger and MLflow"].endswith("see versions")
     assert approvals.production() == "3", "the record is as it was, and the alias is not moved to anything else"
     assert registry.production_version() is None
@@ -171,7 +171,7 @@ def test_a_deleted_first_model_is_taken_out_and_a_new_start_made(settings: Setti
     registry = registry_of(settings)
     registry.store.client.delete_registered_model(registry.model_name)
     found = ills(settings)
-    assert "taxifare rollback --to none --by YOU --reason WHY; then base_job" in found["versions"]
+    assert 'taxifare rollback --to none --by YOU --reason "WHY"; then base_job' in found["versions"]
     assert recorded(approvals) == ["1"]
     command(settings, "rollback --to none --by Ada --reason deleted")
     assert recorded(approvals) == ["1", None]
@@ -214,7 +214,7 @@ def test_an_older_mlflow_leads_back_to_the_last_version_that_is_there(
     restore_mlflow(settings, tmp_path / "backup")
 
     ill = ills(settings)
-    assert "taxifare rollback --to 1 --by YOU --reason WHY" in ill["versions"]
+    assert 'taxifare rollback --to 1 --by YOU --reason "WHY"' in ill["versions"]
     assert "or run 2015-03 again, which is asked about anew" in ill["versions"]
     with pytest.raises(AlteredError, match="MLflow has no such version"):
         approvals.decide(asked.id, "approve", "Ada", "I looked at the slices")
@@ -251,13 +251,13 @@ def test_an_older_ledger_decides_nothing_until_somebody_says_what_holds(
         lambda: restored.rollback("none", by="Ada", reason="why not"),
         lambda: Known.of(restored),
     ):
-        with pytest.raises(LedgerBehindError, match="taxifare adopt --by YOU --reason WHY"):
+        with pytest.raises(LedgerBehindError, match='taxifare adopt --by YOU --reason "WHY"'):
             attempt()
     assert registry_of(settings).production_version() == "2", "the alias stays until somebody says what holds"
     assert recorded(restored) == ([] if is_lost else ["1"])
     found_ill = ills(settings)
     assert "restored from an older backup" in found_ill["ledger's chain"]
-    assert "taxifare adopt --by YOU --reason WHY" in found_ill["ledger's chain"]
+    assert 'taxifare adopt --by YOU --reason "WHY"' in found_ill["ledger's chain"]
     assert "In production: version 2" in command(settings, "adopt --by Ada --reason restored")
     assert recorded(restored) == (["2"] if is_lost else ["1", "2"])
     assert ills(settings) == {}

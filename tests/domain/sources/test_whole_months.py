@@ -155,7 +155,7 @@ def test_a_month_that_is_not_whole_waits_until_it_is(
         whole_month(source, MARCH, settings, lake)
     assert "month 2015-03 is not whole yet: " in str(refusal.value)
     assert told in str(refusal.value)
-    assert "taxifare take 2015-03 --by YOU --reason WHY" in str(refusal.value)
+    assert 'taxifare take 2015-03 --by YOU --reason "WHY"' in str(refusal.value)
     revision = source.months()[MARCH]
     waits = why_waiting(source, MARCH, revision, source.rides(), settings, lake)
     assert waits is not None
