@@ -163,8 +163,8 @@ class Approvals:
             raise LedgerBehindError(
                 f"{self.ledger!r} lacks what was told on {missing.told_at:%Y-%m-%d %H:%M} UTC ({missing.message}): it "
                 "was restored from an older backup, cut off or computed anew; nothing is decided until it is the newer "
-                'one again. Where that is lost: taxifare adopt --by YOU --reason "WHY" goes on from this one, with what '
-                "MLflow's alias says is in production"
+                'one again. Where that is lost: taxifare adopt --by YOU --reason "WHY" goes on from this one, with '
+                "what MLflow's alias says is in production"
             )
 
     def request(self, comparison: Comparison) -> Request:
