@@ -96,7 +96,9 @@ def test_make_clean_says_what_it_leaves_and_how_to_forget_that(clone: Path, writ
         (clone / ".env").write_text(f"LAST_MONTH=2015-02\nTAXIFARE_HOME='{named}'\n")
 
     def said() -> list[str]:
-        run = subprocess.run(["make", "clean"], cwd=clone, env=environment, capture_output=True, text=True, check=True)
+        # Within `make test` it would say as well which folder it enters.
+        command = ["make", "--no-print-directory", "clean"]
+        run = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=True)
         return run.stdout.splitlines()
 
     _, left = said()
