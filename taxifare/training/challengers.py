@@ -16,6 +16,7 @@ Why they are compared on held-out trips: docs/decisions.md, under training.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -45,7 +46,7 @@ FEWEST_TRIPS = 1_000
 """With fewer trips a network from random weights is not worth its seconds."""
 
 OnEpoch = Callable[[str, Epoch], None]
-"""Told the challenger's name and each epoch."""
+"""Told the challenger's name and each epoch; of two challengers by turns, in threads of their own."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Contestant:
         name: The way it was made.
         errors: Predicted minus actual, of each held trip.
         learned_trips: How many trips it learned from this time.
-        seconds: What that took.
+        seconds: What that took, beside another.
     """
 
     name: str
@@ -168,7 +169,7 @@ class Standing:
     Attributes:
         name: Which one.
         learned_trips: How many trips it learned from.
-        seconds: What that took.
+        seconds: What that took, beside another.
         mae: Its error on the held-out trips.
         gain: How much better than the first challenger, per held trip, with an interval for all comparisons together;
             None for the first.
@@ -212,6 +213,9 @@ def challenge(
 ) -> list[Challenger]:
     """Returns the challengers of `ways`, in their order.
 
+    Two learn at a time: while TensorFlow traces one in Python, another computes. Each draws from seeds of its own, so
+    they come out as if they had learned one after the other.
+
     Raises:
         TrainingError: A training gave no usable network.
     """
@@ -222,7 +226,9 @@ def challenge(
         has_whole_month=whole_month is not None,
         may_begin_anew=may_begin_anew,
     )
-    return [renewed(name, lesson, parent, whole_month, settings, on_epoch) for name in names]
+    # Not a constant of this module: those are a part of what a training depends on, and this changes nothing of it.
+    with ThreadPoolExecutor(max_workers=2) as workers:
+        return list(workers.map(lambda name: renewed(name, lesson, parent, whole_month, settings, on_epoch), names))
 
 
 def ways(

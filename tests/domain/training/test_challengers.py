@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import local
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from taxifare.gate.verdict import judge
 from taxifare.model.exposure import Exposure, exposure_of, leaked, union_of
 from taxifare.model.fitting import TrainingError, TrainingHistory, TrainingRows, fit, quantile_loss
 from taxifare.model.registry import WHOLE_MONTH_TAG, ModelRegistry
-from taxifare.settings import Settings
+from taxifare.settings import ChallengerName, Settings
 from taxifare.training import challengers
 from taxifare.training.appraisal import appraise_production
 from taxifare.training.candidates import Candidate
@@ -37,6 +38,7 @@ from taxifare.training.challengers import (
     choose,
     lesson_of,
     may_win_anew,
+    renewed,
     warm,
     ways,
 )
@@ -354,13 +356,18 @@ def year(
     base = train(years, None, registry, settings, "run-base")
     rehearsed = reservoir([clean_base(settings)], settings.rehearsal_trips, settings.seed)
     of_january = lesson_of(january_trips, rehearsed, settings)
-    rows: list[npt.NDArray[np.float32]] = []
+    named: dict[str, npt.NDArray[np.float32]] = {}
+    at_work = local()  # two learn at a time
+
+    def watched_way(name: ChallengerName, *given: object) -> Challenger:
+        at_work.name = name
+        return renewed(name, *given)  # type: ignore[arg-type]
 
     def watched(
         network: "keras.Model", training: TrainingRows, *stops: npt.ArrayLike, **given: object
     ) -> TrainingHistory:
         features, _, chosen = training.part(0)
-        rows.append(features[chosen])
+        named[at_work.name] = features[chosen]
         return fit(network, training, *stops, **given)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -368,8 +375,8 @@ def year(
         with pytest.MonkeyPatch.context() as watching:
             watching.setattr("taxifare.training.from_random_weights.fit", watched)
             watching.setattr("taxifare.training.challengers.fit", watched)
+            watching.setattr("taxifare.training.challengers.renewed", watched_way)
             competing = challenge(of_january, registry.load(version_of(base)), None, settings)
-        named = dict(zip([challenger.name for challenger in competing], rows, strict=True))
         candidate = train(january_trips, version_of(base), registry, settings, "run-1", rehearsed=rehearsed)
         yield Year(settings, registry, january_trips, rehearsed, of_january, base, competing, named, candidate, renewal)
 
@@ -404,6 +411,14 @@ def test_all_are_judged_on_the_same_held_trips_and_none_has_learned_from_them(ye
         )
     assert len(year.learned["warm"]) == len(year.lesson.trips) - len(held)
     assert len(year.learned["recent"]) < len(year.learned["warm"])
+
+
+def test_two_at_a_time_come_out_as_one_after_the_other(year: Year) -> None:
+    parent = year.registry.load(version_of(year.base))
+    assert len(year.challengers) > 1
+    for challenger in year.challengers:
+        alone = renewed(challenger.name, year.lesson, parent, None, year.settings)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(alone.errors, challenger.errors)
 
 
 def test_each_has_seen_what_it_was_shown(year: Year) -> None:
