@@ -189,7 +189,7 @@ def base_beats_reference(
     record(approvals.ledger, evidence, approvals.now())
     renew_pages(approvals.ledger, settings, realised)
     return dg.AssetCheckResult(
-        passed=evidence.staging.scores.mae < evidence.difficulty_mae,
+        passed=evidence.beats_flat_rate,
         severity=dg.AssetCheckSeverity.WARN,
         description=metadata.answer(evidence),
         metadata={**metadata.comparison(evidence), **metadata.report(evidence.subject, settings.lake)},

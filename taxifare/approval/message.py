@@ -389,11 +389,10 @@ def alarm_expiry_notice(alarm: Alarm, links: Links, head: Head | None) -> Messag
 
 def _worse_than_flat_rate(evidence: Evidence) -> Iterator[str]:
     """Yields a warning where staging is no better than a rate per km: against nothing or a bad model, it still wins."""
-    mae = evidence.staging.scores.mae
-    if mae >= evidence.difficulty_mae:
+    if not evidence.beats_flat_rate:
         yield (
-            f"Beware: staging, with an MAE of {_amount(mae)}, is no better than that flat rate. Look for what is wrong "
-            "with the trips (taxifare doctor) before it prices rides"
+            f"Beware: staging, with an MAE of {_amount(evidence.staging.scores.mae)}, is no better than that flat "
+            "rate. Look for what is wrong with the trips (taxifare doctor) before it prices rides"
         )
 
 

@@ -171,6 +171,11 @@ class Evidence(Frozen):
         content = self.model_dump(mode="json", exclude={"staging": {"run_id"}, "production": {"run_id"}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def beats_flat_rate(self) -> bool:
+        """Whether staging is closer to the truth than a flat rate per km, the least that is asked of a model."""
+        return self.staging.scores.mae < self.difficulty_mae
+
     def objects(self, about: Literal["slice", "bias"]) -> tuple[Objection, ...]:
         """Returns the objections of one kind."""
         return tuple(objection for objection in self.objections if objection.about == about)

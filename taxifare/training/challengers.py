@@ -46,7 +46,7 @@ FEWEST_TRIPS = 1_000
 """With fewer trips a network from random weights is not worth its seconds."""
 
 OnEpoch = Callable[[str, Epoch], None]
-"""Told the challenger's name and each epoch; of two challengers by turns, in threads of their own."""
+"""Told the challenger's name and each epoch, from the thread in which that challenger learns."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Contestant:
         name: The way it was made.
         errors: Predicted minus actual, of each held trip.
         learned_trips: How many trips it learned from this time.
-        seconds: What that took, beside another.
+        seconds: What that took.
     """
 
     name: str
@@ -169,7 +169,7 @@ class Standing:
     Attributes:
         name: Which one.
         learned_trips: How many trips it learned from.
-        seconds: What that took, beside another.
+        seconds: What that took.
         mae: Its error on the held-out trips.
         gain: How much better than the first challenger, per held trip, with an interval for all comparisons together;
             None for the first.
@@ -214,7 +214,7 @@ def challenge(
     """Returns the challengers of `ways`, in their order.
 
     Two learn at a time: while TensorFlow traces one in Python, another computes. Each draws from seeds of its own, so
-    they come out as if they had learned one after the other.
+    they come out as if they had learned one after the other; the seconds of each are those beside another.
 
     Raises:
         TrainingError: A training gave no usable network.
